@@ -1,0 +1,89 @@
+//! One instant of a host, and the window between two of them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::source::census::Census;
+use crate::source::conntrack::Conntrack;
+use crate::source::counters::Counters;
+use crate::source::host_facts::HostFacts;
+use crate::source::listeners::Listener;
+use crate::source::owners::Owners;
+use crate::source::reset_events::ResetEvents;
+use crate::source::{Failure, Moment, Observed};
+
+/// Everything known about one instant. Each source is observed or says why not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    pub at: Moment,
+    pub netstat: Observed<Counters>,
+    pub snmp: Observed<Counters>,
+    pub snmp6: Observed<Counters>,
+    pub sockstat: Observed<Counters>,
+    pub sockstat6: Observed<Counters>,
+    pub vmstat: Observed<Counters>,
+    /// `fs.file-nr`: `allocated` and `max` open files of the whole host.
+    pub file_nr: Observed<Counters>,
+    /// Sysctl name as sysctl(8) spells it (`net.core.somaxconn`) to its text, trimmed.
+    pub sysctls: BTreeMap<&'static str, Observed<String>>,
+    pub conntrack: Observed<Conntrack>,
+    pub listeners: Observed<Vec<Listener>>,
+    pub census: Observed<Census>,
+    pub owners: Observed<Owners>,
+    pub host: HostFacts,
+    /// How each source went, in the order asked.
+    pub sources: Vec<SourceStatus>,
+}
+
+/// How one source went.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceStatus {
+    pub name: &'static str,
+    pub failure: Option<Failure>,
+    /// The failure took only a part of the source.
+    pub partial: bool,
+    pub took: Duration,
+}
+
+/// A window: two snapshots and what was seen between them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observation {
+    pub before: Snapshot,
+    pub after: Snapshot,
+    /// One entry per listener that was seen in any poll, by cookie.
+    pub listener_traces: BTreeMap<u64, ListenerTrace>,
+    /// Number of polls that were answered.
+    pub polls: u32,
+    pub reset_events: Observed<ResetEvents>,
+    /// Only totals since boot were asked for (`--duration 0s`): no delta means anything.
+    pub totals_only: bool,
+}
+
+/// One listener over the polls of a window, the two snapshots included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTrace {
+    /// As seen last.
+    pub last: Listener,
+    /// As seen first.
+    pub first: Listener,
+    pub samples: u32,
+    /// Samples in which the accept queue was full.
+    pub full_samples: u32,
+    pub max_recv_q: u32,
+    /// How often the accept queue was shorter than in the sample before: accept() ran.
+    pub drained: u32,
+    /// It was there in the first snapshot.
+    pub in_before: bool,
+    /// It was there in the last snapshot.
+    pub in_after: bool,
+    /// Sample number (0-based) in which it was seen first and last.
+    pub first_sample: u32,
+    pub last_sample: u32,
+}
+
+impl Observation {
+    /// Length of the window.
+    pub fn duration(&self) -> Duration {
+        self.after.at.mono.saturating_sub(self.before.at.mono)
+    }
+}

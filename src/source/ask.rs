@@ -1,0 +1,164 @@
+//! What the tool asks the kernel, and the trait through which it asks.
+//!
+//! The trait has two methods, so that a recording or a test can stand in for the kernel: [`Host::frame`] says which
+//! moment of the observation follows, [`Host::ask`] hands over raw bytes of one source within that moment.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+/// A point in time, read once per frame and never by a pure module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Moment {
+    /// CLOCK_BOOTTIME, since boot: differences are true durations even across suspend and clock steps.
+    pub mono: Duration,
+    /// CLOCK_REALTIME, since the Unix epoch.
+    pub wall: Duration,
+}
+
+/// The moments of one observation, in the order in which they come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frame {
+    /// The full snapshot that opens the window.
+    Before,
+    /// A cheap look at the listeners inside the window.
+    Poll {
+        /// When it is due, counted from the [`Frame::Before`] of this window.
+        due: Duration,
+        /// When the window ends; no poll happens at or after it.
+        end: Duration,
+    },
+    /// The full snapshot that closes the window, due at `end` counted from [`Frame::Before`].
+    After { end: Duration },
+}
+
+/// One question to the kernel. [`Ask::key`] names it in recordings, so the meaning of a key is stable for ever.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// The whole of a file below `/proc`, given by absolute path. `/proc/net/...` means the network namespace under
+    /// observation.
+    File(String),
+    /// The target of a symbolic link below `/proc`.
+    Link(String),
+    /// A sock_diag dump of TCP sockets (sock_diag(7)). The sink receives whole netlink messages, `NLMSG_DONE` included.
+    SockDiag(DiagQuery),
+    /// Which processes hold these socket inodes. The sink receives text lines, a line never split between two calls:
+    /// `fd PID FD INODE` for each match, `files PID COUNT` for each process with a match or named in `also`,
+    /// `denied COUNT` once, the number of processes whose descriptors could not be read.
+    SocketOwners {
+        inodes: BTreeSet<u64>,
+        /// Processes whose open files are counted even if they hold none of the inodes.
+        also: BTreeSet<u32>,
+    },
+    /// Reset events that arrived since the previous [`Frame`]: raw perf records of the tracepoints, see
+    /// `source::reset_events`. Asked in every frame; the first call opens the tracepoints.
+    ResetEvents,
+}
+
+/// A sock_diag dump: which sockets and which extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiagQuery {
+    /// Short stable name used in recordings: `listeners`, `sweep`.
+    pub name: &'static str,
+    /// Bit mask of `1 << TCP_state` (include/net/tcp_states.h); bit 12 is `TCP_NEW_SYN_RECV`.
+    pub states: u32,
+    /// Bit mask of `1 << (INET_DIAG_x - 1)` (include/uapi/linux/inet_diag.h).
+    pub extensions: u8,
+}
+
+impl Ask {
+    /// The stable name of this question inside a frame: lower-case path segments, safe as a tar entry name.
+    pub fn key(&self) -> String {
+        match self {
+            Ask::File(path) => format!("file{path}"),
+            Ask::Link(path) => format!("link{path}"),
+            Ask::SockDiag(query) => format!("sock_diag/{}", query.name),
+            Ask::SocketOwners { .. } => "socket_owners".to_owned(),
+            Ask::ResetEvents => "reset_events".to_owned(),
+        }
+    }
+}
+
+/// Why a source gave nothing. This is a normal outcome: the scan goes on and the report names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub kind: FailureKind,
+    /// In plain words, with the path or call that failed.
+    pub reason: String,
+    /// What would make it work ("root or CAP_SYS_PTRACE", "a kernel with CONFIG_INET_DIAG"), if anything would.
+    pub needs: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The kernel, or this namespace, does not have it.
+    Absent,
+    /// Permission denied.
+    Denied,
+    /// It exists but could not be read or understood.
+    Broken,
+    /// It was not asked for (`--no-events`), or the recording does not contain it.
+    NotCollected,
+}
+
+impl Failure {
+    pub fn new(kind: FailureKind, reason: impl Into<String>) -> Self {
+        Self { kind, reason: reason.into(), needs: None }
+    }
+
+    pub fn needs(mut self, needs: impl Into<String>) -> Self {
+        self.needs = Some(needs.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)?;
+        match &self.needs {
+            Some(needs) => write!(f, " (needs {needs})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How one question went. The bytes went to the sink while it ran.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    pub result: Result<(), Failure>,
+    /// Wall time spent in the kernel; zero when replayed.
+    pub took: Duration,
+}
+
+/// The kernel, or something that stands in for it.
+pub trait Host {
+    /// Waits until the frame is due and opens it. `None` says that no such frame follows: the window is over, the user
+    /// interrupted it, or the recording holds no more of that kind.
+    fn frame(&mut self, frame: Frame) -> Option<Moment>;
+
+    /// Streams the raw bytes that answer `ask`. Bytes may have reached the sink before an error is returned; the
+    /// receiver must treat them as a prefix.
+    fn ask(&mut self, ask: &Ask, sink: &mut dyn FnMut(&[u8])) -> Answer;
+}
+
+/// Reads a whole file through the host. Refuses more than `MAX_FILE` bytes: no /proc text that we read is that large.
+pub fn read(host: &mut dyn Host, ask: &Ask) -> (Result<Vec<u8>, Failure>, Duration) {
+    const MAX_FILE: usize = 4 << 20;
+    let mut bytes = Vec::new();
+    let mut overflow = false;
+    let answer = host.ask(ask, &mut |chunk| {
+        if bytes.len() + chunk.len() > MAX_FILE {
+            overflow = true;
+        } else {
+            bytes.extend_from_slice(chunk);
+        }
+    });
+    let result = match answer.result {
+        Ok(()) if overflow => {
+            Err(Failure::new(FailureKind::Broken, format!("{} is larger than {MAX_FILE} bytes", ask.key())))
+        }
+        Ok(()) => Ok(bytes),
+        Err(failure) => Err(failure),
+    };
+    (result, answer.took)
+}

@@ -1,0 +1,105 @@
+//! The sweep of all TCP sockets, folded into aggregates whose size does not grow with the number of sockets.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::tcp_state::TcpState;
+
+/// What a full sweep found. Every list is capped; `capped` says which caps were reached.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Census {
+    /// Number of sockets in each state. LISTEN is included.
+    pub by_state: BTreeMap<TcpState, u64>,
+    /// The local ports with the most sockets, LISTEN excluded.
+    pub ports: BTreeMap<u16, PortUse>,
+    /// (source address, destination address, destination port) with the most local ports in use, largest first. Sockets
+    /// accepted by a listener of this host are not counted: their local port is not an ephemeral one.
+    pub destinations: Vec<Destination>,
+    /// Remote addresses with the most sockets, largest first.
+    pub peers: Vec<Peer>,
+    /// Groups of sockets that a cause may want to name, with samples whose owners can be looked up.
+    pub groups: Vec<Group>,
+    /// Names of the caps that were reached, in plain words.
+    pub capped: Vec<String>,
+}
+
+/// Sockets with one local port.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PortUse {
+    pub by_state: BTreeMap<TcpState, u64>,
+    /// Half-open requests whose SYN-ACK was retransmitted at least once.
+    pub syn_recv_retransmitted: u64,
+    /// Distinct peers among the half-open requests, counted up to a cap of 1024.
+    pub syn_recv_peers: u64,
+}
+
+/// Use of local ports towards one destination. Each socket of the triple occupies its own local port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    pub source: IpAddr,
+    pub address: IpAddr,
+    pub port: u16,
+    pub ports_used: u64,
+    /// How many of `ports_used` are in TIME_WAIT.
+    pub time_wait: u64,
+    /// Inodes of a few of these sockets that still have an owner.
+    pub inodes: Vec<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    pub address: IpAddr,
+    pub sockets: u64,
+    pub syn_recv: u64,
+}
+
+/// Why a group of sockets is of interest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GroupKind {
+    /// CLOSE_WAIT: the peer closed, the application here did not.
+    CloseWait,
+    /// ESTABLISHED without any timer, no data for `IDLE_AFTER` seconds, peer not on this host.
+    IdleWithoutKeepalive,
+    /// ESTABLISHED, any: the live connections of a service.
+    Established,
+    /// ESTABLISHED or CLOSE_WAIT with unread bytes: a close now would send a RST.
+    Unread,
+    /// Sockets whose retransmission or zero-window probe timer runs and has fired at least twice.
+    Retransmitting,
+    /// A keepalive probe is unanswered.
+    KeepaliveProbing,
+    /// SYN_SENT: our own connects without an answer yet.
+    Connecting,
+}
+
+/// Sockets of one kind that share a service: the local port for accepted connections, else the remote one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    pub kind: GroupKind,
+    /// The port of the service: ours if `accepted`, else the peer's.
+    pub port: u16,
+    /// The local port belongs to a listener of this host.
+    pub accepted: bool,
+    pub sockets: u64,
+    /// Sum of the receive queues, bytes.
+    pub unread_bytes: u64,
+    /// Sum of the unacknowledged send queues, bytes.
+    pub unsent_bytes: u64,
+    /// Longest time without data received, from tcp_info; `None` when the kernel does not report it.
+    pub oldest_idle_ms: Option<u32>,
+    /// Some members (at most 64), for owners and examples.
+    pub samples: Vec<Sample>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    pub local: std::net::SocketAddr,
+    pub peer: std::net::SocketAddr,
+    pub inode: u32,
+    pub cookie: u64,
+    pub idle_ms: Option<u32>,
+}
+
+/// Seconds without data after which an ESTABLISHED socket counts as idle: the shortest idle limit of common network
+/// devices is 60 s, most are 240 s or more.
+pub const IDLE_AFTER: u32 = 240;
