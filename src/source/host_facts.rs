@@ -1,7 +1,7 @@
 //! Which host, kernel, network namespace and privileges the observation was made with.
 
 /// Identity of the observed host; live facts, none of them needed for a verdict.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct HostFacts {
     pub hostname: Option<String>,
     /// Kernel release, e.g. `6.18.44`.
