@@ -1,0 +1,185 @@
+//! Observations built by hand, for the unit tests of causes. What is not set is unavailable, as on a host that shows
+//! nothing.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::{Finding, Verdict};
+use crate::evidence::{Evidence, Missing};
+use crate::snapshot::{ListenerTrace, Observation, Snapshot};
+use crate::source::census::Census;
+use crate::source::conntrack::Conntrack;
+use crate::source::counters::Counters;
+use crate::source::host_facts::HostFacts;
+use crate::source::listeners::Listener;
+use crate::source::owners::{Owners, Process};
+use crate::source::{Failure, FailureKind, Moment, Observed};
+
+/// A window of 3 s under construction.
+pub struct Case(pub Observation);
+
+fn unavailable<T>() -> Observed<T> {
+    Observed::Unavailable(Failure::new(FailureKind::NotCollected, "not set in this test"))
+}
+
+fn empty_snapshot(mono: u64) -> Snapshot {
+    Snapshot {
+        at: Moment { mono: Duration::from_secs(mono), wall: Duration::from_secs(1_790_000_000 + mono) },
+        netstat: unavailable(),
+        snmp: unavailable(),
+        snmp6: unavailable(),
+        sockstat: unavailable(),
+        sockstat6: unavailable(),
+        vmstat: unavailable(),
+        file_nr: unavailable(),
+        sysctls: BTreeMap::new(),
+        conntrack: unavailable(),
+        listeners: unavailable(),
+        census: unavailable(),
+        owners: unavailable(),
+        host: HostFacts::default(),
+        sources: Vec::new(),
+    }
+}
+
+fn set(counters: &mut Observed<Counters>, name: &str, value: u64) {
+    let mut inner = counters.value().cloned().unwrap_or_default();
+    inner.set(name, value);
+    *counters = Observed::Full(inner);
+}
+
+impl Case {
+    pub fn new() -> Self {
+        Self(Observation {
+            before: empty_snapshot(1000),
+            after: empty_snapshot(1003),
+            listener_traces: BTreeMap::new(),
+            polls: 60,
+            reset_events: unavailable(),
+            totals_only: false,
+        })
+    }
+
+    /// A counter that stood at `before` and moved by `delta`.
+    pub fn counter(mut self, name: &str, before: u64, delta: u64) -> Self {
+        for (snapshot, value) in [(&mut self.0.before, before), (&mut self.0.after, before + delta)] {
+            let counters = match name.split_once('.') {
+                Some(("TcpExt" | "IpExt" | "MPTcpExt", _)) => &mut snapshot.netstat,
+                Some(("Ip6" | "Icmp6", _)) => &mut snapshot.snmp6,
+                Some(("TCP" | "TCP6", _)) => &mut snapshot.sockstat,
+                Some(_) => &mut snapshot.snmp,
+                None => &mut snapshot.vmstat,
+            };
+            set(counters, name, value);
+        }
+        self
+    }
+
+    /// A gauge of /proc/net/sockstat.
+    pub fn sockstat(self, name: &str, value: u64) -> Self {
+        self.counter(name, value, 0)
+    }
+
+    pub fn sysctl(mut self, name: &'static str, text: &str) -> Self {
+        for snapshot in [&mut self.0.before, &mut self.0.after] {
+            snapshot.sysctls.insert(name, Observed::Full(text.to_owned()));
+        }
+        self
+    }
+
+    /// A listener that was full in `full_samples` of 60 samples, held by `process`.
+    pub fn listener(
+        mut self,
+        endpoint: &str,
+        backlog: u32,
+        max_recv_q: u32,
+        full_samples: u32,
+        process: &Process,
+    ) -> Self {
+        let endpoint: std::net::SocketAddr = endpoint.parse().expect("endpoint");
+        let number = self.0.listener_traces.len() as u32 + 1;
+        let listener = Listener {
+            address: endpoint.ip(),
+            port: endpoint.port(),
+            recv_q: max_recv_q,
+            backlog,
+            drops: Some(0),
+            inode: number,
+            uid: 0,
+            cookie: u64::from(number),
+        };
+        let trace = ListenerTrace {
+            last: listener.clone(),
+            first: listener.clone(),
+            samples: 60,
+            full_samples,
+            max_recv_q,
+            drained: 0,
+            in_before: true,
+            in_after: true,
+            first_sample: 0,
+            last_sample: 59,
+        };
+        self.0.listener_traces.insert(listener.cookie, trace);
+        for snapshot in [&mut self.0.before, &mut self.0.after] {
+            let mut listeners = snapshot.listeners.value().cloned().unwrap_or_default();
+            listeners.push(listener.clone());
+            snapshot.listeners = Observed::Full(listeners);
+        }
+        self.holder(number, process)
+    }
+
+    /// `process` holds the socket with this inode, before and after.
+    pub fn holder(mut self, inode: u32, process: &Process) -> Self {
+        for snapshot in [&mut self.0.before, &mut self.0.after] {
+            let mut owners: Owners = snapshot.owners.value().cloned().unwrap_or_default();
+            owners.by_inode.entry(inode).or_default().push(process.pid);
+            owners.processes.insert(process.pid, process.clone());
+            snapshot.owners = Observed::Full(owners);
+        }
+        self
+    }
+
+    pub fn census(mut self, before: Census, after: Census) -> Self {
+        self.0.before.census = Observed::Full(before);
+        self.0.after.census = Observed::Full(after);
+        self
+    }
+
+    pub fn conntrack(mut self, before: Conntrack, after: Conntrack) -> Self {
+        self.0.before.conntrack = Observed::Full(before);
+        self.0.after.conntrack = Observed::Full(after);
+        self
+    }
+
+    pub fn judge(&self, cause: &super::Cause) -> Result<Verdict, Missing> {
+        (cause.judge)(&Evidence::new(&self.0))
+    }
+
+    /// The only finding; a failed test shows what came instead.
+    pub fn finding(&self, cause: &super::Cause) -> Finding {
+        match self.judge(cause) {
+            Ok(Verdict::Found(mut findings)) if findings.len() == 1 => findings.remove(0),
+            other => panic!("{} gave {other:?}", cause.id),
+        }
+    }
+}
+
+/// A sleeping process with room for files.
+pub fn process(pid: u32, name: &str) -> Process {
+    Process {
+        pid,
+        name: name.to_owned(),
+        state: 'S',
+        start_ticks: 100,
+        threads: 1,
+        open_files: Some(10),
+        open_files_limit: Some(1024),
+        ..Process::default()
+    }
+}
+
+pub fn address(text: &str) -> IpAddr {
+    text.parse().expect("address")
+}
