@@ -56,6 +56,7 @@ impl Case {
             after: empty_snapshot(1003),
             listener_traces: BTreeMap::new(),
             polls: 60,
+            ticks: Vec::new(),
             reset_events: unavailable(),
             totals_only: false,
         })

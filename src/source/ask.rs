@@ -28,6 +28,13 @@ pub enum Frame {
         /// When the window ends; no poll happens at or after it.
         end: Duration,
     },
+    /// A look at counters and listeners inside the window, so that a long recording shows when something moved.
+    Tick {
+        /// When it is due, counted from the [`Frame::Before`] of this window.
+        due: Duration,
+        /// When the window ends; no tick happens at or after it.
+        end: Duration,
+    },
     /// The full snapshot that closes the window, due at `end` counted from [`Frame::Before`].
     After { end: Duration },
 }
