@@ -212,12 +212,18 @@ fn every_truncation_is_noticed() {
 #[test]
 fn every_flipped_byte_of_the_data_is_noticed() {
     let bytes = recording(false, 4);
+    let content = unpacked(&bytes);
+    let mut refused = 0;
     // The first ten bytes are the gzip header, whose time and system fields mean nothing.
     for at in (10..bytes.len()).step_by(3) {
         let mut flipped = bytes.clone();
         flipped[at] ^= 0x10;
-        assert!(open(&flipped).is_err(), "byte {at} of {}", bytes.len());
+        // In a run of zeros another match distance means the same, so not every flip is damage.
+        let harmless = open(&flipped).is_ok();
+        assert!(!harmless || unpacked(&flipped) == content, "byte {at} of {}", bytes.len());
+        refused += usize::from(!harmless);
     }
+    assert!(refused > bytes.len() / 3 / 2, "{refused} of {}", bytes.len() / 3);
 }
 
 #[test]
@@ -371,7 +377,7 @@ fn a_full_disk_ends_the_observation_and_is_reported() {
             Ok(())
         }
     }
-    let mut host = RecordingHost::new(Script { frames: 0, sweep: 100_000 / 4 }, Full, false);
+    let mut host = RecordingHost::new(Script { frames: 0, sweep: 600 }, Full, false);
     observe(&mut host);
     assert_eq!(host.frame(poll(1)), None);
     assert!(matches!(host.finish(), Err(RecordError::Write(error)) if error.kind() == std::io::ErrorKind::StorageFull));
