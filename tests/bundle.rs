@@ -188,7 +188,7 @@ fn what_was_not_recorded_is_not_collected() {
 
 #[test]
 fn every_truncation_is_noticed() {
-    let bytes = recording(false, 40);
+    let bytes = recording(false, 3);
     for len in (0..bytes.len()).step_by(7).chain(bytes.len() - 12..bytes.len()) {
         let problem = open(&bytes[..len]).expect_err("cut off");
         assert!(
@@ -274,7 +274,7 @@ fn bombs_and_trailing_bytes_are_refused() {
     header.set_cksum();
     gzip.write_all(header.as_bytes()).expect("memory");
     let zeros = vec![0; 1 << 20];
-    (0..80).for_each(|_| gzip.write_all(&zeros).expect("memory"));
+    (0..4).for_each(|_| gzip.write_all(&zeros).expect("memory"));
     let problem = open(&gzip.finish().expect("memory")).expect_err("bomb");
     assert!(matches!(problem, BundleProblem::TooLarge { .. }), "{problem}");
 
