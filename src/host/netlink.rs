@@ -16,6 +16,8 @@ static TIMEOUT: libc::timeval = libc::timeval { tv_sec: 5, tv_usec: 0 };
 
 // include/uapi/linux/netlink.h and sock_diag.h
 const NLMSG_HEADER: usize = 16;
+/// Where the header holds the sequence number, by which an answer is told from that to an earlier request.
+const SEQUENCE: std::ops::Range<usize> = 8..12;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST_DUMP: u16 = 0x1 | 0x300;
@@ -100,7 +102,10 @@ impl DiagSocket {
         let socket = self.socket.insert(socket);
         self.buffer.resize(BUFFER, 0);
         self.sequence = self.sequence.wrapping_add(1);
-        let request = request_bytes(query, pass, self.sequence);
+        let mut request = request_bytes(query, pass);
+        if let Some(sequence) = request.get_mut(SEQUENCE) {
+            sequence.copy_from_slice(&self.sequence.to_ne_bytes());
+        }
         uninterrupted(|| socket.send(&request, 0))?;
         let mut first = true;
         loop {
@@ -145,8 +150,8 @@ fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 }
 
 /// The netlink request of one dump: `struct inet_diag_req` for the old type, `inet_diag_req_v2` for the new one
-/// (include/uapi/linux/inet_diag.h).
-fn request_bytes(query: &DiagQuery, pass: Pass, sequence: u32) -> Vec<u8> {
+/// (include/uapi/linux/inet_diag.h). The caller sets the sequence number.
+fn request_bytes(query: &DiagQuery, pass: Pass) -> Vec<u8> {
     const SOCKID: [u8; 48] = [0; 48];
     let mut body = Vec::with_capacity(60);
     let kind = match pass {
@@ -168,8 +173,7 @@ fn request_bytes(query: &DiagQuery, pass: Pass, sequence: u32) -> Vec<u8> {
     message.extend(((NLMSG_HEADER + body.len()) as u32).to_ne_bytes());
     message.extend(kind.to_ne_bytes());
     message.extend(NLM_F_REQUEST_DUMP.to_ne_bytes());
-    message.extend(sequence.to_ne_bytes());
-    message.extend(0u32.to_ne_bytes());
+    message.extend([0; 8]);
     message.extend(body);
     message
 }
