@@ -7,7 +7,7 @@ use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr};
 
 use super::live::retry;
-use crate::source::{DiagQuery, Failure, FailureKind};
+use crate::source::{DiagQuery, Failure, FailureKind, sock_diag};
 
 /// The largest message seen is 32 KiB; larger buffers gain nothing.
 const BUFFER: usize = 64 << 10;
@@ -20,8 +20,7 @@ const NLMSG_HEADER: usize = 16;
 const SEQUENCE: std::ops::Range<usize> = 8..12;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
-const NLM_F_REQUEST_DUMP: u16 = 0x1 | 0x300;
-const TCPDIAG_GETSOCK: u16 = 18;
+#[cfg(test)]
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 
 /// A netlink socket that is opened when first needed and then kept.
@@ -149,33 +148,14 @@ fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// The netlink request of one dump: `struct inet_diag_req` for the old type, `inet_diag_req_v2` for the new one
-/// (include/uapi/linux/inet_diag.h). The caller sets the sequence number.
+/// The netlink request of one dump. The caller sets the sequence number.
 fn request_bytes(query: &DiagQuery, pass: Pass) -> Vec<u8> {
-    const SOCKID: [u8; 48] = [0; 48];
-    let mut body = Vec::with_capacity(60);
-    let kind = match pass {
-        Pass::Both => {
-            body.extend([libc::AF_UNSPEC as u8, 0, 0, query.extensions]);
-            body.extend(SOCKID);
-            body.extend(query.states.to_ne_bytes());
-            body.extend(0u32.to_ne_bytes());
-            TCPDIAG_GETSOCK
-        }
-        Pass::Family(family) => {
-            body.extend([family as u8, libc::IPPROTO_TCP as u8, query.extensions, 0]);
-            body.extend(query.states.to_ne_bytes());
-            body.extend(SOCKID);
-            SOCK_DIAG_BY_FAMILY
-        }
-    };
-    let mut message = Vec::with_capacity(NLMSG_HEADER + body.len());
-    message.extend(((NLMSG_HEADER + body.len()) as u32).to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend(NLM_F_REQUEST_DUMP.to_ne_bytes());
-    message.extend([0; 8]);
-    message.extend(body);
-    message
+    let [v4, v6] = sock_diag::requests_by_family(query);
+    match pass {
+        Pass::Both => sock_diag::request_both_families(query),
+        Pass::Family(libc::AF_INET6) => v6,
+        Pass::Family(_) => v4,
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
