@@ -11,6 +11,8 @@ use super::sock_diag::{self, Walker};
 use super::tcp_state::TcpState;
 
 mod fold;
+mod ports;
+mod services;
 
 pub use fold::Fold;
 

@@ -1,15 +1,16 @@
 //! The keys that occur most often in a stream, in memory that does not grow with the stream: the Space-Saving algorithm
 //! (Metwally, Agrawal, El Abbadi 2005, "Efficient computation of frequent and top-k elements in data streams").
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 
 /// Counts keys exactly until `capacity` distinct ones were seen. From then on a new key takes the place of the rarest one;
 /// a key that makes up more than 1/capacity of the stream is always held.
 pub(super) struct HeavyHitters<K, V> {
     capacity: usize,
-    index: HashMap<K, u32, BuildHasherDefault<MultiplyHasher>>,
     slots: Vec<Slot<K, V>>,
+    /// Slot numbers by hash, linear probing, at most half full. A `HashMap` would hold every key a second time, and a sweep
+    /// in which most keys are new, the common one, would pay for it in cache misses.
+    index: Vec<u32>,
     /// Slots that had the smallest rank when the list was made; see [`Self::rarest`].
     rarest: Vec<u32>,
     rarest_rank: u64,
@@ -18,6 +19,7 @@ pub(super) struct HeavyHitters<K, V> {
 
 struct Slot<K, V> {
     key: K,
+    hash: u32,
     /// Space-Saving's count: what was seen plus what the evicted key had, an upper bound of the true count.
     rank: u64,
     seen: u64,
@@ -32,37 +34,52 @@ pub(super) struct Hit<K, V> {
     pub value: V,
 }
 
+/// What [`HeavyHitters::add`] found.
+pub(super) struct Added<'a, V> {
+    /// The value kept with the key.
+    pub value: &'a mut V,
+    /// As [`Hit::seen`], this occurrence included.
+    pub seen: u64,
+    /// The value of the key that had to go for this one.
+    pub evicted: Option<V>,
+}
+
+const EMPTY: u32 = u32::MAX;
+
 impl<K: Copy + Eq + Hash, V: Default> HeavyHitters<K, V> {
     pub fn new(capacity: usize) -> Self {
+        let capacity = capacity.max(1);
         Self {
-            capacity: capacity.max(1),
-            index: HashMap::default(),
+            capacity,
             slots: Vec::new(),
+            index: vec![EMPTY; (capacity * 2).next_power_of_two()],
             rarest: Vec::new(),
             rarest_rank: 0,
             evictions: 0,
         }
     }
 
-    /// Counts one occurrence. Returns the value kept with the key, and the value of the key that had to go for it.
-    pub fn add(&mut self, key: K) -> (&mut V, Option<V>) {
+    /// Counts one occurrence.
+    pub fn add(&mut self, key: K) -> Added<'_, V> {
+        let mut hasher = MultiplyHasher::default();
+        key.hash(&mut hasher);
+        let hash = hasher.finish() as u32;
         let mut evicted = None;
-        let slot = match self.index.get(&key) {
-            Some(slot) => *slot,
+        let slot = match self.find(hash, &key) {
+            Some(slot) => slot,
             None if self.slots.len() < self.capacity => {
                 let slot = self.slots.len() as u32;
-                self.slots.push(Slot { key, rank: 0, seen: 0, value: V::default() });
-                self.index.insert(key, slot);
+                self.slots.push(Slot { key, hash, rank: 0, seen: 0, value: V::default() });
+                self.link(hash, slot);
                 slot
             }
             None => {
                 let slot = self.rarest();
+                self.unlink(slot);
                 let old = &mut self.slots[slot as usize];
-                self.index.remove(&old.key);
-                old.key = key;
-                old.seen = 0;
+                (old.key, old.hash, old.seen) = (key, hash, 0);
                 evicted = Some(std::mem::take(&mut old.value));
-                self.index.insert(key, slot);
+                self.link(hash, slot);
                 self.evictions += 1;
                 slot
             }
@@ -70,7 +87,51 @@ impl<K: Copy + Eq + Hash, V: Default> HeavyHitters<K, V> {
         let slot = &mut self.slots[slot as usize];
         slot.rank += 1;
         slot.seen += 1;
-        (&mut slot.value, evicted)
+        Added { value: &mut slot.value, seen: slot.seen, evicted }
+    }
+
+    fn find(&self, hash: u32, key: &K) -> Option<u32> {
+        let mask = self.index.len() - 1;
+        let mut at = hash as usize & mask;
+        loop {
+            match self.index[at] {
+                EMPTY => return None,
+                slot if self.slots[slot as usize].key == *key => return Some(slot),
+                _ => at = (at + 1) & mask,
+            }
+        }
+    }
+
+    fn link(&mut self, hash: u32, slot: u32) {
+        let mask = self.index.len() - 1;
+        let mut at = hash as usize & mask;
+        while self.index[at] != EMPTY {
+            at = (at + 1) & mask;
+        }
+        self.index[at] = slot;
+    }
+
+    /// Takes a slot out of the index and closes the gap, so that no tombstones pile up.
+    fn unlink(&mut self, slot: u32) {
+        let mask = self.index.len() - 1;
+        let mut gap = self.slots[slot as usize].hash as usize & mask;
+        while self.index[gap] != slot {
+            gap = (gap + 1) & mask;
+        }
+        let mut at = gap;
+        loop {
+            at = (at + 1) & mask;
+            let other = self.index[at];
+            if other == EMPTY {
+                break;
+            }
+            let home = self.slots[other as usize].hash as usize & mask;
+            if at.wrapping_sub(home) & mask >= at.wrapping_sub(gap) & mask {
+                self.index[gap] = other;
+                gap = at;
+            }
+        }
+        self.index[gap] = EMPTY;
     }
 
     /// Takes a slot with the smallest rank. Ranks only grow, so a list of all slots with the smallest rank stays right if
@@ -173,10 +234,10 @@ mod tests {
     #[test]
     fn an_evicted_value_is_handed_back() {
         let mut hitters: HeavyHitters<u16, u32> = HeavyHitters::new(2);
-        *hitters.add(1).0 = 10;
-        *hitters.add(2).0 = 20;
+        *hitters.add(1).value = 10;
+        *hitters.add(2).value = 20;
         hitters.add(2);
-        assert_eq!(hitters.add(3).1, Some(10));
+        assert_eq!(hitters.add(3).evicted, Some(10));
     }
 
     proptest! {

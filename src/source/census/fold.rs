@@ -3,17 +3,19 @@
 //! The hot path counts in arrays and in [`HeavyHitters`]; the maps that are nice to read are made once, at the end.
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::BuildHasherDefault;
 
 use super::super::heavy_hitters::{HeavyHitters, Hit, MultiplyHasher};
 use super::super::listeners::Listener;
-use super::super::sock_diag::{Address, Socket, from_ip, to_ip};
+use super::super::sock_diag::{Address, Socket, to_ip};
 use super::super::tcp_state::TcpState;
+use super::ports::PortCounts;
+use super::services::Services;
 use super::{Census, Destination, Group, GroupKind, IDLE_AFTER, Peer, PortUse, Sample};
 
 /// Destinations, peers and groups that are counted at once, each.
-const TRACKED: usize = 4096;
+const TRACKED: usize = 2048;
 /// Destinations and peers that are reported, each.
 const REPORTED: usize = 1024;
 /// Local ports that are reported; all are counted.
@@ -23,7 +25,9 @@ const SYN_PEERS: usize = 65_536;
 const SAMPLES_PER_GROUP: usize = 64;
 /// Samples of all groups of one kind: one kind with many groups must not take the samples of a rare one. With seven
 /// kinds fewer than 4096 in all.
-const SAMPLES_PER_KIND: u32 = 585;
+const SAMPLES_PER_KIND: usize = 585;
+/// Half of the samples are for groups of at least this many sockets, so that many small ones do not use all up.
+const LARGE_GROUP: u64 = 32;
 const INODES_PER_DESTINATION: usize = 8;
 
 /// sock_diag timer numbers (net/ipv4/inet_diag.c inet_sk_diag_fill).
@@ -32,22 +36,19 @@ const TIMER_RETRANSMIT: u8 = 1;
 const TIMER_KEEPALIVE: u8 = 2;
 const TIMER_PROBE: u8 = 4;
 
-type FastHash = BuildHasherDefault<MultiplyHasher>;
-/// Sockets by state number - 1.
-type States = [u32; TcpState::ALL.len()];
+pub(super) type FastHash = BuildHasherDefault<MultiplyHasher>;
 
 /// A census in the making.
 pub struct Fold {
     services: Services,
     by_state: [u64; TcpState::ALL.len()],
-    /// By local port; 3 MiB of which only the pages of ports in use are touched.
-    ports: Vec<States>,
+    ports: PortCounts,
     half_open: HashMap<u16, HalfOpen, FastHash>,
     half_open_peers: usize,
     destinations: HeavyHitters<(Address, Address, u16), DestinationSum>,
     peers: HeavyHitters<Address, PeerSum>,
     groups: HeavyHitters<(GroupKind, u16, bool), GroupSum>,
-    samples: [u32; 7],
+    samples: [usize; 7],
     samples_capped: bool,
 }
 
@@ -70,6 +71,7 @@ struct PeerSum {
 
 #[derive(Default)]
 struct GroupSum {
+    kind: Option<GroupKind>,
     unread: u64,
     unsent: u64,
     oldest_idle_ms: Option<u32>,
@@ -82,7 +84,7 @@ impl Fold {
         Self {
             services: Services::new(listeners),
             by_state: Default::default(),
-            ports: vec![States::default(); 1 << 16],
+            ports: PortCounts::default(),
             half_open: HashMap::default(),
             half_open_peers: 0,
             destinations: HeavyHitters::new(TRACKED),
@@ -104,16 +106,16 @@ impl Fold {
         }
         let (local, local_port) = (socket.local_address(), socket.local_port());
         let (peer, peer_port) = (socket.peer_address(), socket.peer_port());
-        self.ports[usize::from(local_port)][index] += 1;
+        self.ports.add(local_port, number);
         let half_open = number == TcpState::SynRecv as u8 || number == TcpState::NewSynRecv as u8;
-        self.peers.add(peer).0.syn_recv += u64::from(half_open);
+        self.peers.add(peer).value.syn_recv += u64::from(half_open);
         if half_open {
             self.add_half_open(local_port, peer, socket.retransmits());
             return;
         }
         let accepted = self.services.contains(local, local_port);
         if !accepted && peer_port != 0 {
-            let (sum, _) = self.destinations.add((local, peer, peer_port));
+            let sum = self.destinations.add((local, peer, peer_port)).value;
             sum.time_wait += u64::from(number == TcpState::TimeWait as u8);
             let inode = socket.inode();
             if inode != 0
@@ -175,20 +177,25 @@ impl Fold {
     }
 
     fn join(&mut self, kind: GroupKind, member: &Member<'_>) {
-        let (sum, evicted) = self.groups.add((kind, member.port, member.accepted));
+        let added = self.groups.add((kind, member.port, member.accepted));
+        if let Some(GroupSum { kind: Some(kind), samples, .. }) = added.evicted {
+            self.samples[kind as usize] -= samples.len();
+        }
+        let sum = added.value;
+        sum.kind = Some(kind);
         sum.unread += u64::from(member.unread);
         sum.unsent += u64::from(member.socket.wqueue());
         sum.oldest_idle_ms = sum.oldest_idle_ms.max(member.received_ms);
-        let Some(used) = self.samples.get_mut(kind as usize) else { return };
         if sum.samples.len() < SAMPLES_PER_GROUP {
-            if *used < SAMPLES_PER_KIND {
+            let used = &mut self.samples[kind as usize];
+            let share = if added.seen >= LARGE_GROUP { SAMPLES_PER_KIND } else { SAMPLES_PER_KIND / 2 };
+            if *used < share {
                 *used += 1;
                 sum.samples.push(member.sample());
             } else {
                 self.samples_capped = true;
             }
         }
-        drop(evicted);
     }
 
     /// The census of the sockets so far.
@@ -206,8 +213,8 @@ impl Fold {
         }
 
         let mut used: Vec<(bool, u64, u16)> = Vec::new();
-        for (port, states) in (0u16..).zip(&self.ports) {
-            let total = states.iter().map(|count| u64::from(*count)).sum::<u64>();
+        for port in 0..=u16::MAX {
+            let total = self.ports.states(port).map(|(_, count)| u64::from(count)).sum::<u64>();
             if total > 0 {
                 used.push((self.services.uses_port(port), total, port));
             }
@@ -218,19 +225,18 @@ impl Fold {
             capped.push(format!("ports: only {PORTS_REPORTED} of {} are kept", used.len()));
             used.truncate(PORTS_REPORTED);
         }
-        let ports = used.iter().filter_map(|(_, _, port)| {
-            let states = self.ports.get(usize::from(*port))?;
+        let ports = used.iter().map(|(_, _, port)| {
             let half_open = self.half_open.get(port);
             let port_use = PortUse {
-                by_state: present(states.iter().map(|count| u64::from(*count))).collect(),
+                by_state: present(self.ports.states(*port).map(|(number, count)| (number, u64::from(count)))),
                 syn_recv_retransmitted: half_open.map_or(0, |half_open| half_open.retransmitted),
                 syn_recv_peers: half_open.map_or(0, |half_open| half_open.peers.len() as u64),
             };
-            Some((*port, port_use))
+            (*port, port_use)
         });
 
         Census {
-            by_state: present(self.by_state.into_iter()).collect(),
+            by_state: present((1u8..=12).zip(self.by_state)),
             ports: ports.collect(),
             destinations: reported("destinations", self.destinations.into_hits(), &mut capped, |hit| {
                 let (source, address, port) = hit.key;
@@ -271,11 +277,11 @@ fn reported<K, V, T>(
     hits.into_iter().take(REPORTED).map(show).collect()
 }
 
-fn present(counts: impl Iterator<Item = u64>) -> impl Iterator<Item = (TcpState, u64)> {
-    (1u8..)
-        .zip(counts)
+fn present(counts: impl Iterator<Item = (u8, u64)>) -> BTreeMap<TcpState, u64> {
+    counts
         .filter(|(_, count)| *count > 0)
         .filter_map(|(number, count)| Some((TcpState::from_number(number)?, count)))
+        .collect()
 }
 
 fn group(hit: Hit<(GroupKind, u16, bool), GroupSum>) -> Group {
@@ -312,60 +318,4 @@ impl Member<'_> {
             idle_ms: self.idle_ms,
         }
     }
-}
-
-/// The addresses and ports on which this host listens.
-struct Services {
-    /// By port: listened on by 0.0.0.0 ([`Self::ANY_V4`]), by :: ([`Self::ANY`]) or by some address ([`Self::SOME`]).
-    by_port: Vec<u8>,
-    by_address: HashSet<(Address, u16), FastHash>,
-    addresses: HashSet<Address, FastHash>,
-}
-
-impl Services {
-    const ANY_V4: u8 = 1;
-    const ANY: u8 = 2;
-    const SOME: u8 = 4;
-
-    fn new(listeners: &[Listener]) -> Self {
-        let mut services =
-            Self { by_port: vec![0; 1 << 16], by_address: HashSet::default(), addresses: HashSet::default() };
-        for listener in listeners {
-            let address = from_ip(listener.address.to_canonical());
-            let bit = match listener.address {
-                ip if !ip.is_unspecified() => {
-                    services.by_address.insert((address, listener.port));
-                    services.addresses.insert(address);
-                    Self::SOME
-                }
-                ip if ip.is_ipv4() => Self::ANY_V4,
-                // IPv4 connections arrive here too unless IPV6_V6ONLY is set, which a dump does not tell everywhere.
-                _ => Self::ANY,
-            };
-            services.by_port[usize::from(listener.port)] |= bit;
-        }
-        services
-    }
-
-    fn uses_port(&self, port: u16) -> bool {
-        self.by_port[usize::from(port)] != 0
-    }
-
-    fn contains(&self, address: Address, port: u16) -> bool {
-        let bits = self.by_port[usize::from(port)];
-        bits != 0
-            && (bits & Self::ANY != 0
-                || bits & Self::ANY_V4 != 0 && is_v4(address)
-                || bits & Self::SOME != 0 && self.by_address.contains(&(address, port)))
-    }
-
-    /// The peer is this host too, as far as sockets tell: no network device lies between that could forget a connection.
-    fn is_this_host(&self, local: Address, peer: Address) -> bool {
-        let loopback_v4 = is_v4(peer) && peer as u32 >> 24 == 127;
-        peer == local || peer == 1 || loopback_v4 || self.addresses.contains(&peer)
-    }
-}
-
-fn is_v4(address: Address) -> bool {
-    address >> 32 == 0xffff
 }
