@@ -165,7 +165,7 @@ impl Inner {
                 self.layouts.insert(layout.format.name.clone(), layout);
             }
             Kind::Scope => self.scope.read(text),
-            Kind::Tasks => self.tasks.list(text),
+            Kind::Tasks => self.tasks.list(text).into_iter().for_each(|inode| self.scope.namespace(inode)),
             Kind::Symbols => {
                 self.symbols = text
                     .lines()

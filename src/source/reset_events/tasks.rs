@@ -1,7 +1,7 @@
 //! Which process a pid was at the time of an event, also when it is gone now: a list of those alive at the start, kept
 //! current by perf's side-band records.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::record::Record;
 
@@ -24,15 +24,20 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// `PID NETNS|- user|kernel COMM`; a line that is not of this form is skipped.
-    pub fn list(&mut self, text: &str) {
+    /// `PID NETNS|- user|kernel COMM`; a line that is not of this form is skipped. Returns the namespaces
+    /// named.
+    pub fn list(&mut self, text: &str) -> BTreeSet<u64> {
+        let mut namespaces = BTreeSet::new();
         for line in text.lines() {
             let mut words = line.splitn(4, ' ');
             let (Some(pid), Some(netns), Some(kind)) = (words.next(), words.next(), words.next()) else { continue };
             let Ok(pid) = pid.parse() else { continue };
             let name = unescape(words.next().unwrap_or(""));
-            self.insert(pid, Process { name, netns: netns.parse().ok(), kernel: kind == "kernel" });
+            let netns = netns.parse().ok();
+            namespaces.extend(netns);
+            self.insert(pid, Process { name, netns, kernel: kind == "kernel" });
         }
+        namespaces
     }
 
     fn insert(&mut self, pid: u32, process: Process) {
