@@ -275,8 +275,12 @@ impl Inner {
         let process = self.tasks.get(sample.pid);
         let task = (!softirq && sample.pid != 0)
             .then(|| Task { pid: sample.pid, name: process.map(|p| p.name.clone()).unwrap_or_default() });
-        let place = self.scope.place(local.ip(), softirq, process);
-        let netns = process.filter(|p| !softirq && !p.kernel).and_then(|p| p.netns);
+        let netns = match process {
+            Some(process) if process.kernel => None,
+            _ => self.tasks.netns(sample.pid, sample.tid),
+        };
+        let place = self.scope.place(local.ip(), softirq, netns);
+        let netns = netns.filter(|_| !softirq);
         let at = Duration::from_nanos(sample.time.saturating_add(self.boot_offset));
         let waiting = self.cpus.entry(cpu).or_default();
 

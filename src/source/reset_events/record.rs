@@ -31,6 +31,7 @@ pub enum Record<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Sample<'a> {
     pub pid: u32,
+    pub tid: u32,
     /// Of the clock that the event was opened with, ns.
     pub time: u64,
     /// Kernel addresses, 8 bytes each, innermost first; may contain context marks.
@@ -112,10 +113,10 @@ pub fn sample(body: &[u8], sample_type: u64, order: Order) -> Option<Sample<'_>>
         return None;
     }
     let mut r = Reader { bytes: body, order };
-    let mut sample = Sample { pid: 0, time: 0, chain: &[], raw: &[] };
+    let mut sample = Sample { pid: 0, tid: 0, time: 0, chain: &[], raw: &[] };
     if sample_type & SAMPLE_TID != 0 {
         sample.pid = r.u32()?;
-        let _tid = r.u32()?;
+        sample.tid = r.u32()?;
     }
     if sample_type & SAMPLE_TIME != 0 {
         sample.time = r.u64()?;

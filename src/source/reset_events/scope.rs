@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::Place;
-use super::tasks::Process;
 
 #[derive(Debug, Default)]
 pub struct Scope {
@@ -51,12 +50,13 @@ impl Scope {
         (low..=high).contains(&port)
     }
 
-    pub fn place(&self, local: IpAddr, softirq: bool, process: Option<&Process>) -> Place {
+    /// `task`: namespace of the current task, `None` for a kernel thread or one not known.
+    pub fn place(&self, local: IpAddr, softirq: bool, task: Option<u64>) -> Place {
         let Some(here) = self.netns else { return Place::Unclear };
         if self.namespaces.len() == 1 {
             return Place::Here;
         }
-        let of_task = || match process.filter(|p| !p.kernel).and_then(|p| p.netns) {
+        let of_task = || match task {
             Some(netns) if netns == here => Place::Here,
             Some(_) => Place::Elsewhere,
             None => Place::Unclear,
@@ -81,10 +81,6 @@ impl Scope {
 mod tests {
     use super::*;
 
-    fn process(netns: u64, kernel: bool) -> Process {
-        Process { netns: Some(netns), kernel, ..Process::default() }
-    }
-
     #[test]
     fn each_rule_of_place() {
         let mut scope = Scope::default();
@@ -94,13 +90,12 @@ mod tests {
         scope.read("netns 5\naddress 10.0.0.1\nephemeral 40000 50000\n");
         assert_eq!(scope.place(other, true, None), Place::Here, "no other namespace");
         scope.namespace(6);
-        assert_eq!(scope.place(other, false, Some(&process(5, false))), Place::Here);
-        assert_eq!(scope.place(own, false, Some(&process(6, false))), Place::Elsewhere);
-        assert_eq!(scope.place(own, true, Some(&process(6, false))), Place::Here, "interrupted tasks do not count");
-        assert_eq!(scope.place(other, true, Some(&process(5, false))), Place::Elsewhere);
-        assert_eq!(scope.place(loopback, true, Some(&process(5, false))), Place::Here);
-        assert_eq!(scope.place(loopback, true, Some(&process(5, true))), Place::Unclear, "ksoftirqd");
-        assert_eq!(scope.place(loopback, true, None), Place::Unclear);
+        assert_eq!(scope.place(other, false, Some(5)), Place::Here);
+        assert_eq!(scope.place(own, false, Some(6)), Place::Elsewhere);
+        assert_eq!(scope.place(own, true, Some(6)), Place::Here, "interrupted tasks do not count");
+        assert_eq!(scope.place(other, true, Some(5)), Place::Elsewhere);
+        assert_eq!(scope.place(loopback, true, Some(5)), Place::Here);
+        assert_eq!(scope.place(loopback, true, None), Place::Unclear, "ksoftirqd");
         assert!(scope.is_ephemeral(40_000) && !scope.is_ephemeral(39_999));
     }
 }

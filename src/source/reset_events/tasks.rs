@@ -18,6 +18,8 @@ pub struct Process {
 #[derive(Debug, Default)]
 pub struct Tasks {
     by_pid: HashMap<u32, Process>,
+    /// Threads that entered a network namespace of their own (setns(2), unshare(2)).
+    threads: HashMap<u32, u64>,
     /// Exited. Their samples may still be on the way, so they are forgotten only one drain later.
     exited: Vec<u32>,
     forget: Vec<u32>,
@@ -62,11 +64,19 @@ impl Tasks {
                 self.forget.retain(|gone| *gone != pid);
                 self.insert(pid, Process { kernel: false, ..inherited });
             }
-            Record::Exit { pid, tid } if pid == tid => self.exited.push(pid),
+            Record::Exit { tid, .. } => self.exited.push(tid),
             Record::Namespaces { pid, tid, net: Some(net) } if pid == tid => match self.by_pid.get_mut(&pid) {
                 Some(process) => process.netns = Some(net),
                 None => self.insert(pid, Process { netns: Some(net), ..Process::default() }),
             },
+            Record::Namespaces { pid, tid, net: Some(net) } => {
+                let same = self.by_pid.get(&pid).is_some_and(|process| process.netns == Some(net));
+                match same {
+                    true => drop(self.threads.remove(&tid)),
+                    false if self.threads.len() < MAX_TASKS => drop(self.threads.insert(tid, net)),
+                    false => {}
+                }
+            }
             _ => {}
         }
     }
@@ -75,12 +85,18 @@ impl Tasks {
     pub fn next_drain(&mut self) {
         for pid in self.forget.drain(..) {
             self.by_pid.remove(&pid);
+            self.threads.remove(&pid);
         }
         std::mem::swap(&mut self.forget, &mut self.exited);
     }
 
     pub fn get(&self, pid: u32) -> Option<&Process> {
         self.by_pid.get(&pid)
+    }
+
+    /// Network namespace of a thread.
+    pub fn netns(&self, pid: u32, tid: u32) -> Option<u64> {
+        self.threads.get(&tid).copied().or_else(|| self.get(pid)?.netns)
     }
 }
 
@@ -111,6 +127,8 @@ mod tests {
         tasks.see(&Record::Comm { pid: 20, tid: 20, name: b"server" });
         tasks.see(&Record::Comm { pid: 20, tid: 21, name: b"a thread" });
         tasks.see(&Record::Namespaces { pid: 20, tid: 20, net: Some(7) });
+        tasks.see(&Record::Namespaces { pid: 20, tid: 21, net: Some(8) });
+        assert_eq!((tasks.netns(20, 20), tasks.netns(20, 21)), (Some(7), Some(8)));
         tasks.see(&Record::Exit { pid: 20, tid: 21 });
         tasks.see(&Record::Exit { pid: 20, tid: 20 });
         let server = Process { name: "server".to_owned(), netns: Some(7), kernel: false };
