@@ -142,13 +142,13 @@ pub mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Linux 6.18, shortened in the middle of the symbol table.
+    /// Recorded on Linux 6.18.
     pub const SEND_6_18: &str = include_str!("testdata/tcp_send_reset-6.18.txt");
     pub const RECEIVE_6_18: &str = include_str!("testdata/tcp_receive_reset-6.18.txt");
     pub const STATE_6_18: &str = include_str!("testdata/inet_sock_set_state-6.18.txt");
-    /// Linux 4.16: no family, no reason.
+    /// Linux 4.16: no family, no reason. Laid out from include/trace/events/tcp.h of that version, not recorded.
     pub const SEND_4_16: &str = include_str!("testdata/tcp_send_reset-4.16.txt");
-    /// Linux 5.15: with family, no reason.
+    /// Linux 5.15: with family, no reason. Laid out from the source as well.
     pub const SEND_5_15: &str = include_str!("testdata/tcp_send_reset-5.15.txt");
 
     #[test]
