@@ -6,8 +6,11 @@ pub mod live;
 pub mod namespace;
 pub mod netlink;
 mod owners;
+mod perf;
 pub mod recording;
 mod redact;
+mod trace_context;
+pub mod tracepoint;
 
 pub use bundle::BundleHost;
 pub use bundle_format::{Manifest, Tool};
