@@ -8,9 +8,9 @@ use crate::snapshot::{ListenerTrace, Observation, Snapshot, SourceStatus, Tick};
 use crate::source::census::{self, Census};
 use crate::source::listeners::{self, Listener};
 use crate::source::owners::{self, Owners};
-use crate::source::reset_events;
+use crate::source::reset_events::{ResetEvents, ResetParser};
 use crate::source::{
-    Failure, FailureKind, Frame, Host, Moment, Observed, conntrack, file_nr, host_facts, netstat, snmp, snmp6, sockstat,
+    Ask, Failure, FailureKind, Frame, Host, Moment, Observed, conntrack, file_nr, host_facts, netstat, snmp, snmp6, sockstat,
     sysctl, vmstat,
 };
 
@@ -53,7 +53,7 @@ pub fn observe(
 ) -> Result<Observation, NothingObserved> {
     let opened = host.frame(Frame::Before).ok_or(NothingObserved("no opening snapshot"))?;
     let mut window = Window::default();
-    let mut resets = reset_events::Collector::new(plan.events);
+    let mut resets = Resets::new(plan.events);
     let mut before = Snapshot::empty(opened);
     // What takes long comes first, so that the counters are read when the window really begins.
     before.sockets(host, &mut window, &BTreeSet::new());
@@ -83,7 +83,7 @@ fn inside(
     plan: &Plan,
     opened: Moment,
     window: &mut Window,
-    resets: &mut reset_events::Collector,
+    resets: &mut Resets,
     progress: &mut dyn FnMut(f64),
 ) {
     let end = plan.window;
@@ -118,6 +118,36 @@ fn next_due(due: Duration, passed: Duration, every: Duration) -> Duration {
     let every = every.max(Duration::from_millis(1));
     let behind = passed.saturating_sub(due).as_nanos() / every.as_nanos();
     due + every * (u32::try_from(behind).unwrap_or(u32::MAX).saturating_add(1))
+}
+
+/// The reset events of a window, parsed as they arrive.
+struct Resets {
+    parser: ResetParser,
+    failure: Option<Failure>,
+}
+
+impl Resets {
+    fn new(wanted: bool) -> Self {
+        let failure = Failure::new(FailureKind::NotCollected, "reset events were switched off").needs("no --no-events");
+        Self { parser: ResetParser::new(), failure: (!wanted).then_some(failure) }
+    }
+
+    /// Takes what arrived. A failure ends the collection: with a gap nothing could be counted.
+    fn drain(&mut self, host: &mut dyn Host) {
+        if self.failure.is_none() {
+            self.failure = host.ask(&Ask::ResetEvents, &mut |bytes| self.parser.feed(bytes)).result.err();
+        }
+    }
+
+    fn finish(mut self, host: &mut dyn Host) -> Observed<ResetEvents> {
+        self.drain(host);
+        let (events, error) = self.parser.finish();
+        match (self.failure, error) {
+            (Some(failure), _) => Observed::Unavailable(failure),
+            (None, Some(error)) => Observed::Partial(events, error.into()),
+            (None, None) => Observed::Full(events),
+        }
+    }
 }
 
 /// What accumulates over the looks of a window.
@@ -163,7 +193,7 @@ impl Window {
         mut self,
         before: Snapshot,
         after: Snapshot,
-        reset_events: Observed<reset_events::ResetEvents>,
+        reset_events: Observed<ResetEvents>,
         totals_only: bool,
     ) -> Observation {
         for trace in self.traces.values_mut() {

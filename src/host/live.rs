@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::netlink::DiagSocket;
 use super::owners;
+use super::tracepoint::Tracepoints;
 use crate::source::{Answer, Ask, Failure, FailureKind, Frame, Host, Moment};
 
 /// How late an interrupt may be noticed while waiting for a frame.
@@ -22,9 +23,6 @@ const MAX_FILE: usize = 64 << 20;
 /// statfs(2) magic of procfs, include/uapi/linux/magic.h.
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
-/// Drains the reset tracepoints into a sink, see [`Ask::ResetEvents`].
-pub type ResetEventSource = Box<dyn FnMut(&mut dyn FnMut(&[u8])) -> Result<(), Failure>>;
-
 /// Asks the kernel that runs this process, in the network namespace of the calling thread.
 ///
 /// The netlink socket is opened by the first dump and stays in the namespace of that moment: enter another namespace
@@ -33,19 +31,14 @@ pub struct LiveHost {
     stop: Arc<AtomicBool>,
     window: Option<Duration>,
     diag: DiagSocket,
-    reset_events: Option<ResetEventSource>,
+    /// Opened by the first question, so that a scan that does not ask pays nothing.
+    tracepoints: Option<Result<Tracepoints, Failure>>,
 }
 
 impl LiveHost {
     /// `stop` ends the window early once it is true; signal handlers set it.
     pub fn new(stop: Arc<AtomicBool>) -> Self {
-        Self { stop, window: None, diag: DiagSocket::default(), reset_events: None }
-    }
-
-    /// Answers [`Ask::ResetEvents`] from this source; without one the answer is "not collected".
-    pub fn with_reset_events(mut self, source: ResetEventSource) -> Self {
-        self.reset_events = Some(source);
-        self
+        Self { stop, window: None, diag: DiagSocket::default(), tracepoints: None }
     }
 
     /// Sleeps until `due` after the window began. False when the stop flag came first.
@@ -92,9 +85,9 @@ impl Host for LiveHost {
             Ask::Link(path) => read_link(path, sink),
             Ask::SockDiag(query) => self.diag.dump(query, sink),
             Ask::SocketOwners { inodes, also } => owners::socket_owners(inodes, also, sink),
-            Ask::ResetEvents => match &mut self.reset_events {
-                Some(source) => source(sink),
-                None => Err(Failure::new(FailureKind::NotCollected, "reset events were not asked for")),
+            Ask::ResetEvents => match self.tracepoints.get_or_insert_with(Tracepoints::open) {
+                Ok(tracepoints) => tracepoints.drain(sink),
+                Err(failure) => Err(failure.clone()),
             },
         };
         Answer { result, took: start.elapsed() }
