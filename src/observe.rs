@@ -51,13 +51,14 @@ pub fn observe(
     plan: &Plan,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Observation, NothingObserved> {
-    let opened = host.frame(Frame::Before).ok_or(NothingObserved("no opening snapshot"))?;
+    let surveyed = host.frame(Frame::Survey).ok_or(NothingObserved("no opening survey"))?;
     let mut window = Window::default();
     let mut resets = Resets::new(plan.events);
-    let mut before = Snapshot::empty(opened);
-    // What takes long comes first, so that the counters are read when the window really begins.
+    let mut before = Snapshot::empty(surveyed);
     before.sockets(host, &mut window, &BTreeSet::new());
     before.context(host);
+    let opened = host.frame(Frame::Before).ok_or(NothingObserved("no opening snapshot"))?;
+    before.at = opened;
     resets.drain(host);
     before.counters(host);
     if plan.window.is_zero() {
@@ -280,7 +281,8 @@ impl Snapshot {
         };
         self.keep("sysctl", (status, took));
         self.sysctls = sysctls;
-        self.host = host_facts::collect(host);
+        let facts = self.keep("host", host_facts::collect(host));
+        self.host = facts.value().cloned().unwrap_or_default();
     }
 }
 

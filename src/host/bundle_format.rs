@@ -61,6 +61,7 @@ pub(super) struct FrameRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum FrameKind {
+    Survey,
     Before,
     Poll,
     Tick,
@@ -98,6 +99,7 @@ enum KindRecord {
 impl FrameKind {
     pub fn of(frame: Frame) -> Self {
         match frame {
+            Frame::Survey => Self::Survey,
             Frame::Before => Self::Before,
             Frame::Poll { .. } => Self::Poll,
             Frame::Tick { .. } => Self::Tick,
@@ -107,6 +109,7 @@ impl FrameKind {
 
     fn name(self) -> &'static str {
         match self {
+            Self::Survey => "survey",
             Self::Before => "before",
             Self::Poll => "poll",
             Self::Tick => "tick",
@@ -118,7 +121,7 @@ impl FrameKind {
 impl FrameRecord {
     pub fn new(frame: Frame, at: Moment) -> Self {
         let (due, end) = match frame {
-            Frame::Before => (Duration::ZERO, Duration::ZERO),
+            Frame::Survey | Frame::Before => (Duration::ZERO, Duration::ZERO),
             Frame::Poll { due, end } | Frame::Tick { due, end } => (due, end),
             Frame::After { end } => (end, end),
         };

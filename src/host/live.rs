@@ -60,6 +60,7 @@ impl LiveHost {
 impl Host for LiveHost {
     fn frame(&mut self, frame: Frame) -> Option<Moment> {
         match frame {
+            Frame::Survey => {}
             Frame::Before => {
                 let moment = now();
                 self.window = Some(moment.mono);

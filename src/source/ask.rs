@@ -19,7 +19,9 @@ pub struct Moment {
 /// The moments of one observation, in the order in which they come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame {
-    /// The full snapshot that opens the window.
+    /// The slow look at all sockets and their owners that precedes a window, so that it does not eat into it.
+    Survey,
+    /// The counters that open the window: it begins here.
     Before,
     /// A cheap look at the listeners inside the window.
     Poll {
@@ -35,7 +37,7 @@ pub enum Frame {
         /// When the window ends; no tick happens at or after it.
         end: Duration,
     },
-    /// The full snapshot that closes the window, due at `end` counted from [`Frame::Before`].
+    /// The full snapshot that closes the window, its counters first; due at `end` counted from [`Frame::Before`].
     After { end: Duration },
 }
 
