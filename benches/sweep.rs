@@ -122,8 +122,8 @@ impl Drop for Holder {
 /// Holds `sockets` sockets, both ends counted, until stdin ends.
 fn hold(sockets: usize) {
     raise_file_limit().expect("the file limit is readable");
-    // Four listeners with addresses and ports of their own, so that local ports do not run out.
-    let host = std::process::id() % 250 + 1;
+    // A few services, each with addresses of its own to connect to, so that local ports do not run out.
+    let host = (std::process::id() % 200 + 1) as u16;
     let mut kept = Vec::with_capacity(sockets);
     let mut listeners = Vec::new();
     let mut left = sockets / 2;
@@ -132,10 +132,11 @@ fn hold(sockets: usize) {
         if now == 0 {
             break;
         }
-        let listener = std::net::TcpListener::bind((format!("127.0.{host}.{}", index + 1), 80)).expect("bind");
+        let port = host * 5 + index;
+        let listener = std::net::TcpListener::bind(("0.0.0.0", port)).expect("bind");
+        let address = (format!("127.0.{host}.{}", index + 1), port);
         for _ in 0..now {
-            let address = listener.local_addr().expect("address");
-            kept.push(std::net::TcpStream::connect(address).expect("connect"));
+            kept.push(std::net::TcpStream::connect((address.0.as_str(), address.1)).expect("connect"));
             kept.push(listener.accept().expect("accept").0);
         }
         left -= now;

@@ -166,14 +166,14 @@ impl<K: Copy + Eq + Hash, V: Default> HeavyHitters<K, V> {
     }
 }
 
-/// A hash of two multiplications per word. The standard one costs more per socket than the whole rest of the fold. Remote
+/// A hash of one multiplication per number. The standard one costs more per socket than the whole rest of the fold. Remote
 /// addresses are chosen by strangers, but a bucket that they overfill is at most the capacity long.
 #[derive(Default)]
 pub(super) struct MultiplyHasher(u64);
 
 impl MultiplyHasher {
-    fn mix(&mut self, word: u64) {
-        let product = u128::from(self.0 ^ word ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93;
+    fn mix(&mut self, low: u64, high: u64) {
+        let product = u128::from(self.0 ^ low ^ 0x9e37_79b9_7f4a_7c15) * u128::from(high ^ 0xd6e8_feb8_6659_fd93);
         self.0 = (product as u64) ^ ((product >> 64) as u64);
     }
 }
@@ -185,33 +185,32 @@ impl Hasher for MultiplyHasher {
 
     fn write(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks(8) {
-            self.mix(chunk.iter().fold(chunk.len() as u64, |word, byte| word << 8 | u64::from(*byte)));
+            self.mix(chunk.iter().fold(chunk.len() as u64, |word, byte| word << 8 | u64::from(*byte)), 0);
         }
     }
 
     fn write_u8(&mut self, value: u8) {
-        self.mix(u64::from(value));
+        self.mix(u64::from(value), 0);
     }
 
     fn write_u16(&mut self, value: u16) {
-        self.mix(u64::from(value));
+        self.mix(u64::from(value), 0);
     }
 
     fn write_u32(&mut self, value: u32) {
-        self.mix(u64::from(value));
+        self.mix(u64::from(value), 0);
     }
 
     fn write_u64(&mut self, value: u64) {
-        self.mix(value);
+        self.mix(value, 0);
     }
 
     fn write_u128(&mut self, value: u128) {
-        self.mix(value as u64);
-        self.mix((value >> 64) as u64);
+        self.mix(value as u64, (value >> 64) as u64);
     }
 
     fn write_isize(&mut self, value: isize) {
-        self.mix(value as u64);
+        self.mix(value as u64, 0);
     }
 }
 

@@ -5,7 +5,6 @@ use procfs::{FromRead, ProcessCGroups};
 
 use super::observed::ParseError;
 use super::owners::Process;
-use super::text;
 
 /// Longest command line that is kept, bytes.
 const MAX_COMMAND_LINE: usize = 4096;
@@ -121,6 +120,7 @@ fn container(path: &str) -> Option<String> {
 pub(super) mod tests {
     use proptest::prelude::*;
 
+    use super::super::text;
     use super::*;
 
     pub(in crate::source) const STAT: &[u8] =

@@ -24,10 +24,11 @@ impl PortCounts {
     pub fn add(&mut self, port: u16, state: u8) {
         let word = &mut self.ports[usize::from(port)];
         let single = u32::from(state) << 24;
-        if *word == 0 {
-            *word = single | 1;
-        } else if *word & ROW == 0 && *word & !SINGLE_MAX == single && *word & SINGLE_MAX < SINGLE_MAX {
-            *word += 1;
+        // One branch that nearly always goes the same way: the word is often not in the cache, and a wrong guess about it
+        // would cost the whole wait.
+        let same_state = (*word == 0) | (*word & !SINGLE_MAX == single);
+        if same_state & (*word & SINGLE_MAX < SINGLE_MAX) {
+            *word = single | ((*word & SINGLE_MAX) + 1);
         } else {
             if *word & ROW == 0 {
                 let mut row = [0; STATES];
