@@ -27,14 +27,16 @@
 //! The records carry no network namespace and the tracepoints see the whole host. See [`Place`] for how an event is
 //! assigned to the namespace under observation.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::tcp_state::TcpState;
 
 pub mod block;
+mod call_chain;
 pub mod cause_hint;
 pub mod format;
+mod layout;
 mod parser;
 mod record;
 mod scope;
@@ -179,9 +181,4 @@ pub struct ListenerClosed {
     pub local: SocketAddr,
     pub task: Option<Task>,
     pub place: Place,
-}
-
-/// `::ffff:a.b.c.d`, which dual-stack sockets print, is the IPv4 address.
-fn unmapped(address: IpAddr) -> IpAddr {
-    address.to_canonical()
 }
