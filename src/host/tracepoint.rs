@@ -15,6 +15,9 @@ use crate::source::{Failure, FailureKind};
 
 type Sink<'a> = dyn FnMut(&[u8]) + 'a;
 
+/// Hands everything that arrived since the previous call to the sink.
+pub type StreamSource = Box<dyn FnMut(&mut dyn FnMut(&[u8])) -> Result<(), Failure>>;
+
 /// All rings together, and the limits of one. 2 MiB hold about 16,000 answers: 50 ms at 320,000 a second and CPU.
 const ALL_RINGS: usize = 64 << 20;
 const MAX_RING: usize = 2 << 20;
@@ -24,6 +27,18 @@ const SIDE_RING: usize = 128 << 10;
 const SAMPLE: u64 = perf::SAMPLE_IDENTIFIER | perf::SAMPLE_TID | perf::SAMPLE_TIME | perf::SAMPLE_RAW;
 /// Frames kept of a call chain: do_exit() is about the twelfth.
 const MAX_STACK: u16 = 24;
+
+/// Answers `Ask::ResetEvents`: the first call opens the tracepoints, in the network namespace of the calling thread. A
+/// refusal is repeated at each call.
+///
+/// The header comes once, so one `ResetParser` must take all answers, over any number of windows.
+pub fn source() -> StreamSource {
+    let mut opened: Option<Result<Tracepoints, Failure>> = None;
+    Box::new(move |sink| match opened.get_or_insert_with(Tracepoints::open) {
+        Ok(tracepoints) => tracepoints.drain(sink),
+        Err(failure) => Err(failure.clone()),
+    })
+}
 
 struct Wanted {
     name: &'static str,

@@ -9,6 +9,7 @@ pub mod listeners;
 pub mod observed;
 pub mod owners;
 pub mod reset_events;
+pub mod reset_packets;
 pub mod tcp_state;
 
 pub use ask::{Answer, Ask, DiagQuery, Failure, FailureKind, Frame, Host, Moment};

@@ -134,7 +134,7 @@ impl ResetEvent {
     }
 }
 
-/// The kernel path that sent an active reset: the innermost of these functions in the call chain.
+/// The kernel path that sent an active reset: the most telling of these functions in its call chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Caller {
     /// inet_csk_listen_stop(): a listener went away with connections in its accept queue.

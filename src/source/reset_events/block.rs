@@ -1,4 +1,4 @@
-//! The blocks of the stream: the head, and a reader that accepts the bytes in any cut.
+//! The blocks of the streams of reset events and reset packets: the head, and a reader that accepts the bytes in any cut.
 
 use crate::source::ParseError;
 
