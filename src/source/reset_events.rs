@@ -17,6 +17,8 @@
 //! | 8 counts | text: `ID COUNT [LOST]`, running totals of each event from read(2) of its descriptor |
 //! | 9 note | text: `NAME REASON`, something that is missing |
 //!
+//! Side-band records come from events with `sample_id_all` and PERF_SAMPLE_TIME: they end with a `u64` time.
+//!
 //! The first answer holds kinds 1 to 4. Each answer holds 6, then side-band records (comm, fork, exit, namespaces), then
 //! the samples of each CPU. 5 comes once, before the first sample with a call chain. Unknown kinds are skipped.
 //!

@@ -10,7 +10,7 @@ use super::block::{Blocks, Kind, MAGIC, SOURCE};
 use super::call_chain::Symbols;
 use super::format::{Field, Format, Order};
 use super::layout::Layout;
-use super::record::{self, Record, Sample};
+use super::record::{self, Change, Record, Sample};
 use super::scope::Scope;
 use super::tally::Tallies;
 use super::tasks::Tasks;
@@ -205,18 +205,20 @@ impl Inner {
                     self.sample(cpu, id, &sample);
                 }
                 Record::Lost { lost } => self.lost_records = self.lost_records.saturating_add(lost),
-                record => {
-                    if let Record::Namespaces { net: Some(inode), .. } = record {
-                        self.scope.namespace(inode);
+                Record::Task { time, change } => {
+                    if let Change::Namespaces { net, .. } = change {
+                        self.scope.namespace(net);
                     }
-                    self.tasks.see(&record);
+                    self.tasks.see(time, change);
                 }
+                Record::Other => {}
             }
         }
         Ok(())
     }
 
     fn sample(&mut self, cpu: u16, id: u64, sample: &Sample<'_>) {
+        self.tasks.settle();
         let Some(tracepoint) = self.events.get(&id).map(|event| event.tracepoint.as_str()) else { return };
         let (Some(layout), order) = (self.layouts.get(tracepoint), self.order) else { return };
         let number = |field: Option<Field>| field.and_then(|f| f.number(sample.raw, order));
