@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::{linger_0, out_rsts, pairs};
 use rstdoctor::host::tracepoint::Tracepoints;
-use rstdoctor::source::reset_events::{Caller, Direction, Place, ResetEvents, ResetParser, cause_hint};
+use rstdoctor::source::reset_events::{Caller, Direction, Place, ResetEvents, ResetParser, ResetTally, cause_hint};
 use rstdoctor::source::tcp_state::TcpState;
 
 fn isolated(name: &str, test: fn(Tracepoints)) {
@@ -267,9 +267,15 @@ fn a_flood_is_counted_exactly() {
         assert_eq!(error, None);
         let expected = u64::from(SLOTS * PER_SLOT);
         assert_eq!(out_rsts() - before, expected);
-        let counted = all.tallies.iter().filter(|t| t.local_port == Some(81) && t.direction == Direction::Sent);
-        assert_eq!(counted.map(|t| t.count).sum::<u64>() + all.lost, expected, "lost {}", all.lost);
-        assert_eq!(all.events.len() as u64 + all.dropped, all.count(Direction::Sent, true));
+        let here =
+            |t: &&ResetTally| t.local_port == Some(81) && t.direction == Direction::Sent && t.place == Place::Here;
+        let counted: u64 = all.tallies.iter().filter(here).map(|t| t.count).sum();
+        // The rings serve the whole host: what is lost may be another namespace's, when other tests flood too.
+        assert!(counted <= expected && counted + all.lost >= expected, "{counted} + {} of {expected}", all.lost);
+        assert_eq!(
+            all.events.len() as u64 + all.dropped,
+            all.count(Direction::Sent, true) + all.count(Direction::Received, true)
+        );
         eprintln!("{expected} resets in {took:?}, lost {}", all.lost);
     });
 }
