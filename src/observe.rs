@@ -9,9 +9,10 @@ use crate::source::census::{self, Census};
 use crate::source::listeners::{self, Listener};
 use crate::source::owners::{self, Owners};
 use crate::source::reset_events::{ResetEvents, ResetParser};
+use crate::source::reset_packets::{PacketParser, ResetPackets};
 use crate::source::{
-    Ask, Failure, FailureKind, Frame, Host, Moment, Observed, conntrack, file_nr, host_facts, netstat, snmp, snmp6, sockstat,
-    sysctl, vmstat,
+    Ask, Failure, FailureKind, Frame, Host, Moment, Observed, ParseError, conntrack, file_nr, host_facts, netstat,
+    snmp, snmp6, sockstat, sysctl, vmstat,
 };
 
 /// What to observe, and for how long.
@@ -121,33 +122,82 @@ fn next_due(due: Duration, passed: Duration, every: Duration) -> Duration {
     due + every * (u32::try_from(behind).unwrap_or(u32::MAX).saturating_add(1))
 }
 
-/// The reset events of a window, parsed as they arrive.
-struct Resets {
-    parser: ResetParser,
+/// A stream that is drained in every frame and parsed as it arrives.
+struct Stream<P> {
+    ask: Ask,
+    parser: P,
     failure: Option<Failure>,
 }
 
-impl Resets {
-    fn new(wanted: bool) -> Self {
-        let failure = Failure::new(FailureKind::NotCollected, "reset events were switched off").needs("no --no-events");
-        Self { parser: ResetParser::new(), failure: (!wanted).then_some(failure) }
+trait StreamParser: Default {
+    type Parsed;
+    fn feed(&mut self, bytes: &[u8]);
+    fn finish(self) -> (Self::Parsed, Option<ParseError>);
+}
+
+impl StreamParser for ResetParser {
+    type Parsed = ResetEvents;
+    fn feed(&mut self, bytes: &[u8]) {
+        self.feed(bytes);
+    }
+    fn finish(self) -> (ResetEvents, Option<ParseError>) {
+        self.finish()
+    }
+}
+
+impl StreamParser for PacketParser {
+    type Parsed = ResetPackets;
+    fn feed(&mut self, bytes: &[u8]) {
+        self.feed(bytes);
+    }
+    fn finish(self) -> (ResetPackets, Option<ParseError>) {
+        self.finish()
+    }
+}
+
+impl<P: StreamParser> Stream<P> {
+    fn new(ask: Ask, wanted: bool) -> Self {
+        let failure = Failure::new(FailureKind::NotCollected, "reset events were switched off")
+            .needs("a scan without --no-events");
+        Self { ask, parser: P::default(), failure: (!wanted).then_some(failure) }
     }
 
     /// Takes what arrived. A failure ends the collection: with a gap nothing could be counted.
     fn drain(&mut self, host: &mut dyn Host) {
         if self.failure.is_none() {
-            self.failure = host.ask(&Ask::ResetEvents, &mut |bytes| self.parser.feed(bytes)).result.err();
+            self.failure = host.ask(&self.ask, &mut |bytes| self.parser.feed(bytes)).result.err();
         }
     }
 
-    fn finish(mut self, host: &mut dyn Host) -> Observed<ResetEvents> {
+    fn finish(mut self, host: &mut dyn Host) -> Observed<P::Parsed> {
         self.drain(host);
-        let (events, error) = self.parser.finish();
+        let (parsed, error) = self.parser.finish();
         match (self.failure, error) {
             (Some(failure), _) => Observed::Unavailable(failure),
-            (None, Some(error)) => Observed::Partial(events, error.into()),
-            (None, None) => Observed::Full(events),
+            (None, Some(error)) => Observed::Partial(parsed, error.into()),
+            (None, None) => Observed::Full(parsed),
         }
+    }
+}
+
+/// Single resets as the kernel reports them and as they pass the wire.
+struct Resets {
+    events: Stream<ResetParser>,
+    packets: Stream<PacketParser>,
+}
+
+impl Resets {
+    fn new(wanted: bool) -> Self {
+        Self { events: Stream::new(Ask::ResetEvents, wanted), packets: Stream::new(Ask::ResetPackets, wanted) }
+    }
+
+    fn drain(&mut self, host: &mut dyn Host) {
+        self.events.drain(host);
+        self.packets.drain(host);
+    }
+
+    fn finish(self, host: &mut dyn Host) -> (Observed<ResetEvents>, Observed<ResetPackets>) {
+        (self.events.finish(host), self.packets.finish(host))
     }
 }
 
@@ -194,7 +244,7 @@ impl Window {
         mut self,
         before: Snapshot,
         after: Snapshot,
-        reset_events: Observed<ResetEvents>,
+        (reset_events, reset_packets): (Observed<ResetEvents>, Observed<ResetPackets>),
         totals_only: bool,
     ) -> Observation {
         for trace in self.traces.values_mut() {
@@ -207,6 +257,7 @@ impl Window {
             polls: self.looks,
             ticks: self.ticks,
             reset_events,
+            reset_packets,
             totals_only,
         }
     }

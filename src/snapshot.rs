@@ -10,6 +10,7 @@ use crate::source::host_facts::HostFacts;
 use crate::source::listeners::Listener;
 use crate::source::owners::Owners;
 use crate::source::reset_events::ResetEvents;
+use crate::source::reset_packets::ResetPackets;
 use crate::source::{Failure, Moment, Observed};
 
 /// Everything known about one instant. Each source is observed or says why not.
@@ -56,7 +57,10 @@ pub struct Observation {
     pub polls: u32,
     /// Looks at the counters inside the window; empty in a scan, one per interval in a recording.
     pub ticks: Vec<Tick>,
+    /// Single resets from the tracepoints.
     pub reset_events: Observed<ResetEvents>,
+    /// RST packets on the interfaces.
+    pub reset_packets: Observed<ResetPackets>,
     /// Only totals since boot were asked for (`--duration 0s`): no delta means anything.
     pub totals_only: bool,
 }

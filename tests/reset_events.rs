@@ -1,36 +1,19 @@
 //! Real resets in a network namespace of its own, seen through the tracepoints.
 
+mod common;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::{linger_0, out_rsts, pairs};
 use rstdoctor::host::tracepoint::Tracepoints;
-use rstdoctor::source::reset_events::{Caller, Direction, Place, ResetEvents, ResetParser, cause_hint};
+use rstdoctor::source::reset_events::{Caller, Direction, Place, ResetEvents, ResetParser, ResetTally, cause_hint};
 use rstdoctor::source::tcp_state::TcpState;
 
-/// Runs the named test again in a process with a network and mount namespace of its own, so that nothing outside changes
-/// and all ends with it. A process, because the namespace of an event is that of the process behind it.
 fn isolated(name: &str, test: fn(Tracepoints)) {
-    const INSIDE: &str = "RSTDOCTOR_TEST_ISOLATED";
-    if std::env::var_os(INSIDE).is_some() {
-        return test(Tracepoints::open().unwrap());
-    }
-    const ENTER: &str = "mount -t tracefs tracefs /sys/kernel/tracing && ip link set lo up && exec \"$@\"";
-    if !Command::new("unshare").args(["-mn", "sh", "-c", ENTER, "sh", "true"]).status().is_ok_and(|s| s.success()) {
-        eprintln!("skipped: needs root, for a network namespace and a tracefs of its own");
-        return;
-    }
-    let exe = std::env::current_exe().unwrap();
-    let status = Command::new("unshare")
-        .args(["-mn", "sh", "-c", ENTER, "sh"])
-        .arg(exe)
-        .args([name, "--exact", "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .status()
-        .unwrap();
-    assert!(status.success(), "{name} failed inside its namespace");
+    common::isolated(name, || test(Tracepoints::open().unwrap()));
 }
 
 fn drain(tracepoints: &mut Tracepoints, parser: &mut ResetParser) {
@@ -43,20 +26,6 @@ fn finish(mut tracepoints: Tracepoints) -> ResetEvents {
     let (events, error) = parser.finish();
     assert_eq!(error, None);
     events
-}
-
-fn pairs(count: usize) -> Vec<(TcpStream, TcpStream)> {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    (0..count).map(|_| (TcpStream::connect(address).unwrap(), listener.accept().unwrap().0)).collect()
-}
-
-fn linger_0(stream: &TcpStream) {
-    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-    let size = size_of_val(&linger) as libc::socklen_t;
-    let fd = stream.as_raw_fd();
-    let result = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), size) };
-    assert_eq!(result, 0);
 }
 
 fn of<'a>(
@@ -280,31 +249,34 @@ fn resets_of_another_namespace_are_not_counted_here() {
 #[test]
 fn a_flood_is_counted_exactly() {
     isolated("a_flood_is_counted_exactly", |mut tracepoints| {
+        const SLOTS: u32 = 20;
+        const PER_SLOT: u32 = 5_000;
         let before = out_rsts();
         let mut parser = ResetParser::new();
-        let until = Instant::now() + Duration::from_secs(2);
-        let mut events = ResetEvents::default();
-        let mut attempts = 0u64;
-        while Instant::now() < until {
-            let poll = Instant::now() + Duration::from_millis(50);
-            while Instant::now() < poll {
-                assert!(TcpStream::connect("127.0.0.1:81").is_err());
-                attempts += 1;
-            }
+        let raw = common::RawSender::open();
+        let start = Instant::now();
+        for slot in 0..SLOTS {
+            (0..PER_SLOT).for_each(|i| raw.syn(81, 1024 + (i % 60_000) as u16));
             drain(&mut tracepoints, &mut parser);
+            let due = start + Duration::from_millis(50) * (slot + 1);
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
         }
+        let took = start.elapsed();
+        drain(&mut tracepoints, &mut parser);
         let (all, error) = parser.finish();
         assert_eq!(error, None);
-        events.tallies.extend(all.tallies.iter().cloned());
-        let counted = all.tallies.iter().filter(|t| t.local_port == Some(81) && t.direction == Direction::Sent);
-        let counted: u64 = counted.map(|t| t.count).sum();
-        assert_eq!(out_rsts() - before, attempts);
-        assert_eq!(counted + all.lost, attempts, "lost {}", all.lost);
+        let expected = u64::from(SLOTS * PER_SLOT);
+        assert_eq!(out_rsts() - before, expected);
+        let here =
+            |t: &&ResetTally| t.local_port == Some(81) && t.direction == Direction::Sent && t.place == Place::Here;
+        let counted: u64 = all.tallies.iter().filter(here).map(|t| t.count).sum();
+        // The rings serve the whole host: what is lost may be another namespace's, when other tests flood too.
+        assert!(counted <= expected && counted + all.lost >= expected, "{counted} + {} of {expected}", all.lost);
         assert_eq!(
             all.events.len() as u64 + all.dropped,
             all.count(Direction::Sent, true) + all.count(Direction::Received, true)
         );
-        eprintln!("{attempts} resets in 2 s, lost {}", all.lost);
+        eprintln!("{expected} resets in {took:?}, lost {}", all.lost);
     });
 }
 
@@ -324,13 +296,4 @@ fn losses_are_exact_when_nobody_reads() {
         assert!(seen + all.lost >= 2 * per_ring, "{seen} + {} of {}", all.lost, 2 * per_ring);
         eprintln!("{} seen, {} lost", seen, all.lost);
     });
-}
-
-/// Tcp.OutRsts of this thread's namespace.
-fn out_rsts() -> u64 {
-    let text = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
-    let mut tcp = text.lines().filter(|line| line.starts_with("Tcp:"));
-    let (names, values) = (tcp.next().unwrap(), tcp.next().unwrap());
-    let index = names.split(' ').position(|name| name == "OutRsts").unwrap();
-    values.split(' ').nth(index).unwrap().parse().unwrap()
 }

@@ -58,6 +58,7 @@ impl Case {
             polls: 60,
             ticks: Vec::new(),
             reset_events: unavailable(),
+            reset_packets: unavailable(),
             totals_only: false,
         })
     }

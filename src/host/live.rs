@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::netlink::DiagSocket;
 use super::owners;
+use super::packet::PacketSocket;
 use super::tracepoint::Tracepoints;
 use crate::source::{Answer, Ask, Failure, FailureKind, Frame, Host, Moment};
 
@@ -33,12 +34,13 @@ pub struct LiveHost {
     diag: DiagSocket,
     /// Opened by the first question, so that a scan that does not ask pays nothing.
     tracepoints: Option<Result<Tracepoints, Failure>>,
+    packets: Option<Result<PacketSocket, Failure>>,
 }
 
 impl LiveHost {
     /// `stop` ends the window early once it is true; signal handlers set it.
     pub fn new(stop: Arc<AtomicBool>) -> Self {
-        Self { stop, window: None, diag: DiagSocket::default(), tracepoints: None }
+        Self { stop, window: None, diag: DiagSocket::default(), tracepoints: None, packets: None }
     }
 
     /// Sleeps until `due` after the window began. False when the stop flag came first.
@@ -88,6 +90,10 @@ impl Host for LiveHost {
             Ask::SocketOwners { inodes, also } => owners::socket_owners(inodes, also, sink),
             Ask::ResetEvents => match self.tracepoints.get_or_insert_with(Tracepoints::open) {
                 Ok(tracepoints) => tracepoints.drain(sink),
+                Err(failure) => Err(failure.clone()),
+            },
+            Ask::ResetPackets => match self.packets.get_or_insert_with(PacketSocket::open) {
+                Ok(packets) => packets.drain(sink),
                 Err(failure) => Err(failure.clone()),
             },
         };

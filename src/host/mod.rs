@@ -6,6 +6,7 @@ pub mod live;
 pub mod namespace;
 pub mod netlink;
 mod owners;
+pub mod packet;
 mod perf;
 pub mod recording;
 mod redact;

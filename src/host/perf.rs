@@ -27,6 +27,7 @@ pub enum Flag {
     Disabled = 0,
     Comm = 9,
     Task = 13,
+    SampleIdAll = 18,
     ExcludeCallchainUser = 22,
     UseClockid = 25,
     Namespaces = 28,

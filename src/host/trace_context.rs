@@ -10,6 +10,11 @@ pub fn clocks() -> (u64, u64) {
     (clock(libc::CLOCK_MONOTONIC), clock(libc::CLOCK_BOOTTIME))
 }
 
+/// CLOCK_REALTIME, ns.
+pub fn wall_clock() -> u64 {
+    clock(libc::CLOCK_REALTIME)
+}
+
 fn clock(id: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: writes one timespec; both clocks exist since Linux 2.6.39.

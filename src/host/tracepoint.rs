@@ -213,7 +213,7 @@ impl Cpu {
         let (side, dummy) = match side_band(number) {
             Ok((ring, event)) => (Some(ring), Some(event)),
             Err(error) => {
-                note(notes, format!("processes names of processes that started later are not known: {error}"));
+                note(notes, format!("processes those that started later have no name: {error}"));
                 (None, None)
             }
         };
@@ -245,7 +245,16 @@ fn map_largest(event: &Event, mut size: usize, cpu: u32, notes: &mut Vec<String>
 
 /// Comm, fork, exit and namespace records, in a ring of their own: a fork storm cannot push out resets.
 fn side_band(cpu: u32) -> io::Result<(Ring, Event)> {
-    let attr = Attr::new(perf::TYPE_SOFTWARE, perf::SW_DUMMY).with(&[Flag::Disabled, Flag::Comm, Flag::Task]);
+    let mut attr = Attr::new(perf::TYPE_SOFTWARE, perf::SW_DUMMY).with(&[
+        Flag::Disabled,
+        Flag::Comm,
+        Flag::Task,
+        Flag::SampleIdAll,
+        Flag::UseClockid,
+    ]);
+    attr.clockid = libc::CLOCK_MONOTONIC;
+    // Fork and exec of one process may stand in the rings of two CPUs: only the time tells their order.
+    attr.sample_type = perf::SAMPLE_TIME;
     // PERF_RECORD_NAMESPACES came with 4.12, but needs CONFIG_NAMESPACES.
     let event = Event::open(&attr.with(&[Flag::Namespaces]), cpu).or_else(|_| Event::open(&attr, cpu))?;
     Ok((Ring::map(&event, SIDE_RING).or_else(|_| Ring::map(&event, MIN_RING))?, event))

@@ -62,6 +62,9 @@ pub enum Ask {
     /// Reset events that arrived since the previous [`Frame`]: raw perf records of the tracepoints, see
     /// `source::reset_events`. Asked in every frame; the first call opens the tracepoints.
     ResetEvents,
+    /// RST packets on the wire since the previous [`Frame`], see `source::reset_packets`. Asked in every frame; the first
+    /// call opens the packet socket.
+    ResetPackets,
 }
 
 /// A sock_diag dump: which sockets and which extensions.
@@ -84,6 +87,7 @@ impl Ask {
             Ask::SockDiag(query) => format!("sock_diag/{}", query.name),
             Ask::SocketOwners { .. } => "socket_owners".to_owned(),
             Ask::ResetEvents => "reset_events".to_owned(),
+            Ask::ResetPackets => "reset_packets".to_owned(),
         }
     }
 }

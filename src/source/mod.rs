@@ -13,6 +13,7 @@ pub mod observed;
 pub mod owners;
 pub mod process;
 pub mod reset_events;
+pub mod reset_packets;
 pub mod snmp;
 pub mod snmp6;
 pub mod sock_diag;

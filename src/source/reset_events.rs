@@ -17,6 +17,8 @@
 //! | 8 counts | text: `ID COUNT [LOST]`, running totals of each event from read(2) of its descriptor |
 //! | 9 note | text: `NAME REASON`, something that is missing |
 //!
+//! Side-band records come from events with `sample_id_all` and PERF_SAMPLE_TIME: they end with a `u64` time.
+//!
 //! The first answer holds kinds 1 to 4. Each answer holds 6, then side-band records (comm, fork, exit, namespaces), then
 //! the samples of each CPU. 5 comes once, before the first sample with a call chain. Unknown kinds are skipped.
 //!
@@ -27,14 +29,16 @@
 //! The records carry no network namespace and the tracepoints see the whole host. See [`Place`] for how an event is
 //! assigned to the namespace under observation.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::tcp_state::TcpState;
 
 pub mod block;
+mod call_chain;
 pub mod cause_hint;
 pub mod format;
+mod layout;
 mod parser;
 mod record;
 mod scope;
@@ -132,7 +136,7 @@ impl ResetEvent {
     }
 }
 
-/// The kernel path that sent an active reset: the innermost of these functions in the call chain.
+/// The kernel path that sent an active reset: the most telling of these functions in its call chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Caller {
     /// inet_csk_listen_stop(): a listener went away with connections in its accept queue.
@@ -179,9 +183,4 @@ pub struct ListenerClosed {
     pub local: SocketAddr,
     pub task: Option<Task>,
     pub place: Place,
-}
-
-/// `::ffff:a.b.c.d`, which dual-stack sockets print, is the IPv4 address.
-fn unmapped(address: IpAddr) -> IpAddr {
-    address.to_canonical()
 }

@@ -1,4 +1,4 @@
-//! The blocks of the stream: the head, and a reader that accepts the bytes in any cut.
+//! The blocks of the streams of reset events and reset packets: the head, and a reader that accepts the bytes in any cut.
 
 use crate::source::ParseError;
 
@@ -38,6 +38,9 @@ pub fn head(kind: Kind, cpu: u16, length: u32) -> [u8; HEAD] {
     [a, b, c, d, e, f, g, h]
 }
 
+/// Takes one block: kind, CPU, payload.
+pub type Each<'a> = dyn FnMut(Kind, u16, &[u8]) -> Result<(), ParseError> + 'a;
+
 /// Cuts a stream into blocks. Holds at most one block.
 #[derive(Debug, Default)]
 pub struct Blocks {
@@ -46,11 +49,7 @@ pub struct Blocks {
 
 impl Blocks {
     /// Calls `each(kind, cpu, payload)` for every block completed by `bytes`; unknown kinds are skipped.
-    pub fn feed(
-        &mut self,
-        mut bytes: &[u8],
-        each: &mut dyn FnMut(Kind, u16, &[u8]) -> Result<(), ParseError>,
-    ) -> Result<(), ParseError> {
+    pub fn feed(&mut self, mut bytes: &[u8], each: &mut Each<'_>) -> Result<(), ParseError> {
         loop {
             if self.partial.is_empty() {
                 // The common case: whole blocks, parsed where they lie.

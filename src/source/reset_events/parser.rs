@@ -4,16 +4,17 @@
 //! are written by one CPU within one call of the kernel, so they are matched per CPU, by socket address.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::block::{Blocks, Kind, MAGIC, SOURCE};
+use super::call_chain::Symbols;
 use super::format::{Field, Format, Order};
-use super::record::{self, CONTEXT_MARKS, Record, Sample};
+use super::layout::Layout;
+use super::record::{self, Change, Record, Sample};
 use super::scope::Scope;
 use super::tally::Tallies;
 use super::tasks::Tasks;
-use super::{Caller, Direction, ListenerClosed, Missing, Place, ResetEvent, ResetEvents, Task, unmapped};
+use super::{Direction, ListenerClosed, Missing, Place, ResetEvent, ResetEvents, Task};
 use crate::source::ParseError;
 use crate::source::tcp_state::TcpState;
 
@@ -45,7 +46,7 @@ struct Inner {
     layouts: HashMap<String, Layout>,
     tasks: Tasks,
     scope: Scope,
-    symbols: Vec<(u64, u64, Symbol)>,
+    symbols: Symbols,
     /// CLOCK_BOOTTIME minus CLOCK_MONOTONIC, ns.
     boot_offset: u64,
     /// CLOCK_MONOTONIC when the previous and the current drain began.
@@ -65,50 +66,11 @@ struct Event {
 }
 
 #[derive(Default)]
-struct Layout {
-    format: Format,
-    flags: Option<Field>,
-    skb: Option<Field>,
-    sk: Option<Field>,
-    state: Option<Field>,
-    old_state: Option<Field>,
-    new_state: Option<Field>,
-    reason: Option<Field>,
-    cookie: Option<Field>,
-    sport: Option<Field>,
-    dport: Option<Field>,
-    saddr: Option<Field>,
-    daddr: Option<Field>,
-    saddr_v6: Option<Field>,
-    daddr_v6: Option<Field>,
-}
-
-#[derive(Default)]
 struct Cpu {
     /// Sockets that went to CLOSE: address, old state, ns.
     closed: VecDeque<(u64, TcpState, u64)>,
     /// Received resets: whether a RST really came in, and in which state, is told by the records that follow.
     received: VecDeque<(u64, u64, ResetEvent)>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Symbol {
-    Path(Caller),
-    Exit,
-}
-
-/// The functions of the symbols block.
-fn symbol(name: &str) -> Option<Symbol> {
-    // Compilers split functions: tcp_abort.cold, mptcp_do_fastclose.part.0.
-    Some(match name.split('.').next()? {
-        "inet_csk_listen_stop" => Symbol::Path(Caller::ListenerStop),
-        "tcp_abort" => Symbol::Path(Caller::Destroy),
-        "__tcp_close" | "tcp_close" => Symbol::Path(Caller::Close),
-        "tcp_disconnect" => Symbol::Path(Caller::Disconnect),
-        "mptcp_subflow_reset" | "mptcp_do_fastclose" => Symbol::Path(Caller::Mptcp),
-        "do_exit" => Symbol::Exit,
-        _ => return None,
-    })
 }
 
 impl ResetParser {
@@ -166,17 +128,7 @@ impl Inner {
             }
             Kind::Scope => self.scope.read(text),
             Kind::Tasks => self.tasks.list(text).into_iter().for_each(|inode| self.scope.namespace(inode)),
-            Kind::Symbols => {
-                self.symbols = text
-                    .lines()
-                    .filter_map(|line| {
-                        let mut words = line.split(' ');
-                        let (start, end) = (words.next()?, words.next()?);
-                        let number = |word| u64::from_str_radix(word, 16).ok();
-                        Some((number(start)?, number(end)?, symbol(words.next()?)?))
-                    })
-                    .collect();
-            }
+            Kind::Symbols => self.symbols = Symbols::read(text),
             Kind::Clock => {
                 let mut words = text.split_whitespace().map(|word| word.parse::<u64>().ok());
                 let (Some(Some(mono)), Some(Some(boot))) = (words.next(), words.next()) else {
@@ -253,18 +205,20 @@ impl Inner {
                     self.sample(cpu, id, &sample);
                 }
                 Record::Lost { lost } => self.lost_records = self.lost_records.saturating_add(lost),
-                record => {
-                    if let Record::Namespaces { net: Some(inode), .. } = record {
-                        self.scope.namespace(inode);
+                Record::Task { time, change } => {
+                    if let Change::Namespaces { net, .. } = change {
+                        self.scope.namespace(net);
                     }
-                    self.tasks.see(&record);
+                    self.tasks.see(time, change);
                 }
+                Record::Other => {}
             }
         }
         Ok(())
     }
 
     fn sample(&mut self, cpu: u16, id: u64, sample: &Sample<'_>) {
+        self.tasks.settle();
         let Some(tracepoint) = self.events.get(&id).map(|event| event.tracepoint.as_str()) else { return };
         let (Some(layout), order) = (self.layouts.get(tracepoint), self.order) else { return };
         let number = |field: Option<Field>| field.and_then(|f| f.number(sample.raw, order));
@@ -406,89 +360,6 @@ fn push<T>(queue: &mut VecDeque<T>, item: T) {
         queue.pop_front();
     }
     queue.push_back(item);
-}
-
-trait Path {
-    fn path(&self, chain: &[u8], order: Order) -> (Option<Caller>, bool);
-}
-
-impl Path for Vec<(u64, u64, Symbol)> {
-    /// tcp_disconnect() also runs below __tcp_close() (linger 0) and inet_csk_listen_stop(), and the latter below
-    /// tcp_abort() or __tcp_close() of the listener: the most telling function of the chain wins, not the innermost.
-    fn path(&self, chain: &[u8], order: Order) -> (Option<Caller>, bool) {
-        const TELLING: [Caller; 5] =
-            [Caller::ListenerStop, Caller::Mptcp, Caller::Destroy, Caller::Close, Caller::Disconnect];
-        let (mut found, mut exiting) = (Vec::new(), false);
-        for address in chain.chunks_exact(8).filter_map(|word| order.number(word)).filter(|a| *a < CONTEXT_MARKS) {
-            // A return address lies behind the call, so the last byte of the call decides.
-            let inside = |(start, end, _): &&(u64, u64, Symbol)| (*start..*end).contains(&address.wrapping_sub(1));
-            match self.iter().find(inside).map(|(_, _, symbol)| *symbol) {
-                Some(Symbol::Path(caller)) => found.push(caller),
-                Some(Symbol::Exit) => exiting = true,
-                None => {}
-            }
-        }
-        (TELLING.into_iter().find(|caller| found.contains(caller)), exiting)
-    }
-}
-
-impl Layout {
-    fn new(format: Format) -> Self {
-        let field = |name: &str| format.field(name);
-        Self {
-            flags: field("common_flags"),
-            skb: field("skbaddr"),
-            sk: field("skaddr"),
-            state: field("state"),
-            old_state: field("oldstate"),
-            new_state: field("newstate"),
-            reason: field("reason"),
-            cookie: field("sock_cookie"),
-            sport: field("sport"),
-            dport: field("dport"),
-            saddr: field("saddr"),
-            daddr: field("daddr"),
-            saddr_v6: field("saddr_v6"),
-            daddr_v6: field("daddr_v6"),
-            format,
-        }
-    }
-
-    /// Local and peer address. All reset tracepoints call the own side the source, since 6.10 also where the RST answers
-    /// a packet (the kernel swaps that packet's addresses).
-    fn ends(&self, raw: &[u8], order: Order) -> Option<(SocketAddr, Option<SocketAddr>)> {
-        let end = |address: Option<Field>, v6: Option<Field>, port: Option<Field>| -> Option<SocketAddr> {
-            let bytes = address?.bytes(raw)?;
-            if bytes.len() >= 28 {
-                return socket_address(bytes, order);
-            }
-            let port = port?.number(raw, order)? as u16;
-            // IPv4 sockets have their address in mapped form in the v6 field too.
-            let ip = match v6.and_then(|f| <[u8; 16]>::try_from(f.bytes(raw)?).ok()).map(Ipv6Addr::from) {
-                Some(v6) if !v6.is_unspecified() => IpAddr::V6(v6),
-                Some(v6) if bytes == [0; 4] => IpAddr::V6(v6),
-                _ => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?)),
-            };
-            Some(SocketAddr::new(unmapped(ip), port))
-        };
-        let local = end(self.saddr, self.saddr_v6, self.sport)?;
-        let peer = end(self.daddr, self.daddr_v6, self.dport);
-        // A listener has no peer: 0.0.0.0:0.
-        Some((local, peer.filter(|peer| peer.port() != 0 || !peer.ip().is_unspecified())))
-    }
-}
-
-/// A struct sockaddr_in or sockaddr_in6: the family in machine order, the port in network order.
-fn socket_address(bytes: &[u8], order: Order) -> Option<SocketAddr> {
-    const AF_INET: u64 = 2;
-    const AF_INET6: u64 = 10;
-    let port = u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?);
-    let ip = match order.number(bytes.get(..2)?)? {
-        AF_INET => IpAddr::from(*bytes.get(4..)?.first_chunk::<4>()?),
-        AF_INET6 => IpAddr::from(*bytes.get(8..)?.first_chunk::<16>()?),
-        _ => return None,
-    };
-    Some(SocketAddr::new(unmapped(ip), port))
 }
 
 #[cfg(test)]

@@ -20,11 +20,17 @@ const NET_NS_INDEX: usize = 0;
 pub enum Record<'a> {
     Sample { id: u64, body: &'a [u8] },
     Lost { lost: u64 },
-    Comm { pid: u32, tid: u32, name: &'a [u8] },
-    Fork { pid: u32, parent: u32 },
-    Exit { pid: u32, tid: u32 },
-    Namespaces { pid: u32, tid: u32, net: Option<u64> },
+    Task { time: u64, change: Change },
     Other,
+}
+
+/// What a side-band record says about processes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    Comm { pid: u32, tid: u32, name: Vec<u8> },
+    Fork { pid: u32, parent: u32 },
+    Exit { tid: u32 },
+    Namespaces { pid: u32, tid: u32, net: u64 },
 }
 
 /// A sample, cut into its parts.
@@ -74,6 +80,8 @@ fn take<'a>(bytes: &mut &'a [u8], order: Order) -> Option<Record<'a>> {
     let (kind, _misc, size) = (head.u32()?, head.u16()?, usize::from(head.u16()?));
     let (record, rest) = bytes.split_at_checked(size)?;
     let mut r = Reader { bytes: record.get(8..)?, order };
+    // Of a side-band record: sample_id_all with PERF_SAMPLE_TIME.
+    let time = order.number(record.last_chunk::<8>()?)?;
     let parsed = match kind {
         2 => {
             let _id = r.u64()?;
@@ -81,11 +89,12 @@ fn take<'a>(bytes: &mut &'a [u8], order: Order) -> Option<Record<'a>> {
         }
         3 => {
             let (pid, tid) = (r.u32()?, r.u32()?);
-            Record::Comm { pid, tid, name: r.bytes.split(|b| *b == 0).next()? }
+            Record::Task { time, change: Change::Comm { pid, tid, name: r.bytes.split(|b| *b == 0).next()?.to_vec() } }
         }
         4 | 7 => {
             let (pid, parent, tid, _ptid) = (r.u32()?, r.u32()?, r.u32()?, r.u32()?);
-            if kind == 4 { Record::Exit { pid, tid } } else { Record::Fork { pid, parent } }
+            let change = if kind == 4 { Change::Exit { tid } } else { Change::Fork { pid, parent } };
+            Record::Task { time, change }
         }
         9 => Record::Sample { id: r.u64()?, body: r.bytes },
         13 => Record::Lost { lost: r.u64()? },
@@ -99,7 +108,7 @@ fn take<'a>(bytes: &mut &'a [u8], order: Order) -> Option<Record<'a>> {
                     break;
                 }
             }
-            Record::Namespaces { pid, tid, net }
+            net.map_or(Record::Other, |net| Record::Task { time, change: Change::Namespaces { pid, tid, net } })
         }
         _ => Record::Other,
     };

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::record::Record;
+use super::record::Change;
 
 /// More processes than this are not remembered.
 const MAX_TASKS: usize = 1 << 18;
@@ -20,6 +20,8 @@ pub struct Tasks {
     by_pid: HashMap<u32, Process>,
     /// Threads that entered a network namespace of their own (setns(2), unshare(2)).
     threads: HashMap<u32, u64>,
+    /// Side-band records of this drain, to be put in order of time.
+    queue: Vec<(u64, Change)>,
     /// Exited. Their samples may still be on the way, so they are forgotten only one drain later.
     exited: Vec<u32>,
     forget: Vec<u32>,
@@ -48,28 +50,44 @@ impl Tasks {
         }
     }
 
-    pub fn see(&mut self, record: &Record<'_>) {
-        match *record {
+    /// Takes a side-band record. The CPUs come one after the other, so it waits for [`Self::settle`].
+    pub fn see(&mut self, time: u64, change: Change) {
+        if self.queue.len() >= MAX_TASKS {
+            self.settle();
+        }
+        self.queue.push((time, change));
+    }
+
+    /// All side-band records of a drain are here.
+    pub fn settle(&mut self) {
+        let mut queue = std::mem::take(&mut self.queue);
+        queue.sort_by_key(|(time, _)| *time);
+        queue.drain(..).for_each(|(_, change)| self.apply(change));
+        self.queue = queue;
+    }
+
+    fn apply(&mut self, change: Change) {
+        match change {
             // The name and namespaces of a process are those of its first thread.
-            Record::Comm { pid, tid, name } if pid == tid => {
-                let name = String::from_utf8_lossy(name).into_owned();
+            Change::Comm { pid, tid, name } if pid == tid => {
+                let name = String::from_utf8_lossy(&name).into_owned();
                 match self.by_pid.get_mut(&pid) {
                     Some(process) => process.name = name,
                     None => self.insert(pid, Process { name, ..Process::default() }),
                 }
             }
-            Record::Fork { pid, parent } if pid != parent => {
+            Change::Fork { pid, parent } if pid != parent => {
                 let inherited = self.by_pid.get(&parent).cloned().unwrap_or_default();
                 self.exited.retain(|gone| *gone != pid);
                 self.forget.retain(|gone| *gone != pid);
                 self.insert(pid, Process { kernel: false, ..inherited });
             }
-            Record::Exit { tid, .. } => self.exited.push(tid),
-            Record::Namespaces { pid, tid, net: Some(net) } if pid == tid => match self.by_pid.get_mut(&pid) {
+            Change::Exit { tid } => self.exited.push(tid),
+            Change::Namespaces { pid, tid, net } if pid == tid => match self.by_pid.get_mut(&pid) {
                 Some(process) => process.netns = Some(net),
                 None => self.insert(pid, Process { netns: Some(net), ..Process::default() }),
             },
-            Record::Namespaces { pid, tid, net: Some(net) } => {
+            Change::Namespaces { pid, tid, net } => {
                 let same = self.by_pid.get(&pid).is_some_and(|process| process.netns == Some(net));
                 match same {
                     true => drop(self.threads.remove(&tid)),
@@ -83,6 +101,7 @@ impl Tasks {
 
     /// A new drain begins.
     pub fn next_drain(&mut self) {
+        self.settle();
         for pid in self.forget.drain(..) {
             self.by_pid.remove(&pid);
             self.threads.remove(&pid);
@@ -122,15 +141,19 @@ mod tests {
         tasks.list("10 4026531840 user bash\n11 4026531840 kernel ksoftirqd/0\n12 - user od\\nd na\\\\me\nrubbish\n");
         assert_eq!(tasks.get(12).map(|p| p.name.as_str()), Some("od\nd na\\me"));
         assert!(tasks.get(11).is_some_and(|p| p.kernel));
-        tasks.see(&Record::Fork { pid: 20, parent: 10 });
-        assert_eq!(tasks.get(20).map(|p| p.name.as_str()), Some("bash"));
-        tasks.see(&Record::Comm { pid: 20, tid: 20, name: b"server" });
-        tasks.see(&Record::Comm { pid: 20, tid: 21, name: b"a thread" });
-        tasks.see(&Record::Namespaces { pid: 20, tid: 20, net: Some(7) });
-        tasks.see(&Record::Namespaces { pid: 20, tid: 21, net: Some(8) });
+        // The exec was seen by a CPU whose ring is read before that of the fork.
+        tasks.see(2, Change::Comm { pid: 20, tid: 20, name: b"server".to_vec() });
+        tasks.see(3, Change::Comm { pid: 20, tid: 21, name: b"a thread".to_vec() });
+        tasks.see(4, Change::Namespaces { pid: 20, tid: 20, net: 7 });
+        tasks.see(1, Change::Fork { pid: 20, parent: 10 });
+        tasks.see(1, Change::Fork { pid: 30, parent: 10 });
+        tasks.see(5, Change::Namespaces { pid: 20, tid: 21, net: 8 });
+        tasks.settle();
+        assert_eq!(tasks.get(30).map(|p| p.name.as_str()), Some("bash"));
         assert_eq!((tasks.netns(20, 20), tasks.netns(20, 21)), (Some(7), Some(8)));
-        tasks.see(&Record::Exit { pid: 20, tid: 21 });
-        tasks.see(&Record::Exit { pid: 20, tid: 20 });
+        tasks.see(6, Change::Exit { tid: 21 });
+        tasks.see(7, Change::Exit { tid: 20 });
+        tasks.settle();
         let server = Process { name: "server".to_owned(), netns: Some(7), kernel: false };
         assert_eq!(tasks.get(20), Some(&server));
         tasks.next_drain();

@@ -1,8 +1,11 @@
 use proptest::prelude::*;
 
+use super::super::Caller;
 use super::super::block::head;
 use super::super::format::tests::{RECEIVE_6_18, SEND_4_16, SEND_5_15, SEND_6_18, STATE_6_18};
+use super::super::record::CONTEXT_MARKS;
 use super::*;
+use std::net::{IpAddr, SocketAddr};
 
 const SEND: u64 = 101;
 const SEND_CHAIN: u64 = 102;
@@ -110,7 +113,7 @@ impl Stream {
         self.sample(RECEIVE_ID, 100, time, None, &raw);
     }
 
-    fn to_close(&mut self, time: u64, sk: u64, old: TcpState) {
+    fn closes(&mut self, time: u64, sk: u64, old: TcpState) {
         let mut raw = vec![0u8; 80];
         for (name, value) in [("skaddr", sk), ("oldstate", old as u64), ("newstate", 7), ("protocol", 6)] {
             set(&self.state, &mut raw, name, value);
@@ -174,7 +177,7 @@ fn ends(format: &Format, raw: &mut [u8], local: &str, peer: &str) {
 fn an_active_reset_gets_state_caller_process_and_true_time() {
     let mut stream = Stream::new(SEND_6_18);
     stream.text(Kind::Symbols, "1000 1100 __tcp_close\n2000 2100 tcp_disconnect.part.0\n3000 3100 do_exit\n");
-    stream.to_close(11 * SECOND, 0xabc, TcpState::CloseWait);
+    stream.closes(11 * SECOND, 0xabc, TcpState::CloseWait);
     stream.send(11 * SECOND + 10, 0, (0, 0xabc), (7, 14), Some(&[CONTEXT_MARKS + 1, 0x2010, 0x1010, 0x3100]));
     let events = stream.parse();
     let event = &events.events[0];
@@ -191,9 +194,9 @@ fn an_active_reset_gets_state_caller_process_and_true_time() {
 fn data_after_close_discards_the_receive_event_and_only_that() {
     let mut stream = Stream::new(SEND_6_18);
     stream.receive(11 * SECOND, 0xabc);
-    stream.to_close(11 * SECOND + 1, 0xabc, TcpState::FinWait1);
+    stream.closes(11 * SECOND + 1, 0xabc, TcpState::FinWait1);
     stream.receive(11 * SECOND + 2, 0xdef);
-    stream.to_close(11 * SECOND + 3, 0xdef, TcpState::Established);
+    stream.closes(11 * SECOND + 3, 0xdef, TcpState::Established);
     stream.send(11 * SECOND + 4, SOFTIRQ, (1, 0xabc), (7, 8), None);
     let events = stream.parse();
     assert_eq!(events.bogus_received, 1);
@@ -207,7 +210,7 @@ fn data_after_close_discards_the_receive_event_and_only_that() {
 #[test]
 fn an_old_state_of_another_time_is_not_taken() {
     let mut stream = Stream::new(SEND_6_18);
-    stream.to_close(11 * SECOND, 0xabc, TcpState::CloseWait);
+    stream.closes(11 * SECOND, 0xabc, TcpState::CloseWait);
     // The slab gave the address to another socket since.
     stream.send(12 * SECOND, 0, (0, 0xabc), (7, 14), Some(&[]));
     assert_eq!(stream.parse().events[0].old_state, None);
@@ -296,7 +299,7 @@ fn a_live_view_gets_each_event_once() {
     parser.feed(&stream.bytes);
     assert!(parser.take().events.is_empty(), "its state may still come");
     stream.bytes.clear();
-    stream.to_close(11 * SECOND + 1, 0xabc, TcpState::Established);
+    stream.closes(11 * SECOND + 1, 0xabc, TcpState::Established);
     for now in [12, 13, 14] {
         stream.text(Kind::Clock, &format!("{} {}", now * SECOND, (now + 2) * SECOND));
     }
@@ -312,7 +315,7 @@ proptest! {
     fn any_cut_gives_the_same_events(cuts in proptest::collection::vec(1usize..200, 1..50)) {
         let mut stream = Stream::new(SEND_6_18);
         stream.receive(11 * SECOND, 1);
-        stream.to_close(11 * SECOND + 1, 1, TcpState::Established);
+        stream.closes(11 * SECOND + 1, 1, TcpState::Established);
         stream.send(11 * SECOND + 2, 0, (0, 3), (7, 11), Some(&[1, 2, 3]));
         let mut parser = ResetParser::new();
         let (mut rest, mut i) = (&stream.bytes[..], 0);
@@ -328,7 +331,7 @@ proptest! {
     fn damage_never_panics(at in 0usize..20_000, value in any::<u8>(), cut in 0usize..20_000) {
         let mut stream = Stream::new(SEND_6_18);
         stream.receive(11 * SECOND, 1);
-        stream.to_close(11 * SECOND + 1, 1, TcpState::Established);
+        stream.closes(11 * SECOND + 1, 1, TcpState::Established);
         stream.send(11 * SECOND + 2, 0, (0, 3), (7, 11), Some(&[1, 2, 3]));
         stream.record(0, 7, &[1; 24]);
         stream.record(0, 16, &[1; 48]);
