@@ -38,12 +38,19 @@ macro_rules! cause {
     };
 }
 
+mod accept_loop_stalled;
 mod accept_queue_overflow;
+mod fd_exhaustion;
+mod queue;
 #[cfg(test)]
 mod testing;
 
 /// Every cause, in the order of the contract.
-pub static REGISTRY: &[&Cause] = &[&accept_queue_overflow::ACCEPT_QUEUE_OVERFLOW];
+pub static REGISTRY: &[&Cause] = &[
+    &accept_queue_overflow::ACCEPT_QUEUE_OVERFLOW,
+    &accept_loop_stalled::ACCEPT_LOOP_STALLED,
+    &fd_exhaustion::FD_EXHAUSTION,
+];
 
 /// The cause with this id.
 pub fn by_id(id: &str) -> Option<&'static Cause> {

@@ -130,6 +130,32 @@ impl Case {
         self.holder(number, process)
     }
 
+    /// The listener that was added last lost up to `drops` connections in the window.
+    pub fn listener_drops(self, drops: u32) -> Self {
+        self.last_trace(|trace| trace.last.drops = Some(drops))
+    }
+
+    /// The queue of the listener that was added last went from `first` to `last`, and got shorter `drained` times.
+    pub fn queue(self, first: u32, last: u32, drained: u32) -> Self {
+        self.last_trace(|trace| {
+            trace.first.recv_q = first;
+            trace.last.recv_q = last;
+            trace.drained = drained;
+        })
+    }
+
+    fn last_trace(mut self, change: impl FnOnce(&mut ListenerTrace)) -> Self {
+        change(self.0.listener_traces.values_mut().next_back().expect("a listener"));
+        self
+    }
+
+    /// fs.file-nr.
+    pub fn file_nr(mut self, allocated: u64, max: u64) -> Self {
+        set(&mut self.0.after.file_nr, "allocated", allocated);
+        set(&mut self.0.after.file_nr, "max", max);
+        self
+    }
+
     /// `process` holds the socket with this inode, before and after.
     pub fn holder(mut self, inode: u32, process: &Process) -> Self {
         for snapshot in [&mut self.0.before, &mut self.0.after] {
