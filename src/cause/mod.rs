@@ -41,7 +41,10 @@ macro_rules! cause {
 mod accept_loop_stalled;
 mod accept_queue_overflow;
 mod fd_exhaustion;
+mod half_open;
 mod queue;
+mod syn_flood;
+mod syn_queue_overflow;
 #[cfg(test)]
 mod testing;
 
@@ -50,6 +53,8 @@ pub static REGISTRY: &[&Cause] = &[
     &accept_queue_overflow::ACCEPT_QUEUE_OVERFLOW,
     &accept_loop_stalled::ACCEPT_LOOP_STALLED,
     &fd_exhaustion::FD_EXHAUSTION,
+    &syn_queue_overflow::SYN_QUEUE_OVERFLOW,
+    &syn_flood::SYN_FLOOD,
 ];
 
 /// The cause with this id.

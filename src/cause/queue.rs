@@ -1,7 +1,10 @@
 //! What several causes say alike about a listener: its queue, its hidden owner, how to restart it.
 
-use super::{EvidenceItem, Remedy};
+use std::net::IpAddr;
+
+use super::{EvidenceItem, Remedy, Restart};
 use crate::evidence::Evidence;
+use crate::knowledge::servers::Server;
 use crate::service::Service;
 use crate::source::owners::Process;
 use crate::words;
@@ -43,4 +46,35 @@ pub fn look_inside(process: &Process, text: String, verify: impl Into<String>) -
 pub fn never_drained(service: &Service<'_>) -> bool {
     let worst = service.worst();
     worst.drained == 0 && worst.samples >= 10
+}
+
+/// Raises the backlog that the program passes to listen() to `wanted`.
+pub fn longer_backlog(service: &Service<'_>, server: Option<&Server>, wanted: u64, verify: String) -> Remedy {
+    // A wildcard is what a bare port means in most configurations.
+    let listen = match service.address {
+        IpAddr::V4(address) if address.is_unspecified() => service.port.to_string(),
+        _ => service.endpoint(),
+    };
+    let fill = |line: &str| {
+        line.replace("{backlog}", &wanted.to_string())
+            .replace("{port}", &service.port.to_string())
+            .replace("{address}", &service.endpoint())
+            .replace("{listen}", &listen)
+    };
+    match server {
+        Some(server) => match &server.backlog.setting {
+            Some(setting) => Remedy::new(format!("Raise the backlog of {}", server.name), verify)
+                .command(format!("{}    # {}", fill(&setting.line), setting.place))
+                .restart(setting.restart.into()),
+            None => Remedy::new(
+                format!("{} has no setting for its backlog: put less load on this listener", server.name),
+                "rstdoctor scan shows no overflow",
+            ),
+        },
+        None => Remedy::new(
+            format!("Raise the backlog that the program passes to listen() to {wanted}, in its configuration or code"),
+            verify,
+        )
+        .restart(Restart::Service),
+    }
 }

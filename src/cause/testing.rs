@@ -8,12 +8,13 @@ use std::time::Duration;
 use super::{Finding, Verdict};
 use crate::evidence::{Evidence, Missing};
 use crate::snapshot::{ListenerTrace, Observation, Snapshot};
-use crate::source::census::Census;
+use crate::source::census::{Census, PortUse};
 use crate::source::conntrack::Conntrack;
 use crate::source::counters::Counters;
 use crate::source::host_facts::HostFacts;
 use crate::source::listeners::Listener;
 use crate::source::owners::{Owners, Process};
+use crate::source::tcp_state::TcpState;
 use crate::source::{Failure, FailureKind, Moment, Observed};
 
 /// A window of 3 s under construction.
@@ -204,6 +205,26 @@ pub fn process(pid: u32, name: &str) -> Process {
         open_files_limit: Some(1024),
         ..Process::default()
     }
+}
+
+/// Half-open connections: what TCPReqQFullDoCookies, TCPReqQFullDrop, SyncookiesSent and SyncookiesRecv moved by, and how
+/// many requests one port has, how many of them were retransmitted, from how many peers.
+pub fn half_open(case: Case, moved: [u64; 4], port: u16, [requests, retransmitted, peers]: [u64; 3]) -> Case {
+    let [cookies, drops, sent, returned] = moved;
+    let mut census = Census::default();
+    census.ports.insert(
+        port,
+        PortUse {
+            by_state: [(TcpState::SynRecv, requests)].into(),
+            syn_recv_retransmitted: retransmitted,
+            syn_recv_peers: peers,
+        },
+    );
+    case.counter("TcpExt.TCPReqQFullDoCookies", 0, cookies)
+        .counter("TcpExt.TCPReqQFullDrop", 0, drops)
+        .counter("TcpExt.SyncookiesSent", 0, sent)
+        .counter("TcpExt.SyncookiesRecv", 0, returned)
+        .census(Census::default(), census)
 }
 
 pub fn address(text: &str) -> IpAddr {

@@ -40,7 +40,8 @@ pub struct Backlog {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Setting {
-    /// The line to write; `{backlog}`, `{port}` and `{address}` are filled in.
+    /// The line to write; `{backlog}`, `{port}`, `{address}` (with port) and `{listen}` (the port alone if it is bound to
+    /// every IPv4 address, else with its address) are filled in.
     pub line: String,
     /// Where it goes: `nginx.conf, server block`.
     pub place: String,
