@@ -40,13 +40,17 @@ macro_rules! cause {
 
 mod accept_loop_stalled;
 mod accept_queue_overflow;
+mod ephemeral_ports_exhausted;
 mod fd_exhaustion;
 mod half_open;
+mod orphan_limit;
 mod queue;
 mod syn_flood;
 mod syn_queue_overflow;
+mod tcp_memory_exhausted;
 #[cfg(test)]
 mod testing;
+mod time_wait_table_full;
 
 /// Every cause, in the order of the contract.
 pub static REGISTRY: &[&Cause] = &[
@@ -55,6 +59,10 @@ pub static REGISTRY: &[&Cause] = &[
     &fd_exhaustion::FD_EXHAUSTION,
     &syn_queue_overflow::SYN_QUEUE_OVERFLOW,
     &syn_flood::SYN_FLOOD,
+    &orphan_limit::ORPHAN_LIMIT,
+    &tcp_memory_exhausted::TCP_MEMORY_EXHAUSTED,
+    &time_wait_table_full::TIME_WAIT_TABLE_FULL,
+    &ephemeral_ports_exhausted::EPHEMERAL_PORTS_EXHAUSTED,
 ];
 
 /// The cause with this id.
