@@ -40,9 +40,13 @@ macro_rules! cause {
 
 mod accept_loop_stalled;
 mod accept_queue_overflow;
+mod close_wait_leak;
+mod conntrack_invalid;
+mod conntrack_table_full;
 mod ephemeral_ports_exhausted;
 mod fd_exhaustion;
 mod half_open;
+mod idle_without_keepalive;
 mod orphan_limit;
 mod queue;
 mod syn_flood;
@@ -63,6 +67,10 @@ pub static REGISTRY: &[&Cause] = &[
     &tcp_memory_exhausted::TCP_MEMORY_EXHAUSTED,
     &time_wait_table_full::TIME_WAIT_TABLE_FULL,
     &ephemeral_ports_exhausted::EPHEMERAL_PORTS_EXHAUSTED,
+    &conntrack_table_full::CONNTRACK_TABLE_FULL,
+    &conntrack_invalid::CONNTRACK_INVALID,
+    &idle_without_keepalive::IDLE_WITHOUT_KEEPALIVE,
+    &close_wait_leak::CLOSE_WAIT_LEAK,
 ];
 
 /// The cause with this id.

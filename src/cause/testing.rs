@@ -2,13 +2,13 @@
 //! nothing.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::{Finding, Verdict};
 use crate::evidence::{Evidence, Missing};
 use crate::snapshot::{ListenerTrace, Observation, Snapshot};
-use crate::source::census::{Census, PortUse};
+use crate::source::census::{Census, Group, GroupKind, PortUse, Sample};
 use crate::source::conntrack::Conntrack;
 use crate::source::counters::Counters;
 use crate::source::host_facts::HostFacts;
@@ -225,6 +225,36 @@ pub fn half_open(case: Case, moved: [u64; 4], port: u16, [requests, retransmitte
         .counter("TcpExt.SyncookiesSent", 0, sent)
         .counter("TcpExt.SyncookiesRecv", 0, returned)
         .census(Census::default(), census)
+}
+
+/// A group of sockets on one port, with consecutive inodes and cookies from `first` on.
+pub fn group(kind: GroupKind, port: u16, sockets: u64, first: u64, idle_ms: u32) -> Group {
+    let samples = (first..first + sockets.min(64)).map(|number| Sample {
+        local: SocketAddr::new(address("10.0.0.9"), port),
+        peer: SocketAddr::new(address("10.0.3.7"), 50_000),
+        inode: number as u32,
+        cookie: number,
+        idle_ms: Some(idle_ms),
+    });
+    Group {
+        kind,
+        port,
+        accepted: true,
+        sockets,
+        unread_bytes: 0,
+        unsent_bytes: 0,
+        oldest_idle_ms: Some(idle_ms),
+        samples: samples.collect(),
+    }
+}
+
+/// Connection tracking with these columns in its statistics; `drop` and `invalid` are 0 if not given.
+pub fn tracked(count: u64, max: u64, columns: &[(&str, u64)]) -> Conntrack {
+    let mut stat = Counters::default();
+    for (name, value) in [("drop", 0), ("early_drop", 0), ("invalid", 0)].iter().chain(columns) {
+        stat.set(*name, *value);
+    }
+    Conntrack { count, max, stat: Some(stat) }
 }
 
 pub fn address(text: &str) -> IpAddr {
