@@ -110,7 +110,7 @@ fn listener(e: &Evidence<'_>, service: &Service<'_>, near: &[&Process]) -> Findi
     let active = !exhausted.is_empty() && waiting > 0 && stuck;
     let events = waiting + lost.as_ref().map_or(0, |overflows| overflows.delta);
     let first = near.iter().copied().find(|process| at_limit(process)).or(near.first().copied());
-    let numbers = first.map(|process| files(process)).unwrap_or_default();
+    let numbers = first.map(files).unwrap_or_default();
     let (state, severity, confidence, summary) = match (active, exhausted.is_empty()) {
         (true, _) => (
             State::Active,

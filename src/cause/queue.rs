@@ -64,7 +64,7 @@ pub fn longer_backlog(service: &Service<'_>, server: Option<&Server>, wanted: u6
     match server {
         Some(server) => match &server.backlog.setting {
             Some(setting) => Remedy::new(format!("Raise the backlog of {}", server.name), verify)
-                .command(format!("{}    # {}", fill(&setting.line), setting.place))
+                .command(format!("{}    # {}", fill(&setting.line), fill(&setting.place)))
                 .restart(setting.restart.into()),
             None => Remedy::new(
                 format!("{} has no setting for its backlog: put less load on this listener", server.name),
