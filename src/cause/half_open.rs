@@ -15,6 +15,8 @@ pub struct HalfOpen<'e, 'a> {
     pub cookies_wanted: u64,
     /// SYNs that met a full SYN queue and were dropped.
     pub dropped: u64,
+    /// Those among `dropped` that only ListenDrops shows.
+    uncounted: u64,
     /// Cookies sent, and those that came back in a final ACK.
     pub sent: u64,
     pub returned: u64,
@@ -59,9 +61,11 @@ impl<'e, 'a> HalfOpen<'e, 'a> {
             .ok()
             .and_then(|services| services.iter().filter(|s| half_open(s) > 0).max_by_key(|service| half_open(service)));
         let port_use = worst.and_then(|service| service.port_use);
+        let uncounted = uncounted_drops(e, worst.map_or(0, half_open), dropped);
         Ok(Self {
             cookies_wanted,
-            dropped,
+            dropped: dropped + uncounted,
+            uncounted,
             sent,
             returned,
             worst,
@@ -138,6 +142,15 @@ impl<'e, 'a> HalfOpen<'e, 'a> {
                 items.push(EvidenceItem::counter(&reading, text));
             }
         }
+        if self.uncounted > 0
+            && let Ok(drops) = e.counter("TcpExt.ListenDrops")
+        {
+            let text = format!(
+                "{} SYNs dropped: SYN queue near tcp_max_syn_backlog, no cookies",
+                words::thousands(self.uncounted)
+            );
+            items.push(EvidenceItem::counter(&drops, text));
+        }
         if let Ok(sent) = e.counter("TcpExt.SyncookiesSent")
             && self.sent > 0
         {
@@ -161,4 +174,14 @@ impl<'e, 'a> HalfOpen<'e, 'a> {
         }
         items
     }
+}
+
+/// With tcp_syncookies=0 the kernel also drops SYNs of peers that it does not know once less than a quarter of
+/// tcp_max_syn_backlog is left (tcp_conn_request); only ListenDrops counts them.
+fn uncounted_drops(e: &Evidence<'_>, requests: u64, counted: u64) -> u64 {
+    let near = e.sysctl_number("net.ipv4.tcp_max_syn_backlog").is_ok_and(|most| requests * 10 >= most * 7);
+    if !near || e.sysctl_number("net.ipv4.tcp_syncookies") != Ok(0) {
+        return 0;
+    }
+    e.moved("TcpExt.ListenDrops").saturating_sub(e.moved("TcpExt.ListenOverflows")).saturating_sub(counted)
 }

@@ -139,6 +139,16 @@ mod tests {
     }
 
     #[test]
+    fn drops_that_only_listen_drops_counts_are_seen() {
+        let case = case([0, 0, 0, 0], [97, 97, 90], 0)
+            .counter("TcpExt.ListenDrops", 0, 900)
+            .sysctl("net.ipv4.tcp_syncookies", "0")
+            .sysctl("net.ipv4.tcp_max_syn_backlog", "128");
+        let finding = case.finding(&SYN_FLOOD);
+        assert_eq!((finding.state, finding.impact.events), (State::Active, 900));
+    }
+
+    #[test]
     fn an_honest_burst_is_none() {
         assert!(matches!(case([500, 0, 500, 470], [20, 1, 9], 0).judge(&SYN_FLOOD), Ok(Verdict::RuledOut(_))));
     }
