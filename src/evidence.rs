@@ -238,6 +238,21 @@ impl<'a> Evidence<'a> {
         self.used.borrow().clone()
     }
 
+    /// Open files of the whole host at the end of the window: (allocated, the most that fs.file-max allows).
+    pub fn file_nr(&self) -> Result<(u64, u64), Missing> {
+        let counters = self.after().file_nr.get().map_err(|failure| Missing::from_failure("file_nr", failure))?;
+        match (counters.get("allocated"), counters.get("max")) {
+            (Some(allocated), Some(max)) => Ok((allocated, max)),
+            _ => Err(Missing::new("file_nr", "/proc/sys/fs/file-nr has another form")),
+        }
+    }
+
+    /// How much the worst accept queue of this service grew between the first and the last sample.
+    pub fn queue_growth(&self, service: &Service<'_>) -> u64 {
+        let worst = service.worst();
+        u64::from(worst.last.recv_q.saturating_sub(worst.first.recv_q))
+    }
+
     fn note(&self, metric: &str, total: u64, delta: Option<u64>) {
         self.used.borrow_mut().insert(metric.to_owned(), (total, delta));
     }

@@ -1,4 +1,4 @@
-use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict};
+use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, queue};
 use crate::backlog::{BindingLimit, binding_limit, known_server};
 use crate::delta::Reading;
 use crate::evidence::Evidence;
@@ -48,41 +48,53 @@ const UNIT: &str = "connection attempts";
 
 fn judge(e: &Evidence<'_>) -> Judgement {
     let overflows = e.counter("TcpExt.ListenOverflows")?;
-    let services = e.services()?;
+    let services = e.services();
+    let full_now = |service: &&Service<'_>| service.listens_now() && service.worst().last.is_full();
     if overflows.delta == 0 {
-        let full: Vec<_> = services.iter().filter(|s| s.listens_now() && s.worst().last.is_full()).collect();
-        if !full.is_empty() {
-            return Ok(Verdict::Found(full.into_iter().map(|service| about_to_overflow(e, service)).collect()));
+        let services = services?;
+        let full: Vec<_> = services.iter().filter(full_now).map(|service| about_to_overflow(e, service)).collect();
+        if full.is_empty() && overflows.after > 0 {
+            return Ok(Verdict::Found(vec![past(e, &overflows)]));
         }
-        if overflows.after > 0 {
-            return Ok(Verdict::Found(vec![past(&overflows)]));
-        }
-        return Ok(Verdict::RuledOut("no accept queue is full, ListenOverflows did not move".into()));
+        return Ok(Verdict::from_findings(full, "no accept queue is full, ListenOverflows did not move"));
     }
-    // Drops of a listener are an upper bound and also grow for other reasons, so they only share out what
-    // ListenOverflows counted, and only among listeners that dropped something.
-    let mut hit: Vec<_> =
-        services.iter().filter(|s| s.worst().full_samples > 0 || s.drops().is_some_and(|drops| drops > 0)).collect();
-    if hit.iter().any(|service| service.worst().full_samples > 0) {
-        hit.retain(|service| service.worst().full_samples > 0);
-    }
+    // The host counts what was lost, whether or not the listeners can be seen.
+    let services = services.unwrap_or_default();
+    let hit = hit(services);
     if hit.is_empty() {
-        return Ok(Verdict::Found(vec![nowhere_seen(&overflows)]));
+        return Ok(Verdict::Found(vec![nowhere_seen(e, &overflows)]));
     }
     let all_drops: u64 = hit.iter().filter_map(|service| service.drops()).sum();
     let alone = hit.len() == 1;
-    Ok(Verdict::Found(
-        hit.iter()
-            .map(|service| {
-                let lost = match service.drops() {
-                    _ if alone => overflows.delta,
-                    Some(drops) if all_drops > 0 => overflows.delta * drops / all_drops,
-                    _ => overflows.delta / hit.len() as u64,
-                };
-                overflowing(e, service, &overflows, lost, alone)
-            })
-            .collect(),
-    ))
+    let mut findings: Vec<_> = hit
+        .iter()
+        .map(|service| {
+            let lost = match service.drops() {
+                _ if alone => overflows.delta,
+                Some(drops) if all_drops > 0 => {
+                    (u128::from(overflows.delta) * u128::from(drops) / u128::from(all_drops)) as u64
+                }
+                _ => overflows.delta / hit.len() as u64,
+            };
+            overflowing(e, service, &overflows, lost, alone)
+        })
+        .collect();
+    let is_hit = |service: &Service<'_>| hit.iter().any(|other| other.endpoint() == service.endpoint());
+    let others = services.iter().filter(full_now).filter(|service| !is_hit(service));
+    findings.extend(others.map(|service| about_to_overflow(e, service)));
+    Ok(Verdict::Found(findings))
+}
+
+/// The listeners that may have lost what ListenOverflows counted. SK_MEMINFO_DROPS is an upper bound and also grows for
+/// other reasons: it can only clear a listener, and share out the loss among those that were full.
+fn hit<'e, 'a>(services: &'e [Service<'a>]) -> Vec<&'e Service<'a>> {
+    let full = |service: &&Service<'_>| service.worst().full_samples > 0;
+    let dropped = |service: &&Service<'_>| service.drops() != Some(0);
+    let certain: Vec<_> = services.iter().filter(full).filter(dropped).collect();
+    if !certain.is_empty() {
+        return certain;
+    }
+    services.iter().filter(|service| service.drops().is_some_and(|drops| drops > 0)).collect()
 }
 
 fn overflowing(e: &Evidence<'_>, service: &Service<'_>, overflows: &Reading, lost: u64, alone: bool) -> Finding {
@@ -106,7 +118,7 @@ fn overflowing(e: &Evidence<'_>, service: &Service<'_>, overflows: &Reading, los
     let mut finding =
         Finding::new(State::Active, severity, confidence, Impact { events: lost, per_s, unit: UNIT }, summary)
             .subject(Subject::listener(service).counted(lost))
-            .evidence(queue(service))
+            .evidence(queue::length(service))
             .evidence(EvidenceItem::counter(
                 overflows,
                 format!(
@@ -122,23 +134,14 @@ fn overflowing(e: &Evidence<'_>, service: &Service<'_>, overflows: &Reading, los
             "tcp_abort_on_overflow=1: clients get a reset instead of a slow connect",
         ));
     }
+    if !seen_full {
+        finding = finding.against(EvidenceItem::fact(
+            "listeners",
+            "recv_q",
+            "not full in any sample: full only for moments, or lost elsewhere",
+        ));
+    }
     with_limit_and_remedies(e, service, finding)
-}
-
-fn queue(service: &Service<'_>) -> EvidenceItem {
-    let worst = service.worst();
-    let text = if worst.full_samples > 0 {
-        format!(
-            "accept queue full ({} of {}) in {} of {} samples",
-            worst.max_recv_q, worst.last.backlog, worst.full_samples, worst.samples
-        )
-    } else {
-        format!(
-            "accept queue at most {} of {} in {} samples: full only for moments",
-            worst.max_recv_q, worst.last.backlog, worst.samples
-        )
-    };
-    EvidenceItem::value("listeners", "recv_q", f64::from(worst.max_recv_q), text)
 }
 
 fn about_to_overflow(e: &Evidence<'_>, service: &Service<'_>) -> Finding {
@@ -146,21 +149,20 @@ fn about_to_overflow(e: &Evidence<'_>, service: &Service<'_>) -> Finding {
     let impact = Impact { events: 0, per_s: 0.0, unit: UNIT };
     let finding = Finding::new(State::Risk, Severity::Warning, 0.9, impact, summary)
         .subject(Subject::listener(service))
-        .evidence(queue(service));
+        .evidence(queue::length(service));
     with_limit_and_remedies(e, service, finding)
 }
 
-fn past(overflows: &Reading) -> Finding {
-    let summary = format!(
-        "{} lost to full accept queues since boot, none now",
-        words::counted(overflows.after, "connection attempt")
-    );
+fn past(e: &Evidence<'_>, overflows: &Reading) -> Finding {
+    let now = if e.totals_only() { "" } else { ", none now" };
+    let summary =
+        format!("{} lost to full accept queues since boot{now}", words::counted(overflows.after, "connection attempt"));
     let impact = Impact { events: 0, per_s: 0.0, unit: UNIT };
     Finding::new(State::Past, Severity::Info, 0.9, impact, summary)
         .subject(Subject::host())
         .evidence(EvidenceItem::counter(
             overflows,
-            format!("ListenOverflows {} since boot, +0 now", words::thousands(overflows.after)),
+            format!("ListenOverflows {} since boot{now}", words::thousands(overflows.after)),
         ))
         .remedy(Remedy::new(
             "Catch it in the act: run rstdoctor watch, or record, while clients see slow connects",
@@ -168,7 +170,13 @@ fn past(overflows: &Reading) -> Finding {
         ))
 }
 
-fn nowhere_seen(overflows: &Reading) -> Finding {
+fn nowhere_seen(e: &Evidence<'_>, overflows: &Reading) -> Finding {
+    let why = match e.services() {
+        Ok(_) => {
+            "no listener was full in any sample: bursts shorter than the sampling, or the listener is gone".to_owned()
+        }
+        Err(missing) => format!("which listener cannot be seen: {}", missing.reason),
+    };
     let summary = format!(
         "{} lost to a full accept queue, on a listener not seen full",
         words::counted(overflows.delta, "connection attempt")
@@ -177,11 +185,7 @@ fn nowhere_seen(overflows: &Reading) -> Finding {
     Finding::new(State::Active, Severity::Warning, 0.8, impact, summary)
         .subject(Subject::host())
         .evidence(EvidenceItem::counter(overflows, format!("ListenOverflows +{}", words::thousands(overflows.delta))))
-        .against(EvidenceItem::fact(
-            "listeners",
-            "recv_q",
-            "no listener was full in any sample: bursts shorter than the sampling, or the listener is gone",
-        ))
+        .against(EvidenceItem::fact("listeners", "recv_q", why))
         .remedy(
             Remedy::new("Scan for longer, so that the burst is caught", "the listener is named")
                 .command("rstdoctor scan --duration 30s"),
@@ -206,9 +210,7 @@ fn with_limit_and_remedies(e: &Evidence<'_>, service: &Service<'_>, mut finding:
                 )
             }
             BindingLimit::Application => {
-                format!(
-                    "the application asked for a backlog of {backlog}, somaxconn is {somaxconn}: the application's backlog is the limit"
-                )
+                format!("the application's own backlog of {backlog} is the limit, somaxconn is {somaxconn}")
             }
             BindingLimit::Somaxconn => {
                 format!("the backlog is {backlog} and so is net.core.somaxconn: the sysctl is the limit")
@@ -226,57 +228,57 @@ fn with_limit_and_remedies(e: &Evidence<'_>, service: &Service<'_>, mut finding:
             (somaxconn * 4).max(4096)
         };
         finding = match limit {
-            BindingLimit::Application => finding.remedy(longer_backlog(service, wanted, verify_longer(wanted))),
-            BindingLimit::Somaxconn => finding.remedy(
-                Remedy::sysctl(
-                    format!("Raise somaxconn, then restart {program}: the limit is fixed when it calls listen()"),
-                    "net.core.somaxconn",
-                    wanted,
-                    verify_longer(server.and_then(|s| s.backlog.default).map_or(wanted, |default| default.min(wanted))),
+            BindingLimit::Application => {
+                let finding = match wanted > somaxconn {
+                    true => finding.remedy(
+                        Remedy::sysctl(
+                            "Raise somaxconn first: it caps any backlog",
+                            "net.core.somaxconn",
+                            wanted,
+                            format!("sysctl net.core.somaxconn shows {wanted}"),
+                        )
+                        .restart(Restart::Service),
+                    ),
+                    false => finding,
+                };
+                finding.remedy(queue::longer_backlog(service, server, wanted, verify_longer(wanted)))
+            }
+            BindingLimit::Somaxconn => finding
+                .remedy(
+                    Remedy::sysctl(
+                        format!("Raise somaxconn, then restart {program}: the limit is fixed when it calls listen()"),
+                        "net.core.somaxconn",
+                        wanted,
+                        verify_longer(
+                            server.and_then(|s| s.backlog.default).map_or(wanted, |default| default.min(wanted)),
+                        ),
+                    )
+                    .restart(Restart::Service),
                 )
-                .restart(Restart::Service),
-            ),
+                .remedy(queue::longer_backlog(service, server, wanted, verify_longer(wanted))),
             BindingLimit::Stale => finding.remedy(
                 Remedy::new(
                     format!("Restart {program}, so that it calls listen() again under the raised somaxconn"),
                     format!("ss -lnt 'sport = :{}' shows a Send-Q above {backlog}", service.port),
                 )
                 .restart(Restart::Service)
-                .command_if(restart_command(service)),
+                .command_if(queue::restart_command(&service.owners)),
             ),
         };
     }
-    finding.remedy(slow_accept(e, service))
-}
-
-fn longer_backlog(service: &Service<'_>, wanted: u64, verify: String) -> Remedy {
-    let fill = |line: &str| {
-        line.replace("{backlog}", &wanted.to_string())
-            .replace("{port}", &service.port.to_string())
-            .replace("{address}", &service.endpoint())
-    };
-    match known_server(&service.owners) {
-        Some(server) => match &server.backlog.setting {
-            Some(setting) => Remedy::new(format!("Raise the backlog of {}", server.name), verify)
-                .command(format!("{}    # {}", fill(&setting.line), setting.place))
-                .restart(setting.restart.into()),
-            None => Remedy::new(
-                format!("{} has no setting for its backlog: put less load on one listener", server.name),
-                verify,
-            )
-            .restart(Restart::Service),
-        },
-        None => Remedy::new(
-            format!("Raise the backlog that the program passes to listen() to {wanted}, in its configuration or code"),
-            verify,
-        )
-        .restart(Restart::Service),
+    if let Some(item) = queue::hidden_owner(e, service) {
+        finding = finding.against(item);
     }
-}
-
-fn restart_command(service: &Service<'_>) -> Option<String> {
-    let unit = service.owners.iter().find_map(|process| process.unit.as_deref())?;
-    unit.ends_with(".service").then(|| format!("systemctl restart {unit}"))
+    finding = finding.remedy(slow_accept(e, service));
+    if e.sysctl_number("net.ipv4.tcp_abort_on_overflow") == Ok(1) {
+        finding = finding.remedy(Remedy::sysctl(
+            "Until then, let clients retry instead of resetting them",
+            "net.ipv4.tcp_abort_on_overflow",
+            0,
+            "EmbryonicRsts in nstat -az TcpExtEmbryonicRsts stays flat",
+        ));
+    }
+    finding
 }
 
 fn slow_accept(e: &Evidence<'_>, service: &Service<'_>) -> Remedy {
@@ -311,13 +313,17 @@ mod tests {
     use super::*;
 
     fn overflow(full_samples: u32, overflows: u64) -> Case {
-        Case::new().counter("TcpExt.ListenOverflows", 1000, overflows).sysctl("net.core.somaxconn", "4096").listener(
-            "0.0.0.0:8080",
-            511,
-            if full_samples > 0 { 512 } else { 3 },
-            full_samples,
-            &process(4121, "nginx"),
-        )
+        Case::new()
+            .counter("TcpExt.ListenOverflows", 1000, overflows)
+            .sysctl("net.core.somaxconn", "4096")
+            .listener(
+                "0.0.0.0:8080",
+                511,
+                if full_samples > 0 { 512 } else { 3 },
+                full_samples,
+                &process(4121, "nginx"),
+            )
+            .listener_drops(overflows as u32)
     }
 
     #[test]
@@ -341,6 +347,34 @@ mod tests {
     fn a_full_queue_that_nobody_connects_to_is_a_risk() {
         let finding = overflow(60, 0).finding(&ACCEPT_QUEUE_OVERFLOW);
         assert_eq!(finding.state, State::Risk);
+    }
+
+    #[test]
+    fn a_full_queue_that_dropped_nothing_does_not_get_the_loss_of_another() {
+        let case = overflow(60, 312)
+            .listener_drops(0)
+            .listener("0.0.0.0:9090", 128, 20, 0, &process(7, "other"))
+            .listener_drops(312);
+        let Ok(Verdict::Found(findings)) = case.judge(&ACCEPT_QUEUE_OVERFLOW) else { panic!("nothing found") };
+        assert_eq!(
+            findings.iter().map(|f| (f.state, f.subjects[0].port)).collect::<Vec<_>>(),
+            [(State::Active, Some(9090)), (State::Risk, Some(8080))]
+        );
+    }
+
+    #[test]
+    fn a_loss_is_reported_even_when_listeners_cannot_be_read() {
+        let finding = Case::new().counter("TcpExt.ListenOverflows", 0, 9).finding(&ACCEPT_QUEUE_OVERFLOW);
+        assert_eq!((finding.state, finding.impact.events), (State::Active, 9));
+    }
+
+    #[test]
+    fn somaxconn_that_binds_is_raised_and_then_the_application() {
+        let case = overflow(60, 312).sysctl("net.core.somaxconn", "511");
+        let finding = case.finding(&ACCEPT_QUEUE_OVERFLOW);
+        assert_eq!(finding.binding_limit, Some(BindingLimit::Somaxconn));
+        assert_eq!(finding.remedies[0].command.as_deref(), Some("sysctl -w net.core.somaxconn=4096"));
+        assert!(finding.remedies[1].command.as_deref().is_some_and(|line| line.contains("backlog=4096")));
     }
 
     #[test]

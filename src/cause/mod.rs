@@ -38,12 +38,40 @@ macro_rules! cause {
     };
 }
 
+mod accept_loop_stalled;
 mod accept_queue_overflow;
+mod close_wait_leak;
+mod conntrack_invalid;
+mod conntrack_table_full;
+mod ephemeral_ports_exhausted;
+mod fd_exhaustion;
+mod half_open;
+mod idle_without_keepalive;
+mod orphan_limit;
+mod queue;
+mod syn_flood;
+mod syn_queue_overflow;
+mod tcp_memory_exhausted;
 #[cfg(test)]
 mod testing;
+mod time_wait_table_full;
 
 /// Every cause, in the order of the contract.
-pub static REGISTRY: &[&Cause] = &[&accept_queue_overflow::ACCEPT_QUEUE_OVERFLOW];
+pub static REGISTRY: &[&Cause] = &[
+    &accept_queue_overflow::ACCEPT_QUEUE_OVERFLOW,
+    &accept_loop_stalled::ACCEPT_LOOP_STALLED,
+    &fd_exhaustion::FD_EXHAUSTION,
+    &syn_queue_overflow::SYN_QUEUE_OVERFLOW,
+    &syn_flood::SYN_FLOOD,
+    &orphan_limit::ORPHAN_LIMIT,
+    &tcp_memory_exhausted::TCP_MEMORY_EXHAUSTED,
+    &time_wait_table_full::TIME_WAIT_TABLE_FULL,
+    &ephemeral_ports_exhausted::EPHEMERAL_PORTS_EXHAUSTED,
+    &conntrack_table_full::CONNTRACK_TABLE_FULL,
+    &conntrack_invalid::CONNTRACK_INVALID,
+    &idle_without_keepalive::IDLE_WITHOUT_KEEPALIVE,
+    &close_wait_leak::CLOSE_WAIT_LEAK,
+];
 
 /// The cause with this id.
 pub fn by_id(id: &str) -> Option<&'static Cause> {

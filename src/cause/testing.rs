@@ -2,18 +2,19 @@
 //! nothing.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::{Finding, Verdict};
 use crate::evidence::{Evidence, Missing};
 use crate::snapshot::{ListenerTrace, Observation, Snapshot};
-use crate::source::census::Census;
+use crate::source::census::{Census, Group, GroupKind, PortUse, Sample};
 use crate::source::conntrack::Conntrack;
 use crate::source::counters::Counters;
 use crate::source::host_facts::HostFacts;
 use crate::source::listeners::Listener;
 use crate::source::owners::{Owners, Process};
+use crate::source::tcp_state::TcpState;
 use crate::source::{Failure, FailureKind, Moment, Observed};
 
 /// A window of 3 s under construction.
@@ -132,6 +133,32 @@ impl Case {
         self.holder(number, process)
     }
 
+    /// The listener that was added last lost up to `drops` connections in the window.
+    pub fn listener_drops(self, drops: u32) -> Self {
+        self.last_trace(|trace| trace.last.drops = Some(drops))
+    }
+
+    /// The queue of the listener that was added last went from `first` to `last`, and got shorter `drained` times.
+    pub fn queue(self, first: u32, last: u32, drained: u32) -> Self {
+        self.last_trace(|trace| {
+            trace.first.recv_q = first;
+            trace.last.recv_q = last;
+            trace.drained = drained;
+        })
+    }
+
+    fn last_trace(mut self, change: impl FnOnce(&mut ListenerTrace)) -> Self {
+        change(self.0.listener_traces.values_mut().next_back().expect("a listener"));
+        self
+    }
+
+    /// fs.file-nr.
+    pub fn file_nr(mut self, allocated: u64, max: u64) -> Self {
+        set(&mut self.0.after.file_nr, "allocated", allocated);
+        set(&mut self.0.after.file_nr, "max", max);
+        self
+    }
+
     /// `process` holds the socket with this inode, before and after.
     pub fn holder(mut self, inode: u32, process: &Process) -> Self {
         for snapshot in [&mut self.0.before, &mut self.0.after] {
@@ -180,6 +207,56 @@ pub fn process(pid: u32, name: &str) -> Process {
         open_files_limit: Some(1024),
         ..Process::default()
     }
+}
+
+/// Half-open connections: what TCPReqQFullDoCookies, TCPReqQFullDrop, SyncookiesSent and SyncookiesRecv moved by, and how
+/// many requests one port has, how many of them were retransmitted, from how many peers.
+pub fn half_open(case: Case, moved: [u64; 4], port: u16, [requests, retransmitted, peers]: [u64; 3]) -> Case {
+    let [cookies, drops, sent, returned] = moved;
+    let mut census = Census::default();
+    census.ports.insert(
+        port,
+        PortUse {
+            by_state: [(TcpState::SynRecv, requests)].into(),
+            syn_recv_retransmitted: retransmitted,
+            syn_recv_peers: peers,
+        },
+    );
+    case.counter("TcpExt.TCPReqQFullDoCookies", 0, cookies)
+        .counter("TcpExt.TCPReqQFullDrop", 0, drops)
+        .counter("TcpExt.SyncookiesSent", 0, sent)
+        .counter("TcpExt.SyncookiesRecv", 0, returned)
+        .census(Census::default(), census)
+}
+
+/// A group of sockets on one port, with consecutive inodes and cookies from `first` on.
+pub fn group(kind: GroupKind, port: u16, sockets: u64, first: u64, idle_ms: u32) -> Group {
+    let samples = (first..first + sockets.min(64)).map(|number| Sample {
+        local: SocketAddr::new(address("10.0.0.9"), port),
+        peer: SocketAddr::new(address("10.0.3.7"), 50_000),
+        inode: number as u32,
+        cookie: number,
+        idle_ms: Some(idle_ms),
+    });
+    Group {
+        kind,
+        port,
+        accepted: true,
+        sockets,
+        unread_bytes: 0,
+        unsent_bytes: 0,
+        oldest_idle_ms: Some(idle_ms),
+        samples: samples.collect(),
+    }
+}
+
+/// Connection tracking with these columns in its statistics; `drop` and `invalid` are 0 if not given.
+pub fn tracked(count: u64, max: u64, columns: &[(&str, u64)]) -> Conntrack {
+    let mut stat = Counters::default();
+    for (name, value) in [("drop", 0), ("early_drop", 0), ("invalid", 0)].iter().chain(columns) {
+        stat.set(*name, *value);
+    }
+    Conntrack { count, max, stat: Some(stat) }
 }
 
 pub fn address(text: &str) -> IpAddr {

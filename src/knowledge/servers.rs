@@ -40,7 +40,8 @@ pub struct Backlog {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Setting {
-    /// The line to write; `{backlog}`, `{port}` and `{address}` are filled in.
+    /// The line to write; `{backlog}`, `{port}`, `{address}` (with port) and `{listen}` (the port alone if it is bound to
+    /// every IPv4 address, else with its address) are filled in.
     pub line: String,
     /// Where it goes: `nginx.conf, server block`.
     pub place: String,
@@ -89,5 +90,58 @@ impl Server {
         named
             && (self.command_line.is_empty()
                 || self.command_line.iter().any(|text| process.command_line.contains(text.as_str())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: &str, command_line: &str) -> Option<&'static str> {
+        let process = Process { name: name.into(), command_line: command_line.into(), ..Process::default() };
+        server_of(&process).map(|server| server.name.as_str())
+    }
+
+    #[test]
+    fn the_file_parses_and_every_server_can_be_recognised() {
+        let file: File = toml::from_str(include_str!("servers.toml")).unwrap();
+        assert!(file.server.len() >= 25);
+        for server in &file.server {
+            assert!(!server.name.is_empty() && !server.process.is_empty(), "{server:?}");
+            // The kernel cuts comm after 15 bytes (TASK_COMM_LEN): a longer name would never match.
+            assert!(server.process.iter().all(|name| (2..=16).contains(&name.len())), "{}", server.name);
+        }
+    }
+
+    #[test]
+    fn every_backlog_setting_carries_the_number_and_its_place() {
+        for server in SERVERS.iter() {
+            if let Some(setting) = &server.backlog.setting {
+                assert!(setting.line.contains("{backlog}") && !setting.place.is_empty(), "{}", server.name);
+            }
+        }
+    }
+
+    #[test]
+    fn no_server_is_hidden_by_one_above_it() {
+        let server = |name: &str| SERVERS.iter().position(|server| server.name == name).unwrap();
+        assert!(["Kafka", "Tomcat", "Jetty", "Netty", "Spring Boot"].iter().all(|name| server(name) < server("Java")));
+    }
+
+    #[test]
+    fn java_servers_are_told_apart_by_their_command_line() {
+        let tomcat = "/usr/bin/java -Dcatalina.base=/opt/tomcat org.apache.catalina.startup.Bootstrap start";
+        assert_eq!(named("java", tomcat), Some("Tomcat"));
+        assert_eq!(named("java", "java -Xmx1g kafka.Kafka config/server.properties"), Some("Kafka"));
+        assert_eq!(named("java", "java -jar /opt/app/app.jar"), Some("Java"));
+    }
+
+    #[test]
+    fn names_that_only_look_alike_are_not_confused() {
+        assert_eq!(named("node", "node server.js"), Some("Node.js"));
+        assert_eq!(named("node_exporter", "/usr/bin/node_exporter"), Some("Go"));
+        assert_eq!(named("python3", "python3 /srv/own.py"), None);
+        assert_eq!(named("python3.11", "python3 -m http.server 8000"), Some("Python socketserver"));
+        assert_eq!(named("gunicorn", "/usr/bin/python3 /usr/bin/gunicorn app:app"), Some("gunicorn"));
     }
 }
