@@ -2,6 +2,7 @@
 //! the explain text to the man page, derives from the registry below.
 
 mod finding;
+pub(crate) mod harm;
 
 pub use finding::{
     EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, SubjectKind, Verdict,
@@ -38,12 +39,18 @@ macro_rules! cause {
     };
 }
 
+mod abortive_close;
 mod accept_queue_overflow;
+mod close_with_unread_data;
 #[cfg(test)]
 mod testing;
 
 /// Every cause, in the order of the contract.
-pub static REGISTRY: &[&Cause] = &[&accept_queue_overflow::ACCEPT_QUEUE_OVERFLOW];
+pub static REGISTRY: &[&Cause] = &[
+    &accept_queue_overflow::ACCEPT_QUEUE_OVERFLOW,
+    &close_with_unread_data::CLOSE_WITH_UNREAD_DATA,
+    &abortive_close::ABORTIVE_CLOSE,
+];
 
 /// The cause with this id.
 pub fn by_id(id: &str) -> Option<&'static Cause> {
