@@ -44,6 +44,8 @@ pub enum Kind {
     Other,
     /// Received while the connection was open in this direction.
     PeerReset,
+    /// The same by a peer that does it at regular intervals: a prober.
+    HealthCheck,
     /// Received in SYN_SENT: refused.
     UpstreamRefused,
     /// Received after this side had closed: nothing was lost.
@@ -77,6 +79,7 @@ impl Kind {
             Self::Mptcp => ("mptcp", "Multipath TCP", None),
             Self::Other => ("other", "another kernel reason", None),
             Self::PeerReset => ("established", "in an open connection", Some("peer-reset")),
+            Self::HealthCheck => ("health-check", "health checks", Some("health-check-resets")),
             Self::UpstreamRefused => ("refused", "connect refused", Some("upstream-refused")),
             Self::AfterClose => ("after-close", "after our close, harmless", None),
         }
@@ -234,6 +237,8 @@ struct Context<'a> {
     scanners: BTreeSet<IpAddr>,
     /// An accept queue of this port was full.
     full_ports: BTreeSet<u16>,
+    /// Peers that reset their connections to a listener's port as regularly as a clock.
+    probers: BTreeSet<(IpAddr, u16)>,
 }
 
 impl<'a> Context<'a> {
@@ -265,6 +270,7 @@ impl<'a> Context<'a> {
             listening,
             ephemeral,
             scanners: closed_ports.into_iter().filter(|(_, p)| p.len() >= SCAN_PORTS).map(|(peer, _)| peer).collect(),
+            probers: probers(events),
             full_ports,
         }
     }
@@ -304,6 +310,9 @@ impl<'a> Context<'a> {
                     Kind::AfterClose
                 }
                 Some(TcpState::TimeWait) => Kind::AfterClose,
+                _ if event.peer.is_some_and(|p| self.probers.contains(&(p.ip(), event.local.port()))) => {
+                    Kind::HealthCheck
+                }
                 _ => Kind::PeerReset,
             },
         }
@@ -365,6 +374,24 @@ impl<'a> Context<'a> {
             () => Kind::Refused,
         }
     }
+}
+
+/// Peers whose resets come at regular intervals of a quarter second or more: three at least, each within 30 % of the
+/// median. People and failing clients are not that regular.
+fn probers(events: &[ResetEvent]) -> BTreeSet<(IpAddr, u16)> {
+    let mut times: BTreeMap<(IpAddr, u16), Vec<f64>> = BTreeMap::new();
+    for event in events.iter().filter(|event| event.direction == Direction::Received) {
+        if let Some(peer) = event.peer {
+            times.entry((peer.ip(), event.local.port())).or_default().push(event.at.as_secs_f64());
+        }
+    }
+    let regular = |times: &Vec<f64>| {
+        let mut gaps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        gaps.sort_by(f64::total_cmp);
+        let Some(median) = gaps.get(gaps.len() / 2).copied().filter(|_| gaps.len() >= 2) else { return false };
+        median >= 0.25 && gaps.iter().all(|gap| (0.7 * median..=1.3 * median).contains(gap))
+    };
+    times.into_iter().filter(|(_, times)| regular(times)).map(|(prober, _)| prober).collect()
 }
 
 /// A listener on `bound` takes connections to `asked`. A listener on `::` takes IPv4 as well unless IPV6_V6ONLY is set,
