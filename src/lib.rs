@@ -9,10 +9,12 @@
 //! Each stage imports only from stages to its left. Everything right of `host` is a pure function of bytes and time: the
 //! trait through which it is asked, [`source::Host`], lives with the sources that consume it.
 
+pub mod attribution;
 pub mod backlog;
 pub mod cause;
 pub mod delta;
 pub mod diagnosis;
+pub mod estimate;
 pub mod evidence;
 pub mod host;
 pub mod knowledge;

@@ -2,6 +2,7 @@
 //! the explain text to the man page, derives from the registry below.
 
 mod finding;
+pub(crate) mod harm;
 
 pub use finding::{
     EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, SubjectKind, Verdict,
@@ -38,23 +39,44 @@ macro_rules! cause {
     };
 }
 
+mod abortive_close;
 mod accept_loop_stalled;
 mod accept_queue_overflow;
 mod close_wait_leak;
+mod close_with_unread_data;
 mod conntrack_invalid;
 mod conntrack_table_full;
 mod ephemeral_ports_exhausted;
 mod fd_exhaustion;
+mod firewall_reject;
 mod half_open;
+mod handshake_reset;
+mod health_check_resets;
+mod idle_timeout;
 mod idle_without_keepalive;
+mod keepalive_timeout;
+mod late_data_after_close;
+mod listener_closed;
+mod middlebox_reset;
 mod orphan_limit;
+mod out_of_window_reset;
+mod peer_reset;
+mod port_scan;
+mod port_without_listener;
+mod process_exit;
 mod queue;
+mod retransmission_timeout;
+mod socket_destroyed;
+mod stale_connection;
 mod syn_flood;
 mod syn_queue_overflow;
 mod tcp_memory_exhausted;
 #[cfg(test)]
 mod testing;
 mod time_wait_table_full;
+mod timestamp_rejected;
+mod upstream_refused;
+mod wrong_bind_address;
 
 /// Every cause, in the order of the contract.
 pub static REGISTRY: &[&Cause] = &[
@@ -63,14 +85,35 @@ pub static REGISTRY: &[&Cause] = &[
     &fd_exhaustion::FD_EXHAUSTION,
     &syn_queue_overflow::SYN_QUEUE_OVERFLOW,
     &syn_flood::SYN_FLOOD,
+    &port_without_listener::PORT_WITHOUT_LISTENER,
+    &wrong_bind_address::WRONG_BIND_ADDRESS,
+    &firewall_reject::FIREWALL_REJECT,
+    &close_with_unread_data::CLOSE_WITH_UNREAD_DATA,
+    &abortive_close::ABORTIVE_CLOSE,
+    &late_data_after_close::LATE_DATA_AFTER_CLOSE,
+    &stale_connection::STALE_CONNECTION,
+    &listener_closed::LISTENER_CLOSED,
+    &process_exit::PROCESS_EXIT,
+    &socket_destroyed::SOCKET_DESTROYED,
     &orphan_limit::ORPHAN_LIMIT,
     &tcp_memory_exhausted::TCP_MEMORY_EXHAUSTED,
     &time_wait_table_full::TIME_WAIT_TABLE_FULL,
     &ephemeral_ports_exhausted::EPHEMERAL_PORTS_EXHAUSTED,
     &conntrack_table_full::CONNTRACK_TABLE_FULL,
     &conntrack_invalid::CONNTRACK_INVALID,
+    &keepalive_timeout::KEEPALIVE_TIMEOUT,
+    &retransmission_timeout::RETRANSMISSION_TIMEOUT,
+    &idle_timeout::IDLE_TIMEOUT,
     &idle_without_keepalive::IDLE_WITHOUT_KEEPALIVE,
     &close_wait_leak::CLOSE_WAIT_LEAK,
+    &peer_reset::PEER_RESET,
+    &upstream_refused::UPSTREAM_REFUSED,
+    &handshake_reset::HANDSHAKE_RESET,
+    &middlebox_reset::MIDDLEBOX_RESET,
+    &timestamp_rejected::TIMESTAMP_REJECTED,
+    &out_of_window_reset::OUT_OF_WINDOW_RESET,
+    &health_check_resets::HEALTH_CHECK_RESETS,
+    &port_scan::PORT_SCAN,
 ];
 
 /// The cause with this id.

@@ -36,7 +36,6 @@ use super::tcp_state::TcpState;
 
 pub mod block;
 mod call_chain;
-pub mod cause_hint;
 pub mod format;
 mod layout;
 mod parser;
@@ -45,7 +44,6 @@ mod scope;
 mod tally;
 mod tasks;
 
-pub use cause_hint::cause_hint;
 pub use parser::ResetParser;
 pub use tally::ResetTally;
 
