@@ -60,6 +60,13 @@ pub fn to_clients(e: &Evidence<'_>, events: u64) -> Severity {
     }
 }
 
+/// By counters: this host opened at least as many connections as were reset, and accepted none, so that it was the client
+/// in all likelihood.
+pub fn only_calls(e: &Evidence<'_>, events: u64) -> bool {
+    let opened = |name: &str| e.counter(name).map(|reading| reading.delta);
+    opened("Tcp.PassiveOpens") == Ok(0) && opened("Tcp.ActiveOpens").is_ok_and(|active| active >= events)
+}
+
 /// Connects that are refused, ours or our clients'. They are no part of the connections opened, so the rate decides: a
 /// poller asks once a second or less.
 pub fn refusals(e: &Evidence<'_>, events: u64) -> Severity {
