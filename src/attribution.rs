@@ -238,3 +238,43 @@ pub fn is_gone(observation: &Observation, pid: u32) -> Option<bool> {
     let still = after.processes.get(&pid).is_some_and(|now| now.start_ticks == was.start_ticks);
     Some(listened && !still)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_name_of_its_own() {
+        use Kind::*;
+        let kinds = [
+            UnreadData,
+            Exited,
+            ListenerClosed,
+            Destroyed,
+            Aborted,
+            LingerTimeout,
+            LateData,
+            Memory,
+            Keepalive,
+            Refused,
+            RefusedAddress,
+            Scanned,
+            Stale,
+            AcceptQueueFull,
+            AcceptQueueExpired,
+            Cookie,
+            HandshakeRestarted,
+            Timestamp,
+            Mptcp,
+            Other,
+            PeerReset,
+            HealthCheck,
+            UpstreamRefused,
+            AfterClose,
+        ];
+        let names: BTreeSet<_> = kinds.iter().map(|kind| kind.describe().0).collect();
+        assert_eq!(names.len(), kinds.len());
+    }
+}

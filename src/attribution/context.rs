@@ -189,3 +189,18 @@ fn covers(bound: IpAddr, asked: IpAddr) -> bool {
         bound => bound == asked,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_covers_the_addresses_it_takes_connections_on() {
+        let address = |text: &str| -> IpAddr { text.parse().expect("address") };
+        assert!(covers(address("0.0.0.0"), address("::ffff:10.0.0.1")));
+        assert!(covers(address("::"), address("10.0.0.1")));
+        assert!(covers(address("127.0.0.1"), address("127.0.0.1")));
+        assert!(!covers(address("127.0.0.1"), address("10.0.0.1")));
+        assert!(!covers(address("0.0.0.0"), address("::1")));
+    }
+}

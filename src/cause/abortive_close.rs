@@ -50,9 +50,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         // Linger 0 in SYN_SENT counts, and sends no RST.
         return Ok(harm::still(&reading));
     }
-    let client = e.counter("Tcp.PassiveOpens").is_ok_and(|opens| opens.delta == 0)
-        && e.counter("Tcp.ActiveOpens").is_ok_and(|opens| opens.delta > 0);
-    let severity = if client { Severity::Info } else { harm::to_clients(e, events) };
+    let severity = if harm::only_calls(e, events) { Severity::Info } else { harm::to_clients(e, events) };
     let summary = format!(
         "programs on this host aborted {} by RST in {} (linger 0)",
         words::counted(events, "connection"),

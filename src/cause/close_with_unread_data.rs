@@ -56,10 +56,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         words::counted(reading.delta, "connection"),
         words::seconds(e.window())
     );
-    // All of them as a client, if this host accepted nothing.
-    let client = e.counter("Tcp.PassiveOpens").is_ok_and(|opens| opens.delta == 0)
-        && e.counter("Tcp.ActiveOpens").is_ok_and(|opens| opens.delta > 0);
-    let severity = if client { Severity::Info } else { harm::to_clients(e, reading.delta) };
+    let severity = if harm::only_calls(e, reading.delta) { Severity::Info } else { harm::to_clients(e, reading.delta) };
     let mut finding = harm::active(e, severity, 0.85, reading.delta, "resets", summary)
         .evidence(harm::moved(&reading, "a socket was closed with unread data"))
         .against(EvidenceItem::fact(

@@ -60,6 +60,13 @@ pub fn to_clients(e: &Evidence<'_>, events: u64) -> Severity {
     }
 }
 
+/// By counters: this host opened at least as many connections as were reset, and accepted none, so that it was the client
+/// in all likelihood.
+pub fn only_calls(e: &Evidence<'_>, events: u64) -> bool {
+    let opened = |name: &str| e.counter(name).map(|reading| reading.delta);
+    opened("Tcp.PassiveOpens") == Ok(0) && opened("Tcp.ActiveOpens").is_ok_and(|active| active >= events)
+}
+
 /// Connects that are refused, ours or our clients'. They are no part of the connections opened, so the rate decides: a
 /// poller asks once a second or less.
 pub fn refusals(e: &Evidence<'_>, events: u64) -> Severity {
@@ -241,4 +248,133 @@ fn largest<K: Ord>(items: impl Iterator<Item = (K, u64)>) -> Option<(K, u64)> {
 /// `ss` filter for one port, or for all: to be pasted after `ss -tnp`.
 pub fn ss_filter(port: Option<u16>) -> String {
     port.map(|port| format!(" 'sport = :{port}'")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Case, process, task};
+    use crate::diagnosis::{Status, diagnose};
+    use crate::source::tcp_state::TcpState;
+
+    /// A busy host where every counter that the causes read exists and most stood at an old total.
+    fn host(moved: &[(&str, u64)]) -> Case {
+        let names = [
+            "Tcp.OutRsts",
+            "Tcp.EstabResets",
+            "Tcp.AttemptFails",
+            "Tcp.PassiveOpens",
+            "Tcp.ActiveOpens",
+            "TcpExt.ListenOverflows",
+            "TcpExt.ListenDrops",
+            "TcpExt.EmbryonicRsts",
+            "TcpExt.TCPAbortOnClose",
+            "TcpExt.TCPAbortOnData",
+            "TcpExt.TCPAbortOnTimeout",
+            "TcpExt.TCPKeepAlive",
+            "TcpExt.TCPTimeouts",
+            "TcpExt.TCPChallengeACK",
+            "TcpExt.TCPSYNChallenge",
+            "TcpExt.PAWSEstab",
+        ];
+        names.into_iter().fold(Case::new().listener("0.0.0.0:80", 511, 0, 0, &process(4121, "nginx")), |case, name| {
+            let delta = moved.iter().find(|(moved, _)| *moved == name).map_or(0, |(_, delta)| *delta);
+            // Totals of years; the accept queue has none, because that one is reported as past.
+            case.counter(name, if name.contains("Listen") { 0 } else { 90_000 }, delta)
+        })
+    }
+
+    fn status(case: &Case) -> Status {
+        let diagnosis = diagnose(&case.0);
+        if diagnosis.status != Status::Ok {
+            eprintln!("{}", diagnosis.summary);
+        }
+        diagnosis.status
+    }
+
+    const CLIENT: &str = "192.0.2.1:0";
+    const SERVED: &str = "10.0.0.9:80";
+
+    /// The patterns of a healthy host, each by counters, and where events show it, by those as well.
+    #[test]
+    fn a_healthy_host_with_noise_stays_healthy() {
+        let open = ("Tcp.PassiveOpens", 300);
+        let quiet = [
+            ("half-open probes", host(&[("TcpExt.EmbryonicRsts", 6), ("Tcp.AttemptFails", 6)])),
+            ("full-handshake probes ended by RST", host(&[("Tcp.EstabResets", 3), ("Tcp.PassiveOpens", 3)])),
+            ("port scan", host(&[("Tcp.OutRsts", 400)])),
+            (
+                "poller at a closed port",
+                host(&[("Tcp.OutRsts", 30), ("Tcp.AttemptFails", 30), ("Tcp.ActiveOpens", 30)]),
+            ),
+            ("cancelling clients", host(&[open, ("Tcp.EstabResets", 12)])),
+            ("late RSTs after both FINs", host(&[open]).received(40, TcpState::LastAck, [SERVED, CLIENT])),
+            ("load generator", host(&[("Tcp.ActiveOpens", 300), ("TcpExt.TCPAbortOnData", 300), ("Tcp.OutRsts", 300)])),
+            (
+                "retired TLS pool",
+                host(&[open, ("TcpExt.TCPAbortOnClose", 6), ("Tcp.OutRsts", 6), ("Tcp.EstabResets", 6)]),
+            ),
+            ("vanished peers", host(&[open, ("TcpExt.TCPAbortOnTimeout", 4), ("Tcp.EstabResets", 4)])),
+            (
+                "keep-alive race",
+                host(&[open, ("Tcp.OutRsts", 2)]).sent(
+                    2,
+                    "TCP_TIMEWAIT_SOCKET",
+                    Some(TcpState::TimeWait),
+                    [SERVED, CLIENT],
+                    None,
+                ),
+            ),
+            ("old totals", host(&[])),
+            ("old totals, with tracepoints", host(&[]).tracepoints()),
+        ];
+        for (name, case) in quiet {
+            assert_eq!(status(&case), Status::Ok, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_real_fault_of_the_same_family_is_found() {
+        let pid = || Some(task(4121, "nginx"));
+        let opened = ("Tcp.PassiveOpens", 20);
+        let faults = [
+            (
+                "unread data",
+                host(&[opened, ("TcpExt.TCPAbortOnClose", 20), ("Tcp.OutRsts", 20), ("Tcp.EstabResets", 20)]),
+            ),
+            ("linger 0", host(&[opened, ("TcpExt.TCPAbortOnData", 20), ("Tcp.OutRsts", 20), ("Tcp.EstabResets", 20)])),
+            (
+                "linger 0, named",
+                host(&[opened, ("Tcp.OutRsts", 20)]).sent(
+                    20,
+                    "TCP_STATE",
+                    Some(TcpState::Close),
+                    [SERVED, CLIENT],
+                    pid(),
+                ),
+            ),
+            ("refused", host(&[("Tcp.OutRsts", 20)]).sent(20, "NO_SOCKET", None, ["10.0.0.9:9200", CLIENT], None)),
+            ("upstream down", host(&[("Tcp.AttemptFails", 30), ("Tcp.ActiveOpens", 60)])),
+            ("pool reset", host(&[("Tcp.EstabResets", 20), ("Tcp.ActiveOpens", 2)])),
+            ("server gone", host(&[("Tcp.OutRsts", 8)]).died(4121).stopped_listening(80)),
+        ];
+        for (name, case) in faults {
+            assert_ne!(status(&case), Status::Ok, "{name}");
+        }
+    }
+
+    #[test]
+    fn totals_alone_accuse_nobody() {
+        let mut case = host(&[]);
+        case.0.totals_only = true;
+        assert_eq!(status(&case), Status::Ok);
+        assert!(diagnose(&case.0).causes.is_empty());
+    }
+
+    #[test]
+    fn the_ledger_takes_the_kernels_reasons_and_shows_the_rest() {
+        let case = host(&[("Tcp.OutRsts", 25)]).sent(20, "NO_SOCKET", None, ["10.0.0.9:9200", CLIENT], None);
+        let sent = diagnose(&case.0).ledger.sent;
+        assert_eq!((sent.count_of("no-listener"), sent.unexplained()), (20, Some(5)));
+        assert_eq!(sent.lines[0].known_from, "kernel reason");
+    }
 }
