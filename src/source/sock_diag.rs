@@ -217,17 +217,25 @@ impl Socket<'_> {
     /// The first attribute of this kind. Attributes that overrun the message end the search: the socket is still a socket.
     fn attribute(&self, wanted: u16) -> Option<&[u8]> {
         let mut rest = self.attributes;
-        while let Some([length_low, length_high, kind_low, kind_high]) = rest.first_chunk() {
-            let length = usize::from(u16::from_ne_bytes([*length_low, *length_high]));
+        while let Some(header) = rest.first_chunk::<4>() {
+            // struct nlattr: u16 length, u16 kind. The upper two bits of the kind are NLA_F_NESTED and NLA_F_NET_BYTEORDER.
+            let [length, kind] = halves_of(*header);
+            let length = usize::from(length);
             let value = rest.get(4..length)?;
-            // The upper two bits are NLA_F_NESTED and NLA_F_NET_BYTEORDER.
-            if u16::from_ne_bytes([*kind_low, *kind_high]) & 0x3fff == wanted {
+            if kind & 0x3fff == wanted {
                 return Some(value);
             }
             rest = rest.get(length.next_multiple_of(4)..)?;
         }
         None
     }
+}
+
+/// Two numbers with one load.
+fn halves_of(bytes: [u8; 4]) -> [u16; 2] {
+    let word = u32::from_ne_bytes(bytes);
+    let [low, high] = [word as u16, (word >> 16) as u16];
+    if cfg!(target_endian = "little") { [low, high] } else { [high, low] }
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {

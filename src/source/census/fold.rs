@@ -2,7 +2,6 @@
 //!
 //! The hot path counts in arrays and in [`HeavyHitters`]; the maps that are nice to read are made once, at the end.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
@@ -222,16 +221,11 @@ impl Fold {
             capped.push(format!("half-open peers: at most {SYN_PEERS} are told apart"));
         }
 
-        let mut used = self.ports.in_use();
-        if used.len() > PORTS_REPORTED {
-            capped.push(format!("ports: only {PORTS_REPORTED} of {} are kept", used.len()));
-            // Services first: what is asked of the others is only which of them are busy.
-            used.select_nth_unstable_by_key(PORTS_REPORTED, |(service, total, port)| {
-                Reverse((*service, *total, Reverse(*port)))
-            });
-            used.truncate(PORTS_REPORTED);
+        let (foremost, used) = self.ports.foremost(PORTS_REPORTED);
+        if used > foremost.len() {
+            capped.push(format!("ports: only {PORTS_REPORTED} of {used} are kept"));
         }
-        let ports = used.iter().map(|(_, _, port)| {
+        let ports = foremost.iter().map(|port| {
             let half_open = self.half_open.get(port);
             let port_use = PortUse {
                 by_state: present(self.ports.states(*port).map(|(number, count)| (number, u64::from(count)))),

@@ -25,6 +25,8 @@ const ANY: u32 = 1 << 29;
 const SOME: u32 = 1 << 30;
 const SERVICE: u32 = ANY_V4 | ANY | SOME;
 const COUNT: u32 = (1 << 24) - 1;
+/// Sockets on one port as far as [`Ports::foremost`] tells them apart.
+const COUNT_MAX: u64 = (1 << 40) - 1;
 /// One more than the largest state number.
 const STATES: usize = 13;
 
@@ -82,14 +84,23 @@ impl Ports {
                 || service & SOME != 0 && self.listened.contains(&(address, port)))
     }
 
-    /// All ports with sockets: the port, whether something listens on it, and how many sockets it has.
-    pub fn in_use(&self) -> Vec<(bool, u64, u16)> {
-        let used = (0..=u16::MAX).zip(&self.words).filter(|(_, word)| **word & !SERVICE != 0);
-        used.map(|(port, word)| {
-            let total = self.states(port).map(|(_, count)| u64::from(count)).sum();
-            (*word & SERVICE != 0, total, port)
-        })
-        .collect()
+    /// The `cap` ports to report and how many have sockets. Services first: what is asked of the others is only which of
+    /// them are busy.
+    pub fn foremost(&self, cap: usize) -> (Vec<u16>, usize) {
+        let in_use = (0..=u16::MAX).zip(&self.words).filter(|(_, word)| **word & !SERVICE != 0);
+        // All that ranks a port in one number: an ephemeral range in full use is 64,512 ports.
+        let mut ranks: Vec<u64> = in_use
+            .map(|(port, word)| {
+                let total = self.states(port).map(|(_, count)| u64::from(count)).sum::<u64>();
+                u64::from(*word & SERVICE == 0) << 63 | (COUNT_MAX - total.min(COUNT_MAX)) << 16 | u64::from(port)
+            })
+            .collect();
+        let used = ranks.len();
+        if used > cap {
+            ranks.select_nth_unstable(cap);
+            ranks.truncate(cap);
+        }
+        (ranks.into_iter().map(|rank| rank as u16).collect(), used)
     }
 
     /// State numbers and how many sockets of this port are in them.
@@ -135,6 +146,19 @@ mod tests {
             }
             prop_assert_eq!(found, exact);
         }
+    }
+
+    #[test]
+    fn services_come_first_then_busy_ports() {
+        let address = "0.0.0.0".parse().unwrap();
+        let listener = Listener { address, port: 80, recv_q: 0, backlog: 1, drops: None, inode: 1, uid: 0, cookie: 1 };
+        let mut ports = Ports::new(&[listener]);
+        for port in [5000, 5001, 5001, 80] {
+            ports.add(0, port, 1);
+        }
+        let (mut foremost, used) = ports.foremost(2);
+        foremost.sort();
+        assert_eq!((foremost, used), (vec![80, 5001], 3));
     }
 
     #[test]
