@@ -12,7 +12,6 @@ use super::tcp_state::TcpState;
 
 mod fold;
 mod ports;
-mod services;
 
 pub use fold::Fold;
 

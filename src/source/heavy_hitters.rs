@@ -60,34 +60,38 @@ impl<K: Copy + Eq + Hash, V: Default> HeavyHitters<K, V> {
     }
 
     /// Counts one occurrence.
+    #[inline]
     pub fn add(&mut self, key: K) -> Added<'_, V> {
         let mut hasher = MultiplyHasher::default();
         key.hash(&mut hasher);
         let hash = hasher.finish() as u32;
-        let mut evicted = None;
-        let slot = match self.find(hash, &key) {
-            Some(slot) => slot,
-            None if self.slots.len() < self.capacity => {
-                let slot = self.slots.len() as u32;
-                self.slots.push(Slot { key, hash, rank: 0, seen: 0, value: V::default() });
-                self.link(hash, slot);
-                slot
-            }
-            None => {
-                let slot = self.rarest();
-                self.unlink(slot);
-                let old = &mut self.slots[slot as usize];
-                (old.key, old.hash, old.seen) = (key, hash, 0);
-                evicted = Some(std::mem::take(&mut old.value));
-                self.link(hash, slot);
-                self.evictions += 1;
-                slot
-            }
+        let (slot, evicted) = match self.find(hash, &key) {
+            Some(slot) => (slot, None),
+            None => self.enter(hash, key),
         };
         let slot = &mut self.slots[slot as usize];
         slot.rank += 1;
         slot.seen += 1;
         Added { value: &mut slot.value, seen: slot.seen, evicted }
+    }
+
+    /// Out of line, to keep the common path short.
+    #[inline(never)]
+    fn enter(&mut self, hash: u32, key: K) -> (u32, Option<V>) {
+        if self.slots.len() < self.capacity {
+            let slot = self.slots.len() as u32;
+            self.slots.push(Slot { key, hash, rank: 0, seen: 0, value: V::default() });
+            self.link(hash, slot);
+            return (slot, None);
+        }
+        let slot = self.rarest();
+        self.unlink(slot);
+        let old = &mut self.slots[slot as usize];
+        (old.key, old.hash, old.seen) = (key, hash, 0);
+        let evicted = std::mem::take(&mut old.value);
+        self.link(hash, slot);
+        self.evictions += 1;
+        (slot, Some(evicted))
     }
 
     fn find(&self, hash: u32, key: &K) -> Option<u32> {

@@ -2,7 +2,6 @@
 //!
 //! The hot path counts in arrays and in [`HeavyHitters`]; the maps that are nice to read are made once, at the end.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
@@ -10,8 +9,7 @@ use super::super::heavy_hitters::{HeavyHitters, Hit, MultiplyHasher};
 use super::super::listeners::Listener;
 use super::super::sock_diag::{Address, Socket, to_ip};
 use super::super::tcp_state::TcpState;
-use super::ports::PortCounts;
-use super::services::Services;
+use super::ports::Ports;
 use super::{Census, Destination, Group, GroupKind, IDLE_AFTER, Peer, PortUse, Sample};
 
 /// Destinations, peers and groups that are counted at once, each.
@@ -40,9 +38,8 @@ pub(super) type FastHash = BuildHasherDefault<MultiplyHasher>;
 
 /// A census in the making.
 pub struct Fold {
-    services: Services,
     by_state: [u64; TcpState::ALL.len()],
-    ports: PortCounts,
+    ports: Ports,
     half_open: HashMap<u16, HalfOpen, FastHash>,
     half_open_peers: usize,
     destinations: HeavyHitters<(Address, Address, u16), DestinationSum>,
@@ -96,9 +93,8 @@ impl Fold {
     /// `listeners` decides which local ports are services of this host.
     pub fn new(listeners: &[Listener]) -> Self {
         Self {
-            services: Services::new(listeners),
             by_state: Default::default(),
-            ports: PortCounts::default(),
+            ports: Ports::new(listeners),
             half_open: HashMap::default(),
             half_open_peers: 0,
             destinations: HeavyHitters::new(TRACKED),
@@ -120,14 +116,13 @@ impl Fold {
         }
         let (local, local_port) = (socket.local_address(), socket.local_port());
         let (peer, peer_port) = (socket.peer_address(), socket.peer_port());
-        self.ports.add(local_port, number);
+        let accepted = self.ports.add(local, local_port, number);
         let half_open = number == TcpState::SynRecv as u8 || number == TcpState::NewSynRecv as u8;
         self.peers.add(peer).value.syn_recv += u64::from(half_open);
         if half_open {
             self.add_half_open(local_port, peer, socket.retransmits());
             return;
         }
-        let accepted = self.services.contains(local, local_port);
         if !accepted && peer_port != 0 {
             let sum = self.destinations.add((local, peer, peer_port)).value;
             sum.time_wait += u64::from(number == TcpState::TimeWait as u8);
@@ -169,7 +164,7 @@ impl Fold {
         if established {
             self.join(GroupKind::Established, &member);
             let idle = timer == TIMER_NONE && idle_ms.is_some_and(|idle| idle >= IDLE_AFTER * 1000);
-            if idle && !self.services.is_this_host(socket.local_address(), socket.peer_address()) {
+            if idle && !self.ports.is_this_host(socket.local_address(), socket.peer_address()) {
                 self.join(GroupKind::IdleWithoutKeepalive, &member);
             }
         }
@@ -226,20 +221,11 @@ impl Fold {
             capped.push(format!("half-open peers: at most {SYN_PEERS} are told apart"));
         }
 
-        let mut used: Vec<(bool, u64, u16)> = Vec::new();
-        for port in 0..=u16::MAX {
-            let total = self.ports.states(port).map(|(_, count)| u64::from(count)).sum::<u64>();
-            if total > 0 {
-                used.push((self.services.uses_port(port), total, port));
-            }
+        let (foremost, used) = self.ports.foremost(PORTS_REPORTED);
+        if used > foremost.len() {
+            capped.push(format!("ports: only {PORTS_REPORTED} of {used} are kept"));
         }
-        // Services first: what is asked of the others is only which of them are busy.
-        used.sort_unstable_by_key(|(service, total, port)| Reverse((*service, *total, Reverse(*port))));
-        if used.len() > PORTS_REPORTED {
-            capped.push(format!("ports: only {PORTS_REPORTED} of {} are kept", used.len()));
-            used.truncate(PORTS_REPORTED);
-        }
-        let ports = used.iter().map(|(_, _, port)| {
+        let ports = foremost.iter().map(|port| {
             let half_open = self.half_open.get(port);
             let port_use = PortUse {
                 by_state: present(self.ports.states(*port).map(|(number, count)| (number, u64::from(count)))),
