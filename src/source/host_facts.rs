@@ -24,7 +24,7 @@ pub struct HostFacts {
 
 const UPTIME: &str = "/proc/uptime";
 const STATUS: &str = "/proc/self/status";
-const NETNS: &str = "/proc/self/ns/net";
+const NETNS: &str = "/proc/thread-self/ns/net";
 
 /// What could be read; `Partial` with the first thing that could not, `Unavailable` if nothing could.
 pub fn collect(host: &mut dyn Host) -> (Observed<HostFacts>, Duration) {
