@@ -40,7 +40,7 @@ macro_rules! cause {
 
 mod accept_queue_overflow;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 /// Every cause, in the order of the contract.
 pub static REGISTRY: &[&Cause] = &[&accept_queue_overflow::ACCEPT_QUEUE_OVERFLOW];
