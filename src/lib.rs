@@ -19,6 +19,7 @@ pub mod knowledge;
 pub mod ledger;
 pub mod port;
 pub mod rank;
+pub mod render;
 pub mod service;
 pub mod snapshot;
 pub mod source;
