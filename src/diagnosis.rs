@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::backlog::{BindingLimit, binding_limit};
-use crate::cause::{REGISTRY, Severity, State, Verdict};
+use crate::cause::{Finding, REGISTRY, Severity, State, Verdict};
 use crate::evidence::{Evidence, Missing, Used};
 use crate::filter::Filter;
 use crate::ledger::Ledger;
@@ -48,6 +48,13 @@ pub struct Diagnosis {
     pub filter: Filter,
     /// The port that was asked for.
     pub port: Option<PortReport>,
+}
+
+impl Diagnosis {
+    /// A convincing finding that is active, or will bite, is at least this severe.
+    pub fn reaches(&self, level: Severity) -> bool {
+        self.causes.iter().any(|cause| weighs(&cause.finding) && cause.finding.severity <= level)
+    }
 }
 
 /// The verdict in one word.
@@ -181,14 +188,13 @@ fn row(service: &Service<'_>, somaxconn: Option<u64>) -> ListenerRow {
 /// Below this confidence a finding is a hint: it is shown, and does not make the verdict worse.
 const CONVINCING: f64 = 0.5;
 
+fn weighs(finding: &Finding) -> bool {
+    finding.confidence >= CONVINCING && matches!(finding.state, State::Active | State::Risk)
+}
+
 fn status(evidence: &Evidence<'_>, causes: &[Ranked]) -> Status {
-    let convincing = |severity: Severity| {
-        causes.iter().any(|cause| {
-            cause.finding.severity == severity
-                && cause.finding.confidence >= CONVINCING
-                && matches!(cause.finding.state, State::Active | State::Risk)
-        })
-    };
+    let convincing =
+        |severity: Severity| causes.iter().any(|cause| cause.finding.severity == severity && weighs(&cause.finding));
     // Without both counters nobody can say that nothing was lost.
     let blind = evidence.counter("Tcp.OutRsts").is_err() || evidence.counter("TcpExt.ListenOverflows").is_err();
     match () {

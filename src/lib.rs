@@ -10,13 +10,18 @@
 //! trait through which it is asked, [`source::Host`], lives with the sources that consume it.
 
 pub mod backlog;
+pub mod catalogue;
 pub mod cause;
+pub mod cli;
+pub mod command;
+pub mod config;
 pub mod delta;
 pub mod diagnosis;
 pub mod evidence;
 pub mod filter;
 pub mod knowledge;
 pub mod ledger;
+pub mod log;
 pub mod port;
 pub mod rank;
 pub mod render;

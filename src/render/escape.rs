@@ -27,7 +27,7 @@ pub fn visible(text: &str) -> Cow<'_, str> {
 
 /// Control characters (C0, C1, DEL) and what Unicode calls format characters and separators: bidirectional overrides
 /// ("Trojan Source"), zero width characters, tags, and line separators.
-fn is_hidden(character: char) -> bool {
+pub fn is_hidden(character: char) -> bool {
     character.is_control()
         || matches!(u32::from(character),
             0xAD | 0x34F | 0x61C | 0x115F | 0x1160 | 0x17B4 | 0x17B5
