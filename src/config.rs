@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_bad_duration_is_answered_with_an_example() {
-        for text in ["", "3", "3 parsecs", "-3s", "s", "1.5s", "٣s"] {
+        for text in ["", "3", "3 parsecs", "-3s", "s", "٣s"] {
             let error = live_for(text).expect_err(text);
             assert!(matches!(error, UsageError::Duration { .. }), "{text}: {error:?}");
             assert!(error.to_string().contains("--duration") && error.to_string().contains("500ms"), "{error}");

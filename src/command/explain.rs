@@ -7,19 +7,19 @@ use crate::catalogue;
 use crate::cause::{Cause, REGISTRY};
 use crate::cli::ExplainArgs;
 use crate::config::Terminal;
-use crate::render::layout::Page;
+use crate::render::layout::{self, Page};
 use crate::render::markdown;
 
 /// Neither a cause nor an error text that is known.
 #[derive(Debug, thiserror::Error)]
-#[error("{what:?} is neither a known cause nor a known error text{}; rstdoctor explain lists all causes", near(.similar))]
+#[error("{what:?} is neither a known cause nor a known error text{}: rstdoctor explain lists all causes", near(.similar))]
 pub struct Unknown {
     what: String,
     similar: Vec<&'static str>,
 }
 
 fn near(similar: &[&str]) -> String {
-    if similar.is_empty() { String::new() } else { format!(". Did you mean {}?", similar.join(" or ")) }
+    if similar.is_empty() { String::new() } else { format!(", but like {}", similar.join(" and ")) }
 }
 
 pub fn run(args: &ExplainArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
@@ -42,7 +42,8 @@ pub fn run(args: &ExplainArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
 fn list(page: &mut Page) {
     let widest = REGISTRY.iter().map(|cause| cause.id.len()).max().unwrap_or(0);
     for cause in REGISTRY {
-        page.field(cause.id, widest + 2, &catalogue::first_sentence(cause));
+        let room = page.width().saturating_sub(widest + 2);
+        page.line(&format!("{:widest$}  {}", cause.id, layout::shorten(&catalogue::first_sentence(cause), room)));
     }
     page.gap();
     page.line("rstdoctor explain CAUSE says how it shows, how to confirm it and what to change.");

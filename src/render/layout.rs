@@ -77,6 +77,7 @@ impl Page {
         let fill = " ".repeat(indent.saturating_sub(label.width()));
         let label = paint.map_or_else(|| label.to_owned(), |paint| self.paint(label, paint));
         for (index, line) in wrap(&visible(text), rest).iter().enumerate() {
+            let line = line.replace('\u{a0}', " ");
             if index == 0 {
                 self.line(&format!("{label}{fill}{line}"));
             } else {
@@ -115,12 +116,23 @@ impl Page {
     }
 }
 
-/// Breaks text at spaces into lines of at most `width` columns; a word that is longer is cut. Never empty.
+/// The text in one line of at most `width` columns, cut at a word with `…` where it does not fit.
+pub fn shorten(text: &str, width: usize) -> String {
+    match &wrap(text, width)[..] {
+        [whole] => whole.clone(),
+        _ => {
+            let first = wrap(text, width.saturating_sub(2)).into_iter().next().unwrap_or_default();
+            format!("{} …", first.trim_end_matches([',', ':', ';']))
+        }
+    }
+}
+
+/// Breaks text at spaces, but not at no-break spaces, into lines of at most `width` columns; a word that is longer is cut. Never empty.
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(10);
     let mut lines = vec![String::new()];
     let mut used = 0;
-    for word in text.split_whitespace() {
+    for word in text.split([' ', '\n', '\t']).filter(|word| !word.is_empty()) {
         for piece in pieces(word, width) {
             let columns = piece.width();
             let space = usize::from(used > 0);

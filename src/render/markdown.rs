@@ -11,10 +11,10 @@ pub fn write(page: &mut Page, markdown: &str) {
                 page.heading(text);
             }
             Block::Text(text) => {
-                page.field("", 2, &text);
+                page.field("", 2, &together(&text));
                 page.line("");
             }
-            Block::Item(text) => page.field("  -", 4, &text),
+            Block::Item(text) => page.field("  -", 4, &together(&text)),
             Block::Code(line) => page.command("", 4, line),
             Block::Gap => page.gap(),
         }
@@ -63,6 +63,14 @@ fn blocks(markdown: &str) -> Vec<Block<'_>> {
     blocks
 }
 
+/// Code must not be broken: its spaces become no-break spaces.
+fn together(text: &str) -> String {
+    let parts = text.split('`').enumerate();
+    let parts: Vec<_> =
+        parts.map(|(index, part)| if index % 2 == 1 { part.replace(' ', "\u{a0}") } else { part.to_owned() }).collect();
+    parts.join("`")
+}
+
 /// Title line of an explanation.
 pub fn title(page: &mut Page, title: &str, id: &str) {
     let title = page.paint(title, Paint::Bold);
@@ -72,6 +80,13 @@ pub fn title(page: &mut Page, title: &str, id: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn code_is_not_broken() {
+        let mut page = Page::new(40, false);
+        write(&mut page, "Look at what this shows you: `ss -lnt dst 10.0.0.1` says");
+        assert_eq!(page.finish(), "  Look at what this shows you:\n  `ss -lnt dst 10.0.0.1` says\n\n");
+    }
 
     #[test]
     fn paragraphs_lists_and_code_read_well() {

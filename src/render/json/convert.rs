@@ -1,6 +1,9 @@
 //! From the diagnosis to the wire types, field by field, so that a change of either is seen by the compiler.
 
-use super::*;
+use std::net::IpAddr;
+
+use super::wire::*;
+use super::{SCHEMA, rfc3339_millis};
 use crate::diagnosis::{Diagnosis, ListenerRow, Status};
 use crate::ledger::Account;
 use crate::port::{BindCheck, PortReport};
@@ -312,4 +315,9 @@ fn bind(check: &BindCheck) -> PortBind {
         port::BindOutcome::Unknown(missing) => (BindOutcome::Unknown, Vec::new(), Some(missing.reason.clone())),
     };
     PortBind { address: plain(check.address), outcome, blocked_by, reason }
+}
+
+/// Addresses are plain; a port stands beside them.
+fn plain(address: IpAddr) -> String {
+    address.to_string()
 }
