@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::attribution::{self, Attribution, Group as ResetGroup};
 use crate::delta::{self, NoDelta, Reading};
 use crate::ledger::Ledger;
 use crate::service::{self, Service};
@@ -13,7 +14,7 @@ use crate::source::census::{Census, Destination, Group, GroupKind};
 use crate::source::conntrack::Conntrack;
 use crate::source::counters::Counters;
 use crate::source::owners::{Owners, Process, TICKS_PER_SECOND};
-use crate::source::reset_events::ResetEvents;
+use crate::source::reset_events::{Direction, ResetEvents};
 use crate::source::{Failure, Observed};
 
 /// A question without an answer: the source that would have given it, and what it needs.
@@ -42,6 +43,7 @@ pub struct Evidence<'a> {
     observation: &'a Observation,
     services: Vec<Service<'a>>,
     used: RefCell<BTreeMap<String, Used>>,
+    attribution: Result<Attribution, Missing>,
     ledger: Ledger,
 }
 
@@ -51,6 +53,7 @@ impl<'a> Evidence<'a> {
             observation,
             services: service::services(observation),
             used: RefCell::default(),
+            attribution: attribution::attribute(observation),
             ledger: Ledger::default(),
         };
         evidence.ledger = crate::ledger::account(&evidence);
@@ -231,6 +234,22 @@ impl<'a> Evidence<'a> {
     /// Single resets with reasons, where tracepoints could be used.
     pub fn resets(&self) -> Result<&'a ResetEvents, Missing> {
         self.observation.reset_events.get().map_err(|failure| Missing::from_failure("reset_events", failure))
+    }
+
+    /// Every reset event of the window by kind.
+    pub fn attribution(&self) -> Result<&Attribution, Missing> {
+        self.attribution.as_ref().map_err(Clone::clone)
+    }
+
+    /// The resets that belong to a cause, by single events; most frequent first. A cause of sent resets also needs the
+    /// kernel's reasons, which a cause of received ones does not.
+    pub fn resets_of(&self, cause: &str, direction: Direction) -> Result<Vec<&ResetGroup>, Missing> {
+        let attribution = self.attribution()?;
+        if direction == Direction::Sent {
+            attribution.sent.clone()?;
+        }
+        let belongs = |group: &&ResetGroup| group.direction == direction && group.kind.cause() == Some(cause);
+        Ok(attribution.groups.iter().filter(belongs).collect())
     }
 
     /// The counters that were asked for so far.

@@ -1,7 +1,12 @@
 //! The reset ledger: resets are counted like money. What the kernel says was sent or received in total is set against
 //! what can be attributed; the remainder is shown, never hidden.
 
+use std::collections::BTreeMap;
+
+use crate::attribution::{Attribution, Kind};
+use crate::estimate::estimate;
 use crate::evidence::{Evidence, Missing};
+use crate::source::reset_events::Direction;
 
 /// How a line of the ledger is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,8 +94,8 @@ pub struct Ledger {
 /// Draws up the ledger.
 pub fn account(evidence: &Evidence<'_>) -> Ledger {
     Ledger {
-        sent: sent_by_counters(evidence),
-        received: received_by_counters(evidence),
+        sent: sent(evidence),
+        received: received(evidence),
         firewall: Account::unknown(Missing {
             source: "reset_packets",
             reason: "RSTs of the firewall pass TCP's counters by".to_owned(),
@@ -104,89 +109,77 @@ fn inferred(reason: &'static str, label: &str, count: u64, cause: Option<&'stati
     Line { reason, label: label.to_owned(), count, cause, basis: Basis::Inferred, known_from: from.to_owned() }
 }
 
-/// Sent RSTs from the counters that the kernel increments on the same paths (net/ipv4/tcp.c, tcp_timer.c, tcp_input.c).
-fn sent_by_counters(e: &Evidence<'_>) -> Account {
+/// Sent RSTs by the kernel's reason for each where that is known, else by the counters on the same paths.
+fn sent(e: &Evidence<'_>) -> Account {
     let total = match e.counter("Tcp.OutRsts") {
         Ok(reading) => reading.delta,
         Err(missing) => return Account::unknown(missing),
     };
     let mut account = Account { total: Ok(total), basis: Basis::Measured, lines: Vec::new() };
-    let unread = e.moved("TcpExt.TCPAbortOnClose");
-    account.add(inferred(
-        "closed-with-unread-data",
-        "closed with unread data",
-        unread,
-        Some("close-with-unread-data"),
-        "TCPAbortOnClose",
-    ));
-    account.add(inferred(
-        "aborted-on-memory",
-        "orphan or memory limit",
-        e.moved("TcpExt.TCPAbortOnMemory"),
-        None,
-        "TCPAbortOnMemory",
-    ));
-    account.add(inferred(
-        "aborted-on-linger",
-        "closed early by TCP_LINGER2",
-        e.moved("TcpExt.TCPAbortOnLinger"),
-        None,
-        "TCPAbortOnLinger",
-    ));
-    // Linger 0, and data that meets a full socket in FIN_WAIT1 or FIN_WAIT2, share one counter.
-    account.add(inferred(
-        "aborted-on-data",
-        "aborted (linger 0), or data after close",
-        e.moved("TcpExt.TCPAbortOnData"),
-        None,
-        "TCPAbortOnData",
-    ));
-    // Only tcp_keepalive_timer sends a RST when it gives up, and only it counts TCPKeepAlive.
-    if e.moved("TcpExt.TCPKeepAlive") > 0 {
-        account.add(inferred(
-            "keepalive-timeout",
-            "keepalive gave up",
-            e.moved("TcpExt.TCPAbortOnTimeout"),
-            Some("keepalive-timeout"),
-            "TCPAbortOnTimeout, TCPKeepAlive",
-        ));
+    match e.attribution() {
+        Ok(events) if events.sent.is_ok() => {
+            by_kind(events, Direction::Sent, "kernel reason").into_iter().for_each(|line| account.add(line));
+        }
+        _ => sent_by_counters(e).into_iter().for_each(|line| account.add(line)),
     }
-    if e.sysctl_number("net.ipv4.tcp_abort_on_overflow") == Ok(1) {
-        let refused = e.moved("TcpExt.EmbryonicRsts").min(e.moved("TcpExt.ListenOverflows"));
-        account.add(inferred(
-            "accept-queue-full",
-            "accept queue full, answered by RST",
-            refused,
-            Some("accept-queue-overflow"),
-            "EmbryonicRsts, ListenOverflows",
-        ));
-    }
-    // A program on this host that connects to a closed port of this host moves both sides by one (loopback).
-    let refused_here = e.moved("Tcp.AttemptFails").saturating_sub(e.moved("TcpExt.EmbryonicRsts"));
-    account.add(inferred(
-        "refused-local-connect",
-        "nothing listens, asked by a program of this host",
-        refused_here,
-        Some("port-without-listener"),
-        "OutRsts and AttemptFails together",
-    ));
     account
 }
 
-/// Received RSTs: EstabResets less those that this host caused itself. EstabResets has no direction
-/// (net/ipv4/tcp.c tcp_set_state), so this is an estimate.
-fn received_by_counters(e: &Evidence<'_>) -> Account {
-    let resets = match e.counter("Tcp.EstabResets") {
-        Ok(reading) => reading.delta,
+fn by_kind(events: &Attribution, direction: Direction, known_from: &str) -> Vec<Line> {
+    let mut counts: BTreeMap<Kind, u64> = BTreeMap::new();
+    for group in events.groups.iter().filter(|group| group.direction == direction) {
+        *counts.entry(group.kind).or_default() += group.count;
+    }
+    let mut lines: Vec<Line> = counts
+        .into_iter()
+        .map(|(kind, count)| {
+            let (reason, label, cause) = kind.describe();
+            let basis = Basis::Measured;
+            Line { reason, label: label.to_owned(), count, cause, basis, known_from: known_from.to_owned() }
+        })
+        .collect();
+    lines.sort_by_key(|line| std::cmp::Reverse(line.count));
+    lines
+}
+
+fn sent_by_counters(e: &Evidence<'_>) -> Vec<Line> {
+    let Ok(counted) = estimate(e) else { return Vec::new() };
+    let of = |kind: Kind, count, from: &str| {
+        let (reason, label, cause) = kind.describe();
+        inferred(reason, label, count, cause, from)
+    };
+    vec![
+        of(Kind::UnreadData, counted.unread, "TCPAbortOnClose"),
+        of(Kind::Memory, counted.memory, "TCPAbortOnMemory"),
+        of(Kind::LingerTimeout, counted.linger_timeout, "TCPAbortOnLinger"),
+        inferred("aborted-on-data", "aborted (linger 0), or data after close", counted.on_data, None, "TCPAbortOnData"),
+        of(Kind::Keepalive, counted.keepalive, "TCPAbortOnTimeout, TCPKeepAlive"),
+        of(Kind::AcceptQueueFull, counted.accept_queue, "EmbryonicRsts, ListenOverflows"),
+        inferred(
+            "refused-local-connect",
+            "nothing listens, asked by a program of this host",
+            counted.refused_here,
+            Some("port-without-listener"),
+            "OutRsts and AttemptFails together",
+        ),
+        of(Kind::ListenerClosed, counted.listener_closed, "a listener gone with a queue"),
+    ]
+}
+
+/// Received RSTs: each event where they are known, else EstabResets less what this host caused itself.
+fn received(e: &Evidence<'_>) -> Account {
+    if let Ok(events) = e.attribution() {
+        let lines = by_kind(events, Direction::Received, "kernel event");
+        return Account { total: Ok(lines.iter().map(|line| line.count).sum()), basis: Basis::Measured, lines };
+    }
+    let counted = e.counter("Tcp.EstabResets").and_then(|_| estimate(e));
+    let estimate = match counted {
+        Ok(counted) => counted.received,
         Err(missing) => return Account::unknown(missing),
     };
-    let own: u64 = ["TCPAbortOnClose", "TCPAbortOnData", "TCPAbortOnMemory", "TCPAbortOnTimeout"]
-        .into_iter()
-        .map(|name| e.moved(&format!("TcpExt.{name}")))
-        .sum();
-    let estimate = resets.saturating_sub(own);
     let mut account = Account { total: Ok(estimate), basis: Basis::Inferred, lines: Vec::new() };
-    account.add(inferred("established", "in an established connection", estimate, None, "EstabResets less own aborts"));
+    let cause = Some("peer-reset");
+    account.add(inferred("established", "in an open connection", estimate, cause, "EstabResets less own aborts"));
     account
 }
 

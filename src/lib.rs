@@ -3,12 +3,13 @@
 //! # Flow
 //!
 //! ```text
-//! host -> source -> snapshot -> delta -> ledger -> evidence -> cause -> rank -> diagnosis -> render
+//! host -> source -> snapshot -> delta -> attribution -> ledger -> evidence -> cause -> rank -> diagnosis -> render
 //! ```
 //!
 //! Each stage imports only from stages to its left. Everything right of `host` is a pure function of bytes and time: the
 //! trait through which it is asked, [`source::Host`], lives with the sources that consume it.
 
+pub mod attribution;
 pub mod backlog;
 pub mod catalogue;
 pub mod cause;
@@ -17,6 +18,7 @@ pub mod command;
 pub mod config;
 pub mod delta;
 pub mod diagnosis;
+pub mod estimate;
 pub mod evidence;
 pub mod filter;
 pub mod knowledge;

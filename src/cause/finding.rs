@@ -7,6 +7,7 @@ use crate::delta::Reading;
 use crate::evidence::Missing;
 use crate::service::Service;
 use crate::source::owners::Process;
+use crate::source::reset_events::Task;
 
 /// The three values of a verdict are `Ok(Found)`, `Ok(RuledOut)` and `Err(Missing)`: could not check.
 pub type Judgement = Result<Verdict, Missing>;
@@ -152,6 +153,11 @@ impl Subject {
 
     pub fn process(process: &Process) -> Self {
         Self::new(SubjectKind::Process).held_by(process)
+    }
+
+    /// A process as a tracepoint named it.
+    pub fn task(task: &Task) -> Self {
+        Self { pid: Some(task.pid), process: Some(task.name.clone()), ..Self::new(SubjectKind::Process) }
     }
 
     pub fn peer(address: IpAddr, port: Option<u16>) -> Self {

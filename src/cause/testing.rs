@@ -14,6 +14,8 @@ use crate::source::counters::Counters;
 use crate::source::host_facts::HostFacts;
 use crate::source::listeners::Listener;
 use crate::source::owners::{Owners, Process};
+use crate::source::reset_events::{Direction, ResetEvent, ResetEvents, Task};
+use crate::source::tcp_state::TcpState;
 use crate::source::{Failure, FailureKind, Moment, Observed};
 
 /// A window of 3 s under construction.
@@ -153,8 +155,86 @@ impl Case {
         self
     }
 
+    /// The process is not there any more at the end of the window.
+    pub fn died(mut self, pid: u32) -> Self {
+        if let Observed::Full(owners) = &mut self.0.after.owners {
+            owners.processes.remove(&pid);
+            owners.by_inode.values_mut().for_each(|holders| holders.retain(|holder| *holder != pid));
+        }
+        self
+    }
+
+    /// Nobody listens on this port any more at the end of the window.
+    pub fn stopped_listening(mut self, port: u16) -> Self {
+        for trace in self.0.listener_traces.values_mut().filter(|trace| trace.last.port == port) {
+            (trace.in_after, trace.last_sample) = (false, 30);
+        }
+        if let Observed::Full(listeners) = &mut self.0.after.listeners {
+            listeners.retain(|listener| listener.port != port);
+        }
+        self
+    }
+
+    /// The tracepoints worked; `resets` adds what they saw.
+    pub fn tracepoints(mut self) -> Self {
+        self.0.reset_events = Observed::Full(ResetEvents::default());
+        self
+    }
+
+    /// `count` RSTs sent for `reason`, from distinct ports of the peer if that is one of a client (port 0).
+    pub fn sent(self, count: u16, reason: &str, state: Option<TcpState>, ends: [&str; 2], task: Option<Task>) -> Self {
+        self.resets(count, Direction::Sent, Some(reason), state, ends, task)
+    }
+
+    pub fn received(self, count: u16, state: TcpState, ends: [&str; 2]) -> Self {
+        self.resets(count, Direction::Received, None, Some(state), ends, None)
+    }
+
+    fn resets(
+        mut self,
+        count: u16,
+        direction: Direction,
+        reason: Option<&str>,
+        state: Option<TcpState>,
+        ends: [&str; 2],
+        task: Option<Task>,
+    ) -> Self {
+        let mut seen = self.0.reset_events.value().cloned().unwrap_or_default();
+        let [local, peer]: [std::net::SocketAddr; 2] = ends.map(|end| end.parse().expect("endpoint"));
+        for number in 0..count {
+            let clients = |mut end: std::net::SocketAddr| {
+                if end.port() == 0 {
+                    end.set_port(40_000 + number);
+                }
+                end
+            };
+            seen.events.push(ResetEvent {
+                at: Duration::from_secs(1001) + Duration::from_millis(u64::from(number) * 50),
+                direction,
+                local: clients(local),
+                peer: Some(clients(peer)),
+                state,
+                reason: reason.map(str::to_owned),
+                softirq: task.is_none(),
+                task: task.clone(),
+                cookie: Some(u64::from(number) + 1000),
+            });
+        }
+        self.0.reset_events = Observed::Full(seen);
+        self
+    }
+
     pub fn judge(&self, cause: &super::Cause) -> Result<Verdict, Missing> {
         (cause.judge)(&Evidence::new(&self.0))
+    }
+
+    pub fn is_ruled_out(&self, cause: &super::Cause) -> bool {
+        matches!(self.judge(cause), Ok(Verdict::RuledOut(_)))
+    }
+
+    /// The source that it lacks, if it lacks one.
+    pub fn missing(&self, cause: &super::Cause) -> Option<&'static str> {
+        self.judge(cause).err().map(|missing| missing.source)
     }
 
     /// The only finding; a failed test shows what came instead.
@@ -178,6 +258,10 @@ pub fn process(pid: u32, name: &str) -> Process {
         open_files_limit: Some(1024),
         ..Process::default()
     }
+}
+
+pub fn task(pid: u32, name: &str) -> Task {
+    Task { pid, name: name.to_owned() }
 }
 
 pub fn address(text: &str) -> IpAddr {

@@ -1,3 +1,5 @@
 //! What is known about programs and devices from their documentation: data files, embedded at build time.
 
+pub mod error_texts;
+pub mod idle_timeouts;
 pub mod servers;

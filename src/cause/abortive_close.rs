@@ -1,0 +1,156 @@
+use super::harm::{self, Place};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
+use crate::estimate::estimate;
+use crate::evidence::Evidence;
+use crate::source::reset_events::Direction;
+use crate::words;
+
+cause! {
+    /// ## What happens
+    ///
+    /// An application ends a connection by RST on purpose: SO_LINGER with a time of 0 and then close(), or
+    /// connect(AF_UNSPEC), or a negative TCP_LINGER2. Whatever was not delivered yet is thrown away, in both directions.
+    ///
+    /// ## How it shows
+    ///
+    /// `TcpExt.TCPAbortOnData` and `Tcp.OutRsts` grow together (net/ipv4/tcp.c __tcp_close). The tracepoint
+    /// tcp:tcp_send_reset gives the reason TCP_STATE with the socket already in CLOSE, and the process.
+    ///
+    /// ## How to confirm
+    ///
+    /// `strace -f -e trace=setsockopt -p PID` shows SO_LINGER with l_linger=0.
+    ///
+    /// ## What to change
+    ///
+    /// Remove SO_LINGER 0 from the program: Java `setSoLinger(true, 0)`, Go `SetLinger(0)`, Netty `SO_LINGER 0`, nginx
+    /// `reset_timedout_connection on`. It is no cure for TIME_WAIT: let the client close first, or reuse connections.
+    ///
+    /// ## Look-alikes
+    ///
+    /// Data that arrives after a close moves the same counter while the socket is in FIN_WAIT (late-data-after-close).
+    /// Load generators, monitors and pools use linger 0 on purpose, as clients.
+    ABORTIVE_CLOSE {
+        id: "abortive-close",
+        title: "Aborted by the application (SO_LINGER 0)",
+        explains: [],
+        judge: judge,
+    }
+}
+
+fn judge(e: &Evidence<'_>) -> Judgement {
+    harm::window(e)?;
+    if let Ok(groups) = e.resets_of(ABORTIVE_CLOSE.id, Direction::Sent) {
+        let findings: Vec<_> = harm::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
+        return Ok(Verdict::from_findings(findings, "no application sent a RST on purpose"));
+    }
+    let reading = e.counter("TcpExt.TCPAbortOnData")?;
+    let counted = estimate(e)?;
+    let events = counted.on_data + counted.linger_timeout;
+    if events == 0 {
+        // Linger 0 in SYN_SENT counts, and sends no RST.
+        return Ok(harm::still(&reading));
+    }
+    let severity = if harm::only_calls(e, events) { Severity::Info } else { harm::to_clients(e, events) };
+    let summary = format!(
+        "programs on this host aborted {} by RST in {} (linger 0)",
+        words::counted(events, "connection"),
+        words::seconds(e.window())
+    );
+    let finding = harm::active(e, severity, 0.65, events, "resets", summary)
+        .subject(Subject::host())
+        .evidence(harm::moved(&reading, "aborted with SO_LINGER 0, or data met a socket already closed here"))
+        .against(EvidenceItem::fact(
+            "netstat",
+            "TcpExt.TCPAbortOnData",
+            "data that arrives after this side closed moves the same counter (late-data-after-close)",
+        ));
+    Ok(Verdict::Found(vec![with_remedies(finding, None)]))
+}
+
+fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
+    // Load generators, monitors and pools do this as clients, on purpose.
+    let severity = if place.as_client() { Severity::Info } else { harm::to_clients(e, place.count) };
+    let summary = format!(
+        "{} aborted {} by RST in {} (linger 0)",
+        place.who(e),
+        words::counted(place.count, "connection"),
+        words::seconds(e.window())
+    );
+    // Without TCPAbortOnData it was not SO_LINGER but connect(AF_UNSPEC), which is as deliberate.
+    let finding = harm::active(e, severity, 0.92, place.count, "resets", summary)
+        .subjects(place.subjects(e))
+        .evidence(place.item("TCP_STATE", "an abort by the application"));
+    let pid = place.task().map(|task| task.pid);
+    with_remedies(finding, pid)
+}
+
+fn with_remedies(finding: Finding, pid: Option<u32>) -> Finding {
+    let verify = "nstat TcpExtTCPAbortOnData stays at 0";
+    let find = Remedy::new("See the program set SO_LINGER", "no line shows l_linger=0");
+    let nginx = finding.subjects.iter().any(|subject| subject.process.as_deref() == Some("nginx"));
+    let remove = if nginx {
+        Remedy::new("Let nginx end timed-out connections by FIN", verify)
+            .command("reset_timedout_connection off;    # nginx.conf, server block")
+            .restart(Restart::Reload)
+    } else {
+        Remedy::new(
+            "Remove SO_LINGER with time 0 from the program; to avoid TIME_WAIT, reuse connections instead",
+            verify,
+        )
+        .restart(Restart::Service)
+    };
+    finding.remedy(remove).remedy(match pid {
+        Some(pid) => find.command(format!("timeout 10 strace -f -e trace=setsockopt,close,connect -p {pid}")),
+        None => find.command("rstdoctor trace --sent --duration 10s    # as root: names the process"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Case, process, task};
+    use super::*;
+    use crate::source::tcp_state::TcpState;
+
+    fn twenty() -> Case {
+        Case::new()
+            .counter("Tcp.OutRsts", 0, 20)
+            .counter("Tcp.PassiveOpens", 0, 20)
+            .counter("TcpExt.TCPAbortOnData", 0, 20)
+            .listener("0.0.0.0:9000", 128, 0, 0, &process(977, "app"))
+    }
+
+    fn by(case: Case, ends: [&str; 2]) -> Case {
+        case.sent(20, "TCP_STATE", Some(TcpState::Close), ends, Some(task(977, "app")))
+    }
+
+    #[test]
+    fn a_server_that_aborts_is_named() {
+        let finding = by(twenty(), ["10.0.0.9:9000", "10.0.3.7:0"]).finding(&ABORTIVE_CLOSE);
+        assert!(finding.severity <= Severity::Warning && finding.confidence >= 0.9);
+        assert_eq!(finding.subjects[1].pid, Some(977));
+    }
+
+    #[test]
+    fn a_load_generator_is_no_alarm() {
+        let finding = by(twenty(), ["10.0.0.9:0", "10.0.3.7:80"]).finding(&ABORTIVE_CLOSE);
+        assert_eq!(finding.severity, Severity::Info);
+        assert!(finding.summary.contains("10.0.3.7:80"), "{}", finding.summary);
+    }
+
+    #[test]
+    fn the_same_reason_at_a_closed_listener_is_not_this() {
+        let case = by(twenty().stopped_listening(9000), ["10.0.0.9:9000", "10.0.3.7:0"]);
+        assert!(case.is_ruled_out(&ABORTIVE_CLOSE));
+    }
+
+    #[test]
+    fn counters_name_the_look_alike() {
+        let finding = twenty().finding(&ABORTIVE_CLOSE);
+        assert!((0.5..0.9).contains(&finding.confidence) && !finding.counter_evidence.is_empty());
+    }
+
+    #[test]
+    fn without_the_counter_nothing_is_claimed() {
+        assert_eq!(Case::new().missing(&ABORTIVE_CLOSE), Some("netstat"));
+    }
+}

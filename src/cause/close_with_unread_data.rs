@@ -1,0 +1,185 @@
+use super::harm::{self, Place};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
+use crate::evidence::Evidence;
+use crate::source::census::GroupKind;
+use crate::source::reset_events::Direction;
+use crate::words;
+
+cause! {
+    /// ## What happens
+    ///
+    /// An application closes a socket (or exits) while received bytes wait in it unread. The kernel cannot deliver them
+    /// and says so: it sends a RST instead of a FIN (RFC 2525 2.17, net/ipv4/tcp.c __tcp_close). The peer may lose the
+    /// end of an answer that it had not read yet, and reports "Connection reset by peer".
+    ///
+    /// ## How it shows
+    ///
+    /// `TcpExt.TCPAbortOnClose` and `Tcp.OutRsts` grow together. The tracepoint tcp:tcp_send_reset gives the reason
+    /// TCP_ABORT_ON_CLOSE and the process that closed.
+    ///
+    /// ## How to confirm
+    ///
+    /// `nstat -az TcpExtTCPAbortOnClose` grows; `ss -tn` shows a Recv-Q above 0 on connections just before they go.
+    ///
+    /// ## What to change
+    ///
+    /// Read to the end before closing: shutdown(SHUT_WR), read until EOF, then close. A server that answers early (413,
+    /// 401, redirects) must swallow the rest of the request: nginx `lingering_close on`, Tomcat `maxSwallowSize`.
+    ///
+    /// ## Look-alikes
+    ///
+    /// Clients that lose patience do the same on purpose. A pool that retires idle TLS connections closes over an unread
+    /// close_notify: few, and retried. A process that dies leaves unread data as well (process-exit).
+    CLOSE_WITH_UNREAD_DATA {
+        id: "close-with-unread-data",
+        title: "Closed with unread data",
+        explains: [],
+        judge: judge,
+    }
+}
+
+fn judge(e: &Evidence<'_>) -> Judgement {
+    harm::window(e)?;
+    let counter = e.counter("TcpExt.TCPAbortOnClose");
+    if let Ok(groups) = e.resets_of(CLOSE_WITH_UNREAD_DATA.id, Direction::Sent) {
+        let findings: Vec<_> = harm::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
+        let died = counter.is_ok_and(|reading| reading.delta > 0);
+        let why = if died { "all of them by a process that exited" } else { "no RST with this reason was sent" };
+        return Ok(Verdict::from_findings(findings, why));
+    }
+    let reading = counter?;
+    if reading.delta == 0 {
+        return Ok(harm::still(&reading));
+    }
+    let summary = format!(
+        "programs on this host closed {} with unread data in {}: their peers were reset",
+        words::counted(reading.delta, "connection"),
+        words::seconds(e.window())
+    );
+    let severity = if harm::only_calls(e, reading.delta) { Severity::Info } else { harm::to_clients(e, reading.delta) };
+    let mut finding = harm::active(e, severity, 0.85, reading.delta, "resets", summary)
+        .evidence(harm::moved(&reading, "a socket was closed with unread data"))
+        .against(EvidenceItem::fact(
+            "reset_events",
+            "process",
+            "the counter does not say which process, nor whether it closed or exited",
+        ));
+    // Where unread bytes lie now is a good guess where they were left before.
+    if let Some(group) = e.groups(GroupKind::Unread).ok().and_then(|groups| groups.first().copied()) {
+        let side = if group.accepted { "port" } else { "connections to port" };
+        finding = finding.evidence(EvidenceItem::value(
+            "sockets",
+            "unread",
+            group.sockets as f64,
+            format!(
+                "{} on {side} {} hold unread data now ({} bytes)",
+                words::counted(group.sockets, "connection"),
+                group.port,
+                words::thousands(group.unread_bytes)
+            ),
+        ));
+    }
+    Ok(Verdict::Found(vec![with_remedies(finding.subject(Subject::host()), None)]))
+}
+
+fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
+    let severity = if place.as_client() { Severity::Info } else { harm::to_clients(e, place.count) };
+    let summary = format!(
+        "{} closed {} with unread data in {}: the peers were reset",
+        place.who(e),
+        words::counted(place.count, "connection"),
+        words::seconds(e.window())
+    );
+    let finding = harm::active(e, severity, 0.95, place.count, "resets", summary)
+        .subjects(place.subjects(e))
+        .evidence(place.item("TCP_ABORT_ON_CLOSE", "a close with unread data"));
+    with_remedies(finding, place.port)
+}
+
+fn with_remedies(finding: Finding, port: Option<u16>) -> Finding {
+    let verify = "nstat TcpExtTCPAbortOnClose stays at 0";
+    let server = finding.subjects.iter().find_map(|subject| subject.process.as_deref()).unwrap_or_default();
+    let setting = match server {
+        "nginx" => Some(("lingering_close always;    # nginx.conf, server block", Restart::Reload)),
+        "java" => Some(("<Connector ... maxSwallowSize=\"-1\"/>    # Tomcat server.xml", Restart::Service)),
+        _ => None,
+    };
+    let finding = match setting {
+        Some((line, restart)) => finding.remedy(
+            Remedy::new("Let the server swallow what clients still send after an early answer", verify)
+                .command(line)
+                .restart(restart),
+        ),
+        None => finding,
+    };
+    finding
+        .remedy(
+            Remedy::new(
+                "Let the program read to the end before it closes: shutdown(SHUT_WR), read until EOF, close",
+                verify,
+            )
+            .restart(Restart::Service),
+        )
+        .remedy(
+            Remedy::new(
+                "See which connections hold unread data (Recv-Q above 0)",
+                "their Recv-Q goes to 0 before they close",
+            )
+            .command(format!("ss -tnp{} | awk '$2 > 0'", harm::ss_filter(port))),
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::super::testing::{Case, process, task};
+    use super::*;
+    use crate::source::tcp_state::TcpState;
+
+    fn twenty() -> Case {
+        Case::new()
+            .counter("Tcp.OutRsts", 100, 20)
+            .counter("Tcp.EstabResets", 100, 20)
+            .counter("Tcp.PassiveOpens", 100, 20)
+            .counter("TcpExt.TCPAbortOnClose", 7, 20)
+    }
+
+    #[test]
+    fn events_name_the_process_and_the_port() {
+        let case = twenty().listener("0.0.0.0:9000", 128, 0, 0, &process(977, "api-server")).sent(
+            20,
+            "TCP_ABORT_ON_CLOSE",
+            Some(TcpState::Close),
+            ["10.0.0.9:9000", "10.0.3.7:0"],
+            Some(task(977, "api-server")),
+        );
+        let finding = case.finding(&CLOSE_WITH_UNREAD_DATA);
+        assert_eq!((finding.state, finding.severity), (State::Active, Severity::Critical));
+        assert!(finding.confidence >= 0.9);
+        assert_eq!((finding.subjects[0].port, finding.subjects[1].pid), (Some(9000), Some(977)));
+        assert!(finding.summary.starts_with("api-server (pid 977) on port 9000 closed 20 connections"), "{finding:?}");
+    }
+
+    #[test]
+    fn counters_alone_find_it_with_less_confidence() {
+        let finding = twenty().finding(&CLOSE_WITH_UNREAD_DATA);
+        assert!(finding.severity <= Severity::Warning && (0.5..0.9).contains(&finding.confidence));
+    }
+
+    #[test]
+    fn a_few_retired_pool_connections_are_no_alarm() {
+        let case = Case::new().counter("Tcp.PassiveOpens", 0, 900).counter("TcpExt.TCPAbortOnClose", 0, 9);
+        assert_eq!(case.finding(&CLOSE_WITH_UNREAD_DATA).severity, Severity::Info);
+    }
+
+    #[test]
+    fn resets_for_another_reason_are_not_this() {
+        let case = Case::new().counter("Tcp.OutRsts", 0, 20).counter("TcpExt.TCPAbortOnClose", 5, 0);
+        assert!(case.is_ruled_out(&CLOSE_WITH_UNREAD_DATA));
+    }
+
+    #[test]
+    fn without_the_counter_nothing_is_claimed() {
+        assert_eq!(Case::new().missing(&CLOSE_WITH_UNREAD_DATA), Some("netstat"));
+    }
+}

@@ -1,0 +1,100 @@
+use super::harm;
+use super::{EvidenceItem, Judgement, Remedy, Subject, Verdict};
+use crate::evidence::Evidence;
+use crate::words;
+
+cause! {
+    /// ## What happens
+    ///
+    /// A peer answers the SYN-ACK of a listener with a RST: it never meant to connect. Load balancers probe that way, and
+    /// so do SYN scanners.
+    ///
+    /// ## How it shows
+    ///
+    /// `TcpExt.EmbryonicRsts` and `Tcp.AttemptFails` grow together; `TcpExt.ListenOverflows` does not.
+    ///
+    /// ## How to confirm
+    ///
+    /// `tcpdump -ni any 'tcp[tcpflags] & (tcp-syn|tcp-rst) != 0'` shows SYN, SYN-ACK, RST by the same few peers.
+    ///
+    /// ## What to change
+    ///
+    /// Nothing for probes. If clients fail to connect, look for a firewall rule that rejects SYN-ACKs (OUTPUT) here.
+    ///
+    /// ## Look-alikes
+    ///
+    /// With tcp_abort_on_overflow=1 a full accept queue moves EmbryonicRsts too, with ListenOverflows. Spoofed SYNs are
+    /// answered by RSTs of those who never asked (syn-flood).
+    HANDSHAKE_RESET {
+        id: "handshake-reset",
+        title: "Handshake reset by the peer",
+        explains: [],
+        judge: judge,
+    }
+}
+
+fn judge(e: &Evidence<'_>) -> Judgement {
+    harm::window(e)?;
+    let embryonic = e.counter("TcpExt.EmbryonicRsts")?;
+    let failed = e.counter("Tcp.AttemptFails")?;
+    if embryonic.delta == 0 {
+        return Ok(harm::still(&embryonic));
+    }
+    // The RST for a full accept queue is counted in EmbryonicRsts and not in AttemptFails.
+    let events = embryonic.delta.min(failed.delta);
+    if events == 0 {
+        return Ok(Verdict::RuledOut("EmbryonicRsts moved without AttemptFails: RSTs for a full accept queue".into()));
+    }
+    let summary = format!(
+        "{} reset by the peers in {}: probes or scanners, no client was refused",
+        words::counted(events, "handshake"),
+        words::seconds(e.window())
+    );
+    let overflows = e.moved("TcpExt.ListenOverflows");
+    let finding = harm::benign(e, if overflows == 0 { 0.8 } else { 0.6 }, events, "handshakes", summary)
+        .subject(Subject::host())
+        .evidence(harm::moved(&embryonic, "half-open connections ended by a RST"))
+        .evidence(harm::moved(&failed, "moved alike, so the peers sent these RSTs"))
+        .against(EvidenceItem::fact(
+            "reset_packets",
+            "peer",
+            "a firewall rule that rejects our SYN-ACKs looks the same; then clients do fail",
+        ));
+    Ok(Verdict::Found(vec![
+        finding.remedy(
+            Remedy::new("Nothing to change for probes; to see who does it", "few peers, at regular intervals")
+                .command("timeout 10 tcpdump -ni any 'tcp[tcpflags] & tcp-rst != 0'"),
+        ),
+    ]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::super::testing::Case;
+    use super::*;
+
+    fn probes(embryonic: u64, failed: u64) -> Case {
+        Case::new().counter("TcpExt.EmbryonicRsts", 50_000, embryonic).counter("Tcp.AttemptFails", 60_000, failed)
+    }
+
+    #[test]
+    fn half_open_probes_are_benign() {
+        assert_eq!(probes(6, 6).finding(&HANDSHAKE_RESET).state, State::Benign);
+    }
+
+    #[test]
+    fn refused_connects_alone_are_not_this() {
+        assert!(probes(0, 20).is_ruled_out(&HANDSHAKE_RESET));
+    }
+
+    #[test]
+    fn a_full_accept_queue_that_resets_is_not_this() {
+        assert!(probes(20, 0).is_ruled_out(&HANDSHAKE_RESET));
+    }
+
+    #[test]
+    fn without_the_counter_nothing_is_claimed() {
+        assert_eq!(Case::new().missing(&HANDSHAKE_RESET), Some("netstat"));
+    }
+}

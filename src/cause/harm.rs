@@ -1,0 +1,380 @@
+//! How bad a number of resets is, and what all reset causes say alike. The thresholds are here and nowhere else.
+//!
+//! No server is without resets: Cloudflare sees a fifth of all new connections reset or time out early. So a count alone
+//! is never an alarm. Three questions decide:
+//!
+//! 1. Are there enough to be more than chance ([`FEW`])? A prober or a poller makes one or two in a window of seconds.
+//! 2. Are they a sizable share of the connections opened in the same window ([`SIZABLE`], [`MOST`])? Keep-alive races
+//!    and retired pool connections stay far below 1 %. Connections older than the window can die in it, so the share is
+//!    taken of whichever is larger, the connections opened or the resets.
+//! 3. Who is hurt? What this host does to its clients on a served port counts in full. What it does as a client (pools,
+//!    load generators, monitors end with RST on purpose) is told and is no alarm. What peers do to it (cancelled
+//!    browsers, probes) needs far more before it is one.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use super::{EvidenceItem, Finding, Impact, Severity, State, Subject, Verdict};
+use crate::attribution::Group;
+use crate::delta::Reading;
+use crate::evidence::{Evidence, Missing};
+use crate::service::Service;
+use crate::source::reset_events::Task;
+use crate::words;
+
+/// Fewer than this in a window are never an alarm.
+pub const FEW: u64 = 5;
+/// Share of the connections from which on a fault is worth a warning.
+pub const SIZABLE: f64 = 0.05;
+/// Share from which on it is an outage, or from which on even the peers' resets are worth a warning.
+pub const MOST: f64 = 0.2;
+
+/// Without a window nothing can be said about resets: totals since boot hold every probe and scan since then.
+///
+/// # Errors
+/// When only totals since boot were read.
+pub fn window(e: &Evidence<'_>) -> Result<(), Missing> {
+    if e.totals_only() {
+        return Err(Missing {
+            source: "window",
+            reason: "totals since boot do not say which resets were harmful".to_owned(),
+            needs: Some("a window: rstdoctor scan --duration 3s".to_owned()),
+        });
+    }
+    Ok(())
+}
+
+/// The events as a share of the connections opened; `None` when nobody counted those.
+fn share(e: &Evidence<'_>, events: u64, opened: &str) -> Option<f64> {
+    let opened = e.counter(opened).ok()?.delta;
+    Some(events as f64 / opened.max(events).max(1) as f64)
+}
+
+/// What this host does to clients of a served port.
+pub fn to_clients(e: &Evidence<'_>, events: u64) -> Severity {
+    match share(e, events, "Tcp.PassiveOpens") {
+        _ if events < FEW => Severity::Info,
+        Some(share) if share < SIZABLE => Severity::Info,
+        Some(share) if share >= MOST && events >= 4 * FEW && e.rate(events) >= 1.0 => Severity::Critical,
+        _ => Severity::Warning,
+    }
+}
+
+/// By counters: this host opened at least as many connections as were reset, and accepted none, so that it was the client
+/// in all likelihood.
+pub fn only_calls(e: &Evidence<'_>, events: u64) -> bool {
+    let opened = |name: &str| e.counter(name).map(|reading| reading.delta);
+    opened("Tcp.PassiveOpens") == Ok(0) && opened("Tcp.ActiveOpens").is_ok_and(|active| active >= events)
+}
+
+/// Connects that are refused, ours or our clients'. They are no part of the connections opened, so the rate decides: a
+/// poller asks once a second or less.
+pub fn refusals(e: &Evidence<'_>, events: u64) -> Severity {
+    if events >= 2 * FEW && e.rate(events) >= 2.0 { Severity::Warning } else { Severity::Info }
+}
+
+/// What peers do to this host.
+pub fn by_peers(e: &Evidence<'_>, events: u64) -> Severity {
+    let (passive, active) = (e.moved("Tcp.PassiveOpens"), e.moved("Tcp.ActiveOpens"));
+    // Connections older than the window were in use; a probe's or a scan's never are.
+    let old = events.saturating_sub(passive + active);
+    let share = events as f64 / (passive + active).max(events).max(1) as f64;
+    if old >= FEW || (events >= 4 * FEW && share >= 2.0 * MOST) { Severity::Warning } else { Severity::Info }
+}
+
+/// A finding of this window.
+pub fn active(
+    e: &Evidence<'_>,
+    severity: Severity,
+    confidence: f64,
+    events: u64,
+    unit: &'static str,
+    summary: impl Into<String>,
+) -> Finding {
+    Finding::new(State::Active, severity, confidence, Impact { events, per_s: e.rate(events), unit }, summary)
+}
+
+/// The same, where it explains the numbers and is no fault.
+pub fn benign(
+    e: &Evidence<'_>,
+    confidence: f64,
+    events: u64,
+    unit: &'static str,
+    summary: impl Into<String>,
+) -> Finding {
+    Finding { state: State::Benign, ..active(e, Severity::Info, confidence, events, unit, summary) }
+}
+
+/// Ruled out because a counter stood still.
+pub fn still(reading: &Reading) -> Verdict {
+    let name = reading.metric.rsplit('.').next().unwrap_or_default();
+    Verdict::RuledOut(match reading.after {
+        0 => format!("{name} is 0"),
+        total => format!("{name} did not move in the window ({} since boot)", words::thousands(total)),
+    })
+}
+
+/// `+20 in 3 s`, for a counter with its plain meaning.
+pub fn moved(reading: &Reading, meaning: &str) -> EvidenceItem {
+    let name = reading.metric.rsplit('.').next().unwrap_or_default();
+    EvidenceItem::counter(reading, format!("{name} +{}: {meaning}", words::thousands(reading.delta)))
+}
+
+/// All of one cause at one place: a served port, or the destination that this host called.
+#[derive(Debug, Clone)]
+pub struct Place<'a> {
+    pub groups: Vec<&'a Group>,
+    pub count: u64,
+    /// Our port; `None` for a client's, and for the many small places together.
+    pub port: Option<u16>,
+    /// Whom this host called.
+    pub called: Option<SocketAddr>,
+}
+
+/// Places that are reported one by one; the rest are put together.
+const MAX_PLACES: usize = 5;
+
+/// Sorts groups into places, the busiest first.
+pub fn places<'a>(groups: &[&'a Group]) -> Vec<Place<'a>> {
+    type Key = (Option<u16>, Option<SocketAddr>);
+    let mut by_place: BTreeMap<Key, Vec<&Group>> = BTreeMap::new();
+    for group in groups {
+        let called = group.peer.zip(group.peer_port).map(|(address, port)| SocketAddr::new(address, port));
+        by_place.entry((group.port, called)).or_default().push(group);
+    }
+    let total = |groups: &[&Group]| groups.iter().map(|group| group.count).sum::<u64>();
+    let mut places: Vec<_> = by_place
+        .into_iter()
+        .map(|((port, called), groups)| Place { count: total(&groups), groups, port, called })
+        .collect();
+    places.sort_by_key(|place| std::cmp::Reverse(place.count));
+    if places.len() > MAX_PLACES {
+        let groups: Vec<_> = places.drain(MAX_PLACES - 1..).flat_map(|place| place.groups).collect();
+        places.push(Place { count: total(&groups), groups, port: None, called: None });
+    }
+    places
+}
+
+impl<'a> Place<'a> {
+    pub fn as_client(&self) -> bool {
+        self.groups.iter().all(|group| group.as_client())
+    }
+
+    pub fn service<'e>(&self, e: &'e Evidence<'_>) -> Option<&'e Service<'e>> {
+        e.services().ok()?.iter().find(|service| Some(service.port) == self.port)
+    }
+
+    /// The process with the most of it.
+    pub fn task(&self) -> Option<&'a Task> {
+        largest(self.groups.iter().filter_map(|group| Some((group.task.as_ref()?, group.count)))).map(|(task, _)| task)
+    }
+
+    /// Remote addresses, the most frequent first.
+    pub fn peers(&self) -> Vec<(IpAddr, u64)> {
+        sums(self.groups.iter().filter_map(|group| Some((group.peer?, group.count))))
+    }
+
+    /// `api-server (pid 977) on port 9000`, as much of it as is known.
+    pub fn who(&self, e: &Evidence<'_>) -> String {
+        let owner = self.service(e).and_then(|service| service.owners.first());
+        let process = match (self.task(), owner) {
+            (Some(task), _) => Some(format!("{} (pid {})", task.name, task.pid)),
+            (None, Some(process)) => Some(words::process(process)),
+            (None, None) => None,
+        };
+        match (process, self.port, self.called) {
+            (Some(process), Some(port), _) => format!("{process} on port {port}"),
+            (Some(process), None, Some(called)) => format!("{process}, connected to {called},"),
+            (Some(process), None, None) => process,
+            (None, Some(port), _) => format!("port {port}"),
+            (None, None, Some(called)) => format!("a program connected to {called}"),
+            (None, None, None) => "this host".to_owned(),
+        }
+    }
+
+    /// Listener, processes and the three most frequent peers.
+    pub fn subjects(&self, e: &Evidence<'_>) -> Vec<Subject> {
+        let mut subjects = Vec::new();
+        match (self.service(e), self.port, self.groups.first()) {
+            (Some(service), ..) => subjects.push(Subject::listener(service).counted(self.count)),
+            (None, Some(port), Some(group)) => subjects.push(Subject {
+                address: Some(group.local),
+                port: Some(port),
+                ..Subject::host().counted(self.count)
+            }),
+            _ => {}
+        }
+        let tasks = sums(self.groups.iter().filter_map(|group| Some((group.task.as_ref()?, group.count))));
+        subjects.extend(tasks.into_iter().take(3).map(|(task, count)| Subject::task(task).counted(count)));
+        if let Some(called) = self.called {
+            subjects.push(Subject::peer(called.ip(), Some(called.port())).counted(self.count));
+        } else {
+            subjects.extend(self.peers().into_iter().take(3).map(|(peer, n)| Subject::peer(peer, None).counted(n)));
+        }
+        if subjects.is_empty() {
+            subjects.push(Subject::host());
+        }
+        subjects
+    }
+
+    /// What the kernel said, once for all of the place.
+    pub fn item(&self, reason: &str, meaning: &str) -> EvidenceItem {
+        let peers = match self.peers().as_slice() {
+            [] => String::new(),
+            [(peer, _)] => format!(", all with {peer}"),
+            [(peer, n), rest @ ..] => {
+                format!(", {} of them with {peer}, {} more peers", words::thousands(*n), rest.len())
+            }
+        };
+        let text = format!("the kernel gave {meaning} as the reason of {}{peers}", words::counted(self.count, "RST"));
+        EvidenceItem::value("reset_events", reason, self.count as f64, text)
+    }
+}
+
+fn sums<K: Ord>(items: impl Iterator<Item = (K, u64)>) -> Vec<(K, u64)> {
+    let mut sums: BTreeMap<K, u64> = BTreeMap::new();
+    for (key, count) in items {
+        *sums.entry(key).or_default() += count;
+    }
+    let mut sums: Vec<_> = sums.into_iter().collect();
+    sums.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    sums
+}
+
+fn largest<K: Ord>(items: impl Iterator<Item = (K, u64)>) -> Option<(K, u64)> {
+    sums(items).into_iter().next()
+}
+
+/// `ss` filter for one port, or for all: to be pasted after `ss -tnp`.
+pub fn ss_filter(port: Option<u16>) -> String {
+    port.map(|port| format!(" 'sport = :{port}'")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Case, process, task};
+    use crate::diagnosis::{Status, diagnose};
+    use crate::source::tcp_state::TcpState;
+
+    /// A busy host where every counter that the causes read exists and most stood at an old total.
+    fn host(moved: &[(&str, u64)]) -> Case {
+        let names = [
+            "Tcp.OutRsts",
+            "Tcp.EstabResets",
+            "Tcp.AttemptFails",
+            "Tcp.PassiveOpens",
+            "Tcp.ActiveOpens",
+            "TcpExt.ListenOverflows",
+            "TcpExt.ListenDrops",
+            "TcpExt.EmbryonicRsts",
+            "TcpExt.TCPAbortOnClose",
+            "TcpExt.TCPAbortOnData",
+            "TcpExt.TCPAbortOnTimeout",
+            "TcpExt.TCPKeepAlive",
+            "TcpExt.TCPTimeouts",
+            "TcpExt.TCPChallengeACK",
+            "TcpExt.TCPSYNChallenge",
+            "TcpExt.PAWSEstab",
+        ];
+        names.into_iter().fold(Case::new().listener("0.0.0.0:80", 511, 0, 0, &process(4121, "nginx")), |case, name| {
+            let delta = moved.iter().find(|(moved, _)| *moved == name).map_or(0, |(_, delta)| *delta);
+            // Totals of years; the accept queue has none, because that one is reported as past.
+            case.counter(name, if name.contains("Listen") { 0 } else { 90_000 }, delta)
+        })
+    }
+
+    fn status(case: &Case) -> Status {
+        let diagnosis = diagnose(&case.0);
+        if diagnosis.status != Status::Ok {
+            eprintln!("{}", diagnosis.summary);
+        }
+        diagnosis.status
+    }
+
+    const CLIENT: &str = "192.0.2.1:0";
+    const SERVED: &str = "10.0.0.9:80";
+
+    /// The patterns of a healthy host, each by counters, and where events show it, by those as well.
+    #[test]
+    fn a_healthy_host_with_noise_stays_healthy() {
+        let open = ("Tcp.PassiveOpens", 300);
+        let quiet = [
+            ("half-open probes", host(&[("TcpExt.EmbryonicRsts", 6), ("Tcp.AttemptFails", 6)])),
+            ("full-handshake probes ended by RST", host(&[("Tcp.EstabResets", 3), ("Tcp.PassiveOpens", 3)])),
+            ("port scan", host(&[("Tcp.OutRsts", 400)])),
+            (
+                "poller at a closed port",
+                host(&[("Tcp.OutRsts", 30), ("Tcp.AttemptFails", 30), ("Tcp.ActiveOpens", 30)]),
+            ),
+            ("cancelling clients", host(&[open, ("Tcp.EstabResets", 12)])),
+            ("late RSTs after both FINs", host(&[open]).received(40, TcpState::LastAck, [SERVED, CLIENT])),
+            ("load generator", host(&[("Tcp.ActiveOpens", 300), ("TcpExt.TCPAbortOnData", 300), ("Tcp.OutRsts", 300)])),
+            (
+                "retired TLS pool",
+                host(&[open, ("TcpExt.TCPAbortOnClose", 6), ("Tcp.OutRsts", 6), ("Tcp.EstabResets", 6)]),
+            ),
+            ("vanished peers", host(&[open, ("TcpExt.TCPAbortOnTimeout", 4), ("Tcp.EstabResets", 4)])),
+            (
+                "keep-alive race",
+                host(&[open, ("Tcp.OutRsts", 2)]).sent(
+                    2,
+                    "TCP_TIMEWAIT_SOCKET",
+                    Some(TcpState::TimeWait),
+                    [SERVED, CLIENT],
+                    None,
+                ),
+            ),
+            ("old totals", host(&[])),
+            ("old totals, with tracepoints", host(&[]).tracepoints()),
+        ];
+        for (name, case) in quiet {
+            assert_eq!(status(&case), Status::Ok, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_real_fault_of_the_same_family_is_found() {
+        let pid = || Some(task(4121, "nginx"));
+        let opened = ("Tcp.PassiveOpens", 20);
+        let faults = [
+            (
+                "unread data",
+                host(&[opened, ("TcpExt.TCPAbortOnClose", 20), ("Tcp.OutRsts", 20), ("Tcp.EstabResets", 20)]),
+            ),
+            ("linger 0", host(&[opened, ("TcpExt.TCPAbortOnData", 20), ("Tcp.OutRsts", 20), ("Tcp.EstabResets", 20)])),
+            (
+                "linger 0, named",
+                host(&[opened, ("Tcp.OutRsts", 20)]).sent(
+                    20,
+                    "TCP_STATE",
+                    Some(TcpState::Close),
+                    [SERVED, CLIENT],
+                    pid(),
+                ),
+            ),
+            ("refused", host(&[("Tcp.OutRsts", 20)]).sent(20, "NO_SOCKET", None, ["10.0.0.9:9200", CLIENT], None)),
+            ("upstream down", host(&[("Tcp.AttemptFails", 30), ("Tcp.ActiveOpens", 60)])),
+            ("pool reset", host(&[("Tcp.EstabResets", 20), ("Tcp.ActiveOpens", 2)])),
+            ("server gone", host(&[("Tcp.OutRsts", 8)]).died(4121).stopped_listening(80)),
+        ];
+        for (name, case) in faults {
+            assert_ne!(status(&case), Status::Ok, "{name}");
+        }
+    }
+
+    #[test]
+    fn totals_alone_accuse_nobody() {
+        let mut case = host(&[]);
+        case.0.totals_only = true;
+        assert_eq!(status(&case), Status::Ok);
+        assert!(diagnose(&case.0).causes.is_empty());
+    }
+
+    #[test]
+    fn the_ledger_takes_the_kernels_reasons_and_shows_the_rest() {
+        let case = host(&[("Tcp.OutRsts", 25)]).sent(20, "NO_SOCKET", None, ["10.0.0.9:9200", CLIENT], None);
+        let sent = diagnose(&case.0).ledger.sent;
+        assert_eq!((sent.count_of("no-listener"), sent.unexplained()), (20, Some(5)));
+        assert_eq!(sent.lines[0].known_from, "kernel reason");
+    }
+}

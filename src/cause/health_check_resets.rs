@@ -1,0 +1,112 @@
+use super::harm::{self, Place};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Verdict};
+use crate::evidence::Evidence;
+use crate::source::reset_events::Direction;
+use crate::words;
+
+cause! {
+    /// ## What happens
+    ///
+    /// A load balancer or monitor connects to see whether the port is open, and ends the check with a RST. It explains the
+    /// numbers and is no fault, though applications log "connection reset by peer".
+    ///
+    /// ## How it shows
+    ///
+    /// RSTs of the same few peers on a served port, as regular as a clock, and no bytes exchanged.
+    ///
+    /// ## How to confirm
+    ///
+    /// `rstdoctor trace --received --port PORT` shows the same peer at a fixed interval.
+    ///
+    /// ## What to change
+    ///
+    /// Nothing. To quiet the log, let the prober make an HTTP check, or end its TCP check with FIN.
+    ///
+    /// ## Look-alikes
+    ///
+    /// A client with a timer that fails at each try (peer-reset). A half-open probe shows as handshake-reset.
+    HEALTH_CHECK_RESETS {
+        id: "health-check-resets",
+        title: "Health checks that end with RST",
+        explains: [],
+        judge: judge,
+    }
+}
+
+fn judge(e: &Evidence<'_>) -> Judgement {
+    harm::window(e)?;
+    let groups = e.resets_of(HEALTH_CHECK_RESETS.id, Direction::Received)?;
+    let findings = harm::places(&groups).into_iter().map(|place| finding(e, place)).collect();
+    Ok(Verdict::from_findings(
+        findings,
+        "no peer resets at regular intervals (seen are intervals up to a third of the window)",
+    ))
+}
+
+fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
+    let peers = place.peers();
+    let by = match peers.as_slice() {
+        [(peer, _)] => peer.to_string(),
+        peers => words::counted(peers.len() as u64, "prober"),
+    };
+    let port = place.port.map_or_else(String::new, |port| format!(" of port {port}"));
+    let summary = format!(
+        "{}{port} by {by} ended with RST in {}: harmless",
+        words::counted(place.count, "health check"),
+        words::seconds(e.window())
+    );
+    harm::benign(e, 0.8, place.count, "resets", summary)
+        .subjects(place.subjects(e))
+        .evidence(EvidenceItem::value(
+            "reset_events",
+            "received",
+            place.count as f64,
+            format!("{} by {by} at regular intervals", words::counted(place.count, "RST")),
+        ))
+        .against(EvidenceItem::fact("reset_events", "bytes", "whether a request was under way is not known"))
+        .remedy(Remedy::new("Nothing to change; to quiet the log let the prober use an HTTP check", "the log is quiet"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::super::peer_reset::PEER_RESET;
+    use super::super::testing::{Case, process};
+    use super::*;
+    use crate::source::Observed;
+    use crate::source::tcp_state::TcpState;
+    use std::time::Duration;
+
+    fn every(gaps_ms: &[u64]) -> Case {
+        let mut case = Case::new().listener("0.0.0.0:80", 128, 0, 0, &process(1, "nginx")).received(
+            gaps_ms.len() as u16,
+            TcpState::Established,
+            ["10.0.0.9:80", "10.0.0.5:0"],
+        );
+        if let Observed::Full(seen) = &mut case.0.reset_events {
+            let mut at = Duration::from_secs(1000);
+            for (event, gap) in seen.events.iter_mut().zip(gaps_ms) {
+                at += Duration::from_millis(*gap);
+                event.at = at;
+            }
+        }
+        case
+    }
+
+    #[test]
+    fn a_prober_is_benign_and_not_a_peer_reset() {
+        let case = every(&[500, 505, 495, 500, 500]);
+        assert_eq!(case.finding(&HEALTH_CHECK_RESETS).state, State::Benign);
+        assert!(case.is_ruled_out(&PEER_RESET));
+    }
+
+    #[test]
+    fn irregular_resets_are_not_this() {
+        assert!(every(&[100, 900, 30, 500, 1200]).is_ruled_out(&HEALTH_CHECK_RESETS));
+    }
+
+    #[test]
+    fn without_events_nothing_is_claimed() {
+        assert_eq!(Case::new().missing(&HEALTH_CHECK_RESETS), Some("reset_events"));
+    }
+}

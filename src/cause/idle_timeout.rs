@@ -1,0 +1,168 @@
+use std::collections::BTreeMap;
+
+use super::harm;
+use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
+use crate::evidence::Evidence;
+use crate::knowledge::idle_timeouts::devices_near;
+use crate::source::census::Sample;
+use crate::source::reset_events::Direction;
+use crate::words;
+
+cause! {
+    /// ## What happens
+    ///
+    /// A load balancer, NAT or firewall on the path forgets a connection after a fixed time without data. The next request
+    /// is answered with a RST in the peer's name, or with silence: the first request after a pause fails.
+    ///
+    /// ## How it shows
+    ///
+    /// Connections are reset at their first use after the same idle age: 60 s (AWS ALB), 240 s (Azure), 350 s (AWS NLB, NAT).
+    ///
+    /// ## How to confirm
+    ///
+    /// `ss -tni` shows `lastrcv:` of the connections before they die; a test connection dies between two ages.
+    ///
+    /// ## What to change
+    ///
+    /// Close pooled connections earlier than the device, or keep them alive: SO_KEEPALIVE in the application and
+    /// `net.ipv4.tcp_keepalive_time` below the limit.
+    ///
+    /// ## Look-alikes
+    ///
+    /// A server that closes idle connections by itself. A pool that retires its own.
+    IDLE_TIMEOUT {
+        id: "idle-timeout",
+        title: "Idle connections die on the path",
+        explains: ["peer-reset"],
+        judge: judge,
+    }
+}
+
+/// Below this age no device on a path forgets a connection; the shortest known limit is 60 s.
+const SHORTEST_S: f64 = 30.0;
+
+fn judge(e: &Evidence<'_>) -> Judgement {
+    harm::window(e)?;
+    let resets = e.resets()?;
+    // How long a connection was idle is known from the sweep before it died, by its cookie.
+    let census = e.census_before()?;
+    let samples: BTreeMap<u64, &Sample> =
+        census.groups.iter().flat_map(|group| &group.samples).map(|sample| (sample.cookie, sample)).collect();
+    let start = e.before().at.mono;
+    let mut dead: BTreeMap<(std::net::IpAddr, u16), Vec<f64>> = BTreeMap::new();
+    for event in resets.events.iter().filter(|event| event.direction == Direction::Received) {
+        let Some(sample) = event.cookie.and_then(|cookie| samples.get(&cookie)) else { continue };
+        let Some(idle_ms) = sample.idle_ms else { continue };
+        let idle = f64::from(idle_ms) / 1000.0 + event.at.saturating_sub(start).as_secs_f64();
+        if idle >= SHORTEST_S {
+            dead.entry((sample.peer.ip(), sample.peer.port())).or_default().push(idle);
+        }
+    }
+    let findings: Vec<_> = dead.into_iter().filter_map(|(peer, ages)| finding(e, peer, ages)).collect();
+    Ok(Verdict::from_findings(findings, "no connection of the sweep was reset after a pause"))
+}
+
+/// One dead connection proves nothing, unless its age is that of a known device.
+fn finding(e: &Evidence<'_>, peer: (std::net::IpAddr, u16), mut ages: Vec<f64>) -> Option<Finding> {
+    ages.sort_by(f64::total_cmp);
+    let (youngest, oldest) = (*ages.first()?, *ages.last()?);
+    let known = devices_near(youngest);
+    let confidence = match (ages.len(), known.is_empty()) {
+        (1, true) => return None,
+        (1, false) => 0.6,
+        (2, true) => 0.5,
+        (2, false) | (_, true) => 0.7,
+        (_, false) => 0.85,
+    };
+    let count = ages.len() as u64;
+    let severity = if count >= 2 { Severity::Warning } else { Severity::Info };
+    let summary = format!(
+        "{} to {} reset at first use after {youngest:.0} s idle or more",
+        words::counted(count, "connection"),
+        std::net::SocketAddr::new(peer.0, peer.1)
+    );
+    let mut finding = harm::active(e, severity, confidence, count, "resets", summary)
+        .subject(Subject::peer(peer.0, Some(peer.1)).counted(count))
+        .evidence(EvidenceItem::value(
+            "sockets",
+            "idle_s",
+            youngest,
+            format!("they had been idle for {youngest:.0} s to {oldest:.0} s when the RST came"),
+        ));
+    if !known.is_empty() {
+        let names: Vec<_> = known.iter().map(|limit| format!("{} ({} s)", limit.name, limit.seconds)).collect();
+        let text = format!("known idle limits near that: {}", names.join(", "));
+        finding = finding.evidence(EvidenceItem::fact("knowledge", "idle_timeouts", text));
+    }
+    let probe = (youngest / 2.0).clamp(30.0, 300.0) as u64;
+    Some(
+        finding
+            .against(EvidenceItem::fact(
+                "reset_packets",
+                "ttl",
+                "the peer itself may have an idle limit and end it by RST",
+            ))
+            .remedy(Remedy::new(
+                format!("Let the pool drop connections that are idle for more than {} s", (youngest * 0.8) as u64),
+                "the first request after a pause succeeds",
+            ))
+            .remedy(Remedy::sysctl(
+                "Or keep them alive: SO_KEEPALIVE in the application, and probes below the limit",
+                "net.ipv4.tcp_keepalive_time",
+                probe,
+                "ss -tno shows timer:(keepalive,...) on these connections",
+            )),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Case;
+    use super::*;
+    use crate::source::census::{Census, Group, GroupKind};
+    use crate::source::tcp_state::TcpState;
+
+    fn idle(count: u16, idle_ms: u32) -> Case {
+        let sample = |number: u16| Sample {
+            local: ([10, 0, 0, 9], 40_000 + number).into(),
+            peer: ([10, 0, 7, 1], 5432).into(),
+            inode: 1,
+            cookie: u64::from(number) + 1000,
+            idle_ms: Some(idle_ms),
+        };
+        let group = Group {
+            kind: GroupKind::IdleWithoutKeepalive,
+            port: 5432,
+            accepted: false,
+            sockets: u64::from(count),
+            unread_bytes: 0,
+            unsent_bytes: 0,
+            oldest_idle_ms: Some(idle_ms),
+            samples: (0..count).map(sample).collect(),
+        };
+        let census = Census { groups: vec![group], ..Census::default() };
+        Case::new().census(census.clone(), census).received(
+            count,
+            TcpState::Established,
+            ["10.0.0.9:0", "10.0.7.1:5432"],
+        )
+    }
+
+    #[test]
+    fn connections_that_die_at_350_s_point_to_the_device() {
+        let finding = idle(4, 350_000).finding(&IDLE_TIMEOUT);
+        assert!(finding.confidence >= 0.8 && finding.subjects[0].port == Some(5432));
+        assert!(finding.evidence[1].text.contains("Network Load Balancer"), "{:?}", finding.evidence);
+    }
+
+    #[test]
+    fn busy_connections_that_are_reset_are_not_this() {
+        assert!(idle(4, 200).is_ruled_out(&IDLE_TIMEOUT));
+    }
+
+    #[test]
+    fn without_events_or_a_sweep_nothing_is_claimed() {
+        assert_eq!(Case::new().missing(&IDLE_TIMEOUT), Some("reset_events"));
+        assert_eq!(Case::new().tracepoints().missing(&IDLE_TIMEOUT), Some("sockets"));
+    }
+}

@@ -1,0 +1,168 @@
+use super::harm::{self, Place};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
+use crate::estimate::estimate;
+use crate::evidence::{Evidence, Missing};
+use crate::source::reset_events::Direction;
+use crate::words;
+
+cause! {
+    /// ## What happens
+    ///
+    /// This side closed the connection; the peer still sent data. Nobody can read it, so the kernel answers with a RST.
+    /// The peer's first write seems to succeed, the next one fails: "Connection reset by peer" or "Broken pipe". Typical:
+    /// a server ends an idle keep-alive connection in the moment in which the client sends the next request.
+    ///
+    /// ## How it shows
+    ///
+    /// The tracepoint tcp:tcp_send_reset gives TCP_TIMEWAIT_SOCKET (usual) or TCP_ABORT_ON_DATA (a full socket in FIN_WAIT).
+    /// Without it only `Tcp.OutRsts` grows, and `TcpExt.TCPAbortOnData` in the second case.
+    ///
+    /// ## How to confirm
+    ///
+    /// A capture shows our FIN, then data of the peer, then our RST, within one round trip.
+    ///
+    /// ## What to change
+    ///
+    /// Let the caller close idle connections first: its idle limit below the server's. Let the server read to EOF before
+    /// it closes. Retry requests that are safe to repeat.
+    ///
+    /// ## Look-alikes
+    ///
+    /// A TLS close_notify that crosses our FIN ends the same way and harms nobody. Linger 0 moves TCPAbortOnData as well.
+    LATE_DATA_AFTER_CLOSE {
+        id: "late-data-after-close",
+        title: "Data after our close",
+        explains: [],
+        judge: judge,
+    }
+}
+
+/// Ports where TLS is the rule: a close_notify after our FIN is likelier than a lost request.
+const TLS_PORTS: [u16; 8] = [443, 465, 636, 993, 995, 5671, 6443, 8443];
+
+fn judge(e: &Evidence<'_>) -> Judgement {
+    harm::window(e)?;
+    let events = e.resets_of(LATE_DATA_AFTER_CLOSE.id, Direction::Sent);
+    if let Ok(groups) = events {
+        let findings: Vec<_> = harm::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
+        return Ok(Verdict::from_findings(findings, "no data arrived after a close"));
+    }
+    let counted = estimate(e)?;
+    let reading = e.counter("TcpExt.TCPAbortOnData")?;
+    if counted.on_data == 0 {
+        if counted.rest == 0 {
+            return Ok(Verdict::RuledOut("every RST that was sent has another explanation, or none was sent".into()));
+        }
+        let reason = format!("{} sent may be an answer to late data", words::counted(counted.rest, "RST"));
+        let needs = events.err().and_then(|missing| missing.needs);
+        return Err(Missing { source: "reset_events", reason, needs });
+    }
+    let summary = format!(
+        "up to {} got data after this side had closed, in {}",
+        words::counted(counted.on_data, "connection"),
+        words::seconds(e.window())
+    );
+    let finding = harm::active(e, Severity::Info, 0.4, counted.on_data, "resets", summary)
+        .subject(Subject::host())
+        .evidence(harm::moved(&reading, "data met a socket already closed here, or it was aborted with linger 0"))
+        .against(EvidenceItem::fact(
+            "netstat",
+            "TcpExt.TCPAbortOnData",
+            "SO_LINGER 0 moves the same counter (abortive-close)",
+        ));
+    Ok(Verdict::Found(vec![with_remedies(finding)]))
+}
+
+fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
+    let tls = place.port.or(place.called.map(|called| called.port())).is_some_and(|port| TLS_PORTS.contains(&port));
+    let severity = match harm::to_clients(e, place.count) {
+        _ if tls || place.as_client() => Severity::Info,
+        // The close itself was regular: some requests were lost, the service was not.
+        severity => severity.max(Severity::Warning),
+    };
+    let summary = format!(
+        "{} closed {} while the peer still sent, in {}",
+        place.who(e),
+        words::counted(place.count, "connection"),
+        words::seconds(e.window())
+    );
+    let mut finding = harm::active(e, severity, 0.93, place.count, "resets", summary)
+        .subjects(place.subjects(e))
+        .evidence(place.item("TCP_TIMEWAIT_SOCKET", "data after our close"));
+    if tls {
+        let text = "on a TLS port this is mostly a close_notify that crossed our FIN: no data lost";
+        finding = finding.against(EvidenceItem::fact("reset_events", "port", text));
+    }
+    with_remedies(finding)
+}
+
+fn with_remedies(finding: Finding) -> Finding {
+    let verify = "rstdoctor scan shows no data after close";
+    let line = match finding.subjects.iter().find_map(|subject| subject.process.as_deref()).unwrap_or_default() {
+        "nginx" => {
+            Some(("keepalive_timeout 75s;    # nginx.conf: above the idle limit of every caller", Restart::Reload))
+        }
+        "node" => Some(("server.keepAliveTimeout = 75000;    // the server's code, ms", Restart::Service)),
+        "gunicorn" => Some(("gunicorn --keep-alive 75", Restart::Service)),
+        "uvicorn" => Some(("uvicorn --timeout-keep-alive 75", Restart::Service)),
+        _ => None,
+    };
+    let idle = Remedy::new(
+        "Make this side's idle limit longer than that of every caller (or theirs shorter), so that the caller closes first",
+        verify,
+    );
+    let idle = match line {
+        Some((line, restart)) => idle.command(line).restart(restart),
+        None => idle.restart(Restart::Service),
+    };
+    finding.remedy(idle).remedy(
+        Remedy::new("Read to EOF after shutdown(SHUT_WR) before close(), so that late data is taken", verify)
+            .restart(Restart::Service),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Case, process};
+    use super::*;
+    use crate::source::tcp_state::TcpState;
+
+    fn late(port: u16) -> Case {
+        Case::new()
+            .counter("Tcp.OutRsts", 0, 20)
+            .counter("Tcp.PassiveOpens", 0, 20)
+            .listener(&format!("0.0.0.0:{port}"), 128, 0, 0, &process(7, "node"))
+            .sent(
+                20,
+                "TCP_TIMEWAIT_SOCKET",
+                Some(TcpState::TimeWait),
+                [&format!("10.0.0.9:{port}"), "10.0.3.7:0"],
+                None,
+            )
+    }
+
+    #[test]
+    fn late_requests_are_a_warning_with_the_setting() {
+        let finding = late(8080).finding(&LATE_DATA_AFTER_CLOSE);
+        assert_eq!(finding.severity, Severity::Warning);
+        assert!(finding.remedies[0].command.as_deref().unwrap_or_default().contains("keepAliveTimeout"));
+    }
+
+    #[test]
+    fn close_notify_on_a_tls_port_is_no_alarm() {
+        assert_eq!(late(443).finding(&LATE_DATA_AFTER_CLOSE).severity, Severity::Info);
+    }
+
+    #[test]
+    fn other_resets_are_not_this() {
+        let case =
+            Case::new().counter("Tcp.OutRsts", 0, 20).sent(20, "NO_SOCKET", None, ["10.0.0.9:80", "10.0.3.7:0"], None);
+        assert!(case.is_ruled_out(&LATE_DATA_AFTER_CLOSE));
+    }
+
+    #[test]
+    fn counters_cannot_tell_it_from_a_scan() {
+        let case = Case::new().counter("Tcp.OutRsts", 0, 20).counter("TcpExt.TCPAbortOnData", 0, 0);
+        assert_eq!(case.missing(&LATE_DATA_AFTER_CLOSE), Some("reset_events"));
+    }
+}

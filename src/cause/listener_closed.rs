@@ -1,0 +1,183 @@
+use super::harm::{self, Place};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
+use crate::attribution::{GoneListener, gone_listeners};
+use crate::estimate::estimate;
+use crate::evidence::Evidence;
+use crate::source::reset_events::Direction;
+use crate::words;
+
+cause! {
+    /// ## What happens
+    ///
+    /// A listener goes away (restart, reload, crash). Connections that waited in its accept queue are reset, each one:
+    /// the client had connected and reads "Connection reset by peer". Later clients are refused until somebody listens.
+    ///
+    /// ## How it shows
+    ///
+    /// `Tcp.OutRsts` and `Tcp.EstabResets` grow without any TCPAbort counter, and the listener is gone or is another
+    /// socket. The tracepoint tcp:tcp_send_reset gives TCP_STATE on the listener's port.
+    ///
+    /// ## How to confirm
+    ///
+    /// `ss -lntpe 'sport = :PORT'` before and after: the `sk:` cookie changes.
+    ///
+    /// ## What to change
+    ///
+    /// Hand the listening socket over instead of closing it: socket activation, nginx reload, HAProxy `-x`. With several
+    /// SO_REUSEPORT listeners set `net.ipv4.tcp_migrate_req=1`. Stop new traffic before the restart.
+    ///
+    /// ## Look-alikes
+    ///
+    /// A listener closed with an empty queue resets nobody. Linger 0 has the same kernel reason, and moves TCPAbortOnData.
+    LISTENER_CLOSED {
+        id: "listener-closed",
+        title: "Listener closed",
+        explains: ["port-without-listener"],
+        judge: judge,
+    }
+}
+
+fn judge(e: &Evidence<'_>) -> Judgement {
+    harm::window(e)?;
+    // The question is what became of the listeners: without them nothing is known.
+    e.services()?;
+    let gone = gone_listeners(e.observation());
+    if let Ok(groups) = e.resets_of(LISTENER_CLOSED.id, Direction::Sent) {
+        let mut findings: Vec<_> = harm::places(&groups).into_iter().map(|place| by_events(e, place, &gone)).collect();
+        let told = |gone: &GoneListener<'_>| groups.iter().any(|group| group.port == Some(gone.trace.last.port));
+        findings.extend(gone.iter().filter(|gone| !gone.replaced && !told(gone)).map(|gone| empty(e, gone)));
+        return Ok(Verdict::from_findings(findings, "no listener was closed, or it reset nobody"));
+    }
+    let counted = estimate(e)?;
+    let queue_lost = gone.iter().filter(|gone| gone.trace.max_recv_q > 0).max_by_key(|gone| gone.trace.max_recv_q);
+    if let Some(lost) = queue_lost.filter(|_| counted.listener_closed > 0) {
+        let confidence = if e.moved("Tcp.EstabResets") >= counted.listener_closed { 0.8 } else { 0.5 };
+        let finding = lost_queue(e, who(e, lost), counted.listener_closed, confidence, &gone)
+            .subject(Subject { port: Some(lost.trace.last.port), ..subject(e, lost) })
+            .against(EvidenceItem::fact(
+                "snmp",
+                "Tcp.OutRsts",
+                "counters do not tie these RSTs to the listener; no TCPAbort counter explains them",
+            ));
+        return Ok(Verdict::Found(vec![finding]));
+    }
+    let findings = gone.iter().filter(|gone| !gone.replaced).map(|gone| empty(e, gone)).collect();
+    Ok(Verdict::from_findings(findings, "no listener went away with connections in its queue"))
+}
+
+fn who(e: &Evidence<'_>, gone: &GoneListener<'_>) -> String {
+    let endpoint = std::net::SocketAddr::new(gone.trace.last.address, gone.trace.last.port);
+    let service = e.services().ok().and_then(|all| all.iter().find(|s| s.endpoint() == endpoint.to_string()));
+    service.map_or_else(|| format!("the listener {endpoint}"), words::who)
+}
+
+fn subject(e: &Evidence<'_>, gone: &GoneListener<'_>) -> Subject {
+    let last = &gone.trace.last;
+    let service =
+        e.services().ok().and_then(|all| all.iter().find(|s| (s.address, s.port) == (last.address, last.port)));
+    service.map_or_else(Subject::host, Subject::listener)
+}
+
+fn by_events(e: &Evidence<'_>, place: Place<'_>, gone: &[GoneListener<'_>]) -> Finding {
+    lost_queue(e, place.who(e), place.count, 0.95, gone)
+        .subjects(place.subjects(e))
+        .evidence(place.item("TCP_STATE", "a listener closed under its queue"))
+}
+
+fn lost_queue(e: &Evidence<'_>, who: String, events: u64, confidence: f64, gone: &[GoneListener<'_>]) -> Finding {
+    // One reset connection is one client that had connected: there is no harmless share, only a small number.
+    let severity = if events >= harm::FEW { Severity::Warning } else { Severity::Info };
+    let summary = format!(
+        "{who} closed its listener and reset {} that waited in its queue",
+        words::counted(events, "connection")
+    );
+    let mut finding = harm::active(e, severity, confidence, events, "resets", summary);
+    for gone in gone {
+        finding = finding.evidence(item(gone));
+    }
+    finding.remedy(handover()).remedy(Remedy::sysctl(
+        "Where several SO_REUSEPORT listeners share the port: let the others take the queue over",
+        "net.ipv4.tcp_migrate_req",
+        1,
+        "nstat TcpExtTCPMigrateReqSuccess grows at the next restart",
+    ))
+}
+
+fn item(gone: &GoneListener<'_>) -> EvidenceItem {
+    let last = &gone.trace.last;
+    let now = if gone.replaced { "another socket listens there now" } else { "nobody listens there now" };
+    let endpoint = std::net::SocketAddr::new(last.address, last.port);
+    EvidenceItem::value(
+        "listeners",
+        "recv_q",
+        f64::from(gone.trace.max_recv_q),
+        format!("the listener {endpoint} went away (up to {} queued), {now}", gone.trace.max_recv_q),
+    )
+}
+
+/// Nobody lost a connection in the queue, but nobody listens any more either.
+fn empty(e: &Evidence<'_>, gone: &GoneListener<'_>) -> Finding {
+    let summary = format!("{} stopped listening and nobody took its place", who(e, gone));
+    harm::active(e, Severity::Info, 0.9, 0, "resets", summary).subject(subject(e, gone)).evidence(item(gone)).remedy(
+        Remedy::new("If this was not meant, start the service again", "the port is listed by ss")
+            .command(format!("ss -lntp{}; systemctl --failed", harm::ss_filter(Some(gone.trace.last.port))))
+            .restart(Restart::Service),
+    )
+}
+
+fn handover() -> Remedy {
+    Remedy::new(
+        "Keep the listening socket open across restarts: reload instead of restart, or a systemd .socket unit",
+        "ss -lnte shows the same sk: cookie before and after",
+    )
+    .restart(Restart::Service)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Case, process, task};
+    use super::*;
+    use crate::source::tcp_state::TcpState;
+
+    fn queued(recv_q: u32) -> Case {
+        Case::new().counter("Tcp.OutRsts", 0, 20).counter("Tcp.EstabResets", 0, 20).listener(
+            "0.0.0.0:9000",
+            128,
+            recv_q,
+            0,
+            &process(7, "app"),
+        )
+    }
+
+    #[test]
+    fn a_listener_closed_with_a_queue_is_named() {
+        let finding = queued(20)
+            .stopped_listening(9000)
+            .sent(20, "TCP_STATE", Some(TcpState::Close), ["10.0.0.9:9000", "10.0.3.7:0"], Some(task(7, "app")))
+            .finding(&LISTENER_CLOSED);
+        assert_eq!((finding.severity, finding.subjects[0].port), (Severity::Warning, Some(9000)));
+        assert!(finding.confidence >= 0.9);
+    }
+
+    #[test]
+    fn counters_and_a_queue_that_vanished_are_enough_for_a_warning() {
+        let finding = queued(20).stopped_listening(9000).finding(&LISTENER_CLOSED);
+        assert_eq!((finding.severity, finding.impact.events), (Severity::Warning, 20));
+        assert!(finding.confidence < 0.9);
+    }
+
+    #[test]
+    fn resets_beside_a_listener_that_stays_are_not_this() {
+        assert!(queued(20).is_ruled_out(&LISTENER_CLOSED));
+    }
+
+    #[test]
+    fn a_listener_that_closes_empty_is_no_alarm() {
+        assert_eq!(queued(0).stopped_listening(9000).finding(&LISTENER_CLOSED).severity, Severity::Info);
+    }
+
+    #[test]
+    fn without_listeners_nothing_is_claimed() {
+        assert_eq!(Case::new().missing(&LISTENER_CLOSED), Some("listeners"));
+    }
+}

@@ -1,0 +1,201 @@
+use super::harm::{self, Place};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
+use crate::estimate::estimate;
+use crate::evidence::Evidence;
+use crate::source::reset_events::Direction;
+use crate::words;
+
+cause! {
+    /// ## What happens
+    ///
+    /// The other end, or something that speaks for it, reset an open connection. A program here reads "Connection reset by
+    /// peer". Behind a served port it is mostly a client that went away (closed tab, cancelled request, probe); towards
+    /// an upstream it is the upstream's fault or a device in between.
+    ///
+    /// ## How it shows
+    ///
+    /// `Tcp.EstabResets` grows by more than this host's own aborts. The tracepoint tcp:tcp_receive_reset fires in
+    /// ESTABLISHED or CLOSE_WAIT.
+    ///
+    /// ## How to confirm
+    ///
+    /// `rstdoctor trace --received` names the peers; run rstdoctor on the peer, if it runs Linux: it knows the reason.
+    ///
+    /// ## What to change
+    ///
+    /// Nothing here for clients that cancel. For an upstream: find its reason there, keep pooled connections for less time
+    /// than its idle limit, retry what is safe to repeat.
+    ///
+    /// ## Look-alikes
+    ///
+    /// EstabResets has no direction: it counts own aborts and timeouts too, and both ends on loopback. A middlebox may
+    /// have sent the RST in the peer's name.
+    PEER_RESET {
+        id: "peer-reset",
+        title: "Reset by the other end",
+        explains: [],
+        judge: judge,
+    }
+}
+
+fn judge(e: &Evidence<'_>) -> Judgement {
+    harm::window(e)?;
+    if let Ok(groups) = e.resets_of(PEER_RESET.id, Direction::Received) {
+        // One finding for all clients of a port; cancelling clients are many, with an address each.
+        let findings: Vec<_> = harm::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
+        return Ok(Verdict::from_findings(findings, "no open connection was reset by a peer"));
+    }
+    let reading = e.counter("Tcp.EstabResets")?;
+    let counted = estimate(e)?;
+    let own = counted.unread + counted.on_data + counted.memory + counted.keepalive + counted.listener_closed;
+    if counted.received == 0 {
+        return Ok(match reading.delta {
+            0 => harm::still(&reading),
+            _ => Verdict::RuledOut("this host's own aborts and timeouts account for EstabResets".into()),
+        });
+    }
+    if own > 0 && counted.received == own {
+        let why = "EstabResets is twice this host's own aborts: both ends are on this host";
+        return Ok(Verdict::RuledOut(why.into()));
+    }
+    let doubtful = own > 0 || counted.sent > 0;
+    // As many RSTs sent as received, by a host that both calls and is called: they may be the same ones, on loopback. A
+    // process killed with 10 unread and 10 busy connections within one namespace gives EstabResets 30, OutRsts 20.
+    let within = counted.sent >= counted.received && e.moved("Tcp.PassiveOpens") > 0 && e.moved("Tcp.ActiveOpens") > 0;
+    let severity = if within || own > counted.received { Severity::Info } else { harm::by_peers(e, counted.received) };
+    let confidence = match (within, doubtful) {
+        (true, _) => 0.4,
+        (false, true) => 0.5,
+        (false, false) => 0.8,
+    };
+    let summary = format!(
+        "about {} reset by their peers in {}",
+        words::counted(counted.received, "open connection"),
+        words::seconds(e.window())
+    );
+    let mut finding = harm::active(e, severity, confidence, counted.received, "resets", summary)
+        .subject(Subject::host())
+        .evidence(harm::moved(&reading, "open connections that ended by reset, own aborts and timeouts taken off"));
+    if doubtful {
+        finding = finding.against(EvidenceItem::value(
+            "snmp",
+            "Tcp.OutRsts",
+            counted.sent as f64,
+            format!(
+                "this host sent {} in the same window: some of these connections may have both ends here",
+                words::counted(counted.sent, "RST")
+            ),
+        ));
+    }
+    Ok(Verdict::Found(vec![with_remedies(finding, None)]))
+}
+
+fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
+    let severity = harm::by_peers(e, place.count);
+    let peers = place.peers();
+    let by = match peers.as_slice() {
+        [(peer, _)] => peer.to_string(),
+        peers => words::counted(peers.len() as u64, "peer"),
+    };
+    let (who, whose) = match place.called {
+        Some(called) => (format!("to {called}"), ""),
+        None => (
+            format!("on {}", place.port.map_or("several ports".to_owned(), |p| format!("port {p}"))),
+            " (clients that went away?)",
+        ),
+    };
+    let summary = format!(
+        "{} {who} reset by {by}{whose} in {}",
+        words::counted(place.count, "open connection"),
+        words::seconds(e.window())
+    );
+    let finding = harm::active(e, severity, 0.92, place.count, "resets", summary)
+        .subjects(place.subjects(e))
+        .evidence(EvidenceItem::value(
+            "reset_events",
+            "received",
+            place.count as f64,
+            format!("{} arrived in open connections", words::counted(place.count, "RST")),
+        ))
+        .against(EvidenceItem::fact(
+            "reset_packets",
+            "ttl",
+            "a device on the path can send RSTs in the peer's name: the packets were not looked at",
+        ));
+    with_remedies(finding, place.called)
+}
+
+fn with_remedies(finding: Finding, called: Option<std::net::SocketAddr>) -> Finding {
+    let verify = "rstdoctor trace --received stays quiet";
+    let finding = match called {
+        Some(called) => finding.remedy(
+            Remedy::new(format!("Find the reason on {}: it (or a device before it) sent the RST", called.ip()), verify)
+                .command(format!("rstdoctor scan --port {}    # on {}", called.port(), called.ip())),
+        ),
+        None => finding,
+    };
+    finding.remedy(
+        Remedy::new("See who resets, and when: clients that cancel need no change here", verify)
+            .command("rstdoctor trace --received --duration 30s    # as root"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Case;
+    use super::*;
+    use crate::source::tcp_state::TcpState;
+
+    #[test]
+    fn an_upstream_that_resets_old_connections_is_a_warning() {
+        let finding = Case::new()
+            .counter("Tcp.ActiveOpens", 0, 2)
+            .received(20, TcpState::Established, ["10.0.0.9:0", "10.0.7.1:5432"])
+            .finding(&PEER_RESET);
+        assert_eq!((finding.severity, finding.subjects[0].port), (Severity::Warning, Some(5432)));
+    }
+
+    #[test]
+    fn cancelling_clients_are_no_alarm() {
+        let finding = Case::new()
+            .counter("Tcp.PassiveOpens", 0, 400)
+            .received(20, TcpState::Established, ["10.0.0.9:443", "192.0.2.1:0"])
+            .finding(&PEER_RESET);
+        assert_eq!(finding.severity, Severity::Info);
+    }
+
+    #[test]
+    fn resets_after_our_close_are_not_this() {
+        let case = Case::new().received(20, TcpState::LastAck, ["10.0.0.9:443", "192.0.2.1:0"]);
+        assert!(case.is_ruled_out(&PEER_RESET));
+    }
+
+    #[test]
+    fn own_aborts_on_loopback_are_not_this() {
+        let case = Case::new().counter("Tcp.OutRsts", 0, 20).counter("Tcp.EstabResets", 0, 40).counter(
+            "TcpExt.TCPAbortOnClose",
+            0,
+            20,
+        );
+        assert!(case.is_ruled_out(&PEER_RESET));
+    }
+
+    #[test]
+    fn what_a_killed_process_sent_on_loopback_is_no_alarm_of_this_kind() {
+        let case = Case::new()
+            .counter("Tcp.OutRsts", 0, 20)
+            .counter("Tcp.EstabResets", 0, 30)
+            .counter("TcpExt.TCPAbortOnClose", 0, 10)
+            .counter("Tcp.PassiveOpens", 0, 20)
+            .counter("Tcp.ActiveOpens", 0, 20);
+        assert_eq!(case.finding(&PEER_RESET).severity, Severity::Info);
+    }
+
+    #[test]
+    fn counters_alone_give_an_estimate() {
+        let case = Case::new().counter("Tcp.OutRsts", 0, 0).counter("Tcp.EstabResets", 0, 3);
+        let finding = case.finding(&PEER_RESET);
+        assert!(finding.severity == Severity::Info && finding.confidence < 0.9);
+        assert_eq!(Case::new().missing(&PEER_RESET), Some("snmp"));
+    }
+}

@@ -1,0 +1,169 @@
+use super::harm::{self, Place};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
+use crate::attribution::gone_listeners;
+use crate::estimate::estimate;
+use crate::evidence::Evidence;
+use crate::source::reset_events::Direction;
+use crate::words;
+
+cause! {
+    /// ## What happens
+    ///
+    /// A client asks for a port on which nothing listens. The kernel answers its SYN with a RST: "Connection refused".
+    ///
+    /// ## How it shows
+    ///
+    /// `Tcp.OutRsts` grows and nothing else. The tracepoint tcp:tcp_send_reset gives the reason NO_SOCKET. If the client
+    /// is on this host, `Tcp.AttemptFails` grows alike.
+    ///
+    /// ## How to confirm
+    ///
+    /// `ss -lntp 'sport = :PORT'` prints no listener.
+    ///
+    /// ## What to change
+    ///
+    /// Start the service, or correct the port that its clients use. A service that died belongs to process-exit.
+    ///
+    /// ## Look-alikes
+    ///
+    /// A port scan. A local poller that asks a closed port, or ::1 before 127.0.0.1. A listener on another address
+    /// (wrong-bind-address). Late segments of a connection long gone have the same reason.
+    PORT_WITHOUT_LISTENER {
+        id: "port-without-listener",
+        title: "Nothing listens on the port",
+        explains: ["upstream-refused"],
+        judge: judge,
+    }
+}
+
+const UNIT: &str = "refused connects";
+
+fn judge(e: &Evidence<'_>) -> Judgement {
+    harm::window(e)?;
+    if let Ok(groups) = e.resets_of(PORT_WITHOUT_LISTENER.id, Direction::Sent) {
+        let findings: Vec<_> = harm::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
+        return Ok(Verdict::from_findings(findings, "nobody asked for a port on which nothing listens"));
+    }
+    let reading = e.counter("Tcp.OutRsts")?;
+    let counted = estimate(e)?;
+    let here = counted.refused_here;
+    if here + counted.rest == 0 {
+        return Ok(Verdict::RuledOut("every RST that was sent has another explanation, or none was sent".into()));
+    }
+    let (events, confidence, meaning) = if here >= counted.rest {
+        (here, 0.65, "made by programs of this host")
+    } else {
+        (counted.rest, 0.4, "or segments of connections long gone")
+    };
+    let summary = format!(
+        "{} to ports where nothing listens in {}, {meaning}",
+        words::counted(events, "connection attempt"),
+        words::seconds(e.window())
+    );
+    let finding = harm::active(e, Severity::Info, confidence, events, UNIT, summary)
+        .subject(Subject::host())
+        .evidence(harm::moved(&reading, "RSTs sent, these without a socket behind them"))
+        .against(EvidenceItem::fact(
+            "reset_events",
+            "reason",
+            "counters do not tell a refused connect from a port scan or from a segment of an old connection",
+        ));
+    Ok(Verdict::Found(vec![
+        finding.remedy(
+            Remedy::new("See which ports are asked for", "the ports and the peers are named")
+                .command("rstdoctor trace --sent --duration 10s    # as root"),
+        ),
+    ]))
+}
+
+fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
+    let severity = harm::refusals(e, place.count);
+    let port = place.port.map_or_else(|| "several ports".to_owned(), |port| format!("port {port}"));
+    let gone = gone_listeners(e.observation()).iter().any(|gone| Some(gone.trace.last.port) == place.port);
+    let since = if gone { "listens any more" } else { "listens" };
+    let summary = format!(
+        "{} to {port} refused in {}: nothing {since} there",
+        words::counted(place.count, "connection attempt"),
+        words::seconds(e.window())
+    );
+    let finding =
+        harm::active(e, severity, if severity == Severity::Info { 0.9 } else { 0.93 }, place.count, UNIT, summary)
+            .subjects(place.subjects(e))
+            .evidence(place.item("NO_SOCKET", "no socket on the port"));
+    let finding = if place.groups.iter().all(|group| group.on_loopback()) {
+        finding.against(EvidenceItem::fact("reset_events", "peer", "the clients are programs of this host"))
+    } else {
+        finding
+    };
+    let asked = place.port.map_or_else(String::new, |port| format!(" 'dport = :{port}'"));
+    finding
+        .remedy(
+            Remedy::new(
+                "Start the service of this port, or correct the port that the clients use",
+                format!("ss -lntp{} shows a listener", harm::ss_filter(place.port)),
+            )
+            .command(format!("ss -lntp{}; systemctl --failed", harm::ss_filter(place.port)))
+            .restart(Restart::Service),
+        )
+        .remedy(
+            Remedy::new("If the client is on this host: find it while it connects", "the process is named")
+                .command(format!("ss -tnp state syn-sent{asked}; rstdoctor trace --received --duration 10s")),
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::port_scan::PORT_SCAN;
+    use super::super::testing::{Case, process};
+    use super::super::wrong_bind_address::WRONG_BIND_ADDRESS;
+    use super::*;
+
+    fn refused(case: Case, count: u16, port: u16) -> Case {
+        let local = format!("10.0.0.9:{port}");
+        case.sent(count, "NO_SOCKET", None, [&local, "10.0.3.8:0"], None)
+    }
+
+    #[test]
+    fn twenty_refused_connects_to_one_port_are_a_warning_with_the_port() {
+        let finding = refused(Case::new(), 20, 9200).finding(&PORT_WITHOUT_LISTENER);
+        assert_eq!((finding.severity, finding.subjects[0].port), (Severity::Warning, Some(9200)));
+        assert!(finding.confidence >= 0.9 && finding.summary.contains("port 9200"));
+    }
+
+    #[test]
+    fn a_slow_poller_is_no_alarm() {
+        let finding = refused(Case::new(), 3, 9200).finding(&PORT_WITHOUT_LISTENER);
+        assert_eq!(finding.severity, Severity::Info);
+    }
+
+    #[test]
+    fn one_source_at_many_ports_is_a_scan_and_not_this() {
+        let case = (8000..8040).fold(Case::new(), |case, port| refused(case, 1, port));
+        assert!(case.is_ruled_out(&PORT_WITHOUT_LISTENER));
+        let scan = case.finding(&PORT_SCAN);
+        assert_eq!((scan.severity, scan.impact.events), (Severity::Info, 40));
+    }
+
+    #[test]
+    fn a_listener_on_another_address_is_not_this() {
+        let case = refused(Case::new().listener("127.0.0.1:9200", 128, 0, 0, &process(1, "app")), 20, 9200);
+        assert!(case.is_ruled_out(&PORT_WITHOUT_LISTENER));
+        let bound = case.finding(&WRONG_BIND_ADDRESS);
+        assert!(bound.summary.contains("127.0.0.1:9200") && bound.severity == Severity::Warning, "{bound:?}");
+    }
+
+    #[test]
+    fn counters_alone_are_a_hint() {
+        let local = Case::new().counter("Tcp.OutRsts", 0, 20).counter("Tcp.AttemptFails", 0, 20);
+        assert_eq!(local.finding(&PORT_WITHOUT_LISTENER).severity, Severity::Info);
+        let remote = Case::new().counter("Tcp.OutRsts", 0, 20).finding(&PORT_WITHOUT_LISTENER);
+        assert!(remote.confidence < 0.5);
+    }
+
+    #[test]
+    fn without_the_counter_nothing_is_claimed() {
+        assert_eq!(Case::new().missing(&PORT_WITHOUT_LISTENER), Some("snmp"));
+        assert_eq!(Case::new().missing(&PORT_SCAN), Some("reset_events"));
+        assert_eq!(Case::new().missing(&WRONG_BIND_ADDRESS), Some("reset_events"));
+    }
+}

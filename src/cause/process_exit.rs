@@ -1,0 +1,217 @@
+use super::harm::{self, Place};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
+use crate::attribution::{gone_listeners, is_gone};
+use crate::estimate::estimate;
+use crate::evidence::Evidence;
+use crate::source::owners::Process;
+use crate::source::reset_events::Direction;
+use crate::words;
+
+cause! {
+    /// ## What happens
+    ///
+    /// A process ends (crash, kill, out of memory, worker timeout, deploy) with connections open. The kernel closes them:
+    /// those with unread data by RST at once, the others by FIN, and by RST when the peer sends on.
+    ///
+    /// ## How it shows
+    ///
+    /// The owner of a listener is gone, or another process has its number; `TcpExt.TCPAbortOnClose` or `Tcp.OutRsts`
+    /// jump at one instant. `oom_kill` in /proc/vmstat moves if the kernel killed something for memory.
+    ///
+    /// ## How to confirm
+    ///
+    /// `journalctl --since -10min`, `dmesg -T | grep -Ei 'killed process|segfault'`, `coredumpctl list`.
+    ///
+    /// ## What to change
+    ///
+    /// Repair the crash or raise the memory limit. For planned restarts: stop accepting, drain, then exit (SIGTERM, SIGQUIT
+    /// for nginx; `TimeoutStopSec=` long enough).
+    ///
+    /// ## Look-alikes
+    ///
+    /// Worker recycling by design (max_requests), a deploy. A process that closes its listener and lives on to drain.
+    PROCESS_EXIT {
+        id: "process-exit",
+        title: "Process exited with open connections",
+        explains: ["listener-closed", "close-with-unread-data", "stale-connection", "late-data-after-close"],
+        judge: judge,
+    }
+}
+
+fn judge(e: &Evidence<'_>) -> Judgement {
+    harm::window(e)?;
+    if let Ok(groups) = e.resets_of(PROCESS_EXIT.id, Direction::Sent)
+        && !groups.is_empty()
+    {
+        return Ok(Verdict::Found(harm::places(&groups).into_iter().map(|place| by_events(e, place)).collect()));
+    }
+    let (before, _) = (e.owners_before()?, e.owners()?);
+    let gone: Vec<&Process> =
+        before.processes.values().filter(|process| is_gone(e.observation(), process.pid) == Some(true)).collect();
+    if gone.is_empty() {
+        let why = match e.hidden_processes() {
+            0 => "every process that listened is still there".to_owned(),
+            n => format!(
+                "every visible process that listened is still there ({} not visible)",
+                words::counted(n, "process")
+            ),
+        };
+        return Ok(Verdict::RuledOut(why));
+    }
+    let counted = estimate(e).ok();
+    // What a dying process leaves behind: unread data, its queue, and answers to peers that send on.
+    let resets = counted.map_or(0, |c| c.unread + c.listener_closed + c.rest);
+    Ok(Verdict::Found(gone.into_iter().map(|process| by_owner(e, process, resets)).collect()))
+}
+
+fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
+    let severity = harm::to_clients(e, place.count);
+    let summary = format!(
+        "{} exited with open connections: {} in {}",
+        place.who(e),
+        words::counted(place.count, "reset"),
+        words::seconds(e.window())
+    );
+    let finding = harm::active(e, severity, 0.92, place.count, "resets", summary)
+        .subjects(place.subjects(e))
+        .evidence(place.item("TCP_ABORT_ON_CLOSE", "a close with unread data"))
+        .evidence(EvidenceItem::fact("owners", "pid", "the process that closed them is gone at the end of the window"));
+    with_remedies(e, finding, place.task().map(|task| task.name.as_str()), None)
+}
+
+fn by_owner(e: &Evidence<'_>, process: &Process, resets: u64) -> Finding {
+    let ports: Vec<u16> = e
+        .before()
+        .listeners
+        .value()
+        .map(|listeners| {
+            let owners = e.owners_before().ok();
+            let held =
+                |inode: u32| owners.is_some_and(|o| o.by_inode.get(&inode).is_some_and(|p| p.contains(&process.pid)));
+            listeners.iter().filter(|listener| held(listener.inode)).map(|listener| listener.port).collect()
+        })
+        .unwrap_or_default();
+    let unserved = gone_listeners(e.observation()).iter().any(|g| !g.replaced && ports.contains(&g.trace.last.port));
+    let killed = e.moved("oom_kill") > 0;
+    // Workers come and go on a healthy host: only their resets, or a port that nobody serves now, are harm.
+    let severity = match (unserved, resets) {
+        (true, _) => Severity::Critical,
+        (false, harm::FEW..) => harm::to_clients(e, resets),
+        _ => Severity::Info,
+    };
+    let confidence = match (unserved, killed, resets > 0) {
+        (_, true, _) => 0.88,
+        (true, ..) => 0.82,
+        (.., true) => 0.75,
+        _ => 0.6,
+    };
+    let ports_text = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+    let state = if unserved { "nobody serves it now" } else { "the port is still served" };
+    let summary = format!("{} exited, it listened on port {ports_text}: {state}", words::process(process));
+    let subject = Subject { port: ports.first().copied(), ..Subject::process(process) };
+    let mut finding =
+        harm::active(e, severity, confidence, resets, "resets", summary).subject(subject).evidence(EvidenceItem::fact(
+            "owners",
+            "pid",
+            format!("{} held the listener when the window opened and not when it closed", words::process(process)),
+        ));
+    if resets > 0 {
+        finding = finding.against(EvidenceItem::value(
+            "snmp",
+            "Tcp.OutRsts",
+            resets as f64,
+            format!("{} in the window may be its own: counters do not say", words::counted(resets, "RST")),
+        ));
+    }
+    if let (true, Ok(reading)) = (killed, e.counter("oom_kill")) {
+        finding = finding.evidence(harm::moved(&reading, "the kernel killed a process for lack of memory"));
+    }
+    finding =
+        finding.against(EvidenceItem::fact("owners", "pid", "it may have closed its sockets and live on to drain"));
+    with_remedies(e, finding, Some(&process.name), process.unit.as_deref())
+}
+
+fn with_remedies(e: &Evidence<'_>, finding: Finding, name: Option<&str>, unit: Option<&str>) -> Finding {
+    let journal = match unit {
+        Some(unit) => format!("journalctl -u {unit} --since -10min"),
+        None => "journalctl --since -10min".to_owned(),
+    };
+    let memory = e.moved("oom_kill") > 0;
+    let why = Remedy::new(
+        format!("Find out why {} ended: crash, kill, memory or a deploy", name.unwrap_or("the process")),
+        "the log names the reason, and rstdoctor scan shows no further exit",
+    )
+    .command(format!("{journal}; dmesg -T | grep -Ei 'killed process|segfault' | tail"));
+    let finding = if memory {
+        finding.remedy(
+            Remedy::new("Give it more memory, or make it use less", "oom_kill in /proc/vmstat stays")
+                .command(format!("systemctl set-property {} MemoryMax=4G", unit.unwrap_or("UNIT.service")))
+                .restart(Restart::None),
+        )
+    } else {
+        finding
+    };
+    finding.remedy(why).remedy(
+        Remedy::new(
+            "For planned restarts: stop accepting, let connections finish, then exit",
+            "a restart under load resets nobody in rstdoctor watch",
+        )
+        .restart(Restart::Service),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Case, process, task};
+    use super::*;
+    use crate::source::tcp_state::TcpState;
+
+    fn server() -> Case {
+        Case::new().counter("Tcp.OutRsts", 0, 20).counter("Tcp.PassiveOpens", 0, 0).listener(
+            "0.0.0.0:9000",
+            128,
+            0,
+            0,
+            &process(977, "app"),
+        )
+    }
+
+    fn unread(case: Case) -> Case {
+        let ends = ["10.0.0.9:9000", "10.0.3.7:0"];
+        case.sent(20, "TCP_ABORT_ON_CLOSE", Some(TcpState::Close), ends, Some(task(977, "app")))
+    }
+
+    #[test]
+    fn a_killed_server_is_named_and_not_blamed_for_its_closes() {
+        let case = unread(server().died(977));
+        let finding = case.finding(&PROCESS_EXIT);
+        assert_eq!((finding.severity, finding.subjects[1].pid), (Severity::Critical, Some(977)));
+        assert!(case.is_ruled_out(&super::super::close_with_unread_data::CLOSE_WITH_UNREAD_DATA));
+    }
+
+    #[test]
+    fn the_same_resets_by_a_living_process_are_not_this() {
+        assert!(unread(server()).is_ruled_out(&PROCESS_EXIT));
+    }
+
+    #[test]
+    fn without_events_the_missing_owner_tells() {
+        let finding = server().died(977).stopped_listening(9000).finding(&PROCESS_EXIT);
+        assert_eq!(finding.severity, Severity::Critical);
+        assert!(finding.confidence < 0.9 && finding.subjects[0].port == Some(9000));
+    }
+
+    #[test]
+    fn a_worker_that_leaves_quietly_is_no_alarm() {
+        let case = Case::new()
+            .counter("Tcp.OutRsts", 0, 0)
+            .listener("0.0.0.0:9000", 128, 0, 0, &process(977, "app"))
+            .died(977);
+        assert_eq!(case.finding(&PROCESS_EXIT).severity, Severity::Info);
+    }
+
+    #[test]
+    fn without_owners_nothing_is_claimed() {
+        assert_eq!(Case::new().missing(&PROCESS_EXIT), Some("owners"));
+    }
+}

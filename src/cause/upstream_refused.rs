@@ -1,0 +1,142 @@
+use super::harm::{self, Place};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
+use crate::estimate::estimate;
+use crate::evidence::Evidence;
+use crate::source::reset_events::Direction;
+use crate::words;
+
+cause! {
+    /// ## What happens
+    ///
+    /// A program on this host connects to a server and is answered by a RST: "Connection refused" (nginx: `connect()
+    /// failed (111: Connection refused) while connecting to upstream`). Nothing listens there, or a firewall says no.
+    ///
+    /// ## How it shows
+    ///
+    /// `Tcp.AttemptFails` grows beside `Tcp.ActiveOpens`; the tracepoint tcp:tcp_receive_reset fires in SYN_SENT.
+    ///
+    /// ## How to confirm
+    ///
+    /// `nc -vz HOST PORT` from this host prints "Connection refused".
+    ///
+    /// ## What to change
+    ///
+    /// Start the upstream, or correct its address and port in the client's configuration; look at the upstream with
+    /// rstdoctor, if it runs Linux.
+    ///
+    /// ## Look-alikes
+    ///
+    /// Connects that time out count alike. Half-open probes count in AttemptFails and in EmbryonicRsts. An ICMP port
+    /// unreachable is a refusal too. A poller asking a closed port once a second is no outage.
+    UPSTREAM_REFUSED {
+        id: "upstream-refused",
+        title: "Own connects refused",
+        explains: [],
+        judge: judge,
+    }
+}
+
+const UNIT: &str = "refused connects";
+
+fn judge(e: &Evidence<'_>) -> Judgement {
+    harm::window(e)?;
+    if let Ok(groups) = e.resets_of(UPSTREAM_REFUSED.id, Direction::Received) {
+        let findings: Vec<_> = harm::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
+        return Ok(Verdict::from_findings(findings, "no connect of this host was answered by a RST"));
+    }
+    let reading = e.counter("Tcp.AttemptFails")?;
+    let counted = estimate(e)?;
+    let events = counted.refused_connects;
+    if events == 0 {
+        return Ok(match reading.delta {
+            0 => harm::still(&reading),
+            _ => Verdict::RuledOut("failed attempts were half-open probes or timed out, not refused".into()),
+        });
+    }
+    // Answered by this host itself: a local poller at a closed port is the usual reason.
+    let here = counted.refused_here >= events;
+    let severity = if here { Severity::Info } else { harm::refusals(e, events) };
+    let whom = if here { "by this host itself" } else { "by other hosts" };
+    let summary = format!(
+        "{} of programs on this host refused {whom} in {}",
+        words::counted(events, "connect"),
+        words::seconds(e.window())
+    );
+    let finding = harm::active(e, severity, 0.7, events, UNIT, summary)
+        .subject(Subject::host())
+        .evidence(harm::moved(&reading, "connects that failed"))
+        .against(EvidenceItem::fact("snmp", "Tcp.AttemptFails", "the counter does not say whom they called, or why"));
+    Ok(Verdict::Found(vec![with_remedies(finding, None)]))
+}
+
+fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
+    let called = place.called.map_or_else(|| "several servers".to_owned(), |called| called.to_string());
+    let summary =
+        format!("{} to {called} refused in {}", words::counted(place.count, "connect"), words::seconds(e.window()));
+    let severity = harm::refusals(e, place.count);
+    let finding = harm::active(e, severity, 0.95, place.count, UNIT, summary).subjects(place.subjects(e)).evidence(
+        EvidenceItem::value(
+            "reset_events",
+            "SYN_SENT",
+            place.count as f64,
+            format!("{called} answered {} with RST", words::counted(place.count, "SYN")),
+        ),
+    );
+    with_remedies(finding, place.called)
+}
+
+fn with_remedies(finding: Finding, called: Option<std::net::SocketAddr>) -> Finding {
+    let verify = "the connect succeeds; rstdoctor scan shows no refused connect";
+    match called {
+        Some(called) => finding
+            .remedy(
+                Remedy::new(format!("Start the server on {called}, or correct the address in the client"), verify)
+                    .command(format!("nc -vz {} {}", called.ip(), called.port()))
+                    .restart(Restart::Service),
+            )
+            .remedy(
+                Remedy::new("Find the client on this host while it connects", "the process is named")
+                    .command(format!("ss -tnp state syn-sent 'dport = :{}'", called.port())),
+            ),
+        None => finding.remedy(
+            Remedy::new("See whom this host calls in vain", "the server is named")
+                .command("rstdoctor trace --received --duration 10s    # as root"),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Case;
+    use super::*;
+    use crate::source::tcp_state::TcpState;
+
+    #[test]
+    fn a_dead_upstream_is_named() {
+        let finding =
+            Case::new().received(20, TcpState::SynSent, ["10.0.0.9:0", "10.0.7.1:5432"]).finding(&UPSTREAM_REFUSED);
+        assert_eq!((finding.severity, finding.subjects[0].port), (Severity::Warning, Some(5432)));
+    }
+
+    #[test]
+    fn refused_by_another_host_is_told_from_a_local_poller() {
+        let fails = |resets| Case::new().counter("Tcp.AttemptFails", 0, 20).counter("Tcp.OutRsts", 0, resets);
+        assert_eq!(fails(0).finding(&UPSTREAM_REFUSED).severity, Severity::Warning);
+        assert_eq!(fails(20).finding(&UPSTREAM_REFUSED).severity, Severity::Info);
+    }
+
+    #[test]
+    fn half_open_probes_are_not_this() {
+        let case = Case::new().counter("Tcp.OutRsts", 0, 0).counter("Tcp.AttemptFails", 0, 20).counter(
+            "TcpExt.EmbryonicRsts",
+            0,
+            20,
+        );
+        assert!(case.is_ruled_out(&UPSTREAM_REFUSED));
+    }
+
+    #[test]
+    fn without_the_counter_nothing_is_claimed() {
+        assert_eq!(Case::new().missing(&UPSTREAM_REFUSED), Some("snmp"));
+    }
+}

@@ -1,0 +1,103 @@
+use super::harm::{self, Place};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Verdict};
+use crate::evidence::Evidence;
+use crate::source::reset_events::Direction;
+use crate::words;
+
+cause! {
+    /// ## What happens
+    ///
+    /// A service listens, but only on one address or family, and its clients use another: 127.0.0.1 against the address
+    /// of the host, IPv4 against IPv6. The kernel answers as if nothing listened: "Connection refused".
+    ///
+    /// ## How it shows
+    ///
+    /// The tracepoint tcp:tcp_send_reset gives the reason NO_SOCKET for a port on which a listener exists.
+    ///
+    /// ## How to confirm
+    ///
+    /// `ss -lnt 'sport = :PORT'` shows the address; compare it with the one that the clients use.
+    ///
+    /// ## What to change
+    ///
+    /// Bind to 0.0.0.0 and ::, or to the address that the clients use, and restart. In a container always 0.0.0.0.
+    ///
+    /// ## Look-alikes
+    ///
+    /// A client on this host that tries ::1 first and then 127.0.0.1 is refused once and succeeds: no fault. A service
+    /// kept on 127.0.0.1 on purpose, and outsiders who ask for it.
+    WRONG_BIND_ADDRESS {
+        id: "wrong-bind-address",
+        title: "Listens on another address",
+        explains: ["upstream-refused"],
+        judge: judge,
+    }
+}
+
+fn judge(e: &Evidence<'_>) -> Judgement {
+    harm::window(e)?;
+    let groups = e.resets_of(WRONG_BIND_ADDRESS.id, Direction::Sent)?;
+    let findings = harm::places(&groups).into_iter().map(|place| finding(e, place)).collect();
+    Ok(Verdict::from_findings(findings, "no refused connect to a port that is open on another address"))
+}
+
+fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
+    let asked = place.groups.first().map_or_else(String::new, |group| group.local.to_string());
+    // A client within the host that knows both ::1 and 127.0.0.1 goes on to the next address at once.
+    let retried = place.groups.iter().all(|group| group.on_loopback());
+    let severity = if retried { Severity::Info } else { harm::refusals(e, place.count) };
+    let listens = place.service(e).map_or_else(|| "elsewhere".to_owned(), |s| format!("only on {}", s.endpoint()));
+    let summary = format!(
+        "{} to {asked} refused in {}: {} listens {listens}",
+        words::counted(place.count, "connection attempt"),
+        words::seconds(e.window()),
+        place.who(e)
+    );
+    let finding = harm::active(e, severity, 0.92, place.count, "refused connects", summary)
+        .subjects(place.subjects(e))
+        .evidence(place.item("NO_SOCKET", "no socket on this address"))
+        .remedy(
+            Remedy::new(
+                format!("Bind the service to {asked} or to all addresses, or let the clients use the address it has"),
+                format!("ss -lnt{} shows the address that clients use", harm::ss_filter(place.port)),
+            )
+            .command(format!("ss -lntp{}", harm::ss_filter(place.port)))
+            .restart(Restart::Service),
+        );
+    if retried {
+        finding.against(EvidenceItem::fact(
+            "reset_events",
+            "peer",
+            "the clients are on this host: probably ::1 and 127.0.0.1 are tried in turn, which harms nobody",
+        ))
+    } else {
+        finding
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Case, process};
+    use super::*;
+
+    #[test]
+    fn localhost_tried_by_ipv6_first_is_no_alarm() {
+        let finding = Case::new()
+            .listener("127.0.0.1:9200", 128, 0, 0, &process(1, "app"))
+            .sent(20, "NO_SOCKET", None, ["[::1]:9200", "[::1]:0"], None)
+            .finding(&WRONG_BIND_ADDRESS);
+        assert_eq!(finding.severity, Severity::Info);
+    }
+
+    #[test]
+    fn a_listener_on_all_addresses_is_not_this() {
+        let case = Case::new().listener("0.0.0.0:9200", 128, 0, 0, &process(1, "app")).sent(
+            20,
+            "NO_SOCKET",
+            None,
+            ["10.0.0.9:9200", "10.0.0.3:0"],
+            None,
+        );
+        assert!(case.is_ruled_out(&WRONG_BIND_ADDRESS));
+    }
+}
