@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::backlog::{BindingLimit, binding_limit};
-use crate::cause::{REGISTRY, Severity, State, Verdict};
+use crate::cause::{Finding, REGISTRY, Severity, State, Verdict};
 use crate::evidence::{Evidence, Missing, Used};
+use crate::filter::Filter;
 use crate::ledger::Ledger;
+use crate::port::{self, PortReport};
 use crate::rank::{self, Ranked};
 use crate::service::Service;
 use crate::snapshot::{Observation, SourceStatus};
@@ -42,6 +44,17 @@ pub struct Diagnosis {
     pub limits: BTreeMap<&'static str, String>,
     /// Counters that a cause or the ledger used.
     pub counters: BTreeMap<String, Used>,
+    /// What the causes and listeners above are restricted to.
+    pub filter: Filter,
+    /// The port that was asked for.
+    pub port: Option<PortReport>,
+}
+
+impl Diagnosis {
+    /// A convincing finding that is active, or will bite, is at least this severe.
+    pub fn reaches(&self, level: Severity) -> bool {
+        self.causes.iter().any(|cause| weighs(&cause.finding) && cause.finding.severity <= level)
+    }
 }
 
 /// The verdict in one word.
@@ -100,13 +113,22 @@ pub struct ListenerRow {
 
 /// Judges one observation.
 pub fn diagnose(observation: &Observation) -> Diagnosis {
+    diagnose_for(observation, &Filter::default())
+}
+
+/// Judges one observation for somebody who asked about one port or process; the verdict is about that, too.
+pub fn diagnose_for(observation: &Observation, filter: &Filter) -> Diagnosis {
     let evidence = Evidence::new(observation);
+    let services = evidence.services().unwrap_or_default();
+    let scope = filter.resolve(services);
     let mut found = Vec::new();
     let mut ruled_out = Vec::new();
     let mut not_checked = Vec::new();
     for cause in REGISTRY.iter().copied() {
         match (cause.judge)(&evidence) {
-            Ok(Verdict::Found(findings)) => found.extend(findings.into_iter().map(|finding| (cause, finding))),
+            Ok(Verdict::Found(findings)) => {
+                found.extend(findings.into_iter().filter(|f| scope.keeps(f)).map(|finding| (cause, finding)));
+            }
             Ok(Verdict::RuledOut(why)) => ruled_out.push(RuledOut { id: cause.id, why }),
             Err(missing) => not_checked.push(NotChecked { id: cause.id, missing }),
         }
@@ -114,8 +136,8 @@ pub fn diagnose(observation: &Observation) -> Diagnosis {
     let causes = rank::rank(found);
     let status = status(&evidence, &causes);
     let somaxconn = evidence.sysctl_number("net.core.somaxconn").ok();
-    let listeners =
-        evidence.services().map(|services| services.iter().map(|s| row(s, somaxconn)).collect()).unwrap_or_default();
+    let listeners = services.iter().filter(|s| filter.keeps_service(s)).map(|s| row(s, somaxconn)).collect();
+    let port = filter.port.map(|port| port::report(&evidence, port));
     let limits = observation
         .after
         .sysctls
@@ -140,6 +162,8 @@ pub fn diagnose(observation: &Observation) -> Diagnosis {
         orphans: evidence.sockstat("TCP.orphan").ok(),
         limits,
         counters: evidence.used_counters(),
+        filter: filter.clone(),
+        port,
     }
 }
 
@@ -164,14 +188,13 @@ fn row(service: &Service<'_>, somaxconn: Option<u64>) -> ListenerRow {
 /// Below this confidence a finding is a hint: it is shown, and does not make the verdict worse.
 const CONVINCING: f64 = 0.5;
 
+fn weighs(finding: &Finding) -> bool {
+    finding.confidence >= CONVINCING && matches!(finding.state, State::Active | State::Risk)
+}
+
 fn status(evidence: &Evidence<'_>, causes: &[Ranked]) -> Status {
-    let convincing = |severity: Severity| {
-        causes.iter().any(|cause| {
-            cause.finding.severity == severity
-                && cause.finding.confidence >= CONVINCING
-                && matches!(cause.finding.state, State::Active | State::Risk)
-        })
-    };
+    let convincing =
+        |severity: Severity| causes.iter().any(|cause| cause.finding.severity == severity && weighs(&cause.finding));
     // Without both counters nobody can say that nothing was lost.
     let blind = evidence.counter("Tcp.OutRsts").is_err() || evidence.counter("TcpExt.ListenOverflows").is_err();
     match () {

@@ -11,16 +11,24 @@
 
 pub mod attribution;
 pub mod backlog;
+pub mod catalogue;
 pub mod cause;
+pub mod cli;
+pub mod command;
+pub mod config;
 pub mod delta;
 pub mod diagnosis;
 pub mod estimate;
 pub mod evidence;
+pub mod filter;
 pub mod host;
 pub mod knowledge;
 pub mod ledger;
+pub mod log;
 pub mod observe;
+pub mod port;
 pub mod rank;
+pub mod render;
 pub mod service;
 pub mod snapshot;
 pub mod source;

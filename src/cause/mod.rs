@@ -72,7 +72,7 @@ mod syn_flood;
 mod syn_queue_overflow;
 mod tcp_memory_exhausted;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod time_wait_table_full;
 mod timestamp_rejected;
 mod upstream_refused;

@@ -1,0 +1,134 @@
+//! The command line as clap sees it: everything optional, no defaults, no logic. `config` gives it a meaning.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Finds out who reset your TCP connections, why, and what to change.
+///
+/// rstdoctor reads the kernel's own evidence, accounts for every reset, and prints ranked causes, each with its evidence,
+/// what was ruled out, what could not be checked, and the exact remedy. It works without root, sees more with each
+/// privilege, and changes nothing.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "rstdoctor", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "Start with: rstdoctor scan")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    Scan(ScanArgs),
+    Record(RecordArgs),
+    Explain(ExplainArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
+}
+
+/// Diagnose this host: what refuses, drops or resets connections now
+///
+/// Watches for a few seconds and prints one diagnosis. Exit status: 0 it ran, whatever it found; 1 a finding reached
+/// --fail-on; 2 wrong usage; 3 nothing could be collected; 130 interrupted before there was a result.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ScanArgs {
+    /// How long to watch: 500ms, 3s, 1m; 0s judges from totals since boot only [default: 3s]
+    #[arg(short, long, value_name = "TIME")]
+    pub duration: Option<String>,
+    /// The same as --format json
+    #[arg(long)]
+    pub json: bool,
+    /// How to print the diagnosis [default: table]
+    #[arg(short, long, value_name = "FORMAT")]
+    pub format: Option<Format>,
+    /// Diagnose a recording made by rstdoctor record
+    #[arg(long, value_name = "BUNDLE")]
+    pub from: Option<PathBuf>,
+    /// Only what concerns this local or remote port; adds who holds it and whether it can be bound
+    #[arg(long, value_name = "N")]
+    pub port: Option<u16>,
+    /// Only what concerns this process
+    #[arg(long, value_name = "N")]
+    pub pid: Option<u32>,
+    /// Only what concerns processes of this name, as in /proc/PID/comm
+    #[arg(long, value_name = "NAME")]
+    pub process: Option<String>,
+    /// Look into another network namespace: its name, a process id, or a path
+    #[arg(long, value_name = "NAME|PID|PATH")]
+    pub netns: Option<String>,
+    /// Do not use the reset tracepoints
+    #[arg(long)]
+    pub no_events: bool,
+    /// Exit with status 1 if an active finding or a risk is at least this severe
+    #[arg(long, value_name = "SEVERITY")]
+    pub fail_on: Option<FailOn>,
+    /// Show everything: reasons, all listeners, sockets, limits
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Write a recording that can be diagnosed elsewhere
+///
+/// Records the raw bytes that the kernel gives, so that `rstdoctor scan --from FILE` repeats the diagnosis anywhere.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RecordArgs {
+    /// File to write; it must not exist
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// How long to record: 500ms, 30s, 10m [default: 30s]
+    #[arg(short, long, value_name = "TIME")]
+    pub duration: Option<String>,
+    /// Length of each window in the recording [default: 1s]
+    #[arg(short, long, value_name = "TIME")]
+    pub interval: Option<String>,
+    /// Replace addresses, host and process names, the same by the same
+    #[arg(long)]
+    pub redact: bool,
+    /// Record another network namespace: its name, a process id, or a path
+    #[arg(long, value_name = "NAME|PID|PATH")]
+    pub netns: Option<String>,
+    /// Do not use the reset tracepoints
+    #[arg(long)]
+    pub no_events: bool,
+}
+
+/// Say what a cause or an error text means, and what to change
+///
+/// Takes the id or title of a cause, or an error text as a program printed it. `-` reads a log from standard input and
+/// counts the error texts in it. Without an argument, all causes are listed.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ExplainArgs {
+    /// Cause, error text, or - for a log on standard input
+    #[arg(value_name = "CAUSE|ERROR TEXT|-", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub what: Vec<String>,
+}
+
+/// Print the completion script of a shell
+#[derive(Debug, Clone, Args)]
+pub struct CompletionsArgs {
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// Print the manual page, or write all pages into a directory
+#[derive(Debug, Clone, Default, Args)]
+pub struct ManArgs {
+    /// Write every page into this directory
+    #[arg(value_name = "DIRECTORY")]
+    pub directory: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Table,
+    /// For programs, as rstdoctor/report/v1
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FailOn {
+    Info,
+    Warning,
+    Critical,
+}

@@ -1,0 +1,54 @@
+//! `rstdoctor scan`: one diagnosis.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::progress::Progress;
+use super::{FOUND, INTERRUPTED, NOTHING, collect};
+use crate::cli::{Format, ScanArgs};
+use crate::config::{self, Origin, Scan, Terminal};
+use crate::diagnosis::{Diagnosis, diagnose_for};
+use crate::render;
+
+pub fn run(args: &ScanArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
+    let config = config::scan(args, terminal)?;
+    let stop = collect::stop_on_signals()?;
+    let wait = match &config.origin {
+        Origin::Live(live) => live.duration,
+        Origin::Bundle(_) => Duration::ZERO,
+    };
+    let progress = Progress::start("watching", wait, config.progress);
+    let collected = collect::observe(&config.origin, &stop);
+    drop(progress);
+    let Some(collected) = collected? else {
+        eprintln!("rstdoctor: interrupted before there was a result");
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
+    let mut diagnosis = diagnose_for(&collected.observation, &config.filter);
+    diagnosis.netns_name = collected.netns_name;
+    print(&diagnosis, &config)?;
+    Ok(status(&diagnosis, &config))
+}
+
+fn print(diagnosis: &Diagnosis, config: &Scan) -> anyhow::Result<()> {
+    let text = match config.format {
+        Format::Table => render::table(diagnosis, &config.options),
+        Format::Json => render::json::text(&render::json::report(diagnosis))?,
+    };
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+fn status(diagnosis: &Diagnosis, config: &Scan) -> ExitCode {
+    let nothing = !diagnosis.sources.is_empty() && diagnosis.sources.iter().all(|s| s.failure.is_some() && !s.partial);
+    if nothing {
+        eprintln!("rstdoctor: nothing could be collected: not one source of evidence could be read");
+        return ExitCode::from(NOTHING);
+    }
+    match config.fail_on {
+        Some(level) if diagnosis.reaches(level) => ExitCode::from(FOUND),
+        _ => ExitCode::SUCCESS,
+    }
+}

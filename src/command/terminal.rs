@@ -1,0 +1,22 @@
+//! What is on the other side of standard output and standard error.
+
+use std::io::IsTerminal;
+
+use crate::config::Terminal;
+
+/// Asks the terminal and the environment, once.
+pub fn terminal() -> Terminal {
+    Terminal {
+        width: std::io::stdout().is_terminal().then(|| width().unwrap_or(80)),
+        progress: std::io::stderr().is_terminal(),
+        no_color: std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),
+    }
+}
+
+/// Columns of the terminal at standard output, ioctl_tty(2). A terminal that does not know says 0.
+fn width() -> Option<u16> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ writes one winsize, which lives until after the call.
+    let result = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &mut size) };
+    (result == 0 && size.ws_col > 0).then_some(size.ws_col)
+}

@@ -1,0 +1,137 @@
+//! What a person asked to look at: a port, a process. Findings and listeners about something else are left out; findings
+//! about the whole host stay, because they concern every port and process on it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::cause::{Finding, Subject};
+use crate::service::Service;
+
+/// Conditions that must all hold; empty lets everything through.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filter {
+    pub port: Option<u16>,
+    pub pid: Option<u32>,
+    /// Process name (comm), exactly.
+    pub process: Option<String>,
+}
+
+/// `port 8080, process nginx`, with the name as it was given.
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let port = self.port.map(|port| format!("port {port}"));
+        let pid = self.pid.map(|pid| format!("pid {pid}"));
+        let process = self.process.as_ref().map(|name| format!("process {name}"));
+        f.write_str(&[port, pid, process].into_iter().flatten().collect::<Vec<_>>().join(", "))
+    }
+}
+
+impl Filter {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether the service is one that was asked for.
+    pub fn keeps_service(&self, service: &Service<'_>) -> bool {
+        self.port.is_none_or(|port| port == service.port)
+            && (self.is_any_process() || service.owners.iter().any(|owner| self.names(owner.pid, &owner.name)))
+    }
+
+    /// Resolves the filter against what listens, so that a finding about a process is kept when its port was asked for,
+    /// and the other way round.
+    pub fn resolve(&self, services: &[Service<'_>]) -> Scope<'_> {
+        let kept = || services.iter().filter(|service| self.keeps_service(service));
+        Scope {
+            filter: self,
+            ports: kept().map(|service| service.port).collect(),
+            pids: kept().flat_map(|service| &service.owners).map(|owner| owner.pid).collect(),
+        }
+    }
+
+    fn is_any_process(&self) -> bool {
+        self.pid.is_none() && self.process.is_none()
+    }
+
+    fn names(&self, pid: u32, name: &str) -> bool {
+        self.pid.is_none_or(|wanted| wanted == pid) && self.process.as_deref().is_none_or(|wanted| wanted == name)
+    }
+}
+
+/// A filter together with the ports and processes of the services that it keeps.
+pub struct Scope<'a> {
+    filter: &'a Filter,
+    ports: BTreeSet<u16>,
+    pids: BTreeSet<u32>,
+}
+
+impl Scope<'_> {
+    pub fn keeps(&self, finding: &Finding) -> bool {
+        self.filter.is_empty()
+            || is_host_wide(finding)
+            || finding.subjects.iter().any(|subject| self.keeps_subject(subject))
+    }
+
+    fn keeps_subject(&self, subject: &Subject) -> bool {
+        let port = match (self.filter.port, subject.port) {
+            (None, _) => true,
+            (Some(wanted), Some(port)) => wanted == port,
+            (Some(_), None) => subject.pid.is_some_and(|pid| self.pids.contains(&pid)),
+        };
+        let process = match subject.pid {
+            _ if self.filter.is_any_process() => true,
+            Some(pid) => self.filter.names(pid, subject.process.as_deref().unwrap_or_default()),
+            None => subject.port.is_some_and(|port| self.ports.contains(&port)),
+        };
+        port && process
+    }
+}
+
+/// Nothing in the finding names a port, a process or a peer.
+pub fn is_host_wide(finding: &Finding) -> bool {
+    finding.subjects.iter().all(|subject| subject.port.is_none() && subject.pid.is_none() && subject.address.is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cause::testing::{Case, process};
+    use crate::cause::{Impact, Severity, State};
+    use crate::service::services;
+
+    fn about(subject: Subject) -> Finding {
+        let impact = Impact { events: 1, per_s: 1.0, unit: "resets" };
+        Finding::new(State::Active, Severity::Warning, 0.9, impact, "x").subject(subject)
+    }
+
+    fn keeps(filter: &Filter, subject: Subject) -> bool {
+        let (nginx, redis) = (process(10, "nginx"), process(20, "redis"));
+        let case = Case::new().listener("0.0.0.0:80", 511, 0, 0, &nginx).listener("0.0.0.0:6379", 511, 0, 0, &redis);
+        let services = services(&case.0);
+        filter.resolve(&services).keeps(&about(subject))
+    }
+
+    #[test]
+    fn a_port_keeps_its_listener_its_owner_and_the_host() {
+        let filter = Filter { port: Some(80), ..Filter::default() };
+        let on = |port| Subject { port: Some(port), ..Subject::new(crate::cause::SubjectKind::Listener) };
+        assert!(keeps(&filter, on(80)));
+        assert!(!keeps(&filter, on(6379)));
+        assert!(keeps(&filter, Subject::process(&process(10, "nginx"))));
+        assert!(!keeps(&filter, Subject::process(&process(20, "redis"))));
+        assert!(keeps(&filter, Subject::host()));
+    }
+
+    #[test]
+    fn a_process_keeps_what_it_listens_on_even_where_the_finding_does_not_know_the_owner() {
+        let filter = Filter { process: Some("redis".into()), ..Filter::default() };
+        let on = |port| Subject { port: Some(port), ..Subject::new(crate::cause::SubjectKind::Listener) };
+        assert!(keeps(&filter, on(6379)));
+        assert!(!keeps(&filter, on(80)));
+    }
+
+    #[test]
+    fn conditions_add_up() {
+        let filter = Filter { port: Some(80), pid: Some(20), ..Filter::default() };
+        assert!(!keeps(&filter, Subject { port: Some(80), ..Subject::process(&process(10, "nginx")) }));
+    }
+}

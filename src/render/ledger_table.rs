@@ -1,0 +1,78 @@
+//! The reset ledger as a table: each side's total, what accounts for it, and the remainder.
+
+use std::time::Duration;
+
+use comfy_table::Table;
+
+use super::grid;
+use super::layout::Page;
+use crate::delta::per_second;
+use crate::ledger::{Account, Basis, Ledger, Line};
+use crate::words::{seconds, thousands};
+
+/// Adds the table. Without `all`, sides that could not be counted are left to "could not check".
+pub fn write(page: &mut Page, ledger: &Ledger, window: Duration, all: bool) {
+    let sides = [
+        ("sent", &ledger.sent),
+        ("received", &ledger.received),
+        ("by firewall", &ledger.firewall),
+        ("lost", &ledger.dropped),
+    ];
+    let mut table = grid::new(page.width());
+    let over = format!("in {}", seconds(window));
+    table.set_header(grid::header(["Resets", over.as_str(), "count", "per s", "known from"], [2, 3]));
+    for (name, account) in sides {
+        side(&mut table, name, account, window, all);
+    }
+    grid::write(page, &table);
+}
+
+fn side(table: &mut Table, name: &str, account: &Account, window: Duration, all: bool) {
+    let total = match &account.total {
+        Ok(total) => *total,
+        Err(missing) => {
+            let why = if all { missing.reason.as_str() } else { "not observed" };
+            table.add_row([grid::text(name), grid::text(""), grid::number("?"), grid::text(""), grid::text(why)]);
+            return;
+        }
+    };
+    // A single line that is the whole side says it all.
+    if let [line] = &account.lines[..]
+        && line.count == total
+    {
+        return row(table, name, &line.label, total, window, &known(line));
+    }
+    let about = if account.basis == Basis::Inferred { "estimate" } else { "counted by the kernel" };
+    row(table, name, "in total", total, window, about);
+    for line in sorted(&account.lines) {
+        row(table, "", &line.label, line.count, window, &known(line));
+    }
+    if let Some(rest) = account.unexplained()
+        && (total > 0 || all)
+    {
+        row(table, "", "unexplained", rest, window, "");
+    }
+}
+
+fn sorted(lines: &[Line]) -> Vec<&Line> {
+    let mut lines: Vec<_> = lines.iter().collect();
+    lines.sort_by_key(|line| std::cmp::Reverse(line.count));
+    lines
+}
+
+fn known(line: &Line) -> String {
+    match line.basis {
+        Basis::Measured => line.known_from.clone(),
+        Basis::Inferred => format!("{} (inferred)", line.known_from),
+    }
+}
+
+fn row(table: &mut Table, side: &str, what: &str, count: u64, window: Duration, known_from: &str) {
+    table.add_row([
+        grid::text(side),
+        grid::text(what),
+        grid::number(&thousands(count)),
+        grid::number(&format!("{:.1}", per_second(count, window))),
+        grid::text(known_from),
+    ]);
+}

@@ -1,0 +1,62 @@
+//! Listeners with their accept queues: those that matter, or all.
+
+use comfy_table::Cell;
+
+use super::grid;
+use super::layout::Page;
+use crate::diagnosis::ListenerRow;
+use crate::words::thousands;
+
+/// Rows shown without `--all`.
+const CAP: usize = 10;
+
+/// Adds the table if there is anything to show.
+pub fn write(page: &mut Page, listeners: &[ListenerRow], all: bool) {
+    let chosen: Vec<_> = listeners.iter().filter(|row| all || matters(row)).collect();
+    if chosen.is_empty() {
+        return;
+    }
+    let shown = if all { chosen.len() } else { chosen.len().min(CAP) };
+    page.gap();
+    let mut table = grid::new(page.width());
+    table.set_header(grid::header(["Listener", "queue", "lost", "limit set by", "owner"], [1, 2]));
+    for row in chosen.iter().take(shown) {
+        table.add_row(cells(row));
+    }
+    grid::write(page, &table);
+    let quiet = listeners.len() - shown;
+    if quiet > 0 && !all {
+        page.line(&format!("{quiet} more listening, with room in their queues (--all)"));
+    }
+}
+
+fn matters(row: &ListenerRow) -> bool {
+    row.full_samples > 0 || row.recv_q > 0 || row.drops.is_some_and(|drops| drops > 0)
+}
+
+fn cells(row: &ListenerRow) -> Vec<Cell> {
+    let endpoint = std::net::SocketAddr::new(row.address, row.port);
+    let endpoint = match row.sockets {
+        0 | 1 => endpoint.to_string(),
+        n => format!("{endpoint} ({n} sockets)"),
+    };
+    let full = if row.full_samples > 0 { " full" } else { "     " };
+    // The kernel admits one connection more than the limit, so 6/5 is right.
+    let queue =
+        format!("{}/{}{full}", thousands(row.recv_q.into()), thousands(row.backlog.into())).replace(' ', "\u{a0}");
+    let lost = match row.drops {
+        Some(0) => "0".to_owned(),
+        Some(drops) => format!("+{}", thousands(drops)),
+        None => "?".to_owned(),
+    };
+    let limit = row.binding_limit.map_or("?", |limit| limit.name());
+    vec![Cell::new(endpoint), grid::number(&queue), grid::number(&lost), Cell::new(limit), grid::text(&owner(row))]
+}
+
+fn owner(row: &ListenerRow) -> String {
+    match &row.processes[..] {
+        [] => "not visible".to_owned(),
+        [process] => format!("{} {}", process.name, process.pid),
+        [process, more @ ..] => format!("{} {} and {} more", process.name, process.pid, more.len()),
+    }
+}

@@ -1,0 +1,17 @@
+//! From a diagnosis to bytes: one file per output format. Nothing here knows a terminal; its width and whether it shows
+//! colour are parameters.
+
+pub mod escape;
+mod grid;
+pub mod json;
+pub mod layout;
+mod ledger_table;
+mod listeners_table;
+pub mod markdown;
+mod missing;
+mod port;
+#[cfg(test)]
+mod samples;
+pub mod table;
+
+pub use table::{Options, table};

@@ -1,0 +1,91 @@
+//! The section about one port in the human report.
+
+use super::layout::Page;
+use crate::port::{BindCheck, BindOutcome, PortReport};
+use crate::source::tcp_state::TcpState;
+use crate::words::{counted, thousands};
+
+const INDENT: usize = 16;
+
+/// Adds the section.
+pub fn write(page: &mut Page, port: &PortReport) {
+    page.gap();
+    page.heading(&format!("Port {}", port.port));
+    match &port.holders {
+        Ok(holders) if holders.is_empty() => page.field("  held by", INDENT, "nobody listens"),
+        Ok(holders) => {
+            for (index, holder) in holders.iter().enumerate() {
+                let who: Vec<_> = holder
+                    .processes
+                    .iter()
+                    .map(|process| match &process.unit {
+                        Some(unit) => format!("{} (pid {}, {unit})", process.name, process.pid),
+                        None => format!("{} (pid {})", process.name, process.pid),
+                    })
+                    .collect();
+                let who = if who.is_empty() { "owner not visible to you".to_owned() } else { who.join(", ") };
+                let label = if index == 0 { "  held by" } else { "" };
+                page.field(label, INDENT, &format!("{}, {who}", holder.address));
+            }
+        }
+        Err(missing) => page.field("  held by", INDENT, &format!("not known: {}", missing.reason)),
+    }
+    match &port.sockets {
+        Ok(states) if states.is_empty() => page.field("  others", INDENT, "no connection uses it as local port"),
+        Ok(states) => {
+            let states: Vec<_> =
+                states.iter().map(|(state, count)| format!("{} {}", thousands(*count), state.name())).collect();
+            page.field("  others", INDENT, &states.join(", "));
+        }
+        Err(missing) => page.field("  others", INDENT, &format!("not known: {}", missing.reason)),
+    }
+    for check in &port.binds {
+        page.field(&format!("  bind {}", shown(check)), INDENT, &outcome(check));
+    }
+    match &port.privileged {
+        Ok(true) => page.field("  note", INDENT, "Privileged port: bind() needs root or CAP_NET_BIND_SERVICE, else \"Permission denied\". It starts at net.ipv4.ip_unprivileged_port_start."),
+        Ok(false) => {}
+        Err(missing) => page.field("  note", INDENT, &format!("Whether the port is privileged is not known: {}", missing.reason)),
+    }
+    if port.ephemeral == Ok(true) {
+        page.field("  note", INDENT, "The port lies in net.ipv4.ip_local_port_range: any outgoing connection can take it before your program does. Keep it free with:");
+        page.command("", INDENT, &format!("sysctl -w net.ipv4.ip_local_reserved_ports={}", port.port));
+        page.field("", INDENT, "(add it to the ports that are reserved already)");
+    }
+}
+
+fn shown(check: &BindCheck) -> String {
+    check.address.to_string()
+}
+
+fn outcome(check: &BindCheck) -> String {
+    match &check.outcome {
+        BindOutcome::Succeeds => "would succeed".to_owned(),
+        BindOutcome::NeedsReuseAddr { time_wait, others } => {
+            let what = match (*time_wait, *others) {
+                (n, 0) => format!("{} in {}", counted(n, "connection"), TcpState::TimeWait.name()),
+                (0, n) => format!("{} on this port", counted(n, "connection")),
+                (n, m) => {
+                    format!("{} in {}, {} others", counted(n, "connection"), TcpState::TimeWait.name(), thousands(m))
+                }
+            };
+            format!(
+                "fails with \"Address already in use\" unless both the old listener and the new program set SO_REUSEADDR: {what}"
+            )
+        }
+        BindOutcome::InUse { by, reuseport, unless_v6_only } => {
+            let by: Vec<_> = by.iter().map(ToString::to_string).collect();
+            let mut text = format!("fails with \"Address already in use\": a program listens on {}", by.join(", "));
+            if *reuseport {
+                text.push_str(
+                    ". It shares the port by SO_REUSEPORT: a program of the same user that sets it too would succeed",
+                );
+            }
+            if *unless_v6_only {
+                text.push_str(". It would succeed if that listener is for IPv6 only (IPV6_V6ONLY)");
+            }
+            text
+        }
+        BindOutcome::Unknown(missing) => format!("not known: {}", missing.reason),
+    }
+}
