@@ -1,0 +1,327 @@
+//! What a scenario works with: namespaces, actors, faults that run in the window, and the observation.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::arena::{End, Namespace, join};
+use super::counters::{self, Movement};
+use super::diagnose::{Findings, diagnose};
+use super::program::Program;
+use super::report::Status;
+use super::tally::Tally;
+
+/// Addresses of the observed host, of the client beyond the link, and of the router between them, if there is one.
+pub const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
+pub const SERVER6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1));
+pub const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 2));
+pub const CLIENT6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2));
+const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 254);
+const ROUTER6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0xfe);
+/// Beyond the router.
+pub const FAR_CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 78, 0, 2));
+const FAR_ROUTER: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 254);
+const FAR_CLIENT6: Ipv6Addr = Ipv6Addr::new(0xfd78, 0, 0, 0, 0, 0, 0, 2);
+const FAR_ROUTER6: Ipv6Addr = Ipv6Addr::new(0xfd78, 0, 0, 0, 0, 0, 0, 0xfe);
+
+/// Time for the snapshot that opens the window; faults start after it.
+const LEAD: Duration = Duration::from_millis(400);
+
+/// Why a scenario ended early.
+#[derive(Debug)]
+pub enum Stop {
+    /// It cannot run here.
+    Skip(String),
+    Failed(io::Error),
+}
+
+impl Stop {
+    pub fn outcome(self) -> (Status, String) {
+        match self {
+            Self::Skip(reason) => (Status::Skipped, reason),
+            Self::Failed(error) => (Status::Fail, format!("the scenario itself failed: {error}")),
+        }
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// The time in which the observed host is watched, as the faults see it.
+#[derive(Debug, Default)]
+pub struct Window(AtomicU8);
+
+impl Window {
+    const OPEN: u8 = 1;
+    const CLOSED: u8 = 2;
+
+    pub fn is_open(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::OPEN
+    }
+
+    /// Repeats `work` with a pause between, until the window closes.
+    pub fn every(&self, pause_ms: u64, mut work: impl FnMut()) {
+        while self.is_open() {
+            work();
+            self.sleep(pause_ms);
+        }
+    }
+
+    /// Sleeps, but not beyond the window.
+    pub fn sleep(&self, ms: u64) {
+        let until = Instant::now() + Duration::from_millis(ms);
+        while self.is_open() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            thread::sleep(left.min(Duration::from_millis(20)));
+        }
+    }
+}
+
+/// A server or client that is a process of its own. It ends with the scenario at the latest.
+#[derive(Debug, Clone)]
+pub struct Actor {
+    pid: i32,
+    stdin: Arc<Mutex<Option<ChildStdin>>>,
+}
+
+impl Actor {
+    pub fn tell(&self, command: &str) -> io::Result<()> {
+        match self.stdin.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            Some(stdin) => writeln!(stdin, "{command}").and_then(|()| stdin.flush()),
+            None => Err(io::Error::other("this process takes no commands")),
+        }
+    }
+
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        // SAFETY: kill(2) takes no pointers. The process is a child that nobody has waited for, so its pid is its own.
+        super::net::check(unsafe { libc::kill(self.pid, signal) })
+    }
+}
+
+pub struct Stage {
+    /// The observed host's network: the one of this process.
+    pub here: Namespace,
+    record: Option<PathBuf>,
+    tally: Tally,
+    window: Arc<Window>,
+    faults: Vec<thread::JoinHandle<()>>,
+    children: Vec<Child>,
+    findings: Option<Result<Findings, String>>,
+    movement: Movement,
+}
+
+impl Stage {
+    pub fn new(record: Option<&Path>) -> io::Result<Self> {
+        Ok(Self {
+            here: Namespace::current()?,
+            record: record.map(Path::to_owned),
+            tally: Tally::default(),
+            window: Arc::default(),
+            faults: Vec::new(),
+            children: Vec::new(),
+            findings: None,
+            movement: Movement::default(),
+        })
+    }
+
+    /// A client's host, joined to the observed one: [`CLIENT`] and [`SERVER`], IPv4 and IPv6.
+    pub fn client(&self) -> io::Result<Namespace> {
+        let client = Namespace::create()?;
+        join(&end(&self.here, "eth0", SERVER, SERVER6), &end(&client, "eth0", CLIENT, CLIENT6))?;
+        Ok(client)
+    }
+
+    /// A router next to the observed host and a client behind it at [`FAR_CLIENT`]: (router, client).
+    pub fn client_behind_router(&self) -> io::Result<(Namespace, Namespace)> {
+        let (router, client) = (Namespace::create()?, Namespace::create()?);
+        join(&end(&self.here, "eth0", SERVER, SERVER6), &end(&router, "near", ROUTER.into(), ROUTER6.into()))?;
+        join(
+            &end(&router, "far", FAR_ROUTER.into(), FAR_ROUTER6.into()),
+            &end(&client, "eth0", FAR_CLIENT, FAR_CLIENT6.into()),
+        )?;
+        router.sysctl("net.ipv4.ip_forward", 1)?;
+        self.here.route_to(FAR_CLIENT, 24, ROUTER.into())?;
+        client.route_to(SERVER, 24, FAR_ROUTER.into())?;
+        Ok((router, client))
+    }
+
+    /// Starts a program of the lab on the observed host, and waits until it is ready.
+    pub fn spawn(&mut self, name: &str, program: &Program) -> io::Result<Actor> {
+        let here = self.here.clone();
+        self.spawn_in(&here, name, program)
+    }
+
+    pub fn spawn_in(&mut self, namespace: &Namespace, name: &str, program: &Program) -> io::Result<Actor> {
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["lab", "actor", name]).arg(serde_json::to_string(program)?);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let place = namespace.clone();
+        // SAFETY: setns(2) is async-signal-safe and its descriptor stays open in the child until exec.
+        unsafe { command.pre_exec(move || place.enter()) };
+        let mut child = command.spawn()?;
+        let (ready, is_ready) = mpsc::channel();
+        if let Some(stdout) = child.stdout.take() {
+            let tally = self.tally.clone();
+            thread::spawn(move || {
+                for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                    match line.split_once(' ') {
+                        Some(("ready", _)) => drop(ready.send(())),
+                        Some(("note", note)) => {
+                            if let Some((count, text)) = note.split_once(' ') {
+                                tally.add(text, count.parse().unwrap_or(1));
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+            });
+        }
+        let actor = Actor { pid: child.id() as i32, stdin: Arc::new(Mutex::new(child.stdin.take())) };
+        self.children.push(child);
+        match is_ready.recv_timeout(Duration::from_secs(5)) {
+            Ok(()) => Ok(actor),
+            Err(RecvTimeoutError::Timeout) => Err(io::Error::other(format!("{name} did not start in 5 s"))),
+            Err(RecvTimeoutError::Disconnected) => Err(io::Error::other(format!("{name} ended before it was ready"))),
+        }
+    }
+
+    /// Starts an installed program on the observed host and waits until something listens on `port`.
+    pub fn daemon(&mut self, command: &mut Command, port: u16) -> io::Result<Actor> {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn()?;
+        let actor = Actor { pid: child.id() as i32, stdin: Arc::default() };
+        self.children.push(child);
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(8) {
+            // A look at the listeners, not a connect: that would take part in what is observed.
+            if listens(port)? {
+                return Ok(actor);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Err(io::Error::other(format!("{:?} does not listen on port {port}", command.get_program())))
+    }
+
+    /// Adds a fault: `work` runs on a thread in `place` while the window is open. It must end soon after the window
+    /// closes.
+    pub fn fault(&mut self, place: &Namespace, work: impl FnOnce(&Window, &Tally) + Send + 'static) {
+        let (place, tally, window) = (place.clone(), self.tally.clone(), Arc::clone(&self.window));
+        self.faults.push(thread::spawn(move || {
+            if let Err(error) = place.enter() {
+                return tally.add(format!("the lab could not enter a namespace: {error}"), 1);
+            }
+            while window.0.load(Ordering::Relaxed) < Window::OPEN {
+                thread::sleep(Duration::from_millis(2));
+            }
+            work(&window, &tally);
+        }));
+    }
+
+    /// Watches the observed host for `seconds` while the faults run, and diagnoses it.
+    pub fn observe(&mut self, seconds: f64) -> Result<(), Stop> {
+        let before = counters::read()?;
+        let window = Arc::clone(&self.window);
+        let opener = thread::spawn(move || {
+            thread::sleep(LEAD);
+            window.0.store(Window::OPEN, Ordering::Relaxed);
+        });
+        let length = LEAD + Duration::from_secs_f64(seconds);
+        self.findings = Some(diagnose(length, self.record.as_deref()));
+        self.movement = counters::movement(&before, &counters::read()?);
+        let _ = opener.join();
+        self.window.0.store(Window::CLOSED, Ordering::Relaxed);
+        for fault in self.faults.drain(..) {
+            fault.join().map_err(|_| io::Error::other("a fault panicked"))?;
+        }
+        // Actors report what they experienced every 50 ms.
+        thread::sleep(Duration::from_millis(80));
+        Ok(())
+    }
+
+    /// Loads nftables rules in a namespace. `rules` is what `nft -f` takes.
+    pub fn firewall(&self, place: &Namespace, rules: &str) -> Result<(), Stop> {
+        place.run(|| {
+            let path = std::env::var("PATH").unwrap_or_default();
+            let mut nft = Command::new("nft")
+                .env("PATH", format!("{path}:/usr/sbin:/sbin"))
+                .args(["-f", "-"])
+                .stdin(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()?;
+            if let Some(mut stdin) = nft.stdin.take() {
+                stdin.write_all(rules.as_bytes())?;
+            }
+            let output = nft.wait_with_output()?;
+            if output.status.success() {
+                return Ok(());
+            }
+            Err(io::Error::other(format!("nft: {}", String::from_utf8_lossy(&output.stderr).trim())))
+        })?;
+        Ok(())
+    }
+
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    pub fn experienced(&self) -> BTreeMap<String, u64> {
+        self.tally.take()
+    }
+
+    pub fn findings(&self) -> Option<&Result<Findings, String>> {
+        self.findings.as_ref()
+    }
+
+    pub fn movement(&self) -> &Movement {
+        &self.movement
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// `address:port`, for the eye.
+pub fn at(address: IpAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(address, port)
+}
+
+fn end<'a>(namespace: &'a Namespace, interface: &'static str, v4: IpAddr, v6: IpAddr) -> End<'a> {
+    let (IpAddr::V4(v4), IpAddr::V6(v6)) = (v4, v6) else { unreachable!("the constants above are of these families") };
+    End { namespace, interface, v4, v6 }
+}
+
+/// Whether a socket of this namespace listens on the port: /proc/net/tcp and tcp6, state 0A.
+fn listens(port: u16) -> io::Result<bool> {
+    let needle = format!(":{port:04X}");
+    for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let text = std::fs::read_to_string(path)?;
+        let found = text.lines().skip(1).any(|line| {
+            let mut fields = line.split_whitespace().skip(1);
+            fields.next().is_some_and(|local| local.ends_with(&needle)) && fields.nth(1) == Some("0A")
+        });
+        if found {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
