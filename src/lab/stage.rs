@@ -119,7 +119,8 @@ pub struct Stage {
     tally: Tally,
     window: Arc<Window>,
     faults: Vec<thread::JoinHandle<()>>,
-    children: Vec<Child>,
+    /// With their ends of the pipes: a program of the lab ends when its standard input does.
+    children: Vec<(Child, Actor)>,
     findings: Option<Result<Findings, String>>,
     movement: Movement,
 }
@@ -191,7 +192,7 @@ impl Stage {
             });
         }
         let actor = Actor { pid: child.id() as i32, stdin: Arc::new(Mutex::new(child.stdin.take())) };
-        self.children.push(child);
+        self.children.push((child, actor.clone()));
         match is_ready.recv_timeout(Duration::from_secs(5)) {
             Ok(()) => Ok(actor),
             Err(RecvTimeoutError::Timeout) => Err(io::Error::other(format!("{name} did not start in 5 s"))),
@@ -204,7 +205,7 @@ impl Stage {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn()?;
         let actor = Actor { pid: child.id() as i32, stdin: Arc::default() };
-        self.children.push(child);
+        self.children.push((child, actor.clone()));
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(8) {
             // A look at the listeners, not a connect: that would take part in what is observed.
@@ -293,7 +294,7 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        for child in &mut self.children {
+        for (child, _) in &mut self.children {
             let _ = child.kill();
             let _ = child.wait();
         }

@@ -3,13 +3,12 @@
 use std::net::IpAddr;
 
 use super::Scenario;
+use super::common::{PORT, serve};
 use crate::lab::arena::Namespace;
 use crate::lab::counters::{moved, still};
 use crate::lab::net;
-use crate::lab::program::{Accept, Program, Server, Then};
+use crate::lab::program::{Accept, Server, Then};
 use crate::lab::stage::{Actor, SERVER, SERVER6, Stage, Stop, at};
-
-const PORT: u16 = 8080;
 
 pub static SCENARIOS: &[Scenario] = &[
     Scenario::fault(
@@ -126,14 +125,8 @@ pub static SCENARIOS: &[Scenario] = &[
         "ulimit -n 40 for the server; clients keep 60 connections open",
         |stage| {
             let client = stage.client()?;
-            let program = Server {
-                listen: vec![at(SERVER, PORT)],
-                backlog: 8,
-                then: Then::Hold,
-                open_files: Some(40),
-                ..Server::default()
-            };
-            stage.spawn("fd-server", &Program::Server(program))?;
+            let server = Server { backlog: 8, then: Then::Hold, open_files: Some(40), ..Server::default() };
+            serve(stage, "fd-server", server)?;
             storm(stage, &client, SERVER);
             stage.observe(3.0)
         },
@@ -152,14 +145,11 @@ fn slow(stage: &mut Stage, address: IpAddr, backlog: i32) -> Result<(), Stop> {
 }
 
 fn server(stage: &mut Stage, address: IpAddr, backlog: i32, accept: Accept) -> Result<Actor, Stop> {
-    let program =
-        Server { listen: vec![at(address, PORT)], backlog, accept, then: Then::Echo { idle_ms: None }, ..Server::default() };
-    Ok(stage.spawn("slow-server", &Program::Server(program))?)
+    serve(stage, "slow-server", Server { listen: vec![at(address, PORT)], backlog, accept, ..Server::default() })
 }
 
 fn named_server(stage: &mut Stage, name: &str, address: IpAddr, accept: Accept) -> Result<Actor, Stop> {
-    let program = Server { listen: vec![at(address, PORT)], backlog: 16, accept, ..Server::default() };
-    Ok(stage.spawn(name, &Program::Server(program))?)
+    serve(stage, name, Server { listen: vec![at(address, PORT)], backlog: 16, accept, ..Server::default() })
 }
 
 /// 32 clients that each connect, ask, and wait for the answer, again and again.

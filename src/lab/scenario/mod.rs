@@ -1,6 +1,11 @@
 //! The scenarios, in the order in which `lab all` runs them: one file per fault, variants side by side.
 
 mod accept_queue;
+mod closing;
+mod common;
+mod firewall;
+mod refused;
+mod syn_queue;
 
 use super::counters::Premise;
 use super::stage::{Stage, Stop};
@@ -98,7 +103,13 @@ impl Scenario {
     }
 }
 
-static ALL: &[&[Scenario]] = &[accept_queue::SCENARIOS];
+static ALL: &[&[Scenario]] = &[
+    accept_queue::SCENARIOS,
+    syn_queue::SCENARIOS,
+    refused::SCENARIOS,
+    firewall::SCENARIOS,
+    closing::SCENARIOS,
+];
 
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
     ALL.iter().copied().flatten()
