@@ -2,7 +2,6 @@
 //! kernel treats both families alike from here on.
 
 use std::io;
-use std::mem;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};

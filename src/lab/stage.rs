@@ -19,18 +19,13 @@ use super::program::Program;
 use super::report::Status;
 use super::tally::Tally;
 
-/// Addresses of the observed host, of the client beyond the link, and of the router between them, if there is one.
+/// Addresses of the observed host and of the client at the other end of its link.
 pub const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
 pub const SERVER6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1));
 pub const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 2));
 pub const CLIENT6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2));
-const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 254);
-const ROUTER6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0xfe);
 /// Beyond the router.
 pub const FAR_CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 78, 0, 2));
-const FAR_ROUTER: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 254);
-const FAR_CLIENT6: Ipv6Addr = Ipv6Addr::new(0xfd78, 0, 0, 0, 0, 0, 0, 2);
-const FAR_ROUTER6: Ipv6Addr = Ipv6Addr::new(0xfd78, 0, 0, 0, 0, 0, 0, 0xfe);
 
 /// Time for the snapshot that opens the window; faults start after it.
 const LEAD: Duration = Duration::from_millis(400);
@@ -115,6 +110,8 @@ impl Actor {
 pub struct Stage {
     /// The observed host's network: the one of this process.
     pub here: Namespace,
+    /// Another host, joined to it by a link: [`CLIENT`] and [`SERVER`], IPv4 and IPv6.
+    pub client: Namespace,
     record: Option<PathBuf>,
     tally: Tally,
     window: Arc<Window>,
@@ -127,8 +124,11 @@ pub struct Stage {
 
 impl Stage {
     pub fn new(record: Option<&Path>) -> io::Result<Self> {
+        let (here, client) = (Namespace::current()?, Namespace::create()?);
+        join(&end(&here, "eth0", 77, 1), &end(&client, "eth0", 77, 2))?;
         Ok(Self {
-            here: Namespace::current()?,
+            here,
+            client,
             record: record.map(Path::to_owned),
             tally: Tally::default(),
             window: Arc::default(),
@@ -139,24 +139,16 @@ impl Stage {
         })
     }
 
-    /// A client's host, joined to the observed one: [`CLIENT`] and [`SERVER`], IPv4 and IPv6.
-    pub fn client(&self) -> io::Result<Namespace> {
-        let client = Namespace::create()?;
-        join(&end(&self.here, "eth0", SERVER, SERVER6), &end(&client, "eth0", CLIENT, CLIENT6))?;
-        Ok(client)
-    }
-
-    /// A router next to the observed host and a client behind it at [`FAR_CLIENT`]: (router, client).
+    /// A second client at [`FAR_CLIENT`], behind a router: (router, client).
     pub fn client_behind_router(&self) -> io::Result<(Namespace, Namespace)> {
         let (router, client) = (Namespace::create()?, Namespace::create()?);
-        join(&end(&self.here, "eth0", SERVER, SERVER6), &end(&router, "near", ROUTER.into(), ROUTER6.into()))?;
-        join(
-            &end(&router, "far", FAR_ROUTER.into(), FAR_ROUTER6.into()),
-            &end(&client, "eth0", FAR_CLIENT, FAR_CLIENT6.into()),
-        )?;
+        join(&end(&self.here, "eth1", 79, 1), &end(&router, "near", 79, 254))?;
+        join(&end(&router, "far", 78, 254), &end(&client, "eth0", 78, 2))?;
         router.sysctl("net.ipv4.ip_forward", 1)?;
-        self.here.route_to(FAR_CLIENT, 24, ROUTER.into())?;
-        client.route_to(SERVER, 24, FAR_ROUTER.into())?;
+        let router_at = |network| Ipv4Addr::new(10, network, 0, 254).into();
+        self.here.route_to(FAR_CLIENT, 32, router_at(79))?;
+        client.route_to(SERVER, 32, router_at(78))?;
+        router.route_to(SERVER, 32, Ipv4Addr::new(10, 79, 0, 1).into())?;
         Ok((router, client))
     }
 
@@ -306,9 +298,15 @@ pub fn at(address: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(address, port)
 }
 
-fn end<'a>(namespace: &'a Namespace, interface: &'static str, v4: IpAddr, v6: IpAddr) -> End<'a> {
-    let (IpAddr::V4(v4), IpAddr::V6(v6)) = (v4, v6) else { unreachable!("the constants above are of these families") };
-    End { namespace, interface, v4, v6 }
+/// Addresses 10.NETWORK.0.HOST and fdNETWORK::HOST; the network is written alike in both.
+fn end<'a>(namespace: &'a Namespace, interface: &'static str, network: u8, host: u8) -> End<'a> {
+    let digits = u16::from(network / 10) << 4 | u16::from(network % 10);
+    End {
+        namespace,
+        interface,
+        v4: Ipv4Addr::new(10, network, 0, host),
+        v6: Ipv6Addr::new(0xfd00 | digits, 0, 0, 0, 0, 0, 0, host.into()),
+    }
 }
 
 /// Whether a socket of this namespace listens on the port: /proc/net/tcp and tcp6, state 0A.

@@ -56,7 +56,7 @@ pub static SCENARIOS: &[Scenario] = &[
         "sysctl net.core.somaxconn=8; start a slow server with listen(fd, 511)
          sysctl net.core.somaxconn=4096, without a restart of the server",
         |stage| {
-            let client = stage.client()?;
+            let client = stage.client.clone();
             stage.here.sysctl("net.core.somaxconn", 8)?;
             server(stage, SERVER, 511, Accept::Every(100))?;
             stage.here.sysctl("net.core.somaxconn", 4096)?;
@@ -88,7 +88,7 @@ pub static SCENARIOS: &[Scenario] = &[
         "the server is stopped (SIGSTOP) and clients go on connecting",
         "kill -STOP $(pidof stopped-server); clients connect",
         |stage| {
-            let client = stage.client()?;
+            let client = stage.client.clone();
             let actor = named_server(stage, "stopped-server", SERVER, Accept::AtOnce)?;
             storm(stage, &client, SERVER);
             stage.fault(&stage.here.clone(), move |window, _| {
@@ -108,7 +108,7 @@ pub static SCENARIOS: &[Scenario] = &[
         "the thread that should accept waits for something else for ever",
         "a server whose only thread calls listen() and then blocks; clients connect",
         |stage| {
-            let client = stage.client()?;
+            let client = stage.client.clone();
             named_server(stage, "blocked-server", SERVER, Accept::Never)?;
             storm(stage, &client, SERVER);
             stage.observe(3.0)
@@ -124,7 +124,7 @@ pub static SCENARIOS: &[Scenario] = &[
         "the server reaches its open-files limit, accept() fails and the queue fills",
         "ulimit -n 40 for the server; clients keep 60 connections open",
         |stage| {
-            let client = stage.client()?;
+            let client = stage.client.clone();
             let server = Server { backlog: 8, then: Then::Hold, open_files: Some(40), ..Server::default() };
             serve(stage, "fd-server", server)?;
             storm(stage, &client, SERVER);
@@ -138,7 +138,7 @@ pub static SCENARIOS: &[Scenario] = &[
 ];
 
 fn slow(stage: &mut Stage, address: IpAddr, backlog: i32) -> Result<(), Stop> {
-    let client = stage.client()?;
+    let client = stage.client.clone();
     server(stage, address, backlog, Accept::Every(100))?;
     storm(stage, &client, address);
     stage.observe(2.5)

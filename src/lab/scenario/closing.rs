@@ -159,7 +159,7 @@ pub static SCENARIOS: &[Scenario] = &[
 
 /// Four clients on another host repeat `work` for two seconds.
 fn clients(stage: &mut Stage, to: SocketAddr, work: fn(&Tally, SocketAddr)) -> Result<(), Stop> {
-    let client = stage.client()?;
+    let client = stage.client.clone();
     for _ in 0..4 {
         stage.fault(&client, move |window, tally| window.every(30, || work(tally, to)));
     }

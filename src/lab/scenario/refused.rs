@@ -85,7 +85,7 @@ pub static SCENARIOS: &[Scenario] = &[
 ];
 
 fn knock(stage: &mut Stage, to: SocketAddr) -> Result<(), Stop> {
-    let client = stage.client()?;
+    let client = stage.client.clone();
     for _ in 0..4 {
         stage.fault(&client, move |window, tally| {
             window.every(40, || drop(tally.note("connect", net::connect(to))));
@@ -107,7 +107,6 @@ fn wrong_bind(stage: &mut Stage, bound: SocketAddr, to: SocketAddr) -> Result<()
 }
 
 fn upstream(stage: &mut Stage, address: IpAddr) -> Result<(), Stop> {
-    stage.client()?;
     call(stage, "api-client", vec![at(address, 5432)], Talk::Connect { every_ms: 20, hold: false })?;
     stage.observe(2.0)
 }

@@ -32,13 +32,29 @@ pub static SCENARIOS: &[Scenario] = &[
         "syn-queue-overflow-no-cookies",
         "syn-queue-overflow",
         "the same without SYN cookies: connections are lost",
-        "sysctl net.ipv4.tcp_syncookies=0 net.ipv4.tcp_max_syn_backlog=16; then as syn-queue-overflow-cookies",
+        "sysctl net.ipv4.tcp_syncookies=0; then as syn-queue-overflow-cookies",
         |stage| distant_clients(stage, 0),
     )
     .port(PORT)
     .process("small-server")
     .never(&["syn-flood", "accept-queue-overflow"])
     .shows(&[moved("TCPReqQFullDrop"), still("ListenOverflows")]),
+    Scenario::fault(
+        "syn-queue-overflow-max-syn-backlog",
+        "syn-queue-overflow",
+        "without SYN cookies tcp_max_syn_backlog binds before the listener's backlog does",
+        "sysctl net.ipv4.tcp_syncookies=0 net.ipv4.tcp_max_syn_backlog=12; then as syn-queue-overflow-cookies",
+        |stage| {
+            stage.here.sysctl("net.ipv4.tcp_max_syn_backlog", 12)?;
+            distant_clients(stage, 0)
+        },
+    )
+    .port(PORT)
+    .process("small-server")
+    .never(&["syn-flood", "accept-queue-overflow"])
+    // Three quarters of tcp_max_syn_backlog are open to clients unknown so far (net/ipv4/tcp_input.c
+    // tcp_conn_request); what is lost there counts as ListenDrops only, seen on 6.18.
+    .shows(&[moved("ListenDrops"), still("TCPReqQFullDrop"), still("ListenOverflows")]),
     Scenario::fault(
         "syn-flood-cookies",
         "syn-flood",
@@ -61,19 +77,16 @@ pub static SCENARIOS: &[Scenario] = &[
     .shows(&[moved("TCPReqQFullDrop")]),
 ];
 
-fn setup(stage: &mut Stage, cookies: u8) -> Result<crate::lab::arena::Namespace, Stop> {
+fn setup(stage: &mut Stage, cookies: u8) -> Result<(), Stop> {
     stage.here.sysctl("net.ipv4.tcp_syncookies", cookies)?;
-    if cookies == 0 {
-        stage.here.sysctl("net.ipv4.tcp_max_syn_backlog", 16)?;
-    }
-    let client = stage.client()?;
     stage.here.route_to(SPOOFED, 16, CLIENT)?;
-    Ok(client)
+    Ok(())
 }
 
 /// One host plays many clients: each completes its handshake 300 ms after the SYN-ACK came.
 fn distant_clients(stage: &mut Stage, cookies: u8) -> Result<(), Stop> {
-    let client = setup(stage, cookies)?;
+    setup(stage, cookies)?;
+    let client = stage.client.clone();
     // The accept queue must not be the limit: it holds as many as the SYN queue, so accept at once.
     serve(stage, "small-server", Server { backlog: 16, then: Then::Hold, ..Server::default() })?;
     stage.fault(&client, |window, tally| match Wire::open() {
@@ -118,7 +131,8 @@ fn distant(wire: &Wire, window: &Window, tally: &Tally) {
 }
 
 fn flood(stage: &mut Stage, cookies: u8) -> Result<(), Stop> {
-    let client = setup(stage, cookies)?;
+    setup(stage, cookies)?;
+    let client = stage.client.clone();
     serve(stage, "web-server", Server { backlog: 128, ..Server::default() })?;
     good_traffic(stage, &client, at(SERVER, PORT), 50);
     stage.fault(&client, |window, tally| {
