@@ -77,8 +77,14 @@ impl Namespace {
         self.run(|| Rtnetlink::open()?.add_route(destination, prefix, None))
     }
 
-    pub fn link_down(&self, interface: &str) -> io::Result<()> {
-        self.run(|| Rtnetlink::open()?.set_link(interface, false))
+    pub fn forget_blackhole(&self, destination: IpAddr, prefix: u8) -> io::Result<()> {
+        self.run(|| Rtnetlink::open()?.delete_blackhole(destination, prefix))
+    }
+
+    /// One more address, on a network that the interface belongs to already.
+    pub fn add_address(&self, interface: &str, address: IpAddr) -> io::Result<()> {
+        let prefix = if address.is_ipv4() { 24 } else { 64 };
+        self.run(|| Rtnetlink::open()?.add_address(interface, address, prefix))
     }
 
     fn raw(&self) -> RawFd {

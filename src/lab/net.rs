@@ -34,18 +34,9 @@ pub fn connect(to: SocketAddr) -> io::Result<TcpStream> {
 
 /// A connect from a chosen local address.
 pub fn connect_from(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
-    connect_with(from, to, |_| Ok(()))
-}
-
-/// The same, with socket options set before the SYN goes out.
-pub fn connect_with(
-    from: IpAddr,
-    to: SocketAddr,
-    options: impl FnOnce(&OwnedFd) -> io::Result<()>,
-) -> io::Result<TcpStream> {
     let socket = tcp_socket(to)?;
-    options(&socket)?;
     bind(&socket, SocketAddr::new(from, 0))?;
+    // connect(2) obeys SO_SNDTIMEO (socket(7)).
     let timeout = libc::timeval { tv_sec: 1, tv_usec: 500_000 };
     set(&socket, libc::SOL_SOCKET, libc::SO_SNDTIMEO, timeout)?;
     let (address, length) = sockaddr(to);

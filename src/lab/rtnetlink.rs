@@ -64,16 +64,12 @@ impl Rtnetlink {
 
     /// A route through `gateway`, or a blackhole when there is none.
     pub fn add_route(&mut self, destination: IpAddr, prefix: u8, gateway: Option<IpAddr>) -> io::Result<()> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = family(destination);
-        message.header.destination_prefix_length = prefix;
-        message.header.table = RouteHeader::RT_TABLE_MAIN;
-        message.header.protocol = RouteProtocol::Static;
-        message.header.scope = RouteScope::Universe;
-        message.header.kind = if gateway.is_some() { RouteType::Unicast } else { RouteType::BlackHole };
-        message.attributes = vec![RouteAttribute::Destination(destination.into())];
-        message.attributes.extend(gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
-        self.request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE, "add a route")
+        let message = RouteNetlinkMessage::NewRoute(route(destination, prefix, gateway));
+        self.request(message, NLM_F_CREATE | NLM_F_REPLACE, "add a route")
+    }
+
+    pub fn delete_blackhole(&mut self, destination: IpAddr, prefix: u8) -> io::Result<()> {
+        self.request(RouteNetlinkMessage::DelRoute(route(destination, prefix, None)), 0, "delete a route")
     }
 
     fn request(&mut self, message: RouteNetlinkMessage, flags: u16, what: &str) -> io::Result<()> {
@@ -93,6 +89,19 @@ impl Rtnetlink {
             _ => Ok(()),
         }
     }
+}
+
+fn route(destination: IpAddr, prefix: u8, gateway: Option<IpAddr>) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(destination);
+    message.header.destination_prefix_length = prefix;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = if gateway.is_some() { RouteType::Unicast } else { RouteType::BlackHole };
+    message.attributes = vec![RouteAttribute::Destination(destination.into())];
+    message.attributes.extend(gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
+    message
 }
 
 fn family(address: IpAddr) -> AddressFamily {

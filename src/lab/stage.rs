@@ -139,6 +139,13 @@ impl Stage {
         })
     }
 
+    /// One more host next to the observed one, on a network of its own (10.NETWORK.0.2, the observed host is .1).
+    pub fn neighbour(&self, interface: &'static str, network: u8) -> io::Result<Namespace> {
+        let neighbour = Namespace::create()?;
+        join(&end(&self.here, interface, network, 1), &end(&neighbour, "eth0", network, 2))?;
+        Ok(neighbour)
+    }
+
     /// A second client at [`FAR_CLIENT`], behind a router: (router, client).
     pub fn client_behind_router(&self) -> io::Result<(Namespace, Namespace)> {
         let (router, client) = (Namespace::create()?, Namespace::create()?);

@@ -40,6 +40,8 @@ pub enum Then {
     Echo { idle_ms: Option<u64> },
     /// Reads at most `read` bytes once, pauses, writes `write` bytes, then ends.
     Answer { read: usize, pause_ms: u64, write: usize, ending: Ending },
+    /// As `Echo`, but at its end of the connection it says goodbye first, as TLS does with close_notify.
+    Goodbye { idle_ms: Option<u64> },
     /// Reads to the end and keeps the descriptor for ever.
     Leak,
 }
@@ -54,6 +56,8 @@ pub enum Ending {
     ShutdownBoth,
     /// shutdown(SHUT_WR), read to the end, close: the right way.
     Drain,
+    /// Kept in a pool for so many milliseconds, then closed.
+    Retire(u64),
 }
 
 impl Default for Server {
@@ -124,7 +128,11 @@ impl Server {
     fn treat(&self, stream: TcpStream, held: &mut Vec<TcpStream>) {
         match self.then {
             Then::Hold => held.push(stream),
-            Then::Echo { idle_ms } => spawn(move || echo(stream, idle_ms)),
+            Then::Echo { idle_ms } => spawn(move || drop(echo(stream, idle_ms))),
+            Then::Goodbye { idle_ms } => spawn(move || {
+                let mut stream = echo(stream, idle_ms);
+                let _ = stream.write_all(&[b'.'; 31]);
+            }),
             Then::Answer { read, pause_ms, write, ending } => {
                 spawn(move || answer(stream, read, pause_ms, write, ending));
             }
@@ -142,15 +150,16 @@ fn spawn(work: impl FnOnce() + Send + 'static) {
     let _ = thread::Builder::new().stack_size(64 * 1024).spawn(work);
 }
 
-fn echo(mut stream: TcpStream, idle_ms: Option<u64>) {
+fn echo(mut stream: TcpStream, idle_ms: Option<u64>) -> TcpStream {
     let _ = stream.set_nodelay(true);
     let _ = stream.set_read_timeout(idle_ms.map(Duration::from_millis));
     let mut buffer = [0; 16 * 1024];
     while let Ok(read @ 1..) = stream.read(&mut buffer) {
         if stream.write_all(buffer.get(..read).unwrap_or_default()).is_err() {
-            return;
+            break;
         }
     }
+    stream
 }
 
 fn answer(mut stream: TcpStream, read: usize, pause_ms: u64, write: usize, ending: Ending) {
@@ -177,6 +186,7 @@ pub fn end(mut stream: TcpStream, ending: Ending) {
             let _ = stream.set_read_timeout(Some(net::PATIENCE));
             let _ = net::drain(&mut stream);
         }
+        Ending::Retire(ms) => thread::sleep(Duration::from_millis(ms)),
     }
 }
 

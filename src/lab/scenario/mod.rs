@@ -4,8 +4,11 @@ mod accept_queue;
 mod closing;
 mod common;
 mod firewall;
+mod limits;
 mod refused;
 mod syn_queue;
+mod timeouts;
+mod vanished;
 
 use super::counters::Premise;
 use super::stage::{Stage, Stop};
@@ -109,6 +112,9 @@ static ALL: &[&[Scenario]] = &[
     refused::SCENARIOS,
     firewall::SCENARIOS,
     closing::SCENARIOS,
+    vanished::SCENARIOS,
+    limits::SCENARIOS,
+    timeouts::SCENARIOS,
 ];
 
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
