@@ -3,8 +3,11 @@
 mod accept_queue;
 mod closing;
 mod common;
+mod conntrack;
 mod firewall;
+mod healthy;
 mod limits;
+mod peer;
 mod refused;
 mod syn_queue;
 mod timeouts;
@@ -114,7 +117,10 @@ static ALL: &[&[Scenario]] = &[
     closing::SCENARIOS,
     vanished::SCENARIOS,
     limits::SCENARIOS,
+    conntrack::SCENARIOS,
     timeouts::SCENARIOS,
+    peer::SCENARIOS,
+    healthy::SCENARIOS,
 ];
 
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
