@@ -14,7 +14,7 @@ use super::diagnose::Findings;
 use super::judge::judge;
 use super::report::{Report, Status};
 use super::scenario::{self, Need, Scenario};
-use super::stage::{Stage, Stop};
+use super::stage::{Stage, Stop, search_path};
 
 /// Where temporary files of a scenario live: a tmpfs that only its mount namespace sees.
 pub const DIRECTORY: &str = "/mnt";
@@ -135,9 +135,7 @@ fn prepare(scenario: &Scenario) -> Result<(), Stop> {
 }
 
 fn installed(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    // An ordinary user's PATH often lacks the sbin directories, where nft and nginx live.
-    std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).any(|dir| dir.join(program).is_file())
+    std::env::split_paths(&search_path()).any(|directory| directory.join(program).is_file())
 }
 
 fn mount_tmpfs() -> io::Result<()> {

@@ -79,8 +79,12 @@ pub fn set<T: Copy>(socket: &impl AsRawFd, level: i32, option: i32, value: T) ->
 /// Sends `request` and reads one answer of at least a byte; end of file before it is an error.
 pub fn exchange(stream: &mut TcpStream, request: &[u8]) -> io::Result<usize> {
     stream.write_all(request)?;
-    let mut answer = [0; 4096];
-    match stream.read(&mut answer)? {
+    receive(stream)
+}
+
+/// Reads at least a byte; end of file is an error.
+pub fn receive(stream: &mut TcpStream) -> io::Result<usize> {
+    match stream.read(&mut [0; 4096])? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         read => Ok(read),
     }

@@ -199,16 +199,19 @@ impl Stage {
         }
     }
 
-    /// Starts an installed program on the observed host and waits until something listens on `port`.
-    pub fn daemon(&mut self, command: &mut Command, port: u16) -> io::Result<Actor> {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    /// Starts an installed program in `place` and waits until something listens on `port` there.
+    pub fn daemon(&mut self, place: &Namespace, command: &mut Command, port: u16) -> io::Result<Actor> {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).env("PATH", search_path());
+        let namespace = place.clone();
+        // SAFETY: setns(2) is async-signal-safe and its descriptor stays open in the child until exec.
+        unsafe { command.pre_exec(move || namespace.enter()) };
         let child = command.spawn()?;
         let actor = Actor { pid: child.id() as i32, stdin: Arc::default() };
         self.children.push((child, actor.clone()));
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(8) {
             // A look at the listeners, not a connect: that would take part in what is observed.
-            if listens(port)? {
+            if place.run(|| listens(port))? {
                 return Ok(actor);
             }
             thread::sleep(Duration::from_millis(20));
@@ -255,9 +258,8 @@ impl Stage {
     /// Loads nftables rules in a namespace. `rules` is what `nft -f` takes.
     pub fn firewall(&self, place: &Namespace, rules: &str) -> Result<(), Stop> {
         place.run(|| {
-            let path = std::env::var("PATH").unwrap_or_default();
             let mut nft = Command::new("nft")
-                .env("PATH", format!("{path}:/usr/sbin:/sbin"))
+                .env("PATH", search_path())
                 .args(["-f", "-"])
                 .stdin(Stdio::piped())
                 .stderr(Stdio::piped())
@@ -300,6 +302,13 @@ impl Drop for Stage {
     }
 }
 
+/// An ordinary user's PATH often lacks the sbin directories, where nft and nginx live.
+pub fn search_path() -> std::ffi::OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/sbin:/sbin");
+    path
+}
+
 /// `address:port`, for the eye.
 pub fn at(address: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(address, port)
@@ -316,10 +325,10 @@ fn end<'a>(namespace: &'a Namespace, interface: &'static str, network: u8, host:
     }
 }
 
-/// Whether a socket of this namespace listens on the port: /proc/net/tcp and tcp6, state 0A.
+/// Whether a socket of the calling thread's namespace listens on the port: proc_pid_net(5) tcp and tcp6, state 0A.
 fn listens(port: u16) -> io::Result<bool> {
     let needle = format!(":{port:04X}");
-    for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
+    for path in ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"] {
         let text = std::fs::read_to_string(path)?;
         let found = text.lines().skip(1).any(|line| {
             let mut fields = line.split_whitespace().skip(1);

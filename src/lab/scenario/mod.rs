@@ -9,6 +9,7 @@ mod healthy;
 mod limits;
 mod peer;
 mod refused;
+mod servers;
 mod syn_queue;
 mod timeouts;
 mod vanished;
@@ -121,6 +122,7 @@ static ALL: &[&[Scenario]] = &[
     timeouts::SCENARIOS,
     peer::SCENARIOS,
     healthy::SCENARIOS,
+    servers::SCENARIOS,
 ];
 
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
