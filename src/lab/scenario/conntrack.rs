@@ -150,6 +150,7 @@ fn invalid(stage: &mut Stage) -> Result<(), Stop> {
     stage.fault(&outside, |window, tally| {
         let Some(wire) = tally.note("raw socket", Wire::open()) else { return };
         window.every(60, || {
+            wire.skip();
             let request = wire.receive(std::time::Duration::from_millis(200), |segment| {
                 segment.destination_port == PORT && !segment.payload.is_empty()
             });

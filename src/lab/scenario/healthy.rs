@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Scenario;
 use super::common::{
-    PORT, SERVICE, answer_server, call, connections, echo_server, good_traffic, polite_request, serve, serve_in,
+    PORT, SERVICE, call, connections, echo_server, good_traffic, polite_request, serve, serve_in,
 };
 use super::peer::half_open_probes;
 use super::refused::LOOPBACK;
@@ -103,8 +103,8 @@ pub static SCENARIOS: &[Scenario] = &[
     )
     .shows(&[moved("EstabResets"), still("OutRsts")]),
     Scenario::healthy(
-        "healthy-reset-after-fins",
-        "7: a goodbye meets a client that has gone: RST after both FINs, nothing in flight",
+        "healthy-late-goodbye",
+        "7: a goodbye meets a client that has closed already: a RST with nothing in flight",
         "a TLS server that sends close_notify after the client closed",
         |stage| {
             serve(stage, "tls-server", Server { then: Then::Goodbye { idle_ms: None }, ..Server::default() })?;
@@ -141,7 +141,7 @@ pub static SCENARIOS: &[Scenario] = &[
     Scenario::healthy(
         "healthy-vanished-peer",
         "10: one client vanished in the middle of an answer",
-        "sysctl net.ipv4.tcp_retries2=2; one laptop lid is closed among good traffic",
+        "sysctl net.ipv4.tcp_orphan_retries=2; one laptop lid is closed among good traffic",
         vanished_peer,
     )
     .shows(&[moved("TCPAbortOnTimeout")]),
@@ -162,7 +162,8 @@ pub static SCENARIOS: &[Scenario] = &[
 ];
 
 fn load(stage: &mut Stage) -> Result<(), Stop> {
-    answer_server(stage, "busy-server", 4096, 100, Ending::Close)?;
+    let then = Then::Answer { read: 4096, pause_ms: 0, write: 100, ending: Ending::Close };
+    serve(stage, "busy-server", Server { then, ..Server::default() })?;
     let worker = |window: &Window, tally: &Tally| {
         while window.is_open() {
             short_connection(tally);
@@ -230,7 +231,7 @@ fn clients_cancel(stage: &mut Stage) -> Result<(), Stop> {
 }
 
 fn vanished_peer(stage: &mut Stage) -> Result<(), Stop> {
-    stage.here.sysctl("net.ipv4.tcp_retries2", 2)?;
+    stage.here.sysctl("net.ipv4.tcp_orphan_retries", 2)?;
     let laptop = stage.neighbour("eth1", 79)?;
     let everywhere: SocketAddr = at(Ipv4Addr::UNSPECIFIED.into(), PORT);
     let then = Then::Answer { read: 4096, pause_ms: 300, write: 100, ending: Ending::Close };

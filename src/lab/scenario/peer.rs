@@ -194,6 +194,7 @@ fn forged(stage: &mut Stage, off_by: u32, ttl: u8) -> Result<(), Stop> {
         window.sleep(300);
         let Some(wire) = tally.note("raw socket", Wire::open()) else { return };
         window.every(40, || {
+            wire.skip();
             let request = wire.receive(Duration::from_millis(100), |segment| {
                 segment.destination_port == PORT && !segment.payload.is_empty()
             });

@@ -39,9 +39,9 @@ pub static SCENARIOS: &[Scenario] = &[
         "server-nginx-413",
         "close-with-unread-data",
         "nginx refuses a large upload early (413) and closes with most of it unread",
-        "client_max_body_size 1k; lingering_close off; curl --data-binary @large http://10.77.0.1:8080/",
+        "client_max_body_size 1k; lingering_close off; keepalive_timeout 0; curl --data-binary @large http://10.77.0.1:8080/",
         |stage| {
-            nginx(stage, "client_max_body_size 1k; lingering_close off;", "listen 10.77.0.1:8080;", false)?;
+            nginx(stage, "client_max_body_size 1k; lingering_close off; keepalive_timeout 0;", "listen 10.77.0.1:8080;", false)?;
             repeat(stage, 4, 40, |tally| {
                 let Some(mut stream) = tally.note("connect", net::connect(SERVICE)) else { return };
                 let head = b"POST / HTTP/1.1\r\nHost: lab\r\nContent-Length: 1000000\r\n\r\n";
@@ -122,17 +122,21 @@ pub static SCENARIOS: &[Scenario] = &[
     .never(&["syn-flood"])
     .shows(&[moved("ListenOverflows")]),
     Scenario::healthy(
-        "healthy-haproxy-checks",
-        "a real HAProxy checks this host's server and ends each check with RST",
+        "healthy-haproxy-connect-checks",
+        "a real HAProxy checks this host's port: it resets before the handshake is complete",
         "haproxy with: server web 10.77.0.1:8080 check inter 400ms; good traffic beside it",
+        |stage| haproxy(stage, ""),
+    )
+    .needs(&[Need::Program("haproxy"), Need::Files])
+    // HAProxy turns TCP_QUICKACK off and sets SO_LINGER 0, so the RST goes out instead of the last ACK of the handshake.
+    .shows(&[moved("EmbryonicRsts"), still("OutRsts")]),
+    Scenario::healthy(
+        "healthy-haproxy-checks",
+        "a real HAProxy sends a check request and ends it with RST",
+        "haproxy with: option tcp-check, tcp-check send, tcp-check expect; good traffic beside it",
         |stage| {
-            echo_server(stage, "web-server")?;
-            let file = format!("{DIRECTORY}/haproxy.cfg");
-            fs::write(&file, HAPROXY)?;
-            let client = stage.client.clone();
-            stage.daemon(&client, Command::new("haproxy").args(["-db", "-f", &file]), 9000)?;
-            good_traffic(stage, &client, SERVICE, 20);
-            stage.observe(2.5)
+            let check = "    option tcp-check\n    tcp-check connect\n    tcp-check send hello\n    tcp-check expect string hello\n";
+            haproxy(stage, check)
         },
     )
     .needs(&[Need::Program("haproxy"), Need::Files])
@@ -204,7 +208,6 @@ frontend front
     bind 10.77.0.2:9000
     default_backend back
 backend back
-    server web 10.77.0.1:8080 check inter 400ms
 ";
 
 const JAVA: &str = r#"
@@ -235,7 +238,18 @@ def app(environ, start_response):
 const NODE: &str = "\
 const server = require('http').createServer((request, response) => response.end('ok'));
 server.keepAliveTimeout = 300;
+server.keepAliveTimeoutBuffer = 0;
 server.listen(8080, '10.77.0.1');";
+
+fn haproxy(stage: &mut Stage, check: &str) -> Result<(), Stop> {
+    echo_server(stage, "web-server")?;
+    let file = format!("{DIRECTORY}/haproxy.cfg");
+    fs::write(&file, format!("{HAPROXY}{check}    server web 10.77.0.1:8080 check inter 400ms\n"))?;
+    let client = stage.client.clone();
+    stage.daemon(&client, Command::new("haproxy").args(["-db", "-f", &file]), 9000)?;
+    good_traffic(stage, &client, SERVICE, 20);
+    stage.observe(2.5)
+}
 
 /// `master`: with a master process, which a reload needs.
 fn nginx(stage: &mut Stage, http: &str, server: &str, master: bool) -> Result<Actor, Stop> {
