@@ -141,7 +141,7 @@ pub static SCENARIOS: &[Scenario] = &[
     Scenario::healthy(
         "healthy-vanished-peer",
         "10: one client vanished in the middle of an answer",
-        "sysctl net.ipv4.tcp_orphan_retries=2; one laptop lid is closed among good traffic",
+        "sysctl net.ipv4.tcp_orphan_retries=1; one laptop lid is closed among good traffic",
         vanished_peer,
     )
     .shows(&[moved("TCPAbortOnTimeout")]),
@@ -231,7 +231,7 @@ fn clients_cancel(stage: &mut Stage) -> Result<(), Stop> {
 }
 
 fn vanished_peer(stage: &mut Stage) -> Result<(), Stop> {
-    stage.here.sysctl("net.ipv4.tcp_orphan_retries", 2)?;
+    stage.here.sysctl("net.ipv4.tcp_orphan_retries", 1)?;
     let laptop = stage.neighbour("eth1", 79)?;
     let everywhere: SocketAddr = at(Ipv4Addr::UNSPECIFIED.into(), PORT);
     let then = Then::Answer { read: 4096, pause_ms: 300, write: 100, ending: Ending::Close };

@@ -205,9 +205,22 @@ fn forged(stage: &mut Stage, off_by: u32, ttl: u8) -> Result<(), Stop> {
                 ttl,
                 timestamps: None,
                 payload: Vec::new(),
-                ..request
+                ..request.clone()
             };
-            tally.note("forged RST", wire.send(&reset));
+            if off_by == 0 {
+                // A device in the middle resets both ends. The echo is as long as the request.
+                let to_client = Segment {
+                    source: request.destination,
+                    destination: request.source,
+                    source_port: request.destination_port,
+                    destination_port: request.source_port,
+                    seq: request.ack.wrapping_add(request.payload.len() as u32),
+                    ..reset.clone()
+                };
+                window.sleep(5);
+                tally.note("forged RST to the client", wire.send(&to_client));
+            }
+            tally.note("forged RST to the server", wire.send(&reset));
         });
     });
     stage.observe(2.0)

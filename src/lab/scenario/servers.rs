@@ -39,9 +39,12 @@ pub static SCENARIOS: &[Scenario] = &[
         "server-nginx-413",
         "close-with-unread-data",
         "nginx refuses a large upload early (413) and closes with most of it unread",
-        "client_max_body_size 1k; lingering_close off; keepalive_timeout 0; curl --data-binary @large http://10.77.0.1:8080/",
+        "client_max_body_size 1k; lingering_close off; lingering_time 0; curl --data-binary @large http://10.77.0.1:8080/",
         |stage| {
-            nginx(stage, "client_max_body_size 1k; lingering_close off; keepalive_timeout 0;", "listen 10.77.0.1:8080;", false)?;
+            // lingering_close off alone is not enough: a body that is being discarded lingers for lingering_time
+            // (nginx 1.22, ngx_http_finalize_connection).
+            let http = "client_max_body_size 1k; lingering_close off; lingering_time 0; keepalive_timeout 0;";
+            nginx(stage, http, "listen 10.77.0.1:8080;", false)?;
             repeat(stage, 4, 40, |tally| {
                 let Some(mut stream) = tally.note("connect", net::connect(SERVICE)) else { return };
                 let head = b"POST / HTTP/1.1\r\nHost: lab\r\nContent-Length: 1000000\r\n\r\n";
@@ -185,11 +188,12 @@ pub static SCENARIOS: &[Scenario] = &[
         "server-node-keepalive",
         "late-data-after-close",
         "Node closes idle connections (keepAliveTimeout) sooner than the caller's pool does",
-        "server.keepAliveTimeout = 300; a proxy in front that keeps its connections longer",
+        "server.keepAliveTimeout = 100 (Node adds 1 s); a proxy in front that keeps its connections longer",
         |stage| {
             stage.daemon(&stage.here.clone(), Command::new("node").args(["-e", NODE]), PORT)?;
-            repeat(stage, 4, 10, |tally| pooled(tally, 340));
-            stage.observe(2.5)
+            // Node 20 waits a second longer than it announces.
+            repeat(stage, 8, 10, |tally| pooled(tally, 1300));
+            stage.observe(3.0)
         },
     )
     .port(PORT)
@@ -237,8 +241,7 @@ def app(environ, start_response):
 
 const NODE: &str = "\
 const server = require('http').createServer((request, response) => response.end('ok'));
-server.keepAliveTimeout = 300;
-server.keepAliveTimeoutBuffer = 0;
+server.keepAliveTimeout = 100;
 server.listen(8080, '10.77.0.1');";
 
 fn haproxy(stage: &mut Stage, check: &str) -> Result<(), Stop> {
