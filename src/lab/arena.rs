@@ -133,6 +133,5 @@ fn describe(error: io::Error, what: &str) -> io::Error {
 
 /// setns and unshare of a network namespace change one thread only, so each use gets a thread that ends with it.
 fn on_a_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    thread::scope(|scope| scope.spawn(work).join())
-        .unwrap_or_else(|_| Err(io::Error::other("a lab thread panicked")))
+    thread::scope(|scope| scope.spawn(work).join()).unwrap_or_else(|_| Err(io::Error::other("a lab thread panicked")))
 }

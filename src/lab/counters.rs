@@ -65,8 +65,7 @@ pub fn read() -> io::Result<BTreeMap<String, u64>> {
                     && name != "CurrEstab"
                 {
                     // Tcp, TcpExt and MPTcpExt do not share names; Ip and others do (InErrs, ...).
-                    let key =
-                        if group.starts_with("Tcp") { name.to_owned() } else { format!("{group}.{name}") };
+                    let key = if group.starts_with("Tcp") { name.to_owned() } else { format!("{group}.{name}") };
                     counters.insert(key, value);
                 }
             }

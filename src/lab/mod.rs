@@ -54,6 +54,8 @@ pub struct Options {
     pub counters: bool,
     /// One JSON object per scenario on standard output.
     pub json: bool,
+    /// How many scenarios run at once; 0 and 1 mean one after the other.
+    pub jobs: usize,
     /// Write a recording of the observation (a single scenario only).
     pub record: Option<PathBuf>,
 }
@@ -95,6 +97,10 @@ fn parse(arguments: &[String]) -> Result<Command, String> {
         match argument.as_str() {
             "--counters" => options.counters = true,
             "--json" => options.json = true,
+            "--jobs" | "-j" => {
+                let number = rest.next().ok_or("--jobs needs a number")?;
+                options.jobs = number.parse().map_err(|_| format!("--jobs needs a number, not {number}"))?;
+            }
             "--first" => first = true,
             "--record" => options.record = Some(rest.next().ok_or("--record needs a file name")?.into()),
             flag if flag.starts_with("--") => return Err(format!("unknown option {flag}")),

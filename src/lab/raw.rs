@@ -68,7 +68,7 @@ impl Segment {
         tcp.extend(self.destination_port.to_be_bytes());
         tcp.extend(self.seq.to_be_bytes());
         tcp.extend(self.ack.to_be_bytes());
-        tcp.push(((TCP_HEADER + options.len()) / 4 << 4) as u8);
+        tcp.push((((TCP_HEADER + options.len()) / 4) << 4) as u8);
         tcp.push(self.flags);
         tcp.extend(self.window.to_be_bytes());
         tcp.extend([0; 4]);
@@ -229,7 +229,8 @@ impl Wire {
         destination: (Ipv4Addr, u16),
         timestamp: Option<u32>,
     ) -> io::Result<Flow> {
-        let syn = Segment { timestamps: timestamp.map(|value| (value, 0)), ..Segment::syn(source, destination, 1_000_000) };
+        let syn =
+            Segment { timestamps: timestamp.map(|value| (value, 0)), ..Segment::syn(source, destination, 1_000_000) };
         self.send(&syn)?;
         let answer = self
             .receive(Duration::from_secs(1), |segment| {

@@ -1,12 +1,11 @@
-//! Runs scenarios one after the other, each in a process of its own that is killed when it takes too long, and prints.
+//! Runs scenarios, each in a process of its own that is killed when it takes too long, and prints.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -70,18 +69,38 @@ fn perform(scenarios: impl Iterator<Item = &'static Scenario>, options: &Options
             return ExitCode::from(3);
         }
     }
-    let mut reports = Vec::new();
-    for scenario in scenarios {
-        if !options.json {
-            print(&introduction(scenario));
+    let scenarios: Vec<&Scenario> = scenarios.collect();
+    let next = AtomicUsize::new(0);
+    let reports = Mutex::new(vec![None; scenarios.len()]);
+    // Scenarios share nothing but the CPUs, so several may run at once. The threads outlive the processes they start,
+    // which die with the thread that started them.
+    let work = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(scenario) = scenarios.get(index).filter(|_| !interrupted.load(Ordering::Relaxed)) else { return };
+            let alone = options.jobs <= 1;
+            if !options.json && alone {
+                print(&introduction(scenario));
+            }
+            let report = one(scenario, options.record.as_deref(), &interrupted);
+            if interrupted.load(Ordering::Relaxed) {
+                return;
+            }
+            let introduction = if alone { String::new() } else { introduction(scenario) };
+            print(&if options.json { as_json(&report) } else { introduction + &outcome(&report, options) });
+            if let Some(slot) = reports.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index) {
+                *slot = Some(report);
+            }
         }
-        let report = one(scenario, options.record.as_deref(), &interrupted);
-        if interrupted.load(Ordering::Relaxed) {
-            break;
+    };
+    thread::scope(|scope| {
+        for _ in 1..options.jobs {
+            scope.spawn(work);
         }
-        print(&if options.json { as_json(&report) } else { outcome(&report, options) });
-        reports.push(report);
-    }
+        work();
+    });
+    let reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let reports: Vec<Report> = reports.into_iter().flatten().collect();
     if table && !options.json {
         print(&summary(&reports));
     }

@@ -135,6 +135,22 @@ pub static SCENARIOS: &[Scenario] = &[
     .process("fd-server")
     .never(&["syn-flood"])
     .shows(&[moved("ListenOverflows")]),
+    Scenario::fault(
+        "fd-exhaustion-early",
+        "fd-exhaustion",
+        "the same with a long queue: connections wait unanswered, the overflow counters are still flat",
+        "ulimit -n 40 for a server with listen(fd, 511); clients keep 60 connections open",
+        |stage| {
+            let server = Server { then: Then::Hold, open_files: Some(40), ..Server::default() };
+            serve(stage, "fd-server", server)?;
+            storm(stage, &stage.client.clone(), SERVER);
+            stage.observe(2.5)
+        },
+    )
+    .port(PORT)
+    .process("fd-server")
+    .never(&["syn-flood", "accept-queue-overflow"])
+    .shows(&[still("ListenOverflows")]),
 ];
 
 fn slow(stage: &mut Stage, address: IpAddr, backlog: i32) -> Result<(), Stop> {

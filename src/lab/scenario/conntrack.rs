@@ -51,7 +51,10 @@ fn table_full(stage: &mut Stage) -> Result<(), Stop> {
         return Err(Stop::Skip(format!("nf_conntrack_max is {max}, host-wide: too many entries to fill")));
     }
     echo_server(stage, "web-server")?;
-    stage.firewall(&stage.here, "table inet lab { chain c { type filter hook input priority 0\n ct state invalid drop\n }\n}\n")?;
+    stage.firewall(
+        &stage.here,
+        "table inet lab { chain c { type filter hook input priority 0\n ct state invalid drop\n }\n}\n",
+    )?;
     fill(max)?;
     for _ in 0..4 {
         stage.fault(&stage.client.clone(), |window, tally| {

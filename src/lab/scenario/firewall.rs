@@ -61,9 +61,7 @@ pub static SCENARIOS: &[Scenario] = &[
 fn rejecting(stage: &mut Stage, address: IpAddr, hook: &str, rule: &str) -> Result<(), Stop> {
     let client = stage.client.clone();
     serve(stage, "web-server", Server { listen: vec![at(address, PORT)], ..Server::default() })?;
-    let rules = format!(
-        "table inet lab {{ chain c {{ type filter hook {hook} priority 0\n {rule}\n }}\n}}\n"
-    );
+    let rules = format!("table inet lab {{ chain c {{ type filter hook {hook} priority 0\n {rule}\n }}\n}}\n");
     stage.firewall(&stage.here, &rules)?;
     for _ in 0..4 {
         stage.fault(&client, move |window, tally| {

@@ -8,9 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Scenario;
-use super::common::{
-    PORT, SERVICE, call, connections, echo_server, good_traffic, polite_request, serve, serve_in,
-};
+use super::common::{PORT, SERVICE, call, connections, echo_server, good_traffic, polite_request, serve, serve_in};
 use super::peer::half_open_probes;
 use super::refused::LOOPBACK;
 use crate::lab::counters::{at_least, moved, still};
@@ -43,23 +41,28 @@ pub static SCENARIOS: &[Scenario] = &[
         "healthy-connect-probe",
         "2: a check completes the handshake and resets, without a byte",
         "a TCP check that closes with SO_LINGER 0, twice a second, beside good traffic",
-        |stage| probe(stage, |tally| {
-            if let Some(stream) = tally.note("check connects", net::connect(SERVICE)) {
-                tally.note("check resets", net::abort(stream));
-            }
-        }),
+        |stage| {
+            probe(stage, |tally| {
+                if let Some(stream) = tally.note("check connects", net::connect(SERVICE)) {
+                    tally.note("check resets", net::abort(stream));
+                }
+            })
+        },
     )
     .shows(&[moved("EstabResets"), still("OutRsts")]),
     Scenario::healthy(
         "healthy-haproxy-check",
         "3: an HTTP check reads its answer and ends with RST",
         "haproxy: option httpchk, twice a second, beside good traffic",
-        |stage| probe(stage, |tally| {
-            let Some(mut stream) = tally.note("check connects", net::connect(SERVICE)) else { return };
-            if tally.note("check is answered", net::exchange(&mut stream, b"OPTIONS / HTTP/1.0\r\n\r\n")).is_some() {
-                tally.note("check resets", net::abort(stream));
-            }
-        }),
+        |stage| {
+            probe(stage, |tally| {
+                let Some(mut stream) = tally.note("check connects", net::connect(SERVICE)) else { return };
+                if tally.note("check is answered", net::exchange(&mut stream, b"OPTIONS / HTTP/1.0\r\n\r\n")).is_some()
+                {
+                    tally.note("check resets", net::abort(stream));
+                }
+            })
+        },
     )
     .shows(&[moved("EstabResets"), still("OutRsts")]),
     Scenario::healthy(
@@ -220,7 +223,7 @@ fn clients_cancel(stage: &mut Stage) -> Result<(), Stop> {
                 let number = number.fetch_add(1, Ordering::Relaxed);
                 let from: IpAddr = Ipv4Addr::new(10, 77, 0, 10 + (number % 40) as u8).into();
                 let Some(mut stream) = tally.note("connect", net::connect_from(from, SERVICE)) else { return };
-                if tally.note("request", net::exchange(&mut stream, b"hello")).is_some() && number % 15 == 0 {
+                if tally.note("request", net::exchange(&mut stream, b"hello")).is_some() && number.is_multiple_of(15) {
                     let _ = stream.write_all(&[b'?'; 8000]);
                     tally.note("cancelled by the client", net::abort(stream));
                 }
@@ -277,8 +280,11 @@ fn old_totals(stage: &mut Stage) -> Result<(), Stop> {
     let full = at(SERVER, 8082);
     let then = Then::Answer { read: 10, pause_ms: 0, write: 10, ending: Ending::Close };
     serve(stage, "hasty-server", Server { listen: vec![hasty], then, ..Server::default() })?;
-    let once_full =
-        serve(stage, "once-full", Server { listen: vec![full], backlog: 4, accept: Accept::Never, ..Server::default() })?;
+    let once_full = serve(
+        stage,
+        "once-full",
+        Server { listen: vec![full], backlog: 4, accept: Accept::Never, ..Server::default() },
+    )?;
     let mut streams = connections(&stage.client, hasty, 200)?;
     for stream in &mut streams {
         stream.write_all(&[b'?'; 5000])?;

@@ -132,3 +132,41 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
 pub fn find(name: &str) -> Option<&'static Scenario> {
     all().find(|scenario| scenario.name == name)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_kebab_case_and_say_what_to_expect() {
+        let mut seen = BTreeSet::new();
+        for scenario in all() {
+            let name = scenario.name;
+            assert!(seen.insert(name), "{name} exists twice");
+            let kebab = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+            assert!(kebab, "{name} is not kebab-case");
+            match scenario.expect.cause {
+                None => assert!(name.starts_with("healthy-"), "{name} expects no cause"),
+                Some(cause) => {
+                    assert!(name.starts_with(cause) || name.starts_with("server-"), "{name} expects {cause}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_person_can_reproduce_every_scenario_by_hand() {
+        for scenario in all() {
+            assert!(!scenario.title.is_empty() && !scenario.by_hand.is_empty(), "{}", scenario.name);
+        }
+    }
+
+    #[test]
+    fn no_scenario_forbids_what_it_expects() {
+        for Scenario { name, expect, .. } in all() {
+            assert!(expect.cause.is_none_or(|cause| !expect.forbidden.contains(&cause)), "{name}");
+        }
+    }
+}

@@ -93,8 +93,7 @@ fn cut(
 ) -> Result<(), Stop> {
     serve_in(stage, &stage.client.clone(), peer, Server::default())?;
     let talk = Talk::Keep { count: 10, keepalive, user_timeout_ms, write_every_ms };
-    let actor =
-        stage.spawn("api-client", &Program::Client(Client { to: vec![at(peer, PORT)], from: None, talk }))?;
+    let actor = stage.spawn("api-client", &Program::Client(Client { to: vec![at(peer, PORT)], from: None, talk }))?;
     let client = stage.client.clone();
     stage.fault(&stage.here.clone(), move |window, tally| {
         let _ = actor.tell("go");
