@@ -10,6 +10,7 @@ use crate::source::host_facts::HostFacts;
 use crate::source::listeners::Listener;
 use crate::source::owners::Owners;
 use crate::source::reset_events::ResetEvents;
+use crate::source::reset_packets::ResetPackets;
 use crate::source::{Failure, Moment, Observed};
 
 /// Everything known about one instant. Each source is observed or says why not.
@@ -52,11 +53,24 @@ pub struct Observation {
     pub after: Snapshot,
     /// One entry per listener that was seen in any poll, by cookie.
     pub listener_traces: BTreeMap<u64, ListenerTrace>,
-    /// Number of polls that were answered.
+    /// Number of looks at the listeners, both snapshots included.
     pub polls: u32,
+    /// Looks at the counters inside the window; empty in a scan, one per interval in a recording.
+    pub ticks: Vec<Tick>,
+    /// Single resets from the tracepoints.
     pub reset_events: Observed<ResetEvents>,
+    /// RST packets on the interfaces.
+    pub reset_packets: Observed<ResetPackets>,
     /// Only totals since boot were asked for (`--duration 0s`): no delta means anything.
     pub totals_only: bool,
+}
+
+/// The counters at one moment inside a window.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tick {
+    pub at: Moment,
+    pub netstat: Observed<Counters>,
+    pub snmp: Observed<Counters>,
 }
 
 /// One listener over the polls of a window, the two snapshots included.

@@ -1,9 +1,17 @@
 //! The one place where the lab meets the diagnosis.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::cause::{self, Severity, State};
+use crate::diagnosis::{self, Diagnosis};
+use crate::host::{LiveHost, RecordingFile, RecordingHost};
+use crate::observe::{Plan, observe};
+use crate::snapshot::Observation;
+use crate::source::Host;
 
 /// The part of a diagnosis that a scenario can state beforehand.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -34,8 +42,52 @@ pub struct Subject {
 }
 
 /// Diagnoses the network namespace of this process over a window, exactly as `scan` does, and writes a recording if
-/// asked. Blocks for the window.
-pub fn diagnose(window: Duration, _record: Option<&Path>) -> Result<Findings, String> {
-    std::thread::sleep(window);
-    Err("no diagnosis: it is not connected yet".to_owned())
+/// asked. Calls `opened` at least once, as soon as the window is open. Blocks for the window.
+pub fn diagnose(window: Duration, record: Option<&Path>, opened: &mut dyn FnMut()) -> Result<Findings, String> {
+    let live = LiveHost::new(Arc::default());
+    let observation = match record {
+        None => watch(&mut { live }, window, opened)?,
+        Some(path) => {
+            let file = RecordingFile::create(path, false).map_err(|error| error.to_string())?;
+            let mut recording = RecordingHost::new(live, file, false);
+            let observation = watch(&mut recording, window, opened)?;
+            recording.finish().and_then(RecordingFile::persist).map_err(|error| error.to_string())?;
+            observation
+        }
+    };
+    Ok(findings(&diagnosis::diagnose(&observation)))
+}
+
+fn watch(host: &mut dyn Host, window: Duration, opened: &mut dyn FnMut()) -> Result<Observation, String> {
+    observe(host, &Plan::scan(window), &mut |_| opened()).map_err(|error| error.to_string())
+}
+
+fn findings(diagnosis: &Diagnosis) -> Findings {
+    let causes = diagnosis.causes.iter().map(|ranked| Finding {
+        id: ranked.id.to_owned(),
+        state: match ranked.finding.state {
+            State::Active => "active",
+            State::Past => "past",
+            State::Risk => "risk",
+            State::Benign => "benign",
+        }
+        .to_owned(),
+        severity: match ranked.finding.severity {
+            Severity::Critical => "critical",
+            Severity::Warning => "warning",
+            Severity::Info => "info",
+        }
+        .to_owned(),
+        confidence: ranked.finding.confidence,
+        subjects: ranked.finding.subjects.iter().map(subject).collect(),
+    });
+    Findings {
+        verdict: diagnosis.status.name().to_owned(),
+        summary: diagnosis.summary.clone(),
+        causes: causes.collect(),
+    }
+}
+
+fn subject(subject: &cause::Subject) -> Subject {
+    Subject { port: subject.port, pid: subject.pid, process: subject.process.clone() }
 }

@@ -19,7 +19,9 @@ pub struct Moment {
 /// The moments of one observation, in the order in which they come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame {
-    /// The full snapshot that opens the window.
+    /// The slow look at all sockets and their owners that precedes a window, so that it does not eat into it.
+    Survey,
+    /// The counters that open the window: it begins here.
     Before,
     /// A cheap look at the listeners inside the window.
     Poll {
@@ -28,7 +30,14 @@ pub enum Frame {
         /// When the window ends; no poll happens at or after it.
         end: Duration,
     },
-    /// The full snapshot that closes the window, due at `end` counted from [`Frame::Before`].
+    /// A look at counters and listeners inside the window, so that a long recording shows when something moved.
+    Tick {
+        /// When it is due, counted from the [`Frame::Before`] of this window.
+        due: Duration,
+        /// When the window ends; no tick happens at or after it.
+        end: Duration,
+    },
+    /// The full snapshot that closes the window, its counters first; due at `end` counted from [`Frame::Before`].
     After { end: Duration },
 }
 
@@ -53,6 +62,9 @@ pub enum Ask {
     /// Reset events that arrived since the previous [`Frame`]: raw perf records of the tracepoints, see
     /// `source::reset_events`. Asked in every frame; the first call opens the tracepoints.
     ResetEvents,
+    /// RST packets on the wire since the previous [`Frame`], see `source::reset_packets`. Asked in every frame; the first
+    /// call opens the packet socket.
+    ResetPackets,
 }
 
 /// A sock_diag dump: which sockets and which extensions.
@@ -75,6 +87,7 @@ impl Ask {
             Ask::SockDiag(query) => format!("sock_diag/{}", query.name),
             Ask::SocketOwners { .. } => "socket_owners".to_owned(),
             Ask::ResetEvents => "reset_events".to_owned(),
+            Ask::ResetPackets => "reset_packets".to_owned(),
         }
     }
 }

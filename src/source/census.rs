@@ -2,8 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
+use super::ask::{DiagQuery, Failure, Host};
+use super::listeners::Listener;
+use super::observed::Observed;
+use super::sock_diag::{self, Walker};
 use super::tcp_state::TcpState;
+
+mod fold;
+mod ports;
+mod services;
+
+pub use fold::Fold;
 
 /// What a full sweep found. Every list is capped; `capped` says which caps were reached.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -103,3 +114,32 @@ pub struct Sample {
 /// Seconds without data after which an ESTABLISHED socket counts as idle: the shortest idle limit of common network
 /// devices is 60 s, most are 240 s or more.
 pub const IDLE_AFTER: u32 = 240;
+
+/// What to ask for: every state, with tcp_info for the idle times.
+pub const QUERY: DiagQuery = DiagQuery { name: "sweep", states: 0x1ffe, extensions: sock_diag::WITH_TCP_INFO };
+
+/// Sweeps all sockets. `listeners` decides which local ports are services of this host.
+pub fn collect(host: &mut dyn Host, listeners: &[Listener]) -> (Observed<Census>, Duration) {
+    let mut fold = Fold::new(listeners);
+    let dumped = sock_diag::dump(host, QUERY, |socket| fold.add(socket));
+    (observed(fold, dumped.sockets, dumped.result), dumped.took)
+}
+
+/// The census of one dump: `Partial` if the dump is a prefix, `Unavailable` if it broke off before any socket.
+pub fn parse(bytes: &[u8], listeners: &[Listener]) -> Observed<Census> {
+    let mut fold = Fold::new(listeners);
+    let mut walker = Walker::default();
+    walker.feed(bytes, |socket| fold.add(socket));
+    observed(fold, walker.sockets(), walker.finish())
+}
+
+fn observed(fold: Fold, sockets: u64, result: Result<(), Failure>) -> Observed<Census> {
+    match result {
+        Ok(()) => Observed::Full(fold.finish()),
+        Err(failure) if sockets == 0 => Observed::Unavailable(failure),
+        Err(failure) => Observed::Partial(fold.finish(), failure),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,11 @@
 //! Which host, kernel, network namespace and privileges the observation was made with.
 
+use std::time::Duration;
+
+use super::ask::{self, Ask, Failure, Host};
+use super::observed::{Observed, ParseError};
+use super::text;
+
 /// Identity of the observed host; live facts, none of them needed for a verdict.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct HostFacts {
@@ -14,4 +20,135 @@ pub struct HostFacts {
     pub uid: Option<u32>,
     /// CapEff bits, capabilities(7).
     pub capabilities: Option<u64>,
+}
+
+const UPTIME: &str = "/proc/uptime";
+const STATUS: &str = "/proc/self/status";
+const NETNS: &str = "/proc/self/ns/net";
+
+/// What could be read; `Partial` with the first thing that could not, `Unavailable` if nothing could.
+pub fn collect(host: &mut dyn Host) -> (Observed<HostFacts>, Duration) {
+    let mut facts = HostFacts::default();
+    let mut failures = Failures::default();
+    facts.hostname = failures.file(host, "/proc/sys/kernel/hostname", parse_name);
+    facts.kernel = failures.file(host, "/proc/sys/kernel/osrelease", parse_name);
+    facts.uptime_s = failures.file(host, UPTIME, parse_uptime);
+    let (link, took) = ask::read(host, &Ask::Link(NETNS.to_owned()));
+    failures.took += took;
+    facts.netns = failures.keep(link.and_then(|bytes| Ok(parse_netns(&bytes)?)));
+    if let Some((uid, capabilities)) = failures.file(host, STATUS, parse_status) {
+        (facts.uid, facts.capabilities) = (Some(uid), Some(capabilities));
+    }
+    let observed = match failures.first {
+        None => Observed::Full(facts),
+        Some(failure) if facts == HostFacts::default() => Observed::Unavailable(failure),
+        Some(failure) => Observed::Partial(facts, failure),
+    };
+    (observed, failures.took)
+}
+
+#[derive(Default)]
+struct Failures {
+    first: Option<Failure>,
+    took: Duration,
+}
+
+impl Failures {
+    fn file<T>(
+        &mut self,
+        host: &mut dyn Host,
+        path: &str,
+        parse: impl FnOnce(&[u8]) -> Result<T, ParseError>,
+    ) -> Option<T> {
+        let (bytes, took) = ask::read(host, &Ask::File(path.to_owned()));
+        self.took += took;
+        self.keep(bytes.and_then(|bytes| Ok(parse(&bytes)?)))
+    }
+
+    fn keep<T>(&mut self, result: Result<T, Failure>) -> Option<T> {
+        result.map_err(|failure| self.first.get_or_insert(failure).clone()).ok()
+    }
+}
+
+/// A host name or kernel release: one line.
+///
+/// # Errors
+/// Text that is cut or not UTF-8.
+pub fn parse_name(bytes: &[u8]) -> Result<String, ParseError> {
+    text::single_line("/proc/sys/kernel", bytes).map(str::to_owned)
+}
+
+/// Seconds since boot, the first number of /proc/uptime.
+///
+/// # Errors
+/// No number there, or text that is cut.
+pub fn parse_uptime(bytes: &[u8]) -> Result<f64, ParseError> {
+    let line = text::single_line(UPTIME, bytes)?;
+    let seconds = line.split_whitespace().next().and_then(|seconds| seconds.parse::<f64>().ok());
+    seconds
+        .filter(|seconds| seconds.is_finite() && *seconds >= 0.0)
+        .ok_or_else(|| ParseError::new(UPTIME, Some(1), "does not begin with the seconds since boot"))
+}
+
+/// The inode in `net:[4026531840]`, namespaces(7).
+///
+/// # Errors
+/// Any other form.
+pub fn parse_netns(bytes: &[u8]) -> Result<u64, ParseError> {
+    let inode = std::str::from_utf8(bytes).ok().and_then(|link| link.trim().strip_prefix("net:[")?.strip_suffix(']'));
+    inode
+        .and_then(|inode| inode.parse().ok())
+        .ok_or_else(|| ParseError::new(NETNS, None, "is not of the form net:[INODE]"))
+}
+
+/// Effective user id and CapEff bits from /proc/self/status, proc_pid_status(5).
+///
+/// # Errors
+/// One of the two is missing or not a number, or the text is cut.
+pub fn parse_status(bytes: &[u8]) -> Result<(u32, u64), ParseError> {
+    let (mut uid, mut capabilities) = (None, None);
+    for (_, line) in text::lines(STATUS, bytes)? {
+        match line.split_once(':') {
+            // Real, effective, saved, filesystem.
+            Some(("Uid", values)) => uid = values.split_whitespace().nth(1).and_then(|uid| uid.parse().ok()),
+            Some(("CapEff", bits)) => capabilities = u64::from_str_radix(bits.trim(), 16).ok(),
+            _ => {}
+        }
+    }
+    let missing = |field: &str| ParseError::new(STATUS, None, format!("has no {field}"));
+    Ok((uid.ok_or_else(|| missing("effective Uid"))?, capabilities.ok_or_else(|| missing("CapEff"))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const STATUS_6_18: &[u8] = b"Name:\tcat\nUmask:\t0022\nUid:\t1000\t33\t0\t0\nCapPrm:\t000001ffffffffff\n\
+        CapEff:\t000001fffeffffff\nSeccomp:\t0\n";
+
+    #[test]
+    fn values_of_a_present_kernel() {
+        assert_eq!(parse_status(STATUS_6_18).unwrap(), (33, 0x1fffeffffff));
+        assert_eq!(parse_netns(b"net:[4026531840]").unwrap(), 4026531840);
+        assert_eq!(parse_uptime(b"1234.56 2000.01\n").unwrap(), 1234.56);
+        assert_eq!(parse_name(b"6.18.44\n").unwrap(), "6.18.44");
+    }
+
+    #[test]
+    fn cut_text_is_an_error() {
+        let wanted_lines =
+            |prefix: &[u8]| prefix.ends_with(b"\n") && prefix.windows(7).any(|window| window == b"CapEff:");
+        text::tests::assert_cuts_are_errors(STATUS_6_18, parse_status, wanted_lines);
+        text::tests::assert_cuts_are_errors(b"net:[4026531840]", parse_netns, |_| false);
+        text::tests::assert_cuts_are_errors(b"1234.56 2000.01\n", parse_uptime, |_| false);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..128)) {
+            let _ = (parse_status(&bytes), parse_netns(&bytes), parse_uptime(&bytes), parse_name(&bytes));
+        }
+    }
 }

@@ -1,6 +1,13 @@
 //! Listening sockets with their accept queues, by sock_diag.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
+
+use super::ask::{DiagQuery, Failure, FailureKind, Host};
+use super::observed::Observed;
+use super::sock_diag::{self, Socket, Walker};
+use super::tcp_state::TcpState;
 
 /// One listening socket. With SO_REUSEPORT several share an address and port; the cookie tells them apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,5 +31,124 @@ impl Listener {
     /// No further connection fits: the next one is lost.
     pub fn is_full(&self) -> bool {
         self.recv_q > self.backlog
+    }
+}
+
+/// What to ask for.
+pub const QUERY: DiagQuery =
+    DiagQuery { name: "listeners", states: TcpState::Listen.bit(), extensions: sock_diag::WITH_SK_MEMINFO };
+
+/// More listening sockets than any host has use for; a bound for what a recording can make us hold.
+const MAX_LISTENERS: usize = 65_536;
+
+/// Every listener once, by address, port and cookie.
+pub fn collect(host: &mut dyn Host) -> (Observed<Vec<Listener>>, Duration) {
+    let mut found = Found::default();
+    let dumped = sock_diag::dump(host, QUERY, |socket| found.add(socket));
+    let sockets = dumped.sockets;
+    (found.finish(sockets, dumped.result), dumped.took)
+}
+
+/// The listeners of one dump: `Partial` if the dump is a prefix, `Unavailable` if it broke off before any socket.
+pub fn parse(bytes: &[u8]) -> Observed<Vec<Listener>> {
+    let mut found = Found::default();
+    let mut walker = Walker::default();
+    walker.feed(bytes, |socket| found.add(socket));
+    let sockets = walker.sockets();
+    found.finish(sockets, walker.finish())
+}
+
+/// By cookie, because a dump is not atomic and may show a socket twice.
+#[derive(Default)]
+struct Found {
+    by_cookie: BTreeMap<u64, Listener>,
+    capped: bool,
+}
+
+impl Found {
+    fn add(&mut self, socket: &Socket<'_>) {
+        if socket.state() != TcpState::Listen as u8 {
+            return;
+        }
+        if self.by_cookie.len() >= MAX_LISTENERS {
+            self.capped = true;
+            return;
+        }
+        let local = socket.local();
+        self.by_cookie.insert(
+            socket.cookie(),
+            Listener {
+                address: local.ip(),
+                port: local.port(),
+                recv_q: socket.rqueue(),
+                backlog: socket.wqueue(),
+                drops: socket.drops(),
+                inode: socket.inode(),
+                uid: socket.uid(),
+                cookie: socket.cookie(),
+            },
+        );
+    }
+
+    fn finish(self, sockets: u64, result: Result<(), Failure>) -> Observed<Vec<Listener>> {
+        let mut listeners: Vec<_> = self.by_cookie.into_values().collect();
+        listeners.sort_by_key(|listener| (listener.address, listener.port, listener.cookie));
+        match result {
+            Ok(()) if self.capped => Observed::Partial(
+                listeners,
+                Failure::new(FailureKind::Broken, format!("more than {MAX_LISTENERS} listening sockets")),
+            ),
+            Ok(()) => Observed::Full(listeners),
+            Err(failure) if sockets == 0 => Observed::Unavailable(failure),
+            Err(failure) => Observed::Partial(listeners, failure),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sock_diag::tests::{Message, done};
+    use super::*;
+
+    fn listener(local: &str, cookie: u64, recv_q: u32, backlog: u32) -> Vec<u8> {
+        let mut message =
+            Message::new(TcpState::Listen as u8, local, if local.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" });
+        (message.cookie, message.rqueue, message.wqueue) = (cookie, recv_q, backlog);
+        message.bytes()
+    }
+
+    #[test]
+    fn a_listener_that_comes_twice_is_one_with_its_later_queue() {
+        let bytes = [
+            listener("0.0.0.0:80", 1, 3, 128),
+            listener("[::]:443", 2, 0, 5),
+            listener("0.0.0.0:80", 1, 4, 128),
+            done(0),
+        ];
+        let Observed::Full(listeners) = parse(&bytes.concat()) else { panic!("not whole") };
+        let shown: Vec<_> =
+            listeners.iter().map(|listener| (listener.address.to_string(), listener.port, listener.recv_q)).collect();
+        assert_eq!(shown, [("0.0.0.0".to_owned(), 80, 4), ("::".to_owned(), 443, 0)]);
+    }
+
+    #[test]
+    fn reuseport_listeners_stay_apart() {
+        let bytes = [listener("0.0.0.0:80", 2, 0, 128), listener("0.0.0.0:80", 1, 129, 128), done(0)].concat();
+        let observed = parse(&bytes);
+        let full: Vec<_> =
+            observed.value().unwrap().iter().map(|listener| (listener.cookie, listener.is_full())).collect();
+        assert_eq!(full, [(1, true), (2, false)]);
+    }
+
+    #[test]
+    fn a_cut_dump_is_marked() {
+        let bytes = [listener("0.0.0.0:80", 1, 0, 128), listener("0.0.0.0:81", 2, 0, 128), done(0)].concat();
+        for cut in 0..bytes.len() {
+            match parse(&bytes[..cut]) {
+                Observed::Full(_) => panic!("cut at {cut} is presented as whole"),
+                Observed::Partial(listeners, _) => assert!(!listeners.is_empty()),
+                Observed::Unavailable(_) => assert!(cut < 88),
+            }
+        }
     }
 }

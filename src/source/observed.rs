@@ -1,6 +1,6 @@
 //! A value that may not have been observed. Not observed is never zero.
 
-use super::ask::Failure;
+use super::ask::{Failure, FailureKind};
 
 /// What one source gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,5 +62,11 @@ pub struct ParseError {
 impl ParseError {
     pub fn new(source_name: impl Into<String>, line: Option<usize>, problem: impl Into<String>) -> Self {
         Self { source_name: source_name.into(), line, problem: problem.into() }
+    }
+}
+
+impl From<ParseError> for Failure {
+    fn from(error: ParseError) -> Self {
+        Failure::new(FailureKind::Broken, error.to_string())
     }
 }

@@ -1,19 +1,89 @@
-//! Single resets as the kernel reported them by tracepoint.
+//! Single resets as the kernel reported them by tracepoint: the types, and (in the submodules) a pure parser of the
+//! byte stream that answers [`Ask::ResetEvents`](super::Ask::ResetEvents).
+//!
+//! # The stream
+//! A row of blocks. Each has a head of 8 bytes, little-endian whatever the machine, then its payload:
+//! `u32` payload length, `u16` kind, `u16` CPU number (0 where it means nothing).
+//!
+//! | kind | payload |
+//! |---|---|
+//! | 1 start | text: `rstdoctor-reset-events 1`, `endian little\|big`, one `event ID CPU SAMPLE_TYPE NAME` per perf event |
+//! | 2 format | the `format` file of one tracepoint, verbatim |
+//! | 3 scope | text: `netns INODE`, `namespace INODE`..., `address A`..., `ephemeral LOW HIGH` |
+//! | 4 tasks | text: `PID NETNS\|- user\|kernel COMM` per process alive at the start; `\\` and `\n` escaped in COMM |
+//! | 5 symbols | text: `START END NAME`, hexadecimal kernel addresses; only the functions that tell resets apart |
+//! | 6 clock | text: `MONOTONIC BOOTTIME` in ns, read together when a drain began |
+//! | 7 records | perf records as the kernel wrote them (perf_event_open(2)), whole, in the order of that CPU |
+//! | 8 counts | text: `ID COUNT [LOST]`, running totals of each event from read(2) of its descriptor |
+//! | 9 note | text: `NAME REASON`, something that is missing |
+//!
+//! Side-band records come from events with `sample_id_all` and PERF_SAMPLE_TIME: they end with a `u64` time.
+//!
+//! The first answer holds kinds 1 to 4. Each answer holds 6, then side-band records (comm, fork, exit, namespaces), then
+//! the samples of each CPU. 5 comes once, before the first sample with a call chain. Unknown kinds are skipped.
+//!
+//! Sample times are CLOCK_MONOTONIC (perf accepts CLOCK_BOOTTIME only for NMI-safe PMUs, which tracepoints are not);
+//! the clock block turns them into CLOCK_BOOTTIME.
+//!
+//! # Whose reset
+//! The records carry no network namespace and the tracepoints see the whole host. See [`Place`] for how an event is
+//! assigned to the namespace under observation.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::tcp_state::TcpState;
 
+pub mod block;
+mod call_chain;
+pub mod cause_hint;
+pub mod format;
+mod layout;
+mod parser;
+mod record;
+mod scope;
+mod tally;
+mod tasks;
+
+pub use cause_hint::cause_hint;
+pub use parser::ResetParser;
+pub use tally::ResetTally;
+
 /// What the reset tracepoints delivered between two frames.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ResetEvents {
-    /// In order of time, capped; `dropped` counts those over the cap.
+    /// In order of time, capped; `dropped` counts those over the cap. None of them is [`Place::Elsewhere`].
     pub events: Vec<ResetEvent>,
-    /// Events that arrived but did not fit the cap.
+    /// Events that arrived but did not fit the cap. They are in `tallies`.
     pub dropped: u64,
     /// Records that the kernel reported lost.
     pub lost: u64,
+    /// Every event, those over the cap and those of other namespaces included, grouped. The counts are exact; only
+    /// the grouping gets coarser when there are very many groups. Most frequent first.
+    pub tallies: Vec<ResetTally>,
+    /// LISTEN to CLOSE transitions in this namespace or unclear, capped at 1,000.
+    pub listeners_closed: Vec<ListenerClosed>,
+    /// tcp_receive_reset events without a RST, discarded: data after close calls tcp_reset() (net/ipv4/tcp_input.c).
+    pub bogus_received: u64,
+    /// What these events lack, by name: a tracepoint that this kernel does not have, hidden symbols.
+    pub missing: Vec<Missing>,
+}
+
+impl ResetEvents {
+    /// Events of one direction in the namespace under observation, exact even over the cap; those of unclear namespace
+    /// included when `unclear`.
+    pub fn count(&self, direction: Direction, unclear: bool) -> u64 {
+        let wanted = |place| place == Place::Here || (unclear && place == Place::Unclear);
+        self.tallies.iter().filter(|t| t.direction == direction && wanted(t.place)).map(|t| t.count).sum()
+    }
+}
+
+/// Something that the stream could not contain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// `tcp/tcp_receive_reset`, `sock/inet_sock_set_state`, `kallsyms`, ...
+    pub name: String,
+    pub reason: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,26 +95,92 @@ pub enum Direction {
 /// One RST.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResetEvent {
-    /// CLOCK_BOOTTIME or CLOCK_MONOTONIC of the kernel record, as `Moment::mono`.
+    /// CLOCK_BOOTTIME, as `Moment::mono`.
     pub at: Duration,
     pub direction: Direction,
+    /// Never an IPv4-mapped IPv6 address.
     pub local: SocketAddr,
     /// `None` where the kernel does not know it (a RST sent from a LISTEN socket prints 0.0.0.0:0).
     pub peer: Option<SocketAddr>,
-    /// State of the socket when it sent or received the RST; for an active reset usually CLOSE already.
+    /// State of the socket when it sent or received the RST; for an active reset usually CLOSE already. For a received
+    /// reset it is known from the transition that follows; FIN_WAIT2 and LAST_ACK stay `None`, because every normal
+    /// close passes through them and watching them would cost each connection.
     pub state: Option<TcpState>,
-    /// Symbol of `enum sk_rst_reason` or `skb_drop_reason` without prefix, e.g. `TCP_ABORT_ON_CLOSE`; kernel 6.10 and
-    /// later.
+    /// The state that the socket left for CLOSE just before it sent this RST, or because it received it; not known for
+    /// FIN_WAIT2 and LAST_ACK.
+    pub old_state: Option<TcpState>,
+    /// Symbol of `enum sk_rst_reason` or `skb_drop_reason` without prefix, e.g. `TCP_ABORT_ON_CLOSE`; for answers to a
+    /// segment kernel 6.10 and later, for active resets 6.12 and later.
     pub reason: Option<String>,
-    /// The current task. Only meaningful when `softirq` is false: in softirq context it is whoever was interrupted.
+    /// The process (thread group) that caused it; `None` in softirq context, where the current task is whoever was
+    /// interrupted, and for the idle task.
     pub task: Option<Task>,
     pub softirq: bool,
+    /// Sent by the socket itself (tcp_send_active_reset) rather than in answer to a segment. False for received.
+    pub active: bool,
+    /// From which path an active reset came, where kallsyms is readable.
+    pub caller: Option<Caller>,
+    /// The process was in do_exit(): it exited or was killed with the connection open. Known only with `caller`.
+    pub exiting: bool,
+    pub place: Place,
+    /// Inode of the network namespace of the causing process, where that is known.
+    pub netns: Option<u64>,
     /// sock_cookie, where the tracepoint carries it.
     pub cookie: Option<u64>,
+}
+
+impl ResetEvent {
+    /// The connection's state before this reset ended it, where known.
+    pub fn state_before(&self) -> Option<TcpState> {
+        self.old_state.or(self.state.filter(|state| *state != TcpState::Close))
+    }
+}
+
+/// The kernel path that sent an active reset: the most telling of these functions in its call chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Caller {
+    /// inet_csk_listen_stop(): a listener went away with connections in its accept queue.
+    ListenerStop,
+    /// tcp_abort(): SOCK_DESTROY (`ss -K`) or bpf_sock_destroy().
+    Destroy,
+    /// __tcp_close(): close(2), or the exit of the last process that held the socket.
+    Close,
+    /// tcp_disconnect() called for the socket itself: connect(AF_UNSPEC).
+    Disconnect,
+    /// MPTCP reset a subflow.
+    Mptcp,
+}
+
+/// Whether an event belongs to the network namespace under observation.
+///
+/// Decided from the first of these that applies:
+/// 1. No other namespace exists: here.
+/// 2. Process context: the namespace of that process, from /proc or the side-band records. Exact, but for a process that
+///    holds a socket of a namespace that it left.
+/// 3. Softirq, local address not loopback: here if the namespace has that address, else elsewhere. Wrong where two
+///    namespaces have the same address, or a transparent proxy answers for addresses that are not its own.
+/// 4. Softirq, loopback address: the namespace of the current user task, because the loopback device delivers in the
+///    context of the sender unless ksoftirqd took over. Unclear for kernel threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    Here,
+    Elsewhere,
+    Unclear,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Task {
     pub pid: u32,
+    /// comm of the process, at most 15 bytes; empty when it was not seen. Escape it before printing.
     pub name: String,
+}
+
+/// A listener that stopped listening.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerClosed {
+    /// CLOCK_BOOTTIME.
+    pub at: Duration,
+    pub local: SocketAddr,
+    pub task: Option<Task>,
+    pub place: Place,
 }

@@ -1,0 +1,281 @@
+use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, queue};
+use crate::evidence::Evidence;
+use crate::service::Service;
+use crate::source::owners::Process;
+use crate::words;
+
+cause! {
+    /// ## What happens
+    ///
+    /// The process that owns a listener does not call accept() at all: it is stopped (SIGSTOP, a debugger), blocked on a
+    /// disk, a lock or another server, or deadlocked. The kernel goes on completing handshakes until the accept queue is
+    /// full, then it loses new connections.
+    ///
+    /// ## How it shows
+    ///
+    /// Clients connect, send their request and never get an answer; later ones do not even connect. Recv-Q of the listener
+    /// grows to Send-Q + 1 and never gets shorter. The log of the application is silent.
+    ///
+    /// ## How to confirm
+    ///
+    /// `ss -lnt` repeated: Recv-Q stays full. `grep State /proc/PID/status` says `T (stopped)` or `t (tracing stop)`, or
+    /// `cat /proc/PID/stack` shows the same wait each time.
+    ///
+    /// ## What to change
+    ///
+    /// Continue a stopped process (`kill -CONT`, detach the debugger). For a blocked one, look at what it waits for, then
+    /// restart it. A longer backlog does not help.
+    ///
+    /// ## Look-alikes
+    ///
+    /// A slow application accepts now and then, so its queue gets shorter between two samples: that is
+    /// accept-queue-overflow alone. An owner without free descriptors (fd-exhaustion) cannot accept although it tries.
+    ACCEPT_LOOP_STALLED {
+        id: "accept-loop-stalled",
+        title: "Accept loop stalled",
+        explains: ["accept-queue-overflow", "syn-queue-overflow"],
+        judge: judge,
+    }
+}
+
+/// Why nobody calls accept().
+enum Why<'a> {
+    /// Every owner, or every owner but a parent that does not accept itself, is stopped.
+    Stopped(Vec<&'a Process>),
+    /// Nothing was taken from a full queue.
+    Blocked,
+}
+
+fn judge(e: &Evidence<'_>) -> Judgement {
+    let services = e.services()?;
+    let mut findings = Vec::new();
+    let mut unclear = false;
+    for service in services.iter().filter(|service| service.listens_now() && service.worst().last.recv_q > 0) {
+        match why(e, service) {
+            Some((why, confidence)) => findings.push(stalled(e, service, &why, confidence)),
+            None => unclear |= service.worst().last.is_full() && service.worst().samples < 10,
+        }
+    }
+    if findings.is_empty() && unclear {
+        return Err(crate::evidence::Missing {
+            source: "listeners",
+            reason: "a queue is full, but too few samples were taken to see whether it drains".into(),
+            needs: Some("a longer window: rstdoctor scan --duration 3s".into()),
+        });
+    }
+    Ok(Verdict::from_findings(findings, "no listener has connections waiting that nobody takes"))
+}
+
+/// Why this queue does not drain, and how sure that is.
+fn why<'a>(e: &Evidence<'a>, service: &Service<'a>) -> Option<(Why<'a>, f64)> {
+    let stopped: Vec<_> = service.owners.iter().copied().filter(|p| matches!(p.state, 'T' | 't')).collect();
+    if !stopped.is_empty() && stopped.len() == service.owners.len() {
+        return Some((Why::Stopped(stopped), if service.worst().drained == 0 { 0.97 } else { 0.9 }));
+    }
+    let worst = service.worst();
+    if !queue::never_drained(service) || worst.full_samples < worst.samples {
+        return None;
+    }
+    if !stopped.is_empty() {
+        return Some((Why::Stopped(stopped), 0.9));
+    }
+    Some((Why::Blocked, blocked_confidence(e, service)?))
+}
+
+/// A queue that is refilled between two samples also looks as if it never drained. The kernel counts a PassiveOpen for
+/// each connection that enters an accept queue (net/ipv4/tcp_minisocks.c tcp_create_openreq_child), and none enters a full
+/// one: opens beyond the growth of all queues mean that somebody accepted.
+fn blocked_confidence(e: &Evidence<'_>, service: &Service<'_>) -> Option<f64> {
+    let Ok(opens) = e.counter("Tcp.PassiveOpens") else { return Some(0.65) };
+    let services = e.services().ok()?;
+    let growth: u64 = services.iter().map(|service| e.queue_growth(service)).sum();
+    if opens.delta <= growth {
+        return Some(0.85);
+    }
+    if services.len() == 1 {
+        return None;
+    }
+    // Others accept. Then at least nothing may have come or gone on this port.
+    let on_port = |census: &crate::source::census::Census| {
+        let used = census.ports.get(&service.port)?;
+        Some(
+            used.by_state
+                .iter()
+                .filter(|(state, _)| **state != crate::source::tcp_state::TcpState::SynRecv)
+                .map(|(state, n)| (*state, *n))
+                .collect::<Vec<_>>(),
+        )
+    };
+    let (before, after) = (on_port(e.census_before().ok()?)?, on_port(e.census().ok()?)?);
+    (before == after).then_some(0.75)
+}
+
+fn stalled(e: &Evidence<'_>, service: &Service<'_>, why: &Why<'_>, confidence: f64) -> Finding {
+    let worst = service.worst();
+    let waiting = u64::from(worst.last.recv_q);
+    let overflows = e.counter("TcpExt.ListenOverflows").ok().filter(|overflows| overflows.delta > 0);
+    // What the host lost is only known to be lost here if this listener dropped something, or the kernel cannot say.
+    let lost = overflows.filter(|_| worst.full_samples > 0 && service.drops() != Some(0));
+    let growth = e.queue_growth(service);
+    let active = worst.last.is_full() && (lost.is_some() || growth > 0);
+    let (state, severity) = if active { (State::Active, Severity::Critical) } else { (State::Risk, Severity::Warning) };
+    let events = lost.as_ref().map_or(0, |overflows| overflows.delta) + growth;
+    let impact = Impact { events, per_s: e.rate(events), unit: "connection attempts" };
+    let what = match why {
+        Why::Stopped(_) => "is stopped and accepts nothing",
+        Why::Blocked => "accepts nothing",
+    };
+    let wait = if waiting == 1 { "waits" } else { "wait" };
+    let summary = format!("{} {what}: {} {wait}", words::who(service), words::counted(waiting, "connection"));
+    let mut finding = Finding::new(state, severity, confidence, impact, summary)
+        .subject(Subject::listener(service).counted(waiting))
+        .evidence(queue::length(service))
+        .evidence(EvidenceItem::value(
+            "listeners",
+            "drained",
+            f64::from(worst.drained),
+            match worst.drained {
+                0 => format!("the queue never got shorter in {}", words::counted(u64::from(worst.samples), "sample")),
+                _ => "the queue got shorter earlier in the window, before the stop".to_owned(),
+            },
+        ));
+    if let Some(overflows) = &lost {
+        let text = format!("ListenOverflows +{} meanwhile", words::thousands(overflows.delta));
+        finding = finding.evidence(EvidenceItem::counter(overflows, text));
+    }
+    match why {
+        Why::Stopped(stopped) => continue_stopped(service, stopped, finding),
+        Why::Blocked => look_at_blocked(e, service, finding),
+    }
+}
+
+fn continue_stopped(service: &Service<'_>, stopped: &[&Process], mut finding: Finding) -> Finding {
+    for process in stopped.iter().take(4) {
+        let how = if process.state == 't' { "stopped by a debugger (state t)" } else { "stopped (state T)" };
+        finding = finding
+            .evidence(EvidenceItem::fact("owners", "state", format!("{} is {how}", words::process(process))))
+            .subject(Subject::process(process));
+    }
+    let running = service.owners.len() - stopped.len();
+    if running > 0 {
+        finding = finding.against(EvidenceItem::fact(
+            "owners",
+            "state",
+            format!("{} not stopped, but took nothing either", words::counted(running as u64, "other owner")),
+        ));
+    }
+    let pids = stopped.iter().map(|process| process.pid.to_string()).collect::<Vec<_>>().join(" ");
+    let verify = format!("Recv-Q falls to 0 in ss -lnt 'sport = :{}'", service.port);
+    if stopped.iter().any(|process| process.state == 't') {
+        finding = finding.remedy(
+            Remedy::new("Detach the debugger that holds the process", verify.clone())
+                .command(format!("grep TracerPid /proc/{}/status", pids.replace(' ', "/status /proc/"))),
+        );
+    }
+    if stopped.iter().any(|process| process.state == 'T') {
+        finding = finding
+            .remedy(Remedy::new("Let the stopped process continue", verify).command(format!("kill -CONT {pids}")));
+    }
+    finding
+}
+
+fn look_at_blocked(e: &Evidence<'_>, service: &Service<'_>, mut finding: Finding) -> Finding {
+    for process in service.owners.iter().take(4) {
+        let cpu = match e.cpu_share(process.pid) {
+            Some(share) => format!(", used {} of a CPU", words::percent(share)),
+            None => String::new(),
+        };
+        let doing = match process.state {
+            'D' => "waits for a disk or network file system (state D)",
+            'R' => "runs (state R), but not accept()",
+            'Z' => "is dead and not yet reaped (state Z)",
+            _ => "sleeps (state S)",
+        };
+        finding = finding.evidence(EvidenceItem::fact(
+            "owners",
+            "state",
+            format!("{} {doing}{cpu}", words::process(process)),
+        ));
+    }
+    if let Some(item) = queue::hidden_owner(e, service) {
+        finding = finding.against(item);
+    }
+    finding = finding.against(EvidenceItem::fact(
+        "listeners",
+        "drained",
+        "a merely slow application would have shortened the queue at least once",
+    ));
+    let verify = format!("Recv-Q falls to 0 in ss -lnt 'sport = :{}'", service.port);
+    if let Some(process) = service.owners.last() {
+        finding = finding.remedy(queue::look_inside(
+            process,
+            format!("See what {} waits for", words::process(process)),
+            "the same wait each time is what blocks it",
+        ));
+    }
+    finding.remedy(
+        Remedy::new("Then restart it: a blocked accept loop rarely recovers by itself", verify)
+            .command_if(queue::restart_command(&service.owners))
+            .restart(Restart::Service),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Case, process};
+    use super::*;
+
+    fn full(state: char) -> Case {
+        let mut owner = process(4121, "nginx");
+        owner.state = state;
+        Case::new()
+            .counter("TcpExt.ListenOverflows", 0, 40)
+            .counter("Tcp.PassiveOpens", 500, 0)
+            .listener("0.0.0.0:8080", 128, 129, 60, &owner)
+            .listener_drops(40)
+    }
+
+    #[test]
+    fn a_stopped_owner_of_a_full_queue_is_the_cause() {
+        let finding = full('T').finding(&ACCEPT_LOOP_STALLED);
+        assert_eq!((finding.state, finding.severity), (State::Active, Severity::Critical));
+        assert!(finding.confidence >= 0.95);
+        assert_eq!(finding.remedies[0].command.as_deref(), Some("kill -CONT 4121"));
+    }
+
+    #[test]
+    fn a_blocked_owner_is_likely_and_never_called_stopped() {
+        let finding = full('S').finding(&ACCEPT_LOOP_STALLED);
+        assert_eq!(finding.state, State::Active);
+        assert!((0.7..0.9).contains(&finding.confidence), "{}", finding.confidence);
+        assert!(!finding.summary.contains("stopped"));
+    }
+
+    #[test]
+    fn a_slow_server_drains_and_is_not_stalled() {
+        let case = full('S').queue(129, 129, 3);
+        assert!(matches!(case.judge(&ACCEPT_LOOP_STALLED), Ok(Verdict::RuledOut(_))));
+    }
+
+    #[test]
+    fn a_queue_refilled_between_samples_is_not_stalled() {
+        let case = full('S').counter("Tcp.PassiveOpens", 500, 30);
+        assert!(matches!(case.judge(&ACCEPT_LOOP_STALLED), Ok(Verdict::RuledOut(_))));
+    }
+
+    #[test]
+    fn a_stopped_owner_without_clients_is_only_a_risk() {
+        let mut owner = process(4121, "nginx");
+        owner.state = 'T';
+        let case = Case::new().listener("0.0.0.0:8080", 128, 3, 0, &owner);
+        assert_eq!(case.finding(&ACCEPT_LOOP_STALLED).state, State::Risk);
+    }
+
+    #[test]
+    fn one_look_at_a_full_queue_cannot_tell() {
+        let mut case = full('S');
+        case.0.listener_traces.values_mut().for_each(|trace| trace.samples = 2);
+        assert!(case.judge(&ACCEPT_LOOP_STALLED).is_err());
+        assert_eq!(Case::new().judge(&ACCEPT_LOOP_STALLED).expect_err("no listeners").source, "listeners");
+    }
+}

@@ -1,0 +1,385 @@
+use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, queue};
+use crate::backlog::{BindingLimit, binding_limit, known_server};
+use crate::delta::Reading;
+use crate::evidence::Evidence;
+use crate::service::Service;
+use crate::words;
+
+cause! {
+    /// ## What happens
+    ///
+    /// A connection that has finished its handshake waits in the accept queue of the listener until the application calls
+    /// accept(). When the queue is full, the kernel ignores new SYNs and final ACKs: the client sees slow connects and
+    /// timeouts. With `net.ipv4.tcp_abort_on_overflow=1` it answers the final ACK with a RST instead: "Connection reset by
+    /// peer" on the client's first read or write. With the default 0, a client whose handshake expired (about 63 s) is
+    /// reset at its next data.
+    ///
+    /// The queue holds min(argument of listen(), `net.core.somaxconn`) + 1 connections, fixed at the time of listen().
+    ///
+    /// ## How it shows
+    ///
+    /// `TcpExt.ListenOverflows` grows, once per packet (a client's retries count again), and the listener's Recv-Q is
+    /// above its Send-Q. The log of the application shows nothing: it never saw these connections.
+    ///
+    /// ## How to confirm
+    ///
+    /// `ss -lnt` shows Recv-Q above Send-Q on the listener while `nstat -az TcpExtListenOverflows` grows.
+    ///
+    /// ## What to change
+    ///
+    /// Find out which limit binds. The application's backlog: raise it in its configuration and restart it. somaxconn: raise
+    /// the sysctl, then restart the application, because the limit is fixed at listen(). A listener older than a raised
+    /// somaxconn: restart it. A longer queue only buys time: find out why accept() is slow.
+    ///
+    /// ## Look-alikes
+    ///
+    /// An old total that does not grow any more. A stopped or blocked owner (accept-loop-stalled) and an owner without free
+    /// descriptors (fd-exhaustion) fill the queue as well; they rank above this cause. `ListenDrops` without
+    /// `ListenOverflows` is not about the accept queue.
+    ACCEPT_QUEUE_OVERFLOW {
+        id: "accept-queue-overflow",
+        title: "Accept queue overflow",
+        explains: ["syn-queue-overflow"],
+        judge: judge,
+    }
+}
+
+const UNIT: &str = "connection attempts";
+
+fn judge(e: &Evidence<'_>) -> Judgement {
+    let overflows = e.counter("TcpExt.ListenOverflows")?;
+    let services = e.services();
+    let full_now = |service: &&Service<'_>| service.listens_now() && service.worst().last.is_full();
+    if overflows.delta == 0 {
+        let services = services?;
+        let full: Vec<_> = services.iter().filter(full_now).map(|service| about_to_overflow(e, service)).collect();
+        if full.is_empty() && overflows.after > 0 {
+            return Ok(Verdict::Found(vec![past(e, &overflows)]));
+        }
+        return Ok(Verdict::from_findings(full, "no accept queue is full, ListenOverflows did not move"));
+    }
+    // The host counts what was lost, whether or not the listeners can be seen.
+    let services = services.unwrap_or_default();
+    let hit = hit(services);
+    if hit.is_empty() {
+        return Ok(Verdict::Found(vec![nowhere_seen(e, &overflows)]));
+    }
+    let all_drops: u64 = hit.iter().filter_map(|service| service.drops()).sum();
+    let alone = hit.len() == 1;
+    let mut findings: Vec<_> = hit
+        .iter()
+        .map(|service| {
+            let lost = match service.drops() {
+                _ if alone => overflows.delta,
+                Some(drops) if all_drops > 0 => {
+                    (u128::from(overflows.delta) * u128::from(drops) / u128::from(all_drops)) as u64
+                }
+                _ => overflows.delta / hit.len() as u64,
+            };
+            overflowing(e, service, &overflows, lost, alone)
+        })
+        .collect();
+    let is_hit = |service: &Service<'_>| hit.iter().any(|other| other.endpoint() == service.endpoint());
+    let others = services.iter().filter(full_now).filter(|service| !is_hit(service));
+    findings.extend(others.map(|service| about_to_overflow(e, service)));
+    Ok(Verdict::Found(findings))
+}
+
+/// The listeners that may have lost what ListenOverflows counted. SK_MEMINFO_DROPS is an upper bound and also grows for
+/// other reasons: it can only clear a listener, and share out the loss among those that were full.
+fn hit<'e, 'a>(services: &'e [Service<'a>]) -> Vec<&'e Service<'a>> {
+    let full = |service: &&Service<'_>| service.worst().full_samples > 0;
+    let dropped = |service: &&Service<'_>| service.drops() != Some(0);
+    let certain: Vec<_> = services.iter().filter(full).filter(dropped).collect();
+    if !certain.is_empty() {
+        return certain;
+    }
+    services.iter().filter(|service| service.drops().is_some_and(|drops| drops > 0)).collect()
+}
+
+fn overflowing(e: &Evidence<'_>, service: &Service<'_>, overflows: &Reading, lost: u64, alone: bool) -> Finding {
+    let worst = service.worst();
+    let seen_full = worst.full_samples > 0;
+    let confidence = match (seen_full, alone) {
+        (true, true) => 0.98,
+        (true, false) => 0.95,
+        (false, true) => 0.85,
+        (false, false) => 0.7,
+    };
+    let per_s = e.rate(lost);
+    let severity = if per_s >= 1.0 { Severity::Critical } else { Severity::Warning };
+    let summary = format!(
+        "{} accepts more slowly than clients connect: {} lost in {}",
+        words::who(service),
+        words::counted(lost, "connection attempt"),
+        words::seconds(e.window()),
+    );
+    let share = if alone { "all of it on this listener" } else { "shared among the listeners that were full" };
+    let mut finding =
+        Finding::new(State::Active, severity, confidence, Impact { events: lost, per_s, unit: UNIT }, summary)
+            .subject(Subject::listener(service).counted(lost))
+            .evidence(queue::length(service))
+            .evidence(EvidenceItem::counter(
+                overflows,
+                format!(
+                    "ListenOverflows +{}, {share} (a client's retries count again)",
+                    words::thousands(overflows.delta)
+                ),
+            ));
+    if e.sysctl_number("net.ipv4.tcp_abort_on_overflow") == Ok(1) {
+        finding = finding.evidence(EvidenceItem::value(
+            "sysctl",
+            "net.ipv4.tcp_abort_on_overflow",
+            1.0,
+            "tcp_abort_on_overflow=1: clients get a reset instead of a slow connect",
+        ));
+    }
+    if !seen_full {
+        finding = finding.against(EvidenceItem::fact(
+            "listeners",
+            "recv_q",
+            "not full in any sample: full only for moments, or lost elsewhere",
+        ));
+    }
+    with_limit_and_remedies(e, service, finding)
+}
+
+fn about_to_overflow(e: &Evidence<'_>, service: &Service<'_>) -> Finding {
+    let summary = format!("the accept queue of {} is full: the next connection is lost", words::who(service));
+    let impact = Impact { events: 0, per_s: 0.0, unit: UNIT };
+    let finding = Finding::new(State::Risk, Severity::Warning, 0.9, impact, summary)
+        .subject(Subject::listener(service))
+        .evidence(queue::length(service));
+    with_limit_and_remedies(e, service, finding)
+}
+
+fn past(e: &Evidence<'_>, overflows: &Reading) -> Finding {
+    let now = if e.totals_only() { "" } else { ", none now" };
+    let summary =
+        format!("{} lost to full accept queues since boot{now}", words::counted(overflows.after, "connection attempt"));
+    let impact = Impact { events: 0, per_s: 0.0, unit: UNIT };
+    Finding::new(State::Past, Severity::Info, 0.9, impact, summary)
+        .subject(Subject::host())
+        .evidence(EvidenceItem::counter(
+            overflows,
+            format!("ListenOverflows {} since boot{now}", words::thousands(overflows.after)),
+        ))
+        .remedy(Remedy::new(
+            "Catch it in the act: run rstdoctor watch, or record, while clients see slow connects",
+            "ListenOverflows grows while it happens",
+        ))
+}
+
+fn nowhere_seen(e: &Evidence<'_>, overflows: &Reading) -> Finding {
+    let why = match e.services() {
+        Ok(_) => {
+            "no listener was full in any sample: bursts shorter than the sampling, or the listener is gone".to_owned()
+        }
+        Err(missing) => format!("which listener cannot be seen: {}", missing.reason),
+    };
+    let summary = format!(
+        "{} lost to a full accept queue, on a listener not seen full",
+        words::counted(overflows.delta, "connection attempt")
+    );
+    let impact = Impact { events: overflows.delta, per_s: overflows.per_s, unit: UNIT };
+    Finding::new(State::Active, Severity::Warning, 0.8, impact, summary)
+        .subject(Subject::host())
+        .evidence(EvidenceItem::counter(overflows, format!("ListenOverflows +{}", words::thousands(overflows.delta))))
+        .against(EvidenceItem::fact("listeners", "recv_q", why))
+        .remedy(
+            Remedy::new("Scan for longer, so that the burst is caught", "the listener is named")
+                .command("rstdoctor scan --duration 30s"),
+        )
+}
+
+/// Names the limit that binds, and what to change for this very program.
+fn with_limit_and_remedies(e: &Evidence<'_>, service: &Service<'_>, mut finding: Finding) -> Finding {
+    let backlog = u64::from(service.worst().last.backlog);
+    let verify_longer = |wanted: u64| {
+        format!("ss -lnt 'sport = :{}' shows Send-Q {wanted}, and rstdoctor scan shows no overflow", service.port)
+    };
+    if let Ok(somaxconn) = e.sysctl_number("net.core.somaxconn") {
+        let limit = binding_limit(backlog, somaxconn, &service.owners);
+        let server = known_server(&service.owners);
+        let program = server.map_or("the application", |server| server.name.as_str());
+        finding.binding_limit = Some(limit);
+        let why = match limit {
+            BindingLimit::Application if server.is_some_and(|s| s.backlog.default == Some(backlog)) => {
+                format!(
+                    "backlog {backlog} is {program}'s default, somaxconn is {somaxconn}: {program}'s own backlog is the limit"
+                )
+            }
+            BindingLimit::Application => {
+                format!("the application's own backlog of {backlog} is the limit, somaxconn is {somaxconn}")
+            }
+            BindingLimit::Somaxconn => {
+                format!("the backlog is {backlog} and so is net.core.somaxconn: the sysctl is the limit")
+            }
+            BindingLimit::Stale => {
+                format!(
+                    "somaxconn is {somaxconn} now, but the listener still has {backlog}: it is older than the raised sysctl"
+                )
+            }
+        };
+        finding = finding.evidence(EvidenceItem::value("sysctl", "net.core.somaxconn", somaxconn as f64, why));
+        let wanted = if limit == BindingLimit::Application && somaxconn > backlog {
+            somaxconn
+        } else {
+            (somaxconn * 4).max(4096)
+        };
+        finding = match limit {
+            BindingLimit::Application => {
+                let finding = match wanted > somaxconn {
+                    true => finding.remedy(
+                        Remedy::sysctl(
+                            "Raise somaxconn first: it caps any backlog",
+                            "net.core.somaxconn",
+                            wanted,
+                            format!("sysctl net.core.somaxconn shows {wanted}"),
+                        )
+                        .restart(Restart::Service),
+                    ),
+                    false => finding,
+                };
+                finding.remedy(queue::longer_backlog(service, server, wanted, verify_longer(wanted)))
+            }
+            BindingLimit::Somaxconn => finding
+                .remedy(
+                    Remedy::sysctl(
+                        format!("Raise somaxconn, then restart {program}: the limit is fixed when it calls listen()"),
+                        "net.core.somaxconn",
+                        wanted,
+                        verify_longer(
+                            server.and_then(|s| s.backlog.default).map_or(wanted, |default| default.min(wanted)),
+                        ),
+                    )
+                    .restart(Restart::Service),
+                )
+                .remedy(queue::longer_backlog(service, server, wanted, verify_longer(wanted))),
+            BindingLimit::Stale => finding.remedy(
+                Remedy::new(
+                    format!("Restart {program}, so that it calls listen() again under the raised somaxconn"),
+                    format!("ss -lnt 'sport = :{}' shows a Send-Q above {backlog}", service.port),
+                )
+                .restart(Restart::Service)
+                .command_if(queue::restart_command(&service.owners)),
+            ),
+        };
+    }
+    if let Some(item) = queue::hidden_owner(e, service) {
+        finding = finding.against(item);
+    }
+    finding = finding.remedy(slow_accept(e, service));
+    if e.sysctl_number("net.ipv4.tcp_abort_on_overflow") == Ok(1) {
+        finding = finding.remedy(Remedy::sysctl(
+            "Until then, let clients retry instead of resetting them",
+            "net.ipv4.tcp_abort_on_overflow",
+            0,
+            "EmbryonicRsts in nstat -az TcpExtEmbryonicRsts stays flat",
+        ));
+    }
+    finding
+}
+
+fn slow_accept(e: &Evidence<'_>, service: &Service<'_>) -> Remedy {
+    let verify = "Recv-Q of the listener stays near 0 in ss -lnt";
+    let busiest = service
+        .owners
+        .iter()
+        .filter_map(|process| Some((process, e.cpu_share(process.pid)?)))
+        .max_by(|a, b| a.1.total_cmp(&b.1));
+    match busiest {
+        Some((process, share)) if share >= 0.9 => Remedy::new(
+            format!("Find out why accept is slow: {} used {:.0} % of a CPU", words::process(process), share * 100.0),
+            verify,
+        )
+        .command(format!("perf top -p {}", process.pid)),
+        Some((process, share)) => Remedy::new(
+            format!(
+                "Find out why accept is slow: {} used only {:.0} % of a CPU, so it waits for something",
+                words::process(process),
+                share * 100.0
+            ),
+            verify,
+        )
+        .command(format!("cat /proc/{}/stack /proc/{}/wchan", process.pid, process.pid)),
+        None => Remedy::new("Find out why accept is slow: a longer queue only buys time", verify),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Case, process};
+    use super::*;
+
+    fn overflow(full_samples: u32, overflows: u64) -> Case {
+        Case::new()
+            .counter("TcpExt.ListenOverflows", 1000, overflows)
+            .sysctl("net.core.somaxconn", "4096")
+            .listener(
+                "0.0.0.0:8080",
+                511,
+                if full_samples > 0 { 512 } else { 3 },
+                full_samples,
+                &process(4121, "nginx"),
+            )
+            .listener_drops(overflows as u32)
+    }
+
+    #[test]
+    fn a_full_queue_with_growing_overflows_is_named_with_its_limit() {
+        let finding = overflow(60, 312).finding(&ACCEPT_QUEUE_OVERFLOW);
+        assert_eq!((finding.state, finding.severity), (State::Active, Severity::Critical));
+        assert!(finding.confidence >= 0.9);
+        assert_eq!(finding.binding_limit, Some(BindingLimit::Application));
+        assert_eq!(finding.subjects[0].pid, Some(4121));
+        let command = finding.remedies[0].command.as_deref().unwrap_or_default();
+        assert!(command.starts_with("listen 8080 backlog=4096;"), "{command}");
+    }
+
+    #[test]
+    fn an_old_total_is_past_and_no_alarm() {
+        let finding = overflow(0, 0).finding(&ACCEPT_QUEUE_OVERFLOW);
+        assert_eq!((finding.state, finding.severity), (State::Past, Severity::Info));
+    }
+
+    #[test]
+    fn a_full_queue_that_nobody_connects_to_is_a_risk() {
+        let finding = overflow(60, 0).finding(&ACCEPT_QUEUE_OVERFLOW);
+        assert_eq!(finding.state, State::Risk);
+    }
+
+    #[test]
+    fn a_full_queue_that_dropped_nothing_does_not_get_the_loss_of_another() {
+        let case = overflow(60, 312)
+            .listener_drops(0)
+            .listener("0.0.0.0:9090", 128, 20, 0, &process(7, "other"))
+            .listener_drops(312);
+        let Ok(Verdict::Found(findings)) = case.judge(&ACCEPT_QUEUE_OVERFLOW) else { panic!("nothing found") };
+        assert_eq!(
+            findings.iter().map(|f| (f.state, f.subjects[0].port)).collect::<Vec<_>>(),
+            [(State::Active, Some(9090)), (State::Risk, Some(8080))]
+        );
+    }
+
+    #[test]
+    fn a_loss_is_reported_even_when_listeners_cannot_be_read() {
+        let finding = Case::new().counter("TcpExt.ListenOverflows", 0, 9).finding(&ACCEPT_QUEUE_OVERFLOW);
+        assert_eq!((finding.state, finding.impact.events), (State::Active, 9));
+    }
+
+    #[test]
+    fn somaxconn_that_binds_is_raised_and_then_the_application() {
+        let case = overflow(60, 312).sysctl("net.core.somaxconn", "511");
+        let finding = case.finding(&ACCEPT_QUEUE_OVERFLOW);
+        assert_eq!(finding.binding_limit, Some(BindingLimit::Somaxconn));
+        assert_eq!(finding.remedies[0].command.as_deref(), Some("sysctl -w net.core.somaxconn=4096"));
+        assert!(finding.remedies[1].command.as_deref().is_some_and(|line| line.contains("backlog=4096")));
+    }
+
+    #[test]
+    fn without_the_counter_nothing_is_claimed() {
+        let missing = Case::new().judge(&ACCEPT_QUEUE_OVERFLOW).expect_err("no counter");
+        assert_eq!(missing.source, "netstat");
+    }
+}

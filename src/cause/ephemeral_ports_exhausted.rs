@@ -1,0 +1,271 @@
+use std::net::{IpAddr, SocketAddr};
+
+use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict};
+use crate::evidence::{Evidence, Missing};
+use crate::source::census::Destination;
+use crate::source::owners::Process;
+use crate::words;
+
+cause! {
+    /// ## What happens
+    ///
+    /// Each outgoing connection needs a local port that is unique for its source address, destination address and
+    /// destination port. The kernel takes it from `net.ipv4.ip_local_port_range`, about 28,000 by default. A closed
+    /// connection keeps its port in TIME_WAIT for 60 s: at more than about 470 new connections a second towards one
+    /// destination there is none left.
+    ///
+    /// ## How it shows
+    ///
+    /// connect() fails with "Cannot assign requested address" (EADDRNOTAVAIL, 99) towards one destination, others work.
+    /// No kernel counter moves.
+    ///
+    /// ## How to confirm
+    ///
+    /// `ss -tanH dst ADDRESS dport = :PORT | wc -l` against `sysctl net.ipv4.ip_local_port_range`.
+    ///
+    /// ## What to change
+    ///
+    /// Keep connections alive in the caller (a pool). Then widen the range. Then `net.ipv4.tcp_tw_reuse=1`, which lets
+    /// connect() take over a port in TIME_WAIT after one second.
+    ///
+    /// ## Look-alikes
+    ///
+    /// A high total of TIME_WAIT is harmless: only the number towards one destination counts, and a server does not use
+    /// local ports for connections that it accepts.
+    EPHEMERAL_PORTS_EXHAUSTED {
+        id: "ephemeral-ports-exhausted",
+        title: "Local ports exhausted",
+        explains: [],
+        judge: judge,
+    }
+}
+
+const RANGE: &str = "net.ipv4.ip_local_port_range";
+
+fn judge(e: &Evidence<'_>) -> Judgement {
+    let range = e.sysctl(RANGE)?;
+    let reserved = e.sysctl("net.ipv4.ip_local_reserved_ports").unwrap_or_default();
+    let available = available(range, reserved)
+        .ok_or_else(|| Missing::new("sysctl", format!("{RANGE} is not two port numbers: {range:?}")))?;
+    let findings: Vec<_> = e
+        .destinations()?
+        .iter()
+        .filter(|destination| share(taken(e, destination), available) >= 0.8)
+        .map(|destination| exhausted(e, destination, available, range))
+        .collect();
+    Ok(Verdict::from_findings(
+        findings,
+        format!("no destination uses 80 % of the {} local ports", words::thousands(available)),
+    ))
+}
+
+/// Number of ports in the range that are not reserved. The kernel prints reserved ranges merged, so none overlap
+/// (kernel/sysctl.c proc_do_large_bitmap).
+fn available(range: &str, reserved: &str) -> Option<u64> {
+    let mut ends = range.split_whitespace().map(str::parse::<u16>);
+    let (low, high) = (ends.next()?.ok()?, ends.next()?.ok()?);
+    let all = u64::from(high.checked_sub(low)?) + 1;
+    let blocked: u64 = reserved
+        .split(',')
+        .filter_map(|part| {
+            let part = part.trim();
+            let (from, to) = part.split_once('-').unwrap_or((part, part));
+            let (from, to) = (from.parse::<u16>().ok()?.max(low), to.parse::<u16>().ok()?.min(high));
+            to.checked_sub(from).map(|length| u64::from(length) + 1)
+        })
+        .sum();
+    all.checked_sub(blocked).filter(|left| *left > 0)
+}
+
+fn share(taken: u64, available: u64) -> f64 {
+    taken as f64 / available as f64
+}
+
+/// connect() may take over a port in TIME_WAIT: 1 always, 2 (the default since 4.19) on loopback, both only with
+/// timestamps (net/ipv4/tcp_ipv4.c tcp_twsk_unique).
+fn reuses(e: &Evidence<'_>, destination: &Destination) -> bool {
+    let loopback = match destination.address.to_canonical() {
+        IpAddr::V4(address) => address.is_loopback(),
+        IpAddr::V6(address) => address.is_loopback(),
+    };
+    let allowed = match e.sysctl_number("net.ipv4.tcp_tw_reuse") {
+        Ok(1) => true,
+        Ok(2) => loopback,
+        _ => false,
+    };
+    allowed && e.sysctl_number("net.ipv4.tcp_timestamps") != Ok(0)
+}
+
+/// Ports that connect() cannot use.
+fn taken(e: &Evidence<'_>, destination: &Destination) -> u64 {
+    if reuses(e, destination) {
+        destination.ports_used.saturating_sub(destination.time_wait)
+    } else {
+        destination.ports_used
+    }
+}
+
+fn exhausted(e: &Evidence<'_>, destination: &Destination, available: u64, range: &str) -> Finding {
+    let taken = taken(e, destination);
+    let share = share(taken, available).min(1.0);
+    let owners = e.holders(destination.inodes.iter().copied());
+    let to = SocketAddr::new(destination.address, destination.port);
+    let from = destination.source;
+    let gone = share >= 0.98;
+    let who = owners.first().map_or(String::new(), |process| format!(" ({})", words::process(process)));
+    let (state, severity, confidence, summary) = match gone {
+        true => (
+            State::Active,
+            Severity::Critical,
+            0.95,
+            format!("no local port is left from {from} to {to}{who}: new connections fail"),
+        ),
+        false => (
+            State::Risk,
+            Severity::Warning,
+            0.92,
+            format!("{} of the local ports from {from} to {to} are in use{who}", words::percent(share)),
+        ),
+    };
+    // The kernel counts no failed connect() of this kind.
+    let impact = Impact { events: 0, per_s: 0.0, unit: "connection attempts" };
+    let mut finding = Finding::new(state, severity, confidence, impact, summary)
+        .subject(Subject::peer(destination.address, Some(destination.port)).counted(taken))
+        .subjects(owners.iter().take(4).map(|process| Subject::process(process)))
+        .evidence(EvidenceItem::value(
+            "sockets",
+            "ports_used",
+            taken as f64,
+            format!("{} of {} local ports used towards {to}", words::thousands(taken), words::thousands(available)),
+        ))
+        .evidence(EvidenceItem::value(
+            "sockets",
+            "time_wait",
+            destination.time_wait as f64,
+            format!("{} of its ports are in TIME_WAIT", words::thousands(destination.time_wait)),
+        ))
+        .evidence(EvidenceItem::fact(
+            "sysctl",
+            RANGE,
+            format!("{RANGE} is {}", range.split_whitespace().collect::<Vec<_>>().join(" ")),
+        ));
+    if owners.is_empty() && e.hidden_processes() > 0 {
+        finding =
+            finding.against(EvidenceItem::fact("owners", "denied", "who connects is not visible to you: run as root"));
+    }
+    remedies(e, destination, taken, &owners, finding)
+}
+
+fn remedies(e: &Evidence<'_>, destination: &Destination, taken: u64, owners: &[&Process], finding: Finding) -> Finding {
+    let to = SocketAddr::new(destination.address, destination.port);
+    let verify = format!(
+        "ss -tanH dst {} dport = :{} | wc -l falls well below the range",
+        match destination.address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        },
+        destination.port
+    );
+    let nginx = owners.iter().any(|process| process.name == "nginx");
+    let short_lived = destination.time_wait * 2 >= destination.ports_used;
+    let caller = owners.first().map_or("the caller".to_owned(), |process| words::process(process));
+    let text = if short_lived {
+        format!("Let {caller} keep its connections to {to} alive, in a pool")
+    } else {
+        format!("Limit how many connections {caller} holds open to {to}")
+    };
+    let mut finding = finding.remedy(Remedy::new(text, verify.clone()).command_if(
+        (nginx && short_lived).then(|| {
+            "keepalive 64;    # nginx.conf, upstream block; with proxy_http_version 1.1 and proxy_set_header Connection \"\"; in the location"
+                .to_owned()
+        }),
+    ));
+    finding = finding.remedy(
+        Remedy::new("Widen the range (keep your own listening ports out: ip_local_reserved_ports)", verify.clone())
+            .command(format!("sysctl -w {RANGE}='10240 65535'"))
+            .persist(format!("echo '{RANGE} = 10240 65535' > /etc/sysctl.d/90-ip_local_port_range.conf")),
+    );
+    let in_time_wait = destination.time_wait * 2 >= taken;
+    if in_time_wait && !reuses(e, destination) && e.sysctl_number("net.ipv4.tcp_tw_reuse") != Ok(1) {
+        finding = finding.remedy(Remedy::sysctl(
+            "Let connect() take over ports in TIME_WAIT (needs TCP timestamps at both ends)",
+            "net.ipv4.tcp_tw_reuse",
+            1,
+            "connect() no longer fails with Cannot assign requested address",
+        ));
+    }
+    finding
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Case, address};
+    use super::*;
+    use crate::source::census::Census;
+
+    fn case(to: &str, ports_used: u64, time_wait: u64) -> Case {
+        let destination = Destination {
+            source: address("10.0.0.9"),
+            address: address(to),
+            port: 5432,
+            ports_used,
+            time_wait,
+            inodes: Vec::new(),
+        };
+        let census = Census { destinations: vec![destination], ..Census::default() };
+        Case::new()
+            .sysctl(RANGE, "32768\t60999")
+            .sysctl("net.ipv4.tcp_tw_reuse", "2")
+            .sysctl("net.ipv4.tcp_timestamps", "1")
+            .census(Census::default(), census)
+    }
+
+    #[test]
+    fn all_ports_towards_one_destination_are_found() {
+        let finding = case("10.0.7.1", 28_230, 28_000).finding(&EPHEMERAL_PORTS_EXHAUSTED);
+        assert_eq!((finding.state, finding.severity), (State::Active, Severity::Critical));
+        assert!(finding.remedies.iter().any(|r| r.command.as_deref() == Some("sysctl -w net.ipv4.tcp_tw_reuse=1")));
+    }
+
+    #[test]
+    fn reuse_is_not_advised_for_open_connections() {
+        let finding = case("10.0.7.1", 28_230, 30).finding(&EPHEMERAL_PORTS_EXHAUSTED);
+        assert!(finding.remedies.iter().all(|remedy| !remedy.command.as_deref().unwrap_or("").contains("tw_reuse")));
+    }
+
+    #[test]
+    fn most_ports_are_a_risk() {
+        assert_eq!(case("10.0.7.1", 23_000, 0).finding(&EPHEMERAL_PORTS_EXHAUSTED).state, State::Risk);
+    }
+
+    #[test]
+    fn a_high_total_of_time_wait_over_many_destinations_is_fine() {
+        let mut case = case("10.0.7.1", 9_000, 9_000).sockstat("TCP.tw", 60_000);
+        if let crate::source::Observed::Full(census) = &mut case.0.after.census {
+            let one = census.destinations[0].clone();
+            census.destinations.extend((2..6).map(|n| Destination { port: n, ..one.clone() }));
+        }
+        assert!(matches!(case.judge(&EPHEMERAL_PORTS_EXHAUSTED), Ok(Verdict::RuledOut(_))));
+    }
+
+    #[test]
+    fn time_wait_that_the_kernel_reuses_on_loopback_is_free() {
+        assert!(matches!(
+            case("127.0.0.1", 28_230, 28_000).judge(&EPHEMERAL_PORTS_EXHAUSTED),
+            Ok(Verdict::RuledOut(_))
+        ));
+    }
+
+    #[test]
+    fn reserved_ports_are_not_available() {
+        assert_eq!(available("32768\t60999", ""), Some(28_232));
+        assert_eq!(available("1000 1099", "80,1000-1009,1090-2000"), Some(80));
+        assert_eq!(available("1000", ""), None);
+    }
+
+    #[test]
+    fn without_the_sweep_nothing_is_claimed() {
+        let case = Case::new().sysctl(RANGE, "32768\t60999");
+        assert_eq!(case.judge(&EPHEMERAL_PORTS_EXHAUSTED).expect_err("no sweep").source, "sockets");
+    }
+}

@@ -1,0 +1,331 @@
+use std::collections::BTreeSet;
+
+use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, queue};
+use crate::evidence::{Evidence, Missing};
+use crate::knowledge::servers;
+use crate::service::Service;
+use crate::source::census::GroupKind;
+use crate::source::owners::Process;
+use crate::words;
+
+cause! {
+    /// ## What happens
+    ///
+    /// Every connection needs a file descriptor. When the process is at its limit (RLIMIT_NOFILE), accept() fails with
+    /// "Too many open files" (EMFILE) and the connections stay in the accept queue, until that overflows too. The host has
+    /// a limit as well (`fs.file-max`, ENFILE).
+    ///
+    /// ## How it shows
+    ///
+    /// "Too many open files" in the log. Recv-Q of the listener grows while the overflow counters are still flat. Clients
+    /// connect and then get no answer.
+    ///
+    /// ## How to confirm
+    ///
+    /// `ls /proc/PID/fd | wc -l` is at the soft limit in `grep 'open files' /proc/PID/limits`.
+    ///
+    /// ## What to change
+    ///
+    /// Raise the limit of the service (`LimitNOFILE=` in its unit, and the program's own setting if it has one). The ulimit
+    /// of a shell is not the limit of a service. Look for a leak: many CLOSE_WAIT, or a number that only grows.
+    ///
+    /// ## Look-alikes
+    ///
+    /// A full queue with descriptors left is a slow or stalled application (accept-queue-overflow, accept-loop-stalled).
+    FD_EXHAUSTION {
+        id: "fd-exhaustion",
+        title: "Out of file descriptors",
+        explains: ["accept-loop-stalled", "accept-queue-overflow", "syn-queue-overflow"],
+        judge: judge,
+    }
+}
+
+/// Share of the limit from which it is a risk.
+const NEAR: f64 = 0.95;
+
+fn judge(e: &Evidence<'_>) -> Judgement {
+    let services = e.services();
+    let mut findings = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut hidden = false;
+    for service in services.as_deref().unwrap_or_default().iter().filter(|service| service.listens_now()) {
+        hidden |= service.owners.is_empty() && e.hidden_processes() > 0;
+        hidden |= service.owners.iter().any(|process| process.open_files.is_none());
+        let near: Vec<_> =
+            service.owners.iter().copied().filter(|p| share(p).is_some_and(|share| share >= NEAR)).collect();
+        let waits = service.worst().last.recv_q > 0;
+        // A process with several listeners is reported for each one where clients wait, else once.
+        if !near.is_empty() && (waits || near.iter().any(|process| !seen.contains(&process.pid))) {
+            seen.extend(near.iter().map(|process| process.pid));
+            findings.push(listener(e, service, &near));
+        }
+    }
+    let owners = e.owners();
+    for process in owners.iter().flat_map(|owners| owners.processes.values()) {
+        if at_limit(process) && seen.insert(process.pid) {
+            findings.push(client(e, process));
+        }
+    }
+    let host = e.file_nr();
+    if let Ok((allocated, max)) = host
+        && max > 0
+        && allocated as f64 / max as f64 >= NEAR
+    {
+        findings.push(whole_host(e, allocated, max));
+    }
+    if !findings.is_empty() {
+        return Ok(Verdict::Found(findings));
+    }
+    services?;
+    owners?;
+    if hidden {
+        return Err(Missing {
+            source: "owners",
+            reason: "the open files of some owners of listeners are not visible".into(),
+            needs: Some("root or CAP_SYS_PTRACE".into()),
+        });
+    }
+    Ok(Verdict::RuledOut("every owner of a listener has file descriptors left".into()))
+}
+
+/// Open files as a share of the soft limit; `None` when either is unknown.
+fn share(process: &Process) -> Option<f64> {
+    let (open, limit) = (process.open_files?, process.open_files_limit?);
+    (limit > 0).then(|| open as f64 / limit as f64)
+}
+
+/// The next descriptor would be the limit: fs/file.c alloc_fd takes the lowest free number and refuses numbers at or above
+/// the soft limit.
+fn at_limit(process: &Process) -> bool {
+    share(process).is_some_and(|share| share >= 1.0)
+}
+
+fn listener(e: &Evidence<'_>, service: &Service<'_>, near: &[&Process]) -> Finding {
+    let worst = service.worst();
+    let exhausted: Vec<_> = near.iter().copied().filter(|process| at_limit(process)).collect();
+    let overflows = e.counter("TcpExt.ListenOverflows").ok().filter(|overflows| overflows.delta > 0);
+    let lost = overflows.filter(|_| worst.full_samples > 0 && service.drops() != Some(0));
+    let waiting = u64::from(worst.last.recv_q);
+    let stuck = worst.drained == 0 || worst.full_samples > 0;
+    let active = !exhausted.is_empty() && waiting > 0 && stuck;
+    let events = waiting + lost.as_ref().map_or(0, |overflows| overflows.delta);
+    let first = near.iter().copied().find(|process| at_limit(process)).or(near.first().copied());
+    let numbers = first.map(files).unwrap_or_default();
+    let (state, severity, confidence, summary) = match (active, exhausted.is_empty()) {
+        (true, _) => (
+            State::Active,
+            Severity::Critical,
+            if exhausted.len() == service.owners.len() || worst.drained == 0 { 0.96 } else { 0.85 },
+            format!("{} is out of file descriptors ({numbers}): it cannot accept", words::who(service)),
+        ),
+        (false, false) => (
+            State::Risk,
+            Severity::Warning,
+            0.9,
+            format!("{} is at its limit of open files ({numbers}): the next accept() fails", words::who(service)),
+        ),
+        (false, true) => (
+            State::Risk,
+            Severity::Warning,
+            0.9,
+            format!("{} is close to its limit of open files ({numbers})", words::who(service)),
+        ),
+    };
+    let impact = Impact {
+        events: if active { events } else { 0 },
+        per_s: if active { e.rate(events) } else { 0.0 },
+        unit: "connection attempts",
+    };
+    let mut finding = Finding::new(state, severity, confidence, impact, summary).subject(Subject::listener(service));
+    for process in near.iter().take(4) {
+        finding = finding.subject(Subject::process(process)).evidence(open_files(process));
+    }
+    if waiting > 0 {
+        finding = finding.evidence(queue::length(service));
+    }
+    match &lost {
+        Some(overflows) => {
+            let text = format!("ListenOverflows +{} meanwhile", words::thousands(overflows.delta));
+            finding = finding.evidence(EvidenceItem::counter(overflows, text));
+        }
+        None if active => {
+            finding = finding.evidence(EvidenceItem::fact(
+                "netstat",
+                "TcpExt.ListenOverflows",
+                "no overflow yet: the queue still holds those who wait",
+            ));
+        }
+        None => {}
+    }
+    let healthy = service.owners.len() - exhausted.len();
+    if active && healthy > 0 {
+        finding = finding.against(EvidenceItem::fact(
+            "owners",
+            "open_files",
+            format!("{} of the listener not at the limit", words::counted(healthy as u64, "owner")),
+        ));
+    }
+    remedies(e, near, finding)
+}
+
+/// A process without a waiting listener: its own socket() and open() fail.
+fn client(e: &Evidence<'_>, process: &Process) -> Finding {
+    let summary = format!(
+        "{} is at its limit of open files ({}): it can open no connection",
+        words::process(process),
+        files(process)
+    );
+    let impact = Impact { events: 0, per_s: 0.0, unit: "connection attempts" };
+    let finding = Finding::new(State::Risk, Severity::Warning, 0.9, impact, summary)
+        .subject(Subject::process(process))
+        .evidence(open_files(process));
+    remedies(e, &[process], finding)
+}
+
+fn whole_host(e: &Evidence<'_>, allocated: u64, max: u64) -> Finding {
+    let waiting: u64 = e.services().unwrap_or_default().iter().map(|s| u64::from(s.worst().last.recv_q)).sum();
+    let full = allocated >= max;
+    let (state, severity, confidence) = match full && waiting > 0 {
+        true => (State::Active, Severity::Critical, 0.85),
+        false => (State::Risk, Severity::Warning, 0.9),
+    };
+    let numbers = format!("{} of {}", words::thousands(allocated), words::thousands(max));
+    let summary = format!("the host is {} open files ({numbers})", if full { "out of" } else { "nearly out of" });
+    let impact = Impact { events: if full { waiting } else { 0 }, per_s: 0.0, unit: "connection attempts" };
+    let wanted = max.saturating_mul(2);
+    Finding::new(state, severity, confidence, impact, summary)
+        .subject(Subject::host())
+        .evidence(EvidenceItem::value(
+            "file_nr",
+            "allocated",
+            allocated as f64,
+            format!("fs.file-nr: {numbers} in use"),
+        ))
+        .remedy(Remedy::sysctl(
+            "Raise the limit of the whole host, and find who holds so many",
+            "fs.file-max",
+            wanted,
+            format!("cat /proc/sys/fs/file-nr ends in {wanted}"),
+        ))
+}
+
+fn files(process: &Process) -> String {
+    match (process.open_files, process.open_files_limit) {
+        (Some(open), Some(limit)) => format!("{} of {}", words::thousands(open), words::thousands(limit)),
+        _ => "unknown".to_owned(),
+    }
+}
+
+fn open_files(process: &Process) -> EvidenceItem {
+    let text = format!("{} has {} files open", words::process(process), files(process));
+    EvidenceItem::value("owners", "open_files", process.open_files.unwrap_or(0) as f64, text)
+}
+
+fn remedies(e: &Evidence<'_>, near: &[&Process], mut finding: Finding) -> Finding {
+    let Some(first) = near.first() else { return finding };
+    for process in near.iter().take(4) {
+        let close_wait: u64 = leaked(e, process);
+        if close_wait > 0 {
+            finding = finding.evidence(EvidenceItem::value(
+                "sockets",
+                "close_wait",
+                close_wait as f64,
+                format!(
+                    "about {} of them in CLOSE_WAIT: never closed, see close-wait-leak",
+                    words::thousands(close_wait)
+                ),
+            ));
+        }
+    }
+    let limit = near.iter().filter_map(|process| process.open_files_limit).max().unwrap_or(1024);
+    let wanted = (limit.saturating_mul(4)).max(65_536);
+    let pids: Vec<_> = near.iter().map(|process| process.pid.to_string()).collect();
+    let now = match pids.as_slice() {
+        [pid] => format!("prlimit --pid {pid} --nofile={wanted}:{wanted}"),
+        pids => format!("for pid in {}; do prlimit --pid $pid --nofile={wanted}:{wanted}; done", pids.join(" ")),
+    };
+    let verify = format!("grep 'open files' /proc/{}/limits shows {wanted}, and Recv-Q falls in ss -lnt", first.pid);
+    let mut raise =
+        Remedy::new("Raise the limit of the running process, and for its next start", verify.clone()).command(now);
+    if let Some(unit) = near.iter().find_map(|process| process.unit.as_deref()).filter(|u| u.ends_with(".service")) {
+        raise = raise.persist(format!(
+            "mkdir -p /etc/systemd/system/{unit}.d && printf '[Service]\\nLimitNOFILE={wanted}\\n' > /etc/systemd/system/{unit}.d/90-nofile.conf && systemctl daemon-reload"
+        ));
+    }
+    finding = finding.remedy(raise);
+    if let Some((server, setting)) = servers::server_of(first).and_then(|s| Some((s, s.open_files.as_ref()?))) {
+        finding = finding.remedy(
+            Remedy::new(format!("Raise the limit that {} sets for itself", server.name), verify)
+                .command(format!("{}    # {}", setting.line, setting.place))
+                .restart(setting.restart.into()),
+        );
+    }
+    finding.remedy(
+        Remedy::new("Look for a leak: which kind of file grows", "the number stays flat under a steady load")
+            .command(format!("ls -l /proc/{}/fd | awk '{{print $NF}}' | cut -d: -f1 | sort | uniq -c", first.pid))
+            .restart(Restart::None),
+    )
+}
+
+/// CLOSE_WAIT sockets of the groups of which this process holds a sample.
+fn leaked(e: &Evidence<'_>, process: &Process) -> u64 {
+    let groups = e.groups(GroupKind::CloseWait).unwrap_or_default();
+    groups
+        .iter()
+        .filter(|group| e.holders(group.samples.iter().map(|s| s.inode)).iter().any(|holder| holder.pid == process.pid))
+        .map(|group| group.sockets)
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Case, process};
+    use super::*;
+
+    fn with_files(open: u64, recv_q: u32) -> Case {
+        let mut owner = process(4121, "nginx");
+        owner.open_files = Some(open);
+        owner.unit = Some("nginx.service".into());
+        Case::new().counter("TcpExt.ListenOverflows", 0, 0).listener("0.0.0.0:8080", 511, recv_q, 0, &owner)
+    }
+
+    #[test]
+    fn at_the_limit_with_waiting_clients_is_found_before_any_overflow() {
+        let finding = with_files(1024, 40).finding(&FD_EXHAUSTION);
+        assert_eq!((finding.state, finding.severity), (State::Active, Severity::Critical));
+        assert!(finding.confidence >= 0.9);
+        assert_eq!(finding.remedies[0].command.as_deref(), Some("prlimit --pid 4121 --nofile=65536:65536"));
+        assert!(finding.remedies[0].persist.as_deref().is_some_and(|text| text.contains("nginx.service.d")));
+        assert!(finding.remedies[1].command.as_deref().is_some_and(|line| line.starts_with("worker_rlimit_nofile")));
+    }
+
+    #[test]
+    fn a_long_queue_with_descriptors_left_is_not_this() {
+        assert!(matches!(with_files(600, 400).judge(&FD_EXHAUSTION), Ok(Verdict::RuledOut(_))));
+    }
+
+    #[test]
+    fn near_the_limit_without_a_queue_is_a_risk() {
+        assert_eq!(with_files(990, 0).finding(&FD_EXHAUSTION).state, State::Risk);
+    }
+
+    #[test]
+    fn a_drained_queue_at_the_limit_is_a_risk_only() {
+        assert_eq!(with_files(1024, 1).queue(3, 1, 5).finding(&FD_EXHAUSTION).state, State::Risk);
+    }
+
+    #[test]
+    fn the_host_without_files_is_found() {
+        let finding = with_files(10, 4).file_nr(1000, 1000).finding(&FD_EXHAUSTION);
+        assert_eq!((finding.state, finding.subjects[0].kind), (State::Active, super::super::SubjectKind::Host));
+    }
+
+    #[test]
+    fn invisible_descriptors_are_missing_not_fine() {
+        let mut owner = process(4121, "nginx");
+        owner.open_files = None;
+        let case = Case::new().listener("0.0.0.0:8080", 511, 40, 0, &owner);
+        let missing = case.judge(&FD_EXHAUSTION).expect_err("hidden");
+        assert_eq!(missing.needs.as_deref(), Some("root or CAP_SYS_PTRACE"));
+    }
+}

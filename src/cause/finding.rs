@@ -1,0 +1,284 @@
+//! What a cause says when it was found: state, confidence, who, evidence and remedies.
+
+use std::net::IpAddr;
+
+use crate::backlog::BindingLimit;
+use crate::delta::Reading;
+use crate::evidence::Missing;
+use crate::service::Service;
+use crate::source::owners::Process;
+
+/// The three values of a verdict are `Ok(Found)`, `Ok(RuledOut)` and `Err(Missing)`: could not check.
+pub type Judgement = Result<Verdict, Missing>;
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// One finding for each place where it happens; never empty.
+    Found(Vec<Finding>),
+    /// It was looked for and is not there; why, in plain words.
+    RuledOut(String),
+}
+
+impl Verdict {
+    /// `Found` if there is anything, else ruled out for the given reason.
+    pub fn from_findings(findings: Vec<Finding>, otherwise: impl Into<String>) -> Self {
+        if findings.is_empty() { Self::RuledOut(otherwise.into()) } else { Self::Found(findings) }
+    }
+}
+
+/// Ordered as they rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// Moved in the window.
+    Active,
+    /// Happened since boot, not in the window.
+    Past,
+    /// Nothing moved yet; it will bite.
+    Risk,
+    /// Explains numbers and is no fault.
+    Benign,
+}
+
+/// Ordered as they rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    Critical,
+    Warning,
+    Info,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finding {
+    pub state: State,
+    pub severity: Severity,
+    /// Probability that this is what happens, 0 to 1; checked against the lab.
+    pub confidence: f64,
+    pub impact: Impact,
+    /// One plain sentence for the first line of the report, with the subject and the number, without a final period.
+    pub summary: String,
+    pub subjects: Vec<Subject>,
+    pub evidence: Vec<EvidenceItem>,
+    /// What speaks against it, or cannot be told apart from it.
+    pub counter_evidence: Vec<EvidenceItem>,
+    pub remedies: Vec<Remedy>,
+    /// The limit of the accept queue that binds, where the finding is about one.
+    pub binding_limit: Option<BindingLimit>,
+}
+
+impl Finding {
+    /// A finding without subjects, evidence or remedies yet.
+    pub fn new(state: State, severity: Severity, confidence: f64, impact: Impact, summary: impl Into<String>) -> Self {
+        Self {
+            state,
+            severity,
+            confidence,
+            impact,
+            summary: summary.into(),
+            subjects: Vec::new(),
+            evidence: Vec::new(),
+            counter_evidence: Vec::new(),
+            remedies: Vec::new(),
+            binding_limit: None,
+        }
+    }
+
+    pub fn subject(mut self, subject: Subject) -> Self {
+        self.subjects.push(subject);
+        self
+    }
+
+    pub fn subjects(mut self, subjects: impl IntoIterator<Item = Subject>) -> Self {
+        self.subjects.extend(subjects);
+        self
+    }
+
+    pub fn evidence(mut self, item: impl Into<EvidenceItem>) -> Self {
+        self.evidence.push(item.into());
+        self
+    }
+
+    pub fn against(mut self, item: impl Into<EvidenceItem>) -> Self {
+        self.counter_evidence.push(item.into());
+        self
+    }
+
+    pub fn remedy(mut self, remedy: Remedy) -> Self {
+        self.remedies.push(remedy);
+        self
+    }
+}
+
+/// How much harm: what was lost, reset or refused in the window.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Impact {
+    pub events: u64,
+    pub per_s: f64,
+    /// Plural noun: `connection attempts`, `resets`, `sockets`.
+    pub unit: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SubjectKind {
+    Listener,
+    Process,
+    Peer,
+    Connection,
+    Path,
+    Host,
+}
+
+/// Who or what a finding is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    pub kind: SubjectKind,
+    pub address: Option<IpAddr>,
+    pub port: Option<u16>,
+    pub pid: Option<u32>,
+    /// Process name as the kernel gave it; escaped by the renderer.
+    pub process: Option<String>,
+    pub unit: Option<String>,
+    /// How many events fall on this subject.
+    pub count: Option<u64>,
+}
+
+impl Subject {
+    pub fn new(kind: SubjectKind) -> Self {
+        Self { kind, address: None, port: None, pid: None, process: None, unit: None, count: None }
+    }
+
+    pub fn host() -> Self {
+        Self::new(SubjectKind::Host)
+    }
+
+    pub fn process(process: &Process) -> Self {
+        Self::new(SubjectKind::Process).held_by(process)
+    }
+
+    pub fn peer(address: IpAddr, port: Option<u16>) -> Self {
+        Self { address: Some(address), port, ..Self::new(SubjectKind::Peer) }
+    }
+
+    /// The listener of a service, with its first owner.
+    pub fn listener(service: &Service<'_>) -> Self {
+        let subject =
+            Self { address: Some(service.address), port: Some(service.port), ..Self::new(SubjectKind::Listener) };
+        match service.owners.first() {
+            Some(process) => subject.held_by(process),
+            None => subject,
+        }
+    }
+
+    pub fn counted(mut self, count: u64) -> Self {
+        self.count = Some(count);
+        self
+    }
+
+    fn held_by(mut self, process: &Process) -> Self {
+        self.pid = Some(process.pid);
+        self.process = Some(process.name.clone());
+        self.unit = process.unit.clone();
+        self
+    }
+}
+
+/// One piece of evidence: the raw numbers and what they mean in plain words.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EvidenceItem {
+    pub source: &'static str,
+    pub metric: String,
+    pub before: Option<f64>,
+    pub after: Option<f64>,
+    pub delta: Option<f64>,
+    pub per_s: Option<f64>,
+    /// A plain sentence or clause, complete without the numbers beside it.
+    pub text: String,
+}
+
+impl EvidenceItem {
+    /// From a counter that was read at both ends of the window.
+    pub fn counter(reading: &Reading, text: impl Into<String>) -> Self {
+        Self {
+            source: reading.source,
+            metric: reading.metric.clone(),
+            before: Some(reading.before as f64),
+            after: Some(reading.after as f64),
+            delta: Some(reading.delta as f64),
+            per_s: Some(reading.per_s),
+            text: text.into(),
+        }
+    }
+
+    /// From a value that has no meaningful difference: a queue length, a limit, a setting.
+    pub fn value(source: &'static str, metric: impl Into<String>, value: f64, text: impl Into<String>) -> Self {
+        let metric = metric.into();
+        Self { source, metric, before: None, after: Some(value), delta: None, per_s: None, text: text.into() }
+    }
+
+    /// A fact without a number of its own.
+    pub fn fact(source: &'static str, metric: impl Into<String>, text: impl Into<String>) -> Self {
+        let metric = metric.into();
+        Self { source, metric, before: None, after: None, delta: None, per_s: None, text: text.into() }
+    }
+}
+
+/// What has to be restarted for a remedy to take effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restart {
+    None,
+    Reload,
+    Service,
+    Host,
+}
+
+/// Something to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remedy {
+    /// In plain words, imperative.
+    pub text: String,
+    /// Complete and ready to paste: a shell command, or a line of a configuration file with a trailing `# file` comment.
+    pub command: Option<String>,
+    /// The command that makes it survive a reboot, where `command` does not.
+    pub persist: Option<String>,
+    pub restart: Restart,
+    /// How to see that it worked.
+    pub verify: String,
+}
+
+impl Remedy {
+    pub fn new(text: impl Into<String>, verify: impl Into<String>) -> Self {
+        Self { text: text.into(), command: None, persist: None, restart: Restart::None, verify: verify.into() }
+    }
+
+    pub fn command(mut self, command: impl Into<String>) -> Self {
+        self.command = Some(command.into());
+        self
+    }
+
+    pub fn command_if(mut self, command: Option<String>) -> Self {
+        self.command = command.or(self.command);
+        self
+    }
+
+    pub fn persist(mut self, persist: impl Into<String>) -> Self {
+        self.persist = Some(persist.into());
+        self
+    }
+
+    pub fn restart(mut self, restart: Restart) -> Self {
+        self.restart = restart;
+        self
+    }
+
+    /// Sets a sysctl now and after a reboot.
+    pub fn sysctl(
+        text: impl Into<String>,
+        name: &str,
+        value: impl std::fmt::Display,
+        verify: impl Into<String>,
+    ) -> Self {
+        Self::new(text, verify).command(format!("sysctl -w {name}={value}")).persist(format!(
+            "echo '{name} = {value}' > /etc/sysctl.d/90-{}.conf",
+            name.rsplit('.').next().unwrap_or(name)
+        ))
+    }
+}

@@ -1,0 +1,79 @@
+//! One file per root cause. A cause is its documentation, the causes that it explains and a judge; everything else, from
+//! the explain text to the man page, derives from the registry below.
+
+mod finding;
+
+pub use finding::{
+    EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, SubjectKind, Verdict,
+};
+
+use crate::evidence::Evidence;
+
+/// A root cause that can be judged.
+pub struct Cause {
+    /// Named after the fault; stable for ever.
+    pub id: &'static str,
+    pub title: &'static str,
+    /// Markdown from the doc comment in the cause's own file, with the headings of [`HEADINGS`].
+    pub doc: &'static str,
+    /// Causes that are symptoms of this one when both are found on the same subject.
+    pub explains: &'static [&'static str],
+    pub judge: fn(&Evidence<'_>) -> Judgement,
+}
+
+/// The headings that every cause's documentation has, in this order.
+pub const HEADINGS: [&str; 5] = ["What happens", "How it shows", "How to confirm", "What to change", "Look-alikes"];
+
+/// Declares a cause together with its documentation, which `rstdoctor explain` and the man page print.
+macro_rules! cause {
+    ($(#[doc = $doc:literal])* $name:ident { id: $id:literal, title: $title:literal, explains: $explains:expr, judge: $judge:ident $(,)? }) => {
+        $(#[doc = $doc])*
+        pub static $name: $crate::cause::Cause = $crate::cause::Cause {
+            id: $id,
+            title: $title,
+            doc: concat!($($doc, "\n"),*),
+            explains: &$explains,
+            judge: $judge,
+        };
+    };
+}
+
+mod accept_loop_stalled;
+mod accept_queue_overflow;
+mod close_wait_leak;
+mod conntrack_invalid;
+mod conntrack_table_full;
+mod ephemeral_ports_exhausted;
+mod fd_exhaustion;
+mod half_open;
+mod idle_without_keepalive;
+mod orphan_limit;
+mod queue;
+mod syn_flood;
+mod syn_queue_overflow;
+mod tcp_memory_exhausted;
+#[cfg(test)]
+mod testing;
+mod time_wait_table_full;
+
+/// Every cause, in the order of the contract.
+pub static REGISTRY: &[&Cause] = &[
+    &accept_queue_overflow::ACCEPT_QUEUE_OVERFLOW,
+    &accept_loop_stalled::ACCEPT_LOOP_STALLED,
+    &fd_exhaustion::FD_EXHAUSTION,
+    &syn_queue_overflow::SYN_QUEUE_OVERFLOW,
+    &syn_flood::SYN_FLOOD,
+    &orphan_limit::ORPHAN_LIMIT,
+    &tcp_memory_exhausted::TCP_MEMORY_EXHAUSTED,
+    &time_wait_table_full::TIME_WAIT_TABLE_FULL,
+    &ephemeral_ports_exhausted::EPHEMERAL_PORTS_EXHAUSTED,
+    &conntrack_table_full::CONNTRACK_TABLE_FULL,
+    &conntrack_invalid::CONNTRACK_INVALID,
+    &idle_without_keepalive::IDLE_WITHOUT_KEEPALIVE,
+    &close_wait_leak::CLOSE_WAIT_LEAK,
+];
+
+/// The cause with this id.
+pub fn by_id(id: &str) -> Option<&'static Cause> {
+    REGISTRY.iter().copied().find(|cause| cause.id == id)
+}

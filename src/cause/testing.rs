@@ -1,0 +1,264 @@
+//! Observations built by hand, for the unit tests of causes. What is not set is unavailable, as on a host that shows
+//! nothing.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::{Finding, Verdict};
+use crate::evidence::{Evidence, Missing};
+use crate::snapshot::{ListenerTrace, Observation, Snapshot};
+use crate::source::census::{Census, Group, GroupKind, PortUse, Sample};
+use crate::source::conntrack::Conntrack;
+use crate::source::counters::Counters;
+use crate::source::host_facts::HostFacts;
+use crate::source::listeners::Listener;
+use crate::source::owners::{Owners, Process};
+use crate::source::tcp_state::TcpState;
+use crate::source::{Failure, FailureKind, Moment, Observed};
+
+/// A window of 3 s under construction.
+pub struct Case(pub Observation);
+
+fn unavailable<T>() -> Observed<T> {
+    Observed::Unavailable(Failure::new(FailureKind::NotCollected, "not set in this test"))
+}
+
+fn empty_snapshot(mono: u64) -> Snapshot {
+    Snapshot {
+        at: Moment { mono: Duration::from_secs(mono), wall: Duration::from_secs(1_790_000_000 + mono) },
+        netstat: unavailable(),
+        snmp: unavailable(),
+        snmp6: unavailable(),
+        sockstat: unavailable(),
+        sockstat6: unavailable(),
+        vmstat: unavailable(),
+        file_nr: unavailable(),
+        sysctls: BTreeMap::new(),
+        conntrack: unavailable(),
+        listeners: unavailable(),
+        census: unavailable(),
+        owners: unavailable(),
+        host: HostFacts::default(),
+        sources: Vec::new(),
+    }
+}
+
+fn set(counters: &mut Observed<Counters>, name: &str, value: u64) {
+    let mut inner = counters.value().cloned().unwrap_or_default();
+    inner.set(name, value);
+    *counters = Observed::Full(inner);
+}
+
+impl Case {
+    pub fn new() -> Self {
+        Self(Observation {
+            before: empty_snapshot(1000),
+            after: empty_snapshot(1003),
+            listener_traces: BTreeMap::new(),
+            polls: 60,
+            ticks: Vec::new(),
+            reset_events: unavailable(),
+            reset_packets: unavailable(),
+            totals_only: false,
+        })
+    }
+
+    /// A counter that stood at `before` and moved by `delta`.
+    pub fn counter(mut self, name: &str, before: u64, delta: u64) -> Self {
+        for (snapshot, value) in [(&mut self.0.before, before), (&mut self.0.after, before + delta)] {
+            let counters = match name.split_once('.') {
+                Some(("TcpExt" | "IpExt" | "MPTcpExt", _)) => &mut snapshot.netstat,
+                Some(("Ip6" | "Icmp6", _)) => &mut snapshot.snmp6,
+                Some(("TCP" | "TCP6", _)) => &mut snapshot.sockstat,
+                Some(_) => &mut snapshot.snmp,
+                None => &mut snapshot.vmstat,
+            };
+            set(counters, name, value);
+        }
+        self
+    }
+
+    /// A gauge of /proc/net/sockstat.
+    pub fn sockstat(self, name: &str, value: u64) -> Self {
+        self.counter(name, value, 0)
+    }
+
+    pub fn sysctl(mut self, name: &'static str, text: &str) -> Self {
+        for snapshot in [&mut self.0.before, &mut self.0.after] {
+            snapshot.sysctls.insert(name, Observed::Full(text.to_owned()));
+        }
+        self
+    }
+
+    /// A listener that was full in `full_samples` of 60 samples, held by `process`.
+    pub fn listener(
+        mut self,
+        endpoint: &str,
+        backlog: u32,
+        max_recv_q: u32,
+        full_samples: u32,
+        process: &Process,
+    ) -> Self {
+        let endpoint: std::net::SocketAddr = endpoint.parse().expect("endpoint");
+        let number = self.0.listener_traces.len() as u32 + 1;
+        let listener = Listener {
+            address: endpoint.ip(),
+            port: endpoint.port(),
+            recv_q: max_recv_q,
+            backlog,
+            drops: Some(0),
+            inode: number,
+            uid: 0,
+            cookie: u64::from(number),
+        };
+        let trace = ListenerTrace {
+            last: listener.clone(),
+            first: listener.clone(),
+            samples: 60,
+            full_samples,
+            max_recv_q,
+            drained: 0,
+            in_before: true,
+            in_after: true,
+            first_sample: 0,
+            last_sample: 59,
+        };
+        self.0.listener_traces.insert(listener.cookie, trace);
+        for snapshot in [&mut self.0.before, &mut self.0.after] {
+            let mut listeners = snapshot.listeners.value().cloned().unwrap_or_default();
+            listeners.push(listener.clone());
+            snapshot.listeners = Observed::Full(listeners);
+        }
+        self.holder(number, process)
+    }
+
+    /// The listener that was added last lost up to `drops` connections in the window.
+    pub fn listener_drops(self, drops: u32) -> Self {
+        self.last_trace(|trace| trace.last.drops = Some(drops))
+    }
+
+    /// The queue of the listener that was added last went from `first` to `last`, and got shorter `drained` times.
+    pub fn queue(self, first: u32, last: u32, drained: u32) -> Self {
+        self.last_trace(|trace| {
+            trace.first.recv_q = first;
+            trace.last.recv_q = last;
+            trace.drained = drained;
+        })
+    }
+
+    fn last_trace(mut self, change: impl FnOnce(&mut ListenerTrace)) -> Self {
+        change(self.0.listener_traces.values_mut().next_back().expect("a listener"));
+        self
+    }
+
+    /// fs.file-nr.
+    pub fn file_nr(mut self, allocated: u64, max: u64) -> Self {
+        set(&mut self.0.after.file_nr, "allocated", allocated);
+        set(&mut self.0.after.file_nr, "max", max);
+        self
+    }
+
+    /// `process` holds the socket with this inode, before and after.
+    pub fn holder(mut self, inode: u32, process: &Process) -> Self {
+        for snapshot in [&mut self.0.before, &mut self.0.after] {
+            let mut owners: Owners = snapshot.owners.value().cloned().unwrap_or_default();
+            owners.by_inode.entry(inode).or_default().push(process.pid);
+            owners.processes.insert(process.pid, process.clone());
+            snapshot.owners = Observed::Full(owners);
+        }
+        self
+    }
+
+    pub fn census(mut self, before: Census, after: Census) -> Self {
+        self.0.before.census = Observed::Full(before);
+        self.0.after.census = Observed::Full(after);
+        self
+    }
+
+    pub fn conntrack(mut self, before: Conntrack, after: Conntrack) -> Self {
+        self.0.before.conntrack = Observed::Full(before);
+        self.0.after.conntrack = Observed::Full(after);
+        self
+    }
+
+    pub fn judge(&self, cause: &super::Cause) -> Result<Verdict, Missing> {
+        (cause.judge)(&Evidence::new(&self.0))
+    }
+
+    /// The only finding; a failed test shows what came instead.
+    pub fn finding(&self, cause: &super::Cause) -> Finding {
+        match self.judge(cause) {
+            Ok(Verdict::Found(mut findings)) if findings.len() == 1 => findings.remove(0),
+            other => panic!("{} gave {other:?}", cause.id),
+        }
+    }
+}
+
+/// A sleeping process with room for files.
+pub fn process(pid: u32, name: &str) -> Process {
+    Process {
+        pid,
+        name: name.to_owned(),
+        state: 'S',
+        start_ticks: 100,
+        threads: 1,
+        open_files: Some(10),
+        open_files_limit: Some(1024),
+        ..Process::default()
+    }
+}
+
+/// Half-open connections: what TCPReqQFullDoCookies, TCPReqQFullDrop, SyncookiesSent and SyncookiesRecv moved by, and how
+/// many requests one port has, how many of them were retransmitted, from how many peers.
+pub fn half_open(case: Case, moved: [u64; 4], port: u16, [requests, retransmitted, peers]: [u64; 3]) -> Case {
+    let [cookies, drops, sent, returned] = moved;
+    let mut census = Census::default();
+    census.ports.insert(
+        port,
+        PortUse {
+            by_state: [(TcpState::SynRecv, requests)].into(),
+            syn_recv_retransmitted: retransmitted,
+            syn_recv_peers: peers,
+        },
+    );
+    case.counter("TcpExt.TCPReqQFullDoCookies", 0, cookies)
+        .counter("TcpExt.TCPReqQFullDrop", 0, drops)
+        .counter("TcpExt.SyncookiesSent", 0, sent)
+        .counter("TcpExt.SyncookiesRecv", 0, returned)
+        .census(Census::default(), census)
+}
+
+/// A group of sockets on one port, with consecutive inodes and cookies from `first` on.
+pub fn group(kind: GroupKind, port: u16, sockets: u64, first: u64, idle_ms: u32) -> Group {
+    let samples = (first..first + sockets.min(64)).map(|number| Sample {
+        local: SocketAddr::new(address("10.0.0.9"), port),
+        peer: SocketAddr::new(address("10.0.3.7"), 50_000),
+        inode: number as u32,
+        cookie: number,
+        idle_ms: Some(idle_ms),
+    });
+    Group {
+        kind,
+        port,
+        accepted: true,
+        sockets,
+        unread_bytes: 0,
+        unsent_bytes: 0,
+        oldest_idle_ms: Some(idle_ms),
+        samples: samples.collect(),
+    }
+}
+
+/// Connection tracking with these columns in its statistics; `drop` and `invalid` are 0 if not given.
+pub fn tracked(count: u64, max: u64, columns: &[(&str, u64)]) -> Conntrack {
+    let mut stat = Counters::default();
+    for (name, value) in [("drop", 0), ("early_drop", 0), ("invalid", 0)].iter().chain(columns) {
+        stat.set(*name, *value);
+    }
+    Conntrack { count, max, stat: Some(stat) }
+}
+
+pub fn address(text: &str) -> IpAddr {
+    text.parse().expect("address")
+}

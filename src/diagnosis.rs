@@ -1,0 +1,220 @@
+//! The result: ranked causes, what was ruled out, what could not be checked, the ledger, listeners and sockets.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::backlog::{BindingLimit, binding_limit};
+use crate::cause::{REGISTRY, Severity, State, Verdict};
+use crate::evidence::{Evidence, Missing, Used};
+use crate::ledger::Ledger;
+use crate::rank::{self, Ranked};
+use crate::service::Service;
+use crate::snapshot::{Observation, SourceStatus};
+use crate::source::Moment;
+use crate::source::host_facts::HostFacts;
+use crate::source::owners::Process;
+use crate::source::tcp_state::TcpState;
+use crate::words;
+
+#[derive(Debug, Clone)]
+pub struct Diagnosis {
+    pub host: HostFacts,
+    /// Name under which the network namespace was asked for.
+    pub netns_name: Option<String>,
+    pub started: Moment,
+    pub window: Duration,
+    pub totals_only: bool,
+    pub sources: Vec<SourceStatus>,
+    pub status: Status,
+    /// One plain sentence.
+    pub summary: String,
+    pub causes: Vec<Ranked>,
+    pub ruled_out: Vec<RuledOut>,
+    pub not_checked: Vec<NotChecked>,
+    pub ledger: Ledger,
+    pub listeners: Vec<ListenerRow>,
+    /// Number of sockets by state; `None` without a sweep.
+    pub sockets: Option<BTreeMap<TcpState, u64>>,
+    /// Sockets without a process, host-wide; `None` when not observed.
+    pub orphans: Option<u64>,
+    /// Limits as sysctl(8) names them, with their text.
+    pub limits: BTreeMap<&'static str, String>,
+    /// Counters that a cause or the ledger used.
+    pub counters: BTreeMap<String, Used>,
+}
+
+/// The verdict in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Status {
+    Ok,
+    Warning,
+    Critical,
+    /// Too little was observed to call the host healthy.
+    Unknown,
+}
+
+impl Status {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuledOut {
+    pub id: &'static str,
+    pub why: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotChecked {
+    pub id: &'static str,
+    pub missing: Missing,
+}
+
+/// One listener for the report.
+#[derive(Debug, Clone)]
+pub struct ListenerRow {
+    pub address: IpAddr,
+    pub port: u16,
+    /// Longest accept queue seen in the window.
+    pub recv_q: u32,
+    /// Limit of the accept queue.
+    pub backlog: u32,
+    pub full_samples: u32,
+    pub samples: u32,
+    /// Drops in the window, an upper bound; `None` when the kernel does not report them.
+    pub drops: Option<u64>,
+    pub binding_limit: Option<BindingLimit>,
+    /// Half-open requests; `None` without a sweep.
+    pub syn_recv: Option<u64>,
+    pub processes: Vec<Process>,
+    /// Sockets that share the address and port by SO_REUSEPORT.
+    pub sockets: usize,
+}
+
+/// Judges one observation.
+pub fn diagnose(observation: &Observation) -> Diagnosis {
+    let evidence = Evidence::new(observation);
+    let mut found = Vec::new();
+    let mut ruled_out = Vec::new();
+    let mut not_checked = Vec::new();
+    for cause in REGISTRY.iter().copied() {
+        match (cause.judge)(&evidence) {
+            Ok(Verdict::Found(findings)) => found.extend(findings.into_iter().map(|finding| (cause, finding))),
+            Ok(Verdict::RuledOut(why)) => ruled_out.push(RuledOut { id: cause.id, why }),
+            Err(missing) => not_checked.push(NotChecked { id: cause.id, missing }),
+        }
+    }
+    let causes = rank::rank(found);
+    let status = status(&evidence, &causes);
+    let somaxconn = evidence.sysctl_number("net.core.somaxconn").ok();
+    let listeners =
+        evidence.services().map(|services| services.iter().map(|s| row(s, somaxconn)).collect()).unwrap_or_default();
+    let limits = observation
+        .after
+        .sysctls
+        .iter()
+        .filter_map(|(name, observed)| Some((*name, observed.value()?.clone())))
+        .collect();
+    Diagnosis {
+        host: observation.after.host.clone(),
+        netns_name: None,
+        started: observation.before.at,
+        window: observation.duration(),
+        totals_only: observation.totals_only,
+        sources: observation.after.sources.clone(),
+        status,
+        summary: summary(&evidence, status, &causes),
+        causes,
+        ruled_out,
+        not_checked,
+        ledger: evidence.ledger().clone(),
+        listeners,
+        sockets: evidence.census().ok().map(|census| census.by_state.clone()),
+        orphans: evidence.sockstat("TCP.orphan").ok(),
+        limits,
+        counters: evidence.used_counters(),
+    }
+}
+
+fn row(service: &Service<'_>, somaxconn: Option<u64>) -> ListenerRow {
+    let worst = service.worst();
+    ListenerRow {
+        address: service.address,
+        port: service.port,
+        recv_q: worst.max_recv_q,
+        backlog: worst.last.backlog,
+        full_samples: worst.full_samples,
+        samples: worst.samples,
+        drops: service.drops(),
+        binding_limit: somaxconn
+            .map(|somaxconn| binding_limit(u64::from(worst.last.backlog), somaxconn, &service.owners)),
+        syn_recv: service.port_use.map(|used| used.by_state.get(&TcpState::SynRecv).copied().unwrap_or(0)),
+        processes: service.owners.iter().copied().cloned().collect(),
+        sockets: service.sockets.len(),
+    }
+}
+
+/// Below this confidence a finding is a hint: it is shown, and does not make the verdict worse.
+const CONVINCING: f64 = 0.5;
+
+fn status(evidence: &Evidence<'_>, causes: &[Ranked]) -> Status {
+    let convincing = |severity: Severity| {
+        causes.iter().any(|cause| {
+            cause.finding.severity == severity
+                && cause.finding.confidence >= CONVINCING
+                && matches!(cause.finding.state, State::Active | State::Risk)
+        })
+    };
+    // Without both counters nobody can say that nothing was lost.
+    let blind = evidence.counter("Tcp.OutRsts").is_err() || evidence.counter("TcpExt.ListenOverflows").is_err();
+    match () {
+        () if convincing(Severity::Critical) => Status::Critical,
+        () if convincing(Severity::Warning) => Status::Warning,
+        () if blind => Status::Unknown,
+        () => Status::Ok,
+    }
+}
+
+fn summary(evidence: &Evidence<'_>, status: Status, causes: &[Ranked]) -> String {
+    let window = words::seconds(evidence.window());
+    match status {
+        Status::Critical | Status::Warning => {
+            let Some(first) = causes.first() else { return String::new() };
+            let others = causes[1..]
+                .iter()
+                .filter(|cause| cause.finding.state <= State::Active && cause.finding.severity <= Severity::Warning)
+                .count();
+            match others {
+                0 => format!("{}.", first.finding.summary),
+                n => format!("{}. {} below.", first.finding.summary, words::counted(n as u64, "further cause")),
+            }
+        }
+        Status::Unknown => "Too little could be read from this kernel to say whether connections are lost.".to_owned(),
+        Status::Ok if evidence.totals_only() => {
+            "Only totals since boot were read: they cannot say whether anything is wrong now.".to_owned()
+        }
+        Status::Ok => {
+            let resets = evidence.ledger().sent.total.clone().unwrap_or(0);
+            let activity = match (evidence.counter("Tcp.PassiveOpens"), evidence.counter("Tcp.ActiveOpens")) {
+                (Ok(passive), Ok(active)) => format!(
+                    " {} accepted, {} made",
+                    words::counted(passive.delta, "connection"),
+                    words::thousands(active.delta)
+                ),
+                _ => String::new(),
+            };
+            let resets = match resets {
+                0 => ", no RST sent".to_owned(),
+                n => format!(", {} sent, none of them a known fault", words::counted(n, "RST")),
+            };
+            format!("No connection was refused, dropped or reset for a bad reason in {window}.{activity}{resets}.")
+        }
+    }
+}

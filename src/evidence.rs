@@ -1,0 +1,259 @@
+//! The questions that causes may ask about an observation. Every answer says where it comes from; an answer that cannot
+//! be given is a [`Missing`], never a zero.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::delta::{self, NoDelta, Reading};
+use crate::ledger::Ledger;
+use crate::service::{self, Service};
+use crate::snapshot::{Observation, Snapshot};
+use crate::source::census::{Census, Destination, Group, GroupKind};
+use crate::source::conntrack::Conntrack;
+use crate::source::counters::Counters;
+use crate::source::owners::{Owners, Process, TICKS_PER_SECOND};
+use crate::source::reset_events::ResetEvents;
+use crate::source::{Failure, Observed};
+
+/// A question without an answer: the source that would have given it, and what it needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    pub source: &'static str,
+    pub reason: String,
+    pub needs: Option<String>,
+}
+
+impl Missing {
+    pub fn new(source: &'static str, reason: impl Into<String>) -> Self {
+        Self { source, reason: reason.into(), needs: None }
+    }
+
+    fn from_failure(source: &'static str, failure: &Failure) -> Self {
+        Self { source, reason: failure.reason.clone(), needs: failure.needs.clone() }
+    }
+}
+
+/// A counter that was read: its total and its change, `None` when it has no delta.
+pub type Used = (u64, Option<u64>);
+
+/// The evidence of one observation.
+pub struct Evidence<'a> {
+    observation: &'a Observation,
+    services: Vec<Service<'a>>,
+    used: RefCell<BTreeMap<String, Used>>,
+    ledger: Ledger,
+}
+
+impl<'a> Evidence<'a> {
+    pub fn new(observation: &'a Observation) -> Self {
+        let mut evidence = Self {
+            observation,
+            services: service::services(observation),
+            used: RefCell::default(),
+            ledger: Ledger::default(),
+        };
+        evidence.ledger = crate::ledger::account(&evidence);
+        evidence
+    }
+
+    pub fn before(&self) -> &'a Snapshot {
+        &self.observation.before
+    }
+
+    pub fn after(&self) -> &'a Snapshot {
+        &self.observation.after
+    }
+
+    pub fn observation(&self) -> &'a Observation {
+        self.observation
+    }
+
+    /// Length of the window.
+    pub fn window(&self) -> Duration {
+        self.observation.duration()
+    }
+
+    /// Only totals since boot are known: nothing can be said about now.
+    pub fn totals_only(&self) -> bool {
+        self.observation.totals_only
+    }
+
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Events per second of this window.
+    pub fn rate(&self, events: u64) -> f64 {
+        delta::per_second(events, self.window())
+    }
+
+    /// A counter of /proc/net/{netstat,snmp} by its stable name: `TcpExt.ListenOverflows`, `Tcp.OutRsts`; `oom_kill` of
+    /// /proc/vmstat.
+    pub fn counter(&self, metric: &str) -> Result<Reading, Missing> {
+        type Pick = fn(&Snapshot) -> &Observed<Counters>;
+        let (source, pick): (&'static str, Pick) = match metric.split_once('.') {
+            Some(("TcpExt" | "IpExt" | "MPTcpExt", _)) => ("netstat", |s| &s.netstat),
+            Some(("Ip6" | "Icmp6", _)) => ("snmp6", |s| &s.snmp6),
+            Some(_) => ("snmp", |s| &s.snmp),
+            None => ("vmstat", |s| &s.vmstat),
+        };
+        let (before, after) = (pick(self.before()), pick(self.after()));
+        let reading = delta::reading(source, metric, before, after, self.window());
+        match &reading {
+            Ok(reading) => self.note(metric, reading.after, Some(reading.delta)),
+            Err(NoDelta::WentBackwards { after, .. }) => self.note(metric, *after, None),
+            Err(_) => {}
+        }
+        reading.map_err(|why| match why {
+            NoDelta::Unavailable { reason, needs } => Missing { source, reason, needs },
+            NoDelta::Absent => Missing::new(source, format!("this kernel has no counter {metric}")),
+            NoDelta::WentBackwards { before, after } => {
+                Missing::new(source, format!("{metric} went backwards, from {before} to {after}"))
+            }
+        })
+    }
+
+    /// The change of a counter where a missing one may count as "did not move": only for counter-evidence and for
+    /// counters that older kernels lack because they lack the mechanism.
+    pub fn moved(&self, metric: &str) -> u64 {
+        self.counter(metric).map_or(0, |reading| reading.delta)
+    }
+
+    /// A gauge of /proc/net/sockstat: `TCP.orphan`, `TCP.tw`, `TCP.mem` (pages), ... as of the end of the window.
+    pub fn sockstat(&self, name: &str) -> Result<u64, Missing> {
+        let counters = self.after().sockstat.get().map_err(|failure| Missing::from_failure("sockstat", failure))?;
+        counters.get(name).ok_or_else(|| Missing::new("sockstat", format!("/proc/net/sockstat has no {name}")))
+    }
+
+    /// A sysctl's text, by the name that sysctl(8) uses.
+    pub fn sysctl(&self, name: &str) -> Result<&'a str, Missing> {
+        match self.after().sysctls.get(name) {
+            Some(observed) => {
+                observed.get().map(String::as_str).map_err(|failure| Missing::from_failure("sysctl", failure))
+            }
+            None => Err(Missing::new("sysctl", format!("{name} was not collected"))),
+        }
+    }
+
+    /// A sysctl that holds one number.
+    pub fn sysctl_number(&self, name: &str) -> Result<u64, Missing> {
+        let text = self.sysctl(name)?;
+        text.trim().parse().map_err(|_| Missing::new("sysctl", format!("{name} is not a number: {text:?}")))
+    }
+
+    /// The sysctl has another value at the end of the window than at its start.
+    pub fn sysctl_changed(&self, name: &str) -> bool {
+        let text = |snapshot: &'a Snapshot| snapshot.sysctls.get(name).and_then(|observed| observed.value());
+        matches!((text(self.before()), text(self.after())), (Some(a), Some(b)) if a != b)
+    }
+
+    /// Everything that listens, grouped by address and port, worst first.
+    pub fn services(&self) -> Result<&[Service<'a>], Missing> {
+        match self.after().listeners.get().or_else(|_| self.before().listeners.get()) {
+            Ok(_) => Ok(&self.services),
+            Err(failure) => Err(Missing::from_failure("listeners", failure)),
+        }
+    }
+
+    /// The sweep of all sockets at the end of the window.
+    pub fn census(&self) -> Result<&'a Census, Missing> {
+        self.after().census.get().map_err(|failure| Missing::from_failure("sockets", failure))
+    }
+
+    pub fn census_before(&self) -> Result<&'a Census, Missing> {
+        self.before().census.get().map_err(|failure| Missing::from_failure("sockets", failure))
+    }
+
+    /// Groups of sockets of one kind, largest first.
+    pub fn groups(&self, kind: GroupKind) -> Result<Vec<&'a Group>, Missing> {
+        let mut groups: Vec<_> = self.census()?.groups.iter().filter(|group| group.kind == kind).collect();
+        groups.sort_by_key(|group| std::cmp::Reverse(group.sockets));
+        Ok(groups)
+    }
+
+    /// Local ports in use per (source, destination, destination port), largest first.
+    pub fn destinations(&self) -> Result<&'a [Destination], Missing> {
+        Ok(&self.census()?.destinations)
+    }
+
+    pub fn conntrack(&self) -> Result<&'a Conntrack, Missing> {
+        self.after().conntrack.get().map_err(|failure| Missing::from_failure("conntrack", failure))
+    }
+
+    /// The change of one column of /proc/net/stat/nf_conntrack, summed over the CPUs.
+    pub fn conntrack_moved(&self, column: &str) -> Result<u64, Missing> {
+        let at = |snapshot: &'a Snapshot| {
+            let conntrack = snapshot.conntrack.get().map_err(|failure| Missing::from_failure("conntrack", failure))?;
+            conntrack
+                .stat
+                .as_ref()
+                .and_then(|stat| stat.get(column))
+                .ok_or_else(|| Missing::new("conntrack", format!("no column {column} in /proc/net/stat/nf_conntrack")))
+        };
+        let (before, after) = (at(self.before())?, at(self.after())?);
+        after
+            .checked_sub(before)
+            .ok_or_else(|| Missing::new("conntrack", format!("{column} went backwards, from {before} to {after}")))
+    }
+
+    /// Socket owners at the end of the window.
+    pub fn owners(&self) -> Result<&'a Owners, Missing> {
+        self.after().owners.get().map_err(|failure| Missing::from_failure("owners", failure))
+    }
+
+    pub fn owners_before(&self) -> Result<&'a Owners, Missing> {
+        self.before().owners.get().map_err(|failure| Missing::from_failure("owners", failure))
+    }
+
+    /// Processes that hold any of these sockets at the end of the window, each once.
+    pub fn holders(&self, inodes: impl IntoIterator<Item = u32>) -> Vec<&'a Process> {
+        let Some(owners) = self.after().owners.value() else { return Vec::new() };
+        service::holders(owners, inodes)
+    }
+
+    /// Processes that could not be looked into, so that an owner may be invisible.
+    pub fn hidden_processes(&self) -> u64 {
+        self.after().owners.value().map_or(0, |owners| owners.denied)
+    }
+
+    /// Share of one CPU that the process used in the window, 1.0 = one CPU fully.
+    pub fn cpu_share(&self, pid: u32) -> Option<f64> {
+        let process = |snapshot: &'a Snapshot| snapshot.owners.value()?.processes.get(&pid);
+        let (before, after) = (process(self.before())?, process(self.after())?);
+        if before.start_ticks != after.start_ticks || self.window().is_zero() {
+            return None;
+        }
+        let ticks = after.cpu_ticks.checked_sub(before.cpu_ticks)?;
+        Some(ticks as f64 / TICKS_PER_SECOND as f64 / self.window().as_secs_f64())
+    }
+
+    /// Single resets with reasons, where tracepoints could be used.
+    pub fn resets(&self) -> Result<&'a ResetEvents, Missing> {
+        self.observation.reset_events.get().map_err(|failure| Missing::from_failure("reset_events", failure))
+    }
+
+    /// The counters that were asked for so far.
+    pub fn used_counters(&self) -> BTreeMap<String, Used> {
+        self.used.borrow().clone()
+    }
+
+    /// Open files of the whole host at the end of the window: (allocated, the most that fs.file-max allows).
+    pub fn file_nr(&self) -> Result<(u64, u64), Missing> {
+        let counters = self.after().file_nr.get().map_err(|failure| Missing::from_failure("file_nr", failure))?;
+        match (counters.get("allocated"), counters.get("max")) {
+            (Some(allocated), Some(max)) => Ok((allocated, max)),
+            _ => Err(Missing::new("file_nr", "/proc/sys/fs/file-nr has another form")),
+        }
+    }
+
+    /// How much the worst accept queue of this service grew between the first and the last sample.
+    pub fn queue_growth(&self, service: &Service<'_>) -> u64 {
+        let worst = service.worst();
+        u64::from(worst.last.recv_q.saturating_sub(worst.first.recv_q))
+    }
+
+    fn note(&self, metric: &str, total: u64, delta: Option<u64>) {
+        self.used.borrow_mut().insert(metric.to_owned(), (total, delta));
+    }
+}

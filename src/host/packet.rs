@@ -1,0 +1,208 @@
+//! RST packets of this network namespace, streamed as `source::reset_packets` describes.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use super::trace_context;
+use crate::source::reset_events::block::{self, Kind};
+use crate::source::reset_packets::{MAGIC, RECORD_HEAD};
+use crate::source::{Failure, FailureKind};
+
+/// IPv6 header and a TCP header with all options.
+const CAPTURE: usize = 128;
+/// What one record block may hold.
+const BATCH: usize = 256 << 10;
+/// About 20,000 packets wait here; a drain every 50 ms then keeps up with 400,000 a second.
+const BUFFER: libc::c_int = 16 << 20;
+/// Packets per drain: a flood must not keep the reader for ever.
+const MAX_PER_DRAIN: usize = 200_000;
+
+/// The open packet socket. It ends with its descriptor; nothing stays behind.
+#[derive(Debug)]
+pub struct PacketSocket {
+    fd: OwnedFd,
+    /// CLOCK_MONOTONIC, ns; `None` before the first drain.
+    addresses_read: Option<u64>,
+    lost: u64,
+}
+
+impl PacketSocket {
+    /// ETH_P_ALL, because a socket bound to one protocol does not see outgoing packets (dev_queue_xmit_nit).
+    pub fn open() -> Result<Self, Failure> {
+        // Protocol 0 first: nothing may arrive before the filter is in place.
+        let kind = libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        // SAFETY: plain socket call.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
+        if fd < 0 {
+            return Err(refused("socket(AF_PACKET)", &io::Error::last_os_error()));
+        }
+        // SAFETY: the kernel just gave us this descriptor.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let mut code = filter();
+        let program = libc::sock_fprog { len: code.len() as u16, filter: code.as_mut_ptr() };
+        set(&fd, libc::SO_ATTACH_FILTER, &program).map_err(|error| refused("SO_ATTACH_FILTER", &error))?;
+        set(&fd, libc::SO_TIMESTAMPNS, &1i32).map_err(|error| refused("SO_TIMESTAMPNS", &error))?;
+        if set(&fd, libc::SO_RCVBUFFORCE, &BUFFER).is_err() {
+            // Without CAP_NET_ADMIN up to net.core.rmem_max; what is lost is counted.
+            let _ = set(&fd, libc::SO_RCVBUF, &BUFFER);
+        }
+        // SAFETY: an all-zero sockaddr_ll is valid.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+        let size = size_of_val(&address) as libc::socklen_t;
+        // SAFETY: address and size describe one sockaddr_ll.
+        if unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), size) } != 0 {
+            return Err(refused("bind(AF_PACKET)", &io::Error::last_os_error()));
+        }
+        Ok(Self { fd, addresses_read: None, lost: 0 })
+    }
+
+    /// Everything that arrived since the previous call.
+    pub fn drain(&mut self, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
+        const ADDRESSES_EVERY_NS: u64 = 5_000_000_000;
+        if self.addresses_read.is_none() {
+            send(sink, Kind::Start, MAGIC.as_bytes());
+        }
+        let (mono, boot) = trace_context::clocks();
+        if self.addresses_read.is_none_or(|then| mono.saturating_sub(then) > ADDRESSES_EVERY_NS) {
+            self.addresses_read = Some(mono);
+            send(sink, Kind::Scope, trace_context::scope().as_bytes());
+        }
+        send(sink, Kind::Clock, format!("{} {boot}", trace_context::wall_clock()).as_bytes());
+        let mut batch = Vec::new();
+        for _ in 0..MAX_PER_DRAIN {
+            match self.receive(&mut batch) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // An interface that went down is reported once and clears itself.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ENETDOWN)) => {}
+                Err(error) => return Err(refused("recvmsg(AF_PACKET)", &error)),
+            }
+            if batch.len() >= BATCH {
+                send(sink, Kind::Records, &batch);
+                batch.clear();
+            }
+        }
+        if !batch.is_empty() {
+            send(sink, Kind::Records, &batch);
+        }
+        self.lost += self.dropped();
+        send(sink, Kind::Counts, self.lost.to_string().as_bytes());
+        Ok(())
+    }
+
+    fn receive(&self, batch: &mut Vec<u8>) -> io::Result<()> {
+        let mut packet = [0u8; CAPTURE];
+        // Aligned for cmsghdr; holds one timestamp.
+        let mut control = [0u64; 16];
+        // SAFETY: all-zero values of these C structures are valid.
+        let (mut from, mut message): (libc::sockaddr_ll, libc::msghdr) = unsafe { std::mem::zeroed() };
+        let mut part = libc::iovec { iov_base: packet.as_mut_ptr().cast(), iov_len: packet.len() };
+        message.msg_name = (&raw mut from).cast();
+        message.msg_namelen = size_of_val(&from) as libc::socklen_t;
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = size_of_val(&control) as _;
+        // SAFETY: every pointer in `message` refers to a live buffer of the stated length.
+        let read = unsafe { libc::recvmsg(self.fd.as_raw_fd(), &raw mut message, 0) };
+        let read = usize::try_from(read).map_err(|_| io::Error::last_os_error())?;
+        let mut time = 0u64;
+        // SAFETY: the kernel filled msg_control up to msg_controllen; CMSG_* walk within it.
+        unsafe {
+            let mut next = libc::CMSG_FIRSTHDR(&raw const message);
+            while let Some(item) = next.as_ref() {
+                if item.cmsg_level == libc::SOL_SOCKET && item.cmsg_type == libc::SCM_TIMESTAMPNS {
+                    let stamp = libc::CMSG_DATA(next).cast::<libc::timespec>().read_unaligned();
+                    time = u64::try_from(stamp.tv_sec).unwrap_or(0) * 1_000_000_000
+                        + u64::try_from(stamp.tv_nsec).unwrap_or(0);
+                }
+                next = libc::CMSG_NXTHDR(&raw const message, next);
+            }
+        }
+        let captured = packet.get(..read.min(CAPTURE)).unwrap_or_default();
+        batch.reserve(RECORD_HEAD + captured.len());
+        batch.extend_from_slice(&time.to_le_bytes());
+        batch.extend_from_slice(&(from.sll_ifindex as u32).to_le_bytes());
+        batch.extend_from_slice(&from.sll_hatype.to_le_bytes());
+        batch.extend_from_slice(&[from.sll_pkttype, 0]);
+        batch.extend_from_slice(&(captured.len() as u32).to_le_bytes());
+        batch.extend_from_slice(captured);
+        Ok(())
+    }
+
+    /// PACKET_STATISTICS starts again at zero with each reading.
+    fn dropped(&self) -> u64 {
+        // struct tpacket_stats: packets, drops.
+        let mut stats = [0u32; 2];
+        let mut size = size_of_val(&stats) as libc::socklen_t;
+        // SAFETY: the buffer has the stated size.
+        let result = unsafe {
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                stats.as_mut_ptr().cast(),
+                &raw mut size,
+            )
+        };
+        if result == 0 { u64::from(stats[1]) } else { 0 }
+    }
+}
+
+/// TCP with RST, from the network header on (SOCK_DGRAM). IPv6 extension headers before TCP are not followed.
+fn filter() -> [libc::sock_filter; 16] {
+    // linux/bpf_common.h, linux/filter.h.
+    const LD_H_ABS: u16 = 0x28;
+    const LD_B_ABS: u16 = 0x30;
+    const LD_B_IND: u16 = 0x50;
+    const LDX_B_MSH: u16 = 0xb1;
+    const JEQ: u16 = 0x15;
+    const JSET: u16 = 0x45;
+    const RET: u16 = 0x06;
+    const SKF_AD_PROTOCOL: u32 = -0x1000_i32 as u32;
+    let op = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    [
+        /* 0 */ op(LD_H_ABS, 0, 0, SKF_AD_PROTOCOL),
+        /* 1 */ op(JEQ, 0, 7, 0x0800),
+        // IPv4: TCP, not a later fragment, RST.
+        /* 2 */ op(LD_B_ABS, 0, 0, 9),
+        /* 3 */ op(JEQ, 0, 11, 6),
+        /* 4 */ op(LD_H_ABS, 0, 0, 6),
+        /* 5 */ op(JSET, 9, 0, 0x1fff),
+        /* 6 */ op(LDX_B_MSH, 0, 0, 0),
+        /* 7 */ op(LD_B_IND, 0, 0, 13),
+        /* 8 */ op(JSET, 5, 6, 0x04),
+        // IPv6.
+        /* 9 */ op(JEQ, 0, 5, 0x86dd),
+        /* 10 */ op(LD_B_ABS, 0, 0, 6),
+        /* 11 */ op(JEQ, 0, 3, 6),
+        /* 12 */ op(LD_B_ABS, 0, 0, 40 + 13),
+        /* 13 */ op(JSET, 0, 1, 0x04),
+        /* 14 */ op(RET, 0, 0, CAPTURE as u32),
+        /* 15 */ op(RET, 0, 0, 0),
+    ]
+}
+
+fn set<T>(fd: &OwnedFd, option: libc::c_int, value: &T) -> io::Result<()> {
+    let size = size_of::<T>() as libc::socklen_t;
+    // SAFETY: value points at `size` readable bytes.
+    let result =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, std::ptr::from_ref(value).cast(), size) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn refused(what: &str, error: &io::Error) -> Failure {
+    let text = format!("{what}: {error}");
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => Failure::new(FailureKind::Denied, text).needs("root or CAP_NET_RAW"),
+        Some(libc::EAFNOSUPPORT) => Failure::new(FailureKind::Absent, text).needs("a kernel with CONFIG_PACKET"),
+        _ => Failure::new(FailureKind::Broken, text),
+    }
+}
+
+fn send(sink: &mut dyn FnMut(&[u8]), kind: Kind, payload: &[u8]) {
+    sink(&block::head(kind, 0, payload.len() as u32));
+    sink(payload);
+}

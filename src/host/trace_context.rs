@@ -1,0 +1,147 @@
+//! What the reset tracepoints do not carry: clocks, namespaces, addresses, processes, names of kernel functions.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::path::Path;
+
+/// CLOCK_MONOTONIC and CLOCK_BOOTTIME, ns.
+pub fn clocks() -> (u64, u64) {
+    (clock(libc::CLOCK_MONOTONIC), clock(libc::CLOCK_BOOTTIME))
+}
+
+/// CLOCK_REALTIME, ns.
+pub fn wall_clock() -> u64 {
+    clock(libc::CLOCK_REALTIME)
+}
+
+fn clock(id: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one timespec; both clocks exist since Linux 2.6.39.
+    unsafe { libc::clock_gettime(id, &mut time) };
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
+
+/// The scope block: namespace of the calling thread, its addresses, and the other network namespaces of the host that
+/// are held by a mount (`ip netns`, container runtimes). Those held by processes are in [`tasks`].
+pub fn scope() -> String {
+    let mut text = String::new();
+    if let Some(inode) = netns(Path::new("/proc/thread-self/ns/net")) {
+        let _ = writeln!(text, "netns {inode}");
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let bound = mounts.lines().filter(|line| line.contains(" - nsfs ")).filter_map(|line| line.split(' ').nth(3));
+    for inode in bound.filter_map(inode).collect::<BTreeSet<_>>() {
+        let _ = writeln!(text, "namespace {inode}");
+    }
+    for address in addresses() {
+        let _ = writeln!(text, "address {address}");
+    }
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    if let [low, high] = range.split_whitespace().collect::<Vec<_>>()[..] {
+        let _ = writeln!(text, "ephemeral {low} {high}");
+    }
+    text
+}
+
+/// `net:[4026531840]`
+fn inode(link: &str) -> Option<u64> {
+    link.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
+}
+
+fn netns(path: &Path) -> Option<u64> {
+    inode(std::fs::read_link(path).ok()?.to_str()?)
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// The tasks block.
+pub fn tasks() -> String {
+    const PF_KTHREAD: u64 = 0x0020_0000;
+    let mut text = String::new();
+    for pid in processes() {
+        let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else { continue };
+        // The name stands in parentheses and may contain any byte, parentheses too: proc_pid_stat(5).
+        let stat = String::from_utf8_lossy(&stat);
+        let Some((name, rest)) = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')) else { continue };
+        let flags = rest.split_whitespace().nth(6).and_then(|flags| flags.parse::<u64>().ok()).unwrap_or(0);
+        let kind = if flags & PF_KTHREAD != 0 { "kernel" } else { "user" };
+        let netns = netns(Path::new(&format!("/proc/{pid}/ns/net"))).map_or("-".to_owned(), |inode| inode.to_string());
+        let name = name.replace('\\', "\\\\").replace('\n', "\\n");
+        let _ = writeln!(text, "{pid} {netns} {kind} {name}");
+    }
+    text
+}
+
+/// Addresses of the network namespace of the calling thread.
+fn addresses() -> BTreeSet<IpAddr> {
+    let mut found = BTreeSet::new();
+    let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
+    // SAFETY: getifaddrs fills a list that stays valid until freeifaddrs; each sockaddr is read as its family says.
+    unsafe {
+        if libc::getifaddrs(&mut list) != 0 {
+            return found;
+        }
+        let mut next = list;
+        while let Some(entry) = next.as_ref() {
+            if let Some(address) = entry.ifa_addr.as_ref() {
+                match i32::from(address.sa_family) {
+                    libc::AF_INET => {
+                        let v4 = entry.ifa_addr.cast::<libc::sockaddr_in>().read_unaligned();
+                        found.insert(IpAddr::from(v4.sin_addr.s_addr.to_ne_bytes()));
+                    }
+                    libc::AF_INET6 => {
+                        let v6 = entry.ifa_addr.cast::<libc::sockaddr_in6>().read_unaligned();
+                        found.insert(IpAddr::from(v6.sin6_addr.s6_addr));
+                    }
+                    _ => {}
+                }
+            }
+            next = entry.ifa_next;
+        }
+        libc::freeifaddrs(list);
+    }
+    found
+}
+
+/// The functions whose presence in a call chain tells resets apart.
+const FUNCTIONS: [&str; 8] = [
+    "inet_csk_listen_stop",
+    "tcp_abort",
+    "__tcp_close",
+    "tcp_close",
+    "tcp_disconnect",
+    "mptcp_subflow_reset",
+    "mptcp_do_fastclose",
+    "do_exit",
+];
+
+/// The symbols block; the reason when kallsyms hides its addresses.
+pub fn symbols() -> Result<String, String> {
+    let text = std::fs::read_to_string("/proc/kallsyms").map_err(|error| format!("/proc/kallsyms: {error}"))?;
+    let mut starts = Vec::new();
+    let mut wanted = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(address), Some(_kind), Some(name)) = (words.next(), words.next(), words.next()) else { continue };
+        let Ok(address) = u64::from_str_radix(address, 16) else { continue };
+        starts.push(address);
+        if FUNCTIONS.contains(&name.split('.').next().unwrap_or(name)) {
+            wanted.push((address, name));
+        }
+    }
+    if wanted.iter().all(|(address, _)| *address == 0) {
+        return Err("addresses are hidden (kernel.kptr_restrict, or no CAP_SYSLOG)".to_owned());
+    }
+    starts.sort_unstable();
+    let mut out = String::new();
+    for (start, name) in wanted {
+        if let Some(end) = starts.get(starts.partition_point(|address| *address <= start)) {
+            let _ = writeln!(out, "{start:x} {end:x} {name}");
+        }
+    }
+    Ok(out)
+}

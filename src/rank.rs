@@ -1,0 +1,115 @@
+//! Puts findings in the order in which a person should read them: roots before their symptoms, now before then, more harm
+//! before less.
+
+use crate::cause::{Cause, Finding, Severity, State, Subject};
+
+/// A finding with its place in the report.
+#[derive(Debug, Clone)]
+pub struct Ranked {
+    pub id: &'static str,
+    pub title: &'static str,
+    pub finding: Finding,
+    /// The deeper cause that explains this one.
+    pub because_of: Option<&'static str>,
+}
+
+/// Orders the findings. A finding that a deeper one explains comes directly after it, whatever its own harm.
+pub fn rank(findings: Vec<(&'static Cause, Finding)>) -> Vec<Ranked> {
+    let root_of: Vec<Option<usize>> = (0..findings.len()).map(|symptom| root(&findings, symptom)).collect();
+    // A root is as harmful as the worst that follows from it.
+    let harm: Vec<f64> = (0..findings.len())
+        .map(|index| {
+            (0..findings.len())
+                .filter(|other| chain(&root_of, *other).any(|link| link == index))
+                .map(|other| weight(&findings[other].1))
+                .fold(weight(&findings[index].1), f64::max)
+        })
+        .collect();
+    let mut tops: Vec<usize> = (0..findings.len()).filter(|index| root_of[*index].is_none()).collect();
+    sort(&mut tops, &findings, &harm);
+    let mut order = Vec::with_capacity(findings.len());
+    for top in tops {
+        push_with_symptoms(top, &root_of, &findings, &harm, &mut order);
+    }
+    let because_of: Vec<Option<&'static str>> =
+        root_of.iter().map(|root| root.map(|index| findings[index].0.id)).collect();
+    let mut slots: Vec<Option<(&'static Cause, Finding)>> = findings.into_iter().map(Some).collect();
+    order
+        .into_iter()
+        .filter_map(|index| {
+            let (cause, finding) = slots[index].take()?;
+            Some(Ranked { id: cause.id, title: cause.title, finding, because_of: because_of[index] })
+        })
+        .collect()
+}
+
+fn sort(indices: &mut [usize], findings: &[(&'static Cause, Finding)], harm: &[f64]) {
+    indices.sort_by(|a, b| {
+        let key = |index: usize| (findings[index].1.state, findings[index].1.severity);
+        key(*a).cmp(&key(*b)).then(harm[*b].total_cmp(&harm[*a])).then(a.cmp(b))
+    });
+}
+
+fn push_with_symptoms(
+    index: usize,
+    root_of: &[Option<usize>],
+    findings: &[(&'static Cause, Finding)],
+    harm: &[f64],
+    order: &mut Vec<usize>,
+) {
+    if order.contains(&index) {
+        return;
+    }
+    order.push(index);
+    let mut symptoms: Vec<usize> = (0..root_of.len()).filter(|other| root_of[*other] == Some(index)).collect();
+    sort(&mut symptoms, findings, harm);
+    for symptom in symptoms {
+        push_with_symptoms(symptom, root_of, findings, harm, order);
+    }
+}
+
+/// The nearest finding that explains this one: one that itself is explained by another candidate comes later in the chain,
+/// so the candidate that is explained by most others is the nearest.
+fn root(findings: &[(&'static Cause, Finding)], symptom: usize) -> Option<usize> {
+    let (cause, finding) = &findings[symptom];
+    let candidates: Vec<usize> = (0..findings.len())
+        .filter(|index| {
+            let (deeper, other) = &findings[*index];
+            *index != symptom
+                && deeper.explains.contains(&cause.id)
+                && other.state <= finding.state
+                && same_subject(&other.subjects, &finding.subjects)
+        })
+        .collect();
+    candidates.iter().copied().max_by_key(|index| {
+        candidates.iter().filter(|other| findings[**other].0.explains.contains(&findings[*index].0.id)).count()
+    })
+}
+
+fn chain(root_of: &[Option<usize>], start: usize) -> impl Iterator<Item = usize> + '_ {
+    // No chain is longer than the list: a cycle ends there.
+    std::iter::successors(Some(start), |index| root_of[*index]).take(root_of.len())
+}
+
+/// Two findings concern the same thing if they share a port or a process, or if one of them is about the whole host.
+fn same_subject(a: &[Subject], b: &[Subject]) -> bool {
+    let whole_host = |subjects: &[Subject]| subjects.iter().all(|s| s.port.is_none() && s.pid.is_none());
+    whole_host(a)
+        || whole_host(b)
+        || a.iter()
+            .any(|x| b.iter().any(|y| (x.port.is_some() && x.port == y.port) || (x.pid.is_some() && x.pid == y.pid)))
+}
+
+/// Harm times confidence. The logarithm keeps a cause with many cheap events from burying one with few dear ones.
+fn weight(finding: &Finding) -> f64 {
+    let severity = match finding.severity {
+        Severity::Critical => 3.0,
+        Severity::Warning => 2.0,
+        Severity::Info => 1.0,
+    };
+    let state = if finding.state == State::Active { 2.0 } else { 1.0 };
+    (1.0 + finding.impact.per_s.max(finding.impact.events as f64 / 60.0)).ln_1p()
+        * finding.confidence
+        * severity
+        * state
+}

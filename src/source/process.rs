@@ -1,0 +1,196 @@
+//! The files of one process below /proc/PID, read with procfs' types where those take outside text without panicking.
+
+use procfs::process::Stat;
+use procfs::{FromRead, ProcessCGroups};
+
+use super::observed::ParseError;
+use super::owners::Process;
+
+/// Longest command line that is kept, bytes.
+const MAX_COMMAND_LINE: usize = 4096;
+
+/// Everything of [`Process`] that /proc/PID/stat holds, proc_pid_stat(5).
+///
+/// # Errors
+/// Text that is cut or of another form.
+pub fn parse_stat(bytes: &[u8]) -> Result<Process, ParseError> {
+    const SOURCE: &str = "/proc/PID/stat";
+    let wrong = |problem: &str| ParseError::new(SOURCE, Some(1), problem);
+    // The name may hold any byte, parentheses and newlines too. procfs slices around them unchecked, so the frame is
+    // checked here.
+    let text = String::from_utf8_lossy(bytes);
+    let body = text.strip_suffix('\n').ok_or_else(|| wrong("the line is cut: it has no newline"))?;
+    let (pid, rest) = body.split_once(" (").ok_or_else(|| wrong("has no `PID (name)`"))?;
+    let (_, fields) = rest.rsplit_once(") ").ok_or_else(|| wrong("has no end of the name"))?;
+    if pid.is_empty() || !pid.bytes().all(|byte| byte.is_ascii_digit()) || fields.contains(')') {
+        return Err(wrong("does not begin with a process id"));
+    }
+    let stat = Stat::from_read(body.as_bytes()).map_err(|error| wrong(&error.to_string()))?;
+    Ok(Process {
+        pid: u32::try_from(stat.pid).map_err(|_| wrong("the process id is negative"))?,
+        name: stat.comm,
+        state: stat.state,
+        start_ticks: stat.starttime,
+        cpu_ticks: stat.utime.saturating_add(stat.stime),
+        threads: u64::try_from(stat.num_threads).unwrap_or(0),
+        ..Process::default()
+    })
+}
+
+/// The soft limit of "Max open files" in /proc/PID/limits; `None` if it is unlimited or not there. Read by hand, because
+/// procfs computes column numbers from the end of the line and underflows on a short one.
+pub fn parse_open_files_limit(bytes: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    // Soft, hard, unit: all three, or the line is cut, perhaps within the number.
+    match line.split_whitespace().collect::<Vec<_>>().as_slice() {
+        [soft, _, _] => soft.parse().ok(),
+        _ => None,
+    }
+}
+
+/// Arguments joined by spaces, capped at 4 KiB; what is not UTF-8 is replaced.
+pub fn parse_command_line(bytes: &[u8]) -> String {
+    let kept = bytes.get(..MAX_COMMAND_LINE).unwrap_or(bytes);
+    let arguments = kept.strip_suffix(&[0]).unwrap_or(kept);
+    String::from_utf8_lossy(arguments).replace('\0', " ")
+}
+
+/// systemd unit and container id from /proc/PID/cgroup, cgroups(7): of the cgroup v2 path if the controllers are there,
+/// else of the named v1 hierarchy of systemd, else of any.
+pub fn parse_cgroup(bytes: &[u8]) -> (Option<String>, Option<String>) {
+    let Ok(groups) = ProcessCGroups::from_read(String::from_utf8_lossy(bytes).as_bytes()) else {
+        return (None, None);
+    };
+    let rank = |controllers: &[String]| match controllers {
+        [] => 0,
+        [only] if only == "name=systemd" => 1,
+        _ => 2,
+    };
+    let mut groups = groups.0;
+    groups.sort_by_key(|group| rank(&group.controllers));
+    (groups.iter().find_map(|group| unit(&group.pathname)), groups.iter().find_map(|group| container(&group.pathname)))
+}
+
+/// The innermost service or scope of the path, except `user@1000.service`, which is all that a user runs, and `init.scope`,
+/// which is systemd itself.
+fn unit(path: &str) -> Option<String> {
+    path.split('/')
+        .rev()
+        .filter(|segment| segment.ends_with(".service") || segment.ends_with(".scope"))
+        .find(|segment| !segment.starts_with("user@") && *segment != "init.scope")
+        .map(unescape)
+}
+
+/// systemd escapes bytes in unit names as `\x2d` (systemd.unit(5)).
+fn unescape(segment: &str) -> String {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let escaped = rest
+            .strip_prefix(b"\\x")
+            .and_then(|hex| std::str::from_utf8(hex.get(..2)?).ok())
+            .filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match escaped {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = rest.get(4..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The first 12 of the 64 hex digits that docker, containerd, cri-o and podman put into the last path segments:
+/// `/docker/ID`, `docker-ID.scope`, `cri-containerd-ID.scope`, `crio-ID.scope`, `libpod-ID.scope`, `/kubepods/.../ID`.
+fn container(path: &str) -> Option<String> {
+    path.split('/').rev().find_map(|segment| {
+        let name = segment.strip_suffix(".scope").unwrap_or(segment);
+        let id = name.rsplit(['-', ':']).next()?;
+        (id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| id.get(..12).map(str::to_owned))?
+    })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::super::text;
+    use super::*;
+
+    pub(in crate::source) const STAT: &[u8] =
+        b"10 (ngi) nx (1)) S 1 10 10 0 -1 4194560 120 0 0 0 7 5 0 0 20 0 3 0 4711 8192000 500 \
+        18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 0\n";
+    const ID: &str = "0123456789ab0123456789ab0123456789ab0123456789ab0123456789abcdef";
+
+    #[test]
+    fn a_name_with_parentheses_does_not_shift_the_fields() {
+        let process = parse_stat(STAT).unwrap();
+        assert_eq!((process.pid, process.name.as_str(), process.state), (10, "ngi) nx (1)", 'S'));
+        assert_eq!((process.start_ticks, process.cpu_ticks, process.threads), (4711, 12, 3));
+        text::tests::assert_cuts_are_errors(STAT, parse_stat, |_| false);
+    }
+
+    #[test]
+    fn the_limit_of_open_files() {
+        let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
+             Max cpu time              unlimited            unlimited            seconds   \n\
+             Max open files            1024                 524288               files     \n";
+        assert_eq!(parse_open_files_limit(limits.as_bytes()), Some(1024));
+        assert_eq!(parse_open_files_limit(limits.replace("1024", "unlimited").as_bytes()), None);
+        assert_eq!(parse_open_files_limit(b"Max open files            10"), None, "a cut number is no number");
+    }
+
+    #[test]
+    fn units_and_containers() {
+        let docker = format!("0::/system.slice/docker-{ID}.scope\n");
+        let kubernetes = format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope\n");
+        let v1 = format!("12:memory:/docker/{ID}\n1:name=systemd:/system.slice/my\\x2dapp.service\n0::/\n");
+        let id = Some("0123456789ab".to_owned());
+        for (text, unit, container) in [
+            ("0::/system.slice/nginx.service\n", Some("nginx.service".to_owned()), None),
+            (
+                "0::/user.slice/user-1.slice/user@1.service/app.slice/app.service\n",
+                Some("app.service".to_owned()),
+                None,
+            ),
+            ("0::/user.slice/user-1.slice/user@1.service\n", None, None),
+            ("0::/\n", None, None),
+            ("not a cgroup file", None, None),
+            (docker.as_str(), Some(format!("docker-{ID}.scope")), id.clone()),
+            (kubernetes.as_str(), Some(format!("cri-containerd-{ID}.scope")), id.clone()),
+            (v1.as_str(), Some("my-app.service".to_owned()), id.clone()),
+        ] {
+            assert_eq!(parse_cgroup(text.as_bytes()), (unit, container), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_command_line_is_joined_and_capped() {
+        assert_eq!(parse_command_line(b"nginx\0-g\0daemon off;\0"), "nginx -g daemon off;");
+        assert_eq!(parse_command_line(&[b'x'; 5000]).len(), 4096);
+        assert_eq!(parse_command_line(b""), "");
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            let _ = (parse_stat(&bytes), parse_open_files_limit(&bytes), parse_cgroup(&bytes), parse_command_line(&bytes));
+        }
+
+        #[test]
+        fn arbitrary_stat_lines_never_panic(text in "[0-9]{0,3} ?\\(?[a-zé)( ]{0,6}\\)? ?[SRé]?( [0-9-]{1,4}){0,50}\n?") {
+            let _ = parse_stat(text.as_bytes());
+        }
+
+        #[test]
+        fn arbitrary_paths_never_panic(path in "(/[a-zé@:\\\\x2d.-]{0,12}(.scope|.service)?){0,4}") {
+            let _ = parse_cgroup(format!("0::{path}\n").as_bytes());
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The blocks of the streams of reset events and reset packets: the head, and a reader that accepts the bytes in any cut.
+
+use crate::source::ParseError;
+
+pub const SOURCE: &str = "reset events";
+pub const MAGIC: &str = "rstdoctor-reset-events 1";
+
+/// A block is at most this long: the largest ring plus some room. A longer one is damage.
+pub const MAX_BLOCK: usize = 16 << 20;
+pub const HEAD: usize = 8;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Kind {
+    Start = 1,
+    Format = 2,
+    Scope = 3,
+    Tasks = 4,
+    Symbols = 5,
+    Clock = 6,
+    Records = 7,
+    Counts = 8,
+    Note = 9,
+}
+
+impl Kind {
+    pub fn from_number(number: u16) -> Option<Self> {
+        use Kind::*;
+        [Start, Format, Scope, Tasks, Symbols, Clock, Records, Counts, Note].into_iter().find(|k| *k as u16 == number)
+    }
+}
+
+/// The head of a block with `length` bytes of payload.
+pub fn head(kind: Kind, cpu: u16, length: u32) -> [u8; HEAD] {
+    let [a, b, c, d] = length.to_le_bytes();
+    let [e, f] = (kind as u16).to_le_bytes();
+    let [g, h] = cpu.to_le_bytes();
+    [a, b, c, d, e, f, g, h]
+}
+
+/// Takes one block: kind, CPU, payload.
+pub type Each<'a> = dyn FnMut(Kind, u16, &[u8]) -> Result<(), ParseError> + 'a;
+
+/// Cuts a stream into blocks. Holds at most one block.
+#[derive(Debug, Default)]
+pub struct Blocks {
+    partial: Vec<u8>,
+}
+
+impl Blocks {
+    /// Calls `each(kind, cpu, payload)` for every block completed by `bytes`; unknown kinds are skipped.
+    pub fn feed(&mut self, mut bytes: &[u8], each: &mut Each<'_>) -> Result<(), ParseError> {
+        loop {
+            if self.partial.is_empty() {
+                // The common case: whole blocks, parsed where they lie.
+                match split(bytes)? {
+                    Some((kind, cpu, payload, rest)) => {
+                        bytes = rest;
+                        if let Some(kind) = kind {
+                            each(kind, cpu, payload)?;
+                        }
+                        continue;
+                    }
+                    None => {
+                        self.partial.extend_from_slice(bytes);
+                        return Ok(());
+                    }
+                }
+            }
+            let missing = match self.partial.first_chunk::<4>() {
+                Some(length) if self.partial.len() >= HEAD => {
+                    HEAD + u32::from_le_bytes(*length) as usize - self.partial.len()
+                }
+                _ => HEAD - self.partial.len(),
+            };
+            let (now, rest) = bytes.split_at(missing.min(bytes.len()));
+            self.partial.extend_from_slice(now);
+            bytes = rest;
+            let whole = match split(&self.partial)? {
+                Some((kind, cpu, payload, _)) => {
+                    if let Some(kind) = kind {
+                        each(kind, cpu, payload)?;
+                    }
+                    true
+                }
+                None => false,
+            };
+            if whole {
+                self.partial.clear();
+            } else if bytes.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Bytes of a block that has not ended yet.
+    pub fn unfinished(&self) -> usize {
+        self.partial.len()
+    }
+}
+
+type Split<'a> = Option<(Option<Kind>, u16, &'a [u8], &'a [u8])>;
+
+fn split(bytes: &[u8]) -> Result<Split<'_>, ParseError> {
+    let Some((&[a, b, c, d, e, f, g, h], rest)) = bytes.split_first_chunk::<HEAD>() else { return Ok(None) };
+    let length = u32::from_le_bytes([a, b, c, d]) as usize;
+    if length > MAX_BLOCK {
+        return Err(ParseError::new(SOURCE, None, format!("block length {length} is over {MAX_BLOCK}")));
+    }
+    let kind = Kind::from_number(u16::from_le_bytes([e, f]));
+    Ok(rest.split_at_checked(length).map(|(payload, rest)| (kind, u16::from_le_bytes([g, h]), payload, rest)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    type Seen = Vec<(Kind, u16, Vec<u8>)>;
+
+    fn collect(chunks: &[&[u8]]) -> (Result<(), ParseError>, Seen, usize) {
+        let (mut blocks, mut seen) = (Blocks::default(), Vec::new());
+        let mut result = Ok(());
+        for chunk in chunks {
+            result = result.and_then(|()| {
+                blocks.feed(chunk, &mut |kind, cpu, payload| {
+                    seen.push((kind, cpu, payload.to_vec()));
+                    Ok(())
+                })
+            });
+        }
+        (result, seen, blocks.unfinished())
+    }
+
+    proptest! {
+        #[test]
+        fn any_cut_gives_the_same_blocks(
+            payloads in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..6),
+            cuts in proptest::collection::vec(1usize..30, 1..40),
+        ) {
+            let mut stream = Vec::new();
+            for (i, payload) in payloads.iter().enumerate() {
+                stream.extend_from_slice(&head(Kind::Records, i as u16, payload.len() as u32));
+                stream.extend_from_slice(payload);
+            }
+            let mut chunks: Vec<&[u8]> = Vec::new();
+            let (mut rest, mut i) = (&stream[..], 0);
+            while !rest.is_empty() {
+                let (chunk, more) = rest.split_at(cuts[i % cuts.len()].min(rest.len()));
+                chunks.push(chunk);
+                (rest, i) = (more, i + 1);
+            }
+            let (result, seen, unfinished) = collect(&chunks);
+            prop_assert!(result.is_ok());
+            prop_assert_eq!(unfinished, 0);
+            let expected: Seen =
+                payloads.iter().enumerate().map(|(i, p)| (Kind::Records, i as u16, p.clone())).collect();
+            prop_assert_eq!(seen, expected);
+        }
+    }
+
+    #[test]
+    fn damage_is_an_error_and_a_cut_end_is_known() {
+        assert!(collect(&[&[0xff; 8]]).0.is_err());
+        let (result, seen, unfinished) = collect(&[&head(Kind::Clock, 0, 5), b"12"]);
+        assert!(result.is_ok() && seen.is_empty());
+        assert_eq!(unfinished, 10);
+    }
+
+    #[test]
+    fn an_unknown_kind_is_skipped() {
+        let mut stream = vec![1, 0, 0, 0, 0xee, 0, 0, 0, b'x'];
+        stream.extend_from_slice(&head(Kind::Note, 0, 1));
+        stream.push(b'y');
+        assert_eq!(collect(&[&stream]).1, [(Kind::Note, 0, b"y".to_vec())]);
+    }
+}

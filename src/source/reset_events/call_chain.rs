@@ -1,0 +1,64 @@
+//! The kernel call chain of an active reset: which path sent it.
+
+use super::Caller;
+use super::format::Order;
+use super::record::CONTEXT_MARKS;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Symbol {
+    Path(Caller),
+    Exit,
+}
+
+/// The functions of the symbols block.
+fn symbol(name: &str) -> Option<Symbol> {
+    // Compilers split functions: tcp_abort.cold, mptcp_do_fastclose.part.0.
+    Some(match name.split('.').next()? {
+        "inet_csk_listen_stop" => Symbol::Path(Caller::ListenerStop),
+        "tcp_abort" => Symbol::Path(Caller::Destroy),
+        "__tcp_close" | "tcp_close" => Symbol::Path(Caller::Close),
+        "tcp_disconnect" => Symbol::Path(Caller::Disconnect),
+        "mptcp_subflow_reset" | "mptcp_do_fastclose" => Symbol::Path(Caller::Mptcp),
+        "do_exit" => Symbol::Exit,
+        _ => return None,
+    })
+}
+
+/// Address ranges of those functions in the running kernel.
+#[derive(Debug, Default)]
+pub struct Symbols {
+    ranges: Vec<(u64, u64, Symbol)>,
+}
+
+impl Symbols {
+    /// The symbols block: `START END NAME`, hexadecimal; lines that are not of interest are skipped.
+    pub fn read(text: &str) -> Self {
+        let ranges = text.lines().filter_map(|line| {
+            let mut words = line.split(' ');
+            let (start, end) = (words.next()?, words.next()?);
+            let number = |word| u64::from_str_radix(word, 16).ok();
+            Some((number(start)?, number(end)?, symbol(words.next()?)?))
+        });
+        Self { ranges: ranges.collect() }
+    }
+
+    /// The path, and whether the process was exiting.
+    ///
+    /// tcp_disconnect() also runs below __tcp_close() (linger 0) and inet_csk_listen_stop(), and the latter below
+    /// tcp_abort() or __tcp_close() of the listener: the most telling function of the chain wins, not the innermost.
+    pub fn path(&self, chain: &[u8], order: Order) -> (Option<Caller>, bool) {
+        const TELLING: [Caller; 5] =
+            [Caller::ListenerStop, Caller::Mptcp, Caller::Destroy, Caller::Close, Caller::Disconnect];
+        let (mut found, mut exiting) = (Vec::new(), false);
+        for address in chain.chunks_exact(8).filter_map(|word| order.number(word)).filter(|a| *a < CONTEXT_MARKS) {
+            // A return address lies behind the call, so the last byte of the call decides.
+            let inside = |(start, end, _): &&(u64, u64, Symbol)| (*start..*end).contains(&address.wrapping_sub(1));
+            match self.ranges.iter().find(inside).map(|(_, _, symbol)| *symbol) {
+                Some(Symbol::Path(caller)) => found.push(caller),
+                Some(Symbol::Exit) => exiting = true,
+                None => {}
+            }
+        }
+        (TELLING.into_iter().find(|caller| found.contains(caller)), exiting)
+    }
+}

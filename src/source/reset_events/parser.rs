@@ -1,0 +1,366 @@
+//! From the stream to [`ResetEvents`]. Pure; memory is bounded whatever comes in.
+//!
+//! Records that explain each other (a state change and the reset around it, a bogus receive and the reset that follows)
+//! are written by one CPU within one call of the kernel, so they are matched per CPU, by socket address.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+use super::block::{Blocks, Kind, MAGIC, SOURCE};
+use super::call_chain::Symbols;
+use super::format::{Field, Format, Order};
+use super::layout::Layout;
+use super::record::{self, Change, Record, Sample};
+use super::scope::Scope;
+use super::tally::Tallies;
+use super::tasks::Tasks;
+use super::{Direction, ListenerClosed, Missing, Place, ResetEvent, ResetEvents, Task};
+use crate::source::ParseError;
+use crate::source::tcp_state::TcpState;
+
+/// Single events kept between two calls of [`ResetParser::take`]; about 16 MB.
+const MAX_EVENTS: usize = 50_000;
+const MAX_LISTENERS: usize = 1_000;
+/// State changes and received resets per CPU that wait for their partner.
+const MAX_WAITING: usize = 64;
+/// How far apart the records of one kernel call may be: generous, it is microseconds unless the CPU is taken away.
+const TOGETHER_NS: u64 = 50_000_000;
+
+/// TRACE_FLAG_HARDIRQ | TRACE_FLAG_SOFTIRQ | TRACE_FLAG_NMI (include/linux/trace_events.h): the same bits since 2.6.
+const INTERRUPT_FLAGS: u64 = 0x08 | 0x10 | 0x40;
+
+/// Collects the answers to `Ask::ResetEvents`, in order and in any cut.
+#[derive(Default)]
+pub struct ResetParser {
+    blocks: Blocks,
+    inner: Inner,
+    failed: Option<ParseError>,
+}
+
+#[derive(Default)]
+struct Inner {
+    started: bool,
+    order: Order,
+    /// perf event id to what it is.
+    events: HashMap<u64, Event>,
+    layouts: HashMap<String, Layout>,
+    tasks: Tasks,
+    scope: Scope,
+    symbols: Symbols,
+    /// CLOCK_BOOTTIME minus CLOCK_MONOTONIC, ns.
+    boot_offset: u64,
+    /// CLOCK_MONOTONIC when the previous and the current drain began.
+    drains: (u64, u64),
+    cpus: BTreeMap<u16, Cpu>,
+    /// Lost by event id, a running total; and by records, where the kernel has no such total.
+    lost_by_event: BTreeMap<u64, u64>,
+    lost_taken: u64,
+    lost_records: u64,
+    tallies: Tallies,
+    out: ResetEvents,
+}
+
+struct Event {
+    tracepoint: String,
+    sample_type: u64,
+}
+
+#[derive(Default)]
+struct Cpu {
+    /// Sockets that went to CLOSE: address, old state, ns.
+    closed: VecDeque<(u64, TcpState, u64)>,
+    /// Received resets: whether a RST really came in, and in which state, is told by the records that follow.
+    received: VecDeque<(u64, u64, ResetEvent)>,
+}
+
+impl ResetParser {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes more of the stream. After an error nothing more is read: what was understood before stays.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        if self.failed.is_none() {
+            let inner = &mut self.inner;
+            self.failed = self.blocks.feed(bytes, &mut |kind, cpu, payload| inner.block(kind, cpu, payload)).err();
+        }
+    }
+
+    /// What stopped the parser.
+    pub fn error(&self) -> Option<&ParseError> {
+        self.failed.as_ref()
+    }
+
+    /// Hands over what is complete, for a live view: events, counts and losses since the previous call. A received reset
+    /// may come one drain late.
+    pub fn take(&mut self) -> ResetEvents {
+        self.inner.take()
+    }
+
+    /// Everything that is left, with the error that cut it short.
+    pub fn finish(mut self) -> (ResetEvents, Option<ParseError>) {
+        for cpu in self.inner.cpus.keys().copied().collect::<Vec<_>>() {
+            self.inner.release(cpu, u64::MAX);
+        }
+        if self.failed.is_none() && self.blocks.unfinished() > 0 {
+            let text = format!("the last block is cut short after {} bytes", self.blocks.unfinished());
+            self.failed = Some(ParseError::new(SOURCE, None, text));
+        }
+        (self.inner.take(), self.failed)
+    }
+}
+
+impl Inner {
+    fn block(&mut self, kind: Kind, cpu: u16, payload: &[u8]) -> Result<(), ParseError> {
+        let broken = |problem: String| ParseError::new(SOURCE, None, problem);
+        if !self.started && kind != Kind::Start {
+            return Err(broken("the stream does not begin with a start block".to_owned()));
+        }
+        if kind == Kind::Records {
+            return self.records(cpu, payload);
+        }
+        let text = std::str::from_utf8(payload).map_err(|_| broken(format!("{kind:?} block is not UTF-8")))?;
+        match kind {
+            Kind::Start => self.start(text)?,
+            Kind::Format => {
+                let layout = Layout::new(Format::parse(text)?);
+                self.layouts.insert(layout.format.name.clone(), layout);
+            }
+            Kind::Scope => self.scope.read(text),
+            Kind::Tasks => self.tasks.list(text).into_iter().for_each(|inode| self.scope.namespace(inode)),
+            Kind::Symbols => self.symbols = Symbols::read(text),
+            Kind::Clock => {
+                let mut words = text.split_whitespace().map(|word| word.parse::<u64>().ok());
+                let (Some(Some(mono)), Some(Some(boot))) = (words.next(), words.next()) else {
+                    return Err(broken(format!("clock block {text:?} has no two numbers")));
+                };
+                self.boot_offset = boot.saturating_sub(mono);
+                self.drains = (self.drains.1, mono);
+                self.tasks.next_drain();
+                for cpu in self.cpus.keys().copied().collect::<Vec<_>>() {
+                    self.release(cpu, self.drains.0);
+                }
+            }
+            Kind::Counts => {
+                for line in text.lines() {
+                    let mut words = line.split(' ').map(|word| word.parse::<u64>().ok());
+                    let (Some(Some(id)), Some(Some(_count))) = (words.next(), words.next()) else { continue };
+                    // Only lost resets count: a lost state change costs an old state, not a reset.
+                    let is_reset = self.events.get(&id).is_some_and(|e| e.tracepoint != STATE);
+                    if let (true, Some(Some(lost))) = (is_reset, words.next()) {
+                        self.lost_by_event.insert(id, lost);
+                    }
+                }
+            }
+            Kind::Note => {
+                let (name, reason) = text.split_once(' ').unwrap_or((text, ""));
+                let missing = Missing { name: name.to_owned(), reason: reason.to_owned() };
+                if !self.out.missing.contains(&missing) && self.out.missing.len() < 32 {
+                    self.out.missing.push(missing);
+                }
+            }
+            Kind::Records => {}
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, text: &str) -> Result<(), ParseError> {
+        let mut lines = text.lines();
+        if lines.next() != Some(MAGIC) {
+            return Err(ParseError::new(SOURCE, Some(1), format!("does not begin with {MAGIC:?}")));
+        }
+        // A later observation in the same recording: sockets and pids of the former say nothing about it.
+        let (tallies, out) = (std::mem::take(&mut self.tallies), std::mem::take(&mut self.out));
+        let lost = self.lost_total();
+        *self =
+            Self { started: true, tallies, out, lost_records: lost, lost_taken: self.lost_taken, ..Self::default() };
+        for (index, line) in lines.enumerate() {
+            let mut words = line.split(' ');
+            match words.next() {
+                Some("endian") if words.next() == Some("big") => self.order = Order::Big,
+                Some("event") => {
+                    let (id, _cpu, bits, name) = (words.next(), words.next(), words.next(), words.next());
+                    let id = id.and_then(|id| id.parse().ok());
+                    let bits = bits.and_then(|bits| u64::from_str_radix(bits.trim_start_matches("0x"), 16).ok());
+                    let (Some(id), Some(sample_type), Some(name)) = (id, bits, name) else {
+                        return Err(ParseError::new(SOURCE, Some(index + 2), format!("event {line:?} not understood")));
+                    };
+                    let tracepoint = name.rsplit('/').next().unwrap_or(name).to_owned();
+                    self.events.insert(id, Event { tracepoint, sample_type });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn records(&mut self, cpu: u16, mut bytes: &[u8]) -> Result<(), ParseError> {
+        while let Some(record) = record::next(&mut bytes, self.order) {
+            match record.map_err(|problem| ParseError::new(SOURCE, None, format!("CPU {cpu}: {problem}")))? {
+                Record::Sample { id, body } => {
+                    let Some(event) = self.events.get(&id) else { continue };
+                    let sample = record::sample(body, event.sample_type, self.order).ok_or_else(|| {
+                        ParseError::new(SOURCE, None, format!("a sample of {} is malformed", event.tracepoint))
+                    })?;
+                    self.sample(cpu, id, &sample);
+                }
+                Record::Lost { lost } => self.lost_records = self.lost_records.saturating_add(lost),
+                Record::Task { time, change } => {
+                    if let Change::Namespaces { net, .. } = change {
+                        self.scope.namespace(net);
+                    }
+                    self.tasks.see(time, change);
+                }
+                Record::Other => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn sample(&mut self, cpu: u16, id: u64, sample: &Sample<'_>) {
+        self.tasks.settle();
+        let Some(tracepoint) = self.events.get(&id).map(|event| event.tracepoint.as_str()) else { return };
+        let (Some(layout), order) = (self.layouts.get(tracepoint), self.order) else { return };
+        let number = |field: Option<Field>| field.and_then(|f| f.number(sample.raw, order));
+        let Some((local, peer)) = layout.ends(sample.raw, order) else { return };
+        let state = |field| number(field).and_then(|n| TcpState::from_number(u8::try_from(n).ok()?));
+        let sk = number(layout.sk).unwrap_or(0);
+        let softirq = number(layout.flags).unwrap_or(0) & INTERRUPT_FLAGS != 0;
+        let process = self.tasks.get(sample.pid);
+        let task = (!softirq && sample.pid != 0)
+            .then(|| Task { pid: sample.pid, name: process.map(|p| p.name.clone()).unwrap_or_default() });
+        let netns = match process {
+            Some(process) if process.kernel => None,
+            _ => self.tasks.netns(sample.pid, sample.tid),
+        };
+        let place = self.scope.place(local.ip(), softirq, netns);
+        let netns = netns.filter(|_| !softirq);
+        let at = Duration::from_nanos(sample.time.saturating_add(self.boot_offset));
+        let waiting = self.cpus.entry(cpu).or_default();
+
+        if tracepoint == STATE {
+            let Some(old) = state(layout.old_state) else { return };
+            if state(layout.new_state) != Some(TcpState::Close) {
+                return;
+            }
+            if old == TcpState::Listen {
+                if self.out.listeners_closed.len() < MAX_LISTENERS && place != Place::Elsewhere {
+                    self.out.listeners_closed.push(ListenerClosed { at, local, task, place });
+                }
+                return;
+            }
+            // tcp_reset() calls tcp_done() last: the state in which the RST arrived.
+            if let Some((_, _, event)) =
+                waiting.received.iter_mut().rev().find(|(of, _, event)| *of == sk && event.state.is_none())
+            {
+                (event.state, event.old_state) = (Some(old), Some(old));
+            }
+            push(&mut waiting.closed, (sk, old, sample.time));
+            return;
+        }
+        let received = tracepoint == RECEIVE;
+        // No skb: the socket itself wants to reset, nothing is answered (comment at tcp_send_reset, trace/events/tcp.h).
+        let active = !received && number(layout.skb) == Some(0);
+        let (caller, exiting) = self.symbols.path(sample.chain, order);
+        let mut event = ResetEvent {
+            at,
+            direction: if received { Direction::Received } else { Direction::Sent },
+            local,
+            peer,
+            state: state(layout.state),
+            old_state: None,
+            reason: number(layout.reason)
+                .map(|n| layout.format.symbol("reason", n).map_or(n.to_string(), str::to_owned)),
+            task,
+            softirq,
+            active,
+            caller,
+            exiting,
+            place,
+            netns,
+            cookie: number(layout.cookie),
+        };
+        if received {
+            let overflow = if waiting.received.len() >= MAX_WAITING { waiting.received.pop_front() } else { None };
+            waiting.received.push_back((sk, sample.time, event));
+            if let Some((_, _, event)) = overflow {
+                self.emit(event);
+            }
+        } else {
+            let together = |then: u64| sample.time.abs_diff(then) < TOGETHER_NS;
+            // Data after close: the kernel resets the connection as if a RST had come in, then sends one itself.
+            let may_be_bogus = !active && sk != 0 && event.reason.as_deref().is_none_or(|r| r == "TCP_ABORT_ON_DATA");
+            if may_be_bogus
+                && let Some(index) = waiting.received.iter().rposition(|(of, then, _)| *of == sk && together(*then))
+            {
+                waiting.received.remove(index);
+                self.out.bogus_received += 1;
+            }
+            if sk != 0
+                && event.state.is_none_or(|state| state == TcpState::Close)
+                && let Some(index) = waiting.closed.iter().rposition(|(of, _, then)| *of == sk && together(*then))
+            {
+                event.old_state = waiting.closed.remove(index).map(|(_, old, _)| old);
+            }
+            self.emit(event);
+        }
+        self.release(cpu, sample.time.saturating_sub(TOGETHER_NS));
+    }
+
+    /// Lets go of received resets of a CPU that are older than `before` (CLOCK_MONOTONIC ns): nothing will join them.
+    fn release(&mut self, cpu: u16, before: u64) {
+        while let Some(waiting) = self.cpus.get_mut(&cpu)
+            && waiting.received.front().is_some_and(|(_, time, _)| *time < before)
+            && let Some((_, _, event)) = waiting.received.pop_front()
+        {
+            self.emit(event);
+        }
+    }
+
+    fn emit(&mut self, event: ResetEvent) {
+        let scope = &self.scope;
+        self.tallies.count(&event, |port| scope.is_ephemeral(port));
+        if event.place == Place::Elsewhere {
+            return;
+        }
+        if self.out.events.len() < MAX_EVENTS {
+            self.out.events.push(event);
+        } else {
+            self.out.dropped += 1;
+        }
+    }
+
+    /// By event where the kernel tells (6.0 and later); else by record, which counts every event of the ring.
+    fn lost_total(&self) -> u64 {
+        match self.lost_by_event.is_empty() {
+            true => self.lost_records,
+            false => self.lost_by_event.values().sum(),
+        }
+    }
+
+    fn take(&mut self) -> ResetEvents {
+        let missing = self.out.missing.clone();
+        let mut out = std::mem::take(&mut self.out);
+        out.events.sort_by_key(|event| event.at);
+        out.listeners_closed.sort_by_key(|listener| listener.at);
+        out.tallies = self.tallies.take();
+        let lost = self.lost_total();
+        out.lost = lost.saturating_sub(self.lost_taken);
+        self.lost_taken = lost;
+        self.out.missing = missing;
+        out
+    }
+}
+
+const RECEIVE: &str = "tcp_receive_reset";
+const STATE: &str = "inet_sock_set_state";
+
+fn push<T>(queue: &mut VecDeque<T>, item: T) {
+    if queue.len() >= MAX_WAITING {
+        queue.pop_front();
+    }
+    queue.push_back(item);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! Which process a pid was at the time of an event, also when it is gone now: a list of those alive at the start, kept
+//! current by perf's side-band records.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::record::Change;
+
+/// More processes than this are not remembered.
+const MAX_TASKS: usize = 1 << 18;
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Process {
+    pub name: String,
+    pub netns: Option<u64>,
+    pub kernel: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct Tasks {
+    by_pid: HashMap<u32, Process>,
+    /// Threads that entered a network namespace of their own (setns(2), unshare(2)).
+    threads: HashMap<u32, u64>,
+    /// Side-band records of this drain, to be put in order of time.
+    queue: Vec<(u64, Change)>,
+    /// Exited. Their samples may still be on the way, so they are forgotten only one drain later.
+    exited: Vec<u32>,
+    forget: Vec<u32>,
+}
+
+impl Tasks {
+    /// `PID NETNS|- user|kernel COMM`; a line that is not of this form is skipped. Returns the namespaces
+    /// named.
+    pub fn list(&mut self, text: &str) -> BTreeSet<u64> {
+        let mut namespaces = BTreeSet::new();
+        for line in text.lines() {
+            let mut words = line.splitn(4, ' ');
+            let (Some(pid), Some(netns), Some(kind)) = (words.next(), words.next(), words.next()) else { continue };
+            let Ok(pid) = pid.parse() else { continue };
+            let name = unescape(words.next().unwrap_or(""));
+            let netns = netns.parse().ok();
+            namespaces.extend(netns);
+            self.insert(pid, Process { name, netns, kernel: kind == "kernel" });
+        }
+        namespaces
+    }
+
+    fn insert(&mut self, pid: u32, process: Process) {
+        if self.by_pid.len() < MAX_TASKS || self.by_pid.contains_key(&pid) {
+            self.by_pid.insert(pid, process);
+        }
+    }
+
+    /// Takes a side-band record. The CPUs come one after the other, so it waits for [`Self::settle`].
+    pub fn see(&mut self, time: u64, change: Change) {
+        if self.queue.len() >= MAX_TASKS {
+            self.settle();
+        }
+        self.queue.push((time, change));
+    }
+
+    /// All side-band records of a drain are here.
+    pub fn settle(&mut self) {
+        let mut queue = std::mem::take(&mut self.queue);
+        queue.sort_by_key(|(time, _)| *time);
+        queue.drain(..).for_each(|(_, change)| self.apply(change));
+        self.queue = queue;
+    }
+
+    fn apply(&mut self, change: Change) {
+        match change {
+            // The name and namespaces of a process are those of its first thread.
+            Change::Comm { pid, tid, name } if pid == tid => {
+                let name = String::from_utf8_lossy(&name).into_owned();
+                match self.by_pid.get_mut(&pid) {
+                    Some(process) => process.name = name,
+                    None => self.insert(pid, Process { name, ..Process::default() }),
+                }
+            }
+            Change::Fork { pid, parent } if pid != parent => {
+                let inherited = self.by_pid.get(&parent).cloned().unwrap_or_default();
+                self.exited.retain(|gone| *gone != pid);
+                self.forget.retain(|gone| *gone != pid);
+                self.insert(pid, Process { kernel: false, ..inherited });
+            }
+            Change::Exit { tid } => self.exited.push(tid),
+            Change::Namespaces { pid, tid, net } if pid == tid => match self.by_pid.get_mut(&pid) {
+                Some(process) => process.netns = Some(net),
+                None => self.insert(pid, Process { netns: Some(net), ..Process::default() }),
+            },
+            Change::Namespaces { pid, tid, net } => {
+                let same = self.by_pid.get(&pid).is_some_and(|process| process.netns == Some(net));
+                match same {
+                    true => drop(self.threads.remove(&tid)),
+                    false if self.threads.len() < MAX_TASKS => drop(self.threads.insert(tid, net)),
+                    false => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A new drain begins.
+    pub fn next_drain(&mut self) {
+        self.settle();
+        for pid in self.forget.drain(..) {
+            self.by_pid.remove(&pid);
+            self.threads.remove(&pid);
+        }
+        std::mem::swap(&mut self.forget, &mut self.exited);
+    }
+
+    pub fn get(&self, pid: u32) -> Option<&Process> {
+        self.by_pid.get(&pid)
+    }
+
+    /// Network namespace of a thread.
+    pub fn netns(&self, pid: u32, tid: u32) -> Option<u64> {
+        self.threads.get(&tid).copied().or_else(|| self.get(pid)?.netns)
+    }
+}
+
+fn unescape(text: &str) -> String {
+    let (mut out, mut chars) = (String::new(), text.chars());
+    while let Some(c) = chars.next() {
+        match (c, if c == '\\' { chars.next() } else { None }) {
+            ('\\', Some('n')) => out.push('\n'),
+            ('\\', Some(other)) => out.push(other),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_lived_process_keeps_its_name_until_its_samples_are_read() {
+        let mut tasks = Tasks::default();
+        tasks.list("10 4026531840 user bash\n11 4026531840 kernel ksoftirqd/0\n12 - user od\\nd na\\\\me\nrubbish\n");
+        assert_eq!(tasks.get(12).map(|p| p.name.as_str()), Some("od\nd na\\me"));
+        assert!(tasks.get(11).is_some_and(|p| p.kernel));
+        // The exec was seen by a CPU whose ring is read before that of the fork.
+        tasks.see(2, Change::Comm { pid: 20, tid: 20, name: b"server".to_vec() });
+        tasks.see(3, Change::Comm { pid: 20, tid: 21, name: b"a thread".to_vec() });
+        tasks.see(4, Change::Namespaces { pid: 20, tid: 20, net: 7 });
+        tasks.see(1, Change::Fork { pid: 20, parent: 10 });
+        tasks.see(1, Change::Fork { pid: 30, parent: 10 });
+        tasks.see(5, Change::Namespaces { pid: 20, tid: 21, net: 8 });
+        tasks.settle();
+        assert_eq!(tasks.get(30).map(|p| p.name.as_str()), Some("bash"));
+        assert_eq!((tasks.netns(20, 20), tasks.netns(20, 21)), (Some(7), Some(8)));
+        tasks.see(6, Change::Exit { tid: 21 });
+        tasks.see(7, Change::Exit { tid: 20 });
+        tasks.settle();
+        let server = Process { name: "server".to_owned(), netns: Some(7), kernel: false };
+        assert_eq!(tasks.get(20), Some(&server));
+        tasks.next_drain();
+        assert_eq!(tasks.get(20), Some(&server));
+        tasks.next_drain();
+        assert_eq!(tasks.get(20), None);
+    }
+}

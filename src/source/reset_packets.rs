@@ -1,0 +1,377 @@
+//! RST packets as they passed an interface of the namespace under observation, with what a packet gives away.
+//!
+//! Netfilter's RSTs appear only here: TCP neither counts nor traces them. A packet also tells the peer that the tracepoint
+//! does not know for a reset sent from LISTEN, and proves the namespace.
+//!
+//! # The stream
+//! Blocks as in [`reset_events`](super::reset_events): start (text: [`MAGIC`]), scope (text: `address A`...), clock (text:
+//! `REALTIME BOOTTIME`, ns), counts (text: `LOST`, packets that found no room since the start), and records: per packet,
+//! little-endian, `u64` CLOCK_REALTIME ns, `u32` interface index, `u16` ARPHRD type, `u8` PACKET_* type, `u8` 0, `u32` bytes
+//! captured, then those bytes from the IP header on.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::ParseError;
+use super::reset_events::Direction;
+use super::reset_events::block::{Blocks, Kind};
+
+const SOURCE: &str = "reset packets";
+pub const MAGIC: &str = "rstdoctor-reset-packets 1";
+/// Bytes before each packet in a records block.
+pub const RECORD_HEAD: usize = 20;
+
+const MAX_PACKETS: usize = 50_000;
+/// A packet crosses a VLAN, bridge or bond and the device below it within this time.
+const TWICE: Duration = Duration::from_millis(10);
+const REMEMBERED: usize = 256;
+
+const PACKET_OUTGOING: u8 = 4;
+const ARPHRD_LOOPBACK: u16 = 772;
+const FLAG_RST: u8 = 0x04;
+const FLAG_ACK: u8 = 0x10;
+
+/// What the packet socket delivered between two takes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ResetPackets {
+    /// In order of arrival, capped; `dropped` counts those over the cap.
+    pub packets: Vec<ResetPacket>,
+    pub dropped: u64,
+    /// The kernel had no room for them.
+    pub lost: u64,
+    /// Every packet with a local address of this namespace, by direction; those over the cap included.
+    pub sent: u64,
+    pub received: u64,
+    /// Only passing through this host: neither end is here.
+    pub forwarded: u64,
+    /// The same packet on a second interface (VLAN, bridge, bond), discarded.
+    pub duplicates: u64,
+}
+
+/// One RST packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResetPacket {
+    /// CLOCK_BOOTTIME, as `Moment::mono`.
+    pub at: Duration,
+    /// On loopback each RST is here twice, as sent and as received: both ends live in this namespace.
+    pub direction: Direction,
+    pub local: SocketAddr,
+    pub peer: SocketAddr,
+    pub interface: u32,
+    pub loopback: bool,
+    /// RST, ACK, ... as in the TCP header.
+    pub flags: u8,
+    pub seq: u32,
+    pub ack: u32,
+    /// Not scaled.
+    pub window: u16,
+    /// IPv4 TTL or IPv6 hop limit, as seen here: for a received packet the sender's minus the hops.
+    pub ttl: u8,
+    /// IPv4 only.
+    pub ip_id: Option<u16>,
+    /// TCP options are present.
+    pub options: bool,
+}
+
+/// Which code of the kernel built a RST; see [`ResetPacket::signature`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Signature {
+    /// tcp_send_active_reset(): a socket gave up its own connection.
+    Active,
+    /// tcp_v4_send_reset(), tcp_v6_send_reset(), or netfilter's REJECT: an answer to a segment.
+    Answer,
+    /// Not a form that Linux builds.
+    Foreign,
+}
+
+impl ResetPacket {
+    /// From window, flags, sequence numbers and options (net/ipv4/tcp_output.c, tcp_ipv4.c; measured on Linux 6.18). Other
+    /// systems build other forms: `Foreign` on a received RST does not by itself mean a middlebox.
+    pub fn signature(&self) -> Signature {
+        let ack = self.flags & FLAG_ACK != 0;
+        let bare = self.window == 0 && !self.options && self.ip_id.is_none_or(|id| id == 0);
+        // An answer has either an ACK or a sequence number of its own, never both.
+        if bare && (ack && self.seq == 0 || !ack && self.ack == 0) {
+            Signature::Answer
+        } else if ack {
+            Signature::Active
+        } else {
+            Signature::Foreign
+        }
+    }
+}
+
+/// Collects the answers to `Ask::ResetPackets`, in order and in any cut.
+#[derive(Default)]
+pub struct PacketParser {
+    blocks: Blocks,
+    inner: Inner,
+    failed: Option<ParseError>,
+}
+
+#[derive(Default)]
+struct Inner {
+    started: bool,
+    /// CLOCK_REALTIME minus CLOCK_BOOTTIME, ns.
+    since_boot: u64,
+    addresses: BTreeSet<IpAddr>,
+    recent: VecDeque<ResetPacket>,
+    lost: (u64, u64),
+    out: ResetPackets,
+}
+
+impl PacketParser {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes more of the stream. After an error nothing more is read: what was understood before stays.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        if self.failed.is_none() {
+            let inner = &mut self.inner;
+            self.failed = self.blocks.feed(bytes, &mut |kind, _, payload| inner.block(kind, payload)).err();
+        }
+    }
+
+    pub fn error(&self) -> Option<&ParseError> {
+        self.failed.as_ref()
+    }
+
+    /// Hands over what came since the previous call.
+    pub fn take(&mut self) -> ResetPackets {
+        let mut out = std::mem::take(&mut self.inner.out);
+        let (taken, total) = &mut self.inner.lost;
+        out.lost = total.saturating_sub(*taken);
+        *taken = *total;
+        out
+    }
+
+    /// Everything that is left, with the error that cut it short.
+    pub fn finish(mut self) -> (ResetPackets, Option<ParseError>) {
+        if self.failed.is_none() && self.blocks.unfinished() > 0 {
+            self.failed = Some(ParseError::new(SOURCE, None, "the last block is cut short"));
+        }
+        (self.take(), self.failed)
+    }
+}
+
+impl Inner {
+    fn block(&mut self, kind: Kind, payload: &[u8]) -> Result<(), ParseError> {
+        let broken = |problem: &str| ParseError::new(SOURCE, None, problem);
+        if kind == Kind::Records {
+            let mut rest = payload;
+            while !rest.is_empty() {
+                rest = self.record(rest).ok_or_else(|| broken("a packet record is cut short"))?;
+            }
+            return Ok(());
+        }
+        let text = std::str::from_utf8(payload).map_err(|_| broken("a text block is not UTF-8"))?;
+        match kind {
+            Kind::Start if text.lines().next() == Some(MAGIC) => self.started = true,
+            Kind::Start => return Err(broken("the stream is of another kind or version")),
+            _ if !self.started => return Err(broken("the stream does not begin with a start block")),
+            Kind::Scope => {
+                let addresses = text.lines().filter_map(|line| line.strip_prefix("address ")?.parse().ok());
+                self.addresses = addresses.collect();
+            }
+            Kind::Clock => {
+                let mut numbers = text.split(' ').map(str::parse::<u64>);
+                let (Some(Ok(real)), Some(Ok(boot))) = (numbers.next(), numbers.next()) else {
+                    return Err(broken("a clock block has no two numbers"));
+                };
+                self.since_boot = real.saturating_sub(boot);
+            }
+            Kind::Counts => self.lost.1 = text.trim().parse().map_err(|_| broken("a count is not a number"))?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Takes one record; the rest, or `None` when it is cut short. A packet that is not a RST is passed over.
+    fn record<'a>(&mut self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let (head, rest) = bytes.split_first_chunk::<RECORD_HEAD>()?;
+        let (time, head) = head.split_first_chunk::<8>()?;
+        let (interface, head) = head.split_first_chunk::<4>()?;
+        let (hardware, head) = head.split_first_chunk::<2>()?;
+        let (&[kind, _], head) = head.split_first_chunk::<2>()?;
+        let length = u32::from_le_bytes(*head.first_chunk::<4>()?) as usize;
+        let (packet, rest) = rest.split_at_checked(length)?;
+        let outgoing = kind == PACKET_OUTGOING;
+        let Some(mut packet) = parse(packet, outgoing) else { return Some(rest) };
+        packet.at = Duration::from_nanos(u64::from_le_bytes(*time).saturating_sub(self.since_boot));
+        packet.interface = u32::from_le_bytes(*interface);
+        packet.loopback = u16::from_le_bytes(*hardware) == ARPHRD_LOOPBACK;
+        self.count(packet);
+        Some(rest)
+    }
+
+    fn count(&mut self, packet: ResetPacket) {
+        let same = |seen: &ResetPacket| {
+            let then = ResetPacket { at: packet.at, interface: packet.interface, ..seen.clone() };
+            seen.interface != packet.interface && packet.at.abs_diff(seen.at) < TWICE && then == packet
+        };
+        if self.recent.iter().rev().any(same) {
+            self.out.duplicates += 1;
+            return;
+        }
+        let ours = self.addresses.contains(&packet.local.ip()) || packet.local.ip().is_loopback();
+        // Netfilter answers in place of a host that it protects: not our address, yet sent here. A router cannot be told
+        // from it by one packet, so those count as forwarded.
+        match (ours, packet.direction) {
+            (false, _) => self.out.forwarded += 1,
+            (true, Direction::Sent) => self.out.sent += 1,
+            (true, Direction::Received) => self.out.received += 1,
+        }
+        if self.recent.len() >= REMEMBERED {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(packet.clone());
+        if self.out.packets.len() < MAX_PACKETS {
+            self.out.packets.push(packet);
+        } else {
+            self.out.dropped += 1;
+        }
+    }
+}
+
+/// From the IP header on. `None` when it is no complete TCP header with RST.
+fn parse(packet: &[u8], outgoing: bool) -> Option<ResetPacket> {
+    const TCP: u8 = 6;
+    let byte = |at: usize| packet.get(at).copied();
+    let (source, destination, ttl, ip_id, tcp): (IpAddr, IpAddr, u8, Option<u16>, &[u8]) = match byte(0)? >> 4 {
+        4 if byte(9)? == TCP => {
+            let id = u16::from_be_bytes(*packet.get(4..)?.first_chunk()?);
+            let source = *packet.get(12..)?.first_chunk::<4>()?;
+            let destination = *packet.get(16..)?.first_chunk::<4>()?;
+            let header = usize::from(byte(0)? & 0xf) * 4;
+            (source.into(), destination.into(), byte(8)?, Some(id), packet.get(header..)?)
+        }
+        6 if byte(6)? == TCP => {
+            let source = *packet.get(8..)?.first_chunk::<16>()?;
+            let destination = *packet.get(24..)?.first_chunk::<16>()?;
+            (source.into(), destination.into(), byte(7)?, None, packet.get(40..)?)
+        }
+        _ => return None,
+    };
+    let short = |at: usize| tcp.get(at..).and_then(|b| b.first_chunk::<2>()).copied().map(u16::from_be_bytes);
+    let long = |at: usize| tcp.get(at..).and_then(|b| b.first_chunk::<4>()).copied().map(u32::from_be_bytes);
+    let (from, to) = (SocketAddr::new(source, short(0)?), SocketAddr::new(destination, short(2)?));
+    let flags = *tcp.get(13)?;
+    if flags & FLAG_RST == 0 {
+        return None;
+    }
+    let (direction, local, peer) = if outgoing { (Direction::Sent, from, to) } else { (Direction::Received, to, from) };
+    Some(ResetPacket {
+        at: Duration::ZERO,
+        direction,
+        local,
+        peer,
+        interface: 0,
+        loopback: false,
+        flags,
+        seq: long(4)?,
+        ack: long(8)?,
+        window: short(14)?,
+        ttl,
+        ip_id,
+        options: tcp.get(12)? >> 4 > 5,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reset_events::block::head;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn block(kind: Kind, payload: &[u8]) -> Vec<u8> {
+        [&head(kind, 0, payload.len() as u32)[..], payload].concat()
+    }
+
+    fn record(time: u64, interface: u32, kind: u8, packet: &[u8]) -> Vec<u8> {
+        let mut bytes = time.to_le_bytes().to_vec();
+        bytes.extend_from_slice(&interface.to_le_bytes());
+        bytes.extend_from_slice(&[1, 0, kind, 0]);
+        bytes.extend_from_slice(&(packet.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(packet);
+        block(Kind::Records, &bytes)
+    }
+
+    fn start() -> Vec<u8> {
+        let clock = b"1000000000000 5000000000";
+        [block(Kind::Start, MAGIC.as_bytes()), block(Kind::Scope, b"address 10.0.0.1\n"), block(Kind::Clock, clock)]
+            .concat()
+    }
+
+    /// 10.0.0.1:80 to 10.0.0.9:40000, an answer to an ACK.
+    fn packet(id: u16, window: u16) -> Vec<u8> {
+        let mut p = vec![0x45, 0, 0, 40, (id >> 8) as u8, id as u8, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 9];
+        p.extend_from_slice(&[0, 80, 0x9c, 0x40, 0, 0, 0, 7, 0, 0, 0, 0, 0x50, FLAG_RST]);
+        p.extend_from_slice(&window.to_be_bytes());
+        p.extend_from_slice(&[0; 4]);
+        p
+    }
+
+    fn read(stream: &[u8]) -> (ResetPackets, Option<ParseError>) {
+        let mut parser = PacketParser::new();
+        parser.feed(stream);
+        parser.finish()
+    }
+
+    #[test]
+    fn a_packet_gives_its_ends_time_and_signature() {
+        let stream = [start(), record(1_000_500_000_000, 2, 4, &packet(0, 0)), block(Kind::Counts, b"3")].concat();
+        let (all, error) = read(&stream);
+        assert_eq!((error, all.lost, all.sent, all.received), (None, 3, 1, 0));
+        let rst = &all.packets[0];
+        assert_eq!(rst.at, Duration::from_millis(5_500));
+        assert_eq!((rst.local, rst.peer), ("10.0.0.1:80".parse().unwrap(), "10.0.0.9:40000".parse().unwrap()));
+        assert_eq!((rst.ttl, rst.ip_id, rst.seq, rst.signature()), (64, Some(0), 7, Signature::Answer));
+        let forged = ResetPacket { ip_id: Some(9), ..rst.clone() };
+        assert_eq!(forged.signature(), Signature::Foreign);
+        let active = ResetPacket { flags: FLAG_RST | FLAG_ACK, window: 502, ip_id: Some(9), ..rst.clone() };
+        assert_eq!(active.signature(), Signature::Active);
+    }
+
+    #[test]
+    fn a_second_interface_is_not_a_second_reset() {
+        let packet = packet(0, 0);
+        let stream = [
+            start(),
+            record(1_000_500_000_000, 2, 4, &packet),
+            record(1_000_500_000_900, 3, 4, &packet),
+            record(1_000_500_000_950, 2, 4, &packet),
+        ]
+        .concat();
+        let (all, _) = read(&stream);
+        assert_eq!((all.sent, all.duplicates), (2, 1), "the same interface again is another packet");
+    }
+
+    #[test]
+    fn a_foreign_address_only_passes_through() {
+        let mut packet = packet(0, 0);
+        packet[15] = 77;
+        let (all, _) = read(&[start(), record(1_000_500_000_000, 2, 4, &packet)].concat());
+        assert_eq!((all.sent, all.forwarded), (0, 1));
+    }
+
+    proptest! {
+        #[test]
+        fn damage_never_panics(at in 0usize..1000, value in any::<u8>(), cut in 0usize..1000) {
+            let mut stream = [start(), record(1, 2, 0, &packet(1, 2))].concat();
+            let length = stream.len();
+            stream[at % length] = value;
+            stream.truncate(length - cut % length);
+            let _ = read(&stream);
+        }
+
+        #[test]
+        fn any_bytes_as_a_packet_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100), version in 4u8..=6) {
+            let mut bytes = bytes;
+            if let Some(first) = bytes.first_mut() { *first = version << 4 | *first & 0xf; }
+            if let Some(protocol) = bytes.get_mut(if version == 4 { 9 } else { 6 }) { *protocol = 6; }
+            let _ = parse(&bytes, true);
+        }
+    }
+}

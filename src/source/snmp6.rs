@@ -1,0 +1,65 @@
+//! /proc/net/snmp6: the IPv6 counters of one network namespace, `name value` lines (net/ipv6/proc.c).
+
+use std::time::Duration;
+
+use super::ask::Host;
+use super::counters::Counters;
+use super::observed::{Observed, ParseError};
+use super::text;
+
+const PATH: &str = "/proc/net/snmp6";
+
+pub fn collect(host: &mut dyn Host) -> (Observed<Counters>, Duration) {
+    text::collect_file(host, PATH, parse)
+}
+
+/// Counters named `Ip6.` and the kernel's name, whatever protocol that names: `Ip6.Ip6InReceives`, `Ip6.Icmp6InMsgs`.
+/// TCP over IPv6 is counted in /proc/net/snmp; nothing here is about TCP alone.
+///
+/// # Errors
+/// A line that is not a name and a number, or that is cut.
+pub fn parse(bytes: &[u8]) -> Result<Counters, ParseError> {
+    let mut counters = Counters::default();
+    for (line, text) in text::lines(PATH, bytes)? {
+        let mut fields = text.split_whitespace();
+        let (Some(name), Some(value), None) = (fields.next(), fields.next(), fields.next()) else {
+            return Err(ParseError::new(PATH, Some(line), "is not `name value`"));
+        };
+        counters.set(format!("Ip6.{name}"), text::number(PATH, line, name, value)?);
+    }
+    Ok(counters)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KERNEL_6_18: &[u8] = include_bytes!("samples/snmp6-6.18.txt");
+
+    #[test]
+    fn a_present_kernel() {
+        let counters = parse(KERNEL_6_18).unwrap();
+        assert_eq!(counters.get("Ip6.Ip6InReceives"), Some(1));
+        assert_eq!(counters.get("Ip6.Absent"), None);
+    }
+
+    #[test]
+    fn cut_text_is_an_error() {
+        text::tests::assert_cuts_are_errors(KERNEL_6_18, parse, |prefix| prefix.ends_with(b"\n"));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn order_and_unknown_lines_do_not_matter(lines in Just(vec!["Ip6InReceives \t7", "New1 1", "New2 2"]).prop_shuffle()) {
+            let counters = parse((lines.join("\n") + "\n").as_bytes()).unwrap();
+            prop_assert_eq!(counters.get("Ip6.Ip6InReceives"), Some(7));
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The sysctls that a cause or a remedy names, read from /proc/sys.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::ask::Host;
+use super::observed::{Observed, ParseError};
+use super::text;
+
+/// Names as sysctl(8) spells them; meaning in Documentation/networking/ip-sysctl and sysctl/{net,fs}.
+///
+/// `tcp_max_orphans`, `tcp_mem` and `fs.*` are of the whole host, and the first two are absent inside another network
+/// namespace than the first one; `tcp_migrate_req` exists since 5.14.
+pub const NAMES: [&str; 25] = [
+    "fs.file-max",
+    "fs.nr_open",
+    "net.core.somaxconn",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_abort_on_overflow",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_max_orphans",
+    "net.ipv4.tcp_max_syn_backlog",
+    "net.ipv4.tcp_max_tw_buckets",
+    "net.ipv4.tcp_mem",
+    "net.ipv4.tcp_migrate_req",
+    "net.ipv4.tcp_retries2",
+    "net.ipv4.tcp_rfc1337",
+    "net.ipv4.tcp_synack_retries",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_timestamps",
+    "net.ipv4.tcp_tw_reuse",
+    "net.netfilter.nf_conntrack_max",
+    "net.netfilter.nf_conntrack_tcp_be_liberal",
+    "net.netfilter.nf_conntrack_tcp_loose",
+    "net.netfilter.nf_conntrack_tcp_timeout_established",
+];
+
+/// The file of a sysctl. None of [`NAMES`] has a dot inside a segment, so every dot is a slash.
+pub fn path(name: &str) -> String {
+    format!("/proc/sys/{}", name.replace('.', "/"))
+}
+
+/// Every sysctl of [`NAMES`] with its text or why it is missing, and the time of all.
+pub fn collect(host: &mut dyn Host) -> (BTreeMap<&'static str, Observed<String>>, Duration) {
+    let mut took = Duration::ZERO;
+    let values = NAMES.into_iter().map(|name| {
+        let path = path(name);
+        let (value, one) = text::collect_file(host, &path, |bytes| parse_named(&path, bytes));
+        took += one;
+        (name, value)
+    });
+    let values = values.collect();
+    (values, took)
+}
+
+/// The text of a sysctl file, trimmed. Several numbers keep the tabs between them (`32768\t60999`); an empty list
+/// (`ip_local_reserved_ports`) is the empty text.
+///
+/// # Errors
+/// Text that is cut or not UTF-8.
+pub fn parse(bytes: &[u8]) -> Result<String, ParseError> {
+    parse_named("/proc/sys", bytes)
+}
+
+fn parse_named(path: &str, bytes: &[u8]) -> Result<String, ParseError> {
+    text::single_line(path, bytes).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn dots_become_the_path() {
+        assert_eq!(path("net.ipv4.tcp_rfc1337"), "/proc/sys/net/ipv4/tcp_rfc1337");
+        assert_eq!(path("fs.file-max"), "/proc/sys/fs/file-max");
+    }
+
+    #[test]
+    fn names_are_sorted_and_unique() {
+        assert!(NAMES.is_sorted_by(|left, right| left < right));
+    }
+
+    #[test]
+    fn text_is_trimmed_and_lists_kept() {
+        assert_eq!(parse(b"32768\t60999\n").unwrap(), "32768\t60999");
+        assert_eq!(parse(b"\n").unwrap(), "");
+        text::tests::assert_cuts_are_errors(b"32768\t60999\n", parse, |_| false);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What all /proc text has in common: UTF-8 lines, each ended by a newline.
+
+use std::time::Duration;
+
+use super::ask::{self, Ask, Host};
+use super::observed::{Observed, ParseError};
+
+/// The lines of `bytes` with their numbers from 1. The kernel ends every line of the files that we read with a newline, so
+/// text without one at its end was cut, perhaps in the middle of a number.
+///
+/// # Errors
+/// Empty text, text that is not UTF-8, text without a newline at its end.
+pub(super) fn lines<'a>(source: &str, bytes: &'a [u8]) -> Result<impl Iterator<Item = (usize, &'a str)>, ParseError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let line = bytes.iter().take(error.valid_up_to()).filter(|byte| **byte == b'\n').count() + 1;
+        ParseError::new(source, Some(line), "is not UTF-8 text")
+    })?;
+    if text.is_empty() {
+        return Err(ParseError::new(source, None, "is empty"));
+    }
+    if !text.ends_with('\n') {
+        return Err(ParseError::new(source, Some(text.lines().count()), "the last line is cut: it has no newline"));
+    }
+    Ok(text.lines().enumerate().map(|(index, line)| (index + 1, line)))
+}
+
+/// The only line of a file that holds one value, trimmed.
+pub(super) fn single_line<'a>(source: &str, bytes: &'a [u8]) -> Result<&'a str, ParseError> {
+    match lines(source, bytes)?.next() {
+        Some((_, line)) => Ok(line.trim()),
+        None => Err(ParseError::new(source, None, "is empty")),
+    }
+}
+
+/// An unsigned decimal number; the error names the field.
+pub(super) fn number(source: &str, line: usize, field: &str, text: &str) -> Result<u64, ParseError> {
+    text.parse().map_err(|_| {
+        ParseError::new(source, Some(line), format!("{field} is {text:?}, not a number that fits 64 bits"))
+    })
+}
+
+/// Asks for one file and parses it.
+pub(super) fn collect_file<T>(
+    host: &mut dyn Host,
+    path: &str,
+    parse: impl FnOnce(&[u8]) -> Result<T, ParseError>,
+) -> (Observed<T>, Duration) {
+    let (bytes, took) = ask::read(host, &Ask::File(path.to_owned()));
+    let observed = match bytes.and_then(|bytes| Ok(parse(&bytes)?)) {
+        Ok(value) => Observed::Full(value),
+        Err(failure) => Observed::Unavailable(failure),
+    };
+    (observed, took)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Every proper prefix of `sample` is refused, except those that end at a line boundary, where a shorter file is a
+    /// valid file of another kernel: there `whole_at` decides.
+    pub(in crate::source) fn assert_cuts_are_errors<T: std::fmt::Debug>(
+        sample: &[u8],
+        parse: impl Fn(&[u8]) -> Result<T, ParseError>,
+        whole_at: impl Fn(&[u8]) -> bool,
+    ) {
+        assert!(parse(sample).is_ok(), "the whole sample parses: {:?}", parse(sample));
+        for cut in 0..sample.len() {
+            let (prefix, _) = sample.split_at(cut);
+            if !whole_at(prefix) {
+                assert!(parse(prefix).is_err(), "cut at byte {cut} of {}", sample.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_without_newline_is_named() {
+        let error = lines("/proc/x", b"a 1\nb 2").err().map(|error| error.to_string());
+        assert_eq!(error.as_deref(), Some("/proc/x, line 2: the last line is cut: it has no newline"));
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_are_named_by_line() {
+        let error = lines("/proc/x", b"a 1\nb \xff\n").err().map(|error| error.to_string());
+        assert_eq!(error.as_deref(), Some("/proc/x, line 2: is not UTF-8 text"));
+    }
+}

@@ -1,0 +1,93 @@
+//! Namespaces and sockets for tests that provoke real resets.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::process::Command;
+
+/// Runs the named test again in a process with a network and mount namespace of its own, so that nothing outside changes
+/// and all ends with it. A process, because the namespace of an event is that of the process behind it.
+pub fn isolated(name: &str, test: impl FnOnce()) {
+    const INSIDE: &str = "RSTDOCTOR_TEST_ISOLATED";
+    if std::env::var_os(INSIDE).is_some() {
+        return test();
+    }
+    const ENTER: &str = "mount -t tracefs tracefs /sys/kernel/tracing && ip link set lo up && exec \"$@\"";
+    if !Command::new("unshare").args(["-mn", "sh", "-c", ENTER, "sh", "true"]).status().is_ok_and(|s| s.success()) {
+        eprintln!("skipped: needs root, for a network namespace and a tracefs of its own");
+        return;
+    }
+    let exe = std::env::current_exe().unwrap();
+    let status = Command::new("unshare")
+        .args(["-mn", "sh", "-c", ENTER, "sh"])
+        .arg(exe)
+        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .env(INSIDE, "1")
+        .status()
+        .unwrap();
+    assert!(status.success(), "{name} failed inside its namespace");
+}
+
+/// Established connections over loopback: client, server.
+pub fn pairs(count: usize) -> Vec<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (0..count).map(|_| (TcpStream::connect(address).unwrap(), listener.accept().unwrap().0)).collect()
+}
+
+/// Makes the next close of this socket a reset.
+pub fn linger_0(stream: &TcpStream) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let size = size_of_val(&linger) as libc::socklen_t;
+    let fd = stream.as_raw_fd();
+    let result = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), size) };
+    assert_eq!(result, 0);
+}
+
+/// Tcp.OutRsts of this thread's namespace.
+pub fn out_rsts() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+    let mut tcp = text.lines().filter(|line| line.starts_with("Tcp:"));
+    let (names, values) = (tcp.next().unwrap(), tcp.next().unwrap());
+    let index = names.split(' ').position(|name| name == "OutRsts").unwrap();
+    values.split(' ').nth(index).unwrap().parse().unwrap()
+}
+
+/// Sends single SYNs over loopback, faster than connect(2) can.
+pub struct RawSender {
+    fd: i32,
+}
+
+impl RawSender {
+    pub fn open() -> Self {
+        let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_TCP) };
+        assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+        Self { fd }
+    }
+
+    pub fn syn(&self, to: u16, from: u16) {
+        let mut tcp = [0u8; 20];
+        tcp[..2].copy_from_slice(&from.to_be_bytes());
+        tcp[2..4].copy_from_slice(&to.to_be_bytes());
+        tcp[12..14].copy_from_slice(&[0x50, 0x02]);
+        // Of the pseudo header only the addresses, the protocol and the length are not zero.
+        let mut sum: u32 = 2 * (0x7f00 + 1) + 6 + 20;
+        sum += tcp.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum::<u32>();
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+        let mut address: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+        address.sin_family = libc::AF_INET as u16;
+        address.sin_addr.s_addr = u32::from_ne_bytes([127, 0, 0, 1]);
+        let size = size_of_val(&address) as libc::socklen_t;
+        let sent =
+            unsafe { libc::sendto(self.fd, tcp.as_ptr().cast(), tcp.len(), 0, (&raw const address).cast(), size) };
+        assert_eq!(sent, 20, "{}", std::io::Error::last_os_error());
+    }
+}
+
+impl Drop for RawSender {
+    fn drop(&mut self) {
+        unsafe { libc::close(self.fd) };
+    }
+}

@@ -1,0 +1,191 @@
+//! The host against the running kernel, in a network namespace of its own.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use flate2::read::GzDecoder;
+use rstdoctor::host::{BundleHost, LiveHost, RecordingHost, namespace};
+use rstdoctor::source::{Ask, DiagQuery, Frame, Host, ask};
+
+const SWEEP: DiagQuery = DiagQuery { name: "sweep", states: 0x1fff, extensions: 0xff };
+const HOST: Ipv4Addr = Ipv4Addr::new(10, 77, 3, 9);
+const HOST6: &str = "fd77:aabb:ccdd::99";
+
+/// Runs `body` on a thread in a new network namespace with two addresses on its loopback device; false where that is not
+/// permitted. The namespace ends with the thread.
+fn in_own_namespace(body: impl FnOnce() + Send + 'static) -> bool {
+    let thread = std::thread::spawn(|| {
+        // SAFETY: changes the network namespace of this thread only.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+            return false;
+        }
+        for arguments in
+            ["link set lo up", "addr add 10.77.3.9/32 dev lo", "-6 addr add fd77:aabb:ccdd::99/128 dev lo nodad"]
+        {
+            match Command::new("ip").args(arguments.split(' ')).status() {
+                Ok(status) if status.success() => {}
+                _ => return false,
+            }
+        }
+        body();
+        true
+    });
+    thread.join().expect("the body passed")
+}
+
+fn live() -> LiveHost {
+    LiveHost::new(Arc::new(AtomicBool::new(false)))
+}
+
+fn file(path: String) -> Ask {
+    Ask::File(path)
+}
+
+fn text(host: &mut dyn Host, path: String) -> String {
+    String::from_utf8(ask::read(host, &file(path)).0.expect("read")).expect("text")
+}
+
+/// (family, state, source, destination) of each socket in a dump, by the offsets of `struct inet_diag_msg`.
+fn sockets(dump: &[u8]) -> Vec<(u8, u8, [u8; 16], [u8; 16])> {
+    let mut found = Vec::new();
+    let mut rest = dump;
+    while rest.len() >= 16 {
+        let len = u32::from_ne_bytes(rest[..4].try_into().unwrap()) as usize;
+        if u16::from_ne_bytes([rest[4], rest[5]]) >= 16 {
+            found.push((rest[16], rest[17], rest[24..40].try_into().unwrap(), rest[40..56].try_into().unwrap()));
+        }
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    found
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+#[test]
+fn a_redacted_recording_of_real_sockets_names_no_one_and_still_joins() {
+    let ran = in_own_namespace(|| {
+        let listener = TcpListener::bind("[::]:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let four = TcpListener::bind((HOST, 0)).unwrap();
+        let four_port = four.local_addr().unwrap().port();
+        let connections = [
+            TcpStream::connect((HOST, port)).unwrap(),
+            TcpStream::connect((HOST6.parse::<Ipv6Addr>().unwrap(), port)).unwrap(),
+            TcpStream::connect((HOST, four_port)).unwrap(),
+            TcpStream::connect(("127.0.0.1", port)).unwrap(),
+        ];
+        let pid = std::process::id();
+        let asks =
+            ["stat", "status", "cmdline", "cgroup", "comm", "limits"].map(|name| file(format!("/proc/{pid}/{name}")));
+        let mut host = RecordingHost::new(live(), Vec::new(), true);
+        host.frame(Frame::Before).unwrap();
+        let mut real = Vec::new();
+        assert_eq!(host.ask(&Ask::SockDiag(SWEEP), &mut |bytes| real.extend_from_slice(bytes)).result, Ok(()));
+        let name = text(&mut host, format!("/proc/{pid}/comm"));
+        let hostname = text(&mut host, "/proc/sys/kernel/hostname".to_owned());
+        asks.iter().for_each(|ask| assert_eq!(host.ask(ask, &mut |_| {}).result, Ok(())));
+        host.frame(Frame::After { end: Duration::ZERO }).unwrap();
+        let bytes = host.finish().unwrap();
+        drop(connections);
+
+        let six = HOST6.parse::<Ipv6Addr>().unwrap().octets();
+        assert!(contains(&real, &HOST.octets()) && contains(&real, &six), "the caller still sees the real addresses");
+        let mut tar = Vec::new();
+        GzDecoder::new(&bytes[..]).read_to_end(&mut tar).unwrap();
+        assert!(!contains(&tar, &HOST.octets()) && !contains(&tar, &six));
+        assert!(!contains(&tar, name.trim_end().as_bytes()), "process name {name}");
+        assert!(!contains(&tar, b"live_host"), "command line");
+
+        let mut bundle = BundleHost::read(&bytes[..]).unwrap();
+        bundle.frame(Frame::Before).unwrap();
+        let mut dump = Vec::new();
+        assert_eq!(bundle.ask(&Ask::SockDiag(SWEEP), &mut |bytes| dump.extend_from_slice(bytes)).result, Ok(()));
+        let (real, redacted) = (sockets(&real), sockets(&dump));
+        assert_eq!(real.len(), redacted.len());
+        assert!(real.len() >= 10, "2 listeners, 4 connections with two ends: {real:?}");
+        // Two ends had the same address before exactly if they have after: the pseudonyms join.
+        for (a, b) in real.iter().zip(&redacted) {
+            assert_eq!((a.0, a.1), (b.0, b.1), "family and state stay");
+            for (c, d) in real.iter().zip(&redacted) {
+                assert_eq!((a.0 == c.0 && a.2 == c.3), (b.0 == d.0 && b.2 == d.3));
+            }
+        }
+        assert!(
+            redacted
+                .iter()
+                .any(|socket| socket.0 == 10 && socket.2 == Ipv4Addr::new(240, 0, 0, 1).to_ipv6_mapped().octets())
+        );
+        assert!(redacted.iter().any(|socket| socket.3[..4] == [127, 0, 0, 1]), "loopback stays");
+        assert!(redacted.iter().any(|socket| socket.1 == 10 && socket.2 == [0; 16]), "unspecified stays");
+        assert!(text(&mut bundle, format!("/proc/{pid}/stat")).starts_with(&format!("{pid} (process-1) ")));
+        assert!(text(&mut bundle, format!("/proc/{pid}/status")).starts_with("Name:\tprocess-1\n"));
+        assert_eq!(text(&mut bundle, "/proc/sys/kernel/hostname".to_owned()), "host-1\n");
+        assert!(!hostname.starts_with("host-1\n"));
+    });
+    if !ran {
+        eprintln!("skipped: a network namespace of its own needs root and ip(8)");
+    }
+}
+
+#[test]
+fn files_and_sockets_are_those_of_the_threads_namespace() {
+    let ran = in_own_namespace(|| {
+        let listener = TcpListener::bind((HOST, 0)).unwrap();
+        let mut host = live();
+        host.frame(Frame::Before);
+        assert!(text(&mut host, "/proc/net/fib_trie".to_owned()).contains("10.77.3.9"));
+        let link = |host: &mut LiveHost, path: &str| {
+            let mut target = String::new();
+            let ask = Ask::Link(path.to_owned());
+            host.ask(&ask, &mut |bytes| target.push_str(std::str::from_utf8(bytes).unwrap()));
+            target
+        };
+        let own = link(&mut host, "/proc/thread-self/ns/net");
+        let mut dump = Vec::new();
+        assert_eq!(host.ask(&Ask::SockDiag(SWEEP), &mut |bytes| dump.extend_from_slice(bytes)).result, Ok(()));
+        assert_eq!(sockets(&dump).len(), 1, "only the listener of this namespace");
+
+        // By pid into the namespace of the test process, and by path back.
+        let path = format!("/proc/self/task/{}/ns/net", unsafe { libc::gettid() });
+        let back = std::fs::File::open(path).unwrap();
+        let entered = namespace::enter(&std::process::id().to_string()).unwrap();
+        let outside = link(&mut host, "/proc/thread-self/ns/net");
+        assert_ne!(outside, own);
+        assert_eq!(outside, format!("net:[{}]", entered.inode));
+        assert!(!text(&mut live(), "/proc/net/fib_trie".to_owned()).contains("10.77.3.9"));
+        namespace::enter(&format!("/proc/self/fd/{}", back.as_raw_fd())).unwrap();
+        assert_eq!(link(&mut host, "/proc/thread-self/ns/net"), own);
+        drop(listener);
+    });
+    if !ran {
+        eprintln!("skipped: a network namespace of its own needs root and ip(8)");
+    }
+}
+
+/// `cargo test --release --test live_host -- --ignored --nocapture` shows the cost on this machine.
+#[test]
+#[ignore = "measures; takes all descriptors of this process"]
+fn a_walk_of_many_descriptors_is_fast() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: reads and raises the soft limit of this test process only.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+        limit.rlim_cur = limit.rlim_max.min(200_100);
+        libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let copies: Vec<TcpListener> = (100..limit.rlim_cur).map_while(|_| listener.try_clone().ok()).collect();
+    let mut lines = 0;
+    let ask = Ask::SocketOwners { inodes: BTreeSet::from([1]), also: BTreeSet::new() };
+    let answer = live().ask(&ask, &mut |text| lines += text.iter().filter(|byte| **byte == b'\n').count());
+    eprintln!("{} own descriptors and those of others: {:?}, {lines} lines", copies.len(), answer.took);
+    assert!(answer.took < Duration::from_secs(1), "{:?}", answer.took);
+}
