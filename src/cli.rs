@@ -22,6 +22,7 @@ pub enum Command {
     Scan(ScanArgs),
     Record(RecordArgs),
     Explain(ExplainArgs),
+    Lab(LabArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -131,4 +132,71 @@ pub enum FailOn {
     Info,
     Warning,
     Critical,
+}
+
+/// Reproduce faults in network namespaces of their own and check the diagnosis
+///
+/// Each scenario makes one fault for real, on the running kernel, and is diagnosed by the code that scan runs. Nothing
+/// outside the scenario's own namespaces is touched or contacted, and nothing is left behind. Exit status: 0 all that ran
+/// passed; 1 a scenario failed; 2 wrong usage; 130 interrupted.
+#[derive(Debug, Clone, Args)]
+pub struct LabArgs {
+    #[command(subcommand)]
+    pub command: LabCommand,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum LabCommand {
+    /// List the scenarios, one line each
+    List,
+    /// Run some scenarios
+    Run(LabRunArgs),
+    /// Run every scenario and print a table
+    All(LabOptions),
+    /// One scenario, inside its namespaces
+    #[command(hide = true)]
+    Inside(LabInsideArgs),
+    /// A server or client of a scenario
+    #[command(hide = true)]
+    Actor(LabActorArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct LabRunArgs {
+    /// Scenarios as rstdoctor lab list names them
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Write a recording of the observation; takes a single scenario
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    #[command(flatten)]
+    pub options: LabOptions,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub struct LabOptions {
+    /// Print how the observed namespace's counters moved
+    #[arg(long)]
+    pub counters: bool,
+    /// One JSON object per scenario
+    #[arg(long)]
+    pub json: bool,
+    /// Scenarios that run at the same time [default: 1]
+    #[arg(short, long, value_name = "N")]
+    pub jobs: Option<usize>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct LabInsideArgs {
+    pub name: String,
+    #[arg(long)]
+    pub record: Option<PathBuf>,
+    #[arg(long)]
+    pub first: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct LabActorArgs {
+    pub name: String,
+    pub json: String,
 }

@@ -23,6 +23,7 @@ pub mod evidence;
 pub mod filter;
 pub mod host;
 pub mod knowledge;
+pub mod lab;
 pub mod ledger;
 pub mod log;
 pub mod observe;

@@ -43,15 +43,11 @@ impl Plan {
 #[error("there is nothing to observe: {0}")]
 pub struct NothingObserved(&'static str);
 
-/// Observes one window. `progress` is told the share of the window that has passed.
+/// Observes one window.
 ///
 /// # Errors
 /// When the host opens no window, or does not close it.
-pub fn observe(
-    host: &mut dyn Host,
-    plan: &Plan,
-    progress: &mut dyn FnMut(f64),
-) -> Result<Observation, NothingObserved> {
+pub fn observe(host: &mut dyn Host, plan: &Plan) -> Result<Observation, NothingObserved> {
     let surveyed = host.frame(Frame::Survey).ok_or(NothingObserved("no opening survey"))?;
     let mut window = Window::default();
     let mut resets = Resets::new(plan.events);
@@ -66,7 +62,7 @@ pub fn observe(
         let after = before.clone();
         return Ok(window.close(before, after, resets.finish(host), true));
     }
-    inside(host, plan, opened, &mut window, &mut resets, progress);
+    inside(host, plan, opened, &mut window, &mut resets);
     let closed = host.frame(Frame::After { end: plan.window }).ok_or(NothingObserved("no closing snapshot"))?;
     let mut after = Snapshot::empty(closed);
     after.counters(host);
@@ -80,14 +76,7 @@ pub fn observe(
 
 /// The looks between the two snapshots. A recording may hold other ones than the plan would take: whichever kind follows
 /// is taken.
-fn inside(
-    host: &mut dyn Host,
-    plan: &Plan,
-    opened: Moment,
-    window: &mut Window,
-    resets: &mut Resets,
-    progress: &mut dyn FnMut(f64),
-) {
+fn inside(host: &mut dyn Host, plan: &Plan, opened: Moment, window: &mut Window, resets: &mut Resets) {
     let end = plan.window;
     let (mut poll_due, mut tick_due) = (plan.poll_every, plan.tick_every.unwrap_or(end));
     loop {
@@ -111,7 +100,6 @@ fn inside(
             window.look(listeners);
         }
         resets.drain(host);
-        progress((passed.as_secs_f64() / end.as_secs_f64()).min(1.0));
     }
 }
 

@@ -1,12 +1,15 @@
-//! The seam between the commands and the kernel: an origin becomes an observation.
+//! From an origin to an observation: a live host, or a recording that stands in for it.
 
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::bail;
+use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::config::{Origin, Record};
+use crate::config::{Live, Origin, Record};
+use crate::host::{BundleHost, LiveHost, RecordingFile, RecordingHost, namespace};
+use crate::observe::{Plan, observe as observe_host};
 use crate::snapshot::Observation;
 
 /// An observation and the name under which its network namespace was asked for.
@@ -28,24 +31,54 @@ pub fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-/// Observes this host, or replays the last window of a recording. `None` if it was interrupted before anything could be
-/// judged.
+/// Observes this host, or replays a recording. `None` if it was interrupted before there was a whole window.
 ///
 /// # Errors
 /// The namespace cannot be entered, or the recording is not sound.
-pub fn observe(origin: &Origin, _stop: &Arc<AtomicBool>) -> anyhow::Result<Option<Collected>> {
+pub fn observe(origin: &Origin, stop: &Arc<AtomicBool>) -> anyhow::Result<Option<Collected>> {
     match origin {
-        Origin::Live(_) => bail!("this host cannot be observed: the host is not plugged in yet"),
-        Origin::Bundle(path) => {
-            bail!("{}: the recording cannot be read: the host is not plugged in yet", path.display())
+        Origin::Live(live) => {
+            let netns_name = enter(live)?;
+            let observation = observe_host(&mut LiveHost::new(Arc::clone(stop)), &plan(live))?;
+            Ok((!stop.load(Ordering::Relaxed)).then_some(Collected { observation, netns_name }))
         }
+        Origin::Bundle(path) => Ok(Some(Collected { observation: replay(path)?, netns_name: None })),
     }
 }
 
-/// Records windows until the duration is over or the user interrupts; returns how many are complete.
+/// The observation that a recording holds.
+///
+/// # Errors
+/// The recording is not sound.
+pub fn replay(path: &Path) -> anyhow::Result<Observation> {
+    let mut bundle = BundleHost::open(path)?;
+    let window = bundle.windows().first().with_context(|| format!("{}: no window was recorded", path.display()))?;
+    let plan = Plan::scan(window.planned);
+    Ok(observe_host(&mut bundle, &plan)?)
+}
+
+/// Records until the duration is over or the user interrupts. What was recorded so far is kept either way.
 ///
 /// # Errors
 /// The file exists or cannot be written, or the namespace cannot be entered.
-pub fn record(config: &Record, _stop: &Arc<AtomicBool>) -> anyhow::Result<usize> {
-    bail!("{}: cannot record: the host is not plugged in yet", config.output.display())
+pub fn record(config: &Record, stop: &Arc<AtomicBool>) -> anyhow::Result<Observation> {
+    // The file first: a name that cannot be written should not cost half a minute.
+    let file = RecordingFile::create(&config.output, false)?;
+    enter(&config.live)?;
+    let mut host = RecordingHost::new(LiveHost::new(Arc::clone(stop)), file, config.redact);
+    let plan = Plan { tick_every: Some(config.interval), ..plan(&config.live) };
+    let observed = observe_host(&mut host, &plan);
+    host.finish().and_then(RecordingFile::persist)?;
+    Ok(observed?)
+}
+
+fn plan(live: &Live) -> Plan {
+    Plan { events: live.events, ..Plan::scan(live.duration) }
+}
+
+fn enter(live: &Live) -> anyhow::Result<Option<String>> {
+    match &live.netns {
+        Some(spec) => Ok(namespace::enter(spec)?.name),
+        None => Ok(None),
+    }
 }

@@ -3,6 +3,7 @@
 mod collect;
 mod completions;
 mod explain;
+mod lab;
 pub mod man;
 mod progress;
 mod record;
@@ -31,6 +32,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Scan(args) => scan::run(&args, terminal),
         Command::Record(args) => record::run(&args, terminal),
         Command::Explain(args) => explain::run(&args, terminal),
+        Command::Lab(args) => Ok(lab::run(args)),
         Command::Completions(args) => completions::run(args.shell),
         Command::Man(args) => man::run(&args),
     };

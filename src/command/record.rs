@@ -2,25 +2,24 @@
 
 use std::process::ExitCode;
 
+use super::collect;
 use super::progress::Progress;
-use super::{INTERRUPTED, collect};
 use crate::cli::RecordArgs;
 use crate::config::{self, Terminal};
+use crate::diagnosis::diagnose;
+use crate::render::escape::visible;
 use crate::words;
 
 pub fn run(args: &RecordArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let config = config::record(args, terminal)?;
     let stop = collect::stop_on_signals()?;
     let progress = Progress::start("recording", config.live.duration, config.progress);
-    let windows = collect::record(&config, &stop);
+    let observation = collect::record(&config, &stop);
     drop(progress);
-    let windows = windows?;
-    if windows == 0 {
-        eprintln!("rstdoctor: interrupted before a window was complete");
-        return Ok(ExitCode::from(INTERRUPTED));
-    }
+    let observation = observation?;
     let file = config.output.display();
-    let windows = words::counted(windows as u64, "window");
-    eprintln!("recorded {windows} to {file}; diagnose it with: rstdoctor scan --from {file}");
+    eprintln!("{}", visible(&diagnose(&observation).summary));
+    eprintln!("Recorded {} to {file}. Diagnose it anywhere with:", words::seconds(observation.duration()));
+    eprintln!("  rstdoctor scan --from {file}");
     Ok(ExitCode::SUCCESS)
 }

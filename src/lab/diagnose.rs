@@ -1,0 +1,112 @@
+//! The one place where the lab meets the diagnosis.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cause::{self, Severity, State};
+use crate::diagnosis::{self, Diagnosis};
+use crate::host::{LiveHost, RecordingFile, RecordingHost};
+use crate::observe::{Plan, observe};
+use crate::snapshot::Observation;
+use crate::source::{Answer, Ask, Frame, Host, Moment};
+
+/// The part of a diagnosis that a scenario can state beforehand.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Findings {
+    /// `ok`, `warning`, `critical` or `unknown`.
+    pub verdict: String,
+    pub summary: String,
+    /// In rank order.
+    pub causes: Vec<Finding>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    pub id: String,
+    /// `active`, `past`, `risk` or `benign`.
+    pub state: String,
+    /// `critical`, `warning` or `info`.
+    pub severity: String,
+    pub confidence: f64,
+    pub subjects: Vec<Subject>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Subject {
+    pub port: Option<u16>,
+    pub pid: Option<u32>,
+    pub process: Option<String>,
+}
+
+/// Diagnoses the network namespace of this process over a window, exactly as `scan` does, and writes a recording if
+/// asked. Calls `opened` at least once, as soon as the window is open. Blocks for the window.
+pub fn diagnose(window: Duration, record: Option<&Path>, opened: &mut dyn FnMut()) -> Result<Findings, String> {
+    let live = Opening { inner: LiveHost::new(Arc::default()), opened };
+    let observation = match record {
+        None => watch(&mut { live }, window)?,
+        Some(path) => {
+            let file = RecordingFile::create(path, false).map_err(|error| error.to_string())?;
+            let mut recording = RecordingHost::new(live, file, false);
+            let observation = watch(&mut recording, window)?;
+            recording.finish().and_then(RecordingFile::persist).map_err(|error| error.to_string())?;
+            observation
+        }
+    };
+    Ok(findings(&diagnosis::diagnose(&observation)))
+}
+
+fn watch(host: &mut dyn Host, window: Duration) -> Result<Observation, String> {
+    observe(host, &Plan::scan(window)).map_err(|error| error.to_string())
+}
+
+/// A host that says when the window is open: the first look inside it follows the opening counters.
+struct Opening<'a> {
+    inner: LiveHost,
+    opened: &'a mut dyn FnMut(),
+}
+
+impl Host for Opening<'_> {
+    fn frame(&mut self, frame: Frame) -> Option<Moment> {
+        if let Frame::Poll { .. } = frame {
+            (self.opened)();
+        }
+        self.inner.frame(frame)
+    }
+
+    fn ask(&mut self, ask: &Ask, sink: &mut dyn FnMut(&[u8])) -> Answer {
+        self.inner.ask(ask, sink)
+    }
+}
+
+fn findings(diagnosis: &Diagnosis) -> Findings {
+    let causes = diagnosis.causes.iter().map(|ranked| Finding {
+        id: ranked.id.to_owned(),
+        state: match ranked.finding.state {
+            State::Active => "active",
+            State::Past => "past",
+            State::Risk => "risk",
+            State::Benign => "benign",
+        }
+        .to_owned(),
+        severity: match ranked.finding.severity {
+            Severity::Critical => "critical",
+            Severity::Warning => "warning",
+            Severity::Info => "info",
+        }
+        .to_owned(),
+        confidence: ranked.finding.confidence,
+        subjects: ranked.finding.subjects.iter().map(subject).collect(),
+    });
+    Findings {
+        verdict: diagnosis.status.name().to_owned(),
+        summary: diagnosis.summary.clone(),
+        causes: causes.collect(),
+    }
+}
+
+fn subject(subject: &cause::Subject) -> Subject {
+    Subject { port: subject.port, pid: subject.pid, process: subject.process.clone() }
+}

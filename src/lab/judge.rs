@@ -1,0 +1,119 @@
+//! Whether a diagnosis says what a scenario stated beforehand. Pure.
+
+use super::diagnose::{Finding, Findings};
+use super::report::Status;
+use super::scenario::Expect;
+
+/// The status and its reason.
+pub fn judge(expect: &Expect, gap: Option<&str>, findings: &Findings) -> (Status, String) {
+    match (problem(expect, findings), gap) {
+        (None, None) => (Status::Pass, String::new()),
+        (None, Some(gap)) => (Status::Pass, format!("found although it was thought to be a gap ({gap})")),
+        (Some(problem), None) => (Status::Fail, problem),
+        (Some(problem), Some(gap)) => match false_accusation(expect, findings) {
+            Some(accusation) => (Status::Fail, accusation),
+            None => (Status::Gap, format!("{gap}; now: {problem}")),
+        },
+    }
+}
+
+fn problem(expect: &Expect, findings: &Findings) -> Option<String> {
+    if let Some(accusation) = false_accusation(expect, findings) {
+        return Some(accusation);
+    }
+    let Some(cause) = expect.cause else {
+        return (findings.verdict != "ok").then(|| format!("a false alarm: {} {}", findings.verdict, findings.summary));
+    };
+    let Some(top) = findings.causes.first() else {
+        return Some(format!("no cause was found, {cause} was expected"));
+    };
+    if top.id != cause {
+        let rank = findings.causes.iter().position(|finding| finding.id == cause);
+        let place = rank.map_or("is not among the causes".to_owned(), |rank| format!("is only number {}", rank + 1));
+        return Some(format!("{} came first, {cause} {place}", top.id));
+    }
+    wrong_subject(expect, top)
+}
+
+/// One subject must carry all that is expected, so that the right port is blamed on the right process.
+fn wrong_subject(expect: &Expect, top: &Finding) -> Option<String> {
+    let fits = |subject: &super::diagnose::Subject| {
+        expect.port.is_none_or(|port| subject.port == Some(port))
+            && expect.process.is_none_or(|process| subject.process.as_deref() == Some(process))
+    };
+    if (expect.port.is_none() && expect.process.is_none()) || top.subjects.iter().any(fits) {
+        return None;
+    }
+    let port = expect.port.map(|port| format!("port {port} ")).unwrap_or_default();
+    let process = expect.process.unwrap_or_default();
+    Some(format!("the cause is right but its subject is not {port}{process}"))
+}
+
+/// A forbidden cause that is claimed as a fault of now.
+fn false_accusation(expect: &Expect, findings: &Findings) -> Option<String> {
+    findings
+        .causes
+        .iter()
+        .find(|finding| {
+            expect.forbidden.contains(&finding.id.as_str()) && finding.state == "active" && finding.severity != "info"
+        })
+        .map(|finding| format!("{} was claimed, which did not happen", finding.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::diagnose::Subject;
+
+    const EXPECT: Expect =
+        Expect { cause: Some("close-wait-leak"), port: Some(80), process: Some("web"), forbidden: &["syn-flood"] };
+
+    fn finding(id: &str, port: u16, process: &str) -> Finding {
+        Finding {
+            id: id.to_owned(),
+            state: "active".to_owned(),
+            severity: "warning".to_owned(),
+            confidence: 0.9,
+            subjects: vec![Subject { port: Some(port), pid: None, process: Some(process.to_owned()) }],
+        }
+    }
+
+    fn findings(causes: Vec<Finding>) -> Findings {
+        let verdict = if causes.is_empty() { "ok" } else { "warning" };
+        Findings { verdict: verdict.to_owned(), summary: String::new(), causes }
+    }
+
+    fn status(expect: &Expect, gap: Option<&str>, causes: Vec<Finding>) -> Status {
+        judge(expect, gap, &findings(causes)).0
+    }
+
+    #[test]
+    fn the_expected_cause_must_come_first_with_its_subject() {
+        assert_eq!(status(&EXPECT, None, vec![finding("close-wait-leak", 80, "web")]), Status::Pass);
+        assert_eq!(status(&EXPECT, None, vec![finding("close-wait-leak", 80, "db")]), Status::Fail);
+        assert_eq!(status(&EXPECT, None, vec![finding("close-wait-leak", 81, "web")]), Status::Fail);
+        let second = vec![finding("peer-reset", 80, "web"), finding("close-wait-leak", 80, "web")];
+        assert_eq!(status(&EXPECT, None, second), Status::Fail);
+        assert_eq!(status(&EXPECT, None, Vec::new()), Status::Fail);
+    }
+
+    #[test]
+    fn a_forbidden_cause_fails_even_behind_the_right_one_and_even_in_a_gap() {
+        let causes = vec![finding("close-wait-leak", 80, "web"), finding("syn-flood", 80, "web")];
+        assert_eq!(status(&EXPECT, None, causes.clone()), Status::Fail);
+        assert_eq!(status(&EXPECT, Some("needs more"), causes), Status::Fail);
+    }
+
+    #[test]
+    fn a_gap_is_neither_pass_nor_fail_until_it_closes() {
+        assert_eq!(status(&EXPECT, Some("needs more"), Vec::new()), Status::Gap);
+        assert_eq!(status(&EXPECT, Some("needs more"), vec![finding("close-wait-leak", 80, "web")]), Status::Pass);
+    }
+
+    #[test]
+    fn healthy_means_the_verdict_is_ok() {
+        let healthy = Expect { cause: None, port: None, process: None, forbidden: &[] };
+        assert_eq!(status(&healthy, None, Vec::new()), Status::Pass);
+        assert_eq!(status(&healthy, None, vec![finding("peer-reset", 80, "web")]), Status::Fail);
+    }
+}

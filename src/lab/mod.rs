@@ -1,0 +1,78 @@
+//! `rstdoctor lab`: every fault made for real, on the running kernel, and diagnosed by the code that `scan` runs.
+//!
+//! Three processes take part. The *runner* is what the person started: it picks scenarios, limits their time and prints.
+//! For each scenario it starts an *inside* process, which moves into user (if needed), pid, mount and network namespaces
+//! of its own; that network namespace is the observed host. *Actors* are the servers and clients that must be processes
+//! of their own. Everything that is made belongs to the inside process's namespaces: when it ends, in whatever way, the
+//! kernel kills the actors (pid_namespaces(7)) and drops networks, rules and temporary files with them.
+
+pub mod arena;
+pub mod counters;
+pub mod diagnose;
+pub mod inside;
+pub mod judge;
+pub mod net;
+pub mod program;
+pub mod raw;
+pub mod report;
+pub mod rtnetlink;
+pub mod runner;
+pub mod scenario;
+pub mod stage;
+pub mod tally;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// What `rstdoctor lab` was asked to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    List,
+    Run {
+        names: Vec<String>,
+        options: Options,
+    },
+    All {
+        options: Options,
+    },
+    /// Hidden: one scenario, inside its namespaces.
+    Inside {
+        name: String,
+        record: Option<PathBuf>,
+        first: bool,
+    },
+    /// Hidden: a server or client of a scenario.
+    Actor {
+        name: String,
+        json: String,
+    },
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Print how the observed namespace's counters moved.
+    pub counters: bool,
+    /// One JSON object per scenario on standard output.
+    pub json: bool,
+    /// How many scenarios run at once; 0 and 1 mean one after the other.
+    pub jobs: usize,
+    /// Write a recording of the observation (a single scenario only).
+    pub record: Option<PathBuf>,
+}
+
+/// Does what was asked; the exit code of the contract: 0 all passed, 1 a scenario failed, 2 wrong usage, 130 interrupted.
+pub fn run(command: Command) -> ExitCode {
+    match command {
+        Command::List => runner::list(),
+        Command::Run { names, options } => runner::run(&names, &options),
+        Command::All { options } => runner::all(&options),
+        Command::Inside { name, record, first } => inside::main(&name, record.as_deref(), first),
+        Command::Actor { name, json } => match program::main(&name, &json) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{name}: {error}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}

@@ -1,0 +1,146 @@
+//! A client that runs as a process of its own, for the faults whose subject is the caller.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::thread;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::server::{Ending, end};
+use crate::lab::net;
+use crate::lab::tally::Tally;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Client {
+    /// Tried one after the other, as a program does with the addresses of a name.
+    pub to: Vec<SocketAddr>,
+    pub from: Option<IpAddr>,
+    pub talk: Talk,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Talk {
+    /// After `go`: a connection every so many milliseconds, kept open if `hold`.
+    Connect { every_ms: u64, hold: bool },
+    /// After `go`: on each connection a request of `bytes`, one answer, then the ending, and a pause.
+    Request { bytes: usize, every_ms: u64, ending: Ending },
+    /// `count` connections from the start. After `go` each is read (and written) until it fails.
+    Keep { count: usize, keepalive: bool, user_timeout_ms: Option<u32>, write_every_ms: Option<u64> },
+}
+
+impl Client {
+    /// Commands: `go`, `stop`. Ends with standard input.
+    pub fn run(self, commands: &Receiver<String>, tally: &Tally) -> io::Result<()> {
+        let kept = match self.talk {
+            Talk::Keep { count, keepalive, user_timeout_ms, .. } => {
+                (0..count).map(|_| self.keep(keepalive, user_timeout_ms)).collect::<io::Result<Vec<_>>>()?
+            }
+            _ => Vec::new(),
+        };
+        super::ready()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut kept = Some(kept);
+        while let Ok(command) = commands.recv() {
+            match command.as_str() {
+                "go" => self.go(kept.take().unwrap_or_default(), tally, &stop),
+                "stop" => stop.store(true, Ordering::Relaxed),
+                _ => return Err(io::Error::other(format!("unknown command {command}"))),
+            }
+        }
+        Ok(())
+    }
+
+    fn go(&self, kept: Vec<TcpStream>, tally: &Tally, stop: &Arc<AtomicBool>) {
+        if let Talk::Keep { write_every_ms, .. } = self.talk {
+            for stream in kept {
+                let tally = tally.clone();
+                thread::spawn(move || use_until_broken(stream, write_every_ms, &tally));
+            }
+            return;
+        }
+        let client = self.clone();
+        let (tally, stop) = (tally.clone(), Arc::clone(stop));
+        thread::spawn(move || {
+            let mut held = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                client.once(&tally, &mut held);
+            }
+        });
+    }
+
+    fn once(&self, tally: &Tally, held: &mut Vec<TcpStream>) {
+        let stream = tally.note("connect", self.connect());
+        match self.talk {
+            Talk::Connect { every_ms, hold } => {
+                held.extend(stream.filter(|_| hold));
+                thread::sleep(Duration::from_millis(every_ms));
+            }
+            Talk::Request { bytes, every_ms, ending } => {
+                if let Some(mut stream) = stream
+                    && tally.note("request", net::exchange(&mut stream, &vec![b'?'; bytes])).is_some()
+                {
+                    end(stream, ending);
+                }
+                thread::sleep(Duration::from_millis(every_ms));
+            }
+            Talk::Keep { .. } => {}
+        }
+    }
+
+    fn connect(&self) -> io::Result<TcpStream> {
+        let mut result = Err(io::ErrorKind::InvalidInput.into());
+        for to in &self.to {
+            result = match self.from {
+                Some(from) => net::connect_from(from, *to),
+                None => net::connect(*to),
+            };
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
+    }
+
+    fn keep(&self, keepalive: bool, user_timeout_ms: Option<u32>) -> io::Result<TcpStream> {
+        let stream = self.connect()?;
+        stream.set_read_timeout(None)?;
+        stream.set_write_timeout(None)?;
+        if keepalive {
+            net::set(&stream, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+            net::set(&stream, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 1)?;
+            net::set(&stream, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 1)?;
+            net::set(&stream, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 1)?;
+        }
+        if let Some(limit) = user_timeout_ms {
+            net::set(&stream, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, limit)?;
+        }
+        Ok(stream)
+    }
+}
+
+fn use_until_broken(mut stream: TcpStream, write_every_ms: Option<u64>, tally: &Tally) {
+    let mut buffer = [0; 4096];
+    loop {
+        if let Some(pause) = write_every_ms {
+            if let Err(error) = stream.write_all(b"?") {
+                tally.note::<()>("write", Err(error));
+                return;
+            }
+            thread::sleep(Duration::from_millis(pause));
+            // The answer is of no interest, but a pending error is.
+            let _ = stream.set_nonblocking(true);
+        }
+        match stream.read(&mut buffer) {
+            Ok(0) => return tally.add("read: end of file", 1),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                tally.note::<()>("read", Err(error));
+                return;
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What a scenario hands to the runner: one JSON line.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::counters::Movement;
+use super::diagnose::Findings;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Pass,
+    Fail,
+    /// It could not run here.
+    Skipped,
+    /// It ran, and the diagnosis is known not to find it yet.
+    Gap,
+}
+
+impl Status {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "FAIL",
+            Self::Skipped => "skipped",
+            Self::Gap => "gap",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    pub name: String,
+    pub status: Status,
+    /// Why it is not a plain pass, or what else is worth saying.
+    pub reason: String,
+    /// Outcomes that the client programs met, each with its count.
+    pub experienced: BTreeMap<String, u64>,
+    pub findings: Option<Findings>,
+    pub counters: Movement,
+    /// Seconds from start to verdict.
+    pub took_s: f64,
+}
+
+impl Report {
+    pub fn without_run(name: &str, status: Status, reason: impl Into<String>) -> Self {
+        Self {
+            name: name.to_owned(),
+            status,
+            reason: reason.into(),
+            experienced: BTreeMap::new(),
+            findings: None,
+            counters: Movement::default(),
+            took_s: 0.0,
+        }
+    }
+}

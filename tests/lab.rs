@@ -1,0 +1,91 @@
+//! The lab's own promises, checked from outside with the real binary: nothing is left behind, and usage is clear.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+fn lab() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rstdoctor"));
+    command.arg("lab").stdin(Stdio::null());
+    command
+}
+
+/// Processes, zombies excepted, that carry this mark in their environment.
+fn marked(mark: &str) -> Vec<String> {
+    let entries = fs::read_dir("/proc").expect("/proc is readable");
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        if environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()) {
+            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            found.push(String::from_utf8_lossy(&command).replace('\0', " "));
+        }
+    }
+    found
+}
+
+/// Starts a scenario, waits until its actors run, ends the runner by `signal`: all must go.
+fn nothing_survives(signal: i32, expected_code: Option<i32>) {
+    let mark = format!("RSTDOCTOR_LAB_TEST={}-{signal}", std::process::id());
+    let (name, value) = mark.split_once('=').expect("the mark is an assignment");
+    let mut runner = lab()
+        .args(["run", "accept-queue-overflow"])
+        .env(name, value)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the runner starts");
+    let start = Instant::now();
+    // Runner, the process that makes the namespaces, the one inside, and the server.
+    while marked(&mark).len() < 4 && start.elapsed() < Duration::from_secs(3) {
+        thread::sleep(Duration::from_millis(20));
+    }
+    if marked(&mark).len() < 4 {
+        eprintln!("skipped: no namespaces can be made here (needs root or unprivileged user namespaces)");
+        let _ = runner.kill();
+        let _ = runner.wait();
+        return;
+    }
+    // SAFETY: kill(2) takes no pointers; the runner is our child and was not waited for.
+    assert_eq!(unsafe { libc::kill(runner.id() as i32, signal) }, 0);
+    let status = runner.wait().expect("the runner ends");
+    assert_eq!(status.code(), expected_code, "exit code after signal {signal}");
+    let start = Instant::now();
+    while !marked(&mark).is_empty() && start.elapsed() < Duration::from_secs(2) {
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(marked(&mark), Vec::<String>::new(), "left behind after signal {signal}");
+}
+
+#[test]
+fn an_interrupted_lab_leaves_no_process_and_says_130() {
+    nothing_survives(libc::SIGINT, Some(130));
+}
+
+#[test]
+fn a_killed_lab_leaves_no_process() {
+    nothing_survives(libc::SIGKILL, None);
+}
+
+#[test]
+fn an_unknown_scenario_is_wrong_usage() {
+    let output = lab().args(["run", "no-such-fault"]).output().expect("the binary runs");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no-such-fault"));
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn a_recording_of_several_scenarios_is_refused() {
+    let output = lab().args(["all", "--record", "unused"]).output().expect("the binary runs");
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn the_list_names_each_scenario_on_a_line_of_its_own() {
+    let output = lab().arg("list").output().expect("the binary runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for name in ["accept-queue-overflow", "syn-flood-cookies", "healthy-port-scan", "server-nginx-413"] {
+        assert_eq!(text.lines().filter(|line| line.split(' ').next() == Some(name)).count(), 1, "{name}");
+    }
+}
