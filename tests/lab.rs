@@ -67,6 +67,32 @@ fn a_killed_lab_leaves_no_process() {
     nothing_survives(libc::SIGKILL, None);
 }
 
+/// The status and the first cause that the lab reports for a scenario; `None` where it cannot run.
+fn result_of(name: &str) -> Option<(String, String)> {
+    let output = lab().args(["run", name, "--json"]).output().expect("the binary runs");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    let status = report["status"].as_str().expect("a status").to_owned();
+    if status == "skipped" {
+        eprintln!("skipped: {}", report["reason"]);
+        return None;
+    }
+    Some((status, report["findings"]["causes"][0]["id"].as_str().unwrap_or_default().to_owned()))
+}
+
+#[test]
+fn a_real_fault_is_found() {
+    if let Some(result) = result_of("accept-queue-overflow") {
+        assert_eq!(result, ("pass".to_owned(), "accept-queue-overflow".to_owned()));
+    }
+}
+
+#[test]
+fn a_quiet_host_is_not_accused() {
+    if let Some(result) = result_of("healthy-quiet") {
+        assert_eq!(result, ("pass".to_owned(), String::new()));
+    }
+}
+
 #[test]
 fn an_unknown_scenario_is_wrong_usage() {
     let output = lab().args(["run", "no-such-fault"]).output().expect("the binary runs");

@@ -6,6 +6,8 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
+use crate::source::{netstat, snmp};
+
 /// A counter's name as nstat(8) spells it without prefix, and what it must have done in the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Premise {
@@ -51,27 +53,15 @@ impl Movement {
     }
 }
 
-/// Reads /proc/net/snmp and /proc/net/netstat of this process's namespace. Gauges are left out.
+/// Reads the TCP counters of this process's namespace. Gauges are left out.
 pub fn read() -> io::Result<BTreeMap<String, u64>> {
-    let mut counters = BTreeMap::new();
-    for path in ["/proc/net/snmp", "/proc/net/netstat"] {
-        let text = fs::read_to_string(path)?;
-        let lines: Vec<&str> = text.lines().collect();
-        for pair in lines.chunks(2) {
-            let [names, values] = pair else { continue };
-            let group = names.split(':').next().unwrap_or_default();
-            for (name, value) in names.split_whitespace().zip(values.split_whitespace()).skip(1) {
-                if let Ok(value) = value.parse()
-                    && name != "CurrEstab"
-                {
-                    // Tcp, TcpExt and MPTcpExt do not share names; Ip and others do (InErrs, ...).
-                    let key = if group.starts_with("Tcp") { name.to_owned() } else { format!("{group}.{name}") };
-                    counters.insert(key, value);
-                }
-            }
-        }
-    }
-    Ok(counters)
+    let snmp = snmp::parse(&fs::read("/proc/net/snmp")?).map_err(io::Error::other)?;
+    let netstat = netstat::parse(&fs::read("/proc/net/netstat")?).map_err(io::Error::other)?;
+    let counters = snmp.iter().chain(netstat.iter()).filter(|(name, _)| *name != "Tcp.CurrEstab");
+    // Tcp and TcpExt share no name, so nstat's short ones are unambiguous.
+    Ok(counters
+        .map(|(name, value)| (name.split_once('.').map_or(name, |(_, short)| short).to_owned(), value))
+        .collect())
 }
 
 pub fn movement(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> Movement {

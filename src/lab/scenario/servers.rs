@@ -21,12 +21,11 @@ pub static SCENARIOS: &[Scenario] = &[
     Scenario::fault(
         "server-nginx-backlog",
         "accept-queue-overflow",
-        "nginx with backlog=8 on a host that gives it a tenth of a CPU",
-        "listen 8080 backlog=8; a cgroup CPU quota (here: SIGSTOP and SIGCONT in turn); ab -c 32",
+        "nginx with backlog=8, and a regular expression that costs much CPU per request",
+        "listen 8080 backlog=8; location ~ ^/(a+)+$; ab -c 32 http://10.77.0.1:8080/aaaaaaaaaaaaaaaaaaaaaab",
         |stage| {
-            let nginx = nginx(stage, "", "listen 10.77.0.1:8080 backlog=8;", false)?;
-            throttle(stage, nginx);
-            storm(stage, REQUEST);
+            nginx(stage, "", "listen 10.77.0.1:8080 backlog=8; location ~ '^/(a+)+$' { return 204; }", false)?;
+            storm(stage, b"GET /aaaaaaaaaaaaaaaaaaaaaab HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n");
             stage.observe(3.0)
         },
     )
@@ -271,17 +270,6 @@ fn nginx(stage: &mut Stage, http: &str, server: &str, master: bool) -> Result<Ac
     fs::write(&file, text)?;
     let log = format!("{DIRECTORY}/error.log");
     Ok(stage.daemon(&stage.here.clone(), Command::new("nginx").args(["-e", &log, "-c", &file]), PORT)?)
-}
-
-/// One part running, nine parts stopped: what a CPU quota does.
-fn throttle(stage: &mut Stage, actor: Actor) {
-    stage.fault(&stage.here.clone(), move |window, _| {
-        window.every(10, || {
-            let _ = actor.signal(libc::SIGSTOP);
-            thread::sleep(Duration::from_millis(250));
-            let _ = actor.signal(libc::SIGCONT);
-        });
-    });
 }
 
 /// 32 clients that connect, ask once and go.
