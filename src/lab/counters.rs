@@ -57,11 +57,12 @@ impl Movement {
 pub fn read() -> io::Result<BTreeMap<String, u64>> {
     let snmp = snmp::parse(&fs::read("/proc/net/snmp")?).map_err(io::Error::other)?;
     let netstat = netstat::parse(&fs::read("/proc/net/netstat")?).map_err(io::Error::other)?;
-    let counters = snmp.iter().chain(netstat.iter()).filter(|(name, _)| *name != "Tcp.CurrEstab");
-    // Tcp and TcpExt share no name, so nstat's short ones are unambiguous.
-    Ok(counters
-        .map(|(name, value)| (name.split_once('.').map_or(name, |(_, short)| short).to_owned(), value))
-        .collect())
+    let named = snmp.iter().chain(netstat.iter()).filter_map(|(name, value)| {
+        // Tcp and TcpExt share no name, so nstat's short ones are unambiguous.
+        let short = name.strip_prefix("Tcp.").or_else(|| name.strip_prefix("TcpExt."))?;
+        (short != "CurrEstab").then(|| (short.to_owned(), value))
+    });
+    Ok(named.collect())
 }
 
 pub fn movement(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> Movement {
