@@ -3,6 +3,7 @@
 mod collect;
 mod completions;
 mod explain;
+mod explain_text;
 pub mod man;
 mod progress;
 mod record;
