@@ -6,6 +6,7 @@ use super::progress::Progress;
 use super::{INTERRUPTED, collect};
 use crate::cli::RecordArgs;
 use crate::config::{self, Terminal};
+use crate::render::escape::visible;
 use crate::words;
 
 pub fn run(args: &RecordArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
@@ -19,7 +20,8 @@ pub fn run(args: &RecordArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
         eprintln!("rstdoctor: interrupted before a window was complete");
         return Ok(ExitCode::from(INTERRUPTED));
     }
-    let file = config.output.display();
+    let file = config.output.display().to_string();
+    let file = visible(&file);
     let windows = words::counted(windows as u64, "window");
     eprintln!("recorded {windows} to {file}; diagnose it with: rstdoctor scan --from {file}");
     Ok(ExitCode::SUCCESS)
