@@ -61,7 +61,7 @@ pub fn causes_page() -> Vec<u8> {
         roman("."),
     ]);
     for cause in REGISTRY {
-        page.control("SH", [format!("{} ({})", cause.title, cause.id).to_uppercase().as_str()]);
+        page.control("SH", [format!("{} ({})", cause.title, cause.id).as_str()]);
         roff(&mut page, cause.doc);
     }
     page.control("SH", ["SEE ALSO"]);

@@ -116,6 +116,7 @@ pub fn scan(args: &ScanArgs, terminal: Terminal) -> Result<Scan, UsageError> {
             match () {
                 () if duration.is_some() => return conflict("--duration"),
                 () if netns.is_some() => return conflict("--netns"),
+                () if args.no_events => return conflict("--no-events"),
                 () => Origin::Bundle(bundle.clone()),
             }
         }
@@ -235,10 +236,11 @@ mod tests {
     #[test]
     fn what_excludes_each_other_is_refused() {
         type Change = fn(&mut ScanArgs);
-        let cases: [Change; 4] = [
+        let cases: [Change; 5] = [
             |args| (args.json, args.format) = (true, Some(Format::Table)),
             |args| (args.from, args.duration) = (Some("x".into()), Some("3s".into())),
             |args| (args.from, args.netns) = (Some("x".into()), Some("blue".into())),
+            |args| (args.from, args.no_events) = (Some("x".into()), true),
             |args| args.port = Some(0),
         ];
         for (index, change) in cases.into_iter().enumerate() {

@@ -1,5 +1,6 @@
 //! The real program, as a person or a script meets it: options, exit status, pipes, colour.
 
+use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
 fn rstdoctor(arguments: &[&str]) -> Command {
@@ -118,7 +119,7 @@ fn a_closed_pipe_is_success() {
 #[test]
 fn no_escape_sequence_reaches_a_file() {
     for arguments in [&["explain"][..], &["explain", "accept-queue-overflow"], &["--help"]] {
-        let output = rstdoctor(arguments).env("CLICOLOR_FORCE", "0").output().expect("runs");
+        let output = rstdoctor(arguments).env_remove("CLICOLOR_FORCE").output().expect("runs");
         assert!(!output.stdout.contains(&0x1b), "{arguments:?}");
     }
 }
@@ -166,4 +167,41 @@ fn completions_know_the_commands() {
         assert_eq!(output.status.code(), Some(0));
         assert!(stdout(&output).contains("fail-on"), "{shell}");
     }
+}
+
+fn explain_log(log: &[u8]) -> String {
+    let mut child = rstdoctor(&["explain", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starts");
+    child.stdin.take().expect("piped").write_all(log).expect("the log is read to its end");
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0));
+    stdout(&output)
+}
+
+#[test]
+fn an_error_text_is_explained_on_one_screen() {
+    for words in [&["Broken pipe"][..], &["java.net.BindException: Address already in use"], &["connection", "refused"]]
+    {
+        let output = rstdoctor(&["explain"]).args(words).output().expect("runs");
+        let text = stdout(&output);
+        assert_eq!(output.status.code(), Some(0), "{words:?}");
+        assert!(text.contains("What to change"), "{text}");
+        assert!(text.lines().count() <= 40, "{words:?} fills more than a screen");
+    }
+}
+
+#[test]
+fn a_log_is_counted_whatever_it_contains() {
+    let mut log = b"ok\n\xff\xfe\x1b[2Jrecv() failed (104: Connection reset by peer)\n".to_vec();
+    log.extend(std::iter::repeat_n(b'x', 200_000));
+    log.extend_from_slice(b"\nOSError: [Errno 24] Too many open files");
+    let text = explain_log(&log);
+    assert!(text.starts_with("4 lines read, 2 with a known error text."), "{text}");
+    assert!(text.contains("1 line longer than 16 KiB"), "{text}");
+    assert!(text.contains("(line 2)") && text.contains("(line 4)"), "{text}");
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+}
+
+#[test]
+fn an_empty_log_contains_nothing() {
+    assert_eq!(explain_log(b""), "0 lines read, 0 with a known error text.\n");
 }

@@ -3,6 +3,9 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use anyhow::Context;
+
+use super::explain_text;
 use crate::catalogue;
 use crate::cause::{Cause, REGISTRY};
 use crate::cli::ExplainArgs;
@@ -27,8 +30,10 @@ pub fn run(args: &ExplainArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let mut page = Page::new(terminal.columns(), terminal.colour());
     match what.trim() {
         "" => list(&mut page),
+        "-" => explain_text::log(&mut page, &mut std::io::stdin().lock()).context("standard input: cannot be read")?,
         text => match catalogue::find(text) {
             Some(cause) => explain(&mut page, cause),
+            None if explain_text::text(&mut page, text) => {}
             None => {
                 let similar = catalogue::similar(text).iter().map(|cause| cause.id).collect();
                 return Err(Unknown { what: text.to_owned(), similar }.into());

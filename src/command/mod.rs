@@ -3,7 +3,11 @@
 mod collect;
 mod completions;
 mod explain;
+<<<<<<< HEAD
 mod lab;
+=======
+mod explain_text;
+>>>>>>> render
 pub mod man;
 mod progress;
 mod record;

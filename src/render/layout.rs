@@ -42,8 +42,9 @@ impl Page {
         self.width.min(MAX_PROSE)
     }
 
+    /// The text, ending with one newline.
     pub fn finish(self) -> String {
-        self.text
+        format!("{}\n", self.text.trim_end())
     }
 
     /// An empty line, except at the start and after another one.

@@ -15,7 +15,7 @@ pub fn write(page: &mut Page, ledger: &Ledger, window: Duration, all: bool) {
     let sides = [
         ("sent", &ledger.sent),
         ("received", &ledger.received),
-        ("by firewall", &ledger.firewall),
+        ("firewall", &ledger.firewall),
         ("lost", &ledger.dropped),
     ];
     let mut table = grid::new(page.width());

@@ -85,7 +85,7 @@ mod tests {
     fn code_is_not_broken() {
         let mut page = Page::new(40, false);
         write(&mut page, "Look at what this shows you: `ss -lnt dst 10.0.0.1` says");
-        assert_eq!(page.finish(), "  Look at what this shows you:\n  `ss -lnt dst 10.0.0.1` says\n\n");
+        assert_eq!(page.finish(), "  Look at what this shows you:\n  `ss -lnt dst 10.0.0.1` says\n");
     }
 
     #[test]

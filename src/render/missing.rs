@@ -1,8 +1,8 @@
 //! What could not be checked, grouped by what is missing, so that one privilege is asked for once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::layout::{Page, Paint};
+use super::layout::Page;
 use crate::cause;
 use crate::diagnosis::NotChecked;
 
@@ -16,40 +16,66 @@ pub fn write(page: &mut Page, not_checked: &[NotChecked], all: bool) {
     }
     page.gap();
     page.heading("Could not check");
-    for (what, group) in groups(not_checked) {
-        let mut titles: Vec<String> = group.iter().map(|entry| title(entry.id)).collect();
-        let over = titles.len().saturating_sub(CAP);
-        if !all && over > 1 {
-            titles.truncate(CAP);
-            titles.push(format!("{over} more (--all)"));
+    let (hopeful, hopeless): (Vec<_>, Vec<_>) = groups(not_checked).into_iter().partition(|group| group.helps);
+    for group in &hopeful {
+        one(page, group, all);
+    }
+    if all {
+        for group in &hopeless {
+            one(page, group, all);
         }
-        page.field("  ", 2, &format!("{}: {what}", titles.join(", ")));
-        if all {
-            let mut reasons: Vec<_> =
-                group.iter().map(|entry| format!("{}: {}", entry.missing.source, entry.missing.reason)).collect();
-            reasons.dedup();
-            for reason in reasons {
-                page.painted_field("    -", Some(Paint::Dim), 6, &reason);
-            }
+    } else {
+        // Nothing can be done about these now, so they get one line.
+        let names: Vec<_> = hopeless.iter().flat_map(|group| &group.entries).map(|entry| title(entry.id)).collect();
+        match &names[..] {
+            [] => {}
+            [name] => page.field("  -", 4, &format!("{name} (--all says why)")),
+            names => page.field("  -", 4, &format!("{} that this host does not show (--all says why)", names.len())),
         }
     }
 }
 
+fn one(page: &mut Page, group: &Group<'_>, all: bool) {
+    let mut titles: Vec<String> = group.entries.iter().map(|entry| title(entry.id)).collect();
+    let over = titles.len().saturating_sub(CAP);
+    if !all && over > 1 {
+        titles.truncate(CAP);
+        titles.push(format!("{over} more (--all)"));
+    }
+    page.field("  -", 4, &format!("{}: {}", group.what, titles.join(", ")));
+    if all && group.helps {
+        let reasons: BTreeSet<_> =
+            group.entries.iter().map(|entry| format!("({}: {})", entry.missing.source, entry.missing.reason)).collect();
+        for reason in reasons {
+            page.field("", 6, &reason);
+        }
+    }
+}
+
+/// Causes that lack the same thing.
+struct Group<'a> {
+    /// What would make it work, or why nothing does.
+    what: String,
+    /// Something would make it work.
+    helps: bool,
+    entries: Vec<&'a NotChecked>,
+}
+
 /// By what would make it work; what nothing would make work, by the reason.
-fn groups(not_checked: &[NotChecked]) -> Vec<(String, Vec<&NotChecked>)> {
+fn groups(not_checked: &[NotChecked]) -> Vec<Group<'_>> {
     let mut groups: BTreeMap<(bool, &str), Vec<&NotChecked>> = BTreeMap::new();
     for entry in not_checked {
         let key = match &entry.missing.needs {
-            Some(needs) => (false, needs.as_str()),
-            None => (true, entry.missing.reason.as_str()),
+            Some(needs) => (true, needs.as_str()),
+            None => (false, entry.missing.reason.as_str()),
         };
         groups.entry(key).or_default().push(entry);
     }
     groups
         .into_iter()
-        .map(|((hopeless, what), group)| {
-            let what = if hopeless { what.to_owned() } else { format!("needs {what}") };
-            (what, group)
+        .map(|((helps, what), entries)| {
+            let what = if helps { format!("needs {what}") } else { what.to_owned() };
+            Group { what, helps, entries }
         })
         .collect()
 }

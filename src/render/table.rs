@@ -39,7 +39,9 @@ pub fn table(diagnosis: &Diagnosis, options: &Options) -> String {
     head(&mut page, diagnosis);
     verdict(&mut page, diagnosis);
     let of = |state: State| diagnosis.causes.iter().enumerate().filter(move |(_, cause)| cause.finding.state == state);
-    for (index, cause) in of(State::Active).chain(of(State::Risk)) {
+    let now = || of(State::Active).chain(of(State::Risk));
+    let in_full = |cause: &Ranked| options.all || cause.finding.severity < Severity::Info;
+    for (index, cause) in now().filter(|(_, cause)| in_full(cause)) {
         one_cause(&mut page, diagnosis, index, cause, options.all);
     }
     if options.all {
@@ -47,6 +49,7 @@ pub fn table(diagnosis: &Diagnosis, options: &Options) -> String {
             one_cause(&mut page, diagnosis, index, cause, true);
         }
     } else {
+        brief(&mut page, "Also seen, no alarm", now().map(|(_, cause)| cause).filter(|cause| !in_full(cause)));
         brief(&mut page, "Since boot, not now", of(State::Past).map(|(_, cause)| cause));
         brief(&mut page, "Harmless", of(State::Benign).map(|(_, cause)| cause));
     }
@@ -158,7 +161,9 @@ fn who(page: &mut Page, diagnosis: &Diagnosis, cause: &Ranked, all: bool) {
     }
     let shown = if all { subjects.len() } else { SUBJECTS };
     for (place, subject) in subjects.iter().take(shown).enumerate() {
-        field(page, if place == 0 { "who" } else { "" }, &subject_text(subject, cause.finding.impact.unit));
+        // A single subject has all of it, which the evidence says already.
+        let unit = (subjects.len() > 1).then_some(cause.finding.impact.unit);
+        field(page, if place == 0 { "who" } else { "" }, &subject_text(subject, unit));
     }
     if let Some(more) = subjects.len().checked_sub(shown).filter(|more| *more > 0) {
         field(page, "", &format!("and {more} more (--all)"));
@@ -166,7 +171,7 @@ fn who(page: &mut Page, diagnosis: &Diagnosis, cause: &Ranked, all: bool) {
 }
 
 /// `0.0.0.0:8080, nginx, pid 4121, nginx.service, 312 connection attempts`.
-fn subject_text(subject: &Subject, unit: &str) -> String {
+fn subject_text(subject: &Subject, unit: Option<&str>) -> String {
     let place = match (subject.address, subject.port) {
         (Some(address), Some(port)) => Some(std::net::SocketAddr::new(address, port).to_string()),
         (Some(address), None) => Some(address.to_string()),
@@ -182,7 +187,10 @@ fn subject_text(subject: &Subject, unit: &str) -> String {
         subject.process.clone(),
         subject.pid.map(|pid| format!("pid {pid}")),
         subject.unit.clone(),
-        subject.count.map(|count| if count == 1 { "once".to_owned() } else { format!("{} {unit}", thousands(count)) }),
+        unit.and_then(|unit| match subject.count? {
+            1 => Some("once".to_owned()),
+            count => Some(format!("{} {unit}", thousands(count))),
+        }),
     ];
     let parts: Vec<_> = parts.into_iter().flatten().collect();
     if parts.is_empty() { "the whole host".to_owned() } else { parts.join(", ") }
@@ -217,7 +225,11 @@ fn brief<'a>(page: &mut Page, heading: &str, causes: impl Iterator<Item = &'a Ra
     page.gap();
     page.heading(heading);
     for cause in causes {
-        page.field("  ", 4, &format!("{}: {}", cause.title, cause.finding.summary));
+        let sure = match cause.finding.confidence {
+            sure if sure < 0.9 => format!(" ({} sure)", percent(sure)),
+            _ => String::new(),
+        };
+        page.field("  -", 4, &format!("{}: {}{sure}", cause.title, cause.finding.summary));
     }
 }
 
@@ -264,7 +276,7 @@ fn ruled_out(page: &mut Page, diagnosis: &Diagnosis, all: bool) {
     if all {
         page.heading("Ruled out");
         for entry in &diagnosis.ruled_out {
-            page.field("  ", 4, &format!("{}: {}", missing::title(entry.id), entry.why));
+            page.field("  -", 4, &format!("{}: {}", missing::title(entry.id), entry.why));
         }
         return;
     }
@@ -288,7 +300,7 @@ fn sources(page: &mut Page, diagnosis: &Diagnosis) {
     page.gap();
     page.heading("Sources that gave nothing, or not all");
     for (source, failure) in failed {
-        page.field("  ", 4, &format!("{}: {failure}", source.name));
+        page.field("  -", 4, &format!("{}: {failure}", source.name));
     }
 }
 
@@ -349,7 +361,7 @@ mod tests {
     fn a_healthy_host_gets_a_short_report() {
         let text = at(80, false, &samples::healthy());
         assert!(text.lines().nth(2).is_some_and(|line| line.starts_with("OK  ")), "{text}");
-        assert!(text.lines().count() <= 8, "{text}");
+        assert!(text.lines().count() <= 14, "{text}");
     }
 
     #[test]
