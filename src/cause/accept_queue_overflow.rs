@@ -165,7 +165,7 @@ fn past(e: &Evidence<'_>, overflows: &Reading) -> Finding {
             format!("ListenOverflows {} since boot{now}", words::thousands(overflows.after)),
         ))
         .remedy(Remedy::new(
-            "Catch it in the act: run rstdoctor watch, or record, while clients see slow connects",
+            "Catch it in the act: scan again, or record, while clients see slow connects",
             "ListenOverflows grows while it happens",
         ))
 }

@@ -154,7 +154,7 @@ fn with_remedies(e: &Evidence<'_>, finding: Finding, name: Option<&str>, unit: O
     finding.remedy(why).remedy(
         Remedy::new(
             "For planned restarts: stop accepting, let connections finish, then exit",
-            "a restart under load resets nobody in rstdoctor watch",
+            "a restart under load resets nobody in rstdoctor scan",
         )
         .restart(Restart::Service),
     )

@@ -3,11 +3,8 @@
 mod collect;
 mod completions;
 mod explain;
-<<<<<<< HEAD
-mod lab;
-=======
 mod explain_text;
->>>>>>> render
+mod lab;
 pub mod man;
 mod progress;
 mod record;
