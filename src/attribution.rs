@@ -146,7 +146,7 @@ pub fn attribute(observation: &Observation) -> Result<Attribution, Missing> {
         reason: failure.reason.clone(),
         needs: failure.needs.clone(),
     })?;
-    let context = Context::new(observation, &events.events);
+    let context = Context::new(observation, events);
     let moved = context.moved("Tcp.OutRsts");
     // What may belong to another namespace counts here only as far as this namespace sent that many.
     let unclear_fits = moved.is_none_or(|sent| events.count(Direction::Sent, true) <= sent);
@@ -234,8 +234,11 @@ pub fn is_gone(observation: &Observation, pid: u32) -> Option<bool> {
         .value()?
         .iter()
         .any(|l| before.by_inode.get(&l.inode).is_some_and(|holders| holders.contains(&pid)));
-    // The same number with another start is another process.
-    let still = after.processes.get(&pid).is_some_and(|now| now.start_ticks == was.start_ticks);
+    // The same number with another start is another process; a zombie has exited, its parent has not looked yet.
+    let still = after
+        .processes
+        .get(&pid)
+        .is_some_and(|now| now.start_ticks == was.start_ticks && !matches!(now.state, 'Z' | 'X'));
     Some(listened && !still)
 }
 

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use super::{Kind, SCAN_PORTS, gone_listeners, is_gone};
 use crate::delta::{self, Reading};
-use crate::snapshot::Observation;
-use crate::source::reset_events::{Caller, Direction, ResetEvent, ResetTally};
+use crate::snapshot::{ListenerTrace, Observation};
+use crate::source::reset_events::{Caller, Direction, ResetEvent, ResetEvents, ResetTally};
 use crate::source::tcp_state::TcpState;
 
 pub(super) struct Context<'a> {
@@ -15,6 +15,8 @@ pub(super) struct Context<'a> {
     /// Ports that somebody listened on at any time of the window, with the addresses.
     listening: BTreeMap<u16, Vec<IpAddr>>,
     gone_ports: BTreeSet<u16>,
+    /// Local ports whose process died in the window: what it left behind is its death's, not a close's.
+    dead_ports: BTreeSet<u16>,
     ephemeral: (u16, u16),
     scanners: BTreeSet<IpAddr>,
     /// An accept queue of this port was full.
@@ -24,7 +26,8 @@ pub(super) struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    pub fn new(observation: &'a Observation, events: &[ResetEvent]) -> Self {
+    pub fn new(observation: &'a Observation, seen: &ResetEvents) -> Self {
+        let events = &seen.events;
         let mut listening: BTreeMap<u16, Vec<IpAddr>> = BTreeMap::new();
         let mut full_ports = BTreeSet::new();
         for trace in observation.listener_traces.values() {
@@ -46,9 +49,23 @@ impl<'a> Context<'a> {
             // The default since 2.4 (net/ipv4/af_inet.c inet_init_net).
             _ => (32_768, 60_999),
         };
+        let gone = gone_listeners(observation);
+        let owner_died = |trace: &ListenerTrace| {
+            let owners = observation.before.owners.value();
+            let holders = owners.and_then(|owners| owners.by_inode.get(&trace.last.inode));
+            holders.is_some_and(|pids| pids.iter().all(|pid| is_gone(observation, *pid) == Some(true)))
+        };
+        let left_by_dead = gone.iter().filter(|gone| owner_died(gone.trace)).map(|gone| gone.trace.last.port);
         Self {
             observation,
-            gone_ports: gone_listeners(observation).iter().map(|gone| gone.trace.last.port).collect(),
+            dead_ports: seen
+                .tallies
+                .iter()
+                .filter(|tally| tally.exiting)
+                .filter_map(|tally| tally.local_port)
+                .chain(left_by_dead)
+                .collect(),
+            gone_ports: gone.iter().map(|gone| gone.trace.last.port).collect(),
             listening,
             ephemeral,
             scanners: closed_ports.into_iter().filter(|(_, p)| p.len() >= SCAN_PORTS).map(|(peer, _)| peer).collect(),
@@ -104,6 +121,7 @@ impl<'a> Context<'a> {
         let port = tally.local_port.unwrap_or(0);
         match reason {
             "TCP_ABORT_ON_CLOSE" => exited(Kind::UnreadData),
+            "TCP_ABORT_ON_DATA" | "TCP_TIMEWAIT_SOCKET" if self.dead_ports.contains(&port) => Kind::Exited,
             "TCP_ABORT_ON_DATA" | "TCP_TIMEWAIT_SOCKET" => Kind::LateData,
             "TCP_ABORT_ON_LINGER" => Kind::LingerTimeout,
             "TCP_ABORT_ON_MEMORY" => Kind::Memory,

@@ -66,6 +66,9 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     Ok(Verdict::from_findings(findings, "no listener has connections waiting that nobody takes"))
 }
 
+/// Confidence when every connection that entered a queue is still in it, by count.
+const COUNTED: f64 = 0.85;
+
 /// Why this queue does not drain, and how sure that is.
 fn why<'a>(e: &Evidence<'a>, service: &Service<'a>) -> Option<(Why<'a>, f64)> {
     let stopped: Vec<_> = service.owners.iter().copied().filter(|p| matches!(p.state, 'T' | 't')).collect();
@@ -73,13 +76,15 @@ fn why<'a>(e: &Evidence<'a>, service: &Service<'a>) -> Option<(Why<'a>, f64)> {
         return Some((Why::Stopped(stopped), if service.worst().drained == 0 { 0.97 } else { 0.9 }));
     }
     let worst = service.worst();
-    if !queue::never_drained(service) || worst.full_samples < worst.samples {
+    if !queue::never_drained(service) || !worst.last.is_full() {
         return None;
     }
     if !stopped.is_empty() {
         return Some((Why::Stopped(stopped), 0.9));
     }
-    Some((Why::Blocked, blocked_confidence(e, service)?))
+    let confidence = blocked_confidence(e, service)?;
+    // A queue that filled up within the window has been full for too short a time for the weaker proofs.
+    (worst.full_samples == worst.samples || confidence >= COUNTED).then_some((Why::Blocked, confidence))
 }
 
 /// A queue that is refilled between two samples also looks as if it never drained. The kernel counts a PassiveOpen for
@@ -90,7 +95,7 @@ fn blocked_confidence(e: &Evidence<'_>, service: &Service<'_>) -> Option<f64> {
     let services = e.services().ok()?;
     let growth: u64 = services.iter().map(|service| e.queue_growth(service)).sum();
     if opens.delta <= growth {
-        return Some(0.85);
+        return Some(COUNTED);
     }
     if services.len() == 1 {
         return None;

@@ -64,6 +64,13 @@ fn persisted(e: &Evidence<'_>, group: &Group, before: Option<&Group>) -> Option<
     Some(still >= enough.max(1))
 }
 
+/// Of the connections that were opened in the window, nearly all are left in CLOSE_WAIT.
+fn keeps_all(e: &Evidence<'_>, group: &Group, grown: u64) -> bool {
+    let opened = e.counter(if group.accepted { "Tcp.PassiveOpens" } else { "Tcp.ActiveOpens" });
+    let long_enough = e.window() >= Duration::from_secs(1);
+    long_enough && grown >= MANY && opened.is_ok_and(|opened| grown * 10 >= opened.delta * 8)
+}
+
 fn leak(e: &Evidence<'_>, group: &Group) -> Option<Finding> {
     // A connection that was never accepted has no inode (net/core/sock.c sock_i_ino): the application cannot close it.
     let unaccepted = group.samples.iter().filter(|sample| sample.inode == 0).count();
@@ -75,12 +82,19 @@ fn leak(e: &Evidence<'_>, group: &Group) -> Option<Finding> {
             |other: &&Group| other.kind == group.kind && other.port == group.port && other.accepted == group.accepted;
         census.groups.iter().find(same)
     });
-    let grown = before.map_or(0, |before| group.sockets.saturating_sub(before.sockets));
+    let sweep_before = e.census_before().is_ok();
+    let grown = match before {
+        Some(before) => group.sockets.saturating_sub(before.sockets),
+        None if sweep_before => group.sockets,
+        None => 0,
+    };
     let oldest = group.oldest_idle_ms.map(|ms| Duration::from_millis(u64::from(ms)));
     let older_than = |age: Duration| oldest.is_some_and(|oldest| oldest > age);
     let stays = persisted(e, group, before);
     let many = group.sockets >= MANY;
     let (severity, confidence) = match stays {
+        // All that came in the window were left open: none of them is only passing.
+        Some(false) if many && keeps_all(e, group, grown) => (Severity::Warning, 0.75),
         Some(false) => return None,
         Some(true) if many && (older_than(OLD) || grown >= 5) => (Severity::Warning, 0.9),
         Some(true) if many && e.window() >= Duration::from_secs(1) => (Severity::Warning, 0.75),
@@ -134,9 +148,10 @@ fn describe(
         0 => String::new(),
         grown => format!(", {} more in {}", words::thousands(grown), words::seconds(e.window())),
     };
-    finding.subjects = owners.iter().take(4).map(|process| Subject::process(process)).collect();
+    let port = Some(group.port);
+    finding.subjects = owners.iter().take(4).map(|process| Subject { port, ..Subject::process(process) }).collect();
     if owners.is_empty() {
-        finding.subjects.push(Subject { port: Some(group.port), ..Subject::host() });
+        finding.subjects.push(Subject { port, ..Subject::host() });
     }
     finding = finding.evidence(EvidenceItem::value(
         "sockets",

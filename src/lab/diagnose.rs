@@ -31,6 +31,8 @@ pub struct Finding {
     /// `critical`, `warning` or `info`.
     pub severity: String,
     pub confidence: f64,
+    /// The deeper cause that explains this one.
+    pub because_of: Option<String>,
     pub subjects: Vec<Subject>,
 }
 
@@ -98,6 +100,7 @@ fn findings(diagnosis: &Diagnosis) -> Findings {
         }
         .to_owned(),
         confidence: ranked.finding.confidence,
+        because_of: ranked.because_of.map(str::to_owned),
         subjects: ranked.finding.subjects.iter().map(subject).collect(),
     });
     Findings {

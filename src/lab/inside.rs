@@ -126,6 +126,9 @@ fn prepare(scenario: &Scenario) -> Result<(), Stop> {
     mount(None, "/", libc::MS_REC | libc::MS_PRIVATE)?;
     // Only this mount namespace sees it. Where it is refused (an ordinary user), the diagnosis goes without reset events.
     let _ = mount(Some("tracefs"), TRACEFS, 0);
+    // The /proc of the new pid namespace, so that a pid means the same in every source. Where parts of the host's /proc are
+    // masked (a container), an ordinary user is refused, and sees the host's.
+    let _ = mount(Some("proc"), "/proc", libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC);
     for need in scenario.needs {
         match need {
             Need::Program(program) if !installed(program) => {

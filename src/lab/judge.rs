@@ -49,13 +49,17 @@ fn wrong_subject(expect: &Expect, top: &Finding) -> Option<String> {
     Some(format!("the cause is right but its subject is not {port}{process}"))
 }
 
-/// A forbidden cause that is claimed as a fault of now.
+/// A forbidden cause that is claimed as a fault of its own, of now. What the diagnosis itself explains by the expected
+/// cause is a consequence of it and no accusation.
 fn false_accusation(expect: &Expect, findings: &Findings) -> Option<String> {
     findings
         .causes
         .iter()
         .find(|finding| {
-            expect.forbidden.contains(&finding.id.as_str()) && finding.state == "active" && finding.severity != "info"
+            expect.forbidden.contains(&finding.id.as_str())
+                && finding.state == "active"
+                && finding.severity != "info"
+                && (finding.because_of.is_none() || finding.because_of.as_deref() != expect.cause)
         })
         .map(|finding| format!("{} was claimed, which did not happen", finding.id))
 }
@@ -74,6 +78,7 @@ mod tests {
             state: "active".to_owned(),
             severity: "warning".to_owned(),
             confidence: 0.9,
+            because_of: None,
             subjects: vec![Subject { port: Some(port), pid: None, process: Some(process.to_owned()) }],
         }
     }
@@ -102,6 +107,15 @@ mod tests {
         let causes = vec![finding("close-wait-leak", 80, "web"), finding("syn-flood", 80, "web")];
         assert_eq!(status(&EXPECT, None, causes.clone()), Status::Fail);
         assert_eq!(status(&EXPECT, Some("needs more"), causes), Status::Fail);
+    }
+
+    #[test]
+    fn a_consequence_of_the_expected_cause_is_no_accusation() {
+        let consequence =
+            |because_of: &str| Finding { because_of: Some(because_of.into()), ..finding("syn-flood", 80, "web") };
+        let causes = |because_of| vec![finding("close-wait-leak", 80, "web"), consequence(because_of)];
+        assert_eq!(status(&EXPECT, None, causes("close-wait-leak")), Status::Pass);
+        assert_eq!(status(&EXPECT, None, causes("peer-reset")), Status::Fail);
     }
 
     #[test]
