@@ -47,6 +47,9 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let severity = if lost >= harm::FEW { Severity::Warning } else { Severity::Info };
     let (confidence, what) = match syns {
         0 => (0.6, "most likely RSTs with a wrong sequence number"),
+        _ if lost >= syns => {
+            (0.9, "SYNs in open connections, which were then reset: a rebooted client or a reused port")
+        }
         _ => (0.75, "SYNs in open connections: a rebooted client or a reused port"),
     };
     let summary = format!("{} sent in {}: {what}", words::counted(events, "challenge ACK"), words::seconds(e.window()));

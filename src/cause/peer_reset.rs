@@ -41,12 +41,18 @@ cause! {
 fn judge(e: &Evidence<'_>) -> Judgement {
     harm::window(e)?;
     if let Ok(groups) = e.resets_of(PEER_RESET.id, Direction::Received) {
+        if let Some(answered) = answers_to_challenges(e, groups.iter().map(|group| group.count).sum()) {
+            return Ok(answered);
+        }
         // One finding for all clients of a port; cancelling clients are many, with an address each.
         let findings: Vec<_> = harm::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
         return Ok(Verdict::from_findings(findings, "no open connection was reset by a peer"));
     }
     let reading = e.counter("Tcp.EstabResets")?;
     let counted = estimate(e)?;
+    if let Some(answered) = answers_to_challenges(e, counted.received) {
+        return Ok(answered);
+    }
     let own = counted.unread + counted.on_data + counted.memory + counted.keepalive + counted.listener_closed;
     if counted.received == 0 {
         return Ok(match reading.delta {
@@ -88,6 +94,17 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         ));
     }
     Ok(Verdict::Found(vec![with_remedies(finding, None)]))
+}
+
+/// A SYN in an open connection is answered by a challenge ACK, and the peer, which knows no such connection any more, by
+/// a RST (RFC 5961, section 4): then the SYN is the news, and out-of-window-reset reports it.
+fn answers_to_challenges(e: &Evidence<'_>, resets: u64) -> Option<Verdict> {
+    let challenged = e.moved("TcpExt.TCPSYNChallenge");
+    let most = resets > 0 && challenged * 5 >= resets * 4;
+    most.then(|| {
+        let why = format!("the {} answered challenge ACKs to SYNs in open connections", words::counted(resets, "RST"));
+        Verdict::RuledOut(why)
+    })
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
@@ -145,6 +162,16 @@ mod tests {
     use super::super::testing::Case;
     use super::*;
     use crate::source::tcp_state::TcpState;
+
+    #[test]
+    fn resets_that_answer_challenge_acks_are_another_cause() {
+        let case = Case::new()
+            .counter("Tcp.OutRsts", 0, 0)
+            .counter("Tcp.EstabResets", 0, 20)
+            .counter("Tcp.PassiveOpens", 0, 20)
+            .counter("TcpExt.TCPSYNChallenge", 0, 20);
+        assert!(case.is_ruled_out(&PEER_RESET));
+    }
 
     #[test]
     fn an_upstream_that_resets_old_connections_is_a_warning() {
