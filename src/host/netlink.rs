@@ -166,31 +166,59 @@ enum Ending {
     NotOurs,
 }
 
-/// Looks for the message that ends a dump. It may share its datagram with the last sockets, so each is visited.
+/// NLMSG_DONE as the kernel ends a dump: a header and an int (net/netlink/af_netlink.c netlink_dump_done; more only with
+/// NETLINK_EXT_ACK, which is not set).
+const DONE_LENGTH: usize = NLMSG_HEADER + 4;
+
+/// Whether this datagram ends the dump. The end may share it with the last sockets, and is then its last message. Every
+/// datagram comes through here, so only its two ends are looked at; what looks like the end is confirmed by a walk, because
+/// the last bytes of a socket's attributes could look like it too.
 fn ending(datagram: &[u8], sequence: u32) -> Ending {
-    let mut rest = datagram;
-    let mut ours = false;
-    while let Some(header) = rest.first_chunk::<NLMSG_HEADER>() {
-        let [l0, l1, l2, l3, k0, k1, _, _, s0, s1, s2, s3, ..] = *header;
-        let len = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
-        if u32::from_ne_bytes([s0, s1, s2, s3]) == sequence {
-            ours = true;
-            match u16::from_ne_bytes([k0, k1]) {
-                NLMSG_DONE => return Ending::Done,
-                NLMSG_ERROR => {
-                    let code = rest.get(NLMSG_HEADER..).and_then(<[u8]>::first_chunk).copied().map(i32::from_ne_bytes);
-                    return Ending::Error(code.unwrap_or_default().saturating_neg());
-                }
-                _ => {}
-            }
-        }
-        // NLMSG_ALIGN; a length below the header would never end the walk.
-        match rest.get(len.max(NLMSG_HEADER).next_multiple_of(4)..) {
-            Some(next) => rest = next,
-            None => break,
+    let Some(first) = Message::at(datagram) else { return Ending::NotOurs };
+    if first.sequence != sequence {
+        return Ending::NotOurs;
+    }
+    match first.kind {
+        NLMSG_DONE => Ending::Done,
+        NLMSG_ERROR => Ending::Error(first.code.saturating_neg()),
+        _ => {
+            let last = datagram.len().saturating_sub(DONE_LENGTH);
+            let looks_done = Message::at(datagram.get(last..).unwrap_or_default())
+                .is_some_and(|last| last.length == DONE_LENGTH && last.kind == NLMSG_DONE && last.sequence == sequence);
+            if looks_done && is_message_start(datagram, last) { Ending::Done } else { Ending::More }
         }
     }
-    if ours { Ending::More } else { Ending::NotOurs }
+}
+
+struct Message {
+    length: usize,
+    kind: u16,
+    sequence: u32,
+    /// The first int of the payload, 0 without one.
+    code: i32,
+}
+
+impl Message {
+    fn at(bytes: &[u8]) -> Option<Self> {
+        let [l0, l1, l2, l3, k0, k1, _, _, s0, s1, s2, s3, ..] = *bytes.first_chunk::<NLMSG_HEADER>()?;
+        let code = bytes.get(NLMSG_HEADER..).and_then(<[u8]>::first_chunk).copied().map_or(0, i32::from_ne_bytes);
+        Some(Self {
+            length: u32::from_ne_bytes([l0, l1, l2, l3]) as usize,
+            kind: u16::from_ne_bytes([k0, k1]),
+            sequence: u32::from_ne_bytes([s0, s1, s2, s3]),
+            code,
+        })
+    }
+}
+
+fn is_message_start(datagram: &[u8], wanted: usize) -> bool {
+    let mut at = 0;
+    while at < wanted {
+        let Some(message) = Message::at(datagram.get(at..).unwrap_or_default()) else { return false };
+        // NLMSG_ALIGN; a length below the header would never end the walk.
+        at += message.length.max(NLMSG_HEADER).next_multiple_of(4);
+    }
+    at == wanted
 }
 
 fn failure(name: &str, error: &io::Error) -> Failure {
