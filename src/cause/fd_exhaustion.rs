@@ -257,7 +257,7 @@ fn remedies(e: &Evidence<'_>, near: &[&Process], mut finding: Finding) -> Findin
         finding = finding.remedy(
             Remedy::new(format!("Raise the limit that {} sets for itself", server.name), verify)
                 .command(format!("{}    # {}", setting.line, setting.place))
-                .restart(setting.restart.into()),
+                .restart(setting.restart),
         );
     }
     finding.remedy(

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use crate::backlog::BindingLimit;
 use crate::delta::Reading;
 use crate::evidence::Missing;
+pub use crate::knowledge::servers::Restart;
 use crate::service::Service;
 use crate::source::owners::Process;
 use crate::source::reset_events::Task;
@@ -225,15 +226,6 @@ impl EvidenceItem {
         let metric = metric.into();
         Self { source, metric, before: None, after: None, delta: None, per_s: None, text: text.into() }
     }
-}
-
-/// What has to be restarted for a remedy to take effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Restart {
-    None,
-    Reload,
-    Service,
-    Host,
 }
 
 /// Something to do about it.

@@ -65,7 +65,7 @@ pub fn longer_backlog(service: &Service<'_>, server: Option<&Server>, wanted: u6
         Some(server) => match &server.backlog.setting {
             Some(setting) => Remedy::new(format!("Raise the backlog of {}", server.name), verify)
                 .command(format!("{}    # {}", fill(&setting.line), fill(&setting.place)))
-                .restart(setting.restart.into()),
+                .restart(setting.restart),
             None => Remedy::new(
                 format!("{} has no setting for its backlog: put less load on this listener", server.name),
                 "rstdoctor scan shows no overflow",

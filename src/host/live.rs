@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::netlink::DiagSocket;
 use super::owners;
 use super::packet::PacketSocket;
+use super::syscall::retry;
 use super::tracepoint::Tracepoints;
 use crate::source::{Answer, Ask, Failure, FailureKind, Frame, Host, Moment};
 
@@ -185,20 +186,6 @@ fn read_link(path: &str, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
     let target = with_fallback(path, |path| std::fs::read_link(path))?;
     sink(target.as_os_str().as_bytes());
     Ok(())
-}
-
-/// Repeats a system call that a signal interrupted.
-pub(super) fn retry(mut call: impl FnMut() -> libc::c_int) -> io::Result<libc::c_int> {
-    loop {
-        let result = call();
-        if result >= 0 {
-            return Ok(result);
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
 }
 
 /// What an error on this path means for the one who asked.

@@ -10,6 +10,7 @@ pub mod packet;
 mod perf;
 pub mod recording;
 mod redact;
+mod syscall;
 mod trace_context;
 pub mod tracepoint;
 

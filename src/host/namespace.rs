@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::live::retry;
+use super::syscall::retry;
 
 const NAMED: &str = "/run/netns";
 

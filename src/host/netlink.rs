@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr};
 
-use super::live::retry;
+use super::syscall::retry;
 use crate::source::{DiagQuery, Failure, FailureKind, sock_diag};
 
 /// The largest message seen is 32 KiB; larger buffers gain nothing.

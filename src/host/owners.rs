@@ -6,7 +6,7 @@ use std::io;
 use std::io::Write as _;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use super::live::retry;
+use super::syscall::retry;
 use crate::source::{Failure, FailureKind};
 
 /// Lines are handed over in pieces of about this size.

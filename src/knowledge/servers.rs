@@ -4,7 +4,6 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-use crate::cause::Restart;
 use crate::source::owners::Process;
 
 /// One server program.
@@ -46,23 +45,17 @@ pub struct Setting {
     /// Where it goes: `nginx.conf, server block`.
     pub place: String,
     /// `reload`, `service`: what makes it take effect.
-    pub restart: RestartKind,
+    pub restart: Restart,
 }
 
+/// What has to be restarted for a change to take effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum RestartKind {
+pub enum Restart {
+    None,
     Reload,
     Service,
-}
-
-impl From<RestartKind> for Restart {
-    fn from(kind: RestartKind) -> Self {
-        match kind {
-            RestartKind::Reload => Restart::Reload,
-            RestartKind::Service => Restart::Service,
-        }
-    }
+    Host,
 }
 
 #[derive(Deserialize)]

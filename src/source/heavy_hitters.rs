@@ -1,7 +1,7 @@
 //! The keys that occur most often in a stream, in memory that does not grow with the stream: the Space-Saving algorithm
 //! (Metwally, Agrawal, El Abbadi 2005, "Efficient computation of frequent and top-k elements in data streams").
 
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 /// Counts keys exactly until `capacity` distinct ones were seen. From then on a new key takes the place of the rarest one;
 /// a key that makes up more than 1/capacity of the stream is always held.
@@ -169,6 +169,9 @@ impl<K: Copy + Eq + Hash, V: Default> HeavyHitters<K, V> {
         hits
     }
 }
+
+/// For maps whose keys come from the kernel by the hundred thousand.
+pub(super) type FastHash = BuildHasherDefault<MultiplyHasher>;
 
 /// A hash of one multiplication per number. The standard one costs more per socket than the whole rest of the fold. Remote
 /// addresses are chosen by strangers, but a bucket that they overfill is at most the capacity long.

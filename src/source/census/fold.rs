@@ -3,9 +3,9 @@
 //! The hot path counts in arrays and in [`HeavyHitters`]; the maps that are nice to read are made once, at the end.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 
-use super::super::heavy_hitters::{HeavyHitters, Hit, MultiplyHasher};
+use super::super::heavy_hitters::{FastHash, HeavyHitters, Hit};
 use super::super::listeners::Listener;
 use super::super::sock_diag::{Address, Socket, to_ip};
 use super::super::tcp_state::TcpState;
@@ -33,8 +33,6 @@ const TIMER_NONE: u8 = 0;
 const TIMER_RETRANSMIT: u8 = 1;
 const TIMER_KEEPALIVE: u8 = 2;
 const TIMER_PROBE: u8 = 4;
-
-pub(super) type FastHash = BuildHasherDefault<MultiplyHasher>;
 
 /// A census in the making.
 pub struct Fold {

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
+use super::super::heavy_hitters::FastHash;
 use super::super::listeners::Listener;
 use super::super::sock_diag::{Address, from_ip};
-use super::fold::FastHash;
 
 /// One word for each of the 65,536 ports. The kernel's walk over its sockets leaves little in the caches, so what is needed
 /// of a port lies together: a local port of an outgoing connection holds one socket, rarely several, and hardly ever
