@@ -61,6 +61,7 @@ impl Case {
             ticks: Vec::new(),
             reset_events: unavailable(),
             reset_packets: unavailable(),
+            last_words: unavailable(),
             totals_only: false,
         })
     }
