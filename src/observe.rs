@@ -209,11 +209,7 @@ impl Resets {
     }
 
     fn finish(self, host: &mut dyn Host) -> Seen {
-        Seen {
-            events: self.events.finish(host),
-            packets: self.packets.finish(host),
-            words: self.words.finish(host),
-        }
+        Seen { events: self.events.finish(host), packets: self.packets.finish(host), words: self.words.finish(host) }
     }
 }
 
@@ -256,13 +252,7 @@ impl Window {
         }
     }
 
-    fn close(
-        mut self,
-        before: Snapshot,
-        after: Snapshot,
-        seen: Seen,
-        totals_only: bool,
-    ) -> Observation {
+    fn close(mut self, before: Snapshot, after: Snapshot, seen: Seen, totals_only: bool) -> Observation {
         for trace in self.traces.values_mut() {
             trace.in_after = trace.last_sample + 1 == self.looks;
         }

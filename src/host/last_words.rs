@@ -42,7 +42,10 @@ impl LastWordsSocket {
             // Up to net.core.rmem_max; what finds no room is told.
             let _ = socket.set_rx_buf_sz(BUFFER as i32);
             // Without IPv6 there is no handler for the second group, and no such sockets.
-            GROUPS.iter().map(|group| socket.add_membership(*group)).fold(Err(io::ErrorKind::NotFound.into()), Result::or)?;
+            GROUPS
+                .iter()
+                .map(|group| socket.add_membership(*group))
+                .fold(Err(io::ErrorKind::NotFound.into()), Result::or)?;
             Ok(socket)
         };
         let socket = joined().map_err(|error| refused(&error))?;

@@ -213,7 +213,8 @@ mod tests {
     }
 
     fn stream(records: &[u8]) -> Vec<u8> {
-        [block(Kind::Start, MAGIC.as_bytes()), block(Kind::Clock, b"9000000000"), block(Kind::Records, records)].concat()
+        [block(Kind::Start, MAGIC.as_bytes()), block(Kind::Clock, b"9000000000"), block(Kind::Records, records)]
+            .concat()
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Seen {
 }
 
 impl PeerTtls {
-    pub(super) fn add(&mut self, peer: SocketAddr, ttl: u8) {
+    pub fn add(&mut self, peer: SocketAddr, ttl: u8) {
         if !self.flows.contains_key(&peer) {
             if self.order.len() >= MAX_KEYS
                 && let Some(oldest) = self.order.pop_front()
