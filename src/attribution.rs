@@ -9,11 +9,13 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use crate::evidence::Missing;
 use crate::snapshot::{ListenerTrace, Observation};
-use crate::source::reset_events::{Direction, Place, Task};
+use crate::source::reset_events::{Direction, Place, ResetTally, Task};
 
 mod context;
+pub mod wire;
 
 use context::Context;
+use wire::{Mark, Wire};
 
 /// What one reset was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,6 +54,10 @@ pub enum Kind {
     UpstreamRefused,
     /// Received after this side had closed: nothing was lost.
     AfterClose,
+    /// Received, in the peer's name, from something on the path.
+    Forged,
+    /// Received from this host's own netfilter.
+    FirewallReject,
 }
 
 impl Kind {
@@ -84,6 +90,8 @@ impl Kind {
             Self::HealthCheck => ("health-check", "health checks", Some("health-check-resets")),
             Self::UpstreamRefused => ("refused", "connect refused", Some("upstream-refused")),
             Self::AfterClose => ("after-close", "after our close, harmless", None),
+            Self::Forged => ("forged", "by a device on the path", Some("middlebox-reset")),
+            Self::FirewallReject => ("firewall", "by this host's own firewall", Some("firewall-reject")),
         }
     }
 
@@ -139,8 +147,8 @@ impl Attribution {
 /// Distinct closed ports from which on one source counts as a scanner: no misconfigured client tries that many.
 const SCAN_PORTS: usize = 10;
 
-/// Sorts the reset events of an observation.
-pub fn attribute(observation: &Observation) -> Result<Attribution, Missing> {
+/// Sorts the reset events of an observation, by what the packets say where they are known.
+pub fn attribute(observation: &Observation, wire: Option<&Wire>) -> Result<Attribution, Missing> {
     let events = observation.reset_events.get().map_err(|failure| Missing {
         source: "reset_events",
         reason: failure.reason.clone(),
@@ -153,9 +161,14 @@ pub fn attribute(observation: &Observation) -> Result<Attribution, Missing> {
     let belongs = |place| place == Place::Here || place == Place::Unclear && unclear_fits;
     type Key = (Kind, Direction, IpAddr, Option<u16>, Option<IpAddr>, Option<u16>, Option<Task>);
     let mut groups: BTreeMap<Key, u64> = BTreeMap::new();
-    for tally in events.tallies.iter().filter(|tally| belongs(tally.place)) {
+    let by_place = || events.tallies.iter().filter(|tally| belongs(tally.place)).map(|tally| (Mark::default(), tally));
+    let joined: Vec<(Mark, &ResetTally)> = match wire.and_then(|wire| wire.groups.as_ref()) {
+        Some(groups) => groups.iter().map(|(mark, tally)| (*mark, tally)).collect(),
+        None => by_place().collect(),
+    };
+    for (mark, tally) in joined {
         let peer = tally.peer_addr.or(tally.peer_sample.map(|peer| peer.ip()));
-        let kind = context.kind(tally);
+        let kind = context.kind(tally, mark);
         // The tallies take an answer for a server's, even where it is the rest of a connection of ours.
         let (port, peer_port) = match kind {
             Kind::Stale if context.is_rest_of_own(tally) => (None, tally.peer_sample.map(|peer| peer.port())),
@@ -276,6 +289,8 @@ mod tests {
             HealthCheck,
             UpstreamRefused,
             AfterClose,
+            Forged,
+            FirewallReject,
         ];
         let names: BTreeSet<_> = kinds.iter().map(|kind| kind.describe().0).collect();
         assert_eq!(names.len(), kinds.len());

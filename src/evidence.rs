@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::attribution::wire::Wire;
 use crate::attribution::{self, Attribution, Group as ResetGroup};
 use crate::delta::{self, NoDelta, Reading};
 use crate::ledger::Ledger;
@@ -13,6 +14,7 @@ use crate::snapshot::{Observation, Snapshot};
 use crate::source::census::{Census, Destination, Group, GroupKind};
 use crate::source::conntrack::Conntrack;
 use crate::source::counters::Counters;
+use crate::source::last_words::LastWords;
 use crate::source::owners::{Owners, Process, TICKS_PER_SECOND};
 use crate::source::reset_events::{Direction, ResetEvents};
 use crate::source::{Failure, Observed};
@@ -44,16 +46,19 @@ pub struct Evidence<'a> {
     services: Vec<Service<'a>>,
     used: RefCell<BTreeMap<String, Used>>,
     attribution: Result<Attribution, Missing>,
+    wire: Result<Wire, Missing>,
     ledger: Ledger,
 }
 
 impl<'a> Evidence<'a> {
     pub fn new(observation: &'a Observation) -> Self {
+        let wire = Wire::new(observation);
         let mut evidence = Self {
             observation,
             services: service::services(observation),
             used: RefCell::default(),
-            attribution: attribution::attribute(observation),
+            attribution: attribution::attribute(observation, wire.as_ref().ok()),
+            wire,
             ledger: Ledger::default(),
         };
         evidence.ledger = crate::ledger::account(&evidence);
@@ -239,6 +244,16 @@ impl<'a> Evidence<'a> {
     /// Every reset event of the window by kind.
     pub fn attribution(&self) -> Result<&Attribution, Missing> {
         self.attribution.as_ref().map_err(Clone::clone)
+    }
+
+    /// What the RST packets on the interfaces say.
+    pub fn wire(&self) -> Result<&Wire, Missing> {
+        self.wire.as_ref().map_err(Clone::clone)
+    }
+
+    /// Connections that were destroyed in the window.
+    pub fn last_words(&self) -> Result<&'a LastWords, Missing> {
+        self.observation.last_words.get().map_err(|failure| Missing::from_failure("last_words", failure))
     }
 
     /// The resets that belong to a cause, by single events; most frequent first. A cause of sent resets also needs the

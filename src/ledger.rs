@@ -96,11 +96,7 @@ pub fn account(evidence: &Evidence<'_>) -> Ledger {
     Ledger {
         sent: sent(evidence),
         received: received(evidence),
-        firewall: Account::unknown(Missing {
-            source: "reset_packets",
-            reason: "RSTs of the firewall pass TCP's counters by".to_owned(),
-            needs: Some("a look at the packets themselves, which this version does not take".to_owned()),
-        }),
+        firewall: firewall(evidence),
         dropped: dropped(evidence),
     }
 }
@@ -180,6 +176,21 @@ fn received(e: &Evidence<'_>) -> Account {
     let mut account = Account { total: Ok(estimate), basis: Basis::Inferred, lines: Vec::new() };
     let cause = Some("peer-reset");
     account.add(inferred("established", "in an open connection", estimate, cause, "EstabResets less own aborts"));
+    account
+}
+
+/// RSTs that left this host, or came back to it, and that its TCP did not send.
+fn firewall(e: &Evidence<'_>) -> Account {
+    let wire = match e.wire() {
+        Ok(wire) if !e.totals_only() => wire,
+        Ok(_) => return Account::unknown(Missing::new("window", "packets were not looked at")),
+        Err(missing) => return Account::unknown(missing),
+    };
+    let total = wire.rejected_total();
+    let mut account = Account { total: Ok(total), basis: Basis::Measured, lines: Vec::new() };
+    let line =
+        inferred("rejected", "rejected by netfilter", total, Some("firewall-reject"), "packets without a TCP RST");
+    account.add(Line { basis: Basis::Measured, ..line });
     account
 }
 

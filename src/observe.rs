@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::snapshot::{ListenerTrace, Observation, Snapshot, SourceStatus, Tick};
 use crate::source::census::{self, Census};
+use crate::source::last_words::{LastWords, LastWordsParser};
 use crate::source::listeners::{self, Listener};
 use crate::source::owners::{self, Owners};
 use crate::source::reset_events::{ResetEvents, ResetParser};
@@ -143,6 +144,16 @@ impl StreamParser for PacketParser {
     }
 }
 
+impl StreamParser for LastWordsParser {
+    type Parsed = LastWords;
+    fn feed(&mut self, bytes: &[u8]) {
+        self.feed(bytes);
+    }
+    fn finish(self) -> (LastWords, Option<ParseError>) {
+        self.finish()
+    }
+}
+
 impl<P: StreamParser> Stream<P> {
     fn new(ask: Ask, wanted: bool) -> Self {
         let failure = Failure::new(FailureKind::NotCollected, "reset events were switched off")
@@ -168,24 +179,37 @@ impl<P: StreamParser> Stream<P> {
     }
 }
 
-/// Single resets as the kernel reports them and as they pass the wire.
+/// Single resets as the kernel reports them and as they pass the wire, and the connections that end.
 struct Resets {
     events: Stream<ResetParser>,
     packets: Stream<PacketParser>,
+    words: Stream<LastWordsParser>,
+}
+
+/// What they gave in a window.
+struct Seen {
+    events: Observed<ResetEvents>,
+    packets: Observed<ResetPackets>,
+    words: Observed<LastWords>,
 }
 
 impl Resets {
     fn new(wanted: bool) -> Self {
-        Self { events: Stream::new(Ask::ResetEvents, wanted), packets: Stream::new(Ask::ResetPackets, wanted) }
+        Self {
+            events: Stream::new(Ask::ResetEvents, wanted),
+            packets: Stream::new(Ask::ResetPackets, wanted),
+            words: Stream::new(Ask::LastWords, wanted),
+        }
     }
 
     fn drain(&mut self, host: &mut dyn Host) {
         self.events.drain(host);
         self.packets.drain(host);
+        self.words.drain(host);
     }
 
-    fn finish(self, host: &mut dyn Host) -> (Observed<ResetEvents>, Observed<ResetPackets>) {
-        (self.events.finish(host), self.packets.finish(host))
+    fn finish(self, host: &mut dyn Host) -> Seen {
+        Seen { events: self.events.finish(host), packets: self.packets.finish(host), words: self.words.finish(host) }
     }
 }
 
@@ -228,13 +252,7 @@ impl Window {
         }
     }
 
-    fn close(
-        mut self,
-        before: Snapshot,
-        after: Snapshot,
-        (reset_events, reset_packets): (Observed<ResetEvents>, Observed<ResetPackets>),
-        totals_only: bool,
-    ) -> Observation {
+    fn close(mut self, before: Snapshot, after: Snapshot, seen: Seen, totals_only: bool) -> Observation {
         for trace in self.traces.values_mut() {
             trace.in_after = trace.last_sample + 1 == self.looks;
         }
@@ -244,8 +262,9 @@ impl Window {
             listener_traces: self.traces,
             polls: self.looks,
             ticks: self.ticks,
-            reset_events,
-            reset_packets,
+            reset_events: seen.events,
+            reset_packets: seen.packets,
+            last_words: seen.words,
             totals_only,
         }
     }

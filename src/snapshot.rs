@@ -7,6 +7,7 @@ use crate::source::census::Census;
 use crate::source::conntrack::Conntrack;
 use crate::source::counters::Counters;
 use crate::source::host_facts::HostFacts;
+use crate::source::last_words::LastWords;
 use crate::source::listeners::Listener;
 use crate::source::owners::Owners;
 use crate::source::reset_events::ResetEvents;
@@ -61,6 +62,8 @@ pub struct Observation {
     pub reset_events: Observed<ResetEvents>,
     /// RST packets on the interfaces.
     pub reset_packets: Observed<ResetPackets>,
+    /// Connections that were destroyed.
+    pub last_words: Observed<LastWords>,
     /// Only totals since boot were asked for (`--duration 0s`): no delta means anything.
     pub totals_only: bool,
 }

@@ -3,21 +3,57 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
+use super::wire::{Answered, Mark, Origin};
 use super::{Kind, SCAN_PORTS, gone_listeners, is_gone};
 use crate::delta::{self, Reading};
 use crate::snapshot::{ListenerTrace, Observation};
 use crate::source::reset_events::{Caller, Direction, ResetEvent, ResetEvents, ResetTally};
 use crate::source::tcp_state::TcpState;
 
+/// What can be said about a window without its resets.
+pub(super) struct Surroundings<'a> {
+    observation: &'a Observation,
+    ephemeral: (u16, u16),
+    /// CLOCK_BOOTTIME.
+    pub window: (Duration, Duration),
+}
+
+impl<'a> Surroundings<'a> {
+    pub fn new(observation: &'a Observation) -> Self {
+        let range = observation.after.sysctls.get("net.ipv4.ip_local_port_range").and_then(|text| text.value());
+        let mut bounds = range.map(String::as_str).unwrap_or_default().split_whitespace().map(str::parse);
+        let ephemeral = match (bounds.next(), bounds.next()) {
+            (Some(Ok(low)), Some(Ok(high))) => (low, high),
+            // The default since 2.4 (net/ipv4/af_inet.c inet_init_net).
+            _ => (32_768, 60_999),
+        };
+        Self { observation, ephemeral, window: (observation.before.at.mono, observation.after.at.mono) }
+    }
+
+    pub fn moved(&self, metric: &str) -> Option<u64> {
+        let pick = |snapshot: &'a crate::snapshot::Snapshot| {
+            if metric.starts_with("TcpExt.") { &snapshot.netstat } else { &snapshot.snmp }
+        };
+        let (before, after) = (pick(&self.observation.before), pick(&self.observation.after));
+        let reading: Result<Reading, _> = delta::reading("", metric, before, after, self.observation.duration());
+        reading.ok().map(|reading| reading.delta)
+    }
+
+    pub fn is_ephemeral(&self, port: u16) -> bool {
+        (self.ephemeral.0..=self.ephemeral.1).contains(&port)
+    }
+}
+
 pub(super) struct Context<'a> {
     observation: &'a Observation,
+    around: Surroundings<'a>,
     /// Ports that somebody listened on at any time of the window, with the addresses.
     listening: BTreeMap<u16, Vec<IpAddr>>,
     gone_ports: BTreeSet<u16>,
     /// Local ports whose process died in the window: what it left behind is its death's, not a close's.
     dead_ports: BTreeSet<u16>,
-    ephemeral: (u16, u16),
     scanners: BTreeSet<IpAddr>,
     /// An accept queue of this port was full.
     full_ports: BTreeSet<u16>,
@@ -42,13 +78,6 @@ impl<'a> Context<'a> {
                 closed_ports.entry(peer.ip()).or_default().insert(event.local.port());
             }
         }
-        let range = observation.after.sysctls.get("net.ipv4.ip_local_port_range").and_then(|text| text.value());
-        let mut bounds = range.map(String::as_str).unwrap_or_default().split_whitespace().map(str::parse);
-        let ephemeral = match (bounds.next(), bounds.next()) {
-            (Some(Ok(low)), Some(Ok(high))) => (low, high),
-            // The default since 2.4 (net/ipv4/af_inet.c inet_init_net).
-            _ => (32_768, 60_999),
-        };
         let gone = gone_listeners(observation);
         let owner_died = |trace: &ListenerTrace| {
             let owners = observation.before.owners.value();
@@ -58,6 +87,7 @@ impl<'a> Context<'a> {
         let left_by_dead = gone.iter().filter(|gone| owner_died(gone.trace)).map(|gone| gone.trace.last.port);
         Self {
             observation,
+            around: Surroundings::new(observation),
             dead_ports: seen
                 .tallies
                 .iter()
@@ -67,7 +97,6 @@ impl<'a> Context<'a> {
                 .collect(),
             gone_ports: gone.iter().map(|gone| gone.trace.last.port).collect(),
             listening,
-            ephemeral,
             scanners: closed_ports.into_iter().filter(|(_, p)| p.len() >= SCAN_PORTS).map(|(peer, _)| peer).collect(),
             probers: probers(events),
             full_ports,
@@ -75,16 +104,11 @@ impl<'a> Context<'a> {
     }
 
     pub fn moved(&self, metric: &str) -> Option<u64> {
-        let pick = |snapshot: &'a crate::snapshot::Snapshot| {
-            if metric.starts_with("TcpExt.") { &snapshot.netstat } else { &snapshot.snmp }
-        };
-        let (before, after) = (pick(&self.observation.before), pick(&self.observation.after));
-        let reading: Result<Reading, _> = delta::reading("", metric, before, after, self.observation.duration());
-        reading.ok().map(|reading| reading.delta)
+        self.around.moved(metric)
     }
 
     fn is_ephemeral(&self, port: u16) -> bool {
-        (self.ephemeral.0..=self.ephemeral.1).contains(&port)
+        self.around.is_ephemeral(port)
     }
 
     /// From one of our ephemeral ports to a service port: this side had opened that connection.
@@ -93,26 +117,28 @@ impl<'a> Context<'a> {
             && tally.peer_sample.is_some_and(|peer| peer.port() != 0 && !self.is_ephemeral(peer.port()))
     }
 
-    pub fn kind(&self, tally: &ResetTally) -> Kind {
+    pub fn kind(&self, tally: &ResetTally, mark: Mark) -> Kind {
         let prober = match (tally.peer_addr, tally.local_port) {
             (Some(peer), Some(port)) => self.probers.contains(&(peer, port)),
             _ => false,
         };
         match tally.direction {
-            Direction::Sent => self.sent(tally),
+            Direction::Sent => self.sent(tally, mark),
+            Direction::Received if mark.origin == Origin::Firewall => Kind::FirewallReject,
             Direction::Received => match tally.state_before() {
                 Some(TcpState::SynSent) => Kind::UpstreamRefused,
                 Some(TcpState::FinWait1 | TcpState::FinWait2 | TcpState::Closing | TcpState::LastAck) => {
                     Kind::AfterClose
                 }
                 Some(TcpState::TimeWait) => Kind::AfterClose,
+                _ if mark.origin == Origin::Device => Kind::Forged,
                 _ if prober => Kind::HealthCheck,
                 _ => Kind::PeerReset,
             },
         }
     }
 
-    fn sent(&self, tally: &ResetTally) -> Kind {
+    fn sent(&self, tally: &ResetTally, mark: Mark) -> Kind {
         let Some(reason) = tally.reason.as_deref() else { return Kind::Other };
         let exited = |kind| {
             let gone = || tally.task.as_ref().and_then(|task| is_gone(self.observation, task.pid)) == Some(true);
@@ -141,7 +167,7 @@ impl<'a> Context<'a> {
                     _ => exited(Kind::Aborted),
                 },
             },
-            "NO_SOCKET" => self.no_socket(tally),
+            "NO_SOCKET" => self.no_socket(tally, mark),
             // A segment with ACK met the listener: five histories end here, told apart by what else happened.
             "TCP_FLAGS" => match self.moved("TcpExt.SyncookiesFailed") {
                 _ if self.full_ports.contains(&port) && self.moved("TcpExt.ListenOverflows") > Some(0) => {
@@ -161,7 +187,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    fn no_socket(&self, tally: &ResetTally) -> Kind {
+    fn no_socket(&self, tally: &ResetTally, mark: Mark) -> Kind {
         let port = tally.local_port.unwrap_or(0);
         if tally.peer_addr.is_some_and(|peer| self.scanners.contains(&peer)) {
             return Kind::Scanned;
@@ -169,6 +195,10 @@ impl<'a> Context<'a> {
         let listening = self.listening.get(&port).map_or(&[][..], Vec::as_slice);
         let asked = |bound: &IpAddr| tally.local_addr.is_some_and(|local| covers(*bound, local));
         match () {
+            () if mark.answered == Some(Answered::Segment) => Kind::Stale,
+            () if mark.answered == Some(Answered::Syn) && (listening.is_empty() || listening.iter().any(asked)) => {
+                Kind::Refused
+            }
             () if self.gone_ports.contains(&port) => Kind::Refused,
             () if listening.iter().any(asked) => Kind::Stale,
             () if !listening.is_empty() => Kind::RefusedAddress,

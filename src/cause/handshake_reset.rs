@@ -1,5 +1,6 @@
 use super::harm;
 use super::{EvidenceItem, Judgement, Remedy, Subject, Verdict};
+use crate::attribution::wire::Hook;
 use crate::evidence::Evidence;
 use crate::words;
 
@@ -41,7 +42,13 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         return Ok(harm::still(&embryonic));
     }
     // The RST for a full accept queue is counted in EmbryonicRsts and not in AttemptFails.
-    let events = embryonic.delta.min(failed.delta);
+    let resets = embryonic.delta.min(failed.delta);
+    // An output rule that rejects our SYN-ACKs moves both.
+    let firewall = e.wire().map_or(0, |wire| wire.rejected_by(Hook::Output));
+    let events = resets.saturating_sub(firewall);
+    if resets > 0 && events == 0 {
+        return Ok(Verdict::RuledOut("a firewall rule of this host rejected the SYN-ACKs".into()));
+    }
     if events == 0 {
         return Ok(Verdict::RuledOut("EmbryonicRsts moved without AttemptFails: RSTs for a full accept queue".into()));
     }

@@ -12,9 +12,11 @@ use crate::source::census::{Census, Group, GroupKind, PortUse, Sample};
 use crate::source::conntrack::Conntrack;
 use crate::source::counters::Counters;
 use crate::source::host_facts::HostFacts;
+use crate::source::last_words::LastWord;
 use crate::source::listeners::Listener;
 use crate::source::owners::{Owners, Process};
 use crate::source::reset_events::{Direction, Place, ResetEvent, ResetEvents, ResetTally, Task};
+use crate::source::reset_packets::ResetPacket;
 use crate::source::tcp_state::TcpState;
 use crate::source::{Failure, FailureKind, Moment, Observed};
 
@@ -61,6 +63,7 @@ impl Case {
             ticks: Vec::new(),
             reset_events: unavailable(),
             reset_packets: unavailable(),
+            last_words: unavailable(),
             totals_only: false,
         })
     }
@@ -257,6 +260,69 @@ impl Case {
             seen.events.push(event);
         }
         self.0.reset_events = Observed::Full(seen);
+        self
+    }
+
+    /// `count` RST packets with these TCP flags and TTL; the far end's address is not of this host.
+    pub fn packets(mut self, count: u16, direction: Direction, flags: u8, ttl: u8, ends: [&str; 2]) -> Self {
+        let mut seen = self.0.reset_packets.value().cloned().unwrap_or_default();
+        let [local, peer]: [SocketAddr; 2] = ends.map(|end| end.parse().expect("endpoint"));
+        for number in 0..count {
+            let clients =
+                |end: SocketAddr| SocketAddr::new(end.ip(), if end.port() == 0 { 40_000 + number } else { end.port() });
+            seen.packets.push(ResetPacket {
+                at: Duration::from_secs(1001) + Duration::from_millis(u64::from(number) * 50),
+                direction,
+                local: clients(local),
+                peer: clients(peer),
+                local_here: true,
+                peer_here: false,
+                interface: 2,
+                loopback: false,
+                flags,
+                seq: 7,
+                ack: 0,
+                window: 0,
+                ttl,
+                ip_id: Some(0),
+                options: false,
+            });
+        }
+        self.0.reset_packets = Observed::Full(seen);
+        self
+    }
+
+    /// Other packets of this peer arrived with this TTL.
+    pub fn seen_ttl(mut self, peer: &str, ttl: u8) -> Self {
+        let mut seen = self.0.reset_packets.value().cloned().unwrap_or_default();
+        (1..=3).for_each(|port| seen.ttls.add(SocketAddr::new(address(peer), port), ttl));
+        self.0.reset_packets = Observed::Full(seen);
+        self
+    }
+
+    /// `count` connections between these ends were destroyed, after a pause before their last use and `retransmits`.
+    pub fn last_words(mut self, count: u16, ends: [&str; 2], pause_ms: u32, retransmits: u8) -> Self {
+        let mut seen = self.0.last_words.value().cloned().unwrap_or_default();
+        let [local, peer]: [SocketAddr; 2] = ends.map(|end| end.parse().expect("endpoint"));
+        for number in 0..count {
+            let clients =
+                |end: SocketAddr| SocketAddr::new(end.ip(), if end.port() == 0 { 40_000 + number } else { end.port() });
+            seen.words.push(LastWord {
+                at: Duration::from_secs(1001) + Duration::from_millis(u64::from(number) * 50 + 20),
+                local: clients(local),
+                peer: clients(peer),
+                cookie: u64::from(number) + 1000,
+                data_sent_ms: 5,
+                data_received_ms: pause_ms + 5,
+                ack_received_ms: pause_ms + 5,
+                unacknowledged: 5,
+                unread: 0,
+                retransmits,
+                timeout: Duration::ZERO,
+                bytes_received: Some(100),
+            });
+        }
+        self.0.last_words = Observed::Full(seen);
         self
     }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::last_words::LastWordsSocket;
 use super::netlink::DiagSocket;
 use super::owners;
 use super::packet::PacketSocket;
@@ -36,12 +37,13 @@ pub struct LiveHost {
     /// Opened by the first question, so that a scan that does not ask pays nothing.
     tracepoints: Option<Result<Tracepoints, Failure>>,
     packets: Option<Result<PacketSocket, Failure>>,
+    last_words: Option<Result<LastWordsSocket, Failure>>,
 }
 
 impl LiveHost {
     /// `stop` ends the window early once it is true; signal handlers set it.
     pub fn new(stop: Arc<AtomicBool>) -> Self {
-        Self { stop, window: None, diag: DiagSocket::default(), tracepoints: None, packets: None }
+        Self { stop, window: None, diag: DiagSocket::default(), tracepoints: None, packets: None, last_words: None }
     }
 
     /// Sleeps until `due` after the window began. False when the stop flag came first.
@@ -95,6 +97,10 @@ impl Host for LiveHost {
             },
             Ask::ResetPackets => match self.packets.get_or_insert_with(PacketSocket::open) {
                 Ok(packets) => packets.drain(sink),
+                Err(failure) => Err(failure.clone()),
+            },
+            Ask::LastWords => match self.last_words.get_or_insert_with(LastWordsSocket::open) {
+                Ok(words) => words.drain(sink),
                 Err(failure) => Err(failure.clone()),
             },
         };

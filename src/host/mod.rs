@@ -2,6 +2,7 @@
 
 pub mod bundle;
 mod bundle_format;
+pub mod last_words;
 pub mod live;
 pub mod namespace;
 pub mod netlink;

@@ -16,6 +16,21 @@ const BATCH: usize = 256 << 10;
 const BUFFER: libc::c_int = 16 << 20;
 /// Packets per drain: a flood must not keep the reader for ever.
 const MAX_PER_DRAIN: usize = 200_000;
+/// Bytes of a packet that is only there for its TTL: IPv6 header and a TCP header without options.
+const SAMPLE: usize = 60;
+/// With more packets than this in one drain fewer are sampled: the room is for RSTs.
+const BUSY: usize = 5_000;
+
+/// Which received packets other than RSTs are taken, for the TTL of their senders: one in so many, a power of two.
+#[derive(Debug, Clone, Copy)]
+struct Sampling {
+    syn: u32,
+    rest: u32,
+}
+
+/// From the finest to none.
+const SAMPLINGS: [Option<Sampling>; 3] =
+    [Some(Sampling { syn: 1, rest: 16 }), Some(Sampling { syn: 64, rest: 1024 }), None];
 
 /// The open packet socket. It ends with its descriptor; nothing stays behind.
 #[derive(Debug)]
@@ -24,6 +39,8 @@ pub struct PacketSocket {
     /// CLOCK_MONOTONIC, ns; `None` before the first drain.
     addresses_read: Option<u64>,
     lost: u64,
+    /// Index in [`SAMPLINGS`].
+    sampling: usize,
 }
 
 impl PacketSocket {
@@ -38,9 +55,7 @@ impl PacketSocket {
         }
         // SAFETY: the kernel just gave us this descriptor.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let mut code = filter();
-        let program = libc::sock_fprog { len: code.len() as u16, filter: code.as_mut_ptr() };
-        set(&fd, libc::SO_ATTACH_FILTER, &program).map_err(|error| refused("SO_ATTACH_FILTER", &error))?;
+        attach(&fd, SAMPLINGS[0]).map_err(|error| refused("SO_ATTACH_FILTER", &error))?;
         set(&fd, libc::SO_TIMESTAMPNS, &1i32).map_err(|error| refused("SO_TIMESTAMPNS", &error))?;
         if set(&fd, libc::SO_RCVBUFFORCE, &BUFFER).is_err() {
             // Without CAP_NET_ADMIN up to net.core.rmem_max; what is lost is counted.
@@ -55,7 +70,7 @@ impl PacketSocket {
         if unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), size) } != 0 {
             return Err(refused("bind(AF_PACKET)", &io::Error::last_os_error()));
         }
-        Ok(Self { fd, addresses_read: None, lost: 0 })
+        Ok(Self { fd, addresses_read: None, lost: 0, sampling: 0 })
     }
 
     /// Everything that arrived since the previous call.
@@ -71,9 +86,10 @@ impl PacketSocket {
         }
         send(sink, Kind::Clock, format!("{} {boot}", trace_context::wall_clock()).as_bytes());
         let mut batch = Vec::new();
+        let mut packets = 0;
         for _ in 0..MAX_PER_DRAIN {
             match self.receive(&mut batch) {
-                Ok(()) => {}
+                Ok(()) => packets += 1,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // An interface that went down is reported once and clears itself.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ENETDOWN)) => {}
@@ -87,7 +103,14 @@ impl PacketSocket {
         if !batch.is_empty() {
             send(sink, Kind::Records, &batch);
         }
-        self.lost += self.dropped();
+        let lost = self.dropped();
+        self.lost += lost;
+        if (packets > BUSY || lost > 0)
+            && let Some(coarser) = SAMPLINGS.get(self.sampling + 1)
+            && attach(&self.fd, *coarser).is_ok()
+        {
+            self.sampling += 1;
+        }
         send(sink, Kind::Counts, self.lost.to_string().as_bytes());
         Ok(())
     }
@@ -151,37 +174,68 @@ impl PacketSocket {
     }
 }
 
-/// TCP with RST, from the network header on (SOCK_DGRAM). IPv6 extension headers before TCP are not followed.
-fn filter() -> [libc::sock_filter; 16] {
+/// Replaces the filter at once, without a gap.
+fn attach(fd: &OwnedFd, sampling: Option<Sampling>) -> io::Result<()> {
+    let mut code = filter(sampling);
+    let program = libc::sock_fprog { len: code.len() as u16, filter: code.as_mut_ptr() };
+    set(fd, libc::SO_ATTACH_FILTER, &program)
+}
+
+/// TCP with RST, and samples of received TCP without; from the network header on (SOCK_DGRAM). IPv6 extension headers
+/// before TCP are not followed.
+fn filter(sampling: Option<Sampling>) -> [libc::sock_filter; 28] {
     // linux/bpf_common.h, linux/filter.h.
+    const LD_W_ABS: u16 = 0x20;
     const LD_H_ABS: u16 = 0x28;
     const LD_B_ABS: u16 = 0x30;
     const LD_B_IND: u16 = 0x50;
     const LDX_B_MSH: u16 = 0xb1;
+    const AND: u16 = 0x54;
+    const JA: u16 = 0x05;
     const JEQ: u16 = 0x15;
     const JSET: u16 = 0x45;
+    const TAX: u16 = 0x07;
+    const TXA: u16 = 0x87;
     const RET: u16 = 0x06;
     const SKF_AD_PROTOCOL: u32 = -0x1000_i32 as u32;
+    const SKF_AD_PKTTYPE: u32 = SKF_AD_PROTOCOL + 4;
+    const SKF_AD_RANDOM: u32 = SKF_AD_PROTOCOL + 56;
+    const SYN: u32 = 0x02;
+    const RST: u32 = 0x04;
     let op = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let (syn, rest) = sampling.map_or((1, 1), |sampling| (sampling.syn, sampling.rest));
     [
         /* 0 */ op(LD_H_ABS, 0, 0, SKF_AD_PROTOCOL),
         /* 1 */ op(JEQ, 0, 7, 0x0800),
-        // IPv4: TCP, not a later fragment, RST.
+        // IPv4: TCP, not a later fragment.
         /* 2 */ op(LD_B_ABS, 0, 0, 9),
-        /* 3 */ op(JEQ, 0, 11, 6),
+        /* 3 */ op(JEQ, 0, 23, 6),
         /* 4 */ op(LD_H_ABS, 0, 0, 6),
-        /* 5 */ op(JSET, 9, 0, 0x1fff),
+        /* 5 */ op(JSET, 21, 0, 0x1fff),
         /* 6 */ op(LDX_B_MSH, 0, 0, 0),
         /* 7 */ op(LD_B_IND, 0, 0, 13),
-        /* 8 */ op(JSET, 5, 6, 0x04),
+        /* 8 */ op(JA, 0, 0, 4),
         // IPv6.
-        /* 9 */ op(JEQ, 0, 5, 0x86dd),
+        /* 9 */ op(JEQ, 0, 17, 0x86dd),
         /* 10 */ op(LD_B_ABS, 0, 0, 6),
-        /* 11 */ op(JEQ, 0, 3, 6),
+        /* 11 */ op(JEQ, 0, 15, 6),
         /* 12 */ op(LD_B_ABS, 0, 0, 40 + 13),
-        /* 13 */ op(JSET, 0, 1, 0x04),
+        // The flags.
+        /* 13 */ op(JSET, 0, 1, RST),
         /* 14 */ op(RET, 0, 0, CAPTURE as u32),
-        /* 15 */ op(RET, 0, 0, 0),
+        /* 15 */ op(TAX, 0, 0, 0),
+        /* 16 */ op(LD_B_ABS, 0, 0, SKF_AD_PKTTYPE),
+        /* 17 */ op(JEQ, 9, if sampling.is_none() { 9 } else { 0 }, u32::from(libc::PACKET_OUTGOING)),
+        /* 18 */ op(TXA, 0, 0, 0),
+        /* 19 */ op(JSET, 0, 3, SYN),
+        /* 20 */ op(LD_W_ABS, 0, 0, SKF_AD_RANDOM),
+        /* 21 */ op(AND, 0, 0, syn - 1),
+        /* 22 */ op(JEQ, 3, 4, 0),
+        /* 23 */ op(LD_W_ABS, 0, 0, SKF_AD_RANDOM),
+        /* 24 */ op(AND, 0, 0, rest - 1),
+        /* 25 */ op(JEQ, 0, 1, 0),
+        /* 26 */ op(RET, 0, 0, SAMPLE as u32),
+        /* 27 */ op(RET, 0, 0, 0),
     ]
 }
 

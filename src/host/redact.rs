@@ -63,7 +63,7 @@ impl Redactor {
             Ask::SocketOwners { .. } => Mode::Numbers,
             Ask::File(path) => Mode::Text { path: path.clone(), link: false, text: Vec::new() },
             Ask::Link(path) => Mode::Text { path: path.clone(), link: true, text: Vec::new() },
-            Ask::ResetEvents | Ask::ResetPackets => Mode::LeftOut,
+            Ask::ResetEvents | Ask::ResetPackets | Ask::LastWords => Mode::LeftOut,
         };
         let failure = matches!(mode, Mode::LeftOut).then(left_out);
         Session { redactor: self, mode, failure }

@@ -124,6 +124,8 @@ fn verdict(scenario: &Scenario, report: &Report, findings: Option<&Result<Findin
 fn prepare(scenario: &Scenario) -> Result<(), Stop> {
     arena::loopback_up()?;
     mount(None, "/", libc::MS_REC | libc::MS_PRIVATE)?;
+    // The pids of this pid namespace, which is what perf reports here: without it names are those of strangers.
+    let _ = mount(Some("proc"), "/proc", 0);
     // Only this mount namespace sees it. Where it is refused (an ordinary user), the diagnosis goes without reset events.
     let _ = mount(Some("tracefs"), TRACEFS, 0);
     // The /proc of the new pid namespace, so that a pid means the same in every source. Where parts of the host's /proc are

@@ -65,6 +65,9 @@ pub enum Ask {
     /// RST packets on the wire since the previous [`Frame`], see `source::reset_packets`. Asked in every frame; the first
     /// call opens the packet socket.
     ResetPackets,
+    /// Connections destroyed since the previous [`Frame`], see `source::last_words`. Asked in every frame; the first call
+    /// joins the multicast groups.
+    LastWords,
 }
 
 /// A sock_diag dump: which sockets and which extensions.
@@ -88,6 +91,7 @@ impl Ask {
             Ask::SocketOwners { .. } => "socket_owners".to_owned(),
             Ask::ResetEvents => "reset_events".to_owned(),
             Ask::ResetPackets => "reset_packets".to_owned(),
+            Ask::LastWords => "last_words".to_owned(),
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod counters;
 pub mod file_nr;
 mod heavy_hitters;
 pub mod host_facts;
+pub mod last_words;
 pub mod listeners;
 pub mod netstat;
 pub mod observed;

@@ -45,7 +45,7 @@ mod tally;
 mod tasks;
 
 pub use parser::ResetParser;
-pub use tally::ResetTally;
+pub use tally::{ResetTally, regroup};
 
 /// What the reset tracepoints delivered between two frames.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

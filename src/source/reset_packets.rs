@@ -7,7 +7,7 @@
 //! Blocks as in [`reset_events`](super::reset_events): start (text: [`MAGIC`]), scope (text: `address A`...), clock (text:
 //! `REALTIME BOOTTIME`, ns), counts (text: `LOST`, packets that found no room since the start), and records: per packet,
 //! little-endian, `u64` CLOCK_REALTIME ns, `u32` interface index, `u16` ARPHRD type, `u8` PACKET_* type, `u8` 0, `u32` bytes
-//! captured, then those bytes from the IP header on.
+//! captured, then those bytes from the IP header on. Beside all RSTs it holds samples of what else was received, for the TTL.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +16,10 @@ use std::time::Duration;
 use super::ParseError;
 use super::reset_events::Direction;
 use super::reset_events::block::{Blocks, Kind};
+
+mod ttl;
+
+pub use ttl::PeerTtls;
 
 const SOURCE: &str = "reset packets";
 pub const MAGIC: &str = "rstdoctor-reset-packets 1";
@@ -47,6 +51,8 @@ pub struct ResetPackets {
     pub forwarded: u64,
     /// The same packet on a second interface (VLAN, bridge, bond), discarded.
     pub duplicates: u64,
+    /// With which TTL the peers' other packets arrive, all since the start of the stream.
+    pub ttls: PeerTtls,
 }
 
 /// One RST packet.
@@ -58,6 +64,9 @@ pub struct ResetPacket {
     pub direction: Direction,
     pub local: SocketAddr,
     pub peer: SocketAddr,
+    /// `local`, or `peer`, is an address of this namespace.
+    pub local_here: bool,
+    pub peer_here: bool,
     pub interface: u32,
     pub loopback: bool,
     /// RST, ACK, ... as in the TCP header.
@@ -118,6 +127,7 @@ struct Inner {
     addresses: BTreeSet<IpAddr>,
     recent: VecDeque<ResetPacket>,
     lost: (u64, u64),
+    ttls: PeerTtls,
     out: ResetPackets,
 }
 
@@ -144,6 +154,7 @@ impl PacketParser {
         let (taken, total) = &mut self.inner.lost;
         out.lost = total.saturating_sub(*taken);
         *taken = *total;
+        out.ttls = self.inner.ttls.clone();
         out
     }
 
@@ -188,7 +199,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Takes one record; the rest, or `None` when it is cut short. A packet that is not a RST is passed over.
+    /// Takes one record; the rest, or `None` when it is cut short. What is not TCP is passed over.
     fn record<'a>(&mut self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let (head, rest) = bytes.split_first_chunk::<RECORD_HEAD>()?;
         let (time, head) = head.split_first_chunk::<8>()?;
@@ -199,9 +210,17 @@ impl Inner {
         let (packet, rest) = rest.split_at_checked(length)?;
         let outgoing = kind == PACKET_OUTGOING;
         let Some(mut packet) = parse(packet, outgoing) else { return Some(rest) };
+        if packet.flags & FLAG_RST == 0 {
+            if packet.direction == Direction::Received {
+                self.ttls.add(packet.peer, packet.ttl);
+            }
+            return Some(rest);
+        }
         packet.at = Duration::from_nanos(u64::from_le_bytes(*time).saturating_sub(self.since_boot));
         packet.interface = u32::from_le_bytes(*interface);
         packet.loopback = u16::from_le_bytes(*hardware) == ARPHRD_LOOPBACK;
+        let here = |address: IpAddr| self.addresses.contains(&address) || address.is_loopback();
+        (packet.local_here, packet.peer_here) = (here(packet.local.ip()), here(packet.peer.ip()));
         self.count(packet);
         Some(rest)
     }
@@ -215,10 +234,9 @@ impl Inner {
             self.out.duplicates += 1;
             return;
         }
-        let ours = self.addresses.contains(&packet.local.ip()) || packet.local.ip().is_loopback();
         // Netfilter answers in place of a host that it protects: not our address, yet sent here. A router cannot be told
         // from it by one packet, so those count as forwarded.
-        match (ours, packet.direction) {
+        match (packet.local_here, packet.direction) {
             (false, _) => self.out.forwarded += 1,
             (true, Direction::Sent) => self.out.sent += 1,
             (true, Direction::Received) => self.out.received += 1,
@@ -235,7 +253,7 @@ impl Inner {
     }
 }
 
-/// From the IP header on. `None` when it is no complete TCP header with RST.
+/// From the IP header on. `None` when it is no complete TCP header.
 fn parse(packet: &[u8], outgoing: bool) -> Option<ResetPacket> {
     const TCP: u8 = 6;
     let byte = |at: usize| packet.get(at).copied();
@@ -258,15 +276,14 @@ fn parse(packet: &[u8], outgoing: bool) -> Option<ResetPacket> {
     let long = |at: usize| tcp.get(at..).and_then(|b| b.first_chunk::<4>()).copied().map(u32::from_be_bytes);
     let (from, to) = (SocketAddr::new(source, short(0)?), SocketAddr::new(destination, short(2)?));
     let flags = *tcp.get(13)?;
-    if flags & FLAG_RST == 0 {
-        return None;
-    }
     let (direction, local, peer) = if outgoing { (Direction::Sent, from, to) } else { (Direction::Received, to, from) };
     Some(ResetPacket {
         at: Duration::ZERO,
         direction,
         local,
         peer,
+        local_here: false,
+        peer_here: false,
         interface: 0,
         loopback: false,
         flags,
@@ -354,6 +371,15 @@ mod tests {
         packet[15] = 77;
         let (all, _) = read(&[start(), record(1_000_500_000_000, 2, 4, &packet)].concat());
         assert_eq!((all.sent, all.forwarded), (0, 1));
+    }
+
+    #[test]
+    fn other_packets_only_tell_the_ttl_of_their_sender() {
+        let mut other = packet(7, 500);
+        other[20 + 13] = FLAG_ACK;
+        let (all, error) = read(&[start(), record(1_000_500_000_000, 2, 0, &other)].concat());
+        assert_eq!((error, all.received, all.packets.len()), (None, 0, 0));
+        assert_eq!(all.ttls.of("10.0.0.1:80".parse().unwrap()), [64]);
     }
 
     proptest! {

@@ -252,6 +252,21 @@ impl TcpInfo<'_> {
         self.0.get(3).copied()
     }
 
+    /// How often the segment that was sent last was retransmitted.
+    pub fn retransmits(&self) -> Option<u8> {
+        self.0.get(2).copied()
+    }
+
+    /// Retransmission timeout, microseconds, the backoff included.
+    pub fn rto_us(&self) -> Option<u32> {
+        word(self.0, 8)
+    }
+
+    /// Payload bytes received; Linux 4.1 and later.
+    pub fn bytes_received(&self) -> Option<u64> {
+        self.0.get(128..)?.first_chunk().copied().map(u64::from_ne_bytes)
+    }
+
     /// Milliseconds since data was sent last, or since the connection was made.
     pub fn last_data_sent_ms(&self) -> Option<u32> {
         word(self.0, 44)

@@ -49,6 +49,13 @@ impl ResetTally {
     }
 }
 
+/// Groups single events anew, as the parser does.
+pub fn regroup(events: &[ResetEvent], is_ephemeral: impl Fn(u16) -> bool) -> Vec<ResetTally> {
+    let mut tallies = Tallies::default();
+    events.iter().for_each(|event| tallies.count(event, &is_ephemeral));
+    tallies.take()
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     direction: Direction,

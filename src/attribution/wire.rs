@@ -1,0 +1,321 @@
+//! Joins the kernel's reset events with the RST packets that passed an interface. The packets prove which events belong to
+//! the namespace under observation (the tracepoints see the whole host), name the peer of a RST sent from LISTEN, tell
+//! what a RST answered, and show the RSTs that TCP did not send: netfilter's, and those of a device on the path.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::context::Surroundings;
+use crate::evidence::Missing;
+use crate::snapshot::Observation;
+use crate::source::reset_events::{Direction, Place, ResetEvent, ResetEvents, ResetTally, regroup};
+use crate::source::reset_packets::{ResetPacket, ResetPackets, Signature};
+use crate::source::{Failure, Observed};
+
+/// A packet is seen after the queueing discipline let it go, and a received one before TCP looked at it.
+const LATER: Duration = Duration::from_secs(3);
+/// The two clocks are read one after the other.
+const CLOCKS: Duration = Duration::from_millis(100);
+const RST_ACK: u8 = 0x14;
+/// What Linux and others send with (net.ipv4.ip_default_ttl). A smaller one was routed through this host: a container's.
+const INITIAL_TTLS: [u8; 3] = [64, 128, 255];
+
+/// What the packet of a reset tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) struct Mark {
+    pub answered: Option<Answered>,
+    pub origin: Origin,
+}
+
+/// What a sent RST answered, from its form (net/ipv4/tcp_ipv4.c tcp_v4_send_reset).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Answered {
+    /// A segment without ACK: a SYN.
+    Syn,
+    /// A segment of a connection.
+    Segment,
+}
+
+/// Who sent a RST that was received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) enum Origin {
+    /// The peer, as far as one can see.
+    #[default]
+    Peer,
+    /// Netfilter on this host.
+    Firewall,
+    /// Something on the path: its packets take another way than the peer's.
+    Device,
+}
+
+/// Where a rule of this host's netfilter rejects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hook {
+    /// Something that came in: the RST leaves the host.
+    Input,
+    /// Something that this host wanted to send: the RST comes back to it on the loopback interface.
+    Output,
+}
+
+/// RSTs of this host's netfilter at one place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    pub hook: Hook,
+    pub local: IpAddr,
+    /// Our port, where this side is the server.
+    pub port: Option<u16>,
+    /// Whom this host called, where it is the client.
+    pub called: Option<SocketAddr>,
+    pub peers: BTreeMap<IpAddr, u64>,
+    pub count: u64,
+}
+
+/// A received RST whose TTL does not fit the peer's other packets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forged {
+    pub local: SocketAddr,
+    pub peer: SocketAddr,
+    pub ttl: u8,
+    /// What the peer's packets arrive with.
+    pub usual: Vec<u8>,
+}
+
+/// What the packets of a window say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wire {
+    /// The events of this namespace in groups; `None` where some events or packets are missing, so that they cannot be
+    /// joined one by one.
+    pub(super) groups: Option<Vec<(Mark, ResetTally)>>,
+    /// Netfilter's RSTs by place, the busiest first.
+    pub rejected: Vec<Rejected>,
+    /// Netfilter's RSTs that cannot be told from TCP's own one by one: only their number is known.
+    pub rejected_unnamed: u64,
+    /// One per connection.
+    pub forged: Vec<Forged>,
+    /// Received RSTs of peers whose other packets are known, so that they can be judged.
+    pub judged: u64,
+    /// Received RSTs from other hosts.
+    pub received: u64,
+    /// Some packets were lost or over the cap.
+    pub incomplete: bool,
+}
+
+impl Wire {
+    pub fn new(observation: &Observation) -> Result<Self, Missing> {
+        let packets = observation.reset_packets.get().map_err(|failure: &Failure| Missing {
+            source: "reset_packets",
+            reason: failure.reason.clone(),
+            needs: failure.needs.clone(),
+        })?;
+        let whole = matches!(observation.reset_packets, Observed::Full(_)) && packets.lost + packets.dropped == 0;
+        let events = observation.reset_events.value().filter(|events| events.dropped == 0 && whole);
+        let surroundings = Surroundings::new(observation);
+        let mut join = Join::new(packets);
+        let groups = events.map(|events| join.events(events, &surroundings));
+        let (rejected, rejected_unnamed) = firewall(&join, groups.as_deref(), &surroundings);
+        let from_peers = || packets.packets.iter().filter(|packet| came_from_a_peer(packet));
+        let mut forged: BTreeMap<(SocketAddr, SocketAddr), Forged> = BTreeMap::new();
+        for packet in from_peers().filter(|packet| packets.ttls.fits(packet.peer, packet.ttl) == Some(false)) {
+            forged.entry((packet.local, packet.peer)).or_insert_with(|| Forged {
+                local: packet.local,
+                peer: packet.peer,
+                ttl: packet.ttl,
+                usual: packets.ttls.of(packet.peer).to_vec(),
+            });
+        }
+        let judged = from_peers().filter(|packet| packets.ttls.fits(packet.peer, packet.ttl).is_some()).count() as u64;
+        Ok(Self {
+            groups,
+            rejected,
+            rejected_unnamed,
+            forged: forged.into_values().collect(),
+            judged,
+            received: from_peers().count() as u64,
+            incomplete: !whole,
+        })
+    }
+
+    /// RSTs of netfilter at one hook.
+    pub fn rejected_by(&self, hook: Hook) -> u64 {
+        self.rejected.iter().filter(|rejected| rejected.hook == hook).map(|rejected| rejected.count).sum()
+    }
+
+    /// RSTs of this host's netfilter.
+    pub fn rejected_total(&self) -> u64 {
+        self.rejected_unnamed + self.rejected.iter().map(|rejected| rejected.count).sum::<u64>()
+    }
+}
+
+fn came_from_a_peer(packet: &ResetPacket) -> bool {
+    packet.direction == Direction::Received && packet.local_here && !packet.peer_here && !packet.loopback
+}
+
+/// A RST that netfilter made to answer what this host sent: it carries the peer's address, on the loopback interface.
+fn came_back(packet: &ResetPacket) -> bool {
+    packet.direction == Direction::Received && packet.local_here && !packet.peer_here && packet.loopback
+}
+
+type Ends = (Direction, SocketAddr, SocketAddr);
+
+/// Packets that no event has claimed yet.
+struct Join<'a> {
+    packets: &'a ResetPackets,
+    by_ends: HashMap<Ends, VecDeque<usize>>,
+    by_local: HashMap<SocketAddr, VecDeque<usize>>,
+    claimed: Vec<bool>,
+}
+
+impl<'a> Join<'a> {
+    fn new(packets: &'a ResetPackets) -> Self {
+        let mut by_ends: HashMap<Ends, VecDeque<usize>> = HashMap::new();
+        let mut by_local: HashMap<SocketAddr, VecDeque<usize>> = HashMap::new();
+        for (index, packet) in packets.packets.iter().enumerate() {
+            by_ends.entry((packet.direction, packet.local, packet.peer)).or_default().push_back(index);
+            if packet.direction == Direction::Sent {
+                by_local.entry(packet.local).or_default().push_back(index);
+            }
+        }
+        Self { packets, by_ends, by_local, claimed: vec![false; packets.packets.len()] }
+    }
+
+    /// The packet of this event.
+    fn claim(&mut self, event: &ResetEvent) -> Option<&'a ResetPacket> {
+        let candidates = match event.peer {
+            Some(peer) => self.by_ends.get_mut(&(event.direction, event.local, peer))?,
+            None => self.by_local.get_mut(&event.local)?,
+        };
+        let (earliest, latest) = match event.direction {
+            Direction::Sent => (event.at.saturating_sub(CLOCKS), event.at + LATER),
+            Direction::Received => (event.at.saturating_sub(LATER), event.at + CLOCKS),
+        };
+        // Events come in order of time: what is too early for this one is too early for all that follow.
+        while let Some(index) = candidates.front().copied() {
+            let packet = self.packets.packets.get(index)?;
+            if packet.at > latest {
+                return None;
+            }
+            candidates.pop_front();
+            let claimed = self.claimed.get_mut(index)?;
+            if packet.at >= earliest && !*claimed && (event.peer.is_some() || packet.signature() == Signature::Answer) {
+                *claimed = true;
+                return Some(packet);
+            }
+        }
+        None
+    }
+
+    /// The events that belong here, with what their packets tell.
+    fn events(&mut self, events: &ResetEvents, surroundings: &Surroundings) -> Vec<(Mark, ResetTally)> {
+        let mut here: BTreeMap<Mark, Vec<ResetEvent>> = BTreeMap::new();
+        let (mut without, mut matched) = (Vec::new(), [0u64; 2]);
+        // Those that know their peer choose first.
+        let (known, unknown): (Vec<_>, Vec<_>) = events.events.iter().partition(|event| event.peer.is_some());
+        for event in known.into_iter().chain(unknown) {
+            match self.claim(event) {
+                Some(packet) => {
+                    *of(&mut matched, event.direction) += 1;
+                    let event = ResetEvent { place: Place::Here, peer: Some(packet.peer), ..event.clone() };
+                    here.entry(self.mark(packet)).or_default().push(event);
+                }
+                // A process caused it whose namespace is known: exact without a packet, which a rule may have dropped.
+                None if event.place == Place::Here && !event.softirq && event.netns.is_some() => {
+                    *of(&mut matched, event.direction) += 1;
+                    here.entry(Mark::default()).or_default().push(event.clone());
+                }
+                None if event.place == Place::Here => without.push(event),
+                None => {}
+            }
+        }
+        // A RST can be dropped before a device sees it (an output rule, no route), or pass unseen (IPsec). The counters of
+        // this namespace know: the others belong here only as far as they account for them.
+        let room = |direction: Direction, matched: u64| match direction {
+            Direction::Sent => surroundings.moved("Tcp.OutRsts").map(|sent| sent.saturating_sub(matched)),
+            Direction::Received if matched > 0 => Some(0),
+            Direction::Received => {
+                let (ended, failed) = (surroundings.moved("Tcp.EstabResets"), surroundings.moved("Tcp.AttemptFails"));
+                ended.zip(failed).map(|(ended, failed)| ended + failed)
+            }
+        };
+        for direction in [Direction::Sent, Direction::Received] {
+            let rest: Vec<_> = without.iter().filter(|event| event.direction == direction).collect();
+            let room = room(direction, *of(&mut matched, direction));
+            if room.is_none_or(|room| rest.len() as u64 <= room + room / 10) {
+                here.entry(Mark::default()).or_default().extend(rest.into_iter().map(|event| (*event).clone()));
+            }
+        }
+        here.into_iter()
+            .flat_map(|(mark, mut events)| {
+                events.sort_by_key(|event| event.at);
+                let tallies = regroup(&events, |port| surroundings.is_ephemeral(port));
+                tallies.into_iter().map(move |tally| (mark, tally))
+            })
+            .collect()
+    }
+
+    fn mark(&self, packet: &ResetPacket) -> Mark {
+        let answered = (packet.direction == Direction::Sent && packet.signature() == Signature::Answer)
+            .then_some(if packet.flags & RST_ACK == RST_ACK { Answered::Syn } else { Answered::Segment });
+        let origin = match packet {
+            packet if came_back(packet) => Origin::Firewall,
+            packet if came_from_a_peer(packet) && self.packets.ttls.fits(packet.peer, packet.ttl) == Some(false) => {
+                Origin::Device
+            }
+            _ => Origin::Peer,
+        };
+        Mark { answered, origin }
+    }
+}
+
+fn of(counts: &mut [u64; 2], direction: Direction) -> &mut u64 {
+    let [sent, received] = counts;
+    if direction == Direction::Sent { sent } else { received }
+}
+
+/// The RSTs that TCP did not send.
+fn firewall(
+    join: &Join<'_>,
+    groups: Option<&[(Mark, ResetTally)]>,
+    surroundings: &Surroundings,
+) -> (Vec<Rejected>, u64) {
+    let (opened, closed) = surroundings.window;
+    let all =
+        || join.packets.packets.iter().enumerate().filter(|(_, packet)| packet.at >= opened && packet.at <= closed);
+    let sent = |packet: &ResetPacket| packet.direction == Direction::Sent && packet.local_here;
+    let answers: Vec<&ResetPacket> = all()
+        .filter(|(index, packet)| sent(packet) && !join.claimed.get(*index).copied().unwrap_or(false))
+        .map(|(_, packet)| packet)
+        .filter(|packet| packet.signature() == Signature::Answer && INITIAL_TTLS.contains(&packet.ttl))
+        .collect();
+    let counted = surroundings.moved("Tcp.OutRsts");
+    let seen = all().filter(|(_, packet)| sent(packet)).count() as u64;
+    let excess = counted.map_or(0, |counted| seen.saturating_sub(counted));
+    // Every RST that TCP counted has an event (Linux 6.10 and later): what has none is not TCP's.
+    let explained = groups.map_or(0, |groups| {
+        let sent = groups.iter().filter(|(_, tally)| tally.direction == Direction::Sent);
+        sent.map(|(_, tally)| tally.count).sum()
+    });
+    let all_explained = groups.is_some() && counted.is_some_and(|counted| explained >= counted);
+    let fit = |count: u64| count <= excess + excess / 20;
+    let named = all_explained || fit(answers.len() as u64);
+    let mut places: BTreeMap<(Hook, IpAddr, Option<u16>, Option<SocketAddr>), BTreeMap<IpAddr, u64>> = BTreeMap::new();
+    let back = all().map(|(_, packet)| packet).filter(|packet| came_back(packet)).map(|packet| (Hook::Output, packet));
+    for (hook, packet) in answers.iter().filter(|_| named).map(|packet| (Hook::Input, *packet)).chain(back) {
+        let client = surroundings.is_ephemeral(packet.local.port()) && !surroundings.is_ephemeral(packet.peer.port());
+        let (port, called) = if client { (None, Some(packet.peer)) } else { (Some(packet.local.port()), None) };
+        let peers = places.entry((hook, packet.local.ip(), port, called)).or_default();
+        *peers.entry(packet.peer.ip()).or_default() += 1;
+    }
+    let mut rejected: Vec<Rejected> = places
+        .into_iter()
+        .map(|((hook, local, port, called), peers)| {
+            let count = peers.values().sum();
+            Rejected { hook, local, port, called, peers, count }
+        })
+        .collect();
+    rejected.sort_by_key(|rejected| std::cmp::Reverse(rejected.count));
+    (rejected, if named { 0 } else { excess })
+}
+
+#[cfg(test)]
+mod tests;

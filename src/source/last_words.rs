@@ -1,0 +1,262 @@
+//! What connections looked like when the kernel destroyed them: sock_diag's multicast of destroyed sockets (sock_diag(7),
+//! net/core/sock_diag.c sock_diag_broadcast_destroy). It tells how long a connection had been idle and whether a request
+//! was under way. Any user may listen, in any network namespace.
+//!
+//! A socket is destroyed when its last holder lets go, so some time after a RST ended it; its state is CLOSE whatever
+//! ended it. Which one ended it shows by joining the message to a reset, by cookie or by both ends.
+//!
+//! # The stream
+//! Blocks as in [`reset_events`](super::reset_events): start (text: [`MAGIC`]), clock (text: CLOCK_BOOTTIME, ns, when the
+//! drain began), records (netlink datagrams as the kernel sent them), counts (text: how often the kernel had no room; how
+//! many messages that cost is not known), note (text: why the collection ended early).
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::ParseError;
+use super::reset_events::block::{Blocks, Kind};
+use super::sock_diag::{Socket, Walker};
+
+const SOURCE: &str = "last words";
+pub const MAGIC: &str = "rstdoctor-last-words 1";
+/// Single connections kept, about 2 MB.
+const MAX_WORDS: usize = 20_000;
+
+/// The connections that were destroyed in the window.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LastWords {
+    /// In order of arrival, capped; `dropped` counts those over the cap.
+    pub words: Vec<LastWord>,
+    pub dropped: u64,
+    /// How often the kernel had no room: each time an unknown number is missing.
+    pub gaps: u64,
+    /// The collection ended before the window did, because listening costs the kernel time for each destroyed socket.
+    pub ended_early: Option<String>,
+}
+
+/// One destroyed connection. Ages are milliseconds before `at`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastWord {
+    /// CLOCK_BOOTTIME, as `Moment::mono`, of the drain that found it: late by up to the time between two drains.
+    pub at: Duration,
+    pub local: SocketAddr,
+    /// Port 0 after a local abort: the kernel had unhashed it.
+    pub peer: SocketAddr,
+    pub cookie: u64,
+    pub data_sent_ms: u32,
+    pub data_received_ms: u32,
+    pub ack_received_ms: u32,
+    /// Bytes written and never acknowledged.
+    pub unacknowledged: u32,
+    /// Bytes received and never read.
+    pub unread: u32,
+    /// Retransmissions of the last segment that was sent.
+    pub retransmits: u8,
+    /// Retransmission timeout, the backoff included.
+    pub timeout: Duration,
+    pub bytes_received: Option<u64>,
+}
+
+impl LastWord {
+    fn read(at: Duration, socket: &Socket<'_>) -> Option<Self> {
+        let info = socket.tcp_info()?;
+        Some(Self {
+            at,
+            local: socket.local(),
+            peer: socket.peer(),
+            cookie: socket.cookie(),
+            data_sent_ms: info.last_data_sent_ms()?,
+            data_received_ms: info.last_data_recv_ms()?,
+            ack_received_ms: info.last_ack_recv_ms()?,
+            unacknowledged: socket.wqueue(),
+            unread: socket.rqueue(),
+            retransmits: info.retransmits()?,
+            timeout: Duration::from_micros(u64::from(info.rto_us()?)),
+            bytes_received: info.bytes_received(),
+        })
+    }
+
+    /// How long the connection had been silent when its last data was sent, if nothing came in answer to that: the pause
+    /// before the first use that failed. A keepalive answer ends a pause as data does.
+    pub fn pause(&self) -> Option<Duration> {
+        let silence = self.data_received_ms.min(self.ack_received_ms);
+        let since_first_try = Duration::from_millis(u64::from(self.data_sent_ms)) + self.retransmitting();
+        Duration::from_millis(u64::from(silence)).checked_sub(since_first_try)
+    }
+
+    /// From the first transmission to the last: with each the timeout doubled (RFC 6298 5.5).
+    fn retransmitting(&self) -> Duration {
+        self.timeout - self.timeout / 2u32.saturating_pow(u32::from(self.retransmits).min(20))
+    }
+
+    /// It gave up retransmitting, in all likelihood: nothing of what it sent last was acknowledged.
+    pub fn gave_up(&self) -> bool {
+        self.retransmits > 0 && self.unacknowledged > 0
+    }
+
+    /// It had sent something after the last that it received: a request without an answer, where this side asks.
+    pub fn asked_last(&self) -> bool {
+        self.data_sent_ms < self.data_received_ms
+    }
+}
+
+/// Collects the answers to `Ask::LastWords`, in order and in any cut.
+#[derive(Default)]
+pub struct LastWordsParser {
+    blocks: Blocks,
+    inner: Inner,
+    failed: Option<ParseError>,
+}
+
+#[derive(Default)]
+struct Inner {
+    started: bool,
+    at: Duration,
+    out: LastWords,
+}
+
+impl LastWordsParser {
+    /// Takes more of the stream. After an error nothing more is read: what was understood before stays.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        if self.failed.is_none() {
+            let inner = &mut self.inner;
+            self.failed = self.blocks.feed(bytes, &mut |kind, _, payload| inner.block(kind, payload)).err();
+        }
+    }
+
+    /// Everything, with the error that cut it short.
+    pub fn finish(mut self) -> (LastWords, Option<ParseError>) {
+        if self.failed.is_none() && self.blocks.unfinished() > 0 {
+            self.failed = Some(ParseError::new(SOURCE, None, "the last block is cut short"));
+        }
+        (self.inner.out, self.failed)
+    }
+}
+
+impl Inner {
+    fn block(&mut self, kind: Kind, payload: &[u8]) -> Result<(), ParseError> {
+        let broken = |problem: &str| ParseError::new(SOURCE, None, problem);
+        if kind == Kind::Records {
+            self.records(payload);
+            return Ok(());
+        }
+        let text = std::str::from_utf8(payload).map_err(|_| broken("a text block is not UTF-8"))?;
+        match kind {
+            Kind::Start if text.lines().next() == Some(MAGIC) => self.started = true,
+            Kind::Start => return Err(broken("the stream is of another kind or version")),
+            _ if !self.started => return Err(broken("the stream does not begin with a start block")),
+            Kind::Clock => {
+                let now = text.trim().parse().map_err(|_| broken("a clock block is not a number"))?;
+                self.at = Duration::from_nanos(now);
+            }
+            Kind::Counts => self.out.gaps = text.trim().parse().map_err(|_| broken("a count is not a number"))?,
+            Kind::Note => self.out.ended_early = Some(text.to_owned()),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn records(&mut self, datagrams: &[u8]) {
+        let (at, out) = (self.at, &mut self.out);
+        // A multicast has no end (NLMSG_DONE), so only the sockets count.
+        Walker::default().feed(datagrams, |socket| {
+            let Some(word) = LastWord::read(at, socket) else { return };
+            if out.words.len() < MAX_WORDS {
+                out.words.push(word);
+            } else {
+                out.dropped += 1;
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reset_events::block::head;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn block(kind: Kind, payload: &[u8]) -> Vec<u8> {
+        [&head(kind, 0, payload.len() as u32)[..], payload].concat()
+    }
+
+    /// A destroyed connection of 10.0.0.1:40000 to 10.0.0.2:80 with 5 bytes in flight.
+    fn message(sent_ms: u32, received_ms: u32, retransmits: u8, rto_us: u32) -> Vec<u8> {
+        let mut body = vec![0u8; 72];
+        (body[0], body[1]) = (2, 7);
+        body[4..6].copy_from_slice(&40_000u16.to_be_bytes());
+        body[6..8].copy_from_slice(&80u16.to_be_bytes());
+        body[8..12].copy_from_slice(&[10, 0, 0, 1]);
+        body[24..28].copy_from_slice(&[10, 0, 0, 2]);
+        body[44..48].copy_from_slice(&77u32.to_ne_bytes());
+        body[60..64].copy_from_slice(&5u32.to_ne_bytes());
+        let mut info = vec![0u8; 232];
+        info[2] = retransmits;
+        for (at, value) in [(8, rto_us), (44, sent_ms), (52, received_ms), (56, received_ms)] {
+            info[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+        }
+        info[128..136].copy_from_slice(&1_000u64.to_ne_bytes());
+        body.extend_from_slice(&(4 + info.len() as u16).to_ne_bytes());
+        body.extend_from_slice(&2u16.to_ne_bytes());
+        body.extend_from_slice(&info);
+        let mut message = (16 + body.len() as u32).to_ne_bytes().to_vec();
+        message.extend_from_slice(&20u16.to_ne_bytes());
+        message.extend_from_slice(&[0; 10]);
+        message.extend_from_slice(&body);
+        message
+    }
+
+    fn read(stream: &[u8]) -> (LastWords, Option<ParseError>) {
+        let mut parser = LastWordsParser::default();
+        parser.feed(stream);
+        parser.finish()
+    }
+
+    fn stream(records: &[u8]) -> Vec<u8> {
+        [block(Kind::Start, MAGIC.as_bytes()), block(Kind::Clock, b"9000000000"), block(Kind::Records, records)]
+            .concat()
+    }
+
+    #[test]
+    fn a_connection_reset_at_its_first_use_after_a_pause_tells_the_pause() {
+        let (all, error) = read(&stream(&message(20, 350_020, 0, 200_000)));
+        let word = &all.words[0];
+        assert_eq!((error, word.at, word.cookie), (None, Duration::from_secs(9), 77));
+        assert_eq!((word.local, word.peer), ("10.0.0.1:40000".parse().unwrap(), "10.0.0.2:80".parse().unwrap()));
+        assert_eq!((word.pause(), word.unacknowledged), (Some(Duration::from_secs(350)), 5));
+        assert!(word.asked_last() && !word.gave_up() && word.bytes_received == Some(1_000));
+    }
+
+    #[test]
+    fn retransmissions_are_no_part_of_the_pause() {
+        // Sent at 0, 0.2, 0.6 and 1.4 s after a pause of 60 s; the timer stands at 1.6 s and fires at 3 s.
+        let (all, _) = read(&stream(&message(1_600, 63_000, 3, 1_600_000)));
+        assert_eq!(all.words[0].pause(), Some(Duration::from_secs(60)));
+        assert!(all.words[0].gave_up());
+    }
+
+    #[test]
+    fn a_connection_that_answered_last_has_no_pause() {
+        let (all, _) = read(&stream(&message(900, 20, 0, 200_000)));
+        assert_eq!((all.words[0].pause(), all.words[0].asked_last()), (None, false));
+    }
+
+    #[test]
+    fn gaps_and_an_early_end_are_told() {
+        let bytes = [stream(&[]), block(Kind::Counts, b"2"), block(Kind::Note, b"too many")].concat();
+        let (all, _) = read(&bytes);
+        assert_eq!((all.gaps, all.ended_early.as_deref()), (2, Some("too many")));
+        assert!(read(&block(Kind::Clock, b"1")).1.is_some(), "no start block");
+    }
+
+    proptest! {
+        #[test]
+        fn damage_never_panics(at in 0usize..1000, value in any::<u8>(), cut in 0usize..1000) {
+            let mut stream = stream(&message(1, 2, 3, 4));
+            let length = stream.len();
+            stream[at % length] = value;
+            stream.truncate(length - cut % length);
+            let _ = read(&stream);
+        }
+    }
+}
