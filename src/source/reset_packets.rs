@@ -138,6 +138,11 @@ impl PacketParser {
         self.failed.as_ref()
     }
 
+    /// Whether the namespace under observation has this address.
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        self.inner.is_local(address)
+    }
+
     /// Hands over what came since the previous call.
     pub fn take(&mut self) -> ResetPackets {
         let mut out = std::mem::take(&mut self.inner.out);
@@ -206,6 +211,10 @@ impl Inner {
         Some(rest)
     }
 
+    fn is_local(&self, address: IpAddr) -> bool {
+        address.is_loopback() || self.addresses.contains(&address)
+    }
+
     fn count(&mut self, packet: ResetPacket) {
         let same = |seen: &ResetPacket| {
             let then = ResetPacket { at: packet.at, interface: packet.interface, ..seen.clone() };
@@ -215,7 +224,7 @@ impl Inner {
             self.out.duplicates += 1;
             return;
         }
-        let ours = self.addresses.contains(&packet.local.ip()) || packet.local.ip().is_loopback();
+        let ours = self.is_local(packet.local.ip());
         // Netfilter answers in place of a host that it protects: not our address, yet sent here. A router cannot be told
         // from it by one packet, so those count as forwarded.
         match (ours, packet.direction) {
