@@ -17,7 +17,7 @@ mod summary;
 
 pub use holders::Holders;
 pub use reason::What;
-pub use session::{Batch, Session, Status};
+pub use session::{Batch, Session};
 pub use summary::{PortSide, Summary};
 
 /// One RST, seen by the kernel's event, on the wire, or both.

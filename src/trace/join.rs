@@ -93,11 +93,7 @@ impl Joiner {
 }
 
 /// The first that is near in time. Those that are too old for this event are too old for the later ones.
-fn take_near(
-    free: &mut [Option<ResetPacket>],
-    waiting: &mut VecDeque<usize>,
-    time: Duration,
-) -> Option<ResetPacket> {
+fn take_near(free: &mut [Option<ResetPacket>], waiting: &mut VecDeque<usize>, time: Duration) -> Option<ResetPacket> {
     while let Some(index) = waiting.front() {
         let slot = free.get_mut(*index)?;
         match slot.as_ref() {

@@ -6,17 +6,10 @@ use super::join::{Joiner, Pair, Traced};
 use super::{Filter, Holders, Process, Reset, Summary, What};
 use crate::source::reset_events::{Missing, ResetEvents, ResetParser};
 use crate::source::reset_packets::{PacketParser, ResetPackets};
-use crate::source::{Failure, Moment, ParseError};
+use crate::source::{Moment, ParseError};
 
 /// Both sources write with clocks read on other CPUs: what happened this shortly before a drain may come with the next.
 const SLACK: Duration = Duration::from_millis(5);
-
-/// What the sources can give.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status {
-    pub events: Result<(), Failure>,
-    pub packets: Result<(), Failure>,
-}
 
 /// Resets that matched, in order of time, and what is missing between them.
 #[derive(Debug, Default)]
@@ -109,6 +102,12 @@ impl Session {
         self.settle(events, packets, Duration::MAX, began)
     }
 
+    /// Adds a reset that was handed out to the summary.
+    pub fn count(&mut self, reset: &Reset) {
+        let (low, high) = self.ephemeral;
+        self.summary.add(reset, |port| (low..=high).contains(&port));
+    }
+
     /// `not_shown` of all resets handed out found no room in the output.
     pub fn summary(&self, now: Moment, not_shown: u64) -> Summary {
         let duration = now.wall.saturating_sub(self.summary.started);
@@ -134,8 +133,6 @@ impl Session {
         for pair in self.joiner.step(events.events, own, until) {
             let reset = self.reset(pair, began);
             if self.filter.keeps(&reset) {
-                let (low, high) = self.ephemeral;
-                self.summary.add(&reset, |port| (low..=high).contains(&port));
                 batch.resets.push(reset);
             }
         }

@@ -55,7 +55,7 @@ impl<K: Eq + Hash + Ord + Clone> Counts<K> {
     }
 }
 
-/// Everything that matched the filter, shown or not.
+/// Every reset that was counted, shown or not.
 #[derive(Debug, Clone, Default)]
 pub struct Summary {
     /// CLOCK_REALTIME of the start, since the Unix epoch.
