@@ -108,8 +108,11 @@ fn take_near(free: &mut [Option<ResetPacket>], waiting: &mut VecDeque<usize>, ti
     None
 }
 
-fn at(event: Option<&ResetEvent>, packet: Option<&ResetPacket>) -> Duration {
-    event.map(|event| event.at).or(packet.map(|packet| packet.at)).unwrap_or_default()
+/// When it happened. The event of a reset by the socket itself comes after its packet (tcp_send_active_reset()), and on loopback
+/// even after the peer has received it.
+pub fn at(event: Option<&ResetEvent>, packet: Option<&ResetPacket>) -> Duration {
+    let times = [event.map(|event| event.at), packet.map(|packet| packet.at)];
+    times.into_iter().flatten().min().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::join::{Joiner, Pair, Traced};
+use super::join::{self, Joiner, Pair, Traced};
 use super::{Filter, Holders, Process, Reset, Summary, What};
 use crate::source::reset_events::{Missing, ResetEvents, ResetParser};
 use crate::source::reset_packets::{PacketParser, ResetPackets};
@@ -140,7 +140,7 @@ impl Session {
     }
 
     fn reset(&self, (event, packet): Pair, now: Moment) -> Reset {
-        let at = event.as_ref().map(|event| event.at).or(packet.as_ref().map(|packet| packet.at)).unwrap_or(now.mono);
+        let at = join::at(event.as_ref(), packet.as_ref());
         let traced = self.traced(at);
         let what = What::of(event.as_ref(), packet.as_ref(), traced);
         let process = event.as_ref().and_then(|event| event.task.as_ref()).map(|task| Process {
