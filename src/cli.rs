@@ -20,6 +20,7 @@ pub struct Cli {
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     Scan(ScanArgs),
+    Trace(TraceArgs),
     Record(RecordArgs),
     Explain(ExplainArgs),
     Lab(LabArgs),
@@ -66,6 +67,40 @@ pub struct ScanArgs {
     /// Show everything: reasons, all listeners, sockets, limits
     #[arg(long)]
     pub all: bool,
+}
+
+/// Show each reset as it happens, one line each
+///
+/// Ends with a summary after --count resets, after --duration, or at Ctrl-C. A reset between two programs of this host has two
+/// lines: one sends it, the other receives it. It never holds up the kernel: what cannot be read or written in time is
+/// counted and said. The process is the one that the kernel names or, where it names none, the one that listens on the local
+/// port. Needs root, or CAP_PERFMON and a readable tracefs; with CAP_NET_RAW alone it shows the packets.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TraceArgs {
+    /// One JSON object per line, the summary last (src/render/trace.v1.schema.json)
+    #[arg(long)]
+    pub json: bool,
+    /// Only resets that this host sent
+    #[arg(long)]
+    pub sent: bool,
+    /// Only resets that this host received
+    #[arg(long)]
+    pub received: bool,
+    /// Only this local or remote port
+    #[arg(long, value_name = "N")]
+    pub port: Option<u16>,
+    /// Only processes of this name, as in /proc/PID/comm
+    #[arg(long, value_name = "NAME")]
+    pub process: Option<String>,
+    /// End after this many resets
+    #[arg(short = 'n', long, value_name = "N")]
+    pub count: Option<u64>,
+    /// End after this time: 500ms, 30s, 10m [default: at Ctrl-C]
+    #[arg(short, long, value_name = "TIME")]
+    pub duration: Option<String>,
+    /// Look into another network namespace: its name, a process id, or a path
+    #[arg(long, value_name = "NAME|PID|PATH")]
+    pub netns: Option<String>,
 }
 
 /// Write a recording that can be diagnosed elsewhere

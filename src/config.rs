@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cause::Severity;
-use crate::cli::{FailOn, Format, RecordArgs, ScanArgs};
+use crate::cli::{FailOn, Format, RecordArgs, ScanArgs, TraceArgs};
 use crate::filter::Filter;
 use crate::render::Options;
+use crate::source::reset_events::Direction;
+use crate::trace;
 
 /// Arguments that do not make sense: exit status 2.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +25,8 @@ pub enum UsageError {
     PortZero,
     #[error("{option}: it is empty")]
     Empty { option: &'static str },
+    #[error("--count: it must be at least 1")]
+    CountZero,
     #[error("--output is missing: say where the recording goes, for example: rstdoctor record -o web.rst")]
     NoOutput,
     #[error("--interval {interval} is longer than --duration {duration}: no window would be complete")]
@@ -90,6 +94,19 @@ pub struct Record {
     pub progress: bool,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace {
+    pub filter: trace::Filter,
+    pub json: bool,
+    /// `None`: until interrupted.
+    pub count: Option<u64>,
+    /// `None`: until interrupted.
+    pub duration: Option<Duration>,
+    /// Network namespace by name, process id or path; `None` for our own.
+    pub netns: Option<String>,
+    pub terminal: Terminal,
+}
+
 const SCAN: Duration = Duration::from_secs(3);
 const RECORD: Duration = Duration::from_secs(30);
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -141,19 +158,9 @@ pub fn scan(args: &ScanArgs, terminal: Terminal) -> Result<Scan, UsageError> {
 /// # Errors
 /// [`UsageError`] names the option and what to write instead.
 pub fn record(args: &RecordArgs, terminal: Terminal) -> Result<Record, UsageError> {
-    let positive = |option, text: Option<&String>, default, example| match text {
-        None => Ok(default),
-        Some(text) => match duration(option, text)? {
-            Duration::ZERO => Err(UsageError::Zero { option, example }),
-            duration => Ok(duration),
-        },
-    };
-    let duration = positive("--duration", args.duration.as_ref(), RECORD, "30s")?;
-    let interval = match &args.interval {
-        // A short recording without an interval is one window.
-        None => INTERVAL.min(duration),
-        given => positive("--interval", given.as_ref(), INTERVAL, "1s")?,
-    };
+    let duration = positive("--duration", args.duration.as_ref(), "30s")?.unwrap_or(RECORD);
+    // A short recording without an interval is one window.
+    let interval = positive("--interval", args.interval.as_ref(), "1s")?.unwrap_or(INTERVAL.min(duration));
     if interval > duration {
         let text = |duration| humantime::format_duration(duration).to_string();
         return Err(UsageError::Interval { interval: text(interval), duration: text(duration) });
@@ -165,6 +172,47 @@ pub fn record(args: &RecordArgs, terminal: Terminal) -> Result<Record, UsageErro
         redact: args.redact,
         progress: terminal.progress,
     })
+}
+
+/// Validates the arguments of `trace`.
+///
+/// # Errors
+/// [`UsageError`] names the option and what to write instead.
+pub fn trace(args: &TraceArgs, terminal: Terminal) -> Result<Trace, UsageError> {
+    if args.port == Some(0) {
+        return Err(UsageError::PortZero);
+    }
+    if args.count == Some(0) {
+        return Err(UsageError::CountZero);
+    }
+    let direction = match (args.sent, args.received) {
+        (true, true) => {
+            let why = "without either, both are shown";
+            return Err(UsageError::Conflict { one: "--sent", other: "--received", why });
+        }
+        (true, false) => Some(Direction::Sent),
+        (false, true) => Some(Direction::Received),
+        (false, false) => None,
+    };
+    Ok(Trace {
+        filter: trace::Filter { direction, port: args.port, process: not_empty("--process", args.process.as_ref())? },
+        json: args.json,
+        count: args.count,
+        duration: positive("--duration", args.duration.as_ref(), "30s")?,
+        netns: not_empty("--netns", args.netns.as_ref())?,
+        terminal,
+    })
+}
+
+fn positive(
+    option: &'static str,
+    text: Option<&String>,
+    example: &'static str,
+) -> Result<Option<Duration>, UsageError> {
+    match text.map(|text| duration(option, text)).transpose()? {
+        Some(Duration::ZERO) => Err(UsageError::Zero { option, example }),
+        duration => Ok(duration),
+    }
 }
 
 fn duration(option: &'static str, text: &str) -> Result<Duration, UsageError> {
@@ -273,5 +321,19 @@ mod tests {
         assert!(matches!(too_long, Err(UsageError::Interval { .. })), "{too_long:?}");
         assert!(matches!(record_with(|args| args.interval = Some("0s".into())), Err(UsageError::Zero { .. })));
         assert_eq!(record_with(|args| args.output = None), Err(UsageError::NoOutput));
+    }
+
+    #[test]
+    fn a_trace_runs_until_interrupted_unless_told_otherwise() {
+        let given = |args: &TraceArgs| trace(args, Terminal::default());
+        let all = given(&TraceArgs::default()).expect("no argument is needed");
+        assert_eq!((all.count, all.duration, all.filter.is_empty()), (None, None, true));
+        let sent = given(&TraceArgs { sent: true, ..TraceArgs::default() }).expect("valid");
+        assert_eq!(sent.filter.direction, Some(Direction::Sent));
+        let both = given(&TraceArgs { sent: true, received: true, ..TraceArgs::default() });
+        assert!(matches!(both, Err(UsageError::Conflict { .. })));
+        assert_eq!(given(&TraceArgs { count: Some(0), ..TraceArgs::default() }), Err(UsageError::CountZero));
+        let nothing = given(&TraceArgs { duration: Some("0s".into()), ..TraceArgs::default() });
+        assert!(matches!(nothing, Err(UsageError::Zero { .. })));
     }
 }

@@ -33,4 +33,5 @@ pub mod render;
 pub mod service;
 pub mod snapshot;
 pub mod source;
+pub mod trace;
 pub mod words;

@@ -37,7 +37,7 @@ const FLOW: [&[&str]; 9] = [
     &["delta"],
     &["ledger", "evidence", "service"],
     &["cause"],
-    &["filter", "port"],
+    &["filter", "port", "trace"],
     &["rank"],
     &["diagnosis"],
     &["render"],

@@ -42,6 +42,9 @@ fn wrong_usage_is_refused_and_named() {
     refused(&["scan", "--port", "0"], &["--port"]);
     refused(&["scan", "--json", "--format", "table"], &["--json", "--format"]);
     refused(&["scan", "--fail-on", "sometimes"], &["sometimes", "critical"]);
+    refused(&["trace", "--sent", "--received"], &["--sent", "--received"]);
+    refused(&["trace", "--count", "0"], &["--count"]);
+    refused(&["trace", "--duration", "3"], &["--duration", "500ms"]);
     refused(&["record"], &["--output"]);
     refused(&["record", "-o", "x", "--interval", "0s"], &["--interval"]);
     refused(&["completions", "nosuchshell"], &["nosuchshell", "bash"]);
@@ -50,8 +53,7 @@ fn wrong_usage_is_refused_and_named() {
 /// What a later version brings must not be taken and ignored now.
 #[test]
 fn options_of_later_versions_are_unknown() {
-    for arguments in [&["watch"][..], &["trace"], &["export"], &["scan", "--all-netns"], &["scan", "-f", "prometheus"]]
-    {
+    for arguments in [&["watch"][..], &["export"], &["scan", "--all-netns"], &["scan", "-f", "prometheus"]] {
         refused(arguments, &[]);
     }
 }

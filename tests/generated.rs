@@ -20,8 +20,9 @@ fn check(path: &str, wanted: &[u8]) {
 }
 
 #[test]
-fn the_schema_is_in_sync() {
+fn the_schemas_are_in_sync() {
     check("src/render/report.v1.schema.json", render::json::schema().as_bytes());
+    check("src/render/trace.v1.schema.json", render::trace::json::schema().as_bytes());
 }
 
 #[test]

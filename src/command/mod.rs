@@ -10,6 +10,8 @@ mod progress;
 mod record;
 mod scan;
 mod terminal;
+mod trace;
+mod trace_output;
 
 use std::process::ExitCode;
 
@@ -31,6 +33,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let terminal = terminal::terminal();
     let result = match cli.command {
         Command::Scan(args) => scan::run(&args, terminal),
+        Command::Trace(args) => trace::run(&args, terminal),
         Command::Record(args) => record::run(&args, terminal),
         Command::Explain(args) => explain::run(&args, terminal),
         Command::Lab(args) => Ok(lab::run(args)),

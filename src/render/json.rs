@@ -21,9 +21,16 @@ pub const SCHEMA: &str = "rstdoctor/report/v1";
 /// # Errors
 /// None in practice: every part of a report can be serialized.
 pub fn text(report: &Report) -> Result<String, serde_json::Error> {
-    let mut text = String::new();
-    // Outside of strings JSON is ASCII, so what is hidden stands inside one. serde_json escapes C0 itself.
-    for character in serde_json::to_string_pretty(report)?.chars() {
+    let mut text = escaped(&serde_json::to_string_pretty(report)?);
+    text.push('\n');
+    Ok(text)
+}
+
+/// JSON in which characters that a terminal acts on or hides are escapes. Outside of strings JSON is ASCII, so what is hidden
+/// stands inside one. serde_json escapes C0 itself.
+pub(super) fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len() + 1);
+    for character in json.chars() {
         if character != '\n' && is_hidden(character) {
             let mut units = [0; 2];
             text.extend(character.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
@@ -31,8 +38,7 @@ pub fn text(report: &Report) -> Result<String, serde_json::Error> {
             text.push(character);
         }
     }
-    text.push('\n');
-    Ok(text)
+    text
 }
 
 /// The JSON Schema of [`Report`], as pretty JSON with a newline at the end.
@@ -48,7 +54,7 @@ pub fn rfc3339_seconds(wall: Duration) -> String {
     humantime::format_rfc3339_seconds(time(wall)).to_string()
 }
 
-fn rfc3339_millis(wall: Duration) -> String {
+pub(super) fn rfc3339_millis(wall: Duration) -> String {
     humantime::format_rfc3339_millis(time(wall)).to_string()
 }
 

@@ -13,5 +13,6 @@ mod port;
 #[cfg(test)]
 mod samples;
 pub mod table;
+pub mod trace;
 
 pub use table::{Options, table};

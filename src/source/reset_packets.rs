@@ -148,6 +148,11 @@ impl PacketParser {
         self.failed.as_ref()
     }
 
+    /// Whether the namespace under observation has this address.
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        self.inner.is_local(address)
+    }
+
     /// Hands over what came since the previous call.
     pub fn take(&mut self) -> ResetPackets {
         let mut out = std::mem::take(&mut self.inner.out);
@@ -219,10 +224,13 @@ impl Inner {
         packet.at = Duration::from_nanos(u64::from_le_bytes(*time).saturating_sub(self.since_boot));
         packet.interface = u32::from_le_bytes(*interface);
         packet.loopback = u16::from_le_bytes(*hardware) == ARPHRD_LOOPBACK;
-        let here = |address: IpAddr| self.addresses.contains(&address) || address.is_loopback();
-        (packet.local_here, packet.peer_here) = (here(packet.local.ip()), here(packet.peer.ip()));
+        (packet.local_here, packet.peer_here) = (self.is_local(packet.local.ip()), self.is_local(packet.peer.ip()));
         self.count(packet);
         Some(rest)
+    }
+
+    fn is_local(&self, address: IpAddr) -> bool {
+        address.is_loopback() || self.addresses.contains(&address)
     }
 
     fn count(&mut self, packet: ResetPacket) {

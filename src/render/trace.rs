@@ -1,0 +1,246 @@
+//! A trace for people: one line per reset, and a summary at the end. For programs: [`json`].
+
+use std::fmt::Write as _;
+
+use unicode_width::UnicodeWidthStr;
+
+use super::escape::visible;
+use super::json::rfc3339_millis;
+use super::layout::Page;
+use crate::source::reset_events::Direction;
+use crate::trace::{PortSide, Process, Reset, Summary};
+use crate::words::{counted, seconds, thousands};
+
+pub mod json;
+
+/// A terminal narrower than this shows each reset on two lines.
+const ONE_LINE: u16 = 100;
+/// Columns grow with what they have to hold, up to these widths, and never shrink: nothing jumps back and forth.
+const MAX_ENDS: usize = 47;
+const MAX_WORDS: usize = 32;
+const MAX_PROCESS: usize = 23;
+
+/// Lays out the lines of one trace.
+#[derive(Debug)]
+pub struct Lines {
+    /// Columns of the terminal; `None` for a pipe or file, where a reset is always one line.
+    width: Option<u16>,
+    ends: usize,
+    words: usize,
+    process: usize,
+}
+
+impl Lines {
+    pub fn new(width: Option<u16>) -> Self {
+        Self { width, ends: 33, words: 24, process: 12 }
+    }
+
+    /// Adds the line of one reset.
+    pub fn reset(&mut self, out: &mut String, reset: &Reset) {
+        let (direction, arrow) = match reset.direction() {
+            Direction::Sent => ("sent    ", '>'),
+            Direction::Received => ("received", '<'),
+        };
+        let peer = reset.peer().map_or_else(|| "peer not known".to_owned(), |peer| peer.to_string());
+        let local = reset.local().map_or_else(String::new, |local| local.to_string());
+        let ends = format!("{local} {arrow} {peer}");
+        let words = reset.words();
+        let process = reset.process.as_ref().map_or_else(|| "-".to_owned(), process);
+        let details = details(reset);
+        let start = out.len();
+        let _ = write!(out, "{}  {direction}  ", time(reset));
+        if self.width.is_some_and(|width| width < ONE_LINE) {
+            let _ = write!(out, "{ends}\n{INDENT}{words}");
+            let process = Some(process).filter(|process| process != "-");
+            for text in process.into_iter().chain(Some(details).filter(|details| !details.is_empty())) {
+                let _ = write!(out, ", {text}");
+            }
+        } else {
+            grow(&mut self.ends, &ends, MAX_ENDS);
+            grow(&mut self.words, &words, MAX_WORDS);
+            grow(&mut self.process, &process, MAX_PROCESS);
+            cell(out, &ends, self.ends);
+            cell(out, &words, self.words);
+            cell(out, &process, self.process);
+            out.push_str(&details);
+        }
+        let end = out.trim_end().len().max(start);
+        out.truncate(end);
+        out.push('\n');
+    }
+
+    /// Says that resets are missing here: `lost` by the kernel, `skipped` because the output or this program was too slow.
+    pub fn gap(&self, out: &mut String, lost: u64, skipped: u64) {
+        if skipped > 0 {
+            let _ = writeln!(out, "... {} more not shown", thousands(skipped));
+        }
+        if lost > 0 {
+            let _ = writeln!(out, "... {} lost by the kernel (whole host, any filter)", counted(lost, "reset"));
+        }
+    }
+}
+
+/// Under the direction.
+const INDENT: &str = "               ";
+
+fn grow(width: &mut usize, text: &str, most: usize) {
+    *width = (*width).max(text.width().min(most));
+}
+
+fn cell(out: &mut String, text: &str, width: usize) {
+    out.push_str(text);
+    out.extend(std::iter::repeat_n(' ', width.saturating_sub(text.width()) + 2));
+}
+
+/// `14:02:11.031Z`
+fn time(reset: &Reset) -> String {
+    rfc3339_millis(reset.wall).split_off("2026-11-20T".len())
+}
+
+fn process(process: &Process) -> String {
+    match visible(&process.name) {
+        name if name.is_empty() => format!("pid {}", process.pid),
+        name => format!("{name} {}", process.pid),
+    }
+}
+
+fn details(reset: &Reset) -> String {
+    let mut parts = Vec::new();
+    if let Some(state) = reset.state_before() {
+        parts.push(state.name().to_owned());
+    }
+    // Our own packets leave with the TTL of our own settings.
+    if let Some(packet) = reset.packet.as_ref().filter(|p| p.direction == Direction::Received && !p.loopback) {
+        parts.push(format!("TTL {}", packet.ttl));
+    }
+    if reset.what.describe().0 == "other"
+        && let Some(reason) = reset.event.as_ref().and_then(|event| event.reason.as_deref())
+    {
+        parts.push(visible(reason).into_owned());
+    }
+    parts.join(", ")
+}
+
+/// The summary at the end of a trace.
+pub fn summary(summary: &Summary, width: u16) -> String {
+    const INDENT: usize = 13;
+    const MOST: usize = 8;
+    let mut page = Page::new(width, false);
+    let total = summary.total();
+    page.line(&format!(
+        "{} in {}: {} sent, {} received",
+        counted(total, "reset"),
+        seconds(summary.duration),
+        thousands(summary.sent),
+        thousands(summary.received)
+    ));
+    let (reasons, rest) = summary.reasons.top(usize::MAX);
+    for (index, ((direction, what), count)) in reasons.iter().enumerate() {
+        let label = if index == 0 { "  reasons" } else { "" };
+        let way = if *direction == Direction::Sent { "sent" } else { "received" };
+        page.field(label, INDENT, &format!("{} {way}: {}", thousands(*count), what.describe().1));
+    }
+    debug_assert_eq!(rest, 0);
+    let mut list = |label: &str, items: Vec<String>, rest: u64| {
+        let rest = (rest > 0).then(|| format!("others {}", thousands(rest)));
+        let items: Vec<_> = items.into_iter().chain(rest).collect();
+        if !items.is_empty() {
+            page.field(label, INDENT, &items.join(", "));
+        }
+    };
+    let (ports, rest) = summary.ports.top(MOST);
+    let port = |((side, port), count): &((PortSide, u16), u64)| match side {
+        PortSide::Local => format!("{port}:\u{a0}{}", thousands(*count)),
+        PortSide::Peer => format!("{port}\u{a0}at\u{a0}peers:\u{a0}{}", thousands(*count)),
+    };
+    list("  ports", ports.iter().map(port).collect(), rest);
+    let (processes, rest) = summary.processes.top(MOST);
+    let named = |(owner, count): &(Process, u64)| {
+        let listens = if owner.listens { " (listens there)" } else { "" };
+        format!("{}{listens}: {}", process(owner), thousands(*count)).replace(' ', "\u{a0}")
+    };
+    list("  processes", processes.iter().map(named).collect(), rest);
+    let (peers, rest) = summary.peers.top(MOST);
+    list("  peers", peers.iter().map(|(peer, count)| format!("{peer}:\u{a0}{}", thousands(*count))).collect(), rest);
+    let mut note = |label: &str, count: u64, text: &str| {
+        if count > 0 {
+            page.field(label, INDENT, &format!("{} {text}", thousands(count)));
+        }
+    };
+    note("  not shown", summary.not_shown, "of them: the output could not keep up");
+    note("  not read", summary.not_examined, "more, which came faster than they could be examined");
+    note("  lost", summary.lost, "by the kernel before they could be read (whole host, any filter)");
+    note("  wire", summary.packets_lost, "packets lost: some resets lack what only the packet tells");
+    note("  passing", summary.forwarded, "RST packets that were forwarded, not listed");
+    page.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::reset_events::{ResetEvent, Task};
+    use crate::source::reset_packets::ResetPacket;
+    use crate::source::tcp_state::TcpState;
+    use crate::trace::testing::{event, joined, packet};
+
+    fn unread() -> Reset {
+        let task = Some(Task { pid: 977, name: "api-server".into() });
+        let reason = Some("TCP_ABORT_ON_CLOSE".to_owned());
+        let sent = event(Direction::Sent, "10.0.0.9:9000", "10.0.3.7:52144");
+        let event = ResetEvent { task, reason, old_state: Some(TcpState::Established), ..sent };
+        let mut reset = joined(Some(event), None);
+        reset.process = Some(Process { pid: 977, name: "api-server".into(), listens: false });
+        reset
+    }
+
+    fn one(reset: &Reset, width: Option<u16>) -> String {
+        let mut out = String::new();
+        Lines::new(width).reset(&mut out, reset);
+        out
+    }
+
+    #[test]
+    fn a_reset_is_one_line() {
+        assert_eq!(
+            one(&unread(), None),
+            "08:02:11.031Z  sent      10.0.0.9:9000 > 10.0.3.7:52144     closed with unread data   api-server 977  ESTABLISHED\n"
+        );
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_two_lines_that_fit() {
+        let text = one(&unread(), Some(80));
+        assert_eq!(
+            text,
+            "08:02:11.031Z  sent      10.0.0.9:9000 > 10.0.3.7:52144\n               closed with unread data, api-server 977, ESTABLISHED\n"
+        );
+        assert!(one(&unread(), Some(120)).lines().all(|line| line.len() <= 120));
+    }
+
+    #[test]
+    fn a_received_reset_shows_the_ttl_of_its_packet() {
+        let received = event(Direction::Received, "10.0.0.9:41232", "10.0.7.1:5432");
+        let wire = ResetPacket { ttl: 57, ..packet(Direction::Received, "10.0.0.9:41232", "10.0.7.1:5432") };
+        let text = one(&joined(Some(received), Some(wire)), None);
+        assert!(text.contains("10.0.0.9:41232 < 10.0.7.1:5432") && text.ends_with("TTL 57\n"), "{text}");
+    }
+
+    #[test]
+    fn a_hostile_name_stays_on_its_line() {
+        let mut reset = unread();
+        reset.process = Some(Process { pid: 1, name: "a\x1b[2J\nb".into(), listens: false });
+        let text = one(&reset, None);
+        assert_eq!(text.lines().count(), 1);
+        assert!(!text.contains('\x1b') && text.contains("a\\x1b[2J\\nb 1"), "{text:?}");
+    }
+
+    #[test]
+    fn the_summary_says_what_is_missing() {
+        let mut all = Summary { not_shown: 12_345, lost: 3, ..Summary::default() };
+        let text = summary(&all, 80);
+        assert!(text.starts_with("0 resets in 0 s"), "{text}");
+        assert!(text.contains("12,345 of them") && text.contains("3 by the kernel"), "{text}");
+        all.lost = 0;
+        assert!(!summary(&all, 80).contains("lost"));
+    }
+}

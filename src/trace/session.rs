@@ -1,0 +1,195 @@
+//! One trace: bytes of both sources in, resets out.
+
+use std::time::Duration;
+
+use super::join::{self, Joiner, Pair, Traced};
+use super::{Filter, Holders, Process, Reset, Summary, What};
+use crate::source::reset_events::{Missing, ResetEvents, ResetParser};
+use crate::source::reset_packets::{PacketParser, ResetPackets};
+use crate::source::{Moment, ParseError};
+
+/// Both sources write with clocks read on other CPUs: what happened this shortly before a drain may come with the next.
+const SLACK: Duration = Duration::from_millis(5);
+
+/// Resets that matched, in order of time, and what is missing between them.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub resets: Vec<Reset>,
+    /// See [`Summary::lost`], [`Summary::not_examined`].
+    pub lost: u64,
+    pub not_examined: u64,
+}
+
+pub struct Session {
+    filter: Filter,
+    holders: Holders,
+    events: ResetParser,
+    packets: PacketParser,
+    /// Bytes of that source arrived.
+    has_events: bool,
+    /// Every RST that TCP sends leaves an event; see [`Traced::sent`].
+    complete_events: bool,
+    missing: Vec<Missing>,
+    joiner: Joiner,
+    /// CLOCK_BOOTTIME when the previous drain began.
+    previous: Duration,
+    /// Events were lost not long ago: a packet without event proves nothing.
+    lost_until: Duration,
+    ephemeral: (u16, u16),
+    summary: Summary,
+}
+
+/// net.ipv4.ip_local_port_range by default (net/ipv4/af_inet.c inet_init_net).
+const EPHEMERAL: (u16, u16) = (32_768, 60_999);
+
+impl Session {
+    /// `kernel` is the release, as in /proc/sys/kernel/osrelease.
+    pub fn new(filter: Filter, kernel: &str, ephemeral: Option<(u16, u16)>, start: Moment) -> Self {
+        Self {
+            filter,
+            holders: Holders::default(),
+            events: ResetParser::new(),
+            packets: PacketParser::new(),
+            has_events: false,
+            complete_events: at_least(kernel, (6, 10)),
+            missing: Vec::new(),
+            joiner: Joiner::default(),
+            previous: start.mono,
+            lost_until: Duration::ZERO,
+            ephemeral: ephemeral.unwrap_or(EPHEMERAL),
+            summary: Summary { started: start.wall, ..Summary::default() },
+        }
+    }
+
+    /// Who listens now.
+    pub fn listening(&mut self, holders: Holders) {
+        self.holders = holders;
+    }
+
+    /// More of the answer to `Ask::ResetEvents`.
+    pub fn feed_events(&mut self, bytes: &[u8]) {
+        self.has_events = true;
+        self.events.feed(bytes);
+    }
+
+    /// More of the answer to `Ask::ResetPackets`.
+    pub fn feed_packets(&mut self, bytes: &[u8]) {
+        self.packets.feed(bytes);
+    }
+
+    /// What stopped a parser.
+    pub fn errors(&self) -> impl Iterator<Item = &ParseError> {
+        self.events.error().into_iter().chain(self.packets.error())
+    }
+
+    /// What the events lack, by name.
+    pub fn missing(&self) -> &[Missing] {
+        &self.missing
+    }
+
+    /// Both sources have been read; `began` is the moment before that reading. Hands out the resets before the moment of the
+    /// previous reading.
+    pub fn step(&mut self, began: Moment) -> Batch {
+        let until = std::mem::replace(&mut self.previous, began.mono).saturating_sub(SLACK);
+        let (events, packets) = (self.events.take(), self.packets.take());
+        self.settle(events, packets, until, began)
+    }
+
+    /// The last reading: hands out everything.
+    pub fn finish(&mut self, began: Moment) -> Batch {
+        let (events, _) = std::mem::take(&mut self.events).finish();
+        let packets = self.packets.take();
+        self.settle(events, packets, Duration::MAX, began)
+    }
+
+    /// Adds a reset that was handed out to the summary.
+    pub fn count(&mut self, reset: &Reset) {
+        let (low, high) = self.ephemeral;
+        self.summary.add(reset, |port| (low..=high).contains(&port));
+    }
+
+    /// `not_shown` of all resets handed out found no room in the output.
+    pub fn summary(&self, now: Moment, not_shown: u64) -> Summary {
+        let duration = now.wall.saturating_sub(self.summary.started);
+        Summary { duration, not_shown, ..self.summary.clone() }
+    }
+
+    fn settle(&mut self, events: ResetEvents, packets: ResetPackets, until: Duration, began: Moment) -> Batch {
+        const SUSPECT: Duration = Duration::from_secs(1);
+        self.missing = events.missing;
+        if events.lost + events.dropped > 0 {
+            self.lost_until = began.mono + SUSPECT;
+        }
+        let mut batch = Batch { lost: events.lost, not_examined: events.dropped, ..Batch::default() };
+        if !self.has_events {
+            (batch.lost, batch.not_examined) = (packets.lost, packets.dropped);
+        }
+        self.summary.lost += batch.lost;
+        self.summary.not_examined += batch.not_examined;
+        self.summary.packets_lost += packets.lost;
+        self.summary.forwarded += packets.forwarded;
+        let mut own = packets.packets;
+        own.retain(|packet| self.packets.is_local(packet.local.ip()));
+        for pair in self.joiner.step(events.events, own, until) {
+            let reset = self.reset(pair, began);
+            if self.filter.keeps(&reset) {
+                batch.resets.push(reset);
+            }
+        }
+        batch
+    }
+
+    fn reset(&self, (event, packet): Pair, now: Moment) -> Reset {
+        let at = join::at(event.as_ref(), packet.as_ref());
+        let traced = self.traced(at);
+        let what = What::of(event.as_ref(), packet.as_ref(), traced);
+        let process = event.as_ref().and_then(|event| event.task.as_ref()).map(|task| Process {
+            pid: task.pid,
+            name: task.name.clone(),
+            listens: false,
+        });
+        let wall = now.wall.saturating_sub(now.mono.saturating_sub(at));
+        let mut reset = Reset { wall, what, event, packet, process };
+        if reset.process.is_none() {
+            reset.process = reset.local().and_then(|local| self.holders.of(local)).cloned();
+        }
+        reset
+    }
+
+    fn traced(&self, at: Duration) -> Traced {
+        let lacks = |name: &str| self.missing.iter().any(|missing| missing.name == name);
+        let certain = self.has_events && self.events.error().is_none() && at >= self.lost_until;
+        Traced {
+            sent: certain && self.complete_events && !lacks("tcp/tcp_send_reset"),
+            received: certain && !lacks("tcp/tcp_receive_reset"),
+            states: self.has_events && !lacks("sock/inet_sock_set_state"),
+        }
+    }
+}
+
+/// Whether a kernel release, `6.18.5-generic`, is this version or later.
+fn at_least(release: &str, wanted: (u32, u32)) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    matches!((numbers.next(), numbers.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_compare_as_numbers() {
+        assert!(at_least("6.18.5", (6, 10)) && at_least("6.10.0-rc1", (6, 10)) && at_least("7.0", (6, 10)));
+        assert!(!at_least("6.9.12-generic", (6, 10)) && !at_least("5.15", (6, 10)) && !at_least("", (6, 10)));
+    }
+
+    #[test]
+    fn an_empty_trace_has_an_empty_summary() {
+        let at = |s| Moment { mono: Duration::from_secs(s), wall: Duration::from_secs(1_000 + s) };
+        let mut session = Session::new(Filter::default(), "6.18", None, at(5));
+        assert!(session.step(at(6)).resets.is_empty());
+        assert!(session.finish(at(7)).resets.is_empty());
+        let summary = session.summary(at(8), 0);
+        assert_eq!((summary.total(), summary.lost, summary.duration), (0, 0, Duration::from_secs(3)));
+    }
+}

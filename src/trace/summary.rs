@@ -1,0 +1,143 @@
+//! What a trace has seen, in bounded memory.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::{Process, Reset, What};
+use crate::source::reset_events::Direction;
+
+/// More different ports, processes or peers than this are counted together.
+const MAX_KEYS: usize = 4096;
+
+/// Whose port it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PortSide {
+    /// A service of this host.
+    Local,
+    /// A service that this host connects to.
+    Peer,
+}
+
+/// Exact counts; only the number of different keys is bounded.
+#[derive(Debug, Clone)]
+pub struct Counts<K> {
+    counts: HashMap<K, u64>,
+    /// Resets of keys that found no room.
+    pub others: u64,
+}
+
+impl<K> Default for Counts<K> {
+    fn default() -> Self {
+        Self { counts: HashMap::new(), others: 0 }
+    }
+}
+
+impl<K: Eq + Hash + Ord + Clone> Counts<K> {
+    fn add(&mut self, key: K) {
+        if let Some(count) = self.counts.get_mut(&key) {
+            *count += 1;
+        } else if self.counts.len() < MAX_KEYS {
+            self.counts.insert(key, 1);
+        } else {
+            self.others += 1;
+        }
+    }
+
+    /// The most frequent first, at most `most`; and the number of resets that none of them has.
+    pub fn top(&self, most: usize) -> (Vec<(K, u64)>, u64) {
+        let mut all: Vec<_> = self.counts.iter().map(|(key, count)| (key.clone(), *count)).collect();
+        all.sort_by(|(a, a_count), (b, b_count)| b_count.cmp(a_count).then_with(|| a.cmp(b)));
+        let rest: u64 = all.iter().skip(most).map(|(_, count)| count).sum();
+        all.truncate(most);
+        (all, rest + self.others)
+    }
+}
+
+/// Every reset that was counted, shown or not.
+#[derive(Debug, Clone, Default)]
+pub struct Summary {
+    /// CLOCK_REALTIME of the start, since the Unix epoch.
+    pub started: Duration,
+    pub duration: Duration,
+    pub sent: u64,
+    pub received: u64,
+    pub reasons: Counts<(Direction, What)>,
+    pub ports: Counts<(PortSide, u16)>,
+    pub processes: Counts<Process>,
+    pub peers: Counts<IpAddr>,
+    /// Of those that matched, the ones for which the output had no room.
+    pub not_shown: u64,
+    /// Arrived faster than they could be taken apart: neither shown nor in any other count, and not filtered.
+    pub not_examined: u64,
+    /// The kernel had no room for them, on the whole host and not filtered.
+    pub lost: u64,
+    /// RST packets that found no room in the socket. Where events are traced too, only details are missing.
+    pub packets_lost: u64,
+    /// RST packets that only passed through this host.
+    pub forwarded: u64,
+}
+
+impl Summary {
+    pub fn total(&self) -> u64 {
+        self.sent + self.received
+    }
+
+    pub(super) fn add(&mut self, reset: &Reset, is_ephemeral: impl Fn(u16) -> bool) {
+        match reset.direction() {
+            Direction::Sent => self.sent += 1,
+            Direction::Received => self.received += 1,
+        }
+        self.reasons.add((reset.direction(), reset.what));
+        if let Some(process) = &reset.process {
+            self.processes.add(process.clone());
+        }
+        if let Some(peer) = reset.peer() {
+            self.peers.add(peer.ip());
+        }
+        match (reset.local(), reset.peer()) {
+            (Some(local), Some(peer)) if is_ephemeral(local.port()) && !is_ephemeral(peer.port()) => {
+                self.ports.add((PortSide::Peer, peer.port()));
+            }
+            (Some(local), _) => self.ports.add((PortSide::Local, local.port())),
+            (None, _) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{event, joined};
+    use super::*;
+
+    fn default_range(port: u16) -> bool {
+        (32_768..61_000).contains(&port)
+    }
+
+    #[test]
+    fn ports_are_those_of_the_service() {
+        let mut summary = Summary::default();
+        let mut see = |local, peer| {
+            summary.add(&joined(Some(event(Direction::Sent, local, peer)), None), default_range);
+        };
+        see("10.0.0.1:80", "10.0.0.2:40000");
+        see("10.0.0.1:80", "10.0.0.2:40001");
+        see("10.0.0.1:40000", "10.0.0.3:5432");
+        let ports = summary.ports.top(10).0;
+        assert_eq!(ports, [((PortSide::Local, 80), 2), ((PortSide::Peer, 5432), 1)]);
+        assert_eq!((summary.sent, summary.received, summary.total()), (3, 0, 3));
+    }
+
+    #[test]
+    fn any_number_of_peers_is_counted_in_bounded_memory() {
+        let mut counts = Counts::default();
+        for peer in 0..100_000u32 {
+            counts.add(peer);
+            counts.add(7);
+        }
+        let (top, rest) = counts.top(1);
+        assert_eq!((top, rest), (vec![(7, 100_001)], 99_999));
+        assert!(counts.counts.len() <= MAX_KEYS);
+    }
+}

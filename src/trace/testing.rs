@@ -1,0 +1,52 @@
+//! Events and packets for the tests of this room and of the renderers.
+
+use std::time::Duration;
+
+use super::join::Traced;
+use super::{Reset, What};
+use crate::source::reset_events::{Direction, Place, ResetEvent};
+use crate::source::reset_packets::ResetPacket;
+
+pub fn event(direction: Direction, local: &str, peer: &str) -> ResetEvent {
+    ResetEvent {
+        at: Duration::from_secs(100),
+        direction,
+        local: local.parse().expect("address"),
+        peer: peer.parse().ok(),
+        state: None,
+        old_state: None,
+        reason: None,
+        task: None,
+        softirq: true,
+        active: false,
+        caller: None,
+        exiting: false,
+        place: Place::Here,
+        netns: None,
+        cookie: None,
+    }
+}
+
+/// An answer to a SYN.
+pub fn packet(direction: Direction, local: &str, peer: &str) -> ResetPacket {
+    ResetPacket {
+        at: Duration::from_secs(100),
+        direction,
+        local: local.parse().expect("address"),
+        peer: peer.parse().expect("address"),
+        interface: 2,
+        loopback: false,
+        flags: 0x14,
+        seq: 0,
+        ack: 1,
+        window: 0,
+        ttl: 64,
+        ip_id: Some(0),
+        options: false,
+    }
+}
+
+pub fn joined(event: Option<ResetEvent>, packet: Option<ResetPacket>) -> Reset {
+    let what = What::of(event.as_ref(), packet.as_ref(), Traced::ALL);
+    Reset { wall: Duration::from_millis(1_800_000_131_031), what, event, packet, process: None }
+}

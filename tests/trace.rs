@@ -1,0 +1,184 @@
+//! `rstdoctor trace` on real resets, in a network namespace of its own.
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{isolated, linger_0};
+use serde_json::Value;
+
+/// Starts a trace and waits until it looks.
+fn trace(arguments: &[&str]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rstdoctor"));
+    let child = command.arg("trace").args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = child.spawn().unwrap();
+    // Nothing on a pipe says that it began; its packet socket does.
+    let start = Instant::now();
+    while std::fs::read_to_string("/proc/net/packet").is_ok_and(|text| text.lines().count() < 2) {
+        assert!(start.elapsed() < Duration::from_secs(20), "it does not begin");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child
+}
+
+fn interrupt(child: &Child) {
+    // SAFETY: kill(2) takes no pointers; the child was not waited for.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGINT) }, 0);
+}
+
+fn pair(listener: &TcpListener) -> (TcpStream, TcpStream) {
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (client, listener.accept().unwrap().0)
+}
+
+/// One closed port, one close with unread data, one abort: each is sent by one end and received by the other.
+fn three_faults() {
+    assert!(TcpStream::connect("127.0.0.1:81").is_err());
+    let listener = TcpListener::bind("127.0.0.1:9000").unwrap();
+    let (mut client, server) = pair(&listener);
+    client.write_all(&[1; 1204]).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    drop(server);
+    std::thread::sleep(Duration::from_millis(50));
+    let (aborted, server) = pair(&listener);
+    linger_0(&server);
+    drop(server);
+    std::thread::sleep(Duration::from_millis(300));
+    drop((client, aborted));
+}
+
+#[test]
+fn each_reset_is_a_line_and_an_interrupt_ends_with_the_summary() {
+    isolated("each_reset_is_a_line_and_an_interrupt_ends_with_the_summary", || {
+        let child = trace(&[]);
+        three_faults();
+        interrupt(&child);
+        let output = child.wait_with_output().unwrap();
+        let (lines, summary) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert_eq!(output.status.code(), Some(0), "an interrupt is how a trace ends: {summary}");
+        let one = |parts: &[&str]| {
+            let found = lines.lines().filter(|line| parts.iter().all(|part| line.contains(part))).count();
+            assert_eq!(found, 1, "{parts:?} in:\n{lines}");
+        };
+        let me = std::process::id().to_string();
+        one(&["sent", "127.0.0.1:81 >", "nothing listens on 81"]);
+        one(&["received", "< 127.0.0.1:81", "connect refused"]);
+        one(&["sent", "127.0.0.1:9000 >", "closed with unread data", &me, "ESTABLISHED"]);
+        one(&["sent", "127.0.0.1:9000 >", "aborted by the application", &me]);
+        assert_eq!(lines.lines().filter(|line| line.contains("received")).count(), 3, "{lines}");
+        assert_eq!(lines.lines().count(), 6, "{lines}");
+        assert!(summary.contains("6 resets in ") && summary.contains("3 sent, 3 received"), "{summary}");
+        for part in ["1 sent: closed with unread data", "2 received: in an open connection", "9000:", "127.0.0.1:"] {
+            assert!(summary.replace('\u{a0}', " ").contains(part), "{part} in {summary}");
+        }
+        assert!(!summary.contains("lost"), "{summary}");
+    });
+}
+
+#[test]
+fn json_lines_follow_the_schema_and_the_filters() {
+    isolated("json_lines_follow_the_schema_and_the_filters", || {
+        let child = trace(&["--json", "--sent", "--port", "9000", "-d", "3s"]);
+        three_faults();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        let schema: Value = serde_json::from_str(&rstdoctor::render::trace::json::schema()).unwrap();
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(lines.iter().all(|line| validator.is_valid(line)), "{text}");
+        let reasons: Vec<_> = lines.iter().filter(|l| l["type"] == "reset").map(|l| l["reason"].clone()).collect();
+        assert_eq!(reasons, ["closed-with-unread-data", "aborted"], "{text}");
+        let first = &lines[0];
+        assert_eq!(
+            (&first["traced"], &first["packet"]["form"]),
+            (&Value::from(true), &Value::from("active")),
+            "{text}"
+        );
+        assert_eq!(first["process"]["pid"], std::process::id());
+        assert_eq!(first["state_before"], "ESTABLISHED");
+        let last = lines.last().unwrap();
+        assert_eq!((&last["type"], &last["total"], &last["lost"]), (&"summary".into(), &2.into(), &0.into()), "{text}");
+    });
+}
+
+#[test]
+fn a_count_ends_it_and_a_closed_pipe_too() {
+    isolated("a_count_ends_it_and_a_closed_pipe_too", || {
+        let child = trace(&["-n", "1"]);
+        three_faults();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(output.stdout.iter().filter(|byte| **byte == b'\n').count(), 1);
+        assert!(String::from_utf8_lossy(&output.stderr).contains("1 reset in "));
+
+        // As `| head -1` does: no further reset comes, and yet it ends.
+        let mut child = trace(&[]);
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        three_faults();
+        stdout.read_line(&mut String::new()).unwrap();
+        drop(stdout);
+        let start = Instant::now();
+        let status = loop {
+            match child.try_wait().unwrap() {
+                Some(status) => break status,
+                None if start.elapsed() > Duration::from_secs(10) => {
+                    child.kill().unwrap();
+                    panic!("it does not notice that its reader is gone");
+                }
+                None => std::thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        let mut stderr = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+    });
+}
+
+#[test]
+fn a_reader_that_hangs_costs_lines_which_are_counted() {
+    isolated("a_reader_that_hangs_costs_lines_which_are_counted", || {
+        let child = trace(&["--json", "--sent"]);
+        // More than the buffers hold: nobody reads until the end.
+        const CONNECTS: u64 = 40_000;
+        for _ in 0..CONNECTS {
+            assert!(TcpStream::connect("127.0.0.1:81").is_err());
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        interrupt(&child);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let shown = text.lines().filter(|line| line.contains("\"type\":\"reset\"")).count() as u64;
+        let summary: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        let number = |key: &str| summary[key].as_u64().unwrap();
+        assert!(number("not_shown") > 0, "the buffers are bounded: {summary}");
+        assert_eq!(shown + number("not_shown"), number("total"), "{summary}");
+        let all = number("total") + number("lost") + number("not_examined");
+        // Lost records are those of both directions.
+        assert!(number("total") <= CONNECTS && all >= CONNECTS, "{summary}");
+    });
+}
+
+/// What an ordinary user without any capability gets.
+#[test]
+fn without_any_permission_it_says_what_is_needed() {
+    isolated("without_any_permission_it_says_what_is_needed", || {
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set=-all", "--inh-caps=-all", "--reuid=65534", "--clear-groups"]);
+        let Ok(output) = command.args([env!("CARGO_BIN_EXE_rstdoctor"), "trace", "-d", "1s"]).output() else {
+            eprintln!("skipped: needs setpriv");
+            return;
+        };
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        if text.contains("failed to execute") {
+            eprintln!("skipped: another user cannot run the binary: {text}");
+            return;
+        }
+        assert_eq!(output.status.code(), Some(3), "{text}");
+        assert!(text.contains("CAP_PERFMON") && text.contains("CAP_NET_RAW"), "{text}");
+    });
+}
