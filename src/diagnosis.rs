@@ -223,9 +223,9 @@ fn status(evidence: &Evidence<'_>, causes: &[Ranked]) -> Status {
 
 /// Nothing is wrong with what was asked for, which does not mean that nothing is wrong.
 fn narrow_summary(evidence: &Evidence<'_>, filter: &Filter, listeners: &[ListenerRow], elsewhere: &[&str]) -> String {
-    let mut text = format!("Nothing is wrong with {filter} in {}", words::seconds(evidence.window()));
+    let mut text = format!("Nothing wrong was seen with {filter} in {}", words::seconds(evidence.window()));
     if listeners.is_empty() {
-        text.push_str(", and no listener of it is visible");
+        text.push_str("; no listener of it is visible");
     }
     text.push('.');
     if !elsewhere.is_empty() {
