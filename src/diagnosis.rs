@@ -122,12 +122,17 @@ pub fn diagnose_for(observation: &Observation, filter: &Filter) -> Diagnosis {
     let services = evidence.services().unwrap_or_default();
     let scope = filter.resolve(services);
     let mut found = Vec::new();
+    let mut elsewhere = Vec::new();
     let mut ruled_out = Vec::new();
     let mut not_checked = Vec::new();
     for cause in REGISTRY.iter().copied() {
         match (cause.judge)(&evidence) {
             Ok(Verdict::Found(findings)) => {
-                found.extend(findings.into_iter().filter(|f| scope.keeps(f)).map(|finding| (cause, finding)));
+                let (kept, other): (Vec<_>, Vec<_>) = findings.into_iter().partition(|finding| scope.keeps(finding));
+                found.extend(kept.into_iter().map(|finding| (cause, finding)));
+                if other.iter().any(|finding| weighs(finding) && finding.severity <= Severity::Warning) {
+                    elsewhere.push(cause.id);
+                }
             }
             Ok(Verdict::RuledOut(why)) => ruled_out.push(RuledOut { id: cause.id, why }),
             Err(missing) => not_checked.push(NotChecked { id: cause.id, missing }),
@@ -136,7 +141,18 @@ pub fn diagnose_for(observation: &Observation, filter: &Filter) -> Diagnosis {
     let causes = rank::rank(found);
     let status = status(&evidence, &causes);
     let somaxconn = evidence.sysctl_number("net.core.somaxconn").ok();
-    let listeners = services.iter().filter(|s| filter.keeps_service(s)).map(|s| row(s, somaxconn)).collect();
+    let mut listeners: Vec<_> =
+        services.iter().filter(|s| filter.keeps_service(s)).map(|s| row(s, somaxconn)).collect();
+    if observation.totals_only {
+        // Drops are differences over a window, and there was none.
+        listeners.iter_mut().for_each(|row| row.drops = None);
+    }
+    let summary = match status {
+        Status::Ok if !filter.is_empty() && !evidence.totals_only() => {
+            narrow_summary(&evidence, filter, &listeners, &elsewhere)
+        }
+        _ => summary(&evidence, status, &causes),
+    };
     let port = filter.port.map(|port| port::report(&evidence, port));
     let limits = observation
         .after
@@ -152,7 +168,7 @@ pub fn diagnose_for(observation: &Observation, filter: &Filter) -> Diagnosis {
         totals_only: observation.totals_only,
         sources: observation.after.sources.clone(),
         status,
-        summary: summary(&evidence, status, &causes),
+        summary,
         causes,
         ruled_out,
         not_checked,
@@ -205,6 +221,20 @@ fn status(evidence: &Evidence<'_>, causes: &[Ranked]) -> Status {
     }
 }
 
+/// Nothing is wrong with what was asked for, which does not mean that nothing is wrong.
+fn narrow_summary(evidence: &Evidence<'_>, filter: &Filter, listeners: &[ListenerRow], elsewhere: &[&str]) -> String {
+    let mut text = format!("Nothing wrong was seen with {filter} in {}", words::seconds(evidence.window()));
+    if listeners.is_empty() {
+        text.push_str("; no listener of it is visible");
+    }
+    text.push('.');
+    if !elsewhere.is_empty() {
+        let ids = elsewhere.join(", ");
+        text.push_str(&format!(" Elsewhere on this host: {ids} (scan without the filter)."));
+    }
+    text
+}
+
 fn summary(evidence: &Evidence<'_>, status: Status, causes: &[Ranked]) -> String {
     let window = words::seconds(evidence.window());
     match status {
@@ -226,6 +256,9 @@ fn summary(evidence: &Evidence<'_>, status: Status, causes: &[Ranked]) -> String
         Status::Ok => {
             let resets = evidence.ledger().sent.total.clone().unwrap_or(0);
             let activity = match (evidence.counter("Tcp.PassiveOpens"), evidence.counter("Tcp.ActiveOpens")) {
+                (Ok(passive), Ok(active)) if passive.delta == 0 && active.delta == 0 => {
+                    " It was quiet: no connection was accepted or made".to_owned()
+                }
                 (Ok(passive), Ok(active)) => format!(
                     " {} accepted, {} made",
                     words::counted(passive.delta, "connection"),

@@ -20,7 +20,12 @@ pub fn thousands(number: u64) -> String {
 
 /// `1 reset`, `1,204 resets`.
 pub fn counted(number: u64, singular: &str) -> String {
-    format!("{} {singular}{}", thousands(number), if number == 1 { "" } else { "s" })
+    let ending = match singular {
+        _ if number == 1 => "",
+        word if word.ends_with(['s', 'x']) => "es",
+        _ => "s",
+    };
+    format!("{} {singular}{ending}", thousands(number))
 }
 
 /// A duration for people: `0.4 s`, `3 s`, `12.4 s`, `5 min`, `2 h 10 min`, `3 days`.
@@ -71,6 +76,7 @@ mod tests {
     fn one_is_singular() {
         assert_eq!(counted(1, "reset"), "1 reset");
         assert_eq!(counted(0, "reset"), "0 resets");
+        assert_eq!(counted(25, "process"), "25 processes");
     }
 
     #[test]

@@ -1,7 +1,12 @@
 //! The real program, as a person or a script meets it: options, exit status, pipes, colour.
 
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rstdoctor::render::escape::visible;
+use serde_json::Value;
 
 fn rstdoctor(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rstdoctor"));
@@ -206,4 +211,210 @@ fn a_log_is_counted_whatever_it_contains() {
 #[test]
 fn an_empty_log_contains_nothing() {
     assert_eq!(explain_log(b""), "0 lines read, 0 with a known error text.\n");
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}{}", stdout(output), stderr(output)))
+}
+
+/// The host may be in any state: the scan runs, and says something about it, whoever runs it.
+#[test]
+fn a_scan_ends_with_a_diagnosis() {
+    let output = run(&["scan", "--duration", "300ms"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let verdict = text.lines().nth(2).unwrap_or_default();
+    assert!(["OK  ", "WARNING  ", "CRITICAL  ", "UNKNOWN  "].iter().any(|word| verdict.starts_with(word)), "{text}");
+    assert!(text.contains("Ruled out"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+}
+
+#[test]
+fn a_report_of_this_host_is_valid_against_the_schema() {
+    let schema: Value = serde_json::from_str(include_str!("../src/render/report.v1.schema.json")).expect("schema");
+    let validator = jsonschema::validator_for(&schema).expect("schema is sound");
+    for arguments in [&["scan", "--json", "-d", "300ms"][..], &["scan", "-f", "json", "-d", "0s", "--port", "22"]] {
+        let report = json(&run(arguments));
+        let errors: Vec<_> = validator.iter_errors(&report).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{arguments:?}: {errors:?}");
+    }
+}
+
+/// What is of the run and not of the evidence: how long it took to read a source.
+fn without_live_only(mut report: Value) -> Value {
+    for source in report["sources"].as_array_mut().expect("sources") {
+        source.as_object_mut().expect("source").remove("took_s");
+    }
+    report
+}
+
+#[test]
+fn a_recording_gives_the_same_report_each_time_and_keeps_to_its_window() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let file = directory.path().join("host.rst");
+    let path = file.to_str().expect("path");
+    let recorded = run(&["record", "-o", path, "-d", "400ms"]);
+    assert_eq!(recorded.status.code(), Some(0), "{}", stderr(&recorded));
+    let report = json(&run(&["scan", "--json", "--from", path]));
+    assert_eq!(without_live_only(report.clone()), without_live_only(json(&run(&["scan", "--json", "--from", path]))));
+    let duration = report["window"]["duration_s"].as_f64().expect("duration");
+    assert!((0.4..10.0).contains(&duration), "{duration}");
+    // The summary that record printed is the live diagnosis.
+    let summary = report["verdict"]["summary"].as_str().expect("summary");
+    assert!(stderr(&recorded).contains(&visible(summary)), "{summary:?}: {}", stderr(&recorded));
+    // What is there is not overwritten.
+    let again = run(&["record", "-o", path, "-d", "400ms"]);
+    assert_eq!(again.status.code(), Some(3));
+    assert!(stderr(&again).contains("host.rst"), "{}", stderr(&again));
+}
+
+#[test]
+fn a_damaged_recording_is_refused_by_name() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let file = directory.path().join("host.rst");
+    assert_eq!(run(&["record", "-o", file.to_str().expect("path"), "-d", "100ms"]).status.code(), Some(0));
+    let whole = std::fs::read(&file).expect("recording");
+    let mut flipped = whole.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 0xff;
+    for (name, bytes) in [("cut.rst", &whole[..middle]), ("flipped.rst", &flipped), ("empty.rst", b"")] {
+        let damaged = directory.path().join(name);
+        std::fs::write(&damaged, bytes).expect("write");
+        let output = run(&["scan", "--from", damaged.to_str().expect("path")]);
+        assert_eq!(output.status.code(), Some(3), "{name}: {}", stdout(&output));
+        assert!(stderr(&output).contains(name), "{}", stderr(&output));
+        assert!(output.stdout.is_empty(), "{name} gave a result");
+    }
+}
+
+/// Starts the program, interrupts it after a while, and waits until it ended.
+fn interrupted(arguments: &[&str], after: Duration) -> Output {
+    let child = rstdoctor(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    std::thread::sleep(after);
+    // SAFETY: the process is our child and was not waited for, so its id is still its own.
+    assert_eq!(unsafe { libc::kill(child.id().cast_signed(), libc::SIGINT) }, 0);
+    child.wait_with_output().expect("it ends")
+}
+
+#[test]
+fn an_interrupted_scan_has_no_result() {
+    let started = Instant::now();
+    let output = interrupted(&["scan", "--duration", "1m"], Duration::from_millis(700));
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    assert!(output.stdout.is_empty(), "{}", stdout(&output));
+    assert!(stderr(&output).contains("interrupted"));
+    assert!(started.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn an_interrupted_recording_is_sound() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let file = directory.path().join("host.rst");
+    let path = file.to_str().expect("path");
+    let output = interrupted(&["record", "-o", path, "--duration", "1m"], Duration::from_millis(1500));
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report = json(&run(&["scan", "--json", "--from", path]));
+    let duration = report["window"]["duration_s"].as_f64().expect("duration");
+    assert!((0.1..30.0).contains(&duration), "{duration}");
+    assert_eq!(std::fs::read_dir(directory.path()).expect("directory").count(), 1, "a partial file was left");
+}
+
+/// Without sock_diag no queue is visible: the rest of the report is there, and says so.
+#[test]
+fn a_kernel_without_sock_diag_is_diagnosed_from_its_counters() {
+    // The limit on files leaves no descriptor for a netlink socket; everything else opens one file at a time.
+    let exe = env!("CARGO_BIN_EXE_rstdoctor");
+    let deny = "from ctypes import *; import os,sys\n\
+        libc=CDLL(None,use_errno=True)\n\
+        class F(Structure): _fields_=[('code',c_ushort),('jt',c_ubyte),('jf',c_ubyte),('k',c_uint)]\n\
+        class P(Structure): _fields_=[('len',c_ushort),('f',POINTER(F))]\n\
+        nr=41 if os.uname().machine=='x86_64' else 198\n\
+        f=(F*6)(F(0x20,0,0,0),F(0x15,0,3,nr),F(0x20,0,0,16),F(0x15,0,1,16),F(0x06,0,0,0x50000+93),F(0x06,0,0,0x7fff0000))\n\
+        p=P(6,f)\n\
+        assert libc.prctl(38,1,0,0,0)==0\n\
+        assert libc.prctl(22,2,byref(p),0,0)==0, get_errno()\n\
+        os.execv(sys.argv[1],sys.argv[1:])\n";
+    let deny = deny.replace("\n        ", "\n");
+    let output = Command::new("python3").args(["-c", &deny, exe, "scan", "--json", "-d", "200ms"]).output();
+    let output = match output {
+        Ok(output) if !output.stdout.is_empty() => output,
+        other => return eprintln!("skipped: no python3 or no seccomp here: {other:?}"),
+    };
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report = json(&output);
+    let sources = report["sources"].as_array().expect("sources");
+    let listeners = sources.iter().find(|source| source["name"] == "listeners").expect("listeners");
+    assert_eq!(listeners["status"], "unavailable", "{listeners}");
+    assert_eq!(report["sockets"]["established"], Value::Null, "not observed is not zero");
+    let unchecked = report["not_checked"].as_array().expect("not_checked");
+    assert!(unchecked.iter().any(|entry| entry["id"] == "accept-loop-stalled"), "{unchecked:?}");
+}
+
+/// Ends the program, and so its threads and sockets, with the test.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A server that takes nothing from a queue of one place, on which three clients wait, with a name made to deceive a
+/// terminal. `None` without Python.
+fn hostile_server() -> Option<(Server, u16)> {
+    const PROGRAM: &str = "import socket,time\n\
+        open('/proc/self/comm','w').write('\\x1b[31m\\x07ev\\nil')\n\
+        l=socket.socket(); l.bind(('127.0.0.1',0)); l.listen(0); c=[]\n\
+        for _ in range(3):\n    s=socket.socket(); s.setblocking(False); s.connect_ex(l.getsockname()); c.append(s)\n\
+        print(l.getsockname()[1],flush=True)\n\
+        time.sleep(60)\n";
+    let program = PROGRAM.replace("\n        ", "\n");
+    let started = Command::new("python3").args(["-c", &program]).stdout(Stdio::piped()).spawn();
+    let Ok(child) = started else {
+        eprintln!("skipped: no python3 here");
+        return None;
+    };
+    let mut server = Server(child);
+    let mut port = Vec::new();
+    let mut byte = [0];
+    let out = server.0.stdout.as_mut().expect("piped");
+    while out.read_exact(&mut byte).is_ok() && byte != *b"\n" {
+        port.push(byte[0]);
+    }
+    Some((server, String::from_utf8(port).ok()?.parse().expect("a port")))
+}
+
+#[test]
+fn a_full_queue_fails_a_check_and_a_hostile_name_is_never_raw() {
+    let Some((_server, port)) = hostile_server() else { return };
+    let port = port.to_string();
+    let scan = |more: &[&str]| {
+        let mut arguments = vec!["scan", "-d", "500ms", "--port", &port];
+        arguments.extend(more);
+        run(&arguments)
+    };
+    let output = scan(&["--fail-on", "warning"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("\\x1b[31m\\x07ev\\nil"), "{text}");
+    assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    let output = scan(&["--json"]);
+    assert_eq!(output.status.code(), Some(0), "without --fail-on a finding is no failure");
+    assert!(!output.stdout.contains(&0x1b));
+    let report = json(&output);
+    assert_eq!(report["listeners"][0]["processes"][0]["name"], "\u{1b}[31m\u{7}ev\nil");
+    assert_eq!(report["listeners"][0]["port"], port.parse::<u16>().expect("port"));
+}
+
+/// What is wrong elsewhere is named, but does not spoil the verdict on what was asked for.
+#[test]
+fn a_port_that_nobody_holds_can_be_bound() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let text = stdout(&run(&["scan", "-d", "200ms", "--port", &free.port().to_string()]));
+    assert!(text.contains("nobody listens"), "{text}");
+    assert!(text.contains("would succeed"), "{text}");
+    assert!(!text.contains("was not collected"), "{text}");
+    assert!(Path::new("/proc/net/tcp").exists());
 }

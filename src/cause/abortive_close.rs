@@ -85,7 +85,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
 }
 
 fn with_remedies(finding: Finding, pid: Option<u32>) -> Finding {
-    let verify = "nstat TcpExtTCPAbortOnData stays at 0";
+    let verify = "TcpExtTCPAbortOnData in nstat -az stays flat";
     let find = Remedy::new("See the program set SO_LINGER", "no line shows l_linger=0");
     let nginx = finding.subjects.iter().any(|subject| subject.process.as_deref() == Some("nginx"));
     let remove = if nginx {
@@ -101,7 +101,7 @@ fn with_remedies(finding: Finding, pid: Option<u32>) -> Finding {
     };
     finding.remedy(remove).remedy(match pid {
         Some(pid) => find.command(format!("timeout 10 strace -f -e trace=setsockopt,close,connect -p {pid}")),
-        None => find.command("rstdoctor trace --sent --duration 10s    # as root: names the process"),
+        None => find.command("rstdoctor scan --duration 10s    # as root, with tracefs: names the process"),
     })
 }
 

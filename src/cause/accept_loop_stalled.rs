@@ -60,7 +60,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         return Err(crate::evidence::Missing {
             source: "listeners",
             reason: "a queue is full, but too few samples were taken to see whether it drains".into(),
-            needs: Some("a longer window: rstdoctor scan --duration 3s".into()),
+            needs: Some("a window (rstdoctor scan --duration 3s)".into()),
         });
     }
     Ok(Verdict::from_findings(findings, "no listener has connections waiting that nobody takes"))

@@ -289,7 +289,8 @@ fn slow_accept(e: &Evidence<'_>, service: &Service<'_>) -> Remedy {
         .filter_map(|process| Some((process, e.cpu_share(process.pid)?)))
         .max_by(|a, b| a.1.total_cmp(&b.1));
     match busiest {
-        Some((process, share)) if share >= 0.9 => Remedy::new(
+        // Below half a CPU it mostly waits; above, its own work is the reason.
+        Some((process, share)) if share >= 0.5 => Remedy::new(
             format!("Find out why accept is slow: {} used {:.0} % of a CPU", words::process(process), share * 100.0),
             verify,
         )

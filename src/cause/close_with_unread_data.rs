@@ -72,7 +72,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
             "unread",
             group.sockets as f64,
             format!(
-                "{} on {side} {} hold unread data now ({} bytes)",
+                "{} on {side} {} with unread data right now ({} bytes)",
                 words::counted(group.sockets, "connection"),
                 group.port,
                 words::thousands(group.unread_bytes)
@@ -97,7 +97,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
 }
 
 fn with_remedies(finding: Finding, port: Option<u16>) -> Finding {
-    let verify = "nstat TcpExtTCPAbortOnClose stays at 0";
+    let verify = "TcpExtTCPAbortOnClose in nstat -az stays flat";
     let server = finding.subjects.iter().find_map(|subject| subject.process.as_deref()).unwrap_or_default();
     let setting = match server {
         "nginx" => Some(("lingering_close always;    # nginx.conf, server block", Restart::Reload)),

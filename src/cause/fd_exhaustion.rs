@@ -231,7 +231,7 @@ fn remedies(e: &Evidence<'_>, near: &[&Process], mut finding: Finding) -> Findin
                 "close_wait",
                 close_wait as f64,
                 format!(
-                    "about {} of them in CLOSE_WAIT: never closed, see close-wait-leak",
+                    "about {} sockets of its port in CLOSE_WAIT, those in the queue included: see close-wait-leak",
                     words::thousands(close_wait)
                 ),
             ));

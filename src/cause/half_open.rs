@@ -154,17 +154,20 @@ impl<'e, 'a> HalfOpen<'e, 'a> {
         if let Ok(sent) = e.counter("TcpExt.SyncookiesSent")
             && self.sent > 0
         {
-            let text =
-                format!("{} cookies sent, {} came back", words::thousands(self.sent), words::thousands(self.returned));
+            let text = format!(
+                "{} sent, {} came back (a client can send the same one again)",
+                words::counted(self.sent, "cookie"),
+                words::thousands(self.returned)
+            );
             items.push(EvidenceItem::counter(&sent, text));
         }
         if self.requests > 0 {
             let text = format!(
-                "{} half-open (backlog {}), {} retransmitted, {}{} peers",
+                "{} half-open (backlog {}), {} retransmitted, {}{}",
                 words::thousands(self.requests),
                 words::thousands(self.backlog),
                 words::thousands(self.retransmitted),
-                words::thousands(self.peers),
+                words::counted(self.peers as u64, "peer"),
                 if self.peers >= 1024 { " or more" } else { "" },
             );
             items.push(EvidenceItem::value("sockets", "syn_recv", self.requests as f64, text));

@@ -38,7 +38,7 @@ pub fn window(e: &Evidence<'_>) -> Result<(), Missing> {
         return Err(Missing {
             source: "window",
             reason: "totals since boot do not say which resets were harmful".to_owned(),
-            needs: Some("a window: rstdoctor scan --duration 3s".to_owned()),
+            needs: Some("a window (rstdoctor scan --duration 3s)".to_owned()),
         });
     }
     Ok(())

@@ -16,7 +16,7 @@ cause! {
     ///
     /// ## How to confirm
     ///
-    /// `rstdoctor trace --received --port PORT` shows the same peer at a fixed interval.
+    /// `rstdoctor scan --port PORT --duration 1m` as root names the same peer each time.
     ///
     /// ## What to change
     ///

@@ -106,7 +106,7 @@ fn with_remedies(finding: Finding) -> Finding {
             "If a device on the path forgets idle connections: probe before it does (sockets with SO_KEEPALIVE only)",
             "net.ipv4.tcp_keepalive_time",
             120,
-            "nstat TcpExtTCPAbortOnTimeout stays at 0",
+            "TcpExtTCPAbortOnTimeout in nstat -az stays flat",
         ))
 }
 

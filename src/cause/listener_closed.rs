@@ -99,7 +99,7 @@ fn lost_queue(e: &Evidence<'_>, who: String, events: u64, confidence: f64, gone:
         "Where several SO_REUSEPORT listeners share the port: let the others take the queue over",
         "net.ipv4.tcp_migrate_req",
         1,
-        "nstat TcpExtTCPMigrateReqSuccess grows at the next restart",
+        "TcpExtTCPMigrateReqSuccess in nstat -az grows at the next restart",
     ))
 }
 

@@ -19,7 +19,7 @@ cause! {
     ///
     /// ## How to confirm
     ///
-    /// `rstdoctor trace --received` names the peers; run rstdoctor on the peer, if it runs Linux: it knows the reason.
+    /// `rstdoctor scan` as root names the peers; run rstdoctor on the peer, if it runs Linux: it knows the reason.
     ///
     /// ## What to change
     ///
@@ -143,7 +143,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
 }
 
 fn with_remedies(finding: Finding, called: Option<std::net::SocketAddr>) -> Finding {
-    let verify = "rstdoctor trace --received stays quiet";
+    let verify = "rstdoctor scan shows no reset by the other end";
     let finding = match called {
         Some(called) => finding.remedy(
             Remedy::new(format!("Find the reason on {}: it (or a device before it) sent the RST", called.ip()), verify)
@@ -153,7 +153,7 @@ fn with_remedies(finding: Finding, called: Option<std::net::SocketAddr>) -> Find
     };
     finding.remedy(
         Remedy::new("See who resets, and when: clients that cancel need no change here", verify)
-            .command("rstdoctor trace --received --duration 30s    # as root"),
+            .command("rstdoctor scan --duration 30s    # as root, with tracefs"),
     )
 }
 

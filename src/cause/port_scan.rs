@@ -16,7 +16,7 @@ cause! {
     ///
     /// ## How to confirm
     ///
-    /// `rstdoctor trace --sent` shows the same peer with ever other ports.
+    /// `rstdoctor scan --all` as root names the peer and the ports it tried.
     ///
     /// ## What to change
     ///
@@ -58,7 +58,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     if !first.is_loopback() {
         let family = if first.is_ipv4() { "ip" } else { "ip6" };
         finding = finding.remedy(
-            Remedy::new("Nothing to repair; drop the source if it bothers", "its RSTs are gone from rstdoctor trace")
+            Remedy::new("Nothing to repair; drop the source if it bothers", "rstdoctor scan does not name it any more")
                 .command(format!("nft insert rule inet filter input {family} saddr {first} drop    # your own table")),
         );
     }

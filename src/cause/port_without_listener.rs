@@ -71,7 +71,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     Ok(Verdict::Found(vec![
         finding.remedy(
             Remedy::new("See which ports are asked for", "the ports and the peers are named")
-                .command("rstdoctor trace --sent --duration 10s    # as root"),
+                .command("rstdoctor scan --duration 10s    # as root, with tracefs"),
         ),
     ]))
 }
@@ -95,7 +95,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     } else {
         finding
     };
-    let asked = place.port.map_or_else(String::new, |port| format!(" 'dport = :{port}'"));
+    let asked = place.port.map_or_else(String::new, |port| format!(" --port {port}"));
     finding
         .remedy(
             Remedy::new(
@@ -103,11 +103,14 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
                 format!("ss -lntp{} shows a listener", harm::ss_filter(place.port)),
             )
             .command(format!("ss -lntp{}; systemctl --failed", harm::ss_filter(place.port)))
-            .restart(Restart::Service),
+            .restart(Restart::None),
         )
         .remedy(
-            Remedy::new("If the client is on this host: find it while it connects", "the process is named")
-                .command(format!("ss -tnp state syn-sent{asked}; rstdoctor trace --received --duration 10s")),
+            Remedy::new(
+                "If the client is a program of this host: have it named (own connects refused)",
+                "the process is named",
+            )
+            .command(format!("rstdoctor scan{asked} --duration 10s    # as root, with tracefs")),
         )
 }
 

@@ -17,7 +17,7 @@ cause! {
     ///
     /// ## How to confirm
     ///
-    /// `rstdoctor trace --sent` names the process that did it; `journalctl` and the shell history say why.
+    /// `rstdoctor scan` as root names the process that did it; `journalctl` and the shell history say why.
     ///
     /// ## What to change
     ///
@@ -63,7 +63,7 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         .evidence(place.item("TCP_STATE", "an abort from outside, in an open connection"))
         .against(EvidenceItem::fact("reset_events", "caller", "a BPF program that destroys sockets looks the same"))
         .remedy(
-            Remedy::new("Find who ran ss -K or an agent that does the same", "rstdoctor trace --sent stays quiet")
+            Remedy::new("Find who ran ss -K or an agent that does the same", "rstdoctor scan shows none any more")
                 .command("journalctl --since -10min | grep -Ei 'ss -K|destroy|network.*(down|up)'"),
         )
 }

@@ -83,13 +83,16 @@ fn judge(e: &Evidence<'_>) -> Judgement {
             .remedy(
                 Remedy::new(
                     "Find the connections whose timestamps jump back, and the device before them",
-                    "nstat PAWS counters stay",
+                    "the PAWS counters in nstat -az stay flat",
                 )
                 .command("timeout 10 tcpdump -nvi any tcp | grep 'TS val'"),
             )
             .remedy(
-                Remedy::new("As a test only: switch timestamps off for new connections", "nstat PAWS counters stay")
-                    .command("sysctl -w net.ipv4.tcp_timestamps=0    # back with =1"),
+                Remedy::new(
+                    "As a test only: switch timestamps off for new connections",
+                    "the PAWS counters in nstat -az stay flat",
+                )
+                .command("sysctl -w net.ipv4.tcp_timestamps=0    # back with =1"),
             ),
     ]))
 }

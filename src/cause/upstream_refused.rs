@@ -100,7 +100,7 @@ fn with_remedies(finding: Finding, called: Option<std::net::SocketAddr>) -> Find
             ),
         None => finding.remedy(
             Remedy::new("See whom this host calls in vain", "the server is named")
-                .command("rstdoctor trace --received --duration 10s    # as root"),
+                .command("rstdoctor scan --duration 10s    # as root, with tracefs"),
         ),
     }
 }

@@ -18,7 +18,7 @@ use crate::source::{Answer, Ask, Failure, FailureKind, Frame, Host, Moment};
 /// Why no recording came about.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    #[error("{} exists already; give another name, or allow it to be overwritten", path.display())]
+    #[error("{} exists already; give another name or remove it", path.display())]
     Exists { path: PathBuf },
     #[error("{} is not a regular file and cannot be replaced by a recording", path.display())]
     NotAFile { path: PathBuf },
@@ -248,7 +248,7 @@ impl RecordingFile {
             .create_new(true)
             .mode(0o600)
             .open(&partial)
-            .map_err(|source| RecordError::File { path: partial.clone(), source })?;
+            .map_err(|source| RecordError::File { path: target.to_owned(), source })?;
         Ok(Self { file, partial, target: target.to_owned(), overwrite })
     }
 

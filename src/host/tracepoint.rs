@@ -269,7 +269,7 @@ fn note(notes: &mut Vec<String>, text: String) {
 /// Where tracefs is mounted; never mounts it.
 fn tracefs() -> Result<PathBuf, Failure> {
     const PLACES: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
-    const NEEDS: &str = "tracefs (mount -t tracefs tracefs /sys/kernel/tracing)";
+    const NEEDS: &str = "root and tracefs (mount -t tracefs tracefs /sys/kernel/tracing)";
     let mut denied = None;
     for place in PLACES.map(Path::new) {
         match std::fs::metadata(place.join("events")) {

@@ -46,7 +46,8 @@ fn cells(row: &ListenerRow) -> Vec<Cell> {
         format!("{}/{}{full}", thousands(row.recv_q.into()), thousands(row.backlog.into())).replace(' ', "\u{a0}");
     let lost = match row.drops {
         Some(0) => "0".to_owned(),
-        Some(drops) => format!("+{}", thousands(drops)),
+        // sk_drops counts packets of every kind, over a slightly longer time than the counters.
+        Some(drops) => format!("≤\u{a0}{}", thousands(drops)),
         None => "?".to_owned(),
     };
     let limit = row.binding_limit.map_or("?", |limit| limit.name());

@@ -30,7 +30,11 @@ pub fn write(page: &mut Page, not_checked: &[NotChecked], all: bool) {
         match &names[..] {
             [] => {}
             [name] => page.field("  -", 4, &format!("{name} (--all says why)")),
-            names => page.field("  -", 4, &format!("{} that this host does not show (--all says why)", names.len())),
+            names => page.field(
+                "  -",
+                4,
+                &format!("{} more, for which this host has no evidence (--all says why)", names.len()),
+            ),
         }
     }
 }

@@ -31,13 +31,13 @@ pub fn write(page: &mut Page, port: &PortReport) {
         Err(missing) => page.field("  held by", INDENT, &format!("not known: {}", missing.reason)),
     }
     match &port.sockets {
-        Ok(states) if states.is_empty() => page.field("  others", INDENT, "no connection uses it as local port"),
+        Ok(states) if states.is_empty() => page.field("  sockets", INDENT, "no connection uses it as local port"),
         Ok(states) => {
             let states: Vec<_> =
                 states.iter().map(|(state, count)| format!("{} {}", thousands(*count), state.name())).collect();
-            page.field("  others", INDENT, &states.join(", "));
+            page.field("  sockets", INDENT, &states.join(", "));
         }
-        Err(missing) => page.field("  others", INDENT, &format!("not known: {}", missing.reason)),
+        Err(missing) => page.field("  sockets", INDENT, &format!("not known: {}", missing.reason)),
     }
     for check in &port.binds {
         page.field(&format!("  bind {}", shown(check)), INDENT, &outcome(check));

@@ -41,14 +41,16 @@ pub fn table(diagnosis: &Diagnosis, options: &Options) -> String {
     let of = |state: State| diagnosis.causes.iter().enumerate().filter(move |(_, cause)| cause.finding.state == state);
     let now = || of(State::Active).chain(of(State::Risk));
     let in_full = |cause: &Ranked| options.all || cause.finding.severity < Severity::Info;
-    for (index, cause) in now().filter(|(_, cause)| in_full(cause)) {
-        one_cause(&mut page, diagnosis, index, cause, options.all);
+    // Numbers without gaps: what is shown in brief has none.
+    let shown: Vec<usize> = now()
+        .filter(|(_, cause)| in_full(cause))
+        .chain(of(State::Past).chain(of(State::Benign)).filter(|_| options.all))
+        .map(|(index, _)| index)
+        .collect();
+    for index in &shown {
+        one_cause(&mut page, diagnosis, *index, &shown, options.all);
     }
-    if options.all {
-        for (index, cause) in of(State::Past).chain(of(State::Benign)) {
-            one_cause(&mut page, diagnosis, index, cause, true);
-        }
-    } else {
+    if !options.all {
         brief(&mut page, "Also seen, no alarm", now().map(|(_, cause)| cause).filter(|cause| !in_full(cause)));
         brief(&mut page, "Since boot, not now", of(State::Past).map(|(_, cause)| cause));
         brief(&mut page, "Harmless", of(State::Benign).map(|(_, cause)| cause));
@@ -58,6 +60,9 @@ pub fn table(diagnosis: &Diagnosis, options: &Options) -> String {
     }
     if !diagnosis.totals_only && (options.all || ledger_matters(diagnosis)) {
         page.gap();
+        if !diagnosis.filter.is_empty() {
+            page.line("Of the whole host, not only what you asked for:");
+        }
         ledger_table::write(&mut page, &diagnosis.ledger, diagnosis.window, options.all);
     }
     listeners_table::write(&mut page, &diagnosis.listeners, options.all);
@@ -100,17 +105,21 @@ fn verdict(page: &mut Page, diagnosis: &Diagnosis) {
     page.painted_field(word, Some(paint), word.len() + 2, &sentence(&diagnosis.summary));
 }
 
-fn one_cause(page: &mut Page, diagnosis: &Diagnosis, index: usize, cause: &Ranked, all: bool) {
+/// The cause at `index` of the diagnosis; `shown` are those that have a number on the page.
+fn one_cause(page: &mut Page, diagnosis: &Diagnosis, index: usize, shown: &[usize], all: bool) {
+    let Some(cause) = diagnosis.causes.get(index) else { return };
     let finding = &cause.finding;
+    let number = |index| shown.iter().position(|other| *other == index).map(|place| place + 1);
     page.gap();
-    title(page, index, cause);
+    title(page, number(index).unwrap_or_default(), cause);
     who(page, diagnosis, cause, all);
     let root = cause.because_of.and_then(|root| {
         let place = diagnosis.causes.iter().position(|other| other.id == root)?;
-        Some((place + 1, diagnosis.causes.get(place)?.title))
+        Some((number(place), diagnosis.causes.get(place)?.title))
     });
-    if let Some((place, title)) = root {
-        field(page, "because of", &format!("{place}, {}: change that first", missing::title_of(title)));
+    if let Some((number, title)) = root {
+        let number = number.map_or_else(String::new, |number| format!("{number}, "));
+        field(page, "because of", &format!("{number}{}: change that first", missing::title_of(title)));
     }
     // Under its root, a symptom needs no instructions of its own.
     let remedies = match (all, root) {
@@ -134,9 +143,9 @@ fn field(page: &mut Page, label: &str, text: &str) {
     page.field(&format!("   {label}"), INDENT + 1, text);
 }
 
-fn title(page: &mut Page, index: usize, cause: &Ranked) {
+fn title(page: &mut Page, number: usize, cause: &Ranked) {
     let finding = &cause.finding;
-    let left = format!("{}  {}", index + 1, cause.title);
+    let left = format!("{number}  {}", cause.title);
     let state = match (finding.state, finding.severity) {
         (State::Active, Severity::Info) => "active, minor",
         (State::Active, _) => "active",
@@ -154,7 +163,12 @@ fn title(page: &mut Page, index: usize, cause: &Ranked) {
 const SUBJECTS: usize = 3;
 
 fn who(page: &mut Page, diagnosis: &Diagnosis, cause: &Ranked, all: bool) {
-    let subjects = &cause.finding.subjects;
+    // A process that a listener names already needs no line of its own.
+    let named = |subject: &Subject| {
+        let mut others = cause.finding.subjects.iter().filter(|other| other.port.is_some());
+        subject.port.is_none() && subject.pid.is_some() && others.any(|other| other.pid == subject.pid)
+    };
+    let subjects: Vec<_> = cause.finding.subjects.iter().filter(|subject| !named(subject)).collect();
     if is_host_wide(&cause.finding) {
         let mark = if diagnosis.filter.is_empty() { "" } else { ", so not only what you asked for" };
         return field(page, "who", &format!("the whole host{mark}"));
@@ -309,7 +323,7 @@ fn sentence(text: &str) -> String {
     let mut characters = text.chars();
     match characters.next() {
         // A process name at the start keeps its spelling: it is followed by "on" or "(pid".
-        Some(first) if first.is_lowercase() && text.starts_with("the ") => {
+        Some(first) if ["the ", "programs ", "about ", "up to "].iter().any(|start| text.starts_with(start)) => {
             first.to_uppercase().chain(characters).collect()
         }
         _ => text.to_owned(),

@@ -11,12 +11,13 @@ use super::text;
 ///
 /// `tcp_max_orphans`, `tcp_mem` and `fs.*` are of the whole host, and the first two are absent inside another network
 /// namespace than the first one; `tcp_migrate_req` exists since 5.14.
-pub const NAMES: [&str; 25] = [
+pub const NAMES: [&str; 26] = [
     "fs.file-max",
     "fs.nr_open",
     "net.core.somaxconn",
     "net.ipv4.ip_local_port_range",
     "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
     "net.ipv4.tcp_abort_on_overflow",
     "net.ipv4.tcp_fin_timeout",
     "net.ipv4.tcp_keepalive_intvl",

@@ -418,7 +418,6 @@ pub struct PortBind {
     pub address: String,
     pub outcome: BindOutcome,
     /// Listeners in the way.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub blocked_by: Vec<String>,
     /// Why it is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
