@@ -43,6 +43,8 @@ pub fn packet(direction: Direction, local: &str, peer: &str) -> ResetPacket {
         ttl: 64,
         ip_id: Some(0),
         options: false,
+        local_here: true,
+        peer_here: false,
     }
 }
 
