@@ -260,7 +260,7 @@ fn a_recording_gives_the_same_report_each_time_and_keeps_to_its_window() {
     assert!((0.4..10.0).contains(&duration), "{duration}");
     // The summary that record printed is the live diagnosis.
     let summary = report["verdict"]["summary"].as_str().expect("summary");
-    assert!(stderr(&recorded).contains(&visible(summary)), "{summary:?}: {}", stderr(&recorded));
+    assert!(stderr(&recorded).contains(&*visible(summary)), "{summary:?}: {}", stderr(&recorded));
     // What is there is not overwritten.
     let again = run(&["record", "-o", path, "-d", "400ms"]);
     assert_eq!(again.status.code(), Some(3));
