@@ -53,6 +53,8 @@ fn overflow_case(name: &str) -> Case {
     swept(facts(counters(Case::new()), 0))
         .counter("TcpExt.ListenOverflows", 2_000, 312)
         .listener("0.0.0.0:8080", 511, 512, 60, &owner)
+        .listener_drops(312)
+        .queue(512, 512, 9)
         .listener("127.0.0.1:6379", 511, 0, 0, &process(800, "redis-server"))
 }
 
