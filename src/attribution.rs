@@ -12,6 +12,7 @@ use crate::snapshot::{ListenerTrace, Observation};
 use crate::source::reset_events::{Direction, Place, ResetTally, Task};
 
 mod context;
+pub mod deaths;
 pub mod wire;
 
 use context::Context;

@@ -218,11 +218,6 @@ impl<'a> Join<'a> {
                     let event = ResetEvent { place: Place::Here, peer: Some(packet.peer), ..event.clone() };
                     here.entry(self.mark(packet)).or_default().push(event);
                 }
-                // A process caused it whose namespace is known: exact without a packet, which a rule may have dropped.
-                None if event.place == Place::Here && !event.softirq && event.netns.is_some() => {
-                    *of(&mut matched, event.direction) += 1;
-                    here.entry(Mark::default()).or_default().push(event.clone());
-                }
                 None if event.place == Place::Here => without.push(event),
                 None => {}
             }
@@ -238,10 +233,15 @@ impl<'a> Join<'a> {
             }
         };
         for direction in [Direction::Sent, Direction::Received] {
-            let rest: Vec<_> = without.iter().filter(|event| event.direction == direction).collect();
-            let room = room(direction, *of(&mut matched, direction));
-            if room.is_none_or(|room| rest.len() as u64 <= room + room / 10) {
-                here.entry(Mark::default()).or_default().extend(rest.into_iter().map(|event| (*event).clone()));
+            let mut room = room(direction, *of(&mut matched, direction));
+            // Where the process and its namespace are known the guess was better.
+            for by_process in [true, false] {
+                let rest = || without.iter().filter(|e| e.direction == direction && e.softirq != by_process);
+                let count = rest().count() as u64;
+                if room.is_none_or(|room| count <= room + room / 10) {
+                    here.entry(Mark::default()).or_default().extend(rest().map(|event| (*event).clone()));
+                    room = room.map(|room| room.saturating_sub(count));
+                }
             }
         }
         here.into_iter()

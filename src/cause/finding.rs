@@ -99,6 +99,13 @@ impl Finding {
         self
     }
 
+    pub fn evidence_if(self, item: Option<EvidenceItem>) -> Self {
+        match item {
+            Some(item) => self.evidence(item),
+            None => self,
+        }
+    }
+
     pub fn against(mut self, item: impl Into<EvidenceItem>) -> Self {
         self.counter_evidence.push(item.into());
         self

@@ -16,9 +16,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{EvidenceItem, Finding, Impact, Severity, State, Subject, Verdict};
 use crate::attribution::Group;
+use crate::attribution::deaths::{Death, End, deaths};
 use crate::delta::Reading;
 use crate::evidence::{Evidence, Missing};
-use crate::service::Service;
+use crate::service::{self, Service};
+use crate::source::census::Census;
+use crate::source::owners::Process;
 use crate::source::reset_events::Task;
 use crate::words;
 
@@ -208,6 +211,7 @@ impl<'a> Place<'a> {
         subjects.extend(tasks.into_iter().take(3).map(|(task, count)| Subject::task(task).counted(count)));
         if let Some(called) = self.called {
             subjects.push(Subject::peer(called.ip(), Some(called.port())).counted(self.count));
+            subjects.extend(callers(e, called));
         } else {
             subjects.extend(self.peers().into_iter().take(3).map(|(peer, n)| Subject::peer(peer, None).counted(n)));
         }
@@ -215,6 +219,27 @@ impl<'a> Place<'a> {
             subjects.push(Subject::host());
         }
         subjects
+    }
+
+    /// In how many of these connections a request was under way, for those whose last words were heard.
+    pub fn under_way(&self, e: &Evidence<'_>) -> Option<EvidenceItem> {
+        let here = |death: &Death<'_>| match self.called {
+            Some(_) => death.called == self.called,
+            None => death.called.is_none() && self.port.is_none_or(|port| death.word.local.port() == port),
+        };
+        let deaths = deaths(e.observation(), e.last_words().ok()?);
+        let reset: Vec<_> = deaths.iter().filter(|death| death.end == End::Reset && here(death)).collect();
+        let under_way = reset.iter().filter(|death| death.under_way()).count() as u64;
+        let text = match (under_way, reset.len() as u64) {
+            (_, 0) => return None,
+            (0, _) => "no request was waiting for its answer when the RST came".to_owned(),
+            (some, all) => format!(
+                "a request was waiting for its answer in {} of {}",
+                words::thousands(some),
+                words::counted(all, "connection")
+            ),
+        };
+        Some(EvidenceItem::value("last_words", "under_way", under_way as f64, text))
     }
 
     /// What the kernel said, once for all of the place.
@@ -229,6 +254,27 @@ impl<'a> Place<'a> {
         let text = format!("the kernel gave {meaning} as the reason of {}{peers}", words::counted(self.count, "RST"));
         EvidenceItem::value("reset_events", reason, self.count as f64, text)
     }
+}
+
+/// Processes that hold a connection, or an attempt, to this destination in one of the two sweeps.
+pub fn callers(e: &Evidence<'_>, called: SocketAddr) -> Vec<Subject> {
+    let inodes = |census: &Census| -> Vec<u32> {
+        let samples = census.groups.iter().flat_map(|group| &group.samples);
+        samples.filter(|sample| sample.peer == called && sample.inode != 0).map(|sample| sample.inode).collect()
+    };
+    let mut found: BTreeMap<u32, &Process> = BTreeMap::new();
+    for snapshot in [e.before(), e.after()] {
+        let (Some(census), Some(owners)) = (snapshot.census.value(), snapshot.owners.value()) else { continue };
+        for process in service::holders(owners, inodes(census)) {
+            found.insert(process.pid, process);
+        }
+    }
+    let subject = |process: &&Process| Subject {
+        address: Some(called.ip()),
+        port: Some(called.port()),
+        ..Subject::process(process)
+    };
+    found.values().take(3).map(subject).collect()
 }
 
 fn sums<K: Ord>(items: impl Iterator<Item = (K, u64)>) -> Vec<(K, u64)> {

@@ -1,10 +1,13 @@
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use super::harm;
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
-use crate::evidence::Evidence;
+use crate::attribution::deaths::{End, deaths};
+use crate::evidence::{Evidence, Missing};
 use crate::knowledge::idle_timeouts::devices_near;
 use crate::source::census::Sample;
+use crate::source::last_words::LastWords;
 use crate::source::reset_events::Direction;
 use crate::words;
 
@@ -33,41 +36,86 @@ cause! {
     IDLE_TIMEOUT {
         id: "idle-timeout",
         title: "Idle connections die on the path",
-        explains: ["peer-reset"],
+        explains: ["peer-reset", "middlebox-reset", "retransmission-timeout"],
         judge: judge,
     }
 }
 
-/// Below this age no device on a path forgets a connection; the shortest known limit is 60 s.
+/// Below this age no device on a path forgets a connection by default; the shortest known limit is 60 s.
 const SHORTEST_S: f64 = 30.0;
+/// A device can be set to less, but nobody calls a shorter pause an idle connection.
+const SHORTEST_SET_S: f64 = 1.0;
+
+/// Where connections died, and how idle they had been, seconds.
+type Dead = BTreeMap<SocketAddr, Vec<f64>>;
 
 fn judge(e: &Evidence<'_>) -> Judgement {
     harm::window(e)?;
+    let findings: Vec<_> = match e.last_words() {
+        Ok(words) => by_last_words(e, words).into_iter().filter_map(|(peer, ages)| finding(e, peer, ages)).collect(),
+        Err(_) => Vec::new(),
+    };
+    if !findings.is_empty() {
+        return Ok(Verdict::Found(findings));
+    }
+    match by_sweep(e) {
+        Ok(dead) => {
+            let findings: Vec<_> = dead.into_iter().filter_map(|(peer, ages)| finding(e, peer, ages)).collect();
+            Ok(Verdict::from_findings(findings, "no connection was reset, or given up, at its first use after a pause"))
+        }
+        Err(missing) => match e.last_words() {
+            Ok(words) if words.ended_early.is_none() => {
+                Ok(Verdict::RuledOut("no connection was reset, or given up, at its first use after a pause".into()))
+            }
+            _ => Err(missing),
+        },
+    }
+}
+
+/// Own connections whose first use after a pause was reset, or never answered. Where others to the same server died
+/// without a pause, it is the server that went away.
+fn by_last_words(e: &Evidence<'_>, words: &LastWords) -> Dead {
+    let mut dead = Dead::new();
+    let mut busy: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+    for death in deaths(e.observation(), words) {
+        let Some(called) = death.called.filter(|_| matches!(death.end, End::Reset | End::GaveUp)) else { continue };
+        let pause = death.word.pause().filter(|_| death.word.asked_last() && death.word.unacknowledged > 0);
+        match pause.map(|pause| pause.as_secs_f64()) {
+            Some(pause) if pause >= SHORTEST_SET_S => dead.entry(called).or_default().push(pause),
+            _ => *busy.entry(called).or_default() += 1,
+        }
+    }
+    dead.retain(|called, ages| busy.get(called).is_none_or(|busy| busy * 5 <= ages.len()));
+    dead
+}
+
+/// How long a connection was idle is known from the sweep before it died, by its cookie.
+fn by_sweep(e: &Evidence<'_>) -> Result<Dead, Missing> {
     let resets = e.resets()?;
-    // How long a connection was idle is known from the sweep before it died, by its cookie.
     let census = e.census_before()?;
     let samples: BTreeMap<u64, &Sample> =
         census.groups.iter().flat_map(|group| &group.samples).map(|sample| (sample.cookie, sample)).collect();
     let start = e.before().at.mono;
-    let mut dead: BTreeMap<(std::net::IpAddr, u16), Vec<f64>> = BTreeMap::new();
+    let mut dead = Dead::new();
     for event in resets.events.iter().filter(|event| event.direction == Direction::Received) {
         let Some(sample) = event.cookie.and_then(|cookie| samples.get(&cookie)) else { continue };
         let Some(idle_ms) = sample.idle_ms else { continue };
         let idle = f64::from(idle_ms) / 1000.0 + event.at.saturating_sub(start).as_secs_f64();
         if idle >= SHORTEST_S {
-            dead.entry((sample.peer.ip(), sample.peer.port())).or_default().push(idle);
+            dead.entry(sample.peer).or_default().push(idle);
         }
     }
-    let findings: Vec<_> = dead.into_iter().filter_map(|(peer, ages)| finding(e, peer, ages)).collect();
-    Ok(Verdict::from_findings(findings, "no connection of the sweep was reset after a pause"))
+    Ok(dead)
 }
 
-/// One dead connection proves nothing, unless its age is that of a known device.
-fn finding(e: &Evidence<'_>, peer: (std::net::IpAddr, u16), mut ages: Vec<f64>) -> Option<Finding> {
+/// One dead connection proves nothing, unless its age is that of a known device; a short age only if many share it.
+fn finding(e: &Evidence<'_>, peer: SocketAddr, mut ages: Vec<f64>) -> Option<Finding> {
     ages.sort_by(f64::total_cmp);
     let (youngest, oldest) = (*ages.first()?, *ages.last()?);
     let known = devices_near(youngest);
     let confidence = match (ages.len(), known.is_empty()) {
+        (5.., _) if youngest < SHORTEST_S && oldest <= 1.25 * youngest => 0.75,
+        _ if youngest < SHORTEST_S => return None,
         (1, true) => return None,
         (1, false) => 0.6,
         (2, true) => 0.5,
@@ -77,17 +125,18 @@ fn finding(e: &Evidence<'_>, peer: (std::net::IpAddr, u16), mut ages: Vec<f64>) 
     let count = ages.len() as u64;
     let severity = if count >= 2 { Severity::Warning } else { Severity::Info };
     let summary = format!(
-        "{} to {} reset at first use after {youngest:.0} s idle or more",
+        "{} to {peer} died at the first use after {} idle or more",
         words::counted(count, "connection"),
-        std::net::SocketAddr::new(peer.0, peer.1)
+        if youngest < SHORTEST_S { format!("{youngest:.1} s") } else { format!("{youngest:.0} s") }
     );
     let mut finding = harm::active(e, severity, confidence, count, "resets", summary)
-        .subject(Subject::peer(peer.0, Some(peer.1)).counted(count))
+        .subject(Subject::peer(peer.ip(), Some(peer.port())).counted(count))
+        .subjects(harm::callers(e, peer))
         .evidence(EvidenceItem::value(
             "sockets",
             "idle_s",
             youngest,
-            format!("they had been idle for {youngest:.0} s to {oldest:.0} s when the RST came"),
+            format!("they had been idle for {youngest:.1} s to {oldest:.1} s when they were used"),
         ));
     if !known.is_empty() {
         let names: Vec<_> = known.iter().map(|limit| format!("{} ({} s)", limit.name, limit.seconds)).collect();
@@ -100,7 +149,7 @@ fn finding(e: &Evidence<'_>, peer: (std::net::IpAddr, u16), mut ages: Vec<f64>) 
             .against(EvidenceItem::fact(
                 "reset_packets",
                 "ttl",
-                "the peer itself may have an idle limit and end it by RST",
+                "the peer itself may have an idle limit and end it by RST, or may have been restarted",
             ))
             .remedy(Remedy::new(
                 format!("Let the pool drop connections that are idle for more than {} s", (youngest * 0.8) as u64),
@@ -153,6 +202,33 @@ mod tests {
         let finding = idle(4, 350_000).finding(&IDLE_TIMEOUT);
         assert!(finding.confidence >= 0.8 && finding.subjects[0].port == Some(5432));
         assert!(finding.evidence[1].text.contains("Network Load Balancer"), "{:?}", finding.evidence);
+    }
+
+    const CALLED: [&str; 2] = ["10.0.0.9:0", "10.0.7.1:5432"];
+
+    #[test]
+    fn last_words_tell_the_pause_before_the_reset() {
+        let case = Case::new().received(6, TcpState::Established, CALLED).last_words(6, CALLED, 350_400, 0);
+        let finding = case.finding(&IDLE_TIMEOUT);
+        assert!(finding.confidence >= 0.8 && finding.subjects[0].port == Some(5432), "{finding:?}");
+        assert!(finding.evidence[1].text.contains("NAT gateway"), "{:?}", finding.evidence);
+    }
+
+    #[test]
+    fn a_device_that_drops_is_found_by_the_pause_before_the_retransmissions() {
+        let finding = Case::new().last_words(6, CALLED, 240_300, 3).finding(&IDLE_TIMEOUT);
+        assert!(finding.evidence[1].text.contains("Azure"), "{:?}", finding.evidence);
+    }
+
+    #[test]
+    fn a_server_that_closed_first_or_that_resets_busy_connections_too_is_not_this() {
+        let closed = Case::new().received(6, TcpState::CloseWait, CALLED).last_words(6, CALLED, 60_400, 0);
+        assert!(closed.is_ruled_out(&IDLE_TIMEOUT));
+        let restarted = Case::new()
+            .received(6, TcpState::Established, CALLED)
+            .last_words(3, CALLED, 60_400, 0)
+            .last_words(6, CALLED, 20, 0);
+        assert!(restarted.is_ruled_out(&IDLE_TIMEOUT));
     }
 
     #[test]

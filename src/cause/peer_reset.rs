@@ -134,11 +134,19 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
             place.count as f64,
             format!("{} arrived in open connections", words::counted(place.count, "RST")),
         ))
-        .against(EvidenceItem::fact(
+        .evidence_if(place.under_way(e));
+    let ttl = match e.wire() {
+        Ok(wire) if wire.judged > 0 => None,
+        _ => Some("a device on the path can send RSTs in the peer's name: their TTL could not be compared"),
+    };
+    let finding = match ttl {
+        Some(text) => finding.against(EvidenceItem::fact("reset_packets", "ttl", text)),
+        None => finding.evidence(EvidenceItem::fact(
             "reset_packets",
             "ttl",
-            "a device on the path can send RSTs in the peer's name: the packets were not looked at",
-        ));
+            "the RSTs took the same way as the peers' other packets: nothing in between sent them",
+        )),
+    };
     with_remedies(finding, place.called)
 }
 

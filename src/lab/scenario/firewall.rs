@@ -9,8 +9,6 @@ use crate::lab::net;
 use crate::lab::program::Server;
 use crate::lab::stage::{SERVER, SERVER6, Stage, Stop, at};
 
-const NEEDS_WIRE: &str = "netfilter's resets pass all TCP counters: needs a look at the wire (AF_PACKET)";
-
 pub static SCENARIOS: &[Scenario] = &[
     Scenario::fault(
         "firewall-reject-input",
@@ -22,7 +20,6 @@ pub static SCENARIOS: &[Scenario] = &[
     .port(PORT)
     .never(&["port-without-listener"])
     .needs(&[NFT])
-    .gap(NEEDS_WIRE)
     .shows(&[still("OutRsts"), still("ListenDrops")]),
     Scenario::fault(
         "firewall-reject-input-ipv6",
@@ -34,7 +31,6 @@ pub static SCENARIOS: &[Scenario] = &[
     .port(PORT)
     .never(&["port-without-listener"])
     .needs(&[NFT])
-    .gap(NEEDS_WIRE)
     .shows(&[still("OutRsts")]),
     Scenario::fault(
         "firewall-reject-output",
@@ -46,7 +42,6 @@ pub static SCENARIOS: &[Scenario] = &[
     .port(PORT)
     .never(&["port-without-listener", "handshake-reset"])
     .needs(&[NFT])
-    .gap(NEEDS_WIRE)
     .shows(&[still("OutRsts"), moved("EmbryonicRsts"), moved("AttemptFails")]),
     Scenario::healthy(
         "healthy-firewall-drop",

@@ -60,7 +60,6 @@ pub static SCENARIOS: &[Scenario] = &[
     )
     .needs(&[NFT])
     .never(&["abortive-close", "late-data-after-close"])
-    .gap("needs the idle age of each reset connection")
     .shows(&[moved("EstabResets"), still("OutRsts")]),
     Scenario::fault(
         "idle-timeout-drop",
@@ -71,7 +70,6 @@ pub static SCENARIOS: &[Scenario] = &[
     )
     .needs(&[NFT])
     .never(&["abortive-close", "late-data-after-close"])
-    .gap("needs the idle age of each connection that timed out")
     .shows(&[moved("TCPAbortOnTimeout"), still("OutRsts")]),
     Scenario::fault(
         "idle-without-keepalive",

@@ -36,7 +36,6 @@ pub static SCENARIOS: &[Scenario] = &[
         |stage| stale(stage, false),
     )
     .never(&["late-data-after-close", "abortive-close"])
-    .gap("a stray segment to a closed port and a refused SYN differ only in per-reset events")
     .shows(&[at_least("OutRsts", 15), still("TCPAbortOnClose")]),
     Scenario::fault(
         "listener-closed",
@@ -116,7 +115,6 @@ pub static SCENARIOS: &[Scenario] = &[
         destroyed,
     )
     .never(&["abortive-close", "listener-closed", "process-exit", "peer-reset"])
-    .gap("told from other aborts only by the state in per-reset events")
     .shows(&[at_least("OutRsts", 20), still("TCPAbortOnData"), still("TCPAbortOnClose")]),
 ];
 
