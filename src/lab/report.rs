@@ -35,6 +35,9 @@ pub struct Report {
     pub status: Status,
     /// Why it is not a plain pass, or what else is worth saying.
     pub reason: String,
+    /// The id of the cause that must come first; `None` for a healthy host.
+    #[serde(default)]
+    pub expected: Option<String>,
     /// Outcomes that the client programs met, each with its count.
     pub experienced: BTreeMap<String, u64>,
     pub findings: Option<Findings>,
@@ -49,6 +52,7 @@ impl Report {
             name: name.to_owned(),
             status,
             reason: reason.into(),
+            expected: super::scenario::find(name).and_then(|scenario| scenario.expect.cause).map(str::to_owned),
             experienced: BTreeMap::new(),
             findings: None,
             counters: Movement::default(),
