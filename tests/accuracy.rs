@@ -91,10 +91,11 @@ fn calibration(ran: &[&Report]) -> String {
         let (all, rights, sum) = bins.entry(bin).or_default();
         (*all, *rights, *sum) = (*all + 1, *rights + usize::from(right), *sum + first.confidence);
     }
-    let mut text = "\n## Confidence\n\nOf the first findings at that confidence, how many were right. An alarm on a healthy \
+    let mut text =
+        "\n## Confidence\n\nOf the first findings at that confidence, how many were right. An alarm on a healthy \
                     host is wrong; a finding there that raises none is not counted.\n\n\
                     | reported | mean | right |\n|---|---|---|\n"
-        .to_owned();
+            .to_owned();
     for (bin, (all, rights, sum)) in bins {
         let high = BINS.get(bin + 1).copied().unwrap_or(1.0);
         let low = BINS.get(bin).copied().unwrap_or_default();
@@ -109,7 +110,8 @@ fn confusion(ran: &[&Report]) -> String {
     for report in ran {
         *table.entry(expected(report)).or_default().entry(answer(report)).or_default() += 1;
     }
-    let mut text = "\n## Expected against first\n\n| expected | runs | right | instead |\n|---|---|---|---|\n".to_owned();
+    let mut text =
+        "\n## Expected against first\n\n| expected | runs | right | instead |\n|---|---|---|---|\n".to_owned();
     for (expected, answers) in table {
         let runs: usize = answers.values().sum();
         let right = answers.get(expected).copied().unwrap_or(0);
