@@ -22,6 +22,9 @@ fn clock(id: libc::clockid_t) -> u64 {
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
+/// PROC_PID_INIT_INO, include/linux/proc_ns.h, since Linux 3.8.
+const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
+
 /// The scope block: namespace of the calling thread, its addresses, and the other network namespaces of the host that
 /// are held by a mount (`ip netns`, container runtimes). Those held by processes are in [`tasks`].
 pub fn scope() -> String {
@@ -33,6 +36,12 @@ pub fn scope() -> String {
     let bound = mounts.lines().filter(|line| line.contains(" - nsfs ")).filter_map(|line| line.split(' ').nth(3));
     for inode in bound.filter_map(inode).collect::<BTreeSet<_>>() {
         let _ = writeln!(text, "namespace {inode}");
+    }
+    // In a pid namespace of its own, a container, most processes of the host are hidden, and their network namespaces with
+    // them. 0 stands for all of these: the inode of no namespace (include/linux/proc_ns.h).
+    let pids = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    if pids.to_str() != Some(FIRST_PID_NAMESPACE) {
+        let _ = writeln!(text, "namespace 0");
     }
     for address in addresses() {
         let _ = writeln!(text, "address {address}");

@@ -5,15 +5,10 @@ use super::report::Status;
 use super::scenario::Expect;
 
 /// The status and its reason.
-pub fn judge(expect: &Expect, gap: Option<&str>, findings: &Findings) -> (Status, String) {
-    match (problem(expect, findings), gap) {
-        (None, None) => (Status::Pass, String::new()),
-        (None, Some(gap)) => (Status::Pass, format!("found although it was thought to be a gap ({gap})")),
-        (Some(problem), None) => (Status::Fail, problem),
-        (Some(problem), Some(gap)) => match false_accusation(expect, findings) {
-            Some(accusation) => (Status::Fail, accusation),
-            None => (Status::Gap, format!("{gap}; now: {problem}")),
-        },
+pub fn judge(expect: &Expect, findings: &Findings) -> (Status, String) {
+    match problem(expect, findings) {
+        None => (Status::Pass, String::new()),
+        Some(problem) => (Status::Fail, problem),
     }
 }
 
@@ -88,25 +83,24 @@ mod tests {
         Findings { verdict: verdict.to_owned(), summary: String::new(), causes }
     }
 
-    fn status(expect: &Expect, gap: Option<&str>, causes: Vec<Finding>) -> Status {
-        judge(expect, gap, &findings(causes)).0
+    fn status(expect: &Expect, causes: Vec<Finding>) -> Status {
+        judge(expect, &findings(causes)).0
     }
 
     #[test]
     fn the_expected_cause_must_come_first_with_its_subject() {
-        assert_eq!(status(&EXPECT, None, vec![finding("close-wait-leak", 80, "web")]), Status::Pass);
-        assert_eq!(status(&EXPECT, None, vec![finding("close-wait-leak", 80, "db")]), Status::Fail);
-        assert_eq!(status(&EXPECT, None, vec![finding("close-wait-leak", 81, "web")]), Status::Fail);
+        assert_eq!(status(&EXPECT, vec![finding("close-wait-leak", 80, "web")]), Status::Pass);
+        assert_eq!(status(&EXPECT, vec![finding("close-wait-leak", 80, "db")]), Status::Fail);
+        assert_eq!(status(&EXPECT, vec![finding("close-wait-leak", 81, "web")]), Status::Fail);
         let second = vec![finding("peer-reset", 80, "web"), finding("close-wait-leak", 80, "web")];
-        assert_eq!(status(&EXPECT, None, second), Status::Fail);
-        assert_eq!(status(&EXPECT, None, Vec::new()), Status::Fail);
+        assert_eq!(status(&EXPECT, second), Status::Fail);
+        assert_eq!(status(&EXPECT, Vec::new()), Status::Fail);
     }
 
     #[test]
-    fn a_forbidden_cause_fails_even_behind_the_right_one_and_even_in_a_gap() {
+    fn a_forbidden_cause_fails_even_behind_the_right_one() {
         let causes = vec![finding("close-wait-leak", 80, "web"), finding("syn-flood", 80, "web")];
-        assert_eq!(status(&EXPECT, None, causes.clone()), Status::Fail);
-        assert_eq!(status(&EXPECT, Some("needs more"), causes), Status::Fail);
+        assert_eq!(status(&EXPECT, causes), Status::Fail);
     }
 
     #[test]
@@ -114,20 +108,14 @@ mod tests {
         let consequence =
             |because_of: &str| Finding { because_of: Some(because_of.into()), ..finding("syn-flood", 80, "web") };
         let causes = |because_of| vec![finding("close-wait-leak", 80, "web"), consequence(because_of)];
-        assert_eq!(status(&EXPECT, None, causes("close-wait-leak")), Status::Pass);
-        assert_eq!(status(&EXPECT, None, causes("peer-reset")), Status::Fail);
-    }
-
-    #[test]
-    fn a_gap_is_neither_pass_nor_fail_until_it_closes() {
-        assert_eq!(status(&EXPECT, Some("needs more"), Vec::new()), Status::Gap);
-        assert_eq!(status(&EXPECT, Some("needs more"), vec![finding("close-wait-leak", 80, "web")]), Status::Pass);
+        assert_eq!(status(&EXPECT, causes("close-wait-leak")), Status::Pass);
+        assert_eq!(status(&EXPECT, causes("peer-reset")), Status::Fail);
     }
 
     #[test]
     fn healthy_means_the_verdict_is_ok() {
         let healthy = Expect { cause: None, port: None, process: None, forbidden: &[] };
-        assert_eq!(status(&healthy, None, Vec::new()), Status::Pass);
-        assert_eq!(status(&healthy, None, vec![finding("peer-reset", 80, "web")]), Status::Fail);
+        assert_eq!(status(&healthy, Vec::new()), Status::Pass);
+        assert_eq!(status(&healthy, vec![finding("peer-reset", 80, "web")]), Status::Fail);
     }
 }

@@ -14,8 +14,6 @@ pub enum Status {
     Fail,
     /// It could not run here.
     Skipped,
-    /// It ran, and the diagnosis is known not to find it yet.
-    Gap,
 }
 
 impl Status {
@@ -24,7 +22,6 @@ impl Status {
             Self::Pass => "pass",
             Self::Fail => "FAIL",
             Self::Skipped => "skipped",
-            Self::Gap => "gap",
         }
     }
 }
@@ -35,6 +32,9 @@ pub struct Report {
     pub status: Status,
     /// Why it is not a plain pass, or what else is worth saying.
     pub reason: String,
+    /// The id of the cause that must come first; `None` for a healthy host.
+    #[serde(default)]
+    pub expected: Option<String>,
     /// Outcomes that the client programs met, each with its count.
     pub experienced: BTreeMap<String, u64>,
     pub findings: Option<Findings>,
@@ -49,6 +49,7 @@ impl Report {
             name: name.to_owned(),
             status,
             reason: reason.into(),
+            expected: super::scenario::find(name).and_then(|scenario| scenario.expect.cause).map(str::to_owned),
             experienced: BTreeMap::new(),
             findings: None,
             counters: Movement::default(),

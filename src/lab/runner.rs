@@ -23,8 +23,7 @@ pub fn list() -> ExitCode {
     let mut text = String::new();
     for scenario in scenario::all() {
         let expect = scenario.expect.cause.unwrap_or("(healthy)");
-        let gap = if scenario.gap.is_some() { "  [gap]" } else { "" };
-        text += &format!("{:<44} {:<24} {}{gap}\n", scenario.name, expect, scenario.title);
+        text += &format!("{:<44} {:<24} {}\n", scenario.name, expect, scenario.title);
     }
     print(&text);
     ExitCode::SUCCESS
@@ -221,11 +220,10 @@ fn summary(reports: &[Report]) -> String {
     }
     let count = |status| reports.iter().filter(|report| report.status == status).count();
     format!(
-        "\n{table}\n\n{} passed, {} failed, {} skipped, {} expected gaps\n",
+        "\n{table}\n\n{} passed, {} failed, {} skipped\n",
         count(Status::Pass),
         count(Status::Fail),
         count(Status::Skipped),
-        count(Status::Gap),
     )
 }
 

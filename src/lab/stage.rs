@@ -221,11 +221,13 @@ impl Stage {
     pub fn fault(&mut self, place: &Namespace, work: impl FnOnce(&Window, &Tally) + Send + 'static) {
         let (place, tally, window) = (place.clone(), self.tally.clone(), Arc::clone(&self.window));
         self.faults.push(thread::spawn(move || {
-            if let Err(error) = place.enter() {
-                return tally.add(format!("the lab could not enter a namespace: {error}"), 1);
-            }
             while window.0.load(Ordering::Relaxed) < Window::OPEN {
                 thread::sleep(Duration::from_millis(2));
+            }
+            // Not before: perf reports how a thread moves, but a list of processes shows the namespace of their first
+            // thread only, which is the observed one.
+            if let Err(error) = place.enter() {
+                return tally.add(format!("the lab could not enter a namespace: {error}"), 1);
             }
             work(&window, &tally);
         }));

@@ -26,8 +26,6 @@ pub struct Scenario {
     pub by_hand: &'static str,
     pub expect: Expect,
     pub needs: &'static [Need],
-    /// Why the diagnosis cannot find it yet.
-    pub gap: Option<&'static str>,
     /// What the observed host's counters must show, or the fault did not happen.
     pub premises: &'static [Premise],
     pub run: fn(&mut Stage) -> Result<(), Stop>,
@@ -49,6 +47,8 @@ pub struct Expect {
 pub enum Need {
     /// An installed program.
     Program(&'static str),
+    /// The reset tracepoints, because counters alone look the same for other causes.
+    ResetEvents,
     /// A directory for temporary files, `inside::DIRECTORY`.
     Files,
 }
@@ -65,7 +65,7 @@ impl Scenario {
         run: fn(&mut Stage) -> Result<(), Stop>,
     ) -> Self {
         let expect = Expect { cause: Some(cause), port: None, process: None, forbidden: &[] };
-        Self { name, title, by_hand, expect, needs: &[], gap: None, premises: &[], run }
+        Self { name, title, by_hand, expect, needs: &[], premises: &[], run }
     }
 
     /// Noise that must not raise an alarm.
@@ -76,7 +76,7 @@ impl Scenario {
         run: fn(&mut Stage) -> Result<(), Stop>,
     ) -> Self {
         let expect = Expect { cause: None, port: None, process: None, forbidden: &[] };
-        Self { name, title, by_hand, expect, needs: &[], gap: None, premises: &[], run }
+        Self { name, title, by_hand, expect, needs: &[], premises: &[], run }
     }
 
     const fn port(mut self, port: u16) -> Self {
@@ -96,11 +96,6 @@ impl Scenario {
 
     const fn needs(mut self, needs: &'static [Need]) -> Self {
         self.needs = needs;
-        self
-    }
-
-    const fn gap(mut self, why: &'static str) -> Self {
-        self.gap = Some(why);
         self
     }
 

@@ -1,0 +1,240 @@
+//! How often the diagnosis is right: all scenarios of the lab, several times, on the running kernel.
+//!
+//! ```text
+//! sudo -E cargo test --release --test accuracy -- --ignored --nocapture
+//! ```
+//!
+//! Prints the report and keeps it in `fixtures/ACCURACY.md`. `RSTDOCTOR_RUNS` is how often (3), `RSTDOCTOR_JOBS` how many
+//! scenarios at once (1: they share the CPUs). The figures are pure functions of the lab's reports; their tests run always.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use rstdoctor::lab::diagnose::{Finding, Findings};
+use rstdoctor::lab::report::{Report, Status};
+
+const HEALTHY: &str = "(healthy)";
+const NOTHING: &str = "(nothing)";
+
+/// A finding that tells somebody to act: of this window or about to happen, and worth a warning.
+fn alarms(finding: &Finding) -> bool {
+    matches!(finding.state.as_str(), "active" | "risk") && finding.severity != "info"
+}
+
+/// What the report says first. On a healthy host only an alarm counts: benign and minor findings explain the numbers.
+fn answer(report: &Report) -> &str {
+    let causes = report.findings.as_ref().map_or(&[][..], |findings| &findings.causes);
+    let first = match report.expected {
+        Some(_) => causes.first(),
+        None => causes.iter().find(|finding| alarms(finding)),
+    };
+    match (first, &report.expected) {
+        (Some(finding), _) => &finding.id,
+        (None, Some(_)) => NOTHING,
+        (None, None) => HEALTHY,
+    }
+}
+
+fn expected(report: &Report) -> &str {
+    report.expected.as_deref().unwrap_or(HEALTHY)
+}
+
+fn share(part: usize, whole: usize) -> String {
+    if whole == 0 { "-".to_owned() } else { format!("{part}/{whole} ({:.1} %)", 100.0 * part as f64 / whole as f64) }
+}
+
+/// The figures, as Markdown.
+fn figures(reports: &[Report]) -> String {
+    let ran: Vec<&Report> = reports.iter().filter(|report| report.findings.is_some()).collect();
+    let (healthy, faults): (Vec<&Report>, Vec<&Report>) = ran.iter().partition(|report| report.expected.is_none());
+    let count = |reports: &[&Report], fits: &dyn Fn(&Report) -> bool| reports.iter().filter(|r| fits(r)).count();
+    let among = |report: &Report, places: usize| {
+        let causes = report.findings.as_ref().map_or(&[][..], |findings| &findings.causes);
+        causes.iter().take(places).any(|finding| Some(&finding.id) == report.expected.as_ref())
+    };
+    let false_alarms = |report: &Report| answer(report) != HEALTHY;
+    let mut times: Vec<f64> = ran.iter().map(|report| report.took_s).collect();
+    times.sort_by(f64::total_cmp);
+    let time = |at: usize| times.get(at).map_or("-".to_owned(), |seconds| format!("{seconds:.1} s"));
+    let mut text = String::from("| | |\n|---|---|\n");
+    for (what, figure) in [
+        ("faults, the right cause first", share(count(&faults, &|r| among(r, 1)), faults.len())),
+        ("faults, the right cause among the first three", share(count(&faults, &|r| among(r, 3)), faults.len())),
+        ("false alarms among healthy hosts", share(count(&healthy, &false_alarms), healthy.len())),
+        (
+            "all that the scenario states (subject, forbidden causes)",
+            share(count(&ran, &|r| r.status == Status::Pass), ran.len()),
+        ),
+        ("time to verdict, preparation and window included: median", time(times.len() / 2)),
+        ("the longest", time(times.len().saturating_sub(1))),
+        ("runs that could not take place here", (reports.len() - ran.len()).to_string()),
+    ] {
+        let _ = writeln!(text, "| {what} | {figure} |");
+    }
+    text + &calibration(&ran) + &confusion(&ran) + &flaws(reports)
+}
+
+/// Of the first findings reported at a confidence, the share that was right. Benign ones are statements too.
+fn calibration(ran: &[&Report]) -> String {
+    const BINS: [f64; 6] = [0.0, 0.5, 0.6, 0.7, 0.8, 0.9];
+    let mut bins = BTreeMap::<usize, (usize, usize, f64)>::new();
+    for report in ran {
+        let Some(first) = report.findings.as_ref().and_then(|findings| findings.causes.first()) else { continue };
+        let right = match &report.expected {
+            Some(expected) => first.id == *expected,
+            None if !alarms(first) => continue,
+            None => false,
+        };
+        let bin = BINS.iter().rposition(|low| first.confidence >= *low).unwrap_or(0);
+        let (all, rights, sum) = bins.entry(bin).or_default();
+        (*all, *rights, *sum) = (*all + 1, *rights + usize::from(right), *sum + first.confidence);
+    }
+    let mut text =
+        "\n## Confidence\n\nOf the first findings at that confidence, how many were right. An alarm on a healthy \
+                    host is wrong; a finding there that raises none is not counted.\n\n\
+                    | reported | mean | right |\n|---|---|---|\n"
+            .to_owned();
+    for (bin, (all, rights, sum)) in bins {
+        let high = BINS.get(bin + 1).copied().unwrap_or(1.0);
+        let low = BINS.get(bin).copied().unwrap_or_default();
+        let _ = writeln!(text, "| {low:.1} to {high:.1} | {:.2} | {} |", sum / all as f64, share(rights, all));
+    }
+    text
+}
+
+/// Expected against first, only where they differ; and how often they agree.
+fn confusion(ran: &[&Report]) -> String {
+    let mut table = BTreeMap::<&str, BTreeMap<&str, usize>>::new();
+    for report in ran {
+        *table.entry(expected(report)).or_default().entry(answer(report)).or_default() += 1;
+    }
+    let mut text =
+        "\n## Expected against first\n\n| expected | runs | right | instead |\n|---|---|---|---|\n".to_owned();
+    for (expected, answers) in table {
+        let runs: usize = answers.values().sum();
+        let right = answers.get(expected).copied().unwrap_or(0);
+        let instead: Vec<String> = answers
+            .iter()
+            .filter(|(answer, _)| **answer != expected)
+            .map(|(answer, count)| format!("{answer} {count}"))
+            .collect();
+        let _ = writeln!(text, "| {expected} | {runs} | {right} | {} |", instead.join(", "));
+    }
+    text
+}
+
+/// Scenarios that did not pass each time, or could not run.
+fn flaws(reports: &[Report]) -> String {
+    let mut by_name = BTreeMap::<&str, BTreeMap<(&str, &str), usize>>::new();
+    for report in reports.iter().filter(|report| report.status != Status::Pass) {
+        *by_name.entry(&report.name).or_default().entry((report.status.word(), &report.reason)).or_default() += 1;
+    }
+    if by_name.is_empty() {
+        return String::new();
+    }
+    let mut text = "\n## Not passed\n\n| scenario | result | times | reason |\n|---|---|---|---|\n".to_owned();
+    for (name, results) in by_name {
+        for ((status, reason), times) in results {
+            let _ = writeln!(text, "| {name} | {status} | {times} | {} |", reason.replace('|', "/"));
+        }
+    }
+    text
+}
+
+fn number(variable: &str, default: usize) -> usize {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+#[test]
+#[ignore = "runs the whole lab several times: root, a quarter of an hour"]
+fn accuracy() {
+    let (runs, jobs) = (number("RSTDOCTOR_RUNS", 3), number("RSTDOCTOR_JOBS", 1));
+    let mut reports = Vec::new();
+    for run in 1..=runs {
+        let output = Command::new(env!("CARGO_BIN_EXE_rstdoctor"))
+            .args(["lab", "all", "--json", "--jobs", &jobs.to_string()])
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("the program runs");
+        let before = reports.len();
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            reports.push(serde_json::from_str::<Report>(line).expect("a report of the lab"));
+        }
+        println!("run {run} of {runs}: {} scenarios", reports.len() - before);
+    }
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let day = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    // SAFETY: geteuid(2) takes nothing.
+    let who = if unsafe { libc::geteuid() } == 0 { "root" } else { "an ordinary user" };
+    let text = format!(
+        "# How often the diagnosis is right\n\nEvery scenario of `rstdoctor lab`, {runs} times, {jobs} at once, as {who}, on \
+         Linux {}, {}. Made by\n`cargo test --release --test accuracy -- --ignored --nocapture`. The lab's faults are clear \
+         and alone; real ones are not always.\n\n{}",
+        kernel.trim(),
+        day.get(..10).unwrap_or(&day),
+        figures(&reports),
+    );
+    println!("\n{text}");
+    if reports.iter().all(|report| report.status == Status::Skipped) {
+        eprintln!("skipped: no scenario can run here");
+        return;
+    }
+    std::fs::write("fixtures/ACCURACY.md", text).expect("fixtures/ACCURACY.md");
+}
+
+fn run(expected: Option<&str>, status: Status, causes: &[(&str, &str, f64)]) -> Report {
+    let causes = causes.iter().map(|(id, severity, confidence)| Finding {
+        because_of: None,
+        id: (*id).to_owned(),
+        state: "active".to_owned(),
+        severity: (*severity).to_owned(),
+        confidence: *confidence,
+        subjects: Vec::new(),
+    });
+    let findings = Findings { causes: causes.collect(), ..Findings::default() };
+    Report {
+        expected: expected.map(str::to_owned),
+        findings: Some(findings),
+        took_s: Duration::from_secs(2).as_secs_f64(),
+        ..Report::without_run("some-scenario", status, "")
+    }
+}
+
+#[test]
+fn ranks_alarms_and_runs_that_did_not_take_place_are_told_apart() {
+    let text = figures(&[
+        run(Some("peer-reset"), Status::Pass, &[("peer-reset", "warning", 0.95)]),
+        run(Some("peer-reset"), Status::Fail, &[("syn-flood", "warning", 0.92), ("peer-reset", "warning", 0.7)]),
+        run(Some("peer-reset"), Status::Fail, &[]),
+        run(None, Status::Pass, &[("peer-reset", "info", 0.9)]),
+        run(None, Status::Fail, &[("peer-reset", "info", 0.9), ("syn-flood", "critical", 0.6)]),
+        Report::without_run("orphan-limit", Status::Skipped, "not here"),
+    ]);
+    for line in [
+        "| faults, the right cause first | 1/3 (33.3 %) |",
+        "| faults, the right cause among the first three | 2/3 (66.7 %) |",
+        "| false alarms among healthy hosts | 1/2 (50.0 %) |",
+        "| runs that could not take place here | 1 |",
+        "| peer-reset | 3 | 1 | (nothing) 1, syn-flood 1 |",
+        "| (healthy) | 2 | 1 | syn-flood 1 |",
+        "| orphan-limit | skipped | 1 | not here |",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn confidence_is_set_against_what_was_right() {
+    let text = figures(&[
+        run(Some("peer-reset"), Status::Pass, &[("peer-reset", "warning", 0.9)]),
+        run(Some("peer-reset"), Status::Fail, &[("syn-flood", "warning", 1.0)]),
+        run(None, Status::Fail, &[("syn-flood", "warning", 0.6)]),
+        run(None, Status::Pass, &[("handshake-reset", "info", 0.8)]),
+    ]);
+    assert!(text.contains("| 0.9 to 1.0 | 0.95 | 1/2 (50.0 %) |"), "{text}");
+    assert!(text.contains("| 0.6 to 0.7 | 0.60 | 0/1 (0.0 %) |"), "{text}");
+    assert!(!text.contains("| 0.8 to 0.9"), "{text}");
+}
