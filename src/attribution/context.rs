@@ -188,6 +188,9 @@ impl<'a> Context<'a> {
     }
 
     fn no_socket(&self, tally: &ResetTally, mark: Mark) -> Kind {
+        if mark.answered == Some(Answered::Segment) {
+            return Kind::Stale;
+        }
         let port = tally.local_port.unwrap_or(0);
         if tally.peer_addr.is_some_and(|peer| self.scanners.contains(&peer)) {
             return Kind::Scanned;
@@ -195,7 +198,6 @@ impl<'a> Context<'a> {
         let listening = self.listening.get(&port).map_or(&[][..], Vec::as_slice);
         let asked = |bound: &IpAddr| tally.local_addr.is_some_and(|local| covers(*bound, local));
         match () {
-            () if mark.answered == Some(Answered::Segment) => Kind::Stale,
             () if mark.answered == Some(Answered::Syn) && (listening.is_empty() || listening.iter().any(asked)) => {
                 Kind::Refused
             }

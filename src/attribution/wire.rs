@@ -226,10 +226,14 @@ impl<'a> Join<'a> {
         // this namespace know: the others belong here only as far as they account for them.
         let room = |direction: Direction, matched: u64| match direction {
             Direction::Sent => surroundings.moved("Tcp.OutRsts").map(|sent| sent.saturating_sub(matched)),
-            Direction::Received if matched > 0 => Some(0),
+            // Those that arrive are all seen or, where they come another way, none.
+            Direction::Received if matched + self.packets.received > 0 => Some(0),
             Direction::Received => {
-                let (ended, failed) = (surroundings.moved("Tcp.EstabResets"), surroundings.moved("Tcp.AttemptFails"));
-                ended.zip(failed).map(|(ended, failed)| ended + failed)
+                let moved = |name: &str| surroundings.moved(name).unwrap_or(0);
+                let ended =
+                    surroundings.moved("Tcp.EstabResets")?.checked_add(surroundings.moved("Tcp.AttemptFails")?)?;
+                let own = moved("Tcp.OutRsts") + moved("TcpExt.TCPAbortOnTimeout") + moved("TcpExt.EmbryonicRsts");
+                Some(ended.saturating_sub(own))
             }
         };
         for direction in [Direction::Sent, Direction::Received] {

@@ -73,7 +73,9 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let called = place.called.map_or_else(|| "several servers".to_owned(), |called| called.to_string());
     let summary =
         format!("{} to {called} refused in {}", words::counted(place.count, "connect"), words::seconds(e.window()));
-    let severity = harm::refusals(e, place.count);
+    // Answered by this host itself: what is wrong is told by the port that refused.
+    let here = place.groups.iter().all(|group| group.on_loopback());
+    let severity = if here { Severity::Info } else { harm::refusals(e, place.count) };
     let finding = harm::active(e, severity, 0.95, place.count, UNIT, summary).subjects(place.subjects(e)).evidence(
         EvidenceItem::value(
             "reset_events",

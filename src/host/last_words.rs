@@ -129,6 +129,9 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
         let (server, _) = listener.accept().expect("accept");
         client.write_all(b"never read").expect("write");
+        // Ages are whole milliseconds.
+        std::thread::sleep(Duration::from_millis(20));
+        client.write_all(b"once more").expect("write");
         let ends = (server.local_addr().expect("address"), client.local_addr().expect("address"));
         drop(server);
         drop(client);
