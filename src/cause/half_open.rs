@@ -167,7 +167,7 @@ impl<'e, 'a> HalfOpen<'e, 'a> {
                 words::thousands(self.requests),
                 words::thousands(self.backlog),
                 words::thousands(self.retransmitted),
-                words::counted(self.peers as u64, "peer"),
+                words::counted(self.peers, "peer"),
                 if self.peers >= 1024 { " or more" } else { "" },
             );
             items.push(EvidenceItem::value("sockets", "syn_recv", self.requests as f64, text));
