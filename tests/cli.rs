@@ -1,7 +1,6 @@
 //! The real program, as a person or a script meets it: options, exit status, pipes, colour.
 
 use std::io::{Read, Write};
-use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -323,7 +322,7 @@ fn an_interrupted_recording_is_sound() {
 /// Without sock_diag no queue is visible: the rest of the report is there, and says so.
 #[test]
 fn a_kernel_without_sock_diag_is_diagnosed_from_its_counters() {
-    // The limit on files leaves no descriptor for a netlink socket; everything else opens one file at a time.
+    // A seccomp filter answers socket(AF_NETLINK) with EPROTONOSUPPORT, as a kernel built without sock_diag would.
     let exe = env!("CARGO_BIN_EXE_rstdoctor");
     let deny = "from ctypes import *; import os,sys\n\
         libc=CDLL(None,use_errno=True)\n\
@@ -408,7 +407,6 @@ fn a_full_queue_fails_a_check_and_a_hostile_name_is_never_raw() {
     assert_eq!(report["listeners"][0]["port"], port.parse::<u16>().expect("port"));
 }
 
-/// What is wrong elsewhere is named, but does not spoil the verdict on what was asked for.
 #[test]
 fn a_port_that_nobody_holds_can_be_bound() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
@@ -416,5 +414,4 @@ fn a_port_that_nobody_holds_can_be_bound() {
     assert!(text.contains("nobody listens"), "{text}");
     assert!(text.contains("would succeed"), "{text}");
     assert!(!text.contains("was not collected"), "{text}");
-    assert!(Path::new("/proc/net/tcp").exists());
 }

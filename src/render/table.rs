@@ -407,6 +407,17 @@ mod tests {
         assert!(text.contains("\\x1b]0;owned\\x07\\u{202e}x"), "{text}");
     }
 
+    /// The whole host's ledger and a verdict about one port do not contradict each other.
+    #[test]
+    fn what_is_wrong_elsewhere_is_named_and_no_alarm() {
+        let diagnosis = samples::one_port(6379);
+        let summary = &diagnosis.summary;
+        assert!(summary.starts_with("Nothing wrong was seen with port 6379 in 3 s."), "{summary}");
+        assert!(summary.contains("Elsewhere on this host: accept-queue-overflow"), "{summary}");
+        let text = at(80, false, &diagnosis);
+        assert!(text.contains("\nOf the whole host, not only what you asked for:\nResets"), "{text}");
+    }
+
     #[test]
     fn a_port_that_was_asked_for_has_its_own_section() {
         let text = at(80, false, &samples::one_port(8080));
