@@ -120,8 +120,10 @@ fn compare() {
             } else {
                 let lines = run.said.lines().filter(|line| line.contains("captured") || line.contains("ropped"));
                 lines.for_each(|line| println!("    {line}"));
-                let lost =
-                    run.said.lines().filter_map(|line| line.strip_prefix("Lost ")?.split(' ').next()?.parse().ok());
+                let lost = run
+                    .said
+                    .lines()
+                    .filter_map(|line| line.strip_prefix("Lost ")?.split(' ').next()?.parse::<u64>().ok());
                 let lost: u64 = lost.sum();
                 if lost > 0 {
                     println!("    lost {lost}");
