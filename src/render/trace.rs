@@ -32,7 +32,7 @@ pub struct Lines {
 
 impl Lines {
     pub fn new(width: Option<u16>) -> Self {
-        Self { width, ends: 33, words: 24, process: 12 }
+        Self { width, ends: 33, words: 26, process: 12 }
     }
 
     /// Adds the line of one reset.
@@ -203,7 +203,7 @@ mod tests {
     fn a_reset_is_one_line() {
         assert_eq!(
             one(&unread(), None),
-            "08:02:11.031Z  sent      10.0.0.9:9000 > 10.0.3.7:52144     closed with unread data   api-server 977  ESTABLISHED\n"
+            "08:02:11.031Z  sent      10.0.0.9:9000 > 10.0.3.7:52144     closed with unread data     api-server 977  ESTABLISHED\n"
         );
     }
 
