@@ -51,6 +51,10 @@ pub enum Kind {
     PeerReset,
     /// The same by a peer that does it at regular intervals: a prober.
     HealthCheck,
+    /// Received in CLOSE_WAIT: the peer had closed already, and did not want what this side still sent.
+    ClientGone,
+    /// The other end of a connection within this host: counted where it was sent.
+    OtherEnd,
     /// Received in SYN_SENT: refused.
     UpstreamRefused,
     /// Received after this side had closed: nothing was lost.
@@ -89,6 +93,8 @@ impl Kind {
             Self::Other => ("other", "another kernel reason", None),
             Self::PeerReset => ("established", "in an open connection", Some("peer-reset")),
             Self::HealthCheck => ("health-check", "health checks", Some("health-check-resets")),
+            Self::ClientGone => ("after-peer-close", "the peer had closed already", Some("peer-reset")),
+            Self::OtherEnd => ("other-end", "sent by this host, both ends here", None),
             Self::UpstreamRefused => ("refused", "connect refused", Some("upstream-refused")),
             Self::AfterClose => ("after-close", "after our close, harmless", None),
             Self::Forged => ("forged", "by a device on the path", Some("middlebox-reset")),
@@ -287,6 +293,8 @@ mod tests {
             Mptcp,
             Other,
             PeerReset,
+            ClientGone,
+            OtherEnd,
             HealthCheck,
             UpstreamRefused,
             AfterClose,

@@ -132,6 +132,12 @@ impl<'a> Context<'a> {
                 }
                 Some(TcpState::TimeWait) => Kind::AfterClose,
                 _ if mark.origin == Origin::Device => Kind::Forged,
+                // Loopback, or an address called from itself: the other end of a RST that this host sent and counts there.
+                _ if tally.peer_addr.is_some_and(|peer| peer.is_loopback() || Some(peer) == tally.local_addr) => {
+                    Kind::OtherEnd
+                }
+                // Where this side called, it is a request that met a server's close: a lost request.
+                Some(TcpState::CloseWait) if tally.peer_port.is_none() => Kind::ClientGone,
                 _ if prober => Kind::HealthCheck,
                 _ => Kind::PeerReset,
             },

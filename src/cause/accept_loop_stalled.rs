@@ -82,7 +82,7 @@ fn why<'a>(e: &Evidence<'a>, service: &Service<'a>) -> Option<(Why<'a>, f64)> {
     if !stopped.is_empty() {
         return Some((Why::Stopped(stopped), 0.9));
     }
-    let confidence = blocked_confidence(e, service)?;
+    let confidence = blocked_confidence(e)?;
     // A queue that filled up within the window has been full for too short a time for the weaker proofs.
     (worst.full_samples == worst.samples || confidence >= COUNTED).then_some((Why::Blocked, confidence))
 }
@@ -90,29 +90,15 @@ fn why<'a>(e: &Evidence<'a>, service: &Service<'a>) -> Option<(Why<'a>, f64)> {
 /// A queue that is refilled between two samples also looks as if it never drained. The kernel counts a PassiveOpen for
 /// each connection that enters an accept queue (net/ipv4/tcp_minisocks.c tcp_create_openreq_child), and none enters a full
 /// one: opens beyond the growth of all queues mean that somebody accepted.
-fn blocked_confidence(e: &Evidence<'_>, service: &Service<'_>) -> Option<f64> {
+fn blocked_confidence(e: &Evidence<'_>) -> Option<f64> {
     let Ok(opens) = e.counter("Tcp.PassiveOpens") else { return Some(0.65) };
     let services = e.services().ok()?;
     let growth: u64 = services.iter().map(|service| e.queue_growth(service)).sum();
     if opens.delta <= growth {
         return Some(COUNTED);
     }
-    if services.len() == 1 {
-        return None;
-    }
-    // Others accept. Then at least nothing may have come or gone on this port.
-    let on_port = |census: &crate::source::census::Census| {
-        let used = census.ports.get(&service.port)?;
-        Some(
-            used.by_state
-                .iter()
-                .filter(|(state, _)| **state != crate::source::tcp_state::TcpState::SynRecv)
-                .map(|(state, n)| (*state, *n))
-                .collect::<Vec<_>>(),
-        )
-    };
-    let (before, after) = (on_port(e.census_before().ok()?)?, on_port(e.census().ok()?)?);
-    (before == after).then_some(0.75)
+    // Somebody accepts. Which listener it was nobody counts, and a queue that is refilled at once looks the same.
+    None
 }
 
 fn stalled(e: &Evidence<'_>, service: &Service<'_>, why: &Why<'_>, confidence: f64) -> Finding {

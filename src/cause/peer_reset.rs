@@ -1,5 +1,6 @@
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
+use crate::attribution::Kind;
 use crate::estimate::estimate;
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
@@ -108,7 +109,9 @@ fn answers_to_challenges(e: &Evidence<'_>, resets: u64) -> Option<Verdict> {
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
-    let severity = harm::by_peers(e, place.count);
+    // A peer that closed first and then answers our data with RST has gone away by itself: a client's cancel, a late goodbye.
+    let gone = place.groups.iter().filter(|group| group.kind == Kind::ClientGone).map(|group| group.count).sum::<u64>();
+    let severity = harm::by_peers(e, place.count - gone);
     let peers = place.peers();
     let by = match peers.as_slice() {
         [(peer, _)] => peer.to_string(),
@@ -145,6 +148,15 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
             "reset_packets",
             "ttl",
             "the RSTs took the same way as the peers' other packets: nothing in between sent them",
+        )),
+    };
+    let finding = match gone {
+        0 => finding,
+        _ => finding.evidence(EvidenceItem::value(
+            "reset_events",
+            "CLOSE_WAIT",
+            gone as f64,
+            format!("{} of them had closed before: they wanted no more", words::thousands(gone)),
         )),
     };
     with_remedies(finding, place.called)
