@@ -302,7 +302,8 @@ fn firewall(
     let all_explained = groups.is_some() && counted.is_some_and(|counted| explained >= counted);
     let fit = |count: u64| count <= excess + excess / 20;
     let named = all_explained || fit(answers.len() as u64);
-    let mut places: BTreeMap<(Hook, IpAddr, Option<u16>, Option<SocketAddr>), BTreeMap<IpAddr, u64>> = BTreeMap::new();
+    type Place = (Hook, IpAddr, Option<u16>, Option<SocketAddr>);
+    let mut places: BTreeMap<Place, BTreeMap<IpAddr, u64>> = BTreeMap::new();
     let back = all().map(|(_, packet)| packet).filter(|packet| came_back(packet)).map(|packet| (Hook::Output, packet));
     for (hook, packet) in answers.iter().filter(|_| named).map(|packet| (Hook::Input, *packet)).chain(back) {
         let client = surroundings.is_ephemeral(packet.local.port()) && !surroundings.is_ephemeral(packet.peer.port());
