@@ -31,7 +31,7 @@ cause! {
     CONNTRACK_INVALID {
         id: "conntrack-invalid",
         title: "Packets outside NAT state are reset",
-        explains: [],
+        explains: ["stale-connection"],
         judge: judge,
     }
 }
@@ -55,6 +55,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
             .err()
             .unwrap_or_else(|| crate::evidence::Missing::new("snmp", "no total of resets")));
     };
+    // An answer that passes NAT untranslated is, to TCP, a segment of no connection.
+    let unexplained = unexplained + sent.count_of("stale-connection");
     let both = invalid.min(unexplained);
     if both < ENOUGH {
         return Ok(Verdict::RuledOut(format!(
