@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::evidence::Missing;
+use crate::readings::Missing;
 use crate::snapshot::{ListenerTrace, Observation};
 use crate::source::reset_events::{Direction, Place, ResetTally, Task};
 

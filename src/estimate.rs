@@ -2,7 +2,7 @@
 //! must take the same numbers from the same look-alikes.
 
 use crate::attribution::gone_listeners;
-use crate::evidence::{Evidence, Missing};
+use crate::readings::{Missing, Readings};
 
 /// RSTs and aborts of the window by counter. The exact ones are named after the counter; the others are estimates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,7 +42,7 @@ pub struct Estimate {
 ///
 /// # Errors
 /// Without OutRsts nothing can be said.
-pub fn estimate(e: &Evidence<'_>) -> Result<Estimate, Missing> {
+pub fn estimate(e: &Readings<'_>) -> Result<Estimate, Missing> {
     let sent = e.counter("Tcp.OutRsts")?.delta;
     let mut rest = sent;
     let mut take = |wanted: u64| {

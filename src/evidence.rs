@@ -1,159 +1,50 @@
 //! The questions that causes may ask about an observation. Every answer says where it comes from; an answer that cannot
 //! be given is a [`Missing`], never a zero.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::ops::Deref;
 
 use crate::attribution::wire::Wire;
 use crate::attribution::{self, Attribution, Group as ResetGroup};
-use crate::delta::{self, NoDelta, Reading};
-use crate::ledger::Ledger;
+use crate::ledger::{self, Ledger};
+use crate::readings::Readings;
+pub use crate::readings::{Missing, Used};
 use crate::service::{self, Service};
 use crate::snapshot::{Observation, Snapshot};
 use crate::source::census::{Census, Destination, Group, GroupKind};
 use crate::source::conntrack::Conntrack;
-use crate::source::counters::Counters;
 use crate::source::last_words::LastWords;
 use crate::source::owners::{Owners, Process, TICKS_PER_SECOND};
 use crate::source::reset_events::{Direction, ResetEvents};
-use crate::source::{Failure, Observed};
-
-/// A question without an answer: the source that would have given it, and what it needs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Missing {
-    pub source: &'static str,
-    pub reason: String,
-    pub needs: Option<String>,
-}
-
-impl Missing {
-    pub fn new(source: &'static str, reason: impl Into<String>) -> Self {
-        Self { source, reason: reason.into(), needs: None }
-    }
-
-    fn from_failure(source: &'static str, failure: &Failure) -> Self {
-        Self { source, reason: failure.reason.clone(), needs: failure.needs.clone() }
-    }
-}
-
-/// A counter that was read: its total and its change, `None` when it has no delta.
-pub type Used = (u64, Option<u64>);
 
 /// The evidence of one observation.
 pub struct Evidence<'a> {
-    observation: &'a Observation,
+    readings: Readings<'a>,
     services: Vec<Service<'a>>,
-    used: RefCell<BTreeMap<String, Used>>,
     attribution: Result<Attribution, Missing>,
     wire: Result<Wire, Missing>,
     ledger: Ledger,
 }
 
+/// Evidence begins with what was read.
+impl<'a> Deref for Evidence<'a> {
+    type Target = Readings<'a>;
+
+    fn deref(&self) -> &Readings<'a> {
+        &self.readings
+    }
+}
+
 impl<'a> Evidence<'a> {
     pub fn new(observation: &'a Observation) -> Self {
+        let readings = Readings::new(observation);
         let wire = Wire::new(observation);
-        let mut evidence = Self {
-            observation,
-            services: service::services(observation),
-            used: RefCell::default(),
-            attribution: attribution::attribute(observation, wire.as_ref().ok()),
-            wire,
-            ledger: Ledger::default(),
-        };
-        evidence.ledger = crate::ledger::account(&evidence);
-        evidence
-    }
-
-    pub fn before(&self) -> &'a Snapshot {
-        &self.observation.before
-    }
-
-    pub fn after(&self) -> &'a Snapshot {
-        &self.observation.after
-    }
-
-    pub fn observation(&self) -> &'a Observation {
-        self.observation
-    }
-
-    /// Length of the window.
-    pub fn window(&self) -> Duration {
-        self.observation.duration()
-    }
-
-    /// Only totals since boot are known: nothing can be said about now.
-    pub fn totals_only(&self) -> bool {
-        self.observation.totals_only
+        let attribution = attribution::attribute(observation, wire.as_ref().ok());
+        let ledger = ledger::account(&readings, attribution.as_ref(), wire.as_ref());
+        Self { readings, services: service::services(observation), attribution, wire, ledger }
     }
 
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
-    }
-
-    /// Events per second of this window.
-    pub fn rate(&self, events: u64) -> f64 {
-        delta::per_second(events, self.window())
-    }
-
-    /// A counter of /proc/net/{netstat,snmp} by its stable name: `TcpExt.ListenOverflows`, `Tcp.OutRsts`; `oom_kill` of
-    /// /proc/vmstat.
-    pub fn counter(&self, metric: &str) -> Result<Reading, Missing> {
-        type Pick = fn(&Snapshot) -> &Observed<Counters>;
-        let (source, pick): (&'static str, Pick) = match metric.split_once('.') {
-            Some(("TcpExt" | "IpExt" | "MPTcpExt", _)) => ("netstat", |s| &s.netstat),
-            Some(("Ip6" | "Icmp6", _)) => ("snmp6", |s| &s.snmp6),
-            Some(_) => ("snmp", |s| &s.snmp),
-            None => ("vmstat", |s| &s.vmstat),
-        };
-        let (before, after) = (pick(self.before()), pick(self.after()));
-        let reading = delta::reading(source, metric, before, after, self.window());
-        match &reading {
-            Ok(reading) => self.note(metric, reading.after, Some(reading.delta)),
-            Err(NoDelta::WentBackwards { after, .. }) => self.note(metric, *after, None),
-            Err(_) => {}
-        }
-        reading.map_err(|why| match why {
-            NoDelta::Unavailable { reason, needs } => Missing { source, reason, needs },
-            NoDelta::Absent => Missing::new(source, format!("this kernel has no counter {metric}")),
-            NoDelta::WentBackwards { before, after } => {
-                Missing::new(source, format!("{metric} went backwards, from {before} to {after}"))
-            }
-        })
-    }
-
-    /// The change of a counter where a missing one may count as "did not move": only for counter-evidence and for
-    /// counters that older kernels lack because they lack the mechanism.
-    pub fn moved(&self, metric: &str) -> u64 {
-        self.counter(metric).map_or(0, |reading| reading.delta)
-    }
-
-    /// A gauge of /proc/net/sockstat: `TCP.orphan`, `TCP.tw`, `TCP.mem` (pages), ... as of the end of the window.
-    pub fn sockstat(&self, name: &str) -> Result<u64, Missing> {
-        let counters = self.after().sockstat.get().map_err(|failure| Missing::from_failure("sockstat", failure))?;
-        counters.get(name).ok_or_else(|| Missing::new("sockstat", format!("/proc/net/sockstat has no {name}")))
-    }
-
-    /// A sysctl's text, by the name that sysctl(8) uses.
-    pub fn sysctl(&self, name: &str) -> Result<&'a str, Missing> {
-        match self.after().sysctls.get(name) {
-            Some(observed) => {
-                observed.get().map(String::as_str).map_err(|failure| Missing::from_failure("sysctl", failure))
-            }
-            None => Err(Missing::new("sysctl", format!("{name} was not collected"))),
-        }
-    }
-
-    /// A sysctl that holds one number.
-    pub fn sysctl_number(&self, name: &str) -> Result<u64, Missing> {
-        let text = self.sysctl(name)?;
-        text.trim().parse().map_err(|_| Missing::new("sysctl", format!("{name} is not a number: {text:?}")))
-    }
-
-    /// The sysctl has another value at the end of the window than at its start.
-    pub fn sysctl_changed(&self, name: &str) -> bool {
-        let text = |snapshot: &'a Snapshot| snapshot.sysctls.get(name).and_then(|observed| observed.value());
-        matches!((text(self.before()), text(self.after())), (Some(a), Some(b)) if a != b)
     }
 
     /// Everything that listens, grouped by address and port, worst first.
@@ -238,7 +129,7 @@ impl<'a> Evidence<'a> {
 
     /// Single resets with reasons, where tracepoints could be used.
     pub fn resets(&self) -> Result<&'a ResetEvents, Missing> {
-        self.observation.reset_events.get().map_err(|failure| Missing::from_failure("reset_events", failure))
+        self.observation().reset_events.get().map_err(|failure| Missing::from_failure("reset_events", failure))
     }
 
     /// Every reset event of the window by kind.
@@ -253,7 +144,7 @@ impl<'a> Evidence<'a> {
 
     /// Connections that were destroyed in the window.
     pub fn last_words(&self) -> Result<&'a LastWords, Missing> {
-        self.observation.last_words.get().map_err(|failure| Missing::from_failure("last_words", failure))
+        self.observation().last_words.get().map_err(|failure| Missing::from_failure("last_words", failure))
     }
 
     /// The resets that belong to a cause, by single events; most frequent first. A cause of sent resets also needs the
@@ -265,11 +156,6 @@ impl<'a> Evidence<'a> {
         }
         let belongs = |group: &&ResetGroup| group.direction == direction && group.kind.cause() == Some(cause);
         Ok(attribution.groups.iter().filter(belongs).collect())
-    }
-
-    /// The counters that were asked for so far.
-    pub fn used_counters(&self) -> BTreeMap<String, Used> {
-        self.used.borrow().clone()
     }
 
     /// Open files of the whole host at the end of the window: (allocated, the most that fs.file-max allows).
@@ -285,9 +171,5 @@ impl<'a> Evidence<'a> {
     pub fn queue_growth(&self, service: &Service<'_>) -> u64 {
         let worst = service.worst();
         u64::from(worst.last.recv_q.saturating_sub(worst.first.recv_q))
-    }
-
-    fn note(&self, metric: &str, total: u64, delta: Option<u64>) {
-        self.used.borrow_mut().insert(metric.to_owned(), (total, delta));
     }
 }

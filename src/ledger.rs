@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::attribution::wire::Wire;
 use crate::attribution::{Attribution, Kind};
 use crate::estimate::estimate;
-use crate::evidence::{Evidence, Missing};
+use crate::readings::{Missing, Readings};
 use crate::source::reset_events::Direction;
 
 /// How a line of the ledger is known.
@@ -92,12 +93,16 @@ pub struct Ledger {
 }
 
 /// Draws up the ledger.
-pub fn account(evidence: &Evidence<'_>) -> Ledger {
+pub fn account(
+    readings: &Readings<'_>,
+    attribution: Result<&Attribution, &Missing>,
+    wire: Result<&Wire, &Missing>,
+) -> Ledger {
     Ledger {
-        sent: sent(evidence),
-        received: received(evidence),
-        firewall: firewall(evidence),
-        dropped: dropped(evidence),
+        sent: sent(readings, attribution),
+        received: received(readings, attribution),
+        firewall: firewall(readings, wire),
+        dropped: dropped(readings),
     }
 }
 
@@ -106,13 +111,13 @@ fn inferred(reason: &'static str, label: &str, count: u64, cause: Option<&'stati
 }
 
 /// Sent RSTs by the kernel's reason for each where that is known, else by the counters on the same paths.
-fn sent(e: &Evidence<'_>) -> Account {
+fn sent(e: &Readings<'_>, attribution: Result<&Attribution, &Missing>) -> Account {
     let total = match e.counter("Tcp.OutRsts") {
         Ok(reading) => reading.delta,
         Err(missing) => return Account::unknown(missing),
     };
     let mut account = Account { total: Ok(total), basis: Basis::Measured, lines: Vec::new() };
-    match e.attribution() {
+    match attribution {
         Ok(events) if events.sent.is_ok() => {
             by_kind(events, Direction::Sent, "kernel reason").into_iter().for_each(|line| account.add(line));
         }
@@ -138,7 +143,7 @@ fn by_kind(events: &Attribution, direction: Direction, known_from: &str) -> Vec<
     lines
 }
 
-fn sent_by_counters(e: &Evidence<'_>) -> Vec<Line> {
+fn sent_by_counters(e: &Readings<'_>) -> Vec<Line> {
     let Ok(counted) = estimate(e) else { return Vec::new() };
     let of = |kind: Kind, count, from: &str| {
         let (reason, label, cause) = kind.describe();
@@ -163,8 +168,8 @@ fn sent_by_counters(e: &Evidence<'_>) -> Vec<Line> {
 }
 
 /// Received RSTs: each event where they are known, else EstabResets less what this host caused itself.
-fn received(e: &Evidence<'_>) -> Account {
-    if let Ok(events) = e.attribution() {
+fn received(e: &Readings<'_>, attribution: Result<&Attribution, &Missing>) -> Account {
+    if let Ok(events) = attribution {
         let lines = by_kind(events, Direction::Received, "kernel event");
         return Account { total: Ok(lines.iter().map(|line| line.count).sum()), basis: Basis::Measured, lines };
     }
@@ -180,11 +185,11 @@ fn received(e: &Evidence<'_>) -> Account {
 }
 
 /// RSTs that left this host, or came back to it, and that its TCP did not send.
-fn firewall(e: &Evidence<'_>) -> Account {
-    let wire = match e.wire() {
+fn firewall(e: &Readings<'_>, wire: Result<&Wire, &Missing>) -> Account {
+    let wire = match wire {
         Ok(wire) if !e.totals_only() => wire,
         Ok(_) => return Account::unknown(Missing::new("window", "packets were not looked at")),
-        Err(missing) => return Account::unknown(missing),
+        Err(missing) => return Account::unknown(missing.clone()),
     };
     let total = wire.rejected_total();
     let mut account = Account { total: Ok(total), basis: Basis::Measured, lines: Vec::new() };
@@ -195,7 +200,7 @@ fn firewall(e: &Evidence<'_>) -> Account {
 }
 
 /// Connection attempts lost without a RST; the counters count packets, so one client's retries count again.
-fn dropped(e: &Evidence<'_>) -> Account {
+fn dropped(e: &Readings<'_>) -> Account {
     let drops = match e.counter("TcpExt.ListenDrops") {
         Ok(reading) => reading.delta,
         Err(missing) => return Account::unknown(missing),

@@ -29,6 +29,7 @@ pub mod log;
 pub mod observe;
 pub mod port;
 pub mod rank;
+pub mod readings;
 pub mod render;
 pub mod service;
 pub mod snapshot;

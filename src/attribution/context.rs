@@ -9,7 +9,7 @@ use super::wire::{Answered, Mark, Origin};
 use super::{Kind, SCAN_PORTS, gone_listeners, is_gone};
 use crate::delta::{self, Reading};
 use crate::snapshot::{ListenerTrace, Observation};
-use crate::source::reset_events::{Caller, Direction, ResetEvent, ResetEvents, ResetTally};
+use crate::source::reset_events::{Caller, Direction, Place, ResetEvent, ResetEvents, ResetTally};
 use crate::source::tcp_state::TcpState;
 
 /// What can be said about a window without its resets.
@@ -91,7 +91,7 @@ impl<'a> Context<'a> {
             dead_ports: seen
                 .tallies
                 .iter()
-                .filter(|tally| tally.exiting)
+                .filter(|tally| tally.exiting && tally.place == Place::Here)
                 .filter_map(|tally| tally.local_port)
                 .chain(left_by_dead)
                 .collect(),

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::context::Surroundings;
-use crate::evidence::Missing;
+use crate::readings::Missing;
 use crate::snapshot::Observation;
 use crate::source::reset_events::{Direction, Place, ResetEvent, ResetEvents, ResetTally, regroup};
 use crate::source::reset_packets::{ResetPacket, ResetPackets, Signature};
