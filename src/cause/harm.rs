@@ -76,13 +76,16 @@ pub fn refusals(e: &Evidence<'_>, events: u64) -> Severity {
     if events >= 2 * FEW && e.rate(events) >= 2.0 { Severity::Warning } else { Severity::Info }
 }
 
+/// At least a few of the reset connections are older than the window: they were in use. A probe's or a scan's never are.
+pub fn in_use(e: &Evidence<'_>, events: u64) -> bool {
+    events.saturating_sub(e.moved("Tcp.PassiveOpens") + e.moved("Tcp.ActiveOpens")) >= FEW
+}
+
 /// What peers do to this host.
 pub fn by_peers(e: &Evidence<'_>, events: u64) -> Severity {
-    let (passive, active) = (e.moved("Tcp.PassiveOpens"), e.moved("Tcp.ActiveOpens"));
-    // Connections older than the window were in use; a probe's or a scan's never are.
-    let old = events.saturating_sub(passive + active);
-    let share = events as f64 / (passive + active).max(events).max(1) as f64;
-    if old >= FEW || (events >= 4 * FEW && share >= 2.0 * MOST) { Severity::Warning } else { Severity::Info }
+    let opened = e.moved("Tcp.PassiveOpens") + e.moved("Tcp.ActiveOpens");
+    let share = events as f64 / opened.max(events).max(1) as f64;
+    if in_use(e, events) || (events >= 4 * FEW && share >= 2.0 * MOST) { Severity::Warning } else { Severity::Info }
 }
 
 /// A finding of this window.

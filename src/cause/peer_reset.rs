@@ -69,7 +69,12 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     // As many RSTs sent as received, by a host that both calls and is called: they may be the same ones, on loopback. A
     // process killed with 10 unread and 10 busy connections within one namespace gives EstabResets 30, OutRsts 20.
     let within = counted.sent >= counted.received && e.moved("Tcp.PassiveOpens") > 0 && e.moved("Tcp.ActiveOpens") > 0;
-    let severity = if within || own > counted.received { Severity::Info } else { harm::by_peers(e, counted.received) };
+    // By count alone, a peer that resets what it has just opened may as well be a prober or a late goodbye.
+    let severity = if within || own > counted.received || !harm::in_use(e, counted.received) {
+        Severity::Info
+    } else {
+        harm::by_peers(e, counted.received)
+    };
     let confidence = match (within, doubtful) {
         (true, _) => 0.4,
         (false, true) => 0.5,

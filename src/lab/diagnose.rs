@@ -19,6 +19,9 @@ pub struct Findings {
     /// `ok`, `warning`, `critical` or `unknown`.
     pub verdict: String,
     pub summary: String,
+    /// Single resets were seen, so that ports and processes can be expected.
+    #[serde(default)]
+    pub reset_events: bool,
     /// In rank order.
     pub causes: Vec<Finding>,
 }
@@ -57,7 +60,8 @@ pub fn diagnose(window: Duration, record: Option<&Path>, opened: &mut dyn FnMut(
             observation
         }
     };
-    Ok(findings(&diagnosis::diagnose(&observation)))
+    let reset_events = observation.reset_events.value().is_some();
+    Ok(Findings { reset_events, ..findings(&diagnosis::diagnose(&observation)) })
 }
 
 fn watch(host: &mut dyn Host, window: Duration) -> Result<Observation, String> {
@@ -106,6 +110,7 @@ fn findings(diagnosis: &Diagnosis) -> Findings {
     Findings {
         verdict: diagnosis.status.name().to_owned(),
         summary: diagnosis.summary.clone(),
+        reset_events: false,
         causes: causes.collect(),
     }
 }

@@ -107,7 +107,7 @@ pub fn die_with_parent(command: &mut Command) {
 fn perform(scenario: &'static Scenario, record: Option<&Path>) -> Report {
     let start = Instant::now();
     let mut report = Report::without_run(scenario.name, Status::Fail, "");
-    let stage = prepare(scenario).and_then(|()| Ok(Stage::new(record)?));
+    let stage = prepare(scenario, record.is_some()).and_then(|()| Ok(Stage::new(record)?));
     let (status, reason) = match stage {
         Err(stop) => stop.outcome(),
         Ok(mut stage) => {
@@ -135,7 +135,7 @@ fn verdict(scenario: &Scenario, report: &Report, findings: Option<&Result<Findin
     }
 }
 
-fn prepare(scenario: &Scenario) -> Result<(), Stop> {
+fn prepare(scenario: &Scenario, recording: bool) -> Result<(), Stop> {
     arena::loopback_up()?;
     mount(None, "/", libc::MS_REC | libc::MS_PRIVATE)?;
     // The processes of the scenario and no others, under the pids that perf events name here (both are relative to the pid
@@ -149,7 +149,8 @@ fn prepare(scenario: &Scenario) -> Result<(), Stop> {
                 return Err(Stop::Skip(format!("{program} is not installed")));
             }
             Need::Program(_) => {}
-            Need::ResetEvents if fs::metadata(format!("{TRACEFS}/events/tcp")).is_err() => {
+            // A recording is wanted for what it shows without them.
+            Need::ResetEvents if !recording && fs::metadata(format!("{TRACEFS}/events/tcp")).is_err() => {
                 return Err(Stop::Skip("counters alone cannot tell it: needs the reset tracepoints (root)".to_owned()));
             }
             Need::ResetEvents => {}

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
+use super::Need;
 use super::Scenario;
 use super::common::{PORT, SERVICE, answer_server, serve};
 use crate::lab::counters::{moved, still};
@@ -70,7 +71,8 @@ pub static SCENARIOS: &[Scenario] = &[
     )
     .port(PORT)
     .never(&["close-with-unread-data", "abortive-close", "peer-reset"])
-    .shows(&[moved("OutRsts"), still("TCPAbortOnData"), still("TCPAbortOnClose")]),
+    .shows(&[moved("OutRsts"), still("TCPAbortOnData"), still("TCPAbortOnClose")])
+    .needs(&[Need::ResetEvents]),
     Scenario::fault(
         "late-data-after-close-ipv6",
         "late-data-after-close",
@@ -85,7 +87,8 @@ pub static SCENARIOS: &[Scenario] = &[
     )
     .port(PORT)
     .never(&["close-with-unread-data", "abortive-close", "peer-reset"])
-    .shows(&[moved("OutRsts"), still("TCPAbortOnData")]),
+    .shows(&[moved("OutRsts"), still("TCPAbortOnData")])
+    .needs(&[Need::ResetEvents]),
     Scenario::fault(
         "late-data-after-close-shutdown",
         "late-data-after-close",
@@ -98,7 +101,8 @@ pub static SCENARIOS: &[Scenario] = &[
     )
     .port(PORT)
     .never(&["close-with-unread-data", "peer-reset"])
-    .shows(&[moved("TCPAbortOnData"), still("TCPAbortOnClose")]),
+    .shows(&[moved("TCPAbortOnData"), still("TCPAbortOnClose")])
+    .needs(&[Need::ResetEvents]),
     Scenario::fault(
         "late-data-after-close-fin-wait1",
         "late-data-after-close",
@@ -112,7 +116,8 @@ pub static SCENARIOS: &[Scenario] = &[
     )
     .port(PORT)
     .never(&["close-with-unread-data", "peer-reset"])
-    .shows(&[moved("TCPAbortOnData"), still("TCPAbortOnClose")]),
+    .shows(&[moved("TCPAbortOnData"), still("TCPAbortOnClose")])
+    .needs(&[Need::ResetEvents]),
     Scenario::fault(
         "late-data-after-close-keepalive-race",
         "late-data-after-close",
@@ -134,7 +139,8 @@ pub static SCENARIOS: &[Scenario] = &[
     )
     .port(PORT)
     .never(&["close-with-unread-data", "abortive-close", "peer-reset"])
-    .shows(&[moved("OutRsts")]),
+    .shows(&[moved("OutRsts")])
+    .needs(&[Need::ResetEvents]),
     Scenario::fault(
         "close-wait-leak",
         "close-wait-leak",

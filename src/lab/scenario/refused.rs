@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::Need;
 use super::Scenario;
 use super::common::{PORT, call, echo_server, good_traffic, serve};
 use crate::lab::counters::{moved, still};
@@ -44,7 +45,8 @@ pub static SCENARIOS: &[Scenario] = &[
     .port(9201)
     .process("local-server")
     .never(&["listener-closed", "stale-connection"])
-    .shows(&[moved("OutRsts")]),
+    .shows(&[moved("OutRsts")])
+    .needs(&[Need::ResetEvents]),
     Scenario::fault(
         "wrong-bind-address-family",
         "wrong-bind-address",
@@ -55,7 +57,8 @@ pub static SCENARIOS: &[Scenario] = &[
     .port(9201)
     .process("local-server")
     .never(&["listener-closed", "stale-connection"])
-    .shows(&[moved("OutRsts")]),
+    .shows(&[moved("OutRsts")])
+    .needs(&[Need::ResetEvents]),
     Scenario::fault(
         "upstream-refused",
         "upstream-refused",

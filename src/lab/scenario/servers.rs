@@ -71,7 +71,7 @@ pub static SCENARIOS: &[Scenario] = &[
         },
     )
     .port(PORT)
-    .needs(&[Need::Program("nginx"), Need::Files])
+    .needs(&[Need::ResetEvents, Need::ResetEvents, Need::Program("nginx"), Need::Files])
     .never(&["close-with-unread-data", "peer-reset"])
     .shows(&[moved("OutRsts"), still("TCPAbortOnClose")]),
     Scenario::healthy(
@@ -196,7 +196,7 @@ pub static SCENARIOS: &[Scenario] = &[
         },
     )
     .port(PORT)
-    .needs(&[Need::Program("node")])
+    .needs(&[Need::ResetEvents, Need::Program("node")])
     .never(&["close-with-unread-data", "peer-reset"])
     .shows(&[moved("OutRsts"), still("TCPAbortOnClose")]),
 ];

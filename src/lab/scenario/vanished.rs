@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_DIAG};
 
+use super::Need;
 use super::Scenario;
 use super::common::{PORT, SERVICE, connections, good_traffic, serve};
 use crate::lab::counters::{at_least, still};
@@ -27,7 +28,8 @@ pub static SCENARIOS: &[Scenario] = &[
         |stage| stale(stage, true),
     )
     .never(&["port-without-listener", "late-data-after-close", "abortive-close"])
-    .shows(&[at_least("OutRsts", 15), still("TCPAbortOnClose"), still("TCPAbortOnData")]),
+    .shows(&[at_least("OutRsts", 15), still("TCPAbortOnClose"), still("TCPAbortOnData")])
+    .needs(&[Need::ResetEvents]),
     Scenario::fault(
         "stale-connection-no-listener",
         "stale-connection",
@@ -36,7 +38,8 @@ pub static SCENARIOS: &[Scenario] = &[
         |stage| stale(stage, false),
     )
     .never(&["late-data-after-close", "abortive-close"])
-    .shows(&[at_least("OutRsts", 15), still("TCPAbortOnClose")]),
+    .shows(&[at_least("OutRsts", 15), still("TCPAbortOnClose")])
+    .needs(&[Need::ResetEvents]),
     Scenario::fault(
         "listener-closed",
         "listener-closed",
@@ -115,7 +118,8 @@ pub static SCENARIOS: &[Scenario] = &[
         destroyed,
     )
     .never(&["abortive-close", "listener-closed", "process-exit", "peer-reset"])
-    .shows(&[at_least("OutRsts", 20), still("TCPAbortOnData"), still("TCPAbortOnClose")]),
+    .shows(&[at_least("OutRsts", 20), still("TCPAbortOnData"), still("TCPAbortOnClose")])
+    .needs(&[Need::ResetEvents]),
 ];
 
 fn stale(stage: &mut Stage, comes_back: bool) -> Result<(), Stop> {
