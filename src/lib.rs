@@ -3,7 +3,7 @@
 //! # Flow
 //!
 //! ```text
-//! host -> source -> snapshot -> delta -> attribution -> ledger -> evidence -> cause -> rank -> diagnosis -> render
+//! host -> source -> snapshot -> delta -> readings -> attribution -> ledger -> evidence -> cause -> rank -> diagnosis -> render
 //! ```
 //!
 //! Each stage imports only from stages to its left. Everything right of `host` is a pure function of bytes and time: the

@@ -18,6 +18,13 @@ use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, Stat
 
 use super::ask::{Ask, DiagQuery, Failure, FailureKind, Host};
 
+// Plain numbers, so that the parser needs nothing of the machine it runs on (include/uapi/asm-generic/errno*.h).
+const EPERM: i32 = 1;
+const ENOENT: i32 = 2;
+const EACCES: i32 = 13;
+const EBUSY: i32 = 16;
+const EOPNOTSUPP: i32 = 95;
+
 /// Bits for [`DiagQuery::extensions`]: `1 << (INET_DIAG_x - 1)`.
 pub const WITH_TCP_INFO: u8 = 1 << 1;
 pub const WITH_SK_MEMINFO: u8 = 1 << 6;
@@ -361,12 +368,12 @@ impl Walker {
     fn fail_code(&mut self, code: i32) {
         let failure = match code.checked_neg() {
             // A dump for which no handler is loaded ends with this in NLMSG_DONE and looks like a host without sockets.
-            Some(libc::ENOENT | libc::EOPNOTSUPP) => {
+            Some(ENOENT | EOPNOTSUPP) => {
                 Failure::new(FailureKind::Absent, "the kernel has no handler for sock_diag of TCP")
                     .needs("the inet_diag and tcp_diag kernel modules")
             }
-            Some(libc::EPERM | libc::EACCES) => Failure::new(FailureKind::Denied, "sock_diag was refused"),
-            Some(libc::EBUSY) => Failure::new(FailureKind::Broken, "another sock_diag dump is running on this socket"),
+            Some(EPERM | EACCES) => Failure::new(FailureKind::Denied, "sock_diag was refused"),
+            Some(EBUSY) => Failure::new(FailureKind::Broken, "another sock_diag dump is running on this socket"),
             _ => Failure::new(FailureKind::Broken, format!("sock_diag failed with error {code}")),
         };
         self.failure.get_or_insert(failure);
