@@ -353,7 +353,10 @@ fn a_recording_appears_whole_or_not_at_all() {
     BundleHost::open(&target).expect("sound");
 
     let refused = RecordingFile::create(&target, false).expect_err("exists");
-    assert!(matches!(refused, RecordError::Exists { .. }) && refused.to_string().contains("exists already"), "{refused}");
+    assert!(
+        matches!(refused, RecordError::Exists { .. }) && refused.to_string().contains("exists already"),
+        "{refused}"
+    );
     let mut again = RecordingFile::create(&target, true).expect("allowed");
     again.write_all(b"new").expect("written");
     again.persist().expect("replaced");

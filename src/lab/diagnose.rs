@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cause::{self, Severity, State};
 use crate::diagnosis::{self, Diagnosis};
+use crate::evidence::Evidence;
 use crate::host::{LiveHost, RecordingFile, RecordingHost};
 use crate::observe::{Plan, observe};
 use crate::snapshot::Observation;
@@ -60,7 +61,8 @@ pub fn diagnose(window: Duration, record: Option<&Path>, opened: &mut dyn FnMut(
             observation
         }
     };
-    let reset_events = observation.reset_events.value().is_some();
+    // Records of events in a timer can be missing on an idle CPU (seen on Linux 6.18): then the counters were judged.
+    let reset_events = Evidence::new(&observation).attribution().is_ok_and(|resets| resets.sent.is_ok());
     Ok(Findings { reset_events, ..findings(&diagnosis::diagnose(&observation)) })
 }
 
