@@ -48,6 +48,10 @@ pub fn parse_stat(bytes: &[u8]) -> Result<Process, ParseError> {
     let body = text.strip_suffix('\n').ok_or_else(|| wrong("the line is cut: it has no newline"))?;
     let (pid, rest) = body.split_once(" (").ok_or_else(|| wrong("has no `PID (name)`"))?;
     let (_, fields) = rest.rsplit_once(") ").ok_or_else(|| wrong("has no end of the name"))?;
+    // procfs trims the line and then slices behind the name.
+    if fields.trim().is_empty() {
+        return Err(wrong("has nothing behind the name"));
+    }
     if pid.is_empty() || !pid.bytes().all(|byte| byte.is_ascii_digit()) || fields.contains(')') {
         return Err(wrong("does not begin with a process id"));
     }
