@@ -20,6 +20,7 @@ pub struct Cli {
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     Scan(ScanArgs),
+    Watch(WatchArgs),
     Trace(TraceArgs),
     Record(RecordArgs),
     Explain(ExplainArgs),
@@ -69,6 +70,46 @@ pub struct ScanArgs {
     pub all: bool,
 }
 
+/// Watch live while the fault is reproduced
+///
+/// On a terminal a screen: verdict, causes with their rate over time, the reset ledger, listeners, the latest resets; ? lists
+/// the keys. Without a terminal, or with --no-tui, a line whenever a cause appears, worsens or ends, or something else
+/// changes, and a summary at the end. Exit status: 0 it ran, also when interrupted; 2 wrong usage; 3 nothing could be
+/// collected.
+#[derive(Debug, Clone, Default, Args)]
+pub struct WatchArgs {
+    /// Time between two ticks: 500ms, 2s, 1m [default: 2s]
+    #[arg(short, long, value_name = "TIME", allow_hyphen_values = true)]
+    pub interval: Option<String>,
+    /// End after this many ticks [default: at Ctrl-C]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub count: Option<u64>,
+    /// One report per tick and line, as JSON (src/render/report.v1.schema.json)
+    #[arg(long)]
+    pub json: bool,
+    /// Lines instead of a screen, also on a terminal
+    #[arg(long)]
+    pub no_tui: bool,
+    /// Play a recording made by rstdoctor record
+    #[arg(long, value_name = "BUNDLE")]
+    pub from: Option<PathBuf>,
+    /// Only what concerns this local or remote port
+    #[arg(long, value_name = "N")]
+    pub port: Option<u16>,
+    /// Only what concerns this process
+    #[arg(long, value_name = "N")]
+    pub pid: Option<u32>,
+    /// Only what concerns processes of this name, as in /proc/PID/comm
+    #[arg(long, value_name = "NAME")]
+    pub process: Option<String>,
+    /// Look into another network namespace: its name, a process id, or a path
+    #[arg(long, value_name = "NAME|PID|PATH")]
+    pub netns: Option<String>,
+    /// Do not use the reset tracepoints
+    #[arg(long)]
+    pub no_events: bool,
+}
+
 /// Show each reset as it happens, one line each
 ///
 /// Ends with a summary after --count resets, after --duration, or at Ctrl-C. A reset between two programs of this host has two
@@ -114,7 +155,7 @@ pub struct RecordArgs {
     /// How long to record: 500ms, 30s, 10m [default: 30s]
     #[arg(short, long, value_name = "TIME")]
     pub duration: Option<String>,
-    /// Length of each window in the recording [default: 1s]
+    /// Time between two ticks, at which watch --from can stop [default: 1s]
     #[arg(short, long, value_name = "TIME")]
     pub interval: Option<String>,
     /// Replace addresses, host and process names, the same by the same

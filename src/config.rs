@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cause::Severity;
-use crate::cli::{FailOn, Format, RecordArgs, ScanArgs, TraceArgs};
+use crate::cli::{FailOn, Format, RecordArgs, ScanArgs, TraceArgs, WatchArgs};
 use crate::filter::Filter;
 use crate::render::Options;
 use crate::source::reset_events::Direction;
@@ -29,6 +29,10 @@ pub enum UsageError {
     CountZero,
     #[error("--output is missing: say where the recording goes, for example: rstdoctor record -o web.rst")]
     NoOutput,
+    #[error("--interval {given} is too long: at most 1h")]
+    IntervalTooLong { given: String },
+    #[error("--interval {given} is too short: at least 100ms, because a tick costs about 1 ms of CPU")]
+    TooShort { given: String },
     #[error("--interval {interval} is longer than --duration {duration}: no window would be complete")]
     Interval { interval: String, duration: String },
 }
@@ -38,6 +42,8 @@ pub enum UsageError {
 pub struct Terminal {
     /// Columns of standard output; `None` if it is no terminal.
     pub width: Option<u16>,
+    /// Standard input is a terminal, so keys can be read.
+    pub keys: bool,
     /// Standard error is a terminal, so progress can be shown.
     pub progress: bool,
     /// NO_COLOR is set and not empty (no-color.org).
@@ -95,6 +101,30 @@ pub struct Record {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watch {
+    /// `duration` of a live origin is without an end.
+    pub origin: Origin,
+    /// Time between two ticks; a recording has its own.
+    pub interval: Duration,
+    /// `None`: until interrupted, or the recording ends.
+    pub count: Option<u64>,
+    pub output: WatchOutput,
+    pub filter: Filter,
+    pub terminal: Terminal,
+}
+
+/// How a live view is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WatchOutput {
+    /// The whole terminal.
+    Screen,
+    /// A line for each change.
+    Lines,
+    /// A report per tick and line.
+    Json,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trace {
     pub filter: trace::Filter,
     pub json: bool,
@@ -110,6 +140,10 @@ pub struct Trace {
 const SCAN: Duration = Duration::from_secs(3);
 const RECORD: Duration = Duration::from_secs(30);
 const INTERVAL: Duration = Duration::from_secs(1);
+const WATCH: Duration = Duration::from_secs(2);
+/// The interval of a live view, keys included, stays between these.
+pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+pub const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// Validates the arguments of `scan`.
@@ -171,6 +205,58 @@ pub fn record(args: &RecordArgs, terminal: Terminal) -> Result<Record, UsageErro
         interval,
         redact: args.redact,
         progress: terminal.progress,
+    })
+}
+
+/// Validates the arguments of `watch`.
+///
+/// # Errors
+/// [`UsageError`] names the option and what to write instead.
+pub fn watch(args: &WatchArgs, terminal: Terminal) -> Result<Watch, UsageError> {
+    let interval = positive("--interval", args.interval.as_ref(), "2s")?;
+    let given = |interval| humantime::format_duration(interval).to_string();
+    match interval {
+        Some(interval) if interval < SHORTEST_INTERVAL => {
+            return Err(UsageError::TooShort { given: given(interval) });
+        }
+        Some(interval) if interval > LONGEST_INTERVAL => {
+            return Err(UsageError::IntervalTooLong { given: given(interval) });
+        }
+        _ => {}
+    }
+    let netns = not_empty("--netns", args.netns.as_ref())?;
+    let process = not_empty("--process", args.process.as_ref())?;
+    if args.port == Some(0) {
+        return Err(UsageError::PortZero);
+    }
+    if args.count == Some(0) {
+        return Err(UsageError::CountZero);
+    }
+    let origin = match &args.from {
+        Some(bundle) => {
+            let why = "a recording holds what was recorded";
+            let conflict = |other| Err(UsageError::Conflict { one: "--from", other, why });
+            match () {
+                () if interval.is_some() => return conflict("--interval"),
+                () if netns.is_some() => return conflict("--netns"),
+                () if args.no_events => return conflict("--no-events"),
+                () => Origin::Bundle(bundle.clone()),
+            }
+        }
+        None => Origin::Live(Live { duration: Duration::MAX, netns, events: !args.no_events }),
+    };
+    let screen = terminal.width.is_some() && terminal.keys && !args.no_tui;
+    Ok(Watch {
+        origin,
+        interval: interval.unwrap_or(WATCH),
+        count: args.count,
+        output: match (args.json, screen) {
+            (true, _) => WatchOutput::Json,
+            (false, true) => WatchOutput::Screen,
+            (false, false) => WatchOutput::Lines,
+        },
+        filter: Filter { port: args.port, pid: args.pid, process },
+        terminal,
     })
 }
 
@@ -299,7 +385,7 @@ mod tests {
 
     #[test]
     fn colour_needs_a_terminal_and_leave() {
-        let colour = |width, no_color| Terminal { width, no_color, progress: false }.colour();
+        let colour = |width, no_color| Terminal { width, no_color, ..Terminal::default() }.colour();
         assert!(colour(Some(80), false));
         assert!(!colour(Some(80), true));
         assert!(!colour(None, false));

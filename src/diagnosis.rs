@@ -202,7 +202,7 @@ fn row(service: &Service<'_>, somaxconn: Option<u64>) -> ListenerRow {
 }
 
 /// Below this confidence a finding is a hint: it is shown, and does not make the verdict worse.
-const CONVINCING: f64 = 0.5;
+pub const CONVINCING: f64 = 0.5;
 
 fn weighs(finding: &Finding) -> bool {
     finding.confidence >= CONVINCING && matches!(finding.state, State::Active | State::Risk)

@@ -55,7 +55,7 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// The sweep of all sockets at the end of the window.
+    /// The latest sweep of all sockets: at the end of the window, or in a live view some ticks before.
     pub fn census(&self) -> Result<&'a Census, Missing> {
         self.after().census.get().map_err(|failure| Missing::from_failure("sockets", failure))
     }
@@ -116,15 +116,16 @@ impl<'a> Evidence<'a> {
         self.after().owners.value().map_or(0, |owners| owners.denied)
     }
 
-    /// Share of one CPU that the process used in the window, 1.0 = one CPU fully.
+    /// Share of one CPU that the process used between the two looks at the owners, 1.0 = one CPU fully.
     pub fn cpu_share(&self, pid: u32) -> Option<f64> {
         let process = |snapshot: &'a Snapshot| snapshot.owners.value()?.processes.get(&pid);
         let (before, after) = (process(self.before())?, process(self.after())?);
-        if before.start_ticks != after.start_ticks || self.window().is_zero() {
+        let between = self.after().surveyed.mono.saturating_sub(self.before().surveyed.mono);
+        if before.start_ticks != after.start_ticks || between.is_zero() {
             return None;
         }
         let ticks = after.cpu_ticks.checked_sub(before.cpu_ticks)?;
-        Some(ticks as f64 / TICKS_PER_SECOND as f64 / self.window().as_secs_f64())
+        Some(ticks as f64 / TICKS_PER_SECOND as f64 / between.as_secs_f64())
     }
 
     /// Single resets with reasons, where tracepoints could be used.

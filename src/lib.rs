@@ -35,4 +35,5 @@ pub mod service;
 pub mod snapshot;
 pub mod source;
 pub mod trace;
+pub mod watch;
 pub mod words;

@@ -17,7 +17,11 @@ use crate::source::{Failure, Moment, Observed};
 /// Everything known about one instant. Each source is observed or says why not.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
+    /// When the counters were read.
     pub at: Moment,
+    /// When the sockets, their owners and the sysctls were looked at: with a scan just before or after the counters, with
+    /// a live view at its latest sweep.
+    pub surveyed: Moment,
     pub netstat: Observed<Counters>,
     pub snmp: Observed<Counters>,
     pub snmp6: Observed<Counters>,
@@ -56,8 +60,6 @@ pub struct Observation {
     pub listener_traces: BTreeMap<u64, ListenerTrace>,
     /// Number of looks at the listeners, both snapshots included.
     pub polls: u32,
-    /// Looks at the counters inside the window; empty in a scan, one per interval in a recording.
-    pub ticks: Vec<Tick>,
     /// Single resets from the tracepoints.
     pub reset_events: Observed<ResetEvents>,
     /// RST packets on the interfaces.
@@ -66,14 +68,6 @@ pub struct Observation {
     pub last_words: Observed<LastWords>,
     /// Only totals since boot were asked for (`--duration 0s`): no delta means anything.
     pub totals_only: bool,
-}
-
-/// The counters at one moment inside a window.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Tick {
-    pub at: Moment,
-    pub netstat: Observed<Counters>,
-    pub snmp: Observed<Counters>,
 }
 
 /// One listener over the polls of a window, the two snapshots included.

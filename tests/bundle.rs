@@ -40,6 +40,7 @@ impl Host for Script {
         Some(Moment {
             mono: Duration::from_millis(1000 + 50 * self.frames),
             wall: Duration::from_millis(1_700_000_000_000 + 50 * self.frames),
+            asleep: Duration::ZERO,
         })
     }
 

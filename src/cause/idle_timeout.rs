@@ -95,7 +95,7 @@ fn by_sweep(e: &Evidence<'_>) -> Result<Dead, Missing> {
     let census = e.census_before()?;
     let samples: BTreeMap<u64, &Sample> =
         census.groups.iter().flat_map(|group| &group.samples).map(|sample| (sample.cookie, sample)).collect();
-    let start = e.before().at.mono;
+    let start = e.before().surveyed.mono;
     let mut dead = Dead::new();
     for event in resets.events.iter().filter(|event| event.direction == Direction::Received) {
         let Some(sample) = event.cookie.and_then(|cookie| samples.get(&cookie)) else { continue };

@@ -28,8 +28,11 @@ fn unavailable<T>() -> Observed<T> {
 }
 
 fn empty_snapshot(mono: u64) -> Snapshot {
+    let (mono, wall) = (Duration::from_secs(mono), Duration::from_secs(1_790_000_000 + mono));
+    let at = Moment { mono, wall, ..Moment::default() };
     Snapshot {
-        at: Moment { mono: Duration::from_secs(mono), wall: Duration::from_secs(1_790_000_000 + mono) },
+        at,
+        surveyed: at,
         netstat: unavailable(),
         snmp: unavailable(),
         snmp6: unavailable(),
@@ -60,7 +63,6 @@ impl Case {
             after: empty_snapshot(1003),
             listener_traces: BTreeMap::new(),
             polls: 60,
-            ticks: Vec::new(),
             reset_events: unavailable(),
             reset_packets: unavailable(),
             last_words: unavailable(),

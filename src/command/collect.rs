@@ -7,8 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use super::driver::{Driver, Next};
 use crate::config::{Live, Origin, Record};
-use crate::host::{BundleHost, LiveHost, RecordingFile, RecordingHost, namespace};
+use crate::filter::Filter;
+use crate::host::namespace::{self, Entered};
+use crate::host::{BundleHost, LiveHost, RecordingFile, RecordingHost};
 use crate::observe::{Plan, observe as observe_host};
 use crate::snapshot::Observation;
 
@@ -38,7 +41,7 @@ pub fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
 pub fn observe(origin: &Origin, stop: &Arc<AtomicBool>) -> anyhow::Result<Option<Collected>> {
     match origin {
         Origin::Live(live) => {
-            let netns_name = enter(live)?;
+            let netns_name = enter(live)?.and_then(|entered| entered.name);
             let observation = observe_host(&mut LiveHost::new(Arc::clone(stop)), &plan(live))?;
             Ok((!stop.load(Ordering::Relaxed)).then_some(Collected { observation, netns_name }))
         }
@@ -61,24 +64,25 @@ pub fn replay(path: &Path) -> anyhow::Result<Observation> {
 ///
 /// # Errors
 /// The file exists or cannot be written, or the namespace cannot be entered.
-pub fn record(config: &Record, stop: &Arc<AtomicBool>) -> anyhow::Result<Observation> {
+pub fn record(config: &Record, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
     // The file first: a name that cannot be written should not cost half a minute.
     let file = RecordingFile::create(&config.output, false)?;
     enter(&config.live)?;
     let mut host = RecordingHost::new(LiveHost::new(Arc::clone(stop)), file, config.redact);
-    let plan = Plan { tick_every: Some(config.interval), ..plan(&config.live) };
-    let observed = observe_host(&mut host, &plan);
+    let recorded = Driver::start(&mut host, &plan(&config.live), config.interval, Filter::default())
+        .map(|mut driver| while !matches!(driver.next(), Next::Over) {});
     host.finish().and_then(RecordingFile::persist)?;
-    Ok(observed?)
+    Ok(recorded?)
 }
 
-fn plan(live: &Live) -> Plan {
+pub fn plan(live: &Live) -> Plan {
     Plan { events: live.events, ..Plan::scan(live.duration) }
 }
 
-fn enter(live: &Live) -> anyhow::Result<Option<String>> {
-    match &live.netns {
-        Some(spec) => Ok(namespace::enter(spec)?.name),
-        None => Ok(None),
-    }
+/// Moves this thread into the namespace that was asked for.
+///
+/// # Errors
+/// It cannot be entered.
+pub fn enter(live: &Live) -> anyhow::Result<Option<Entered>> {
+    Ok(live.netns.as_deref().map(namespace::enter).transpose()?)
 }

@@ -2,6 +2,7 @@
 
 mod collect;
 mod completions;
+mod driver;
 mod explain;
 mod explain_text;
 mod lab;
@@ -12,6 +13,7 @@ mod scan;
 mod terminal;
 mod trace;
 mod trace_output;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -33,6 +35,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let terminal = terminal::terminal();
     let result = match cli.command {
         Command::Scan(args) => scan::run(&args, terminal),
+        Command::Watch(args) => watch::run(&args, terminal),
         Command::Trace(args) => trace::run(&args, terminal),
         Command::Record(args) => record::run(&args, terminal),
         Command::Explain(args) => explain::run(&args, terminal),

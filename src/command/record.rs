@@ -14,9 +14,11 @@ pub fn run(args: &RecordArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let config = config::record(args, terminal)?;
     let stop = collect::stop_on_signals()?;
     let progress = Progress::start("recording", config.live.duration, config.progress);
-    let observation = collect::record(&config, &stop);
+    let recorded = collect::record(&config, &stop);
     drop(progress);
-    let observation = observation?;
+    recorded?;
+    // What was written is read again: a recording that nobody can open is told of here and not by the colleague.
+    let observation = collect::replay(&config.output)?;
     let file = config.output.display();
     eprintln!("{}", visible(&diagnose(&observation).summary));
     eprintln!("Recorded {} to {file}. Diagnose it anywhere with:", words::seconds(observation.duration()));

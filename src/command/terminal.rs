@@ -8,6 +8,7 @@ use crate::config::Terminal;
 pub fn terminal() -> Terminal {
     Terminal {
         width: std::io::stdout().is_terminal().then(|| width().unwrap_or(80)),
+        keys: std::io::stdin().is_terminal(),
         progress: std::io::stderr().is_terminal(),
         no_color: std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),
     }
@@ -19,4 +20,12 @@ fn width() -> Option<u16> {
     // SAFETY: TIOCGWINSZ writes one winsize, which lives until after the call.
     let result = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &mut size) };
     (result == 0 && size.ws_col > 0).then_some(size.ws_col)
+}
+
+/// The other end of a pipe at standard output is closed: `| head -1` ends a live command although nothing more comes.
+pub fn reader_is_gone() -> bool {
+    let mut stdout = libc::pollfd { fd: libc::STDOUT_FILENO, events: 0, revents: 0 };
+    // SAFETY: one pollfd, which lives until after the call; it does not wait.
+    let ready = unsafe { libc::poll(&raw mut stdout, 1, 0) };
+    ready > 0 && stdout.revents & libc::POLLERR != 0
 }

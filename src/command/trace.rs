@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::bail;
 
 use super::collect;
+use super::terminal::reader_is_gone;
 use super::trace_output::Output;
 use crate::cli::TraceArgs;
 use crate::config::{self, Terminal, Trace};
@@ -260,12 +261,4 @@ impl<'a> Writer<'a> {
         }
         Ok(())
     }
-}
-
-/// The other end of a pipe at standard output is closed: `| head -1` ends the trace although no further reset comes.
-fn reader_is_gone() -> bool {
-    let mut stdout = libc::pollfd { fd: libc::STDOUT_FILENO, events: 0, revents: 0 };
-    // SAFETY: one pollfd, which lives until after the call; it does not wait.
-    let ready = unsafe { libc::poll(&raw mut stdout, 1, 0) };
-    ready > 0 && stdout.revents & libc::POLLERR != 0
 }

@@ -55,6 +55,8 @@ pub(super) struct FrameRecord {
     pub end_ns: u64,
     pub mono_ns: u64,
     pub wall_ns: u64,
+    #[serde(default)]
+    pub asleep_ns: u64,
     pub asks: Vec<AskRecord>,
 }
 
@@ -131,12 +133,17 @@ impl FrameRecord {
             end_ns: nanoseconds(end),
             mono_ns: nanoseconds(at.mono),
             wall_ns: nanoseconds(at.wall),
+            asleep_ns: nanoseconds(at.asleep),
             asks: Vec::new(),
         }
     }
 
     pub fn moment(&self) -> Moment {
-        Moment { mono: Duration::from_nanos(self.mono_ns), wall: Duration::from_nanos(self.wall_ns) }
+        Moment {
+            mono: Duration::from_nanos(self.mono_ns),
+            wall: Duration::from_nanos(self.wall_ns),
+            asleep: Duration::from_nanos(self.asleep_ns),
+        }
     }
 
     /// The entry of an answer in one piece; `repeat` counts earlier questions with that key in this frame.

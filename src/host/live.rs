@@ -110,7 +110,10 @@ impl Host for LiveHost {
 
 /// Reads both clocks, see [`Moment`].
 pub fn now() -> Moment {
-    Moment { mono: clock(libc::CLOCK_BOOTTIME), wall: clock(libc::CLOCK_REALTIME) }
+    // CLOCK_MONOTONIC first: a suspend between the two would otherwise go unnoticed this time, and only this time.
+    let awake = clock(libc::CLOCK_MONOTONIC);
+    let mono = clock(libc::CLOCK_BOOTTIME);
+    Moment { mono, wall: clock(libc::CLOCK_REALTIME), asleep: mono.saturating_sub(awake) }
 }
 
 fn clock(id: libc::clockid_t) -> Duration {

@@ -34,6 +34,14 @@ pub struct Entered {
     pub name: Option<String>,
     /// Inode of the namespace, as shown by /proc/PID/ns/net.
     pub inode: u64,
+    path: PathBuf,
+}
+
+impl Entered {
+    /// The name, process or path still leads to this namespace. If not, it lives on only because this thread is in it.
+    pub fn is_reachable(&self) -> bool {
+        std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode)
+    }
 }
 
 /// Moves the calling thread, and only it, into a network namespace given by name (`ip netns`), process id or path.
@@ -67,7 +75,7 @@ pub fn enter(spec: &str) -> Result<Entered, NamespaceError> {
             _ => broken(error),
         }
     })?;
-    Ok(Entered { name, inode })
+    Ok(Entered { name, inode, path })
 }
 
 /// Path, name and process id that a specification stands for.

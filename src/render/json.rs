@@ -3,6 +3,7 @@
 //! Times are RFC 3339 UTC, durations seconds. What was not observed is absent or null, never 0.
 
 mod convert;
+mod live;
 mod wire;
 
 use std::time::{Duration, SystemTime};
@@ -10,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use super::escape::is_hidden;
 
 pub use convert::report;
+pub use live::*;
 pub use wire::*;
 
 /// Name and version of the format.
@@ -22,6 +24,16 @@ pub const SCHEMA: &str = "rstdoctor/report/v1";
 /// None in practice: every part of a report can be serialized.
 pub fn text(report: &Report) -> Result<String, serde_json::Error> {
     let mut text = escaped(&serde_json::to_string_pretty(report)?);
+    text.push('\n');
+    Ok(text)
+}
+
+/// The report on one line, with a newline at the end, as a live view prints it.
+///
+/// # Errors
+/// None in practice: every part of a report can be serialized.
+pub fn line(report: &Report) -> Result<String, serde_json::Error> {
+    let mut text = escaped(&serde_json::to_string(report)?);
     text.push('\n');
     Ok(text)
 }
@@ -54,7 +66,7 @@ pub fn rfc3339_seconds(wall: Duration) -> String {
     humantime::format_rfc3339_seconds(time(wall)).to_string()
 }
 
-pub(super) fn rfc3339_millis(wall: Duration) -> String {
+pub(crate) fn rfc3339_millis(wall: Duration) -> String {
     humantime::format_rfc3339_millis(time(wall)).to_string()
 }
 

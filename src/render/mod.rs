@@ -14,5 +14,6 @@ mod port;
 mod samples;
 pub mod table;
 pub mod trace;
+pub mod watch;
 
 pub use table::{Options, table};

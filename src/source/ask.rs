@@ -14,6 +14,8 @@ pub struct Moment {
     pub mono: Duration,
     /// CLOCK_REALTIME, since the Unix epoch.
     pub wall: Duration,
+    /// Time in suspend since boot: CLOCK_BOOTTIME less CLOCK_MONOTONIC. Always zero in recordings of versions before 0.2.
+    pub asleep: Duration,
 }
 
 /// The moments of one observation, in the order in which they come.
@@ -30,7 +32,8 @@ pub enum Frame {
         /// When the window ends; no poll happens at or after it.
         end: Duration,
     },
-    /// A look at counters and listeners inside the window, so that a long recording shows when something moved.
+    /// A look at counters and listeners inside the window, and sometimes at everything, so that a live view or a long
+    /// recording shows when something moved.
     Tick {
         /// When it is due, counted from the [`Frame::Before`] of this window.
         due: Duration,

@@ -112,6 +112,9 @@ pub struct LastWordsParser {
 struct Inner {
     started: bool,
     at: Duration,
+    /// Running total, and how much of it was handed over.
+    gaps: u64,
+    gaps_taken: u64,
     out: LastWords,
 }
 
@@ -124,12 +127,26 @@ impl LastWordsParser {
         }
     }
 
-    /// Everything, with the error that cut it short.
+    pub fn error(&self) -> Option<&ParseError> {
+        self.failed.as_ref()
+    }
+
+    /// Hands over what came since the previous call. That the collection ended early stays true.
+    pub fn take(&mut self) -> LastWords {
+        let inner = &mut self.inner;
+        let ended_early = inner.out.ended_early.clone();
+        let mut out = std::mem::replace(&mut inner.out, LastWords { ended_early, ..LastWords::default() });
+        out.gaps = inner.gaps.saturating_sub(inner.gaps_taken);
+        inner.gaps_taken = inner.gaps;
+        out
+    }
+
+    /// Everything that is left, with the error that cut it short.
     pub fn finish(mut self) -> (LastWords, Option<ParseError>) {
         if self.failed.is_none() && self.blocks.unfinished() > 0 {
             self.failed = Some(ParseError::new(SOURCE, None, "the last block is cut short"));
         }
-        (self.inner.out, self.failed)
+        (self.take(), self.failed)
     }
 }
 
@@ -149,7 +166,7 @@ impl Inner {
                 let now = text.trim().parse().map_err(|_| broken("a clock block is not a number"))?;
                 self.at = Duration::from_nanos(now);
             }
-            Kind::Counts => self.out.gaps = text.trim().parse().map_err(|_| broken("a count is not a number"))?,
+            Kind::Counts => self.gaps = text.trim().parse().map_err(|_| broken("a count is not a number"))?,
             Kind::Note => self.out.ended_early = Some(text.to_owned()),
             _ => {}
         }

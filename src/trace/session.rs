@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn an_empty_trace_has_an_empty_summary() {
-        let at = |s| Moment { mono: Duration::from_secs(s), wall: Duration::from_secs(1_000 + s) };
+        let at = |s| Moment { mono: Duration::from_secs(s), wall: Duration::from_secs(1_000 + s), ..Moment::default() };
         let mut session = Session::new(Filter::default(), "6.18", None, at(5));
         assert!(session.step(at(6)).resets.is_empty());
         assert!(session.finish(at(7)).resets.is_empty());

@@ -62,11 +62,12 @@ pub fn report(diagnosis: &Diagnosis) -> Report {
             process: diagnosis.filter.process.clone(),
         }),
         port: diagnosis.port.as_ref().map(the_port),
+        watch: None,
     }
 }
 
 /// Microseconds are enough; more digits are noise of the conversion.
-fn rounded(number: f64) -> f64 {
+pub(super) fn rounded(number: f64) -> f64 {
     if number.is_finite() { (number * 1e6).round() / 1e6 } else { 0.0 }
 }
 
@@ -84,12 +85,29 @@ fn source(status: &snapshot::SourceStatus) -> Source {
     }
 }
 
-fn status(status: Status) -> VerdictStatus {
+pub(super) fn status(status: Status) -> VerdictStatus {
     match status {
         Status::Ok => VerdictStatus::Ok,
         Status::Warning => VerdictStatus::Warning,
         Status::Critical => VerdictStatus::Critical,
         Status::Unknown => VerdictStatus::Unknown,
+    }
+}
+
+pub(super) fn state(state: cause::State) -> State {
+    match state {
+        cause::State::Active => State::Active,
+        cause::State::Past => State::Past,
+        cause::State::Risk => State::Risk,
+        cause::State::Benign => State::Benign,
+    }
+}
+
+pub(super) fn severity(severity: cause::Severity) -> Severity {
+    match severity {
+        cause::Severity::Critical => Severity::Critical,
+        cause::Severity::Warning => Severity::Warning,
+        cause::Severity::Info => Severity::Info,
     }
 }
 
@@ -99,17 +117,8 @@ fn one(rank: usize, ranked: &Ranked, netns: Option<&str>) -> Cause {
         rank,
         id: ranked.id.to_owned(),
         title: ranked.title.to_owned(),
-        state: match finding.state {
-            cause::State::Active => State::Active,
-            cause::State::Past => State::Past,
-            cause::State::Risk => State::Risk,
-            cause::State::Benign => State::Benign,
-        },
-        severity: match finding.severity {
-            cause::Severity::Critical => Severity::Critical,
-            cause::Severity::Warning => Severity::Warning,
-            cause::Severity::Info => Severity::Info,
-        },
+        state: state(finding.state),
+        severity: severity(finding.severity),
         confidence: rounded(finding.confidence).clamp(0.0, 1.0),
         summary: finding.summary.clone(),
         impact: Impact {

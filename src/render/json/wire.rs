@@ -33,6 +33,9 @@ pub struct Report {
     /// With --port: everything about that port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<Port>,
+    /// In a live view: this tick in the row of ticks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watch: Option<super::live::Watch>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]

@@ -1,0 +1,113 @@
+//! `rstdoctor watch`: tick after tick, as lines or JSON. The screen is in `screen`.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::driver::{Driver, Next};
+use super::terminal::reader_is_gone;
+use super::{NOTHING, collect};
+use crate::cli::WatchArgs;
+use crate::config::{self, Origin, Terminal, Watch, WatchOutput};
+use crate::host::namespace::Entered;
+use crate::host::{BundleHost, LiveHost};
+use crate::observe::Plan;
+use crate::render::{json, watch as text};
+use crate::source::Host;
+use crate::watch::{Change, ChangeKind, Tick};
+
+pub fn run(args: &WatchArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
+    let config = config::watch(args, terminal)?;
+    let stop = collect::stop_on_signals()?;
+    let mut view = View::open(&config, &stop)?;
+    let mut driver = Driver::start(&mut *view.host, &view.plan, config.interval, config.filter.clone())?;
+    let mut lines = text::Lines::new(terminal.width);
+    let mut ticks = 0;
+    while !stop.load(Ordering::Relaxed) && !reader_is_gone() {
+        let mut tick = match driver.next() {
+            Next::Looked => continue,
+            Next::Tick(tick) => tick,
+            Next::Over => break,
+        };
+        view.namespace.complete(&mut tick);
+        if tick.number == 1 && nothing_collected(&tick) {
+            eprintln!("rstdoctor: nothing could be collected: not one source of evidence could be read");
+            return Ok(ExitCode::from(NOTHING));
+        }
+        print(&match config.output {
+            WatchOutput::Json => json::line(&json::tick(&tick))?,
+            _ => lines.tick(&tick),
+        })?;
+        ticks += 1;
+        if config.count == Some(ticks) {
+            break;
+        }
+    }
+    if config.output != WatchOutput::Json {
+        print(&lines.summary(driver.watch()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where the ticks come from.
+pub struct View {
+    pub host: Box<dyn Host>,
+    pub plan: Plan,
+    pub namespace: Namespace,
+}
+
+impl View {
+    /// Enters the namespace, or opens the recording.
+    ///
+    /// # Errors
+    /// Either is not possible.
+    pub fn open(config: &Watch, stop: &Arc<AtomicBool>) -> anyhow::Result<Self> {
+        Ok(match &config.origin {
+            Origin::Live(live) => {
+                let entered = collect::enter(live)?;
+                let host = Box::new(LiveHost::new(Arc::clone(stop)));
+                Self { host, plan: collect::plan(live), namespace: Namespace { entered, gone: false } }
+            }
+            Origin::Bundle(path) => {
+                let bundle = BundleHost::open(path)?;
+                // The recorded frames decide what follows; only that there is an end matters.
+                let plan = Plan::scan(bundle.windows().first().map_or(Duration::ZERO, |window| window.planned));
+                Self { host: Box::new(bundle), plan, namespace: Namespace::default() }
+            }
+        })
+    }
+}
+
+/// The namespace under observation, where it was asked for.
+#[derive(Default)]
+pub struct Namespace {
+    entered: Option<Entered>,
+    gone: bool,
+}
+
+impl Namespace {
+    /// Adds what only the host knows: its name, and that it went away.
+    pub fn complete(&mut self, tick: &mut Tick) {
+        let Some(entered) = &self.entered else { return };
+        tick.diagnosis.netns_name.clone_from(&entered.name);
+        if !self.gone && !entered.is_reachable() {
+            self.gone = true;
+            let text = "the network namespace is gone: what is still seen of it lives as long as something is in it";
+            tick.changes.push(Change { at: tick.at, kind: ChangeKind::NamespaceGone, text: text.to_owned() });
+        }
+    }
+}
+
+fn nothing_collected(tick: &Tick) -> bool {
+    let sources = &tick.diagnosis.sources;
+    !sources.is_empty() && sources.iter().all(|source| source.failure.is_some() && !source.partial)
+}
+
+/// Whole, and at once: whoever reads a pipe wants each tick when it comes.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}

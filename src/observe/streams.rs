@@ -1,0 +1,134 @@
+//! The streams of single resets, of packets and of destroyed connections: drained in every frame, parsed as they arrive.
+
+use crate::snapshot::Observation;
+use crate::source::last_words::{LastWords, LastWordsParser};
+use crate::source::reset_events::{ResetEvents, ResetParser};
+use crate::source::reset_packets::{PacketParser, ResetPackets};
+use crate::source::{Ask, Failure, FailureKind, Host, Observed, ParseError};
+
+/// A stream that is drained in every frame.
+struct Stream<P> {
+    ask: Ask,
+    parser: P,
+    failure: Option<Failure>,
+}
+
+trait StreamParser: Default {
+    type Parsed;
+    fn feed(&mut self, bytes: &[u8]);
+    /// What arrived since the last time.
+    fn take(&mut self) -> Self::Parsed;
+    fn error(&self) -> Option<&ParseError>;
+    fn finish(self) -> (Self::Parsed, Option<ParseError>);
+}
+
+macro_rules! stream_parser {
+    ($parser:ty, $parsed:ty) => {
+        impl StreamParser for $parser {
+            type Parsed = $parsed;
+            fn feed(&mut self, bytes: &[u8]) {
+                <$parser>::feed(self, bytes);
+            }
+            fn take(&mut self) -> $parsed {
+                <$parser>::take(self)
+            }
+            fn error(&self) -> Option<&ParseError> {
+                <$parser>::error(self)
+            }
+            fn finish(self) -> ($parsed, Option<ParseError>) {
+                <$parser>::finish(self)
+            }
+        }
+    };
+}
+
+stream_parser!(ResetParser, ResetEvents);
+stream_parser!(PacketParser, ResetPackets);
+stream_parser!(LastWordsParser, LastWords);
+
+impl<P: StreamParser> Stream<P> {
+    fn new(ask: Ask, wanted: bool) -> Self {
+        let failure = Failure::new(FailureKind::NotCollected, "reset events were switched off")
+            .needs("a run without --no-events");
+        Self { ask, parser: P::default(), failure: (!wanted).then_some(failure) }
+    }
+
+    /// Takes what arrived and says how many bytes. A failure ends the collection: with a gap nothing could be counted.
+    fn drain(&mut self, host: &mut dyn Host) -> usize {
+        let mut arrived = 0;
+        if self.failure.is_none() {
+            let mut feed = |bytes: &[u8]| {
+                arrived += bytes.len();
+                self.parser.feed(bytes);
+            };
+            self.failure = host.ask(&self.ask, &mut feed).result.err();
+        }
+        arrived
+    }
+
+    /// What arrived since the last time, with the stream left open.
+    fn take(&mut self) -> Observed<P::Parsed> {
+        let parsed = self.parser.take();
+        observed(parsed, self.failure.clone(), self.parser.error().cloned())
+    }
+
+    fn finish(mut self, host: &mut dyn Host) -> Observed<P::Parsed> {
+        self.drain(host);
+        let (parsed, error) = self.parser.finish();
+        observed(parsed, self.failure, error)
+    }
+}
+
+fn observed<T>(parsed: T, failure: Option<Failure>, error: Option<ParseError>) -> Observed<T> {
+    match (failure, error) {
+        (Some(failure), _) => Observed::Unavailable(failure),
+        (None, Some(error)) => Observed::Partial(parsed, error.into()),
+        (None, None) => Observed::Full(parsed),
+    }
+}
+
+/// Single resets as the kernel reports them and as they pass the wire, and the connections that end.
+pub(super) struct Resets {
+    events: Stream<ResetParser>,
+    packets: Stream<PacketParser>,
+    words: Stream<LastWordsParser>,
+}
+
+/// What they gave in a window.
+pub(super) struct Seen {
+    events: Observed<ResetEvents>,
+    packets: Observed<ResetPackets>,
+    words: Observed<LastWords>,
+}
+
+impl Seen {
+    pub fn into_observation(self, observation: &mut Observation) {
+        observation.reset_events = self.events;
+        observation.reset_packets = self.packets;
+        observation.last_words = self.words;
+    }
+}
+
+impl Resets {
+    pub fn new(wanted: bool) -> Self {
+        Self {
+            events: Stream::new(Ask::ResetEvents, wanted),
+            packets: Stream::new(Ask::ResetPackets, wanted),
+            words: Stream::new(Ask::LastWords, wanted),
+        }
+    }
+
+    /// Takes what arrived; the largest number of bytes in one stream.
+    pub fn drain(&mut self, host: &mut dyn Host) -> usize {
+        self.events.drain(host).max(self.packets.drain(host)).max(self.words.drain(host))
+    }
+
+    /// What was drained since the last time.
+    pub fn take(&mut self) -> Seen {
+        Seen { events: self.events.take(), packets: self.packets.take(), words: self.words.take() }
+    }
+
+    pub fn finish(self, host: &mut dyn Host) -> Seen {
+        Seen { events: self.events.finish(host), packets: self.packets.finish(host), words: self.words.finish(host) }
+    }
+}

@@ -1,0 +1,146 @@
+//! A row of windows judged one by one, and what a person wants to know of the row: what appeared, worsened and ended, when,
+//! and what else changed meanwhile. Pure: [`Watch`] takes windows and gives [`Tick`]s.
+
+use std::time::Duration;
+
+use crate::diagnosis::{Diagnosis, Status, diagnose_for};
+use crate::filter::Filter;
+use crate::observe::Ticked;
+use crate::snapshot::Observation;
+use crate::source::Moment;
+use crate::trace::Reset;
+
+mod rate;
+mod schedule;
+mod timeline;
+mod world;
+
+pub use rate::Usual;
+pub use schedule::Why;
+pub use timeline::{Episode, Event, Key, Phase, What};
+pub use world::{Change, ChangeKind};
+
+use schedule::Schedule;
+use timeline::Timeline;
+
+/// So much must have been seen before a rate is called usual.
+pub const LEARNING: Duration = Duration::from_secs(60);
+
+/// Single resets of one window that are shown.
+pub const RESETS: usize = 200;
+
+/// The judge of a row of windows.
+#[derive(Debug)]
+pub struct Watch {
+    filter: Filter,
+    schedule: Schedule,
+    timeline: Timeline,
+    ticks: u64,
+    started: Option<Moment>,
+    latest: Option<Moment>,
+}
+
+/// One window, judged.
+#[derive(Debug, Clone)]
+pub struct Tick {
+    /// From 1.
+    pub number: u64,
+    /// When the window ended.
+    pub at: Moment,
+    /// How long after its time it ended, where that is more than the clock's noise.
+    pub late: Option<Duration>,
+    pub sweep: Sweep,
+    /// How long until rates can be called usual; `None` when that is over.
+    pub learning: Option<Duration>,
+    /// The verdict without flicker: that of what goes on, see [`Episode`].
+    pub status: Status,
+    /// Of this window alone.
+    pub diagnosis: Diagnosis,
+    /// What goes on and what ended lately. The order changes only when something appears or its severity changes.
+    pub episodes: Vec<Episode>,
+    pub events: Vec<Event>,
+    pub changes: Vec<Change>,
+    /// Single resets of this window, oldest first, the latest [`RESETS`] of them.
+    pub resets: Vec<Reset>,
+}
+
+/// How old the sweep of all sockets is that the window was judged with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sweep {
+    /// Why it was taken in this window, if it was.
+    pub taken: Option<Why>,
+    pub age: Duration,
+}
+
+impl Watch {
+    pub fn new(filter: Filter) -> Self {
+        Self {
+            filter,
+            schedule: Schedule::default(),
+            timeline: Timeline::default(),
+            ticks: 0,
+            started: None,
+            latest: None,
+        }
+    }
+
+    /// Judges a window. `sweep` adds a look at all sockets to it and says whether it could; it is called at most once, if
+    /// the window asks for it.
+    pub fn tick(&mut self, ticked: &mut Ticked, sweep: &mut dyn FnMut(&mut Observation) -> bool) -> Tick {
+        let late = (ticked.late > ticked.interval / 4 && ticked.late > NOISE).then_some(ticked.late);
+        let observation = &mut ticked.observation;
+        let mut diagnosis = diagnose_for(observation, &self.filter);
+        let taken = match ticked.swept {
+            true => Some(Why::Last),
+            false => self.schedule.wants(observation, &diagnosis).filter(|_| sweep(observation)),
+        };
+        if taken.is_some() {
+            self.schedule.swept(observation);
+            diagnosis = diagnose_for(observation, &self.filter);
+        }
+        let at = observation.after.at;
+        let started = *self.started.get_or_insert(observation.before.at);
+        self.latest = Some(at);
+        self.ticks += 1;
+        let learning = LEARNING.checked_sub(at.mono.saturating_sub(started.mono)).filter(|left| !left.is_zero());
+        let events = self.timeline.tick(at, &diagnosis, learning.is_none());
+        Tick {
+            number: self.ticks,
+            at,
+            late,
+            sweep: Sweep { taken, age: at.mono.saturating_sub(observation.after.surveyed.mono) },
+            learning,
+            status: self.timeline.status().unwrap_or(match diagnosis.status {
+                Status::Unknown => Status::Unknown,
+                _ => Status::Ok,
+            }),
+            diagnosis,
+            episodes: self.timeline.episodes().to_vec(),
+            events,
+            resets: Vec::new(),
+            changes: world::changes(observation, taken.is_some(), late),
+        }
+    }
+
+    /// Everything that was seen, what goes on first.
+    pub fn episodes(&self) -> &[Episode] {
+        self.timeline.episodes()
+    }
+
+    /// When the first window began; `None` before there was one.
+    pub fn started(&self) -> Option<Moment> {
+        self.started
+    }
+
+    /// When the latest window ended.
+    pub fn latest(&self) -> Option<Moment> {
+        self.latest
+    }
+
+    pub fn ticks(&self) -> u64 {
+        self.ticks
+    }
+}
+
+/// A tick is not called late for less.
+const NOISE: Duration = Duration::from_millis(100);
