@@ -257,6 +257,9 @@ pub struct LabOptions {
     /// One JSON object per scenario
     #[arg(long)]
     pub json: bool,
+    /// Observe in ticks this far apart, as watch does; the diagnosis is still of the whole
+    #[arg(short, long, value_name = "TIME")]
+    pub interval: Option<String>,
     /// Scenarios that run at the same time [default: 1]
     #[arg(short, long, value_name = "N")]
     pub jobs: Option<usize>,
@@ -267,6 +270,8 @@ pub struct LabInsideArgs {
     pub name: String,
     #[arg(long)]
     pub record: Option<PathBuf>,
+    #[arg(long)]
+    pub interval: Option<String>,
     #[arg(long)]
     pub first: bool,
 }

@@ -213,17 +213,7 @@ pub fn record(args: &RecordArgs, terminal: Terminal) -> Result<Record, UsageErro
 /// # Errors
 /// [`UsageError`] names the option and what to write instead.
 pub fn watch(args: &WatchArgs, terminal: Terminal) -> Result<Watch, UsageError> {
-    let interval = positive("--interval", args.interval.as_ref(), "2s")?;
-    let given = |interval| humantime::format_duration(interval).to_string();
-    match interval {
-        Some(interval) if interval < SHORTEST_INTERVAL => {
-            return Err(UsageError::TooShort { given: given(interval) });
-        }
-        Some(interval) if interval > LONGEST_INTERVAL => {
-            return Err(UsageError::IntervalTooLong { given: given(interval) });
-        }
-        _ => {}
-    }
+    let interval = tick_interval(args.interval.as_ref())?;
     let netns = not_empty("--netns", args.netns.as_ref())?;
     let process = not_empty("--process", args.process.as_ref())?;
     if args.port == Some(0) {
@@ -288,6 +278,20 @@ pub fn trace(args: &TraceArgs, terminal: Terminal) -> Result<Trace, UsageError> 
         netns: not_empty("--netns", args.netns.as_ref())?,
         terminal,
     })
+}
+
+/// Validates the time between two ticks.
+///
+/// # Errors
+/// [`UsageError`] says which times are possible.
+pub fn tick_interval(text: Option<&String>) -> Result<Option<Duration>, UsageError> {
+    let interval = positive("--interval", text, "2s")?;
+    let given = |interval| humantime::format_duration(interval).to_string();
+    match interval {
+        Some(interval) if interval < SHORTEST_INTERVAL => Err(UsageError::TooShort { given: given(interval) }),
+        Some(interval) if interval > LONGEST_INTERVAL => Err(UsageError::IntervalTooLong { given: given(interval) }),
+        interval => Ok(interval),
+    }
 }
 
 fn positive(

@@ -10,11 +10,13 @@ use crate::snapshot::Observation;
 use crate::source::Moment;
 use crate::trace::Reset;
 
+mod driver;
 mod rate;
 mod schedule;
 mod timeline;
 mod world;
 
+pub use driver::{Driver, Next};
 pub use rate::Usual;
 pub use schedule::Why;
 pub use timeline::{Episode, Event, Key, Phase, What};

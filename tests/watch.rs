@@ -115,7 +115,8 @@ fn end_of(child: &mut Child) -> std::process::ExitStatus {
 
 #[test]
 fn absurd_intervals_are_refused_with_what_to_write() {
-    let cases = [("0s", "--interval"), ("0", "0s"), ("-2s", "--interval"), ("1ms", "100ms"), ("2h", "1h"), ("x", "500ms")];
+    let cases =
+        [("0s", "--interval"), ("0", "0s"), ("-2s", "--interval"), ("1ms", "100ms"), ("2h", "1h"), ("x", "500ms")];
     for (given, mention) in cases {
         let output = run(&["-i", given]);
         let errors = text(&output.stderr);
@@ -123,7 +124,9 @@ fn absurd_intervals_are_refused_with_what_to_write() {
         assert!(errors.contains(if given == "0" { "--interval" } else { mention }), "{given}: {errors}");
         assert!(output.stdout.is_empty());
     }
-    for arguments in [&["-n", "0"][..], &["--port", "0"], &["--from", "x", "-i", "1s"], &["--from", "x", "--netns", "y"]] {
+    for arguments in
+        [&["-n", "0"][..], &["--port", "0"], &["--from", "x", "-i", "1s"], &["--from", "x", "--netns", "y"]]
+    {
         assert_eq!(run(arguments).status.code(), Some(2), "{arguments:?}");
     }
     let missing = run(&["--from", "/nonexistent/recording.rst"]);

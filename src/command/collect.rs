@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::driver::{Driver, Next};
 use crate::config::{Live, Origin, Record};
 use crate::filter::Filter;
 use crate::host::namespace::{self, Entered};
 use crate::host::{BundleHost, LiveHost, RecordingFile, RecordingHost};
 use crate::observe::{Plan, observe as observe_host};
 use crate::snapshot::Observation;
+use crate::watch::{Driver, Next};
 
 /// An observation and the name under which its network namespace was asked for.
 pub struct Collected {

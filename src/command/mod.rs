@@ -2,7 +2,6 @@
 
 mod collect;
 mod completions;
-mod driver;
 mod explain;
 mod explain_text;
 mod lab;
@@ -39,7 +38,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Trace(args) => trace::run(&args, terminal),
         Command::Record(args) => record::run(&args, terminal),
         Command::Explain(args) => explain::run(&args, terminal),
-        Command::Lab(args) => Ok(lab::run(args)),
+        Command::Lab(args) => lab::run(args).map_err(Into::into),
         Command::Completions(args) => completions::run(args.shell),
         Command::Man(args) => man::run(&args),
     };

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::driver::{Driver, Next};
 use super::terminal::reader_is_gone;
 use super::{NOTHING, collect};
 use crate::cli::WatchArgs;
@@ -16,7 +15,7 @@ use crate::host::{BundleHost, LiveHost};
 use crate::observe::Plan;
 use crate::render::{json, watch as text};
 use crate::source::Host;
-use crate::watch::{Change, ChangeKind, Tick};
+use crate::watch::{Change, ChangeKind, Driver, Next, Tick};
 
 pub fn run(args: &WatchArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let config = config::watch(args, terminal)?;

@@ -12,6 +12,31 @@ pub fn judge(expect: &Expect, findings: &Findings) -> (Status, String) {
     }
 }
 
+/// As [`judge`], for an observation in ticks: whenever there is an alarm, it is the right one; and there is one, or at least
+/// the cause is seen where a single tick holds too little for an alarm.
+pub fn judge_ticks(expect: &Expect, ticks: &[Findings]) -> (Status, String) {
+    let fail = |problem: String| (Status::Fail, problem);
+    let numbered = || ticks.iter().enumerate().map(|(index, tick)| (index + 1, tick));
+    for (number, tick) in numbered() {
+        let alarm = tick.verdict == "warning" || tick.verdict == "critical";
+        let found = if alarm { problem(expect, tick) } else { false_accusation(expect, tick) };
+        if let Some(problem) = found {
+            return fail(format!("tick {number} of {}: {problem}", ticks.len()));
+        }
+    }
+    let Some(cause) = expect.cause else {
+        return match numbered().find(|(_, tick)| tick.verdict != "ok") {
+            None => (Status::Pass, String::new()),
+            Some((number, tick)) => fail(format!("tick {number}: {} {}", tick.verdict, tick.summary)),
+        };
+    };
+    let first = |tick: &Findings| tick.causes.first().is_some_and(|finding| finding.id == cause);
+    match ticks.iter().filter(|tick| first(tick)).count() {
+        0 => fail(format!("no tick of {} has {cause} first", ticks.len())),
+        _ => (Status::Pass, String::new()),
+    }
+}
+
 fn problem(expect: &Expect, findings: &Findings) -> Option<String> {
     if let Some(accusation) = false_accusation(expect, findings) {
         return Some(accusation);

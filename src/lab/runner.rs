@@ -2,7 +2,6 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -11,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use comfy_table::{Table, presets};
 
-use super::Options;
 use super::inside::die_with_parent;
 use super::report::{Report, Status};
 use super::scenario::{self, Scenario};
+use super::{How, Options};
 
 /// No scenario may take longer.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -44,7 +43,7 @@ pub fn run(names: &[String], options: &Options) -> ExitCode {
             }
         }
     }
-    if options.record.is_some() && chosen.len() != 1 {
+    if options.how.record.is_some() && chosen.len() != 1 {
         eprintln!("rstdoctor lab: --record takes exactly one scenario");
         return ExitCode::from(2);
     }
@@ -53,7 +52,7 @@ pub fn run(names: &[String], options: &Options) -> ExitCode {
 }
 
 pub fn all(options: &Options) -> ExitCode {
-    if options.record.is_some() {
+    if options.how.record.is_some() {
         eprintln!("rstdoctor lab: --record takes exactly one scenario");
         return ExitCode::from(2);
     }
@@ -81,7 +80,7 @@ fn perform(scenarios: impl Iterator<Item = &'static Scenario>, options: &Options
             if !options.json && alone {
                 print(&introduction(scenario));
             }
-            let report = one(scenario, options.record.as_deref(), &interrupted);
+            let report = one(scenario, &options.how, &interrupted);
             if interrupted.load(Ordering::Relaxed) {
                 return;
             }
@@ -110,13 +109,11 @@ fn perform(scenarios: impl Iterator<Item = &'static Scenario>, options: &Options
 }
 
 /// Runs one scenario to its end, to the limit, or to the interruption.
-fn one(scenario: &Scenario, record: Option<&Path>, interrupted: &AtomicBool) -> Report {
+fn one(scenario: &Scenario, how: &How, interrupted: &AtomicBool) -> Report {
     let start = Instant::now();
     let mut command = Command::new("/proc/self/exe");
     command.args(["lab", "inside", scenario.name, "--first"]);
-    if let Some(record) = record {
-        command.arg("--record").arg(record);
-    }
+    how.arguments(&mut command);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
     die_with_parent(&mut command);
     let fail = |reason: String| Report {

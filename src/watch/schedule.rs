@@ -94,7 +94,7 @@ impl Schedule {
     /// Notes the sweep that was taken for this window.
     pub fn swept(&mut self, observation: &Observation) {
         let after = &observation.after;
-        let cost = ["sockets", "owners", "sysctl"];
+        let cost = ["sockets", "owners"];
         let alarm = self.last.as_ref().is_some_and(|last| last.alarm);
         self.last = Some(Sweep {
             at: after.at,

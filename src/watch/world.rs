@@ -65,15 +65,15 @@ impl ChangeKind {
     }
 }
 
-/// What changed in a window. `swept`: its sockets, owners and sysctls were looked at, so they can be compared.
+/// What changed in a window. `swept`: its sockets and owners were looked at, so they can be compared.
 pub fn changes(observation: &Observation, swept: bool, late: Option<Duration>) -> Vec<Change> {
     let (before, after) = (&observation.before, &observation.after);
     let mut told = Told { at: after.at, changes: Vec::new() };
     clocks(&mut told, before.at, after.at, late);
     counters(&mut told, before, after);
     listeners(&mut told, before, after);
+    sysctls(&mut told, before, after);
     if swept {
-        sysctls(&mut told, before, after);
         processes(&mut told, before, after);
     }
     told.changes

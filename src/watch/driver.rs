@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use super::{Tick, Watch};
 use crate::filter::Filter;
 use crate::observe::{NothingObserved, Plan, Step, Ticked, Watching};
 use crate::source::{Host, Moment};
-use crate::watch::{Tick, Watch};
 
 /// A host and the judge of its windows.
 pub struct Driver<'a> {
