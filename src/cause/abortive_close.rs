@@ -32,7 +32,7 @@ cause! {
     ABORTIVE_CLOSE {
         id: "abortive-close",
         title: "Aborted by the application (SO_LINGER 0)",
-        explains: [],
+        explains: ["stale-connection"],
         judge: judge,
     }
 }

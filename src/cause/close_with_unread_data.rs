@@ -33,7 +33,7 @@ cause! {
     CLOSE_WITH_UNREAD_DATA {
         id: "close-with-unread-data",
         title: "Closed with unread data",
-        explains: [],
+        explains: ["stale-connection"],
         judge: judge,
     }
 }
