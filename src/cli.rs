@@ -31,7 +31,8 @@ pub enum Command {
 /// Diagnose this host: what refuses, drops or resets connections now
 ///
 /// Watches for a few seconds and prints one diagnosis. Exit status: 0 it ran, whatever it found; 1 a finding reached
-/// --fail-on; 2 wrong usage; 3 nothing could be collected; 130 interrupted before there was a result.
+/// --fail-on; 2 wrong usage; 3 nothing could be collected, or what was asked for does not exist; 130 interrupted before
+/// there was a result.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ScanArgs {
     /// How long to watch: 500ms, 3s, 1m; 0s judges from totals since boot only [default: 3s]

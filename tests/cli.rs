@@ -80,6 +80,30 @@ fn a_missing_recording_is_named() {
 }
 
 #[test]
+fn a_process_that_does_not_exist_is_named_at_once() {
+    let started = Instant::now();
+    // One above the largest id that Linux gives (PID_MAX_LIMIT, include/linux/threads.h).
+    let output = run(&["scan", "--pid", "4194305", "--duration", "1m"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("no process 4194305"), "{}", stderr(&output));
+    assert!(output.stdout.is_empty());
+    assert!(started.elapsed() < Duration::from_secs(30), "it waited for nothing");
+}
+
+#[test]
+fn a_process_name_that_nobody_has_is_not_called_healthy() {
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/accept-queue-overflow/near-miss.rst");
+    for arguments in [&["scan", "-d", "100ms"][..], &["scan", "--from", fixture]] {
+        let report = json(&rstdoctor(arguments).args(["--process", "no-such-name", "--json"]).output().expect("runs"));
+        assert_eq!(report["verdict"]["status"], "unknown", "{arguments:?}");
+        let summary = report["verdict"]["summary"].as_str().expect("summary");
+        assert!(summary.contains("No process no-such-name"), "{summary}");
+    }
+    let report = json(&run(&["scan", "--from", fixture, "--pid", "4194305", "--json"]));
+    assert_eq!(report["verdict"]["status"], "unknown", "a recording cannot say whether it existed");
+}
+
+#[test]
 fn a_file_that_is_no_recording_is_refused() {
     let file = tempfile::NamedTempFile::new().expect("temporary file");
     std::fs::write(file.path(), b"this is no recording").expect("write");

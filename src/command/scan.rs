@@ -19,7 +19,7 @@ pub fn run(args: &ScanArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
         Origin::Bundle(_) => Duration::ZERO,
     };
     let progress = Progress::start("watching", wait, config.progress);
-    let collected = collect::observe(&config.origin, &stop);
+    let collected = collect::observe(&config.origin, &config.filter, &stop);
     drop(progress);
     let Some(collected) = collected? else {
         eprintln!("rstdoctor: interrupted before there was a result");
