@@ -1,5 +1,7 @@
 //! The real program, as a person or a script meets it: options, exit status, pipes, colour.
 
+mod common;
+
 use std::io::{Read, Write};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -164,7 +166,7 @@ fn on_a_terminal(command: &str, no_color: bool) -> Option<String> {
     match script.output() {
         Ok(output) => Some(stdout(&output)),
         Err(error) => {
-            eprintln!("skipped: script(1) does not run here: {error}");
+            common::skipped(format!("script(1) does not run here: {error}"));
             None
         }
     }
@@ -362,7 +364,7 @@ fn a_kernel_without_sock_diag_is_diagnosed_from_its_counters() {
     let output = Command::new("python3").args(["-c", &deny, exe, "scan", "--json", "-d", "200ms"]).output();
     let output = match output {
         Ok(output) if !output.stdout.is_empty() => output,
-        other => return eprintln!("skipped: no python3 or no seccomp here: {other:?}"),
+        other => return common::skipped(format!("no python3 or no seccomp here: {other:?}")),
     };
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let report = json(&output);
@@ -396,7 +398,7 @@ fn hostile_server() -> Option<(Server, u16)> {
     let program = PROGRAM.replace("\n        ", "\n");
     let started = Command::new("python3").args(["-c", &program]).stdout(Stdio::piped()).spawn();
     let Ok(child) = started else {
-        eprintln!("skipped: no python3 here");
+        common::skipped("no python3 here");
         return None;
     };
     let mut server = Server(child);
