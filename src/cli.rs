@@ -48,10 +48,10 @@ pub struct ScanArgs {
     #[arg(long, value_name = "BUNDLE")]
     pub from: Option<PathBuf>,
     /// Only what concerns this local or remote port; adds who holds it and whether it can be bound
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub port: Option<u16>,
     /// Only what concerns this process
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub pid: Option<u32>,
     /// Only what concerns processes of this name, as in /proc/PID/comm
     #[arg(long, value_name = "NAME")]
@@ -88,13 +88,13 @@ pub struct TraceArgs {
     #[arg(long)]
     pub received: bool,
     /// Only this local or remote port
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub port: Option<u16>,
     /// Only processes of this name, as in /proc/PID/comm
     #[arg(long, value_name = "NAME")]
     pub process: Option<String>,
     /// End after this many resets
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
     pub count: Option<u64>,
     /// End after this time: 500ms, 30s, 10m [default: at Ctrl-C]
     #[arg(short, long, value_name = "TIME")]

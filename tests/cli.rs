@@ -51,6 +51,9 @@ fn wrong_usage_is_refused_and_named() {
     refused(&["trace", "--sent", "--received"], &["--sent", "--received"]);
     refused(&["trace", "--count", "0"], &["--count"]);
     refused(&["trace", "--duration", "3"], &["--duration", "500ms"]);
+    refused(&["trace", "--count", "-1"], &["--count", "-1"]);
+    refused(&["scan", "--port", "-1"], &["--port", "-1"]);
+    refused(&["lab", "all", "--jobs", "0"], &["--jobs", "at least 1"]);
     refused(&["record"], &["--output"]);
     refused(&["record", "-o", "x", "--interval", "0s"], &["--interval"]);
     refused(&["completions", "nosuchshell"], &["nosuchshell", "bash"]);
@@ -146,6 +149,38 @@ fn a_closed_pipe_is_success() {
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(output.stderr.is_empty(), "{}", stderr(&output));
+}
+
+/// Where a message cannot be written it is lost, and the exit status still says what happened.
+#[test]
+fn a_full_disk_is_no_panic() {
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+    let status = |arguments: &[&str], out: Stdio, err: Stdio| {
+        rstdoctor(arguments).stdout(out).stderr(err).status().expect("runs").code()
+    };
+    for (arguments, code) in [
+        (&["scan", "--port", "0"][..], 2),
+        (&["scan", "--from", "/nonexistent"], 3),
+        (&["trace", "--count", "0"], 2),
+        (&["lab", "run", "nonesuch"], 2),
+    ] {
+        assert_eq!(status(arguments, Stdio::null(), full().into()), Some(code), "{arguments:?}");
+    }
+    assert_ne!(status(&["trace", "-d", "100ms"], Stdio::null(), full().into()), Some(101), "a panic");
+    for arguments in [&["explain"][..], &["completions", "bash"], &["man"], &["lab", "list"], &["scan", "-d", "0s"]] {
+        assert_eq!(status(arguments, full().into(), Stdio::null()), Some(3), "{arguments:?} lost its result");
+    }
+}
+
+#[test]
+fn a_pipe_that_nobody_feeds_can_be_interrupted() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let pipe = directory.path().join("web.rst");
+    let path = std::ffi::CString::new(pipe.to_str().expect("path")).expect("no NUL");
+    // SAFETY: the path is NUL-terminated and outlives the call.
+    assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+    let output = interrupted(&["scan", "--from", pipe.to_str().expect("path")], Duration::from_millis(300));
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
 }
 
 #[test]

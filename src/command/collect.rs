@@ -33,6 +33,18 @@ pub fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
+/// SIGINT and SIGTERM end the program at once: where there is nothing to finish, and opening a pipe may take for ever.
+///
+/// # Errors
+/// The kernel refused a handler.
+pub fn end_on_signals() -> std::io::Result<Arc<AtomicBool>> {
+    let armed = Arc::new(AtomicBool::new(true));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, super::INTERRUPTED.into(), Arc::clone(&armed))?;
+    }
+    Ok(Arc::default())
+}
+
 /// Observes this host, or replays a recording. `None` if it was interrupted before there was a whole window.
 ///
 /// # Errors
