@@ -15,7 +15,7 @@ use crate::source::host_facts::HostFacts;
 use crate::source::last_words::LastWord;
 use crate::source::listeners::Listener;
 use crate::source::owners::{Owners, Process};
-use crate::source::reset_events::{Direction, Place, ResetEvent, ResetEvents, ResetTally, Task};
+use crate::source::reset_events::{Direction, Place, ResetEvent, ResetEvents, Task, regroup};
 use crate::source::reset_packets::ResetPacket;
 use crate::source::tcp_state::TcpState;
 use crate::source::{Failure, FailureKind, Moment, Observed};
@@ -256,7 +256,7 @@ impl Case {
                 place: Place::Here,
                 netns: None,
             };
-            seen.tallies.push(tally(&event));
+            seen.tallies.extend(regroup(std::slice::from_ref(&event), |port| (32_768..61_000).contains(&port)));
             seen.events.push(event);
         }
         self.0.reset_events = Observed::Full(seen);
@@ -345,34 +345,6 @@ impl Case {
             Ok(Verdict::Found(mut findings)) if findings.len() == 1 => findings.remove(0),
             other => panic!("{} gave {other:?}", cause.id),
         }
-    }
-}
-
-/// The group of one event, as the parser forms it.
-pub fn tally(event: &ResetEvent) -> ResetTally {
-    let service = |port: u16| !(32_768..61_000).contains(&port);
-    let answers = event.reason.as_deref() == Some("NO_SOCKET");
-    let client = !answers && !service(event.local.port()) && event.peer.is_some_and(|peer| service(peer.port()));
-    ResetTally {
-        direction: event.direction,
-        reason: event.reason.clone(),
-        state: event.state,
-        old_state: event.old_state,
-        active: event.active,
-        softirq: event.softirq,
-        caller: event.caller,
-        exiting: event.exiting,
-        place: event.place,
-        task: event.task.clone(),
-        local_addr: Some(event.local.ip()),
-        local_port: (!client).then_some(event.local.port()),
-        peer_port: event.peer.filter(|_| client).map(|peer| peer.port()),
-        peer_addr: event.peer.map(|peer| peer.ip()),
-        peer_sample: event.peer,
-        folded: false,
-        count: 1,
-        first: event.at,
-        last: event.at,
     }
 }
 
