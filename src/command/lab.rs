@@ -6,7 +6,7 @@ use crate::cli::{LabArgs, LabCommand, LabOptions};
 use crate::config::{self, UsageError};
 use crate::lab::{self, Command, How, Options};
 
-pub fn run(args: LabArgs) -> Result<ExitCode, UsageError> {
+pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
     Ok(lab::run(match args.command {
         LabCommand::List => Command::List,
         LabCommand::Run(run) => {
@@ -26,5 +26,5 @@ pub fn run(args: LabArgs) -> Result<ExitCode, UsageError> {
 fn options(args: &LabOptions) -> Result<Options, UsageError> {
     let interval = config::tick_interval(args.interval.as_ref())?;
     let how = How { record: None, interval };
-    Ok(Options { counters: args.counters, json: args.json, jobs: args.jobs.unwrap_or(1), how })
+    Ok(Options { counters: args.counters, json: args.json, jobs: config::jobs(args.jobs)?, how })
 }

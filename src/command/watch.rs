@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::terminal::reader_is_gone;
-use super::{NOTHING, collect};
+use super::{NOTHING, collect, say};
 use crate::cli::WatchArgs;
 use crate::config::{self, Origin, Terminal, Watch, WatchOutput};
 use crate::host::namespace::Entered;
@@ -19,7 +19,10 @@ use crate::watch::{Change, ChangeKind, Driver, Next, Tick};
 
 pub fn run(args: &WatchArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let config = config::watch(args, terminal)?;
-    let stop = collect::stop_on_signals()?;
+    let stop = match &config.origin {
+        Origin::Live(_) => collect::stop_on_signals()?,
+        Origin::Bundle(_) => collect::end_on_signals()?,
+    };
     let mut view = View::open(&config, &stop)?;
     let mut driver = Driver::start(&mut *view.host, &view.plan, config.interval, config.filter.clone())?;
     let mut lines = text::Lines::new(terminal.width);
@@ -32,7 +35,7 @@ pub fn run(args: &WatchArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
         };
         view.namespace.complete(&mut tick);
         if tick.number == 1 && nothing_collected(&tick) {
-            eprintln!("rstdoctor: nothing could be collected: not one source of evidence could be read");
+            say("rstdoctor: nothing could be collected: not one source of evidence could be read");
             return Ok(ExitCode::from(NOTHING));
         }
         print(&match config.output {
@@ -66,7 +69,8 @@ impl View {
         Ok(match &config.origin {
             Origin::Live(live) => {
                 let entered = collect::enter(live)?;
-                let host = Box::new(LiveHost::new(Arc::clone(stop)));
+                let mut host = Box::new(LiveHost::new(Arc::clone(stop)));
+                collect::must_exist(&mut *host, &config.filter)?;
                 Self { host, plan: collect::plan(live), namespace: Namespace { entered, gone: false } }
             }
             Origin::Bundle(path) => {

@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn in_ticks_only_a_symptom_may_come_before_the_cause() {
         let expect = Expect { cause: Some("fd-exhaustion"), ..EXPECT };
-        let tick = |id| findings(vec![finding(id, 80, "web")]);
+        let tick = |id: &str| findings(vec![finding(id, 80, "web")]);
         let status = |ids: &[&str]| judge_ticks(&expect, &ids.iter().map(|id| tick(id)).collect::<Vec<_>>()).0;
         assert_eq!(status(&["fd-exhaustion", "fd-exhaustion"]), Status::Pass);
         assert_eq!(status(&["accept-queue-overflow", "fd-exhaustion"]), Status::Pass);
