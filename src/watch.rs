@@ -11,15 +11,17 @@ use crate::source::Moment;
 use crate::trace::Reset;
 
 mod driver;
+mod place;
 mod rate;
 mod schedule;
 mod timeline;
 mod world;
 
 pub use driver::{Driver, Next};
+pub use place::{Key, Place};
 pub use rate::Usual;
 pub use schedule::Why;
-pub use timeline::{Episode, Event, Key, Phase, What};
+pub use timeline::{Episode, Event, Phase, What};
 pub use world::{Change, ChangeKind};
 
 use schedule::Schedule;
