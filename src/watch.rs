@@ -126,6 +126,11 @@ impl Watch {
         }
     }
 
+    /// The next window is to have a sweep, because it will close a recording.
+    pub fn sweep_next(&mut self) {
+        self.schedule.ask();
+    }
+
     /// Everything that was seen, what goes on first.
     pub fn episodes(&self) -> &[Episode] {
         self.timeline.episodes()

@@ -69,6 +69,11 @@ impl<'a> Driver<'a> {
         self.watching.set_interval(interval, now);
     }
 
+    /// The next tick looks at all sockets, so that a recording can end with it.
+    pub fn sweep_next(&mut self) {
+        self.watch.sweep_next();
+    }
+
     fn judge(&mut self, mut ticked: Ticked) -> Next {
         let (watching, host) = (&mut self.watching, &mut *self.host);
         let tick = self.watch.tick(&mut ticked, &mut |observation| watching.sweep(host, observation));

@@ -30,6 +30,8 @@ pub enum Why {
     Sockets,
     /// The last one is old.
     Age,
+    /// Somebody wants to save what was seen.
+    Asked,
     /// It closes a recording.
     Last,
 }
@@ -42,6 +44,7 @@ impl Why {
             Self::Listeners => "listeners",
             Self::Sockets => "sockets",
             Self::Age => "age",
+            Self::Asked => "asked",
             Self::Last => "last",
         }
     }
@@ -50,6 +53,7 @@ impl Why {
 #[derive(Debug, Default)]
 pub struct Schedule {
     last: Option<Sweep>,
+    asked: bool,
 }
 
 #[derive(Debug)]
@@ -63,9 +67,17 @@ struct Sweep {
 }
 
 impl Schedule {
+    /// The next window is to have a sweep, whatever it costs.
+    pub fn ask(&mut self) {
+        self.asked = true;
+    }
+
     /// Whether this window, judged without a sweep of its own, asks for one.
     pub fn wants(&mut self, observation: &Observation, diagnosis: &Diagnosis) -> Option<Why> {
         let after = &observation.after;
+        if std::mem::take(&mut self.asked) {
+            return Some(Why::Asked);
+        }
         let Some(last) = &mut self.last else { return Some(Why::First) };
         let passed = after.at.mono.saturating_sub(last.at.mono);
         if passed < last.cost * SHARE {
