@@ -24,7 +24,7 @@ fn ticks(host: &mut dyn Host, plan: &Plan, most: usize, mut between: impl FnMut(
         if ticks.len() + 1 == most {
             driver.sweep_next();
         }
-        match driver.next() {
+        match driver.advance() {
             Next::Looked => {}
             Next::Tick(tick) => {
                 ticks.push(*tick);

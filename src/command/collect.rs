@@ -96,7 +96,7 @@ pub fn record(config: &Record, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
     enter(&config.live)?;
     let mut host = RecordingHost::new(LiveHost::new(Arc::clone(stop)), file, config.redact);
     let recorded = Driver::start(&mut host, &plan(&config.live), config.interval, Filter::default())
-        .map(|mut driver| while !matches!(driver.next(), Next::Over) {});
+        .map(|mut driver| while !matches!(driver.advance(), Next::Over) {});
     host.finish().and_then(RecordingFile::persist)?;
     Ok(recorded?)
 }

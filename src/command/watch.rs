@@ -28,7 +28,7 @@ pub fn run(args: &WatchArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let mut lines = text::Lines::new(terminal.width);
     let mut ticks = 0;
     while !stop.load(Ordering::Relaxed) && !reader_is_gone() {
-        let mut tick = match driver.next() {
+        let mut tick = match driver.advance() {
             Next::Looked => continue,
             Next::Tick(tick) => tick,
             Next::Over => break,

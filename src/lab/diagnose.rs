@@ -85,7 +85,7 @@ fn watch(host: &mut dyn Host, window: Duration, interval: Option<Duration>) -> R
     let mut driver = Driver::start(host, &plan, interval, Filter::default()).map_err(|error| error.to_string())?;
     let mut ticks = Vec::new();
     loop {
-        match driver.next() {
+        match driver.advance() {
             Next::Looked => {}
             Next::Tick(tick) => ticks.push(findings(&tick.diagnosis)),
             Next::Over => break,

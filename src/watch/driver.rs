@@ -43,7 +43,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Waits for what comes next. The closing frame of a recording or of a window with an end is the last tick.
-    pub fn next(&mut self) -> Next {
+    pub fn advance(&mut self) -> Next {
         if self.over {
             return Next::Over;
         }
