@@ -17,7 +17,7 @@ use crate::host::live::now;
 use crate::host::{LiveHost, namespace};
 use crate::render::escape::visible;
 use crate::render::trace::{self as text, Lines, json};
-use crate::source::{Ask, Failure, Host, Moment, ask, listeners, owners};
+use crate::source::{Ask, Failure, Frame, Host, Moment, ask, listeners, owners};
 use crate::trace::{Batch, Holders, Reset, Session};
 
 /// Between two readings. In a storm the rings of the kernel fill within 100 ms.
@@ -43,7 +43,7 @@ pub fn run(args: &TraceArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let output = Output::start(waiting, io::stdout());
     let mut writer = Writer::new(&config, &output);
     let end = config.duration.map(|duration| tracer.start.mono + duration);
-    let gone = loop {
+    let (gone, enough) = loop {
         let began = now();
         let gone = output.has_failed() || reader_is_gone();
         let last = gone || stop.load(Ordering::Relaxed) || end.is_some_and(|end| began.mono >= end);
@@ -52,7 +52,7 @@ pub fn run(args: &TraceArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
         let enough = writer.write(batch, &mut tracer.session)?;
         output.flush();
         if last || enough {
-            break gone;
+            break (gone, enough);
         }
         if !busy {
             tracer.look(began);
@@ -60,7 +60,11 @@ pub fn run(args: &TraceArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
         let pause = if busy { BUSY } else { QUIET };
         std::thread::sleep(end.map_or(pause, |end| pause.min(end.saturating_sub(now().mono))));
     };
-    let summary = tracer.session.summary(now(), writer.not_shown);
+    let mut summary = tracer.session.summary(now(), writer.not_shown);
+    if enough {
+        // The rest of the reading is in no other count.
+        summary.counted = None;
+    }
     if config.json {
         // Nothing more comes, so there is time to wait for room.
         let line = json::text(&json::summary(&summary))?;
@@ -132,6 +136,9 @@ impl Tracer {
     }
 
     fn read(&mut self, began: Moment, last: bool) -> Batch {
+        if last {
+            self.host.frame(Frame::After { end: Duration::ZERO });
+        }
         for (what, result) in [("reset tracepoints", self.read_events()), ("RST packets", self.read_packets())] {
             if let Err(failure) = result {
                 self.note(&format!("{what} ended: {failure}"));

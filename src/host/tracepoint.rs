@@ -6,10 +6,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::perf::{self, Attr, Event, Flag, Ring};
 use super::trace_context;
-use crate::source::reset_events::block::{self, Kind, MAGIC};
+use crate::source::reset_events::block::{self, FINAL, Kind, MAGIC};
 use crate::source::reset_events::format::Format;
 use crate::source::{Failure, FailureKind};
 
@@ -121,9 +122,13 @@ impl Tracepoints {
         Ok(Self { header, cpus, addresses_read: trace_context::clocks().0, symbols_sent: false })
     }
 
-    /// Everything that arrived since the previous call.
-    pub fn drain(&mut self, sink: &mut Sink<'_>) -> Result<(), Failure> {
+    /// Everything that arrived since the previous call. `last`: nothing is recorded after this call, so that the counts
+    /// are exactly those of the records, or of what was lost of them.
+    pub fn drain(&mut self, last: bool, sink: &mut Sink<'_>) -> Result<(), Failure> {
         const ADDRESSES_EVERY_NS: u64 = 5_000_000_000;
+        if last {
+            self.stop().map_err(|error| refused(&error))?;
+        }
         let header = std::mem::take(&mut self.header);
         if !header.is_empty() {
             sink(&header);
@@ -141,6 +146,10 @@ impl Tracepoints {
         for cpu in &self.cpus {
             if let Some(side) = &cpu.side {
                 drain_ring(side, side.head(), cpu.number, sink);
+            }
+            // Reading a count interrupts its CPU, so idle ones are left alone.
+            if cpu.ring.is_empty() && !last {
+                continue;
             }
             for (id, chain, event) in &cpu.events {
                 if let Ok((count, lost)) = event.counts() {
@@ -161,7 +170,20 @@ impl Tracepoints {
         for (cpu, head) in self.cpus.iter().zip(heads) {
             drain_ring(&cpu.ring, head, cpu.number, sink);
         }
+        if last {
+            counts.push_str(FINAL);
+        }
         send(sink, Kind::Counts, 0, counts.as_bytes());
+        Ok(())
+    }
+
+    fn stop(&self) -> io::Result<()> {
+        /// The record of an event that was under way is written within this time.
+        const UNDER_WAY: Duration = Duration::from_millis(1);
+        for (_, _, event) in self.cpus.iter().flat_map(|cpu| &cpu.events) {
+            event.disable()?;
+        }
+        std::thread::sleep(UNDER_WAY);
         Ok(())
     }
 

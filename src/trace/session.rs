@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::join::{self, Joiner, Pair, Traced};
 use super::{Filter, Holders, Process, Reset, Summary, What};
-use crate::source::reset_events::{Missing, ResetEvents, ResetParser};
+use crate::source::reset_events::{Missing, Place, ResetEvents, ResetParser};
 use crate::source::reset_packets::{PacketParser, ResetPackets};
 use crate::source::{Moment, ParseError};
 
@@ -123,7 +123,11 @@ impl Session {
         let mut batch = Batch { lost: events.lost, not_examined: events.dropped, ..Batch::default() };
         if !self.has_events {
             (batch.lost, batch.not_examined) = (packets.lost, packets.dropped);
+        } else {
+            *self.summary.counted.get_or_insert(0) += events.read + events.lost;
         }
+        let elsewhere = events.tallies.iter().filter(|tally| tally.place == Place::Elsewhere).map(|tally| tally.count);
+        self.summary.passed_over += elsewhere.sum::<u64>() + events.bogus_received;
         self.summary.lost += batch.lost;
         self.summary.not_examined += batch.not_examined;
         self.summary.packets_lost += packets.lost;
@@ -134,6 +138,8 @@ impl Session {
             let reset = self.reset(pair, began);
             if self.filter.keeps(&reset) {
                 batch.resets.push(reset);
+            } else if reset.event.is_some() {
+                self.summary.passed_over += 1;
             }
         }
         batch

@@ -67,6 +67,13 @@ pub struct Summary {
     pub ports: Counts<(PortSide, u16)>,
     pub processes: Counts<Process>,
     pub peers: Counts<IpAddr>,
+    /// Resets that the tracepoints counted, on the whole host and not filtered: those in `total()` but for `packet_only`, plus
+    /// `passed_over`, `not_examined` and `lost`. `None` where only packets were looked at.
+    pub counted: Option<u64>,
+    /// Read, but of another namespace, filtered out, or no reset (see `ResetEvents::bogus_received`).
+    pub passed_over: u64,
+    /// Of those that matched, the ones of which only the packet was seen: no event, or it is among the `lost`.
+    pub packet_only: u64,
     /// Of those that matched, the ones for which the output had no room.
     pub not_shown: u64,
     /// Arrived faster than they could be taken apart: neither shown nor in any other count, and not filtered.
@@ -85,6 +92,7 @@ impl Summary {
     }
 
     pub(super) fn add(&mut self, reset: &Reset, is_ephemeral: impl Fn(u16) -> bool) {
+        self.packet_only += u64::from(reset.event.is_none());
         match reset.direction() {
             Direction::Sent => self.sent += 1,
             Direction::Received => self.received += 1,

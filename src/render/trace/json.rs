@@ -145,8 +145,17 @@ pub struct Summary {
     pub not_shown: u64,
     /// Came faster than they could be examined: not in `total`, not filtered.
     pub not_examined: u64,
-    /// The kernel had no room for them: not in `total`; on the whole host, not filtered.
+    /// The kernel counted them but their records were lost: not in `total`, but for those whose packet was seen; on the whole
+    /// host, not filtered.
     pub lost: u64,
+    /// Resets that the kernel's tracepoints counted, on the whole host, not filtered: `total` less `packet_only`, plus
+    /// `passed_over`, `not_examined` and `lost`. Absent without tracepoints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counted: Option<u64>,
+    /// Counted and read, but of another network namespace, not matching the filter, or no reset after all.
+    pub passed_over: u64,
+    /// Of `total`, those of which only the packet was seen.
+    pub packet_only: u64,
     /// Packets for which the packet socket had no room.
     pub packets_lost: u64,
     /// RST packets that only passed through this host.
@@ -264,6 +273,9 @@ pub fn summary(summary: &trace::Summary) -> Line {
         not_shown: summary.not_shown,
         not_examined: summary.not_examined,
         lost: summary.lost,
+        counted: summary.counted,
+        passed_over: summary.passed_over,
+        packet_only: summary.packet_only,
         packets_lost: summary.packets_lost,
         forwarded: summary.forwarded,
         reasons: counts(summary.reasons.top(usize::MAX).0, |(way, what), count| {

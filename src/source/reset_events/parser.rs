@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
-use super::block::{Blocks, Kind, MAGIC, SOURCE};
+use super::block::{Blocks, FINAL, Kind, MAGIC, SOURCE};
 use super::call_chain::Symbols;
 use super::format::{Field, Format, Order};
 use super::layout::Layout;
+use super::losses::Losses;
 use super::record::{self, Change, Record, Sample};
 use super::scope::Scope;
 use super::tally::Tallies;
@@ -52,10 +53,7 @@ struct Inner {
     /// CLOCK_MONOTONIC when the previous and the current drain began.
     drains: (u64, u64),
     cpus: BTreeMap<u16, Cpu>,
-    /// Lost by event id, a running total; and by records, where the kernel has no such total.
-    lost_by_event: BTreeMap<u64, u64>,
-    lost_taken: u64,
-    lost_records: u64,
+    losses: Losses,
     tallies: Tallies,
     out: ResetEvents,
 }
@@ -63,6 +61,8 @@ struct Inner {
 struct Event {
     tracepoint: String,
     sample_type: u64,
+    /// Records of it so far.
+    read: u64,
 }
 
 #[derive(Default)]
@@ -142,13 +142,18 @@ impl Inner {
                 }
             }
             Kind::Counts => {
+                let last = text.ends_with(FINAL);
                 for line in text.lines() {
                     let mut words = line.split(' ').map(|word| word.parse::<u64>().ok());
-                    let (Some(Some(id)), Some(Some(_count))) = (words.next(), words.next()) else { continue };
+                    let (Some(Some(id)), Some(Some(count))) = (words.next(), words.next()) else { continue };
                     // Only lost resets count: a lost state change costs an old state, not a reset.
-                    let is_reset = self.events.get(&id).is_some_and(|e| e.tracepoint != STATE);
-                    if let (true, Some(Some(lost))) = (is_reset, words.next()) {
-                        self.lost_by_event.insert(id, lost);
+                    let Some(event) = self.events.get(&id).filter(|event| event.tracepoint != STATE) else { continue };
+                    let lost = match last {
+                        true => Some(count.saturating_sub(event.read)),
+                        false => words.next().flatten(),
+                    };
+                    if let Some(lost) = lost {
+                        self.losses.total(id, event.tracepoint == SEND, lost);
                     }
                 }
             }
@@ -171,9 +176,8 @@ impl Inner {
         }
         // A later observation in the same recording: sockets and pids of the former say nothing about it.
         let (tallies, out) = (std::mem::take(&mut self.tallies), std::mem::take(&mut self.out));
-        let lost = self.lost_total();
-        *self =
-            Self { started: true, tallies, out, lost_records: lost, lost_taken: self.lost_taken, ..Self::default() };
+        let losses = std::mem::take(&mut self.losses).closed();
+        *self = Self { started: true, tallies, out, losses, ..Self::default() };
         for (index, line) in lines.enumerate() {
             let mut words = line.split(' ');
             match words.next() {
@@ -186,7 +190,7 @@ impl Inner {
                         return Err(ParseError::new(SOURCE, Some(index + 2), format!("event {line:?} not understood")));
                     };
                     let tracepoint = name.rsplit('/').next().unwrap_or(name).to_owned();
-                    self.events.insert(id, Event { tracepoint, sample_type });
+                    self.events.insert(id, Event { tracepoint, sample_type, read: 0 });
                 }
                 _ => {}
             }
@@ -198,13 +202,14 @@ impl Inner {
         while let Some(record) = record::next(&mut bytes, self.order) {
             match record.map_err(|problem| ParseError::new(SOURCE, None, format!("CPU {cpu}: {problem}")))? {
                 Record::Sample { id, body } => {
-                    let Some(event) = self.events.get(&id) else { continue };
+                    let Some(event) = self.events.get_mut(&id) else { continue };
+                    event.read += 1;
                     let sample = record::sample(body, event.sample_type, self.order).ok_or_else(|| {
                         ParseError::new(SOURCE, None, format!("a sample of {} is malformed", event.tracepoint))
                     })?;
                     self.sample(cpu, id, &sample);
                 }
-                Record::Lost { lost } => self.lost_records = self.lost_records.saturating_add(lost),
+                Record::Lost { lost } => self.losses.record(lost),
                 Record::Task { time, change } => {
                     if let Change::Namespaces { net, .. } = change {
                         self.scope.namespace(net);
@@ -258,6 +263,7 @@ impl Inner {
             push(&mut waiting.closed, (sk, old, sample.time));
             return;
         }
+        self.out.read += 1;
         let received = tracepoint == RECEIVE;
         // No skb: the socket itself wants to reset, nothing is answered (comment at tcp_send_reset, trace/events/tcp.h).
         let active = !received && number(layout.skb) == Some(0);
@@ -330,28 +336,19 @@ impl Inner {
         }
     }
 
-    /// By event where the kernel tells (6.0 and later); else by record, which counts every event of the ring.
-    fn lost_total(&self) -> u64 {
-        match self.lost_by_event.is_empty() {
-            true => self.lost_records,
-            false => self.lost_by_event.values().sum(),
-        }
-    }
-
     fn take(&mut self) -> ResetEvents {
         let missing = self.out.missing.clone();
         let mut out = std::mem::take(&mut self.out);
         out.events.sort_by_key(|event| event.at);
         out.listeners_closed.sort_by_key(|listener| listener.at);
         out.tallies = self.tallies.take();
-        let lost = self.lost_total();
-        out.lost = lost.saturating_sub(self.lost_taken);
-        self.lost_taken = lost;
+        (out.lost, out.lost_sent) = self.losses.take();
         self.out.missing = missing;
         out
     }
 }
 
+const SEND: &str = "tcp_send_reset";
 const RECEIVE: &str = "tcp_receive_reset";
 const STATE: &str = "inet_sock_set_state";
 
