@@ -13,8 +13,11 @@ pub struct Reader {
 }
 
 const TRACE: &str = env!("CARGO_BIN_EXE_rstdoctor");
-const BPFTRACE: &str = "tracepoint:tcp:tcp_send_reset,tracepoint:tcp:tcp_receive_reset \
-    { @resets = count(); printf(\"%d %d %d %s\\n\", args->sport, args->dport, pid, comm); }";
+/// The two tracepoints have different fields.
+const BPFTRACE: &str = r#"
+tracepoint:tcp:tcp_send_reset { printf("%r %r %d %s\n", buf(args->saddr, 8), buf(args->daddr, 8), pid, comm); }
+tracepoint:tcp:tcp_receive_reset { printf("%d %d %d %s\n", args->sport, args->dport, pid, comm); }
+"#;
 
 pub const READERS: [Reader; 5] = [
     Reader { name: "no reader", command: &[], starts: Duration::ZERO },

@@ -71,9 +71,10 @@ fn exact(made: u64, used: &Used) -> String {
     }
     format!(
         "counted {counted}, recorded {recorded}, lost {lost} ({:.3} %); {not_examined} only tallied, {} shown, {not_shown} not \
-         shown, {packet_only} by packet only, {} packets lost",
+         shown, {packet_only} by packet only; packets: {} lost, {} not looked at",
         100.0 * lost as f64 / counted as f64,
         total - not_shown,
         number("packets_lost"),
+        number("packets_left"),
     )
 }

@@ -231,12 +231,18 @@ impl<'a> Writer<'a> {
     fn write(&mut self, batch: Batch, session: &mut Session) -> anyhow::Result<bool> {
         self.gap_lost += batch.lost;
         self.gap_skipped += batch.not_examined;
+        let mut has_room = true;
         for reset in &batch.resets {
             session.count(reset);
-            self.text.clear();
-            self.gap()?;
-            self.line(reset)?;
-            if self.output.offer(&self.text) {
+            // What will not fit is not even put into words.
+            let shown = has_room && {
+                self.text.clear();
+                self.gap()?;
+                self.line(reset)?;
+                self.output.offer(&self.text)
+            };
+            has_room &= shown;
+            if shown {
                 (self.gap_lost, self.gap_skipped) = (0, 0);
                 self.left -= 1;
             } else {

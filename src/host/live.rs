@@ -45,7 +45,15 @@ pub struct LiveHost {
 impl LiveHost {
     /// `stop` ends the window early once it is true; signal handlers set it.
     pub fn new(stop: Arc<AtomicBool>) -> Self {
-        Self { stop, window: None, over: false, diag: DiagSocket::default(), tracepoints: None, packets: None, last_words: None }
+        Self {
+            stop,
+            window: None,
+            over: false,
+            diag: DiagSocket::default(),
+            tracepoints: None,
+            packets: None,
+            last_words: None,
+        }
     }
 
     fn reset_events(&mut self, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {

@@ -167,10 +167,26 @@ pub fn summary(summary: &Summary, width: u16) -> String {
             page.field(label, INDENT, &format!("{} {text}", thousands(count)));
         }
     };
-    note("  not shown", summary.not_shown, "of them: the output could not keep up");
-    note("  not read", summary.not_examined, "more, which came faster than they could be examined");
-    note("  lost", summary.lost, "by the kernel before they could be read (whole host, any filter)");
-    note("  wire", summary.packets_lost, "packets lost: some resets lack what only the packet tells");
+    let counted = summary.counted.map_or_else(String::new, |counted| {
+        format!("of the {} that the kernel counted on the whole host: ", thousands(counted))
+    });
+    let lost = format!("{counted}their records were lost before they could be read");
+    note("  not shown", summary.not_shown, "of them: standard output took them more slowly than they came");
+    note("  tallied", summary.not_examined, "more only counted: they came faster than they could be looked at");
+    note("  lost", summary.lost, &lost);
+    if summary.lost > 0 {
+        note(
+            "  by packet",
+            summary.packet_only,
+            "of the first number were seen as packets only: some are among the lost",
+        );
+    }
+    note("  packets", summary.packets_lost, "lost: some resets lack what only the packet tells");
+    note(
+        "  packets",
+        summary.packets_left,
+        "not looked at in the storm: resets that only a packet tells of are missing",
+    );
     note("  passing", summary.forwarded, "RST packets that were forwarded, not listed");
     page.finish()
 }

@@ -11,6 +11,12 @@ use crate::source::{Moment, ParseError};
 /// Both sources write with clocks read on other CPUs: what happened this shortly before a drain may come with the next.
 const SLACK: Duration = Duration::from_millis(5);
 
+/// Events of one reading that are looked at one by one; what is over is only counted. Some 40 MB until they are written.
+const MOST: usize = 20_000;
+/// With more events than this in one reading it cannot keep up with everything: packets are left alone for a while.
+const STORM: u64 = 10_000;
+const STORM_LASTS: Duration = Duration::from_secs(1);
+
 /// Resets that matched, in order of time, and what is missing between them.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -35,6 +41,8 @@ pub struct Session {
     previous: Duration,
     /// Events were lost not long ago: a packet without event proves nothing.
     lost_until: Duration,
+    /// Packets are left alone.
+    storm_until: Duration,
     ephemeral: (u16, u16),
     summary: Summary,
 }
@@ -48,7 +56,7 @@ impl Session {
         Self {
             filter,
             holders: Holders::default(),
-            events: ResetParser::new(),
+            events: ResetParser::keeping(MOST),
             packets: PacketParser::new(),
             has_events: false,
             complete_events: at_least(kernel, (6, 10)),
@@ -56,6 +64,7 @@ impl Session {
             joiner: Joiner::default(),
             previous: start.mono,
             lost_until: Duration::ZERO,
+            storm_until: Duration::ZERO,
             ephemeral: ephemeral.unwrap_or(EPHEMERAL),
             summary: Summary { started: start.wall, ..Summary::default() },
         }
@@ -134,6 +143,13 @@ impl Session {
         self.summary.forwarded += packets.forwarded;
         let mut own = packets.packets;
         own.retain(|packet| self.packets.is_local(packet.local.ip()));
+        if events.read >= STORM {
+            self.storm_until = began.mono + STORM_LASTS;
+        }
+        if began.mono < self.storm_until {
+            self.summary.packets_left += own.len() as u64;
+            own.clear();
+        }
         for pair in self.joiner.step(events.events, own, until) {
             let reset = self.reset(pair, began);
             if self.filter.keeps(&reset) {

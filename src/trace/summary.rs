@@ -82,6 +82,8 @@ pub struct Summary {
     pub lost: u64,
     /// RST packets that found no room in the socket. Where events are traced too, only details are missing.
     pub packets_lost: u64,
+    /// RST packets that were not looked at because there were so many events. Of a reset that left no event, nothing is known.
+    pub packets_left: u64,
     /// RST packets that only passed through this host.
     pub forwarded: u64,
 }

@@ -158,6 +158,8 @@ pub struct Summary {
     pub packet_only: u64,
     /// Packets for which the packet socket had no room.
     pub packets_lost: u64,
+    /// Packets that were not looked at while there were very many events.
+    pub packets_left: u64,
     /// RST packets that only passed through this host.
     pub forwarded: u64,
     pub reasons: Vec<ReasonCount>,
@@ -277,6 +279,7 @@ pub fn summary(summary: &trace::Summary) -> Line {
         passed_over: summary.passed_over,
         packet_only: summary.packet_only,
         packets_lost: summary.packets_lost,
+        packets_left: summary.packets_left,
         forwarded: summary.forwarded,
         reasons: counts(summary.reasons.top(usize::MAX).0, |(way, what), count| {
             let (reason, text, cause) = what.describe();

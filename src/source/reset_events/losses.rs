@@ -37,7 +37,10 @@ impl Losses {
 
     fn all(&self) -> (u64, u64) {
         let sum = |sent_only: bool| {
-            self.totals.values().filter(|(sent, _)| *sent || !sent_only).fold(0u64, |sum, (_, n)| sum.saturating_add(*n))
+            self.totals
+                .values()
+                .filter(|(sent, _)| *sent || !sent_only)
+                .fold(0u64, |sum, (_, n)| sum.saturating_add(*n))
         };
         let all = if self.totals.is_empty() { self.records } else { sum(false) };
         (self.former.0.saturating_add(all), self.former.1.saturating_add(sum(true)))

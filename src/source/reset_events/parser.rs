@@ -19,7 +19,7 @@ use super::{Direction, ListenerClosed, Missing, Place, ResetEvent, ResetEvents, 
 use crate::source::ParseError;
 use crate::source::tcp_state::TcpState;
 
-/// Single events kept between two calls of [`ResetParser::take`]; about 16 MB.
+/// Single events kept between two calls of [`ResetParser::take`], unless fewer are wanted; about 16 MB.
 const MAX_EVENTS: usize = 50_000;
 const MAX_LISTENERS: usize = 1_000;
 /// State changes and received resets per CPU that wait for their partner.
@@ -41,6 +41,8 @@ pub struct ResetParser {
 #[derive(Default)]
 struct Inner {
     started: bool,
+    /// See [`ResetParser::keeping`].
+    most: Option<usize>,
     order: Order,
     /// perf event id to what it is.
     events: HashMap<u64, Event>,
@@ -76,6 +78,11 @@ struct Cpu {
 impl ResetParser {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Keeps at most `most` single events between two calls of [`Self::take`].
+    pub fn keeping(most: usize) -> Self {
+        Self { inner: Inner { most: Some(most), ..Inner::default() }, ..Self::default() }
     }
 
     /// Takes more of the stream. After an error nothing more is read: what was understood before stays.
@@ -177,7 +184,7 @@ impl Inner {
         // A later observation in the same recording: sockets and pids of the former say nothing about it.
         let (tallies, out) = (std::mem::take(&mut self.tallies), std::mem::take(&mut self.out));
         let losses = std::mem::take(&mut self.losses).closed();
-        *self = Self { started: true, tallies, out, losses, ..Self::default() };
+        *self = Self { started: true, most: self.most, tallies, out, losses, ..Self::default() };
         for (index, line) in lines.enumerate() {
             let mut words = line.split(' ');
             match words.next() {
@@ -329,7 +336,7 @@ impl Inner {
         if event.place == Place::Elsewhere {
             return;
         }
-        if self.out.events.len() < MAX_EVENTS {
+        if self.out.events.len() < self.most.unwrap_or(MAX_EVENTS) {
             self.out.events.push(event);
         } else {
             self.out.dropped += 1;
