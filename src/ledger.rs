@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use crate::attribution::wire::Wire;
-use crate::attribution::{Attribution, Kind};
+use crate::attribution::{Attribution, Kind, LostRecords};
 use crate::estimate::estimate;
 use crate::readings::{Missing, Readings};
 use crate::source::reset_events::Direction;
+use crate::words::thousands;
 
 /// How a line of the ledger is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +121,7 @@ fn sent(e: &Readings<'_>, attribution: Result<&Attribution, &Missing>) -> Accoun
     match attribution {
         Ok(events) if events.sent.is_ok() => {
             by_kind(events, Direction::Sent, "kernel reason").into_iter().for_each(|line| account.add(line));
+            account.add(lost(events.lost.sent, &events.lost));
         }
         _ => sent_by_counters(e).into_iter().for_each(|line| account.add(line)),
     }
@@ -141,6 +143,19 @@ fn by_kind(events: &Attribution, direction: Direction, known_from: &str) -> Vec<
         .collect();
     lines.sort_by_key(|line| std::cmp::Reverse(line.count));
     lines
+}
+
+/// Without these the remainder would look like resets that nothing explains.
+fn lost(count: u64, lost: &LostRecords) -> Line {
+    let all = thousands(lost.sent + lost.received);
+    Line {
+        reason: "record-lost",
+        label: "counted, but the records were lost".to_owned(),
+        count,
+        cause: None,
+        basis: Basis::Measured,
+        known_from: format!("tracepoints: {all} of {} records of the host", thousands(lost.of)),
+    }
 }
 
 fn sent_by_counters(e: &Readings<'_>) -> Vec<Line> {
@@ -170,7 +185,9 @@ fn sent_by_counters(e: &Readings<'_>) -> Vec<Line> {
 /// Received RSTs: each event where they are known, else EstabResets less what this host caused itself.
 fn received(e: &Readings<'_>, attribution: Result<&Attribution, &Missing>) -> Account {
     if let Ok(events) = attribution {
-        let lines = by_kind(events, Direction::Received, "kernel event");
+        let mut lines = by_kind(events, Direction::Received, "kernel event");
+        lines.push(lost(events.lost.received, &events.lost));
+        lines.retain(|line| line.count > 0);
         return Account { total: Ok(lines.iter().map(|line| line.count).sum()), basis: Basis::Measured, lines };
     }
     let counted = e.counter("Tcp.EstabResets").and_then(|_| estimate(e));

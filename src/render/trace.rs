@@ -252,10 +252,10 @@ mod tests {
 
     #[test]
     fn the_summary_says_what_is_missing() {
-        let mut all = Summary { not_shown: 12_345, lost: 3, ..Summary::default() };
+        let mut all = Summary { not_shown: 12_345, lost: 3, counted: Some(20_000), ..Summary::default() };
         let text = summary(&all, 80);
         assert!(text.starts_with("0 resets in 0 s"), "{text}");
-        assert!(text.contains("12,345 of them") && text.contains("3 by the kernel"), "{text}");
+        assert!(text.contains("12,345 of them") && text.contains("3 of the 20,000 that the kernel counted"), "{text}");
         all.lost = 0;
         assert!(!summary(&all, 80).contains("lost"));
     }

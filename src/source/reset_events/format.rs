@@ -15,7 +15,7 @@ pub enum Order {
 }
 
 impl Order {
-    /// An unsigned number of 1, 2, 4 or 8 bytes.
+    /// An unsigned number of up to 8 bytes.
     pub fn number(self, bytes: &[u8]) -> Option<u64> {
         // A few of these per record: in a storm they count.
         let little = match *bytes {
@@ -23,7 +23,8 @@ impl Order {
             [a, b] => u64::from(u16::from_le_bytes([a, b])),
             [a, b, c, d] => u64::from(u32::from_le_bytes([a, b, c, d])),
             [a, b, c, d, e, f, g, h] => u64::from_le_bytes([a, b, c, d, e, f, g, h]),
-            _ => return None,
+            _ if bytes.is_empty() || bytes.len() > 8 => return None,
+            _ => bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)),
         };
         Some(match self {
             Order::Little => little,

@@ -269,6 +269,25 @@ fn losses_are_running_totals_and_state_changes_do_not_count() {
 }
 
 #[test]
+fn what_the_kernel_counted_and_no_record_tells_is_lost() {
+    let mut stream = Stream::new(SEND_6_18);
+    stream.text(Kind::Counts, &format!("{SEND} 2 0\n{RECEIVE_ID} 0 0\n"));
+    stream.send(11 * SECOND, SOFTIRQ, (1, 0), (0, 1), None);
+    stream.receive(11 * SECOND, 0xabc);
+    // Nothing lost in the kernel's own words; one sent and two received are missing all the same.
+    stream.text(Kind::Counts, &format!("{SEND} 2 0\n{RECEIVE_ID} 3 0\n{STATE_ID} 9 0\nfinal\n"));
+    let events = stream.parse();
+    assert_eq!((events.read, events.lost, events.lost_sent), (2, 3, 1));
+    // Before the end a count may belong to a record that is still to be read.
+    let mut open = Stream::new(SEND_6_18);
+    open.text(Kind::Counts, &format!("{SEND} 2 0\n"));
+    assert_eq!(open.parse().lost, 0);
+    // A second observation in the same recording counts anew.
+    open.bytes.extend_from_slice(&stream.bytes);
+    assert_eq!(open.parse().lost, 3);
+}
+
+#[test]
 fn more_than_the_cap_is_still_counted() {
     let mut stream = Stream::new(SEND_6_18);
     for i in 0..MAX_EVENTS as u64 + 1_000 {
