@@ -138,11 +138,15 @@ impl Tracer {
     fn read(&mut self, began: Moment, last: bool) -> Batch {
         if last {
             self.host.frame(Frame::After { end: Duration::ZERO });
+            // Events last: a packet that came after them would look like one that TCP did not send.
+            let packets = self.read_packets();
+            self.note_end("RST packets", packets);
         }
-        for (what, result) in [("reset tracepoints", self.read_events()), ("RST packets", self.read_packets())] {
-            if let Err(failure) = result {
-                self.note(&format!("{what} ended: {failure}"));
-            }
+        let events = self.read_events();
+        self.note_end("reset tracepoints", events);
+        if !last {
+            let packets = self.read_packets();
+            self.note_end("RST packets", packets);
         }
         let batch = if last { self.session.finish(began) } else { self.session.step(began) };
         let errors: Vec<_> = self.session.errors().map(ToString::to_string).collect();
@@ -188,6 +192,12 @@ impl Tracer {
         self.look_every = LOOK.max((took + longer) * LOOK_SHARE);
         if let Some(owners) = owners.value() {
             self.session.listening(Holders::new(listening, owners));
+        }
+    }
+
+    fn note_end(&mut self, what: &str, result: Result<(), Failure>) {
+        if let Err(failure) = result {
+            self.note(&format!("{what} ended: {failure}"));
         }
     }
 

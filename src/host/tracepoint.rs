@@ -49,7 +49,9 @@ const WANTED: [Wanted; 4] = [
 pub struct Tracepoints {
     header: Vec<u8>,
     cpus: Vec<Cpu>,
+    /// CLOCK_MONOTONIC, ns.
     addresses_read: u64,
+    counts_read: u64,
     symbols_sent: bool,
 }
 
@@ -119,13 +121,14 @@ impl Tracepoints {
             event.enable().map_err(|error| refused(&error))?;
         }
         put(&mut header, Kind::Tasks, trace_context::tasks().as_bytes());
-        Ok(Self { header, cpus, addresses_read: trace_context::clocks().0, symbols_sent: false })
+        Ok(Self { header, cpus, addresses_read: trace_context::clocks().0, counts_read: 0, symbols_sent: false })
     }
 
     /// Everything that arrived since the previous call. `last`: nothing is recorded after this call, so that the counts
     /// are exactly those of the records, or of what was lost of them.
     pub fn drain(&mut self, last: bool, sink: &mut Sink<'_>) -> Result<(), Failure> {
         const ADDRESSES_EVERY_NS: u64 = 5_000_000_000;
+        const COUNTS_EVERY_NS: u64 = 40_000_000;
         if last {
             self.stop().map_err(|error| refused(&error))?;
         }
@@ -139,6 +142,10 @@ impl Tracepoints {
             self.addresses_read = mono;
             send(sink, Kind::Scope, 0, trace_context::scope().as_bytes());
         }
+        let count_all = last || mono.saturating_sub(self.counts_read) >= COUNTS_EVERY_NS;
+        if count_all {
+            self.counts_read = mono;
+        }
         // The samples' end is fixed first: then the side-band below is sure to know every process in them.
         let heads: Vec<u64> = self.cpus.iter().map(|cpu| cpu.ring.head()).collect();
         let mut counts = String::new();
@@ -147,8 +154,8 @@ impl Tracepoints {
             if let Some(side) = &cpu.side {
                 drain_ring(side, side.head(), cpu.number, sink);
             }
-            // Reading a count interrupts its CPU, so idle ones are left alone.
-            if cpu.ring.is_empty() && !last {
+            // Reading a count interrupts its CPU. Those without records are not spared for long: records can be missing.
+            if cpu.ring.is_empty() && !count_all {
                 continue;
             }
             for (id, chain, event) in &cpu.events {

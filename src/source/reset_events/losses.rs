@@ -1,4 +1,4 @@
-//! How many records of resets were lost; told apart by direction where the kernel tells.
+//! How many records of resets were lost; by direction where that is known.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 pub struct Losses {
     /// Perf event id to whether it is of sent resets, and its running total.
     totals: BTreeMap<u64, (bool, u64)>,
-    /// By PERF_RECORD_LOST, which counts every event of the ring: where there is no total, before Linux 6.0.
+    /// By PERF_RECORD_LOST, which counts every event of the ring: used while there is no total, before Linux 6.0.
     records: u64,
     /// Of former streams of the same recording: all, sent.
     former: (u64, u64),
@@ -15,7 +15,9 @@ pub struct Losses {
 
 impl Losses {
     pub fn total(&mut self, id: u64, sent: bool, lost: u64) {
-        self.totals.insert(id, (sent, lost));
+        // Never less than before: nothing that is lost comes back.
+        let total = self.totals.entry(id).or_insert((sent, 0));
+        total.1 = total.1.max(lost);
     }
 
     pub fn record(&mut self, lost: u64) {
@@ -30,7 +32,7 @@ impl Losses {
     /// All and sent since the previous call.
     pub fn take(&mut self) -> (u64, u64) {
         let (all, taken) = (self.all(), self.taken);
-        // A final total may be below what the records had said.
+        // With a first total the records no longer count, which said more.
         self.taken = (all.0.max(taken.0), all.1.max(taken.1));
         (all.0.saturating_sub(taken.0), all.1.saturating_sub(taken.1))
     }

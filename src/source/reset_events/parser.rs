@@ -27,6 +27,9 @@ const MAX_WAITING: usize = 64;
 /// How far apart the records of one kernel call may be: generous, it is microseconds unless the CPU is taken away.
 const TOGETHER_NS: u64 = 50_000_000;
 
+/// A record is written within this time of its event being counted: it is a microsecond unless the CPU is taken away.
+const SETTLED_NS: u64 = 5_000_000;
+
 /// TRACE_FLAG_HARDIRQ | TRACE_FLAG_SOFTIRQ | TRACE_FLAG_NMI (include/linux/trace_events.h): the same bits since 2.6.
 const INTERRUPT_FLAGS: u64 = 0x08 | 0x10 | 0x40;
 
@@ -65,6 +68,8 @@ struct Event {
     sample_type: u64,
     /// Records of it so far.
     read: u64,
+    /// The kernel's count when it was read last.
+    count: u64,
 }
 
 #[derive(Default)]
@@ -150,14 +155,19 @@ impl Inner {
             }
             Kind::Counts => {
                 let last = text.ends_with(FINAL);
+                let settled = self.drains.1.saturating_sub(self.drains.0) >= SETTLED_NS;
                 for line in text.lines() {
                     let mut words = line.split(' ').map(|word| word.parse::<u64>().ok());
                     let (Some(Some(id)), Some(Some(count))) = (words.next(), words.next()) else { continue };
                     // Only lost resets count: a lost state change costs an old state, not a reset.
-                    let Some(event) = self.events.get(&id).filter(|event| event.tracepoint != STATE) else { continue };
-                    let lost = match last {
-                        true => Some(count.saturating_sub(event.read)),
-                        false => words.next().flatten(),
+                    let Some(event) = self.events.get_mut(&id).filter(|e| e.tracepoint != STATE) else { continue };
+                    // What was counted some time ago has its record by now, or never will.
+                    let before = std::mem::replace(&mut event.count, count);
+                    let settled = if settled { before.saturating_sub(event.read) } else { 0 };
+                    let lost = match (last, words.next().flatten()) {
+                        (true, _) => Some(count.saturating_sub(event.read)),
+                        (false, None) => Some(settled).filter(|lost| *lost > 0),
+                        (false, Some(said)) => Some(said.max(settled)),
                     };
                     if let Some(lost) = lost {
                         self.losses.total(id, event.tracepoint == SEND, lost);
@@ -197,7 +207,7 @@ impl Inner {
                         return Err(ParseError::new(SOURCE, Some(index + 2), format!("event {line:?} not understood")));
                     };
                     let tracepoint = name.rsplit('/').next().unwrap_or(name).to_owned();
-                    self.events.insert(id, Event { tracepoint, sample_type, read: 0 });
+                    self.events.insert(id, Event { tracepoint, sample_type, read: 0, count: 0 });
                 }
                 _ => {}
             }
@@ -245,7 +255,11 @@ impl Inner {
             Some(process) if process.kernel => None,
             _ => self.tasks.netns(sample.pid, sample.tid),
         };
-        let place = self.scope.place(local.ip(), softirq, netns);
+        let received = tracepoint == RECEIVE;
+        // No skb: the socket itself wants to reset, nothing is answered (comment at tcp_send_reset, trace/events/tcp.h).
+        let active = tracepoint == SEND && number(layout.skb) == Some(0);
+        // In softirq that is a timer's: whose process it interrupted says nothing, not even on loopback.
+        let place = self.scope.place(local.ip(), softirq, netns.filter(|_| !(active && softirq)));
         let netns = netns.filter(|_| !softirq);
         let at = Duration::from_nanos(sample.time.saturating_add(self.boot_offset));
         let waiting = self.cpus.entry(cpu).or_default();
@@ -271,9 +285,6 @@ impl Inner {
             return;
         }
         self.out.read += 1;
-        let received = tracepoint == RECEIVE;
-        // No skb: the socket itself wants to reset, nothing is answered (comment at tcp_send_reset, trace/events/tcp.h).
-        let active = !received && number(layout.skb) == Some(0);
         let (caller, exiting) = self.symbols.path(sample.chain, order);
         let mut event = ResetEvent {
             at,
