@@ -8,15 +8,21 @@ use rstdoctor::host::LiveHost;
 use rstdoctor::source::{Ask, Host};
 
 use crate::reader::Reader;
-use crate::{load, median};
+use crate::{load, median, storm};
 
 /// A refused connect with each reader, as fast as the machine can.
 pub fn of_readers(readers: &[&Reader], seconds: Duration, rounds: usize) {
     println!("cost of a refused connect, two threads as fast as they can; median of {rounds}");
     let turn = |reader: &&Reader| {
         let running = reader.start();
+        let before = load::out_rsts();
         let micros = load::refused(seconds, None).micros;
-        running.end();
+        let made = 2 * (load::out_rsts() - before);
+        let used = running.end();
+        if !reader.is_none() {
+            let rate = made as f64 / seconds.as_secs_f64();
+            println!("    {:16} made {made} ({rate:.0}/s): {}", reader.name, storm::account(reader.name, made, &used));
+        }
         micros
     };
     let names: Vec<_> = readers.iter().map(|reader| reader.name).collect();

@@ -35,7 +35,7 @@ pub fn run(readers: &[&Reader], seconds: Duration, rounds: usize) {
 }
 
 /// What the reader says, and whether it adds up.
-fn account(name: &str, made: u64, used: &Used) -> String {
+pub fn account(name: &str, made: u64, used: &Used) -> String {
     match name {
         "trace --json" => exact(made, used),
         "bpftrace" => {
@@ -45,7 +45,7 @@ fn account(name: &str, made: u64, used: &Used) -> String {
             format!("{recorded} lines; {}", lines.collect::<Vec<_>>().join("; "))
         }
         _ => {
-            let wanted = ["captured", "ropped", "resets in", "lost ", "not shown", "wire"];
+            let wanted = ["captured", "ropped", "resets in", "lost ", "not shown", "tallied", "packets "];
             let lines = used.stderr.lines().map(str::trim).filter(|line| wanted.iter().any(|word| line.contains(word)));
             lines.collect::<Vec<_>>().join("; ")
         }

@@ -75,7 +75,7 @@ impl Lines {
             let _ = writeln!(out, "... {} more not shown", thousands(skipped));
         }
         if lost > 0 {
-            let _ = writeln!(out, "... {} lost by the kernel (whole host, any filter)", counted(lost, "reset"));
+            let _ = writeln!(out, "... the records of {} were lost (whole host, any filter)", counted(lost, "reset"));
         }
     }
 }

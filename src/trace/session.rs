@@ -11,10 +11,9 @@ use crate::source::{Moment, ParseError};
 /// Both sources write with clocks read on other CPUs: what happened this shortly before a drain may come with the next.
 const SLACK: Duration = Duration::from_millis(5);
 
-/// Events of one reading that are looked at one by one; what is over is only counted. Some 40 MB until they are written.
-const MOST: usize = 20_000;
-/// With more events than this in one reading it cannot keep up with everything: packets are left alone for a while.
-const STORM: u64 = 10_000;
+/// Events of one reading that are looked at one by one, some 20 MB until they are written; what is over is only counted. Then
+/// it cannot keep up, and for a while packets are left alone in favour of events.
+const MOST: usize = 10_000;
 const STORM_LASTS: Duration = Duration::from_secs(1);
 
 /// Resets that matched, in order of time, and what is missing between them.
@@ -143,7 +142,7 @@ impl Session {
         self.summary.forwarded += packets.forwarded;
         let mut own = packets.packets;
         own.retain(|packet| self.packets.is_local(packet.local.ip()));
-        if events.read >= STORM {
+        if events.dropped > 0 {
             self.storm_until = began.mono + STORM_LASTS;
         }
         if began.mono < self.storm_until {

@@ -18,7 +18,7 @@ pub const SCHEMA: &str = "rstdoctor/trace/v1";
 pub enum Line {
     Reset(Box<Reset>),
     Gap(Gap),
-    Summary(Summary),
+    Summary(Box<Summary>),
 }
 
 /// One reset. Between two programs of this host it is sent by one and received by the other: two lines.
@@ -265,7 +265,7 @@ pub fn gap(lost: u64, not_shown: u64) -> Line {
 
 pub fn summary(summary: &trace::Summary) -> Line {
     const MOST: usize = 100;
-    Line::Summary(Summary {
+    Line::Summary(Box::new(Summary {
         schema: SCHEMA,
         started_at: rfc3339_millis(summary.started),
         duration_s: summary.duration.as_secs_f64(),
@@ -294,7 +294,7 @@ pub fn summary(summary: &trace::Summary) -> Line {
             count,
         }),
         peers: counts(summary.peers.top(MOST).0, |peer, count| PeerCount { address: peer.to_string(), count }),
-    })
+    }))
 }
 
 fn counts<K, T>(counts: Vec<(K, u64)>, convert: impl Fn(K, u64) -> T) -> Vec<T> {
