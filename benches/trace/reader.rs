@@ -55,8 +55,11 @@ pub struct Used {
     pub stderr: String,
 }
 
+/// Counts the lines, keeps the last ones.
+type Output = JoinHandle<(u64, Vec<u8>)>;
+
 pub struct Running {
-    child: Option<(Child, JoinHandle<(u64, Vec<u8>)>)>,
+    child: Option<(Child, Output)>,
 }
 
 impl Reader {
@@ -97,7 +100,7 @@ impl Running {
     }
 }
 
-fn end(mut child: Child, output: JoinHandle<(u64, Vec<u8>)>) -> io::Result<Used> {
+fn end(mut child: Child, output: Output) -> io::Result<Used> {
     const PATIENCE: Duration = Duration::from_secs(30);
     let pid = child.id() as i32;
     // SAFETY: plain call on our own child, which was not waited for.
