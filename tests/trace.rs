@@ -159,7 +159,8 @@ fn a_reader_that_hangs_costs_lines_which_are_counted() {
         let shown = text.lines().filter(|line| line.contains("\"type\":\"reset\"")).count() as u64;
         let summary: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
         let number = |key: &str| summary[key].as_u64().unwrap();
-        assert!(number("not_shown") > 0, "the buffers are bounded: {summary}");
+        // On a busy machine it may not even come to looking at them.
+        assert!(number("not_shown") + number("not_examined") > 0, "the buffers are bounded: {summary}");
         assert_eq!(shown + number("not_shown"), number("total"), "{summary}");
         // The kernel's count is of the whole host and both directions; here it comes apart into what became of each.
         let parts = ["passed_over", "not_examined", "lost"].map(number).iter().sum::<u64>();
