@@ -52,6 +52,10 @@ fn inside() {
     let number = |name, default| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
     let seconds = Duration::from_secs(number("RSTDOCTOR_BENCH_SECONDS", 5));
     let rounds = number("RSTDOCTOR_BENCH_ROUNDS", 3) as usize;
+    let file = |path| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    // What else runs takes from all of them: a load near 0 is a quiet machine.
+    println!("Linux {}, {cores} cores, load {}", file("/proc/sys/kernel/osrelease"), file("/proc/loadavg"));
     let readers = reader::present();
     storm::run(&readers, seconds, rounds);
     cost::of_readers(&readers, seconds, rounds);

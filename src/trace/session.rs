@@ -145,11 +145,17 @@ impl Session {
         if events.dropped > 0 {
             self.storm_until = began.mono + STORM_LASTS;
         }
-        if began.mono < self.storm_until {
+        let storm = began.mono < self.storm_until;
+        if storm {
             self.summary.packets_left += own.len() as u64;
             own.clear();
         }
         for pair in self.joiner.step(events.events, own, until) {
+            // Its event is among those that are only counted.
+            if storm && pair.0.is_none() {
+                self.summary.packets_left += 1;
+                continue;
+            }
             let reset = self.reset(pair, began);
             if self.filter.keeps(&reset) {
                 batch.resets.push(reset);
