@@ -150,7 +150,7 @@ fn lost(count: u64, lost: &LostRecords) -> Line {
     let all = thousands(lost.sent + lost.received);
     Line {
         reason: "record-lost",
-        label: "counted, but the records were lost".to_owned(),
+        label: "record lost".to_owned(),
         count,
         cause: None,
         basis: Basis::Measured,
@@ -242,4 +242,27 @@ fn dropped(e: &Readings<'_>) -> Account {
         "TCPReqQFullDrop",
     ));
     account
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cause::testing::Case;
+    use crate::evidence::Evidence;
+    use crate::source::Observed;
+
+    #[test]
+    fn lost_records_are_a_line_and_no_remainder() {
+        let mut case = Case::new().tracepoints().counter("Tcp.OutRsts", 0, 10);
+        case = case.sent(6, "NO_SOCKET", None, ["10.0.0.1:80", "10.0.0.2:0"], None);
+        if let Observed::Full(events) = &mut case.0.reset_events {
+            (events.read, events.lost, events.lost_sent) = (6, 7, 4);
+        }
+        let evidence = Evidence::new(&case.0);
+        let Ledger { sent, received, .. } = evidence.ledger();
+        assert_eq!((sent.count_of("record-lost"), sent.unexplained()), (4, Some(0)));
+        assert_eq!((received.count_of("record-lost"), received.total.clone()), (3, Ok(3)));
+        let line = sent.lines.iter().find(|line| line.reason == "record-lost");
+        assert_eq!(line.map(|line| line.known_from.as_str()), Some("tracepoints: 7 of 13 records of the host"));
+    }
 }
