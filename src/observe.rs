@@ -209,7 +209,9 @@ impl Resets {
     }
 
     fn finish(self, host: &mut dyn Host) -> Seen {
-        Seen { events: self.events.finish(host), packets: self.packets.finish(host), words: self.words.finish(host) }
+        // Events last: a packet that came after them would look like one that TCP did not send.
+        let packets = self.packets.finish(host);
+        Seen { events: self.events.finish(host), packets, words: self.words.finish(host) }
     }
 }
 
