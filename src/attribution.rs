@@ -13,6 +13,7 @@ use crate::source::reset_events::{Direction, Place, ResetTally, Task};
 
 mod context;
 pub mod deaths;
+pub mod pairing;
 pub mod wire;
 
 use context::Context;

@@ -2,11 +2,12 @@
 //! the namespace under observation (the tracepoints see the whole host), name the peer of a RST sent from LISTEN, tell
 //! what a RST answered, and show the RSTs that TCP did not send: netfilter's, and those of a device on the path.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::context::Surroundings;
+use super::pairing::pair;
 use crate::readings::Missing;
 use crate::snapshot::Observation;
 use crate::source::reset_events::{Direction, Place, ResetEvent, ResetEvents, ResetTally, regroup};
@@ -156,63 +157,28 @@ fn came_back(packet: &ResetPacket) -> bool {
     packet.direction == Direction::Received && packet.local_here && !packet.peer_here && packet.loopback
 }
 
-type Ends = (Direction, SocketAddr, SocketAddr);
-
-/// Packets that no event has claimed yet.
+/// Packets, and which of them an event has claimed.
 struct Join<'a> {
     packets: &'a ResetPackets,
-    by_ends: HashMap<Ends, VecDeque<usize>>,
-    by_local: HashMap<SocketAddr, VecDeque<usize>>,
     claimed: Vec<bool>,
 }
 
 impl<'a> Join<'a> {
     fn new(packets: &'a ResetPackets) -> Self {
-        let mut by_ends: HashMap<Ends, VecDeque<usize>> = HashMap::new();
-        let mut by_local: HashMap<SocketAddr, VecDeque<usize>> = HashMap::new();
-        for (index, packet) in packets.packets.iter().enumerate() {
-            by_ends.entry((packet.direction, packet.local, packet.peer)).or_default().push_back(index);
-            if packet.direction == Direction::Sent {
-                by_local.entry(packet.local).or_default().push_back(index);
-            }
-        }
-        Self { packets, by_ends, by_local, claimed: vec![false; packets.packets.len()] }
-    }
-
-    /// The packet of this event.
-    fn claim(&mut self, event: &ResetEvent) -> Option<&'a ResetPacket> {
-        let candidates = match event.peer {
-            Some(peer) => self.by_ends.get_mut(&(event.direction, event.local, peer))?,
-            None => self.by_local.get_mut(&event.local)?,
-        };
-        let (earliest, latest) = match event.direction {
-            Direction::Sent => (event.at.saturating_sub(CLOCKS), event.at + LATER),
-            Direction::Received => (event.at.saturating_sub(LATER), event.at + CLOCKS),
-        };
-        // Events come in order of time: what is too early for this one is too early for all that follow.
-        while let Some(index) = candidates.front().copied() {
-            let packet = self.packets.packets.get(index)?;
-            if packet.at > latest {
-                return None;
-            }
-            candidates.pop_front();
-            let claimed = self.claimed.get_mut(index)?;
-            if packet.at >= earliest && !*claimed && (event.peer.is_some() || packet.signature() == Signature::Answer) {
-                *claimed = true;
-                return Some(packet);
-            }
-        }
-        None
+        Self { packets, claimed: vec![false; packets.packets.len()] }
     }
 
     /// The events that belong here, with what their packets tell.
     fn events(&mut self, events: &ResetEvents, surroundings: &Surroundings) -> Vec<(Mark, ResetTally)> {
         let mut here: BTreeMap<Mark, Vec<ResetEvent>> = BTreeMap::new();
         let (mut without, mut matched) = (Vec::new(), [0u64; 2]);
-        // Those that know their peer choose first.
-        let (known, unknown): (Vec<_>, Vec<_>) = events.events.iter().partition(|event| event.peer.is_some());
-        for event in known.into_iter().chain(unknown) {
-            match self.claim(event) {
+        let pairs = pair(&events.events, &self.packets.packets, apart);
+        for (event, index) in events.events.iter().zip(pairs) {
+            let packet = index.and_then(|index| {
+                *self.claimed.get_mut(index)? = true;
+                self.packets.packets.get(index)
+            });
+            match packet {
                 Some(packet) => {
                     *of(&mut matched, event.direction) += 1;
                     let event = ResetEvent { place: Place::Here, peer: Some(packet.peer), ..event.clone() };
@@ -268,6 +234,13 @@ impl<'a> Join<'a> {
             _ => Origin::Peer,
         };
         Mark { answered, origin }
+    }
+}
+
+fn apart(direction: Direction) -> (Duration, Duration) {
+    match direction {
+        Direction::Sent => (CLOCKS, LATER),
+        Direction::Received => (LATER, CLOCKS),
     }
 }
 

@@ -307,8 +307,10 @@ impl Case {
         for number in 0..count {
             let clients =
                 |end: SocketAddr| SocketAddr::new(end.ip(), if end.port() == 0 { 40_000 + number } else { end.port() });
+            let at = Duration::from_secs(1001) + Duration::from_millis(u64::from(number) * 50 + 20);
             seen.words.push(LastWord {
-                at: Duration::from_secs(1001) + Duration::from_millis(u64::from(number) * 50 + 20),
+                at,
+                after: at - Duration::from_millis(50),
                 local: clients(local),
                 peer: clients(peer),
                 cookie: u64::from(number) + 1000,
@@ -320,6 +322,8 @@ impl Case {
                 retransmits,
                 timeout: Duration::ZERO,
                 bytes_received: Some(100),
+                bytes_sent: Some(80),
+                unsent: Some(0),
             });
         }
         self.0.last_words = Observed::Full(seen);

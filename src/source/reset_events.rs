@@ -158,7 +158,8 @@ pub enum Caller {
 /// 3. Softirq, local address not loopback: here if the namespace has that address, else elsewhere. Wrong where two
 ///    namespaces have the same address, or a transparent proxy answers for addresses that are not its own.
 /// 4. Softirq, loopback address: the namespace of the current user task, because the loopback device delivers in the
-///    context of the sender unless ksoftirqd took over. Unclear for kernel threads.
+///    context of the sender unless ksoftirqd took over. Unclear for kernel threads, and for a socket that gives up by
+///    itself: its timer runs in the context of anybody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
     Here,

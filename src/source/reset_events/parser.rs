@@ -233,7 +233,11 @@ impl Inner {
             Some(process) if process.kernel => None,
             _ => self.tasks.netns(sample.pid, sample.tid),
         };
-        let place = self.scope.place(local.ip(), softirq, netns);
+        let received = tracepoint == RECEIVE;
+        // No skb: the socket itself wants to reset, nothing is answered (comment at tcp_send_reset, trace/events/tcp.h).
+        let active = tracepoint == SEND && number(layout.skb) == Some(0);
+        // In a softirq that is a timer, which runs in the context of anybody.
+        let place = self.scope.place(local.ip(), softirq, netns.filter(|_| !(softirq && active)));
         let netns = netns.filter(|_| !softirq);
         let at = Duration::from_nanos(sample.time.saturating_add(self.boot_offset));
         let waiting = self.cpus.entry(cpu).or_default();
@@ -258,9 +262,6 @@ impl Inner {
             push(&mut waiting.closed, (sk, old, sample.time));
             return;
         }
-        let received = tracepoint == RECEIVE;
-        // No skb: the socket itself wants to reset, nothing is answered (comment at tcp_send_reset, trace/events/tcp.h).
-        let active = !received && number(layout.skb) == Some(0);
         let (caller, exiting) = self.symbols.path(sample.chain, order);
         let mut event = ResetEvent {
             at,
@@ -352,6 +353,7 @@ impl Inner {
     }
 }
 
+const SEND: &str = "tcp_send_reset";
 const RECEIVE: &str = "tcp_receive_reset";
 const STATE: &str = "inet_sock_set_state";
 
