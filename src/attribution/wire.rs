@@ -2,7 +2,7 @@
 //! the namespace under observation (the tracepoints see the whole host), name the peer of a RST sent from LISTEN, tell
 //! what a RST answered, and show the RSTs that TCP did not send: netfilter's, and those of a device on the path.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -82,6 +82,18 @@ pub struct Forged {
     pub usual: Vec<u8>,
 }
 
+/// A received RST whose IP id does not continue its connection's, although nothing else speaks against the peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspect {
+    pub local: SocketAddr,
+    pub peer: SocketAddr,
+    pub ip_id: u16,
+    /// The latest of the connection before it.
+    pub last: u16,
+    /// Our port, where this side is the server.
+    pub port: Option<u16>,
+}
+
 /// What the packets of a window say.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Wire {
@@ -94,6 +106,8 @@ pub struct Wire {
     pub rejected_unnamed: u64,
     /// One per connection.
     pub forged: Vec<Forged>,
+    /// One per connection; those that ended one, where that is known.
+    pub suspects: Vec<Suspect>,
     /// Received RSTs of peers whose other packets are known, so that they can be judged.
     pub judged: u64,
     /// Received RSTs from other hosts.
@@ -126,11 +140,13 @@ impl Wire {
             });
         }
         let judged = from_peers().filter(|packet| packets.ttls.fits(packet.peer, packet.ttl).is_some()).count() as u64;
+        let suspects = suspects(observation, packets, &surroundings);
         Ok(Self {
             groups,
             rejected,
             rejected_unnamed,
             forged: forged.into_values().collect(),
+            suspects,
             judged,
             received: from_peers().count() as u64,
             incomplete: !whole,
@@ -146,6 +162,26 @@ impl Wire {
     pub fn rejected_total(&self) -> u64 {
         self.rejected_unnamed + self.rejected.iter().map(|rejected| rejected.count).sum::<u64>()
     }
+}
+
+fn suspects(observation: &Observation, packets: &ResetPackets, surroundings: &Surroundings) -> Vec<Suspect> {
+    let events = observation.reset_events.value();
+    let received = |event: &&ResetEvent| event.direction == Direction::Received;
+    let ended: Option<BTreeSet<_>> = events.map(|events| {
+        events.events.iter().filter(received).filter_map(|event| Some((event.local, event.peer?))).collect()
+    });
+    let mut suspects: BTreeMap<(SocketAddr, SocketAddr), Suspect> = BTreeMap::new();
+    for packet in packets.packets.iter().filter(|packet| came_from_a_peer(packet)) {
+        let (Some(ip_id), Some(track)) = (packet.ip_id, packet.track) else { continue };
+        let (local, peer) = (packet.local, packet.peer);
+        let took = ended.as_ref().is_none_or(|ended| ended.contains(&(local, peer)));
+        if !track.fits && took && packets.ttls.fits(peer, packet.ttl) != Some(false) {
+            let client = surroundings.is_ephemeral(local.port()) && !surroundings.is_ephemeral(peer.port());
+            let port = (!client).then_some(local.port());
+            suspects.entry((local, peer)).or_insert(Suspect { local, peer, ip_id, last: track.last, port });
+        }
+    }
+    suspects.into_values().collect()
 }
 
 fn came_from_a_peer(packet: &ResetPacket) -> bool {

@@ -16,7 +16,7 @@ use crate::source::last_words::LastWord;
 use crate::source::listeners::Listener;
 use crate::source::owners::{Owners, Process};
 use crate::source::reset_events::{Direction, Place, ResetEvent, ResetEvents, ResetTally, Task};
-use crate::source::reset_packets::ResetPacket;
+use crate::source::reset_packets::{ResetPacket, Track};
 use crate::source::tcp_state::TcpState;
 use crate::source::{Failure, FailureKind, Moment, Observed};
 
@@ -285,10 +285,21 @@ impl Case {
                 window: 0,
                 ttl,
                 ip_id: Some(0),
+                track: None,
                 options: false,
             });
         }
         self.0.reset_packets = Observed::Full(seen);
+        self
+    }
+
+    /// The received packets have this IP id, and those of their connections before ended at `last`.
+    pub fn ip_ids(mut self, id: u16, last: u16, fits: bool) -> Self {
+        if let Observed::Full(seen) = &mut self.0.reset_packets {
+            for packet in seen.packets.iter_mut().filter(|packet| packet.direction == Direction::Received) {
+                (packet.ip_id, packet.track) = (Some(id), Some(Track { last, fits }));
+            }
+        }
         self
     }
 

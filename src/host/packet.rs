@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use super::trace_context;
 use crate::source::reset_events::block::{self, Kind};
-use crate::source::reset_packets::{MAGIC, RECORD_HEAD};
+use crate::source::reset_packets::{FEWER, MAGIC, RECORD_HEAD};
 use crate::source::{Failure, FailureKind};
 
 /// IPv6 header and a TCP header with all options.
@@ -16,12 +16,12 @@ const BATCH: usize = 256 << 10;
 const BUFFER: libc::c_int = 16 << 20;
 /// Packets per drain: a flood must not keep the reader for ever.
 const MAX_PER_DRAIN: usize = 200_000;
-/// Bytes of a packet that is only there for its TTL: IPv6 header and a TCP header without options.
+/// Bytes of a packet that is only there for its TTL and IP id: IPv6 header and a TCP header without options.
 const SAMPLE: usize = 60;
 /// With more packets than this in one drain fewer are sampled: the room is for RSTs.
 const BUSY: usize = 5_000;
 
-/// Which received packets other than RSTs are taken, for the TTL of their senders: one in so many, a power of two.
+/// Which received packets other than RSTs are taken, for TTL and IP id of their senders: one in so many, a power of two.
 #[derive(Debug, Clone, Copy)]
 struct Sampling {
     syn: u32,
@@ -110,6 +110,7 @@ impl PacketSocket {
             && attach(&self.fd, *coarser).is_ok()
         {
             self.sampling += 1;
+            send(sink, Kind::Note, FEWER.as_bytes());
         }
         send(sink, Kind::Counts, self.lost.to_string().as_bytes());
         Ok(())

@@ -7,7 +7,8 @@
 //! Blocks as in [`reset_events`](super::reset_events): start (text: [`MAGIC`]), scope (text: `address A`...), clock (text:
 //! `REALTIME BOOTTIME`, ns), counts (text: `LOST`, packets that found no room since the start), and records: per packet,
 //! little-endian, `u64` CLOCK_REALTIME ns, `u32` interface index, `u16` ARPHRD type, `u8` PACKET_* type, `u8` 0, `u32` bytes
-//! captured, then those bytes from the IP header on. Beside all RSTs it holds samples of what else was received, for the TTL.
+//! captured, then those bytes from the IP header on. Beside all RSTs it holds samples of what else was received, for the TTL
+//! and the IP id; a note (text: [`FEWER`]) says that from here on they are fewer.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -17,12 +18,15 @@ use super::ParseError;
 use super::reset_events::Direction;
 use super::reset_events::block::{Blocks, Kind};
 
+mod ip_id;
 mod ttl;
 
+pub use ip_id::Track;
 pub use ttl::PeerTtls;
 
 const SOURCE: &str = "reset packets";
 pub const MAGIC: &str = "rstdoctor-reset-packets 1";
+pub const FEWER: &str = "fewer-samples";
 /// Bytes before each packet in a records block.
 pub const RECORD_HEAD: usize = 20;
 
@@ -35,6 +39,8 @@ const PACKET_OUTGOING: u8 = 4;
 const ARPHRD_LOOPBACK: u16 = 772;
 const FLAG_RST: u8 = 0x04;
 const FLAG_ACK: u8 = 0x10;
+/// In the seventh byte of an IPv4 header (RFC 791).
+const DONT_FRAGMENT: u8 = 0x40;
 
 /// What the packet socket delivered between two takes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -79,6 +85,8 @@ pub struct ResetPacket {
     pub ttl: u8,
     /// IPv4 only.
     pub ip_id: Option<u16>,
+    /// What the connection's packets before it say about that; only for received ones.
+    pub track: Option<Track>,
     /// TCP options are present.
     pub options: bool,
 }
@@ -128,6 +136,7 @@ struct Inner {
     recent: VecDeque<ResetPacket>,
     lost: (u64, u64),
     ttls: PeerTtls,
+    tracks: ip_id::Tracks,
     out: ResetPackets,
 }
 
@@ -198,7 +207,13 @@ impl Inner {
                 };
                 self.since_boot = real.saturating_sub(boot);
             }
-            Kind::Counts => self.lost.1 = text.trim().parse().map_err(|_| broken("a count is not a number"))?,
+            Kind::Counts => {
+                self.lost.1 = text.trim().parse().map_err(|_| broken("a count is not a number"))?;
+                if self.lost.1 > 0 {
+                    self.tracks.stop();
+                }
+            }
+            Kind::Note if text == FEWER => self.tracks.stop(),
             _ => {}
         }
         Ok(())
@@ -214,12 +229,20 @@ impl Inner {
         let length = u32::from_le_bytes(*head.first_chunk::<4>()?) as usize;
         let (packet, rest) = rest.split_at_checked(length)?;
         let outgoing = kind == PACKET_OUTGOING;
+        let unfragmented = packet.get(6).is_some_and(|flags| flags & DONT_FRAGMENT != 0);
         let Some(mut packet) = parse(packet, outgoing) else { return Some(rest) };
         if packet.flags & FLAG_RST == 0 {
             if packet.direction == Direction::Received {
                 self.ttls.add(packet.peer, packet.ttl);
+                // Without DF an id is drawn from counters of many connections.
+                if let Some(id) = packet.ip_id.filter(|_| unfragmented) {
+                    self.tracks.add(packet.local, packet.peer, id);
+                }
             }
             return Some(rest);
+        }
+        if let Some(id) = packet.ip_id.filter(|_| packet.direction == Direction::Received) {
+            packet.track = self.tracks.judge(packet.local, packet.peer, id);
         }
         packet.at = Duration::from_nanos(u64::from_le_bytes(*time).saturating_sub(self.since_boot));
         packet.interface = u32::from_le_bytes(*interface);
@@ -300,6 +323,7 @@ fn parse(packet: &[u8], outgoing: bool) -> Option<ResetPacket> {
         window: short(14)?,
         ttl,
         ip_id,
+        track: None,
         options: tcp.get(12)? >> 4 > 5,
     })
 }
@@ -388,6 +412,33 @@ mod tests {
         let (all, error) = read(&[start(), record(1_000_500_000_000, 2, 0, &other)].concat());
         assert_eq!((error, all.received, all.packets.len()), (None, 0, 0));
         assert_eq!(all.ttls.of("10.0.0.1:80".parse().unwrap()), [64]);
+    }
+
+    #[test]
+    fn a_reset_is_judged_by_the_ids_of_its_connection() {
+        let data = |id| {
+            let mut other = packet(id, 500);
+            // From 10.0.0.9:40000 to 10.0.0.1:80.
+            let (source, destination): (Vec<u8>, Vec<u8>) = (other[12..16].to_vec(), other[16..20].to_vec());
+            other[12..16].copy_from_slice(&destination);
+            other[16..20].copy_from_slice(&source);
+            other[20..24].copy_from_slice(&[0x9c, 0x40, 0, 80]);
+            other
+        };
+        let flags = |flags, mut packet: Vec<u8>| {
+            packet[20 + 13] = flags;
+            record(1_000_500_000_000, 2, 0, &packet)
+        };
+        let seen: Vec<u8> = (1..=6).flat_map(|id| flags(FLAG_ACK, data(id * 10))).collect();
+        let track = |note: &[u8], id| {
+            let (all, error) = read(&[start(), seen.clone(), note.to_vec(), flags(FLAG_RST, data(id))].concat());
+            assert_eq!(error, None);
+            all.packets[0].track
+        };
+        assert_eq!(track(&[], 61), Some(Track { last: 60, fits: true }));
+        assert_eq!(track(&[], 40_000), Some(Track { last: 60, fits: false }));
+        assert_eq!(track(&block(Kind::Note, FEWER.as_bytes()), 40_000), None);
+        assert_eq!(track(&block(Kind::Counts, b"1"), 40_000), None, "samples may be among those that were lost");
     }
 
     proptest! {

@@ -43,6 +43,7 @@ pub fn packet(direction: Direction, local: &str, peer: &str) -> ResetPacket {
         window: 0,
         ttl: 64,
         ip_id: Some(0),
+        track: None,
         options: false,
         local_here: true,
         peer_here: false,
