@@ -182,8 +182,8 @@ mod tests {
     fn event_and_packet_of_one_reset_are_one_whichever_was_read_first() {
         let (one, other) = (event_at("10.0.0.2:4000", 0), packet_at("10.0.0.2:4000", 30));
         let mut joiner = Joiner::default();
-        assert!(joiner.step(read(&[one.clone()], &[]), Duration::ZERO).is_empty(), "it waits");
-        assert_eq!(shape(&joiner.step(read(&[], &[other.clone()]), END)), [(true, true)]);
+        assert!(joiner.step(read(std::slice::from_ref(&one), &[]), Duration::ZERO).is_empty(), "it waits");
+        assert_eq!(shape(&joiner.step(read(&[], std::slice::from_ref(&other)), END)), [(true, true)]);
         assert!(joiner.step(read(&[], &[other]), Duration::ZERO).is_empty());
         assert_eq!(shape(&joiner.step(read(&[one], &[]), END)), [(true, true)]);
         assert!(joiner.step(Read::default(), END).is_empty());
