@@ -214,6 +214,9 @@ impl<'a> Join<'a> {
                 *self.claimed.get_mut(index)? = true;
                 self.packets.packets.get(index)
             });
+            if !events.drained.is_zero() && event.at > events.drained {
+                continue;
+            }
             match packet {
                 Some(packet) => {
                     *of(&mut matched, event.direction) += 1;

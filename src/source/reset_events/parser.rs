@@ -345,6 +345,7 @@ impl Inner {
         out.events.sort_by_key(|event| event.at);
         out.listeners_closed.sort_by_key(|listener| listener.at);
         out.tallies = self.tallies.take();
+        out.drained = Duration::from_nanos(self.drains.1.saturating_add(self.boot_offset));
         let lost = self.lost_total();
         out.lost = lost.saturating_sub(self.lost_taken);
         self.lost_taken = lost;
