@@ -46,11 +46,13 @@ fn a_reset_that_a_rule_dropped_before_the_device_is_still_one_of_ours() {
 
 #[test]
 fn with_packets_missing_the_place_decides_as_before() {
-    let mut case = refused().counter("Tcp.OutRsts", 0, 0).packets(3, Direction::Sent, RST_ACK, 64, REFUSED);
+    let mut case = refused().counter("Tcp.OutRsts", 0, 10).packets(3, Direction::Sent, RST_ACK, 64, REFUSED);
     if let Observed::Full(packets) = &mut case.0.reset_packets {
         packets.lost = 1;
     }
     assert_eq!(kinds(&case), [(Kind::Refused, 20)].into());
+    let none = case.counter("Tcp.OutRsts", 0, 0);
+    assert_eq!(kinds(&none), [].into(), "this namespace sent none: they are of one with the same address");
 }
 
 #[test]
