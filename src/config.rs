@@ -25,8 +25,8 @@ pub enum UsageError {
     PortZero,
     #[error("{option}: it is empty")]
     Empty { option: &'static str },
-    #[error("--count: it must be at least 1")]
-    CountZero,
+    #[error("{option}: it must be at least 1")]
+    NotOne { option: &'static str },
     #[error("--output is missing: say where the recording goes, for example: rstdoctor record -o web.rst")]
     NoOutput,
     #[error("--interval {interval} is longer than --duration {duration}: no window would be complete")]
@@ -174,6 +174,17 @@ pub fn record(args: &RecordArgs, terminal: Terminal) -> Result<Record, UsageErro
     })
 }
 
+/// How many scenarios of the lab run at the same time.
+///
+/// # Errors
+/// [`UsageError`]: none at all.
+pub fn jobs(given: Option<usize>) -> Result<usize, UsageError> {
+    match given {
+        Some(0) => Err(UsageError::NotOne { option: "--jobs" }),
+        given => Ok(given.unwrap_or(1)),
+    }
+}
+
 /// Validates the arguments of `trace`.
 ///
 /// # Errors
@@ -183,7 +194,7 @@ pub fn trace(args: &TraceArgs, terminal: Terminal) -> Result<Trace, UsageError> 
         return Err(UsageError::PortZero);
     }
     if args.count == Some(0) {
-        return Err(UsageError::CountZero);
+        return Err(UsageError::NotOne { option: "--count" });
     }
     let direction = match (args.sent, args.received) {
         (true, true) => {
@@ -332,7 +343,10 @@ mod tests {
         assert_eq!(sent.filter.direction, Some(Direction::Sent));
         let both = given(&TraceArgs { sent: true, received: true, ..TraceArgs::default() });
         assert!(matches!(both, Err(UsageError::Conflict { .. })));
-        assert_eq!(given(&TraceArgs { count: Some(0), ..TraceArgs::default() }), Err(UsageError::CountZero));
+        assert_eq!(
+            given(&TraceArgs { count: Some(0), ..TraceArgs::default() }),
+            Err(UsageError::NotOne { option: "--count" })
+        );
         let nothing = given(&TraceArgs { duration: Some("0s".into()), ..TraceArgs::default() });
         assert!(matches!(nothing, Err(UsageError::Zero { .. })));
     }

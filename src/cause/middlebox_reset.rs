@@ -22,7 +22,8 @@ cause! {
     ///
     /// ## How to confirm
     ///
-    /// `tcpdump -nvi any 'tcp[tcpflags] & tcp-rst != 0'` and compare `ttl` and `id`; the `OutRsts` of the peer did not move.
+    /// `rstdoctor trace --received` as root shows the TTL of each RST (with `--json` its IP id too): compare them with `ttl`
+    /// and `id` of the peer's other packets in `tcpdump -nvi any host PEER`. The `OutRsts` of the peer did not move.
     ///
     /// ## What to change
     ///

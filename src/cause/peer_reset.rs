@@ -21,7 +21,8 @@ cause! {
     ///
     /// ## How to confirm
     ///
-    /// `rstdoctor scan` as root names the peers; run rstdoctor on the peer, if it runs Linux: it knows the reason.
+    /// `rstdoctor trace --received` as root shows each with its peer; on the peer, if it runs Linux, `rstdoctor trace --sent`
+    /// knows the reason.
     ///
     /// ## What to change
     ///
@@ -76,7 +77,9 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     } else {
         harm::by_peers(e, counted.received)
     };
+    let by_others = e.wire().map_or(0, |wire| wire.forged.len() + wire.suspects.len()) as u64;
     let confidence = match (within, doubtful) {
+        _ if by_others * 2 >= counted.received => 0.4,
         (true, _) => 0.4,
         (false, true) => 0.5,
         (false, false) => 0.8,
@@ -198,13 +201,13 @@ fn with_remedies(finding: Finding, called: Option<std::net::SocketAddr>) -> Find
     let finding = match called {
         Some(called) => finding.remedy(
             Remedy::new(format!("Find the reason on {}: it (or a device before it) sent the RST", called.ip()), verify)
-                .command(format!("rstdoctor scan --port {}    # on {}", called.port(), called.ip())),
+                .command(format!("rstdoctor trace --sent --port {}    # on {}, as root", called.port(), called.ip())),
         ),
         None => finding,
     };
     finding.remedy(
         Remedy::new("See who resets, and when: clients that cancel need no change here", verify)
-            .command("rstdoctor scan --duration 30s    # as root, with tracefs"),
+            .command("rstdoctor trace --received -d 30s    # as root, with tracefs"),
     )
 }
 
@@ -283,6 +286,16 @@ mod tests {
             .counter("Tcp.PassiveOpens", 0, 20)
             .counter("Tcp.ActiveOpens", 0, 20);
         assert_eq!(case.finding(&PEER_RESET).severity, Severity::Info);
+    }
+
+    #[test]
+    fn what_packets_deny_the_counters_do_not_claim() {
+        let ends = ["10.0.0.9:8080", "10.0.3.7:0"];
+        let confidence = |ttl| {
+            let case = Case::new().counter("Tcp.OutRsts", 0, 0).counter("Tcp.EstabResets", 0, 20);
+            case.seen_ttl("10.0.3.7", 61).packets(20, Direction::Received, 4, ttl, ends).finding(&PEER_RESET).confidence
+        };
+        assert!(confidence(61) >= 0.8 && confidence(40) <= 0.4);
     }
 
     #[test]

@@ -8,9 +8,11 @@ use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::config::{Live, Origin, Record};
+use crate::filter::Filter;
 use crate::host::{BundleHost, LiveHost, RecordingFile, RecordingHost, namespace};
 use crate::observe::{Plan, observe as observe_host};
 use crate::snapshot::Observation;
+use crate::source::process;
 
 /// An observation and the name under which its network namespace was asked for.
 pub struct Collected {
@@ -31,15 +33,32 @@ pub fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
+/// SIGINT and SIGTERM end the program at once: where there is nothing to finish, and opening a pipe may take for ever.
+///
+/// # Errors
+/// The kernel refused a handler.
+pub fn end_on_signals() -> std::io::Result<Arc<AtomicBool>> {
+    let armed = Arc::new(AtomicBool::new(true));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, super::INTERRUPTED.into(), Arc::clone(&armed))?;
+    }
+    Ok(Arc::default())
+}
+
 /// Observes this host, or replays a recording. `None` if it was interrupted before there was a whole window.
 ///
 /// # Errors
-/// The namespace cannot be entered, or the recording is not sound.
-pub fn observe(origin: &Origin, stop: &Arc<AtomicBool>) -> anyhow::Result<Option<Collected>> {
+/// The namespace cannot be entered, the process that was asked for does not exist, or the recording is not sound.
+pub fn observe(origin: &Origin, filter: &Filter, stop: &Arc<AtomicBool>) -> anyhow::Result<Option<Collected>> {
     match origin {
         Origin::Live(live) => {
             let netns_name = enter(live)?;
-            let observation = observe_host(&mut LiveHost::new(Arc::clone(stop)), &plan(live))?;
+            let mut host = LiveHost::new(Arc::clone(stop));
+            // Before the wait: of a process that is not there nothing can be learnt.
+            if let Some(pid) = filter.pid.filter(|pid| !process::exists(&mut host, *pid)) {
+                anyhow::bail!("--pid: no process {pid} on this host");
+            }
+            let observation = observe_host(&mut host, &plan(live))?;
             Ok((!stop.load(Ordering::Relaxed)).then_some(Collected { observation, netns_name }))
         }
         Origin::Bundle(path) => Ok(Some(Collected { observation: replay(path)?, netns_name: None })),

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use super::collect;
 use super::progress::Progress;
+use super::{collect, say};
 use crate::cli::RecordArgs;
 use crate::config::{self, Terminal};
 use crate::diagnosis::diagnose;
@@ -18,8 +18,8 @@ pub fn run(args: &RecordArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     drop(progress);
     let observation = observation?;
     let file = config.output.display();
-    eprintln!("{}", visible(&diagnose(&observation).summary));
-    eprintln!("Recorded {} to {file}. Diagnose it anywhere with:", words::seconds(observation.duration()));
-    eprintln!("  rstdoctor scan --from {file}");
+    say(visible(&diagnose(&observation).summary));
+    let recorded = words::seconds(observation.duration());
+    say(format_args!("Recorded {recorded} to {file}. Diagnose it anywhere with:\n  rstdoctor scan --from {file}"));
     Ok(ExitCode::SUCCESS)
 }
