@@ -5,11 +5,7 @@ use std::time::Duration;
 use super::join::{Joined, Joiner, Read, Traced};
 use super::{Filter, Holders, Reset, Summary};
 use crate::source::last_words::LastWordsParser;
-<<<<<<< HEAD
 use crate::source::reset_events::{Missing, Place, ResetEvents, ResetParser};
-=======
-use crate::source::reset_events::{Missing, Place, ResetEvent, ResetEvents, ResetParser};
->>>>>>> main
 use crate::source::reset_packets::{PacketParser, ResetPackets};
 use crate::source::{Moment, ParseError};
 
@@ -190,12 +186,8 @@ impl Session {
                 self.summary.passed_over += u64::from(joined.event.is_some());
                 continue;
             }
-<<<<<<< HEAD
             let traced = self.traced(joined.at());
             let reset = Reset::new(joined, traced, &self.holders, began);
-=======
-            let reset = self.reset(joined, began);
->>>>>>> main
             if self.filter.keeps(&reset) {
                 batch.resets.push(reset);
             } else if reset.event.is_some() {
