@@ -3,6 +3,8 @@
 //! When the SYN queue of a listener is full (net/ipv4/tcp_input.c tcp_conn_request, inet_csk_reqsk_queue_is_full), the
 //! kernel answers with a cookie (`TCPReqQFullDoCookies`) or drops the SYN (`TCPReqQFullDrop`).
 
+use std::time::Duration;
+
 use super::{EvidenceItem, queue};
 use crate::evidence::{Evidence, Missing};
 use crate::service::Service;
@@ -29,6 +31,7 @@ pub struct HalfOpen<'e, 'a> {
     /// The sweep was possible; without it the three numbers above are unknown.
     pub swept: bool,
     pub backlog: u64,
+    window: Duration,
     /// The accept queue of `worst` was full too, so that requests linger for that reason.
     pub accept_queue_full: bool,
 }
@@ -44,6 +47,8 @@ pub enum Who {
     Unclear,
 }
 
+/// TCP_TIMEOUT_INIT, include/net/tcp.h; RFC 6298 2.1.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
 /// Fewer requests than this say nothing about a share.
 const ENOUGH: u64 = 20;
 
@@ -74,6 +79,7 @@ impl<'e, 'a> HalfOpen<'e, 'a> {
             peers: port_use.map_or(0, |used| used.syn_recv_peers),
             swept: e.census().is_ok(),
             backlog: worst.map_or(0, |s| s.sockets.iter().map(|socket| u64::from(socket.last.backlog)).sum()),
+            window: e.window(),
             accept_queue_full: worst.is_some_and(|service| service.worst().full_samples > 0),
         })
     }
@@ -120,6 +126,8 @@ impl<'e, 'a> HalfOpen<'e, 'a> {
             None => match lingering {
                 Some(share) if share >= 0.7 => Who::Nobody(0.85),
                 Some(share) if share >= 0.4 => Who::Unclear,
+                // What nobody answers is retransmitted after a second for the first time.
+                Some(_) if self.window < 2 * FIRST_TIMEOUT => Who::Unclear,
                 Some(_) => Who::Clients,
                 None if self.requests == 0 && !self.swept => Who::Unclear,
                 None => Who::Clients,

@@ -34,7 +34,7 @@ cause! {
     PROCESS_EXIT {
         id: "process-exit",
         title: "Process exited with open connections",
-        explains: ["listener-closed", "close-with-unread-data", "stale-connection", "late-data-after-close"],
+        explains: ["listener-closed", "port-without-listener", "close-with-unread-data", "stale-connection", "late-data-after-close"],
         judge: judge,
     }
 }

@@ -1,5 +1,7 @@
 //! Whether a diagnosis says what a scenario stated beforehand. Pure.
 
+use std::collections::BTreeSet;
+
 use super::diagnose::{Finding, Findings, Sent};
 use super::report::Status;
 use super::scenario::Expect;
@@ -12,16 +14,21 @@ pub fn judge(expect: &Expect, findings: &Findings) -> (Status, String) {
     }
 }
 
-/// As [`judge`], for an observation in ticks: whenever there is an alarm, it is the right one, or a symptom of it that came
-/// before it; and the right one is first at least once, if only seen where a single tick holds too little for an alarm.
+/// As [`judge`], for an observation in ticks: whenever there is an alarm, it is the right one, or something that follows from
+/// it (its symptom is seen before it, what it leads to goes on after it); and the right one is first at least once, if only
+/// seen where a single tick holds too little for an alarm.
 pub fn judge_ticks(expect: &Expect, ticks: &[Findings]) -> (Status, String) {
     let fail = |problem: String| (Status::Fail, problem);
-    let explains: &[&str] = expect.cause.and_then(crate::cause::by_id).map_or(&[], |cause| cause.explains);
-    let symptom = |tick: &Findings| tick.causes.first().is_some_and(|first| explains.contains(&first.id.as_str()));
+    let follows = expect.cause.map(follows_from).unwrap_or_default();
+    let symptom = |tick: &Findings| tick.causes.first().is_some_and(|first| follows.contains(first.id.as_str()));
     let numbered = || ticks.iter().enumerate().map(|(index, tick)| (index + 1, tick));
     for (number, tick) in numbered() {
         let alarm = tick.verdict == "warning" || tick.verdict == "critical";
-        let found = if alarm && !symptom(tick) { problem(expect, tick) } else { false_accusation(expect, tick) };
+        let found = match (alarm, symptom(tick)) {
+            (true, false) => problem(expect, tick),
+            (true, true) => None,
+            (false, _) => false_accusation(expect, tick),
+        };
         if let Some(problem) = found {
             return fail(format!("tick {number} of {}: {problem}", ticks.len()));
         }
@@ -37,6 +44,17 @@ pub fn judge_ticks(expect: &Expect, ticks: &[Findings]) -> (Status, String) {
         0 => fail(format!("no tick of {} has {cause} first", ticks.len())),
         _ => (Status::Pass, String::new()),
     }
+}
+
+/// All causes that this one explains, at any distance.
+fn follows_from(cause: &str) -> BTreeSet<&'static str> {
+    let mut all: BTreeSet<&'static str> = BTreeSet::new();
+    let mut next: Vec<&'static crate::cause::Cause> = crate::cause::by_id(cause).into_iter().collect();
+    while let Some(cause) = next.pop() {
+        let new = cause.explains.iter().copied().filter(|id| all.insert(id));
+        next.extend(new.filter_map(crate::cause::by_id));
+    }
+    all
 }
 
 fn problem(expect: &Expect, findings: &Findings) -> Option<String> {
