@@ -35,10 +35,15 @@ impl Lines {
         if tick.number == 1 {
             let host = tick.diagnosis.host.hostname.as_deref().unwrap_or("this host");
             let window = seconds(tick.diagnosis.window);
-            let text = format!("Watching {host}, a tick every {window}. A line follows for each change.");
+            let text = format!("Watching {host}, a tick every {window}; a line follows for each change");
             let _ = writeln!(out, "{}", visible(&text));
             if tick.events.iter().all(|event| !is_told(event)) {
                 self.line(&mut out, tick.at, status(tick.status), &tick.diagnosis.summary);
+            }
+            let unchecked = tick.diagnosis.not_checked.len() as u64;
+            if unchecked > 0 {
+                let text = format!("{} cannot be checked here: scan lists them", counted(unchecked, "possible cause"));
+                self.line(&mut out, tick.at, "note", &text);
             }
         }
         for event in tick.events.iter().filter(|event| is_told(event)) {
@@ -105,7 +110,11 @@ fn told(event: &Event) -> String {
     let at = if place.is_empty() { String::new() } else { format!(" ({place})") };
     match event.what {
         What::Ended => {
-            format!("{}{at}, after {}: {} in all", event.title, seconds(event.lasted), amount(event.events, event.unit))
+            let all = match event.events {
+                0 => String::new(),
+                events => format!(": {} in all", amount(events, event.unit)),
+            };
+            format!("{}{at}, after {}{all}", event.title, seconds(event.lasted))
         }
         What::Again if event.times > 2 => {
             format!("{}  {}. For the {} time.", word(event.severity), event.summary, ordinal(event.times))
@@ -126,13 +135,13 @@ fn past(episode: &Episode) -> String {
         _ => format!("since {from}, still going on").replace("since from", "from"),
     };
     let times = if episode.times > 1 { format!(", {} times", episode.times) } else { String::new() };
-    format!(
-        "{}{at}: {}, at most {:.1} per s, {} sure; {until}{times}",
-        episode.latest.title,
-        amount(episode.events, episode.latest.finding.impact.unit),
-        episode.peak_per_s,
-        percent(episode.latest.finding.confidence),
-    )
+    let unit = episode.latest.finding.impact.unit;
+    let much = match episode.events {
+        0 => String::new(),
+        events => format!(" {}, at most {:.1} per s,", amount(events, unit), episode.peak_per_s),
+    };
+    let sure = percent(episode.latest.finding.confidence);
+    format!("{}{at}:{much} {sure} sure; {until}{times}", episode.latest.title)
 }
 
 /// The unit is a plural noun.
@@ -174,5 +183,79 @@ fn status(status: Status) -> &'static str {
         Status::Warning => "WARNING",
         Status::Critical => "CRITICAL",
         Status::Unknown => "UNKNOWN",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cause::testing::{Case, process};
+    use crate::filter::Filter;
+    use crate::observe::Ticked;
+    use crate::snapshot::Observation;
+
+    /// A window with a full accept queue, or a quiet one, that ends `seconds` after the first.
+    fn window(fault: bool, seconds: u64) -> Observation {
+        let mut case = Case::new().counter("Tcp.OutRsts", 0, 0).counter("TcpExt.ListenOverflows", 0, 0);
+        if fault {
+            case = case
+                .counter("TcpExt.ListenOverflows", 0, 300)
+                .counter("TcpExt.ListenDrops", 0, 300)
+                .counter("Tcp.PassiveOpens", 0, 300)
+                .sysctl("net.core.somaxconn", "4096")
+                .listener("0.0.0.0:80", 5, 6, 60, &process(7, "evil\x1b[31mname"));
+        }
+        for at in [&mut case.0.before.at, &mut case.0.after.at] {
+            at.mono += Duration::from_secs(seconds);
+            at.wall += Duration::from_secs(seconds);
+        }
+        case.0
+    }
+
+    fn told(windows: &[bool], width: Option<u16>) -> (Vec<String>, String) {
+        let (mut watch, mut lines) = (Watch::new(Filter::default()), Lines::new(width));
+        let told = windows.iter().enumerate().map(|(number, fault)| {
+            let observation = window(*fault, 3 * number as u64);
+            let interval = Duration::from_secs(3);
+            let mut ticked = Ticked { observation, swept: false, late: Duration::ZERO, interval };
+            lines.tick(&watch.tick(&mut ticked, &mut |_| false))
+        });
+        let told = told.collect();
+        (told, lines.summary(&watch))
+    }
+
+    #[test]
+    fn a_line_for_each_change_and_none_between() {
+        let (told, summary) = told(&[false, true, true, false, false], None);
+        assert!(told[0].contains("  OK   ") && told[0].starts_with("Watching "), "{}", told[0]);
+        assert!(told[1].contains("appeared  CRITICAL") && told[1].contains("[accept-queue-overflow]"), "{}", told[1]);
+        assert_eq!(told[2], "");
+        let ended = told[3].lines().next().unwrap_or_default();
+        assert!(ended.contains("ended     Accept queue overflow (port 80), after 6 s: 600 "), "{ended}");
+        assert_eq!(told[4], "");
+        assert!(
+            summary.starts_with("Watched 15 s, 5 ticks:\n  CRITICAL  Accept queue overflow (port 80): 600 "),
+            "{summary}"
+        );
+    }
+
+    #[test]
+    fn a_quiet_watch_says_so_at_the_end() {
+        let (_, summary) = told(&[false, false], None);
+        assert!(summary.contains("no connection was refused, dropped or reset"), "{summary}");
+        let never = Lines::new(None).summary(&Watch::new(Filter::default()));
+        assert!(never.contains("before the first tick"));
+    }
+
+    #[test]
+    fn names_from_outside_are_harmless_and_lines_fit_the_terminal() {
+        let (told, summary) = told(&[true], Some(80));
+        let all = told.concat() + &summary;
+        assert!(!all.contains('\x1b') && all.contains("evil"), "{all}");
+        assert!(all.lines().all(|line| line.chars().count() <= 80), "{all}");
+        let one = self::told(&[true], None).0.concat();
+        assert_eq!(one.lines().filter(|line| line.contains("appeared")).count(), 1);
     }
 }
