@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rstdoctor::cause::{HEADINGS, REGISTRY};
 
 /// Rooms that may touch files, sockets, clocks, environment and processes.
-const IMPURE: [&str; 4] = ["host", "command", "lab", "tui"];
+const IMPURE: [&str; 3] = ["host", "command", "lab"];
 
 /// What a pure module must not name. Types that only describe an address or a time are allowed.
 const FORBIDDEN: [&str; 17] = [

@@ -2,9 +2,10 @@
 
 mod collect;
 mod completions;
-mod driver;
+pub mod driver;
 mod explain;
 mod explain_text;
+pub mod full_screen;
 mod lab;
 pub mod man;
 mod progress;

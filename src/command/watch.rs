@@ -18,8 +18,14 @@ use crate::render::{json, watch as text};
 use crate::source::Host;
 use crate::watch::{Change, ChangeKind, Tick};
 
+mod playing;
+mod screen;
+
 pub fn run(args: &WatchArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let config = config::watch(args, terminal)?;
+    if config.output == WatchOutput::Screen {
+        return screen::run(&config);
+    }
     let stop = collect::stop_on_signals()?;
     let mut view = View::open(&config, &stop)?;
     let mut driver = Driver::start(&mut *view.host, &view.plan, config.interval, config.filter.clone())?;

@@ -1,0 +1,153 @@
+//! The thread behind the screen: it drives the host, or plays the recording at its own pace, and does what the keys order.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::screen::Message;
+use super::{View, nothing_collected};
+use crate::command::driver::{Driver, Next};
+use crate::config::{Origin, Watch};
+use crate::host::live::now;
+use crate::render::watch::Lines;
+use crate::source::Moment;
+use crate::tui::{Event, Order, Play};
+
+/// Starts it. Its result is the summary of what was seen. It ends with `stop`, or when nobody listens to it any more.
+pub fn start(
+    config: Watch,
+    stop: Arc<AtomicBool>,
+    screen: SyncSender<Message>,
+    orders: Receiver<Order>,
+) -> JoinHandle<anyhow::Result<String>> {
+    thread::spawn(move || {
+        // However it ends, by a panic too.
+        let _ended = Ended(screen.clone());
+        drive(&config, &stop, &screen, &orders)
+    })
+}
+
+struct Ended(SyncSender<Message>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.send(Message::Ended);
+    }
+}
+
+fn drive(
+    config: &Watch,
+    stop: &Arc<AtomicBool>,
+    screen: &SyncSender<Message>,
+    orders: &Receiver<Order>,
+) -> anyhow::Result<String> {
+    let mut view = View::open(config, stop)?;
+    let mut driver = Driver::start(&mut *view.host, &view.plan, config.interval, config.filter.clone())?;
+    let mut pace = matches!(config.origin, Origin::Bundle(_)).then(Pace::default);
+    let lines = Lines::new(config.terminal.width);
+    let _ = screen.send(Message::Opened);
+    let mut ticks = 0;
+    while !stop.load(Ordering::Relaxed) {
+        for order in orders.try_iter() {
+            obey(order, &mut driver, screen, pace.as_mut());
+        }
+        let mut tick = match driver.next() {
+            Next::Looked => continue,
+            Next::Tick(tick) => tick,
+            Next::Over => {
+                let _ = screen.send(Message::Event(Event::Over));
+                // The last tick stays until the user ends it.
+                for order in orders {
+                    obey(order, &mut driver, screen, pace.as_mut());
+                }
+                break;
+            }
+        };
+        view.namespace.complete(&mut tick);
+        if tick.number == 1 && nothing_collected(&tick) {
+            anyhow::bail!("nothing could be collected: not one source of evidence could be read");
+        }
+        while let Some(wait) = pace.as_ref().and_then(|pace| pace.wait(tick.at)) {
+            match orders.recv_timeout(wait) {
+                Ok(order) => obey(order, &mut driver, screen, pace.as_mut()),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(lines.summary(driver.watch())),
+            }
+        }
+        if let Some(pace) = &mut pace {
+            pace.shown(tick.at);
+        }
+        ticks += 1;
+        if screen.send(Message::Event(Event::Tick(tick))).is_err() || config.count == Some(ticks) {
+            break;
+        }
+    }
+    Ok(lines.summary(driver.watch()))
+}
+
+fn obey(order: Order, driver: &mut Driver<'_>, screen: &SyncSender<Message>, pace: Option<&mut Pace>) {
+    match (order, pace) {
+        (Order::Interval(interval), None) => driver.set_interval(interval, now()),
+        (Order::Play(play), Some(pace)) => pace.order(play),
+        (Order::Save(path), _) => {
+            let _ = screen.send(Message::Event(Event::Saved(save(&path))));
+        }
+        _ => {}
+    }
+}
+
+/// Writes a recording of the last minutes, and says what became of it.
+fn save(path: &Path) -> String {
+    format!("{}: not available yet; rstdoctor record -o FILE makes a recording", path.display())
+}
+
+/// The pace of a playback.
+struct Pace {
+    speed: f64,
+    stopped: bool,
+    /// Ticks that are shown although it is stopped.
+    steps: u32,
+    latest: Option<(Moment, Instant)>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { speed: 1.0, stopped: false, steps: 0, latest: None }
+    }
+}
+
+impl Pace {
+    fn order(&mut self, play: Play) {
+        match play {
+            Play::Stop => self.stopped = true,
+            Play::Go => (self.stopped, self.steps) = (false, 0),
+            Play::Step => {
+                self.stopped = true;
+                self.steps += 1;
+            }
+            Play::Speed(speed) => self.speed = speed,
+        }
+    }
+
+    /// How long the tick of this time has to wait before one looks again; `None` if it is due. The first one always is.
+    fn wait(&self, at: Moment) -> Option<Duration> {
+        let (latest, shown) = self.latest?;
+        if self.steps > 0 {
+            return None;
+        }
+        if self.stopped {
+            return Some(Duration::from_secs(3600));
+        }
+        let gap = at.mono.saturating_sub(latest.mono).as_secs_f64() / self.speed;
+        let gap = Duration::try_from_secs_f64(gap).unwrap_or(Duration::MAX);
+        gap.checked_sub(shown.elapsed()).filter(|left| !left.is_zero())
+    }
+
+    fn shown(&mut self, at: Moment) {
+        self.steps = self.steps.saturating_sub(1);
+        self.latest = Some((at, Instant::now()));
+    }
+}

@@ -1,0 +1,50 @@
+//! The latest single resets, newest first, or why they are not visible.
+
+use super::{Table, keeps, plain, rest, title};
+use crate::evidence::Missing;
+use crate::render::trace::Lines;
+use crate::trace::Reset;
+use crate::tui::state::{Pane, State};
+
+pub fn table(state: &State, width: usize) -> Table {
+    let mut table =
+        Table { title: title(state, Pane::Resets, "Latest resets"), columns: vec![rest("")], ..Table::default() };
+    let run = state.run();
+    let Some(tick) = &run.tick else { return table };
+    // One line of text each, where there is room for it.
+    let mut lines = Lines::new(u16::try_from(width).ok());
+    for reset in run.history.resets.iter().rev().filter(|reset| is_kept(&state.filter, reset)) {
+        let mut text = String::new();
+        lines.reset(&mut text, reset);
+        table.rows.extend(text.lines().map(|line| vec![plain(line)]));
+    }
+    if table.rows.is_empty() {
+        let missing = tick.diagnosis.not_checked.iter().map(|entry| &entry.missing);
+        table.note = match missing.clone().find(|missing| missing.source == "reset_events") {
+            Some(missing) => why(state, missing),
+            None if state.filter.is_empty() => "none so far".to_owned(),
+            None => "none of this port or process".to_owned(),
+        };
+    }
+    table
+}
+
+fn is_kept(filter: &str, reset: &Reset) -> bool {
+    let ports = [reset.local(), reset.peer()].into_iter().flatten().map(|end| end.port());
+    let name = reset.process.as_ref().map_or("", |process| process.name.as_str());
+    keeps(filter, ports, &[name])
+}
+
+/// Why there are none, and the one command that changes it.
+fn why(state: &State, missing: &Missing) -> String {
+    let reason = &missing.reason;
+    let root = state.run().tick.as_ref().is_none_or(|tick| tick.diagnosis.host.uid == Some(0));
+    let needs = missing.needs.as_deref().unwrap_or_default();
+    let command = match () {
+        () if state.setup.playback.is_some() || needs.is_empty() => return format!("not visible: {reason}"),
+        () if !root => "sudo rstdoctor watch",
+        () if reason.contains("not mounted") => "mount -t tracefs tracefs /sys/kernel/tracing",
+        () => return format!("not visible: {reason}; needs {needs}"),
+    };
+    format!("not visible: {reason}. To see them: {command}")
+}
