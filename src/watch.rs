@@ -17,7 +17,7 @@ mod world;
 
 pub use rate::Usual;
 pub use schedule::Why;
-pub use timeline::{Episode, Event, Key, Phase, What};
+pub use timeline::{Episode, Event, Key, Phase, Place, What};
 pub use world::{Change, ChangeKind};
 
 use schedule::Schedule;

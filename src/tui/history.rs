@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
+use super::rows::named;
 use crate::delta::per_second;
 use crate::ledger::Account;
 use crate::render::watch as text;
@@ -138,9 +139,11 @@ impl History {
     fn happened(&mut self, tick: &Tick) {
         self.happened.iter_mut().for_each(|happened| happened.fresh = false);
         for event in tick.events.iter().filter(|event| text::is_told(event)) {
+            let name = || named(event.title, &event.key.place, usize::MAX);
             let text = match event.what {
                 What::Ended => text::told(event),
-                _ => format!("{}: {}", event.title, event.summary),
+                What::Worsened => format!("{}  {}: {:.1} per s", text::word(event.severity), name(), event.per_s),
+                _ => format!("{}  {}", text::word(event.severity), name()),
             };
             self.remember(event.at, event.what.name(), text);
         }

@@ -69,10 +69,8 @@ fn sequence(bytes: &[u8]) -> Option<(Option<Key>, usize)> {
     match *bytes.get(1)? {
         b'[' => {}
         b'O' => return Some((letter(*bytes.get(2)?), 3)),
-        // Escape, and then something else.
-        ESC => return Some((Some(Key::Escape), 1)),
-        // Alt and a key: none of ours.
-        _ => return Some((None, 2)),
+        // Escape, and then something else at once. Alt and a key looks the same; no such key is used.
+        _ => return Some((Some(Key::Escape), 1)),
     }
     // The Linux console's function keys: ESC [ [ A.
     if bytes.get(2) == Some(&b'[') {
@@ -145,7 +143,12 @@ mod tests {
 
     #[test]
     fn other_keys_do_nothing() {
-        assert_eq!(keys(b"\x1b[15~\x1b[1;5A\x1bx\x1b[[A\x1b[<0;3;4Mj"), [Key::Char('j')]);
+        assert_eq!(keys(b"\x1b[15~\x1b[1;5A\x1b[[A\x1b[<0;3;4Mj"), [Key::Char('j')]);
+    }
+
+    #[test]
+    fn escape_and_a_key_typed_fast_are_both_seen() {
+        assert_eq!(keys(b"\x1bw\x1b\x1b[A"), [Key::Escape, Key::Char('w'), Key::Escape, Key::Up]);
     }
 
     proptest::proptest! {

@@ -1,9 +1,14 @@
 //! What stands in each pane, as rows of cells: one file per pane. Where on the screen is the view's business.
 
+use std::time::Duration;
+
 use ratatui_core::style::Style;
 
 use super::glyphs::PLAIN;
 use super::state::{Pane, State};
+use crate::source::Moment;
+use crate::watch::Place;
+use crate::words::seconds;
 
 mod causes;
 mod ledger;
@@ -19,8 +24,8 @@ pub struct Table {
     pub title: String,
     pub columns: Vec<Column>,
     pub rows: Vec<Vec<Cell>>,
-    /// Instead of rows, or below them.
-    pub note: String,
+    /// Instead of rows, or below them; each begins a line.
+    pub notes: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -84,6 +89,33 @@ fn title(state: &State, pane: Pane, name: &str) -> String {
         (sorted @ 1.., orders) => format!("{number} {name} by {}", orders.get(sorted).copied().unwrap_or_default()),
         _ => format!("{number} {name}"),
     }
+}
+
+/// Between two columns.
+pub const GAP: usize = 1;
+
+/// Columns that are left for the one column without a width.
+pub fn room(columns: &[Column], width: usize) -> usize {
+    let fixed: usize = columns.iter().filter_map(|column| column.width).sum();
+    width.saturating_sub(fixed + GAP * columns.len().saturating_sub(1))
+}
+
+/// A cause and its place in so many columns: where it happens is worth more than the end of its title.
+pub fn named(title: &str, place: &Place, room: usize) -> String {
+    let place = place.to_string();
+    if place.is_empty() {
+        return title.to_owned();
+    }
+    let left = room.saturating_sub(place.chars().count() + 2).max(8);
+    match title.chars().count() > left {
+        true => format!("{}…, {place}", title.chars().take(left - 1).collect::<String>().trim_end()),
+        false => format!("{title}, {place}"),
+    }
+}
+
+/// How long ago, in whole seconds: tenths that run are noise.
+pub fn ago(now: Moment, then: Moment) -> String {
+    seconds(Duration::from_secs(now.mono.saturating_sub(then.mono).as_secs()))
 }
 
 /// Whether what was typed at `/` asks for a row of these ports and names. Digits are the beginning of a port.

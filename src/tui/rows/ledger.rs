@@ -10,7 +10,7 @@ pub const ORDERS: [&str; 3] = ["number in this run", "rate now", "first seen"];
 
 pub fn table(state: &State, width: usize) -> Table {
     let wide = width >= 90;
-    let line = if wide { (width - 60).min(40) } else { 12 };
+    let line = if wide { (width - 68).min(40) } else { 12 };
     let columns = vec![
         left("", 8),
         rest(""),
@@ -32,7 +32,7 @@ pub fn table(state: &State, width: usize) -> Table {
     let unseen = named(&|side| side.is_quiet() && !side.observed);
     let rest = [("none so far: ", none), ("not visible here: ", unseen)];
     let rest: Vec<_> = rest.into_iter().filter(|(_, names)| !names.is_empty()).map(|(what, names)| what.to_owned() + &names).collect();
-    Table { title: title(state, Pane::Ledger, name), columns, rows, note: rest.join("; ") }
+    Table { title: title(state, Pane::Ledger, name), columns, rows, notes: if rest.is_empty() { rest } else { vec![rest.join("; ")] } }
 }
 
 fn of_side(rows: &mut Vec<Vec<Cell>>, state: &State, side: &Side, line: usize) {

@@ -31,12 +31,12 @@ pub fn table(state: &State, width: usize) -> Table {
         _ => listeners.sort_by_key(|(row, _)| (row.port, row.address)),
     }
     let note = match (all.is_empty(), listeners.is_empty()) {
-        (true, _) if run.tick.is_some() => "nothing listens that can be seen here",
-        (false, true) => "none of this port or process",
-        _ => "",
+        (true, _) if run.tick.is_some() => Some("nothing listens that can be seen here"),
+        (false, true) => Some("none of this port or process"),
+        _ => None,
     };
     let rows = listeners.iter().map(|(listener, high)| row(state, listener, high, wide)).collect();
-    Table { title: title(state, Pane::Listeners, "Listeners"), columns, rows, note: note.to_owned() }
+    Table { title: title(state, Pane::Listeners, "Listeners"), columns, rows, notes: note.map(str::to_owned).into_iter().collect() }
 }
 
 fn is_kept(filter: &str, row: &ListenerRow) -> bool {

@@ -20,10 +20,10 @@ pub fn table(state: &State, width: usize) -> Table {
     }
     if table.rows.is_empty() {
         let missing = tick.diagnosis.not_checked.iter().map(|entry| &entry.missing);
-        table.note = match missing.clone().find(|missing| missing.source == "reset_events") {
+        table.notes = match missing.clone().find(|missing| missing.source == "reset_events") {
             Some(missing) => why(state, missing),
-            None if state.filter.is_empty() => "none so far".to_owned(),
-            None => "none of this port or process".to_owned(),
+            None if state.filter.is_empty() => vec!["none so far".to_owned()],
+            None => vec!["none of this port or process".to_owned()],
         };
     }
     table
@@ -36,15 +36,15 @@ fn is_kept(filter: &str, reset: &Reset) -> bool {
 }
 
 /// Why there are none, and the one command that changes it.
-fn why(state: &State, missing: &Missing) -> String {
+fn why(state: &State, missing: &Missing) -> Vec<String> {
     let reason = &missing.reason;
     let root = state.run().tick.as_ref().is_none_or(|tick| tick.diagnosis.host.uid == Some(0));
     let needs = missing.needs.as_deref().unwrap_or_default();
     let command = match () {
-        () if state.setup.playback.is_some() || needs.is_empty() => return format!("not visible: {reason}"),
+        () if state.setup.playback.is_some() || needs.is_empty() => return vec![format!("not visible: {reason}")],
         () if !root => "sudo rstdoctor watch",
         () if reason.contains("not mounted") => "mount -t tracefs tracefs /sys/kernel/tracing",
-        () => return format!("not visible: {reason}; needs {needs}"),
+        () => return vec![format!("not visible: {reason}; needs {needs}")],
     };
-    format!("not visible: {reason}. To see them: {command}")
+    vec![format!("not visible: {reason}. To see them:"), format!("  {command}")]
 }

@@ -13,7 +13,7 @@ pub fn table(state: &State) -> Table {
     let mut table = Table { title: title(state, Pane::Sockets, &name), columns, ..Table::default() };
     let Some(sockets) = &run.history.sockets else {
         if run.tick.is_some() {
-            table.note = "not visible here".to_owned();
+            table.notes.push("not visible here".to_owned());
         }
         return table;
     };
@@ -35,7 +35,7 @@ pub fn table(state: &State) -> Table {
         table.rows.push(vec![plain("without a process, host-wide"), plain(thousands(orphans)), plain("")]);
     }
     if table.rows.is_empty() {
-        table.note = "none".to_owned();
+        table.notes.push("none".to_owned());
     }
     table
 }

@@ -82,14 +82,14 @@ fn notes(state: &State, tick: &Tick, top: Option<&Episode>) -> Vec<String> {
         notes.push(format!("this tick came {} late", seconds(late)));
     }
     if let Some(episode) = top {
-        let ago = seconds(state.now.mono.saturating_sub(episode.since.mono));
+        let ago = rows::ago(state.now, episode.since);
         notes.push(match episode.from_start {
             true => format!("since watching began, {ago} ago, or longer"),
             false => format!("since {}, {ago} ago", clock(episode.since)),
         });
         let others = tick.episodes.iter().filter(|e| e.phase != Phase::Ended && e.is_alarm()).count() as u64 - 1;
         if others > 0 {
-            notes.push(format!("{} below", counted(others, "further alarm")));
+            notes.push(format!("{others} more below"));
         }
     }
     if let Some(left) = tick.learning {

@@ -2,8 +2,6 @@
 
 use super::{BOLD, Buffer, Cell, Column, DIM, HEAD, Pane, REVERSED, Rect, State, Table, fit, put, rows, wrap};
 
-/// Between two columns.
-const GAP: usize = 1;
 /// For the mark of the chosen row.
 const MARK: u16 = 2;
 /// Rows that a pane keeps, its title included, before another one gets more.
@@ -30,26 +28,43 @@ pub fn stack(state: &State, buffer: &mut Buffer, area: Rect, panes: &[Pane]) -> 
     y - area.y
 }
 
-/// Title, rows, note, and an empty row that sets it apart.
-fn wanted(table: &Table, width: usize) -> u16 {
-    let note = if table.note.is_empty() { 0 } else { wrap(&table.note, width).len() };
-    u16::try_from(2 + (table.rows.len() + note).max(1)).unwrap_or(u16::MAX)
+fn notes(table: &Table, width: usize) -> Vec<String> {
+    let indented = |note: &String| {
+        let text = note.trim_start();
+        let indent = note.len() - text.len();
+        wrap(text, width.saturating_sub(indent)).into_iter().map(move |line| " ".repeat(indent) + &line)
+    };
+    table.notes.iter().flat_map(indented).collect()
 }
 
-/// Each gets what it wants up to its floor, then all that is left from the first on.
+/// Title, rows and note.
+fn wanted(table: &Table, width: usize) -> u16 {
+    u16::try_from(1 + (table.rows.len() + notes(table, width).len()).max(1)).unwrap_or(u16::MAX)
+}
+
+/// Each gets what it wants up to its floor; what is left goes round, row by row; and then, as long as it lasts, each gets an
+/// empty row that sets it apart.
 fn share(height: u16, panes: &[Pane], wanted: &[u16]) -> Vec<u16> {
-    let mut heights: Vec<u16> = Vec::new();
     let mut left = height;
+    let mut heights: Vec<u16> = Vec::new();
     for (pane, wanted) in panes.iter().zip(wanted) {
         let own = floor(*pane).min(*wanted).min(left);
         heights.push(own);
         left -= own;
     }
-    for (own, wanted) in heights.iter_mut().zip(wanted) {
-        let more = wanted.saturating_sub(*own).min(left);
-        *own += more;
-        left -= more;
+    let give = |heights: &mut [u16], left: &mut u16, more: u16| {
+        for (own, wanted) in heights.iter_mut().zip(wanted) {
+            if *own < wanted.saturating_add(more) && *left > 0 {
+                *own += 1;
+                *left -= 1;
+            }
+        }
+    };
+    let short = |heights: &[u16]| heights.iter().zip(wanted).any(|(own, wanted)| own < wanted);
+    while left > 0 && short(&heights) {
+        give(&mut heights, &mut left, 0);
     }
+    give(&mut heights, &mut left, 1);
     heights
 }
 
@@ -60,7 +75,7 @@ fn draw(state: &State, buffer: &mut Buffer, area: Rect, pane: Pane, table: &Tabl
     let focused = state.focus == pane;
     let widths = widths(&table.columns, usize::from(area.width - MARK));
     let inner = Rect { x: area.x + MARK, width: area.width - MARK, ..area };
-    let note = if table.note.is_empty() { Vec::new() } else { wrap(&table.note, usize::from(inner.width)) };
+    let note = notes(table, usize::from(inner.width));
     let count = table.rows.len();
     let room = usize::from(area.height - 1);
     // The note has its place unless the rows need it.
@@ -97,8 +112,7 @@ fn draw(state: &State, buffer: &mut Buffer, area: Rect, pane: Pane, table: &Tabl
 }
 
 fn widths(columns: &[Column], width: usize) -> Vec<usize> {
-    let fixed: usize = columns.iter().filter_map(|column| column.width).sum();
-    let rest = width.saturating_sub(fixed + GAP * columns.len().saturating_sub(1));
+    let rest = rows::room(columns, width);
     columns.iter().map(|column| column.width.unwrap_or(rest)).collect()
 }
 
@@ -107,6 +121,6 @@ fn cells(buffer: &mut Buffer, area: Rect, columns: &[Column], widths: &[usize], 
     for ((column, width), cell) in columns.iter().zip(widths).zip(row) {
         let left = (area.x + area.width).saturating_sub(x);
         put(buffer, Rect { x, width: left, ..area }, &fit(&cell.text, *width, column.right), cell.style);
-        x = x.saturating_add(u16::try_from(width + GAP).unwrap_or(u16::MAX));
+        x = x.saturating_add(u16::try_from(width + rows::GAP).unwrap_or(u16::MAX));
     }
 }
