@@ -41,12 +41,7 @@ fn is_block(symbol: &str) -> bool {
 
 fn sgr(out: &mut String, (colour, modifier): (Color, Modifier)) {
     out.push_str("\x1b[0");
-    for (bit, code) in [
-        (Modifier::BOLD, 1),
-        (Modifier::DIM, 2),
-        (Modifier::UNDERLINED, 4),
-        (Modifier::REVERSED, 7),
-    ] {
+    for (bit, code) in [(Modifier::BOLD, 1), (Modifier::DIM, 2), (Modifier::UNDERLINED, 4), (Modifier::REVERSED, 7)] {
         if modifier.contains(bit) {
             let _ = write!(out, ";{code}");
         }

@@ -90,7 +90,8 @@ fn help(page: &mut Page) {
     }
 }
 
-const WORDS: [(&str, &str); 9] = [
+const WORDS: [(&str, &str); 10] = [
+    ("since", "how long it has gone on; for what ended, how long ago that was"),
     ("per s", "of the latest tick: what was lost, reset or refused each second"),
     ("over time", "one column for each tick, the latest on the right; a dot is none"),
     ("usual", "the rate that this run has learned, after a minute; more than chance explains makes it worse"),

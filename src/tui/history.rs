@@ -113,8 +113,12 @@ impl History {
     fn ledger(&mut self, tick: &Tick) {
         let ledger = &tick.diagnosis.ledger;
         let window = tick.diagnosis.window;
-        let sides =
-            [("sent", &ledger.sent), ("received", &ledger.received), ("firewall", &ledger.firewall), ("lost", &ledger.dropped)];
+        let sides = [
+            ("sent", &ledger.sent),
+            ("received", &ledger.received),
+            ("firewall", &ledger.firewall),
+            ("lost", &ledger.dropped),
+        ];
         if self.ledger.is_empty() {
             self.ledger = sides.map(|(name, _)| Side::new(name)).into();
         }

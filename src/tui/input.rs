@@ -121,7 +121,10 @@ mod tests {
         assert_eq!(keys(b"\x1b[A\x1bOB\x1b[5~\x1b[6~"), [Key::Up, Key::Down, Key::PageUp, Key::PageDown]);
         assert_eq!(keys(b"\x1b[H\x1b[1~\x1bOF\x1b[8~"), [Key::Home, Key::Home, Key::End, Key::End]);
         assert_eq!(keys("q?é数".as_bytes()), ['q', '?', 'é', '数'].map(Key::Char));
-        assert_eq!(keys(b"\r\t\x1b[Z\x7f\x03"), [Key::Enter, Key::Tab, Key::BackTab, Key::Backspace, Key::Control('c')]);
+        assert_eq!(
+            keys(b"\r\t\x1b[Z\x7f\x03"),
+            [Key::Enter, Key::Tab, Key::BackTab, Key::Backspace, Key::Control('c')]
+        );
     }
 
     #[test]

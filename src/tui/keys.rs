@@ -125,7 +125,12 @@ pub const BINDINGS: &[Binding] = &[
         "show only a port (8080) or a process (nginx): Enter keeps it, Esc clears it",
         Some("filter"),
     ),
-    binding(&[(Key::Char('s'), Meaning::Sort)], "s", "sort the listeners, or the resets by reason, otherwise", Some("sort")),
+    binding(
+        &[(Key::Char('s'), Meaning::Sort)],
+        "s",
+        "sort the listeners, or the resets by reason, otherwise",
+        Some("sort"),
+    ),
     binding(
         &[(Key::Char('p'), Meaning::Pause)],
         "p",
@@ -144,7 +149,12 @@ pub const BINDINGS: &[Binding] = &[
         "a longer or shorter interval; in a playback faster or slower",
         None,
     ),
-    binding(&[(Key::Char('w'), Meaning::Save)], "w", "write a recording of the last minutes into this directory", Some("save")),
+    binding(
+        &[(Key::Char('w'), Meaning::Save)],
+        "w",
+        "write a recording of the last minutes into this directory",
+        Some("save"),
+    ),
     binding(&[(Key::Char('?'), Meaning::Help), (Key::Char('h'), Meaning::Help)], "?", "this help", Some("help")),
     binding(
         &[

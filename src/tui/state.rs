@@ -340,13 +340,21 @@ impl State {
         let host = self.live.tick.as_ref().and_then(|tick| tick.diagnosis.host.hostname.clone()).unwrap_or_default();
         let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(32).collect();
         let time: String = rfc3339_seconds(self.now.wall).chars().filter(|c| c.is_ascii_alphanumeric()).collect();
-        PathBuf::from(if host.is_empty() { format!("rstdoctor-{time}.rst") } else { format!("rstdoctor-{host}-{time}.rst") })
+        PathBuf::from(if host.is_empty() {
+            format!("rstdoctor-{time}.rst")
+        } else {
+            format!("rstdoctor-{host}-{time}.rst")
+        })
     }
 }
 
 /// The neighbour of a value that need not be in the list.
 fn next<T: Copy + PartialOrd>(list: &[T], value: T, by: isize) -> T {
-    let found = if by > 0 { list.iter().find(|other| **other > value) } else { list.iter().rev().find(|other| **other < value) };
+    let found = if by > 0 {
+        list.iter().find(|other| **other > value)
+    } else {
+        list.iter().rev().find(|other| **other < value)
+    };
     found.copied().unwrap_or(value)
 }
 

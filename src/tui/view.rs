@@ -33,7 +33,8 @@ pub fn draw(state: &State, buffer: &mut Buffer) {
     buffer.reset();
     if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
         let (columns, rows) = SMALLEST;
-        let text = format!("{} x {}: too small, rstdoctor watch needs {columns} x {rows}. q quits.", area.width, area.height);
+        let text =
+            format!("{} x {}: too small, rstdoctor watch needs {columns} x {rows}. q quits.", area.width, area.height);
         put(buffer, Rect { height: area.height.min(1), ..area }, &text, PLAIN);
     } else {
         frame::above(state, buffer, Rect { height: ABOVE, ..area });

@@ -31,8 +31,14 @@ pub fn table(state: &State, width: usize) -> Table {
     let none = named(&|side| side.is_quiet() && side.observed);
     let unseen = named(&|side| side.is_quiet() && !side.observed);
     let rest = [("none so far: ", none), ("not visible here: ", unseen)];
-    let rest: Vec<_> = rest.into_iter().filter(|(_, names)| !names.is_empty()).map(|(what, names)| what.to_owned() + &names).collect();
-    Table { title: title(state, Pane::Ledger, name), columns, rows, notes: if rest.is_empty() { rest } else { vec![rest.join("; ")] } }
+    let rest: Vec<_> =
+        rest.into_iter().filter(|(_, names)| !names.is_empty()).map(|(what, names)| what.to_owned() + &names).collect();
+    Table {
+        title: title(state, Pane::Ledger, name),
+        columns,
+        rows,
+        notes: if rest.is_empty() { rest } else { vec![rest.join("; ")] },
+    }
 }
 
 fn of_side(rows: &mut Vec<Vec<Cell>>, state: &State, side: &Side, line: usize) {

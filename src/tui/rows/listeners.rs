@@ -36,7 +36,12 @@ pub fn table(state: &State, width: usize) -> Table {
         _ => None,
     };
     let rows = listeners.iter().map(|(listener, high)| row(state, listener, high, wide)).collect();
-    Table { title: title(state, Pane::Listeners, "Listeners"), columns, rows, notes: note.map(str::to_owned).into_iter().collect() }
+    Table {
+        title: title(state, Pane::Listeners, "Listeners"),
+        columns,
+        rows,
+        notes: note.map(str::to_owned).into_iter().collect(),
+    }
 }
 
 fn is_kept(filter: &str, row: &ListenerRow) -> bool {
@@ -57,7 +62,9 @@ fn row(state: &State, listener: &ListenerRow, high: &High, wide: bool) -> Vec<Ce
     let queue = format!("{}/{}{}", listener.recv_q, listener.backlog, if full { " full" } else { "" });
     let lost = match listener.drops {
         None if high.lost == 0 => plain("?"),
-        _ => cell(thousands(high.lost), if listener.drops.is_some_and(|drops| drops > 0) { BOLD } else { super::PLAIN }),
+        _ => {
+            cell(thousands(high.lost), if listener.drops.is_some_and(|drops| drops > 0) { BOLD } else { super::PLAIN })
+        }
     };
     let owner = match &listener.processes[..] {
         [] => "not visible".to_owned(),
