@@ -42,7 +42,7 @@ pub fn above(state: &State, buffer: &mut Buffer, area: Rect) {
     for (y, text) in (1..).zip(&lines) {
         put(buffer, Rect { x: area.x + indent, width: room, ..line(y) }, text, BOLD);
     }
-    put(buffer, line(3), &notes(state, tick, top).join(" · "), PLAIN);
+    put(buffer, line(3), &fit(&notes(state, tick, top).join(" · "), width, false), PLAIN);
 }
 
 fn header(state: &State) -> String {
