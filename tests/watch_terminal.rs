@@ -35,7 +35,8 @@ impl Tmux {
     }
 
     fn run(&self, arguments: &[&str]) -> String {
-        let output = Command::new("tmux").arg("-S").arg(self.directory.path().join("tmux")).args(arguments).output().unwrap();
+        let output =
+            Command::new("tmux").arg("-S").arg(self.directory.path().join("tmux")).args(arguments).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 

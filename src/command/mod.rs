@@ -2,7 +2,7 @@
 
 mod collect;
 mod completions;
-pub mod driver;
+mod driver;
 mod explain;
 mod explain_text;
 pub mod full_screen;

@@ -359,4 +359,4 @@ fn next<T: Copy + PartialOrd>(list: &[T], value: T, by: isize) -> T {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -48,3 +48,50 @@ fn why(state: &State, missing: &Missing) -> Vec<String> {
     };
     vec![format!("not visible: {reason}. To see them:"), format!("  {command}")]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::reset_events::Direction;
+    use crate::trace::Process;
+    use crate::trace::testing::{event, joined};
+    use crate::tui::state::tests::{state, ticks};
+    use crate::tui::{Event, Key};
+
+    fn with_resets(count: u16) -> State {
+        let mut state = state(false);
+        let mut tick = ticks(2).remove(1);
+        let reset = |number: u16| {
+            let peer = format!("10.0.3.7:{}", 50_000 + number);
+            let mut reset = joined(Some(event(Direction::Sent, "10.0.0.9:9000", &peer)), None);
+            reset.process = Some(Process { pid: 977, name: "api\x1b[2J".to_owned(), listens: false });
+            reset
+        };
+        tick.resets = (0..count).map(reset).collect();
+        state.update(Event::Tick(Box::new(tick)));
+        state
+    }
+
+    fn text(table: &Table) -> Vec<&str> {
+        table.rows.iter().map(|row| row[0].text.as_str()).collect()
+    }
+
+    #[test]
+    fn the_newest_comes_first_and_nothing_raw_reaches_the_terminal() {
+        let state = with_resets(3);
+        let table = table(&state, 150);
+        let lines = text(&table);
+        assert_eq!(lines.len(), 3);
+        assert!(lines[0].contains("10.0.3.7:50002") && lines[2].contains("10.0.3.7:50000"), "{lines:?}");
+        assert!(!lines.concat().contains('\x1b'), "{lines:?}");
+    }
+
+    #[test]
+    fn a_narrow_pane_uses_two_lines_and_the_filter_keeps_them_together() {
+        let mut state = with_resets(3);
+        assert_eq!(table(&state, 78).rows.len(), 6);
+        "/50001".chars().for_each(|letter| drop(state.update(Event::Key(Key::Char(letter)))));
+        let table = table(&state, 78);
+        assert!(matches!(text(&table)[..], [first, _] if first.contains("50001")), "{:?}", text(&table));
+    }
+}

@@ -7,7 +7,7 @@ use crate::observe::Ticked;
 use crate::watch::Watch;
 
 /// The tick at this second: nginx on 8080 loses connections, redis on 6379 is well.
-fn ticks(count: u64) -> Vec<Tick> {
+pub fn ticks(count: u64) -> Vec<Tick> {
     let mut watch = Watch::new(Filter::default());
     let tick = |second: u64| {
         let case = Case::new()
@@ -29,7 +29,7 @@ fn ticks(count: u64) -> Vec<Tick> {
     (0..count).map(tick).collect()
 }
 
-fn state(playback: bool) -> State {
+pub fn state(playback: bool) -> State {
     let playback = playback.then(|| "web.rst".to_owned());
     let setup = Setup::new(true, true, (80, 24), Duration::from_secs(2), playback);
     let mut state = State::new(setup, Moment::default());
