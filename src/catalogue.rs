@@ -70,6 +70,8 @@ pub fn causes_page() -> Vec<u8> {
         roman("(1), "),
         bold("rstdoctor-scan"),
         roman("(1), "),
+        bold("rstdoctor-trace"),
+        roman("(1), "),
         bold("ss"),
         roman("(8), "),
         bold("tcp"),

@@ -32,7 +32,8 @@ pub enum Command {
 /// Diagnose this host: what refuses, drops or resets connections now
 ///
 /// Watches for a few seconds and prints one diagnosis. Exit status: 0 it ran, whatever it found; 1 a finding reached
-/// --fail-on; 2 wrong usage; 3 nothing could be collected; 130 interrupted before there was a result.
+/// --fail-on; 2 wrong usage; 3 nothing could be collected, or what was asked for does not exist; 130 interrupted before
+/// there was a result.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ScanArgs {
     /// How long to watch: 500ms, 3s, 1m; 0s judges from totals since boot only [default: 3s]
@@ -48,10 +49,10 @@ pub struct ScanArgs {
     #[arg(long, value_name = "BUNDLE")]
     pub from: Option<PathBuf>,
     /// Only what concerns this local or remote port; adds who holds it and whether it can be bound
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub port: Option<u16>,
     /// Only what concerns this process
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub pid: Option<u32>,
     /// Only what concerns processes of this name, as in /proc/PID/comm
     #[arg(long, value_name = "NAME")]
@@ -128,13 +129,13 @@ pub struct TraceArgs {
     #[arg(long)]
     pub received: bool,
     /// Only this local or remote port
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub port: Option<u16>,
     /// Only processes of this name, as in /proc/PID/comm
     #[arg(long, value_name = "NAME")]
     pub process: Option<String>,
     /// End after this many resets
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
     pub count: Option<u64>,
     /// End after this time: 500ms, 30s, 10m [default: at Ctrl-C]
     #[arg(short, long, value_name = "TIME")]
@@ -257,6 +258,9 @@ pub struct LabOptions {
     /// One JSON object per scenario
     #[arg(long)]
     pub json: bool,
+    /// Observe in ticks this far apart, as watch does; the diagnosis is still of the whole
+    #[arg(short, long, value_name = "TIME")]
+    pub interval: Option<String>,
     /// Scenarios that run at the same time [default: 1]
     #[arg(short, long, value_name = "N")]
     pub jobs: Option<usize>,
@@ -267,6 +271,8 @@ pub struct LabInsideArgs {
     pub name: String,
     #[arg(long)]
     pub record: Option<PathBuf>,
+    #[arg(long)]
+    pub interval: Option<String>,
     #[arg(long)]
     pub first: bool,
 }

@@ -25,8 +25,8 @@ pub enum UsageError {
     PortZero,
     #[error("{option}: it is empty")]
     Empty { option: &'static str },
-    #[error("--count: it must be at least 1")]
-    CountZero,
+    #[error("{option}: it must be at least 1")]
+    NotOne { option: &'static str },
     #[error("--output is missing: say where the recording goes, for example: rstdoctor record -o web.rst")]
     NoOutput,
     #[error("--interval {given} is too long: at most 1h")]
@@ -217,24 +217,14 @@ pub fn record(args: &RecordArgs, terminal: Terminal) -> Result<Record, UsageErro
 /// # Errors
 /// [`UsageError`] names the option and what to write instead.
 pub fn watch(args: &WatchArgs, terminal: Terminal) -> Result<Watch, UsageError> {
-    let interval = positive("--interval", args.interval.as_ref(), "2s")?;
-    let given = |interval| humantime::format_duration(interval).to_string();
-    match interval {
-        Some(interval) if interval < SHORTEST_INTERVAL => {
-            return Err(UsageError::TooShort { given: given(interval) });
-        }
-        Some(interval) if interval > LONGEST_INTERVAL => {
-            return Err(UsageError::IntervalTooLong { given: given(interval) });
-        }
-        _ => {}
-    }
+    let interval = tick_interval(args.interval.as_ref())?;
     let netns = not_empty("--netns", args.netns.as_ref())?;
     let process = not_empty("--process", args.process.as_ref())?;
     if args.port == Some(0) {
         return Err(UsageError::PortZero);
     }
     if args.count == Some(0) {
-        return Err(UsageError::CountZero);
+        return Err(UsageError::NotOne { option: "--count" });
     }
     let origin = match &args.from {
         Some(bundle) => {
@@ -264,6 +254,17 @@ pub fn watch(args: &WatchArgs, terminal: Terminal) -> Result<Watch, UsageError> 
     })
 }
 
+/// How many scenarios of the lab run at the same time.
+///
+/// # Errors
+/// [`UsageError`]: none at all.
+pub fn jobs(given: Option<usize>) -> Result<usize, UsageError> {
+    match given {
+        Some(0) => Err(UsageError::NotOne { option: "--jobs" }),
+        given => Ok(given.unwrap_or(1)),
+    }
+}
+
 /// Validates the arguments of `trace`.
 ///
 /// # Errors
@@ -273,7 +274,7 @@ pub fn trace(args: &TraceArgs, terminal: Terminal) -> Result<Trace, UsageError> 
         return Err(UsageError::PortZero);
     }
     if args.count == Some(0) {
-        return Err(UsageError::CountZero);
+        return Err(UsageError::NotOne { option: "--count" });
     }
     let direction = match (args.sent, args.received) {
         (true, true) => {
@@ -292,6 +293,20 @@ pub fn trace(args: &TraceArgs, terminal: Terminal) -> Result<Trace, UsageError> 
         netns: not_empty("--netns", args.netns.as_ref())?,
         terminal,
     })
+}
+
+/// Validates the time between two ticks.
+///
+/// # Errors
+/// [`UsageError`] says which times are possible.
+pub fn tick_interval(text: Option<&String>) -> Result<Option<Duration>, UsageError> {
+    let interval = positive("--interval", text, "2s")?;
+    let given = |interval| humantime::format_duration(interval).to_string();
+    match interval {
+        Some(interval) if interval < SHORTEST_INTERVAL => Err(UsageError::TooShort { given: given(interval) }),
+        Some(interval) if interval > LONGEST_INTERVAL => Err(UsageError::IntervalTooLong { given: given(interval) }),
+        interval => Ok(interval),
+    }
 }
 
 fn positive(
@@ -422,7 +437,10 @@ mod tests {
         assert_eq!(sent.filter.direction, Some(Direction::Sent));
         let both = given(&TraceArgs { sent: true, received: true, ..TraceArgs::default() });
         assert!(matches!(both, Err(UsageError::Conflict { .. })));
-        assert_eq!(given(&TraceArgs { count: Some(0), ..TraceArgs::default() }), Err(UsageError::CountZero));
+        assert_eq!(
+            given(&TraceArgs { count: Some(0), ..TraceArgs::default() }),
+            Err(UsageError::NotOne { option: "--count" })
+        );
         let nothing = given(&TraceArgs { duration: Some("0s".into()), ..TraceArgs::default() });
         assert!(matches!(nothing, Err(UsageError::Zero { .. })));
     }

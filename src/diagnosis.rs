@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::backlog::{BindingLimit, binding_limit};
 use crate::cause::{Finding, REGISTRY, Severity, State, Verdict};
 use crate::evidence::{Evidence, Missing, Used};
-use crate::filter::Filter;
+use crate::filter::{Filter, is_host_wide};
 use crate::ledger::Ledger;
 use crate::port::{self, PortReport};
 use crate::rank::{self, Ranked};
@@ -17,7 +17,8 @@ use crate::source::Moment;
 use crate::source::host_facts::HostFacts;
 use crate::source::owners::Process;
 use crate::source::tcp_state::TcpState;
-use crate::words;
+
+mod sentence;
 
 #[derive(Debug, Clone)]
 pub struct Diagnosis {
@@ -139,7 +140,8 @@ pub fn diagnose_for(observation: &Observation, filter: &Filter) -> Diagnosis {
         }
     }
     let causes = rank::rank(found);
-    let status = status(&evidence, &causes);
+    let unseen = !filter.sees_process(&evidence) && causes.iter().all(|cause| is_host_wide(&cause.finding));
+    let status = if unseen { Status::Unknown } else { status(&evidence, &causes) };
     let somaxconn = evidence.sysctl_number("net.core.somaxconn").ok();
     let mut listeners: Vec<_> =
         services.iter().filter(|s| filter.keeps_service(s)).map(|s| row(s, somaxconn)).collect();
@@ -148,10 +150,11 @@ pub fn diagnose_for(observation: &Observation, filter: &Filter) -> Diagnosis {
         listeners.iter_mut().for_each(|row| row.drops = None);
     }
     let summary = match status {
+        _ if unseen => sentence::unseen(&evidence, filter, &causes),
         Status::Ok if !filter.is_empty() && !evidence.totals_only() => {
-            narrow_summary(&evidence, filter, &listeners, &elsewhere)
+            sentence::narrow(&evidence, filter, &listeners, &elsewhere)
         }
-        _ => summary(&evidence, status, &causes),
+        _ => sentence::whole(&evidence, filter, status, &causes),
     };
     let port = filter.port.map(|port| port::report(&evidence, port));
     let limits = observation
@@ -218,59 +221,5 @@ fn status(evidence: &Evidence<'_>, causes: &[Ranked]) -> Status {
         () if convincing(Severity::Warning) => Status::Warning,
         () if blind => Status::Unknown,
         () => Status::Ok,
-    }
-}
-
-/// Nothing is wrong with what was asked for, which does not mean that nothing is wrong.
-fn narrow_summary(evidence: &Evidence<'_>, filter: &Filter, listeners: &[ListenerRow], elsewhere: &[&str]) -> String {
-    let mut text = format!("Nothing wrong was seen with {filter} in {}", words::seconds(evidence.window()));
-    if listeners.is_empty() {
-        text.push_str("; no listener of it is visible");
-    }
-    text.push('.');
-    if !elsewhere.is_empty() {
-        let ids = elsewhere.join(", ");
-        text.push_str(&format!(" Elsewhere on this host: {ids} (scan without the filter)."));
-    }
-    text
-}
-
-fn summary(evidence: &Evidence<'_>, status: Status, causes: &[Ranked]) -> String {
-    let window = words::seconds(evidence.window());
-    match status {
-        Status::Critical | Status::Warning => {
-            let Some(first) = causes.first() else { return String::new() };
-            let others = causes[1..]
-                .iter()
-                .filter(|cause| cause.finding.state <= State::Active && cause.finding.severity <= Severity::Warning)
-                .count();
-            match others {
-                0 => format!("{}.", first.finding.summary),
-                n => format!("{}. {} below.", first.finding.summary, words::counted(n as u64, "further cause")),
-            }
-        }
-        Status::Unknown => "Too little could be read from this kernel to say whether connections are lost.".to_owned(),
-        Status::Ok if evidence.totals_only() => {
-            "Only totals since boot were read: they cannot say whether anything is wrong now.".to_owned()
-        }
-        Status::Ok => {
-            let resets = evidence.ledger().sent.total.clone().unwrap_or(0);
-            let activity = match (evidence.counter("Tcp.PassiveOpens"), evidence.counter("Tcp.ActiveOpens")) {
-                (Ok(passive), Ok(active)) if passive.delta == 0 && active.delta == 0 => {
-                    " It was quiet: no connection was accepted or made".to_owned()
-                }
-                (Ok(passive), Ok(active)) => format!(
-                    " {} accepted, {} made",
-                    words::counted(passive.delta, "connection"),
-                    words::thousands(active.delta)
-                ),
-                _ => String::new(),
-            };
-            let resets = match resets {
-                0 => ", no RST sent".to_owned(),
-                n => format!(", {} sent, none of them a known fault", words::counted(n, "RST")),
-            };
-            format!("No connection was refused, dropped or reset for a bad reason in {window}.{activity}{resets}.")
-        }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::cause::{Finding, Subject};
+use crate::evidence::Evidence;
 use crate::service::Service;
 
 /// Conditions that must all hold; empty lets everything through.
@@ -48,13 +49,44 @@ impl Filter {
         }
     }
 
+    /// Whether the process that was asked for shows anywhere: it listens, one of its connections is among the samples of
+    /// the sweep, or it sent a reset. True when no process was asked for.
+    pub fn sees_process(&self, evidence: &Evidence<'_>) -> bool {
+        self.is_any_process() || processes(evidence).any(|(pid, name)| self.names(pid, name))
+    }
+
+    /// Names of processes that were seen and that a person may have meant: one of the names holds the other.
+    pub fn near_names<'e>(&self, evidence: &'e Evidence<'_>) -> BTreeSet<&'e str> {
+        let Some(wanted) = self.process.as_ref().map(|name| name.to_lowercase()) else { return BTreeSet::new() };
+        let near = |name: &str| {
+            let name = name.to_lowercase();
+            !name.is_empty() && (name.contains(&wanted) || wanted.contains(&name))
+        };
+        processes(evidence).map(|(_, name)| name).filter(|name| near(name)).collect()
+    }
+
     fn is_any_process(&self) -> bool {
         self.pid.is_none() && self.process.is_none()
     }
 
     fn names(&self, pid: u32, name: &str) -> bool {
-        self.pid.is_none_or(|wanted| wanted == pid) && self.process.as_deref().is_none_or(|wanted| wanted == name)
+        self.pid.is_none_or(|wanted| wanted == pid)
+            && self.process.as_deref().is_none_or(|wanted| is_name(wanted, name))
     }
+}
+
+/// Whether a process of this comm was meant. The kernel keeps 15 bytes of a name (TASK_COMM_LEN, include/linux/sched.h),
+/// and people write it whole: systemd-resolved is `systemd-resolve`.
+fn is_name(wanted: &str, comm: &str) -> bool {
+    wanted == comm || (comm.len() == 15 && wanted.starts_with(comm))
+}
+
+/// Every process that the evidence knows by number and name.
+fn processes<'e>(evidence: &'e Evidence<'_>) -> impl Iterator<Item = (u32, &'e str)> {
+    let owners = [evidence.owners(), evidence.owners_before()].into_iter().flatten();
+    let holders = owners.flat_map(|owners| owners.processes.values()).map(|process| (process.pid, &*process.name));
+    let resets = evidence.resets().into_iter().flat_map(|resets| &resets.tallies);
+    holders.chain(resets.filter_map(|tally| tally.task.as_ref()).map(|task| (task.pid, &*task.name)))
 }
 
 /// A filter together with the ports and processes of the services that it keeps.
@@ -86,9 +118,14 @@ impl Scope<'_> {
     }
 }
 
-/// Nothing in the finding names a port, a process or a peer.
+/// The finding concerns the whole host, so every port and process on it, even if it names who is to blame too.
 pub fn is_host_wide(finding: &Finding) -> bool {
-    finding.subjects.iter().all(|subject| subject.port.is_none() && subject.pid.is_none() && subject.address.is_none())
+    finding.subjects.is_empty() || finding.subjects.iter().any(is_whole_host)
+}
+
+/// The subject names no port, process or peer.
+pub fn is_whole_host(subject: &Subject) -> bool {
+    subject.port.is_none() && subject.pid.is_none() && subject.address.is_none()
 }
 
 #[cfg(test)]
@@ -119,6 +156,23 @@ mod tests {
         assert!(keeps(&filter, Subject::process(&process(10, "nginx"))));
         assert!(!keeps(&filter, Subject::process(&process(20, "redis"))));
         assert!(keeps(&filter, Subject::host()));
+    }
+
+    #[test]
+    fn a_shortage_of_the_whole_host_is_kept_although_it_names_another_process() {
+        let (nginx, redis) = (process(10, "nginx"), process(20, "redis"));
+        let case = Case::new().listener("0.0.0.0:80", 511, 0, 0, &nginx).listener("0.0.0.0:6379", 511, 0, 0, &redis);
+        let services = services(&case.0);
+        let filter = Filter { port: Some(6379), ..Filter::default() };
+        let blames_nginx = about(Subject::host()).subject(Subject::process(&nginx));
+        assert!(filter.resolve(&services).keeps(&blames_nginx));
+    }
+
+    #[test]
+    fn a_name_may_be_longer_than_what_the_kernel_keeps() {
+        assert!(is_name("systemd-resolved", "systemd-resolve"));
+        assert!(is_name("nginx", "nginx"));
+        assert!(!is_name("nginx-debug", "nginx"));
     }
 
     #[test]

@@ -80,7 +80,7 @@ pub fn report(evidence: &Evidence<'_>, port: u16) -> PortReport {
         sockets,
         binds,
         privileged: evidence.sysctl_number("net.ipv4.ip_unprivileged_port_start").map(|start| u64::from(port) < start),
-        ephemeral: ephemeral(evidence, port),
+        ephemeral: evidence.is_ephemeral(port),
     }
 }
 
@@ -110,16 +110,6 @@ fn sockets(evidence: &Evidence<'_>, port: u16) -> Result<Vec<(TcpState, u64)>, M
         None if census.capped.is_empty() => Ok(Vec::new()),
         // The port may be one of those that the cap left out.
         None => Err(Missing::new("sockets", "more ports are in use than the sweep keeps apart")),
-    }
-}
-
-/// `lowest highest`; a range that cannot be read is missing, not "outside".
-fn ephemeral(evidence: &Evidence<'_>, port: u16) -> Result<bool, Missing> {
-    let text = evidence.sysctl("net.ipv4.ip_local_port_range")?;
-    let mut numbers = text.split_whitespace().map(str::parse::<u16>);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(low)), Some(Ok(high))) => Ok((low..=high).contains(&port)),
-        _ => Err(Missing::new("sysctl", format!("net.ipv4.ip_local_port_range is not two numbers: {text:?}"))),
     }
 }
 

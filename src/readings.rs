@@ -122,6 +122,17 @@ impl<'a> Readings<'a> {
         text.trim().parse().map_err(|_| Missing::new("sysctl", format!("{name} is not a number: {text:?}")))
     }
 
+    /// An outgoing connection, or bind() to port 0, may take this port: it lies in net.ipv4.ip_local_port_range. A range that
+    /// cannot be read is missing, not "outside".
+    pub fn is_ephemeral(&self, port: u16) -> Result<bool, Missing> {
+        let text = self.sysctl("net.ipv4.ip_local_port_range")?;
+        let mut numbers = text.split_whitespace().map(str::parse::<u16>);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(low)), Some(Ok(high))) => Ok((low..=high).contains(&port)),
+            _ => Err(Missing::new("sysctl", format!("net.ipv4.ip_local_port_range is not two numbers: {text:?}"))),
+        }
+    }
+
     /// The sysctl has another value at the end of the window than at its start.
     pub fn sysctl_changed(&self, name: &str) -> bool {
         let text = |snapshot: &'a Snapshot| snapshot.sysctls.get(name).and_then(|observed| observed.value());

@@ -10,14 +10,18 @@ use crate::snapshot::Observation;
 use crate::source::Moment;
 use crate::trace::Reset;
 
+mod driver;
+mod place;
 mod rate;
 mod schedule;
 mod timeline;
 mod world;
 
+pub use driver::{Driver, Next};
+pub use place::{Key, Place};
 pub use rate::Usual;
 pub use schedule::Why;
-pub use timeline::{Episode, Event, Key, Phase, Place, What};
+pub use timeline::{Episode, Event, Phase, What};
 pub use world::{Change, ChangeKind};
 
 use schedule::Schedule;
@@ -120,6 +124,11 @@ impl Watch {
             resets: Vec::new(),
             changes: world::changes(observation, taken.is_some(), late),
         }
+    }
+
+    /// The next window is to have a sweep, because it will close a recording.
+    pub fn sweep_next(&mut self) {
+        self.schedule.ask();
     }
 
     /// Everything that was seen, what goes on first.

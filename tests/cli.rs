@@ -1,5 +1,7 @@
 //! The real program, as a person or a script meets it: options, exit status, pipes, colour.
 
+mod common;
+
 use std::io::{Read, Write};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -49,6 +51,9 @@ fn wrong_usage_is_refused_and_named() {
     refused(&["trace", "--sent", "--received"], &["--sent", "--received"]);
     refused(&["trace", "--count", "0"], &["--count"]);
     refused(&["trace", "--duration", "3"], &["--duration", "500ms"]);
+    refused(&["trace", "--count", "-1"], &["--count", "-1"]);
+    refused(&["scan", "--port", "-1"], &["--port", "-1"]);
+    refused(&["lab", "all", "--jobs", "0"], &["--jobs", "at least 1"]);
     refused(&["record"], &["--output"]);
     refused(&["record", "-o", "x", "--interval", "0s"], &["--interval"]);
     refused(&["completions", "nosuchshell"], &["nosuchshell", "bash"]);
@@ -57,7 +62,7 @@ fn wrong_usage_is_refused_and_named() {
 /// What a later version brings must not be taken and ignored now.
 #[test]
 fn options_of_later_versions_are_unknown() {
-    for arguments in [&["watch"][..], &["export"], &["scan", "--all-netns"], &["scan", "-f", "prometheus"]] {
+    for arguments in [&["export"][..], &["scan", "--all-netns"], &["scan", "-f", "prometheus"]] {
         refused(arguments, &[]);
     }
 }
@@ -77,6 +82,30 @@ fn a_missing_recording_is_named() {
     let text = stderr(&output);
     assert!(text.starts_with("rstdoctor: ") && text.contains("/nonexistent/web.rst"), "{text}");
     assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn a_process_that_does_not_exist_is_named_at_once() {
+    let started = Instant::now();
+    // One above the largest id that Linux gives (PID_MAX_LIMIT, include/linux/threads.h).
+    let output = run(&["scan", "--pid", "4194305", "--duration", "1m"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("no process 4194305"), "{}", stderr(&output));
+    assert!(output.stdout.is_empty());
+    assert!(started.elapsed() < Duration::from_secs(30), "it waited for nothing");
+}
+
+#[test]
+fn a_process_name_that_nobody_has_is_not_called_healthy() {
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/accept-queue-overflow/near-miss.rst");
+    for arguments in [&["scan", "-d", "100ms"][..], &["scan", "--from", fixture]] {
+        let report = json(&rstdoctor(arguments).args(["--process", "no-such-name", "--json"]).output().expect("runs"));
+        assert_eq!(report["verdict"]["status"], "unknown", "{arguments:?}");
+        let summary = report["verdict"]["summary"].as_str().expect("summary");
+        assert!(summary.contains("No process no-such-name"), "{summary}");
+    }
+    let report = json(&run(&["scan", "--from", fixture, "--pid", "4194305", "--json"]));
+    assert_eq!(report["verdict"]["status"], "unknown", "a recording cannot say whether it existed");
 }
 
 #[test]
@@ -122,6 +151,38 @@ fn a_closed_pipe_is_success() {
     assert!(output.stderr.is_empty(), "{}", stderr(&output));
 }
 
+/// Where a message cannot be written it is lost, and the exit status still says what happened.
+#[test]
+fn a_full_disk_is_no_panic() {
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+    let status = |arguments: &[&str], out: Stdio, err: Stdio| {
+        rstdoctor(arguments).stdout(out).stderr(err).status().expect("runs").code()
+    };
+    for (arguments, code) in [
+        (&["scan", "--port", "0"][..], 2),
+        (&["scan", "--from", "/nonexistent"], 3),
+        (&["trace", "--count", "0"], 2),
+        (&["lab", "run", "nonesuch"], 2),
+    ] {
+        assert_eq!(status(arguments, Stdio::null(), full().into()), Some(code), "{arguments:?}");
+    }
+    assert_ne!(status(&["trace", "-d", "100ms"], Stdio::null(), full().into()), Some(101), "a panic");
+    for arguments in [&["explain"][..], &["completions", "bash"], &["man"], &["lab", "list"], &["scan", "-d", "0s"]] {
+        assert_eq!(status(arguments, full().into(), Stdio::null()), Some(3), "{arguments:?} lost its result");
+    }
+}
+
+#[test]
+fn a_pipe_that_nobody_feeds_can_be_interrupted() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let pipe = directory.path().join("web.rst");
+    let path = std::ffi::CString::new(pipe.to_str().expect("path")).expect("no NUL");
+    // SAFETY: the path is NUL-terminated and outlives the call.
+    assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+    let output = interrupted(&["scan", "--from", pipe.to_str().expect("path")], Duration::from_millis(300));
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+}
+
 #[test]
 fn no_escape_sequence_reaches_a_file() {
     for arguments in [&["explain"][..], &["explain", "accept-queue-overflow"], &["--help"]] {
@@ -140,7 +201,7 @@ fn on_a_terminal(command: &str, no_color: bool) -> Option<String> {
     match script.output() {
         Ok(output) => Some(stdout(&output)),
         Err(error) => {
-            eprintln!("skipped: script(1) does not run here: {error}");
+            common::skipped(format!("script(1) does not run here: {error}"));
             None
         }
     }
@@ -338,7 +399,7 @@ fn a_kernel_without_sock_diag_is_diagnosed_from_its_counters() {
     let output = Command::new("python3").args(["-c", &deny, exe, "scan", "--json", "-d", "200ms"]).output();
     let output = match output {
         Ok(output) if !output.stdout.is_empty() => output,
-        other => return eprintln!("skipped: no python3 or no seccomp here: {other:?}"),
+        other => return common::skipped(format!("no python3 or no seccomp here: {other:?}")),
     };
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let report = json(&output);
@@ -372,7 +433,7 @@ fn hostile_server() -> Option<(Server, u16)> {
     let program = PROGRAM.replace("\n        ", "\n");
     let started = Command::new("python3").args(["-c", &program]).stdout(Stdio::piped()).spawn();
     let Ok(child) = started else {
-        eprintln!("skipped: no python3 here");
+        common::skipped("no python3 here");
         return None;
     };
     let mut server = Server(child);

@@ -1,5 +1,7 @@
 //! The lab's own promises, checked from outside with the real binary: nothing is left behind, and usage is clear.
 
+mod common;
+
 use std::fs;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -41,7 +43,7 @@ fn nothing_survives(signal: i32, expected_code: Option<i32>) {
         thread::sleep(Duration::from_millis(20));
     }
     if marked(&mark).len() < 4 {
-        eprintln!("skipped: no namespaces can be made here (needs root or unprivileged user namespaces)");
+        common::skipped("no namespaces can be made here (needs root or unprivileged user namespaces)");
         let _ = runner.kill();
         let _ = runner.wait();
         return;
@@ -73,7 +75,7 @@ fn result_of(name: &str) -> Option<(String, String)> {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
     let status = report["status"].as_str().expect("a status").to_owned();
     if status == "skipped" {
-        eprintln!("skipped: {}", report["reason"]);
+        common::skipped(format!("{}", report["reason"]));
         return None;
     }
     Some((status, report["findings"]["causes"][0]["id"].as_str().unwrap_or_default().to_owned()))

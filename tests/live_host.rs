@@ -1,5 +1,7 @@
 //! The host against the running kernel, in a network namespace of its own.
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
@@ -131,7 +133,7 @@ fn a_redacted_recording_of_real_sockets_names_no_one_and_still_joins() {
         assert!(!hostname.starts_with("host-1\n"));
     });
     if !ran {
-        eprintln!("skipped: a network namespace of its own needs root and ip(8)");
+        common::skipped("a network namespace of its own needs root and ip(8)");
     }
 }
 
@@ -166,7 +168,7 @@ fn files_and_sockets_are_those_of_the_threads_namespace() {
         drop(listener);
     });
     if !ran {
-        eprintln!("skipped: a network namespace of its own needs root and ip(8)");
+        common::skipped("a network namespace of its own needs root and ip(8)");
     }
 }
 

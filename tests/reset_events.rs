@@ -47,7 +47,7 @@ fn own_name() -> String {
 fn reasons_known(events: &ResetEvents) -> bool {
     let known = events.events.iter().any(|e| e.active && e.reason.as_deref().is_some_and(|r| r != "NOT_SPECIFIED"));
     if !known {
-        eprintln!("skipped: this kernel gives no reason for active resets");
+        common::skipped("this kernel gives no reason for active resets");
     }
     known
 }
@@ -207,13 +207,13 @@ fn ss_kill_is_a_destroyed_socket_and_sent_from_a_listener_has_no_peer() {
         let pairs = pairs(3);
         let killed = Command::new("ss").args(["-K", "-t", "state", "established"]).output();
         if !killed.is_ok_and(|out| out.status.success()) {
-            eprintln!("skipped: ss -K does not run here");
+            common::skipped("ss -K does not run here");
             return;
         }
         let events = finish(tracepoints);
         let sent: Vec<_> = of(&events, Direction::Sent, "").filter(|e| e.active).collect();
         if sent.is_empty() {
-            eprintln!("skipped: kernel without CONFIG_INET_DIAG_DESTROY");
+            common::skipped("kernel without CONFIG_INET_DIAG_DESTROY");
             return;
         }
         for event in &sent {

@@ -64,7 +64,7 @@ fn a_firewall_reject_is_on_the_wire_although_tcp_counted_nothing() {
             "ip link add v0 type veth peer name v1 && ip addr add 10.98.0.1/24 dev v0 && ip link set v0 up";
         const RULE: &str = "nft 'table inet t { chain i { type filter hook input priority 0; tcp dport 81 reject with tcp reset; }; }'";
         if !sh(PEER) || !sh(RULE) {
-            eprintln!("skipped: needs veth and nft");
+            common::skipped("needs veth and nft");
             return;
         }
         // The peer lives in a namespace of its own that ends with its process.

@@ -170,12 +170,12 @@ fn without_any_permission_it_says_what_is_needed() {
         let mut command = Command::new("setpriv");
         command.args(["--bounding-set=-all", "--inh-caps=-all", "--reuid=65534", "--clear-groups"]);
         let Ok(output) = command.args([env!("CARGO_BIN_EXE_rstdoctor"), "trace", "-d", "1s"]).output() else {
-            eprintln!("skipped: needs setpriv");
+            common::skipped("needs setpriv");
             return;
         };
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         if text.contains("failed to execute") {
-            eprintln!("skipped: another user cannot run the binary: {text}");
+            common::skipped(format!("another user cannot run the binary: {text}"));
             return;
         }
         assert_eq!(output.status.code(), Some(3), "{text}");

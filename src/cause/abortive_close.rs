@@ -18,7 +18,8 @@ cause! {
     ///
     /// ## How to confirm
     ///
-    /// `strace -f -e trace=setsockopt -p PID` shows SO_LINGER with l_linger=0.
+    /// `rstdoctor trace --sent` as root names the process of each; `strace -f -e trace=setsockopt -p PID` shows SO_LINGER
+    /// with l_linger=0.
     ///
     /// ## What to change
     ///
@@ -32,7 +33,7 @@ cause! {
     ABORTIVE_CLOSE {
         id: "abortive-close",
         title: "Aborted by the application (SO_LINGER 0)",
-        explains: [],
+        explains: ["stale-connection"],
         judge: judge,
     }
 }
@@ -101,7 +102,7 @@ fn with_remedies(finding: Finding, pid: Option<u32>) -> Finding {
     };
     finding.remedy(remove).remedy(match pid {
         Some(pid) => find.command(format!("timeout 10 strace -f -e trace=setsockopt,close,connect -p {pid}")),
-        None => find.command("rstdoctor scan --duration 10s    # as root, with tracefs: names the process"),
+        None => find.command("rstdoctor trace --sent -d 10s    # as root, with tracefs: names the process"),
     })
 }
 

@@ -20,6 +20,7 @@ cause! {
     /// ## How to confirm
     ///
     /// `nstat -az TcpExtTCPAbortOnClose` grows; `ss -tn` shows a Recv-Q above 0 on connections just before they go.
+    /// `rstdoctor trace --sent` as root shows each as it happens, with its process.
     ///
     /// ## What to change
     ///
@@ -33,7 +34,7 @@ cause! {
     CLOSE_WITH_UNREAD_DATA {
         id: "close-with-unread-data",
         title: "Closed with unread data",
-        explains: [],
+        explains: ["stale-connection"],
         judge: judge,
     }
 }

@@ -17,6 +17,7 @@ cause! {
     /// ## How to confirm
     ///
     /// `nft list ruleset | grep -B2 'reject with tcp reset'`; with `counter` in the rule, the counter grows.
+    /// `rstdoctor trace --sent` as root shows each with the address that was rejected.
     ///
     /// ## What to change
     ///

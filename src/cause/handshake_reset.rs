@@ -16,7 +16,8 @@ cause! {
     ///
     /// ## How to confirm
     ///
-    /// `tcpdump -ni any 'tcp[tcpflags] & (tcp-syn|tcp-rst) != 0'` shows SYN, SYN-ACK, RST by the same few peers.
+    /// `tcpdump -ni any 'tcp[tcpflags] & (tcp-syn|tcp-rst) != 0'` shows SYN, SYN-ACK, RST by the same few peers;
+    /// `rstdoctor trace --received` as root shows only the RSTs.
     ///
     /// ## What to change
     ///
@@ -70,7 +71,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     Ok(Verdict::Found(vec![
         finding.remedy(
             Remedy::new("Nothing to change for probes; to see who does it", "few peers, at regular intervals")
-                .command("timeout 10 tcpdump -ni any 'tcp[tcpflags] & tcp-rst != 0'"),
+                .command("rstdoctor trace --received -d 10s    # as root"),
         ),
     ]))
 }

@@ -16,7 +16,7 @@ cause! {
     ///
     /// ## How to confirm
     ///
-    /// `rstdoctor scan --port PORT --duration 1m` as root names the same peer each time.
+    /// `rstdoctor trace --received --port PORT` as root shows the same peer at regular intervals.
     ///
     /// ## What to change
     ///

@@ -19,7 +19,8 @@ cause! {
     ///
     /// ## How to confirm
     ///
-    /// A capture shows our FIN, then data of the peer, then our RST, within one round trip.
+    /// `rstdoctor trace --sent` as root shows each as it happens. A capture shows our FIN, then data of the peer, then our
+    /// RST, within one round trip.
     ///
     /// ## What to change
     ///

@@ -20,7 +20,8 @@ cause! {
     ///
     /// ## How to confirm
     ///
-    /// `tcpdump -nvi any 'tcp[tcpflags] & tcp-rst != 0'` and compare `ttl`; the `OutRsts` of the peer did not move.
+    /// `rstdoctor trace --received` as root shows the TTL of each RST: compare it with `ttl` of the peer's other packets in
+    /// `tcpdump -nvi any host PEER`. The `OutRsts` of the peer did not move.
     ///
     /// ## What to change
     ///

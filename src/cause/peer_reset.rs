@@ -20,7 +20,8 @@ cause! {
     ///
     /// ## How to confirm
     ///
-    /// `rstdoctor scan` as root names the peers; run rstdoctor on the peer, if it runs Linux: it knows the reason.
+    /// `rstdoctor trace --received` as root shows each with its peer; on the peer, if it runs Linux, `rstdoctor trace --sent`
+    /// knows the reason.
     ///
     /// ## What to change
     ///
@@ -172,13 +173,13 @@ fn with_remedies(finding: Finding, called: Option<std::net::SocketAddr>) -> Find
     let finding = match called {
         Some(called) => finding.remedy(
             Remedy::new(format!("Find the reason on {}: it (or a device before it) sent the RST", called.ip()), verify)
-                .command(format!("rstdoctor scan --port {}    # on {}", called.port(), called.ip())),
+                .command(format!("rstdoctor trace --sent --port {}    # on {}, as root", called.port(), called.ip())),
         ),
         None => finding,
     };
     finding.remedy(
         Remedy::new("See who resets, and when: clients that cancel need no change here", verify)
-            .command("rstdoctor scan --duration 30s    # as root, with tracefs"),
+            .command("rstdoctor trace --received -d 30s    # as root, with tracefs"),
     )
 }
 

@@ -18,7 +18,7 @@ cause! {
     ///
     /// ## How to confirm
     ///
-    /// `ss -lntp 'sport = :PORT'` prints no listener.
+    /// `ss -lntp 'sport = :PORT'` prints no listener; `rstdoctor trace --sent` as root shows who asks for which port.
     ///
     /// ## What to change
     ///
@@ -71,7 +71,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     Ok(Verdict::Found(vec![
         finding.remedy(
             Remedy::new("See which ports are asked for", "the ports and the peers are named")
-                .command("rstdoctor scan --duration 10s    # as root, with tracefs"),
+                .command("rstdoctor trace --sent -d 10s    # as root, with tracefs"),
         ),
     ]))
 }
@@ -110,7 +110,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
                 "If the client is a program of this host: have it named (own connects refused)",
                 "the process is named",
             )
-            .command(format!("rstdoctor scan{asked} --duration 10s    # as root, with tracefs")),
+            .command(format!("rstdoctor trace --received{asked} -d 10s    # as root, with tracefs")),
         )
 }
 

@@ -5,6 +5,7 @@ use crate::estimate::estimate;
 use crate::evidence::Evidence;
 use crate::source::owners::Process;
 use crate::source::reset_events::Direction;
+use crate::source::tcp_state::TcpState;
 use crate::words;
 
 cause! {
@@ -93,8 +94,10 @@ fn by_owner(e: &Evidence<'_>, process: &Process, resets: u64) -> Finding {
         .unwrap_or_default();
     let unserved = gone_listeners(e.observation()).iter().any(|g| !g.replaced && ports.contains(&g.trace.last.port));
     let killed = e.moved("oom_kill") > 0;
-    // Workers come and go on a healthy host: only their resets, or a port that nobody serves now, are harm.
-    let severity = match (unserved, resets) {
+    // Workers come and go on a healthy host, and so do programs that listen for a moment on a port that the kernel chose:
+    // only their resets, or a known port that nobody serves now, are harm.
+    let missed = unserved && ports.iter().any(|port| e.is_ephemeral(*port) != Ok(true) || was_in_use(e, *port));
+    let severity = match (missed, resets) {
         (true, _) => Severity::Critical,
         (false, harm::FEW..) => harm::to_clients(e, resets),
         _ => Severity::Info,
@@ -131,6 +134,12 @@ fn by_owner(e: &Evidence<'_>, process: &Process, resets: u64) -> Finding {
     with_remedies(e, finding, Some(&process.name), process.unit.as_deref())
 }
 
+/// Clients were connected to this port when the window opened.
+fn was_in_use(e: &Evidence<'_>, port: u16) -> bool {
+    let used = e.census_before().ok().and_then(|census| census.ports.get(&port));
+    used.and_then(|used| used.by_state.get(&TcpState::Established)).is_some_and(|connections| *connections > 0)
+}
+
 fn with_remedies(e: &Evidence<'_>, finding: Finding, name: Option<&str>, unit: Option<&str>) -> Finding {
     let journal = match unit {
         Some(unit) => format!("journalctl -u {unit} --since -10min"),
@@ -164,7 +173,7 @@ fn with_remedies(e: &Evidence<'_>, finding: Finding, name: Option<&str>, unit: O
 mod tests {
     use super::super::testing::{Case, process, task};
     use super::*;
-    use crate::source::tcp_state::TcpState;
+    use crate::source::census::{Census, PortUse};
 
     fn server() -> Case {
         Case::new().counter("Tcp.OutRsts", 0, 20).counter("Tcp.PassiveOpens", 0, 0).listener(
@@ -208,6 +217,23 @@ mod tests {
             .listener("0.0.0.0:9000", 128, 0, 0, &process(977, "app"))
             .died(977);
         assert_eq!(case.finding(&PROCESS_EXIT).severity, Severity::Info);
+    }
+
+    #[test]
+    fn a_program_that_listened_for_a_moment_on_a_port_of_the_kernels_choice_is_no_alarm() {
+        let case = || {
+            Case::new()
+                .counter("Tcp.OutRsts", 0, 0)
+                .sysctl("net.ipv4.ip_local_port_range", "32768\t60999")
+                .listener("127.0.0.1:50243", 128, 0, 0, &process(977, "test-server"))
+                .died(977)
+                .stopped_listening(50_243)
+        };
+        assert_eq!(case().finding(&PROCESS_EXIT).severity, Severity::Info);
+        let used = PortUse { by_state: [(TcpState::Established, 3)].into(), ..PortUse::default() };
+        let before = Census { ports: [(50_243, used)].into(), ..Census::default() };
+        let finding = case().census(before, Census::default()).finding(&PROCESS_EXIT);
+        assert_eq!(finding.severity, Severity::Critical, "clients were connected");
     }
 
     #[test]

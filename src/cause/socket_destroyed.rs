@@ -17,7 +17,7 @@ cause! {
     ///
     /// ## How to confirm
     ///
-    /// `rstdoctor scan` as root names the process that did it; `journalctl` and the shell history say why.
+    /// `rstdoctor trace --sent` as root names the process that does it; `journalctl` and the shell history say why.
     ///
     /// ## What to change
     ///

@@ -21,6 +21,7 @@ cause! {
     /// ## How to confirm
     ///
     /// `ss -tn 'sport = :PORT'` does not show the peer's address and port while the peer's `ss -tn` still does.
+    /// `rstdoctor trace --sent --port PORT` as root shows which peers are answered.
     ///
     /// ## What to change
     ///

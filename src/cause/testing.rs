@@ -2,23 +2,27 @@
 //! nothing.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Finding, Verdict};
 use crate::evidence::{Evidence, Missing};
 use crate::snapshot::{ListenerTrace, Observation, Snapshot};
-use crate::source::census::{Census, Group, GroupKind, PortUse, Sample};
+use crate::source::census::Census;
 use crate::source::conntrack::Conntrack;
 use crate::source::counters::Counters;
 use crate::source::host_facts::HostFacts;
 use crate::source::last_words::LastWord;
 use crate::source::listeners::Listener;
 use crate::source::owners::{Owners, Process};
-use crate::source::reset_events::{Direction, Place, ResetEvent, ResetEvents, ResetTally, Task};
+use crate::source::reset_events::{Direction, Place, ResetEvent, ResetEvents, Task, regroup};
 use crate::source::reset_packets::ResetPacket;
 use crate::source::tcp_state::TcpState;
 use crate::source::{Failure, FailureKind, Moment, Observed};
+
+mod parts;
+
+pub use parts::{address, group, half_open, process, task, tracked};
 
 /// A window of 3 s under construction.
 pub struct Case(pub Observation);
@@ -258,7 +262,7 @@ impl Case {
                 place: Place::Here,
                 netns: None,
             };
-            seen.tallies.push(tally(&event));
+            seen.tallies.extend(regroup(std::slice::from_ref(&event), |port| (32_768..61_000).contains(&port)));
             seen.events.push(event);
         }
         self.0.reset_events = Observed::Full(seen);
@@ -348,104 +352,4 @@ impl Case {
             other => panic!("{} gave {other:?}", cause.id),
         }
     }
-}
-
-/// The group of one event, as the parser forms it.
-pub fn tally(event: &ResetEvent) -> ResetTally {
-    let service = |port: u16| !(32_768..61_000).contains(&port);
-    let answers = event.reason.as_deref() == Some("NO_SOCKET");
-    let client = !answers && !service(event.local.port()) && event.peer.is_some_and(|peer| service(peer.port()));
-    ResetTally {
-        direction: event.direction,
-        reason: event.reason.clone(),
-        state: event.state,
-        old_state: event.old_state,
-        active: event.active,
-        softirq: event.softirq,
-        caller: event.caller,
-        exiting: event.exiting,
-        place: event.place,
-        task: event.task.clone(),
-        local_addr: Some(event.local.ip()),
-        local_port: (!client).then_some(event.local.port()),
-        peer_port: event.peer.filter(|_| client).map(|peer| peer.port()),
-        peer_addr: event.peer.map(|peer| peer.ip()),
-        peer_sample: event.peer,
-        folded: false,
-        count: 1,
-        first: event.at,
-        last: event.at,
-    }
-}
-
-/// A sleeping process with room for files.
-pub fn process(pid: u32, name: &str) -> Process {
-    Process {
-        pid,
-        name: name.to_owned(),
-        state: 'S',
-        start_ticks: 100,
-        threads: 1,
-        open_files: Some(10),
-        open_files_limit: Some(1024),
-        ..Process::default()
-    }
-}
-
-/// Half-open connections: what TCPReqQFullDoCookies, TCPReqQFullDrop, SyncookiesSent and SyncookiesRecv moved by, and how
-/// many requests one port has, how many of them were retransmitted, from how many peers.
-pub fn half_open(case: Case, moved: [u64; 4], port: u16, [requests, retransmitted, peers]: [u64; 3]) -> Case {
-    let [cookies, drops, sent, returned] = moved;
-    let mut census = Census::default();
-    census.ports.insert(
-        port,
-        PortUse {
-            by_state: [(TcpState::SynRecv, requests)].into(),
-            syn_recv_retransmitted: retransmitted,
-            syn_recv_peers: peers,
-        },
-    );
-    case.counter("TcpExt.TCPReqQFullDoCookies", 0, cookies)
-        .counter("TcpExt.TCPReqQFullDrop", 0, drops)
-        .counter("TcpExt.SyncookiesSent", 0, sent)
-        .counter("TcpExt.SyncookiesRecv", 0, returned)
-        .census(Census::default(), census)
-}
-
-/// A group of sockets on one port, with consecutive inodes and cookies from `first` on.
-pub fn group(kind: GroupKind, port: u16, sockets: u64, first: u64, idle_ms: u32) -> Group {
-    let samples = (first..first + sockets.min(64)).map(|number| Sample {
-        local: SocketAddr::new(address("10.0.0.9"), port),
-        peer: SocketAddr::new(address("10.0.3.7"), 50_000),
-        inode: number as u32,
-        cookie: number,
-        idle_ms: Some(idle_ms),
-    });
-    Group {
-        kind,
-        port,
-        accepted: true,
-        sockets,
-        unread_bytes: 0,
-        unsent_bytes: 0,
-        oldest_idle_ms: Some(idle_ms),
-        samples: samples.collect(),
-    }
-}
-
-/// Connection tracking with these columns in its statistics; `drop` and `invalid` are 0 if not given.
-pub fn tracked(count: u64, max: u64, columns: &[(&str, u64)]) -> Conntrack {
-    let mut stat = Counters::default();
-    for (name, value) in [("drop", 0), ("early_drop", 0), ("invalid", 0)].iter().chain(columns) {
-        stat.set(*name, *value);
-    }
-    Conntrack { count, max, stat: Some(stat) }
-}
-
-pub fn task(pid: u32, name: &str) -> Task {
-    Task { pid, name: name.to_owned() }
-}
-
-pub fn address(text: &str) -> IpAddr {
-    text.parse().expect("address")
 }

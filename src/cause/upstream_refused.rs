@@ -17,7 +17,8 @@ cause! {
     ///
     /// ## How to confirm
     ///
-    /// `nc -vz HOST PORT` from this host prints "Connection refused".
+    /// `nc -vz HOST PORT` from this host prints "Connection refused"; `rstdoctor trace --received` as root names the program
+    /// and the server of each refusal.
     ///
     /// ## What to change
     ///
@@ -96,13 +97,12 @@ fn with_remedies(finding: Finding, called: Option<std::net::SocketAddr>) -> Find
                     .command(format!("nc -vz {} {}", called.ip(), called.port()))
                     .restart(Restart::Service),
             )
-            .remedy(
-                Remedy::new("Find the client on this host while it connects", "the process is named")
-                    .command(format!("ss -tnp state syn-sent 'dport = :{}'", called.port())),
-            ),
+            .remedy(Remedy::new("See which program of this host connects there", "the process is named").command(
+                format!("rstdoctor trace --received --port {} -d 10s    # as root, with tracefs", called.port()),
+            )),
         None => finding.remedy(
             Remedy::new("See whom this host calls in vain", "the server is named")
-                .command("rstdoctor scan --duration 10s    # as root, with tracefs"),
+                .command("rstdoctor trace --received -d 10s    # as root, with tracefs"),
         ),
     }
 }

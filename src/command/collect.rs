@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::driver::{Driver, Next};
 use crate::config::{Live, Origin, Record};
 use crate::filter::Filter;
 use crate::host::namespace::{self, Entered};
 use crate::host::{BundleHost, LiveHost, RecordingFile, RecordingHost};
 use crate::observe::{Plan, observe as observe_host};
 use crate::snapshot::Observation;
+use crate::source::{Host, process};
+use crate::watch::{Driver, Next};
 
 /// An observation and the name under which its network namespace was asked for.
 pub struct Collected {
@@ -34,18 +35,43 @@ pub fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
+/// SIGINT and SIGTERM end the program at once: where there is nothing to finish, and opening a pipe may take for ever.
+///
+/// # Errors
+/// The kernel refused a handler.
+pub fn end_on_signals() -> std::io::Result<Arc<AtomicBool>> {
+    let armed = Arc::new(AtomicBool::new(true));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, super::INTERRUPTED.into(), Arc::clone(&armed))?;
+    }
+    Ok(Arc::default())
+}
+
 /// Observes this host, or replays a recording. `None` if it was interrupted before there was a whole window.
 ///
 /// # Errors
-/// The namespace cannot be entered, or the recording is not sound.
-pub fn observe(origin: &Origin, stop: &Arc<AtomicBool>) -> anyhow::Result<Option<Collected>> {
+/// The namespace cannot be entered, the process that was asked for does not exist, or the recording is not sound.
+pub fn observe(origin: &Origin, filter: &Filter, stop: &Arc<AtomicBool>) -> anyhow::Result<Option<Collected>> {
     match origin {
         Origin::Live(live) => {
             let netns_name = enter(live)?.and_then(|entered| entered.name);
-            let observation = observe_host(&mut LiveHost::new(Arc::clone(stop)), &plan(live))?;
+            let mut host = LiveHost::new(Arc::clone(stop));
+            must_exist(&mut host, filter)?;
+            let observation = observe_host(&mut host, &plan(live))?;
             Ok((!stop.load(Ordering::Relaxed)).then_some(Collected { observation, netns_name }))
         }
         Origin::Bundle(path) => Ok(Some(Collected { observation: replay(path)?, netns_name: None })),
+    }
+}
+
+/// Before any wait: of a process that is not there nothing can be learnt.
+///
+/// # Errors
+/// The process that was asked for does not exist.
+pub fn must_exist(host: &mut dyn Host, filter: &Filter) -> anyhow::Result<()> {
+    match filter.pid.filter(|pid| !process::exists(host, *pid)) {
+        Some(pid) => anyhow::bail!("--pid: no process {pid} on this host"),
+        None => Ok(()),
     }
 }
 
@@ -70,7 +96,7 @@ pub fn record(config: &Record, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
     enter(&config.live)?;
     let mut host = RecordingHost::new(LiveHost::new(Arc::clone(stop)), file, config.redact);
     let recorded = Driver::start(&mut host, &plan(&config.live), config.interval, Filter::default())
-        .map(|mut driver| while !matches!(driver.next(), Next::Over) {});
+        .map(|mut driver| while !matches!(driver.advance(), Next::Over) {});
     host.finish().and_then(RecordingFile::persist)?;
     Ok(recorded?)
 }

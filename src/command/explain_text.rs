@@ -106,6 +106,8 @@ pub fn log(page: &mut Page, reader: &mut dyn BufRead) -> std::io::Result<()> {
         causes(page, pointing.into_iter().take(CAUSES).map(|(id, lines)| (id, Some(lines))));
     }
     page.gap();
-    page.field("", 0, "rstdoctor explain CAUSE tells more; rstdoctor scan says which one it is on this host.");
+    let more = "rstdoctor explain CAUSE tells more; rstdoctor scan says which one it is on this host, and rstdoctor trace shows \
+                each reset as it happens.";
+    page.field("", 0, more);
     Ok(())
 }

@@ -3,20 +3,28 @@
 use std::process::ExitCode;
 
 use crate::cli::{LabArgs, LabCommand, LabOptions};
-use crate::lab::{self, Command, Options};
+use crate::config::{self, UsageError};
+use crate::lab::{self, Command, How, Options};
 
-pub fn run(args: LabArgs) -> ExitCode {
-    lab::run(match args.command {
+pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
+    Ok(lab::run(match args.command {
         LabCommand::List => Command::List,
         LabCommand::Run(run) => {
-            Command::Run { names: run.names, options: Options { record: run.record, ..options(&run.options) } }
+            let mut options = options(&run.options)?;
+            options.how.record = run.record;
+            Command::Run { names: run.names, options }
         }
-        LabCommand::All(all) => Command::All { options: options(&all) },
-        LabCommand::Inside(inside) => Command::Inside { name: inside.name, record: inside.record, first: inside.first },
+        LabCommand::All(all) => Command::All { options: options(&all)? },
+        LabCommand::Inside(inside) => {
+            let interval = config::tick_interval(inside.interval.as_ref())?;
+            Command::Inside { name: inside.name, how: How { record: inside.record, interval }, first: inside.first }
+        }
         LabCommand::Actor(actor) => Command::Actor { name: actor.name, json: actor.json },
-    })
+    }))
 }
 
-fn options(args: &LabOptions) -> Options {
-    Options { counters: args.counters, json: args.json, jobs: args.jobs.unwrap_or(1), record: None }
+fn options(args: &LabOptions) -> Result<Options, UsageError> {
+    let interval = config::tick_interval(args.interval.as_ref())?;
+    let how = How { record: None, interval };
+    Ok(Options { counters: args.counters, json: args.json, jobs: config::jobs(args.jobs)?, how })
 }

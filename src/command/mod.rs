@@ -2,7 +2,6 @@
 
 mod collect;
 mod completions;
-mod driver;
 mod explain;
 mod explain_text;
 pub mod full_screen;
@@ -16,6 +15,8 @@ mod trace;
 mod trace_output;
 mod watch;
 
+use std::fmt;
+use std::io::Write;
 use std::process::ExitCode;
 
 use crate::cli::{Cli, Command};
@@ -40,7 +41,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Trace(args) => trace::run(&args, terminal),
         Command::Record(args) => record::run(&args, terminal),
         Command::Explain(args) => explain::run(&args, terminal),
-        Command::Lab(args) => Ok(lab::run(args)),
+        Command::Lab(args) => lab::run(args),
         Command::Completions(args) => completions::run(args.shell),
         Command::Man(args) => man::run(&args),
     };
@@ -49,10 +50,15 @@ pub fn run(cli: Cli) -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let chain: Vec<_> = error.chain().map(ToString::to_string).collect();
-            eprintln!("rstdoctor: {}", visible(&chain.join(": ")));
+            say(format_args!("rstdoctor: {}", visible(&chain.join(": "))));
             ExitCode::from(if error.is::<UsageError>() || error.is::<explain::Unknown>() { USAGE } else { NOTHING })
         }
     }
+}
+
+/// Writes a line to standard error. Not by `eprintln!`, which panics where that cannot be written to (`2> /dev/full`).
+pub(crate) fn say(line: impl fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// The reader of our output went away: `rstdoctor scan | head` is no failure.

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use super::collect;
 use super::progress::Progress;
+use super::{collect, say};
 use crate::cli::RecordArgs;
 use crate::config::{self, Terminal};
 use crate::diagnosis::diagnose;
@@ -20,8 +20,8 @@ pub fn run(args: &RecordArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     // What was written is read again: a recording that nobody can open is told of here and not by the colleague.
     let observation = collect::replay(&config.output)?;
     let file = config.output.display();
-    eprintln!("{}", visible(&diagnose(&observation).summary));
-    eprintln!("Recorded {} to {file}. Diagnose it anywhere with:", words::seconds(observation.duration()));
-    eprintln!("  rstdoctor scan --from {file}");
+    say(visible(&diagnose(&observation).summary));
+    let recorded = words::seconds(observation.duration());
+    say(format_args!("Recorded {recorded} to {file}. Diagnose it anywhere with:\n  rstdoctor scan --from {file}"));
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::progress::Progress;
-use super::{FOUND, INTERRUPTED, NOTHING, collect};
+use super::{FOUND, INTERRUPTED, NOTHING, collect, say};
 use crate::cli::{Format, ScanArgs};
 use crate::config::{self, Origin, Scan, Terminal};
 use crate::diagnosis::{Diagnosis, diagnose_for};
@@ -13,16 +13,15 @@ use crate::render;
 
 pub fn run(args: &ScanArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let config = config::scan(args, terminal)?;
-    let stop = collect::stop_on_signals()?;
-    let wait = match &config.origin {
-        Origin::Live(live) => live.duration,
-        Origin::Bundle(_) => Duration::ZERO,
+    let (stop, wait) = match &config.origin {
+        Origin::Live(live) => (collect::stop_on_signals()?, live.duration),
+        Origin::Bundle(_) => (collect::end_on_signals()?, Duration::ZERO),
     };
     let progress = Progress::start("watching", wait, config.progress);
-    let collected = collect::observe(&config.origin, &stop);
+    let collected = collect::observe(&config.origin, &config.filter, &stop);
     drop(progress);
     let Some(collected) = collected? else {
-        eprintln!("rstdoctor: interrupted before there was a result");
+        say("rstdoctor: interrupted before there was a result");
         return Ok(ExitCode::from(INTERRUPTED));
     };
     let mut diagnosis = diagnose_for(&collected.observation, &config.filter);
@@ -44,7 +43,7 @@ fn print(diagnosis: &Diagnosis, config: &Scan) -> anyhow::Result<()> {
 fn status(diagnosis: &Diagnosis, config: &Scan) -> ExitCode {
     let nothing = !diagnosis.sources.is_empty() && diagnosis.sources.iter().all(|s| s.failure.is_some() && !s.partial);
     if nothing {
-        eprintln!("rstdoctor: nothing could be collected: not one source of evidence could be read");
+        say("rstdoctor: nothing could be collected: not one source of evidence could be read");
         return ExitCode::from(NOTHING);
     }
     match config.fail_on {

@@ -73,7 +73,7 @@ pub fn run(args: &TraceArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     output.finish()?;
     if !config.json && !gone {
         let gap = if terminal.progress { "\n" } else { "" };
-        eprint!("{gap}{}", text::summary(&summary, terminal.columns()));
+        super::say(format_args!("{gap}{}", text::summary(&summary, terminal.columns()).trim_end()));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -127,7 +127,7 @@ impl Tracer {
         }
         if config.terminal.progress {
             let how = if config.duration.is_none() { ", Ctrl-C ends it" } else { "" };
-            eprintln!("Tracing resets of this network namespace{how}.");
+            super::say(format_args!("Tracing resets of this network namespace{how}."));
         }
         Ok(tracer)
     }
@@ -188,7 +188,7 @@ impl Tracer {
     /// Says something on standard error, once.
     fn note(&mut self, text: &str) {
         if self.noted.len() < 64 && self.noted.insert(text.to_owned()) {
-            eprintln!("rstdoctor: {}", visible(text));
+            super::say(format_args!("rstdoctor: {}", visible(text)));
         }
     }
 }

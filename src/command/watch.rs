@@ -6,17 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::driver::{Driver, Next};
 use super::terminal::reader_is_gone;
-use super::{NOTHING, collect};
+use super::{NOTHING, collect, say};
 use crate::cli::WatchArgs;
 use crate::config::{self, Origin, Terminal, Watch, WatchOutput};
 use crate::host::namespace::Entered;
-use crate::host::{BundleHost, LiveHost};
+use crate::host::{BundleHost, History, LiveHost, RollingHost};
 use crate::observe::Plan;
 use crate::render::{json, watch as text};
 use crate::source::Host;
-use crate::watch::{Change, ChangeKind, Tick};
+use crate::watch::{Change, ChangeKind, Driver, Next, Tick};
 
 mod playing;
 mod screen;
@@ -26,20 +25,23 @@ pub fn run(args: &WatchArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     if config.output == WatchOutput::Screen {
         return screen::run(&config);
     }
-    let stop = collect::stop_on_signals()?;
+    let stop = match &config.origin {
+        Origin::Live(_) => collect::stop_on_signals()?,
+        Origin::Bundle(_) => collect::end_on_signals()?,
+    };
     let mut view = View::open(&config, &stop)?;
     let mut driver = Driver::start(&mut *view.host, &view.plan, config.interval, config.filter.clone())?;
     let mut lines = text::Lines::new(terminal.width);
     let mut ticks = 0;
     while !stop.load(Ordering::Relaxed) && !reader_is_gone() {
-        let mut tick = match driver.next() {
+        let mut tick = match driver.advance() {
             Next::Looked => continue,
             Next::Tick(tick) => tick,
             Next::Over => break,
         };
         view.namespace.complete(&mut tick);
         if tick.number == 1 && nothing_collected(&tick) {
-            eprintln!("rstdoctor: nothing could be collected: not one source of evidence could be read");
+            say("rstdoctor: nothing could be collected: not one source of evidence could be read");
             return Ok(ExitCode::from(NOTHING));
         }
         print(&match config.output {
@@ -62,6 +64,8 @@ pub struct View {
     pub host: Box<dyn Host>,
     pub plan: Plan,
     pub namespace: Namespace,
+    /// The last minutes of a live host, for a recording of them.
+    pub history: Option<History>,
 }
 
 impl View {
@@ -73,14 +77,22 @@ impl View {
         Ok(match &config.origin {
             Origin::Live(live) => {
                 let entered = collect::enter(live)?;
-                let host = Box::new(LiveHost::new(Arc::clone(stop)));
-                Self { host, plan: collect::plan(live), namespace: Namespace { entered, gone: false } }
+                let mut host = LiveHost::new(Arc::clone(stop));
+                collect::must_exist(&mut host, &config.filter)?;
+                let (plan, namespace) = (collect::plan(live), Namespace { entered, gone: false });
+                if config.output == WatchOutput::Screen {
+                    // Only a person can ask for them.
+                    let host = Box::new(RollingHost::new(host));
+                    let history = Some(host.history());
+                    return Ok(Self { host, plan, namespace, history });
+                }
+                Self { host: Box::new(host), plan, namespace, history: None }
             }
             Origin::Bundle(path) => {
                 let bundle = BundleHost::open(path)?;
                 // The recorded frames decide what follows; only that there is an end matters.
                 let plan = Plan::scan(bundle.windows().first().map_or(Duration::ZERO, |window| window.planned));
-                Self { host: Box::new(bundle), plan, namespace: Namespace::default() }
+                Self { host: Box::new(bundle), plan, namespace: Namespace::default(), history: None }
             }
         })
     }

@@ -5,16 +5,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, ErrorKind, Read};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-use flate2::bufread::GzDecoder;
 
 use super::bundle_format::{END, End, FORMAT_PREFIX, FORMAT_VERSION, FrameKind, MANIFEST, Manifest, part};
 use crate::source::{Answer, Ask, Failure, FailureKind, Frame, Host, Moment};
 
-const BLOCK: usize = 512;
+mod archive;
+
+use archive::{Archive, Limits};
 
 /// A recording that cannot be used: which one and why.
 #[derive(Debug, thiserror::Error)]
@@ -49,14 +49,6 @@ pub enum BundleProblem {
     TooLarge { limit: String },
     #[error("goes on after its end; copy it again, or record again")]
     TrailingGarbage,
-}
-
-/// Bounds on what a recording may make us hold.
-#[derive(Debug, Clone, Copy)]
-struct Limits {
-    total: u64,
-    entries: usize,
-    entry: u64,
 }
 
 const LIMITS: Limits = Limits { total: 1 << 30, entries: 200_000, entry: 64 << 20 };
@@ -159,16 +151,8 @@ impl Host for BundleHost {
 
 type Result<T, E = BundleProblem> = std::result::Result<T, E>;
 
-fn load(mut reader: impl BufRead, limits: Limits) -> Result<BundleHost> {
-    let mut magic = [0; 2];
-    reader.read_exact(&mut magic).map_err(|error| match error.kind() {
-        ErrorKind::UnexpectedEof => BundleProblem::NotGzip,
-        _ => BundleProblem::Read(error),
-    })?;
-    if magic != [0x1f, 0x8b] {
-        return Err(BundleProblem::NotGzip);
-    }
-    let mut input = Input { gzip: GzDecoder::new(Cursor::new(magic).chain(reader)), total: 0, limits };
+fn load(reader: impl BufRead, limits: Limits) -> Result<BundleHost> {
+    let mut input = Archive::open(reader, limits)?;
     let mut entries = BTreeMap::new();
     let mut manifest = None;
     while let Some((name, size)) = input.header(entries.is_empty() && manifest.is_none())? {
@@ -209,133 +193,6 @@ fn check_manifest(bytes: &[u8]) -> Result<Manifest> {
         _ => return Err(foreign(format!("has the format {format:?}"))),
     }
     serde_json::from_slice(bytes).map_err(|error| BundleProblem::Damaged(format!("{MANIFEST}: {error}")))
-}
-
-/// The tar archive inside, read block by block. No size that the file claims is ever allocated.
-struct Input<R> {
-    gzip: GzDecoder<R>,
-    total: u64,
-    limits: Limits,
-}
-
-impl<R: BufRead> Input<R> {
-    /// Fills the buffer as far as the data goes.
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let mut filled = 0;
-        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match self.gzip.read(rest) {
-                Ok(0) => break,
-                Ok(len) => filled += len,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.problem(error)),
-            }
-        }
-        self.total += filled as u64;
-        if self.total > self.limits.total {
-            return Err(BundleProblem::TooLarge { limit: format!("{} bytes", self.limits.total) });
-        }
-        Ok(filled)
-    }
-
-    fn problem(&self, error: io::Error) -> BundleProblem {
-        match error.kind() {
-            ErrorKind::UnexpectedEof => BundleProblem::Truncated(format!("after {} bytes of content", self.total)),
-            ErrorKind::InvalidData | ErrorKind::InvalidInput => {
-                BundleProblem::Damaged(format!("{error}, after {} bytes of content", self.total))
-            }
-            _ => BundleProblem::Read(error),
-        }
-    }
-
-    /// Name and size of the next entry; `None` at the end of the archive.
-    fn header(&mut self, first: bool) -> Result<Option<(String, u64)>> {
-        let at = self.total;
-        let broken = |what: &str| match first {
-            true => BundleProblem::NotTar,
-            false => BundleProblem::Damaged(format!("{what} at byte {at} of the content")),
-        };
-        let mut header = tar::Header::new_old();
-        match self.fill(header.as_mut_bytes())? {
-            BLOCK => {}
-            _ if first => return Err(BundleProblem::NotTar),
-            _ => return Err(BundleProblem::Truncated(format!("after {} bytes of content", self.total))),
-        }
-        if header.as_bytes().iter().all(|byte| *byte == 0) {
-            return Ok(None);
-        }
-        // The checksum is taken with its own field as spaces, tar(5).
-        let sum: u32 = header
-            .as_bytes()
-            .iter()
-            .zip(0..)
-            .map(|(byte, at)| match at {
-                148..156 => u32::from(b' '),
-                _ => u32::from(*byte),
-            })
-            .sum();
-        if header.cksum().ok() != Some(sum) {
-            return Err(broken("no valid tar header"));
-        }
-        let path = header.path_bytes();
-        let entry = String::from_utf8_lossy(&path).into_owned();
-        let refuse = |why| Err(BundleProblem::Unsafe { entry: entry.clone(), why });
-        if header.entry_type() != tar::EntryType::Regular {
-            return refuse("it is not a plain file");
-        }
-        if entry.starts_with('/') {
-            return refuse("its name is absolute");
-        }
-        if entry.split('/').any(|part| matches!(part, "" | "." | "..")) {
-            return refuse("its name leads elsewhere");
-        }
-        if std::str::from_utf8(&path).is_err() || entry.chars().any(char::is_control) {
-            return refuse("its name is not plain text");
-        }
-        let size = header.entry_size().map_err(|_| broken("no valid size in the tar header"))?;
-        Ok(Some((entry, size)))
-    }
-
-    fn body(&mut self, name: &str, size: u64) -> Result<Vec<u8>> {
-        if size > self.limits.entry {
-            return Err(BundleProblem::TooLarge { limit: format!("{} bytes in entry {name:?}", self.limits.entry) });
-        }
-        let mut body = Vec::new();
-        let mut piece = [0; 16 * BLOCK];
-        let mut left = size.next_multiple_of(BLOCK as u64);
-        while left > 0 {
-            let want = left.min(piece.len() as u64) as usize;
-            let got = self.fill(piece.get_mut(..want).unwrap_or_default())?;
-            if got < want {
-                return Err(BundleProblem::Truncated(format!("in entry {name:?}")));
-            }
-            body.extend_from_slice(piece.get(..got).unwrap_or_default());
-            left -= got as u64;
-        }
-        body.truncate(size as usize);
-        body.shrink_to_fit();
-        Ok(body)
-    }
-
-    /// Only padding may follow the archive, only the checksum the padding, and nothing the checksum.
-    fn finish(mut self) -> Result<()> {
-        let mut padding = [0; BLOCK];
-        // A tar record is 20 blocks; some writers pad the archive to whole records.
-        for _ in 0..64 {
-            let got = self.fill(&mut padding)?;
-            if padding.get(..got).unwrap_or_default().iter().any(|byte| *byte != 0) {
-                return Err(BundleProblem::TrailingGarbage);
-            }
-            if got < BLOCK {
-                let mut rest = self.gzip.into_inner();
-                return match rest.fill_buf() {
-                    Ok([]) => Ok(()),
-                    Ok(_) => Err(BundleProblem::TrailingGarbage),
-                    Err(error) => Err(BundleProblem::Read(error)),
-                };
-            }
-        }
-        Err(BundleProblem::TrailingGarbage)
-    }
 }
 
 /// Puts the entries where the index says. Each must be listed, and each listed one be there.

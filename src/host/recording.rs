@@ -50,6 +50,11 @@ impl<H: Host, W: Write> RecordingHost<H, W> {
         Self { inner, archive, redactor: redact.then(Redactor::default), index: End::default(), error: None }
     }
 
+    /// The host that is asked.
+    pub(super) fn inner(&self) -> &H {
+        &self.inner
+    }
+
     /// Closes the recording and hands back where it went.
     ///
     /// # Errors

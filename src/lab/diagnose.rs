@@ -1,18 +1,19 @@
 //! The one place where the lab meets the diagnosis.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::How;
 use crate::cause::{self, Severity, State};
 use crate::diagnosis::{self, Diagnosis};
 use crate::evidence::Evidence;
+use crate::filter::Filter;
 use crate::host::{LiveHost, RecordingFile, RecordingHost};
 use crate::observe::{Plan, observe};
-use crate::snapshot::Observation;
 use crate::source::{Answer, Ask, Frame, Host, Moment};
+use crate::watch::{Driver, Next};
 
 /// The part of a diagnosis that a scenario can state beforehand.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -47,27 +48,50 @@ pub struct Subject {
     pub process: Option<String>,
 }
 
-/// Diagnoses the network namespace of this process over a window, exactly as `scan` does, and writes a recording if
-/// asked. Calls `opened` at least once, as soon as the window is open. Blocks for the window.
-pub fn diagnose(window: Duration, record: Option<&Path>, opened: &mut dyn FnMut()) -> Result<Findings, String> {
-    let live = Opening { inner: LiveHost::new(Arc::default()), opened };
-    let observation = match record {
-        None => watch(&mut { live }, window)?,
+/// What an observation gave.
+#[derive(Debug, Clone, Default)]
+pub struct Diagnosed {
+    /// Of the whole; of the last tick where there are ticks.
+    pub findings: Findings,
+    /// Of each tick, if it was observed in ticks.
+    pub ticks: Vec<Findings>,
+}
+
+/// Diagnoses the network namespace of this process over a window, exactly as `scan` or `watch` does, and writes a recording
+/// if asked. Calls `opened` at least once, as soon as the window is open. Blocks for the window.
+pub fn diagnose(window: Duration, how: &How, opened: &mut dyn FnMut()) -> Result<Diagnosed, String> {
+    let mut live = Opening { inner: LiveHost::new(Arc::default()), opened };
+    match &how.record {
+        None => watch(&mut live, window, how.interval),
         Some(path) => {
             let file = RecordingFile::create(path, false).map_err(|error| error.to_string())?;
             let mut recording = RecordingHost::new(live, file, false);
-            let observation = watch(&mut recording, window)?;
+            let diagnosed = watch(&mut recording, window, how.interval)?;
             recording.finish().and_then(RecordingFile::persist).map_err(|error| error.to_string())?;
-            observation
+            Ok(diagnosed)
         }
-    };
-    // Records of events in a timer can be missing on an idle CPU (seen on Linux 6.18): then the counters were judged.
-    let reset_events = Evidence::new(&observation).attribution().is_ok_and(|resets| resets.sent.is_ok());
-    Ok(Findings { reset_events, ..findings(&diagnosis::diagnose(&observation)) })
+    }
 }
 
-fn watch(host: &mut dyn Host, window: Duration) -> Result<Observation, String> {
-    observe(host, &Plan::scan(window)).map_err(|error| error.to_string())
+fn watch(host: &mut dyn Host, window: Duration, interval: Option<Duration>) -> Result<Diagnosed, String> {
+    let plan = Plan::scan(window);
+    let Some(interval) = interval else {
+        let observation = observe(host, &plan).map_err(|error| error.to_string())?;
+        // Records of events in a timer can be missing on an idle CPU (seen on Linux 6.18): then the counters were judged.
+        let reset_events = Evidence::new(&observation).attribution().is_ok_and(|resets| resets.sent.is_ok());
+        let findings = Findings { reset_events, ..findings(&diagnosis::diagnose(&observation)) };
+        return Ok(Diagnosed { findings, ticks: Vec::new() });
+    };
+    let mut driver = Driver::start(host, &plan, interval, Filter::default()).map_err(|error| error.to_string())?;
+    let mut ticks = Vec::new();
+    loop {
+        match driver.advance() {
+            Next::Looked => {}
+            Next::Tick(tick) => ticks.push(findings(&tick.diagnosis)),
+            Next::Over => break,
+        }
+    }
+    Ok(Diagnosed { findings: ticks.last().cloned().unwrap_or_default(), ticks })
 }
 
 /// A host that says when the window is open: the first look inside it follows the opening counters.

@@ -4,14 +4,14 @@ use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::ptr;
 use std::time::Instant;
 
+use super::How;
 use super::arena;
-use super::diagnose::Findings;
-use super::judge::judge;
+use super::diagnose::Diagnosed;
+use super::judge::{judge, judge_ticks};
 use super::report::{Report, Status};
 use super::scenario::{self, Need, Scenario};
 use super::stage::{Stage, Stop, search_path};
@@ -23,13 +23,13 @@ const HOSTNAME: &str = "lab";
 const TRACEFS: &str = "/sys/kernel/tracing";
 
 /// `first`: still outside; make the namespaces and start the process that becomes their init.
-pub fn main(name: &str, record: Option<&Path>, first: bool) -> ExitCode {
+pub fn main(name: &str, how: &How, first: bool) -> ExitCode {
     let Some(scenario) = scenario::find(name) else {
         eprintln!("rstdoctor lab: no scenario {name}");
         return ExitCode::from(2);
     };
     let report = if first {
-        match leave_host().and_then(|()| start_second(name, record)) {
+        match leave_host().and_then(|()| start_second(name, how)) {
             Ok(code) => return code,
             Err(error) => Report::without_run(
                 name,
@@ -38,7 +38,7 @@ pub fn main(name: &str, record: Option<&Path>, first: bool) -> ExitCode {
             ),
         }
     } else {
-        perform(scenario, record)
+        perform(scenario, how)
     };
     match serde_json::to_string(&report) {
         Ok(line) => {
@@ -85,12 +85,10 @@ fn leave_host() -> io::Result<()> {
 }
 
 /// The child is process 1 of the new pid namespace: with it, all processes of the scenario end.
-fn start_second(name: &str, record: Option<&Path>) -> io::Result<ExitCode> {
+fn start_second(name: &str, how: &How) -> io::Result<ExitCode> {
     let mut command = Command::new("/proc/self/exe");
     command.args(["lab", "inside", name]);
-    if let Some(record) = record {
-        command.arg("--record").arg(record);
-    }
+    how.arguments(&mut command);
     die_with_parent(&mut command);
     let status = command.status()?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -104,32 +102,36 @@ pub fn die_with_parent(command: &mut Command) {
     }
 }
 
-fn perform(scenario: &'static Scenario, record: Option<&Path>) -> Report {
+fn perform(scenario: &'static Scenario, how: &How) -> Report {
     let start = Instant::now();
     let mut report = Report::without_run(scenario.name, Status::Fail, "");
-    let stage = prepare(scenario, record.is_some()).and_then(|()| Ok(Stage::new(record)?));
+    let stage = prepare(scenario, how.record.is_some()).and_then(|()| Ok(Stage::new(how)?));
     let (status, reason) = match stage {
         Err(stop) => stop.outcome(),
         Ok(mut stage) => {
             let result = (scenario.run)(&mut stage);
             report.experienced = stage.experienced();
             report.counters = stage.movement().clone();
-            report.findings = stage.findings().and_then(|findings| findings.as_ref().ok()).cloned();
+            if let Some(Ok(diagnosed)) = stage.diagnosed() {
+                report.findings = Some(diagnosed.findings.clone());
+                report.ticks.clone_from(&diagnosed.ticks);
+            }
             match result {
                 Err(stop) => stop.outcome(),
-                Ok(()) => verdict(scenario, &report, stage.findings()),
+                Ok(()) => verdict(scenario, &report, stage.diagnosed()),
             }
         }
     };
     Report { status, reason, took_s: start.elapsed().as_secs_f64(), ..report }
 }
 
-fn verdict(scenario: &Scenario, report: &Report, findings: Option<&Result<Findings, String>>) -> (Status, String) {
+fn verdict(scenario: &Scenario, report: &Report, diagnosed: Option<&Result<Diagnosed, String>>) -> (Status, String) {
     if let Some(problem) = scenario.premises.iter().find_map(|premise| report.counters.contradicts(premise)) {
         return (Status::Fail, problem);
     }
-    match findings {
-        Some(Ok(findings)) => judge(&scenario.expect, findings),
+    match diagnosed {
+        Some(Ok(diagnosed)) if diagnosed.ticks.is_empty() => judge(&scenario.expect, &diagnosed.findings),
+        Some(Ok(diagnosed)) => judge_ticks(&scenario.expect, &diagnosed.ticks),
         Some(Err(problem)) => (Status::Fail, problem.clone()),
         None => (Status::Fail, "the scenario ended without a diagnosis".to_owned()),
     }

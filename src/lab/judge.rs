@@ -12,6 +12,33 @@ pub fn judge(expect: &Expect, findings: &Findings) -> (Status, String) {
     }
 }
 
+/// As [`judge`], for an observation in ticks: whenever there is an alarm, it is the right one, or a symptom of it that came
+/// before it; and the right one is first at least once, if only seen where a single tick holds too little for an alarm.
+pub fn judge_ticks(expect: &Expect, ticks: &[Findings]) -> (Status, String) {
+    let fail = |problem: String| (Status::Fail, problem);
+    let explains: &[&str] = expect.cause.and_then(crate::cause::by_id).map_or(&[], |cause| cause.explains);
+    let symptom = |tick: &Findings| tick.causes.first().is_some_and(|first| explains.contains(&first.id.as_str()));
+    let numbered = || ticks.iter().enumerate().map(|(index, tick)| (index + 1, tick));
+    for (number, tick) in numbered() {
+        let alarm = tick.verdict == "warning" || tick.verdict == "critical";
+        let found = if alarm && !symptom(tick) { problem(expect, tick) } else { false_accusation(expect, tick) };
+        if let Some(problem) = found {
+            return fail(format!("tick {number} of {}: {problem}", ticks.len()));
+        }
+    }
+    let Some(cause) = expect.cause else {
+        return match numbered().find(|(_, tick)| tick.verdict != "ok") {
+            None => (Status::Pass, String::new()),
+            Some((number, tick)) => fail(format!("tick {number}: {} {}", tick.verdict, tick.summary)),
+        };
+    };
+    let first = |tick: &Findings| tick.causes.first().is_some_and(|finding| finding.id == cause);
+    match ticks.iter().filter(|tick| first(tick)).count() {
+        0 => fail(format!("no tick of {} has {cause} first", ticks.len())),
+        _ => (Status::Pass, String::new()),
+    }
+}
+
 fn problem(expect: &Expect, findings: &Findings) -> Option<String> {
     if let Some(accusation) = false_accusation(expect, findings) {
         return Some(accusation);
@@ -123,6 +150,22 @@ mod tests {
         let causes = |because_of| vec![finding("close-wait-leak", 80, "web"), consequence(because_of)];
         assert_eq!(status(&EXPECT, causes("close-wait-leak")), Status::Pass);
         assert_eq!(status(&EXPECT, causes("peer-reset")), Status::Fail);
+    }
+
+    #[test]
+    fn in_ticks_only_a_symptom_may_come_before_the_cause() {
+        let expect = Expect { cause: Some("fd-exhaustion"), ..EXPECT };
+        let tick = |id: &str| findings(vec![finding(id, 80, "web")]);
+        let status = |ids: &[&str]| judge_ticks(&expect, &ids.iter().map(|id| tick(id)).collect::<Vec<_>>()).0;
+        assert_eq!(status(&["fd-exhaustion", "fd-exhaustion"]), Status::Pass);
+        assert_eq!(status(&["accept-queue-overflow", "fd-exhaustion"]), Status::Pass);
+        assert_eq!(status(&["accept-queue-overflow"]), Status::Fail);
+        assert_eq!(status(&["fd-exhaustion", "peer-reset"]), Status::Fail);
+        let quiet = findings(Vec::new());
+        assert_eq!(judge_ticks(&expect, &[quiet.clone(), tick("fd-exhaustion")]).0, Status::Pass);
+        let healthy = Expect { cause: None, ..EXPECT };
+        assert_eq!(judge_ticks(&healthy, &[quiet.clone(), quiet.clone()]).0, Status::Pass);
+        assert_eq!(judge_ticks(&healthy, &[quiet, tick("peer-reset")]).0, Status::Fail);
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod tally;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// What `rstdoctor lab` was asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub enum Command {
     /// Hidden: one scenario, inside its namespaces.
     Inside {
         name: String,
-        record: Option<PathBuf>,
+        how: How,
         first: bool,
     },
     /// Hidden: a server or client of a scenario.
@@ -56,8 +57,28 @@ pub struct Options {
     pub json: bool,
     /// How many scenarios run at once; 0 and 1 mean one after the other.
     pub jobs: usize,
+    pub how: How,
+}
+
+/// How the scenario's host is observed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct How {
     /// Write a recording of the observation (a single scenario only).
     pub record: Option<PathBuf>,
+    /// In ticks this far apart, as `watch` does; `None`: in one window, as `scan` does.
+    pub interval: Option<Duration>,
+}
+
+impl How {
+    /// As arguments of the hidden commands.
+    fn arguments(&self, command: &mut std::process::Command) {
+        if let Some(record) = &self.record {
+            command.arg("--record").arg(record);
+        }
+        if let Some(interval) = self.interval {
+            command.arg("--interval").arg(format!("{}ms", interval.as_millis()));
+        }
+    }
 }
 
 /// Does what was asked; the exit code of the contract: 0 all passed, 1 a scenario failed, 2 wrong usage, 130 interrupted.
@@ -66,7 +87,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::List => runner::list(),
         Command::Run { names, options } => runner::run(&names, &options),
         Command::All { options } => runner::all(&options),
-        Command::Inside { name, record, first } => inside::main(&name, record.as_deref(), first),
+        Command::Inside { name, how, first } => inside::main(&name, &how, first),
         Command::Actor { name, json } => match program::main(&name, &json) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

@@ -38,6 +38,9 @@ pub struct Report {
     /// Outcomes that the client programs met, each with its count.
     pub experienced: BTreeMap<String, u64>,
     pub findings: Option<Findings>,
+    /// Of each tick, with --interval.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ticks: Vec<Findings>,
     pub counters: Movement,
     /// Seconds from start to verdict.
     pub took_s: f64,
@@ -52,6 +55,7 @@ impl Report {
             expected: super::scenario::find(name).and_then(|scenario| scenario.expect.cause).map(str::to_owned),
             experienced: BTreeMap::new(),
             findings: None,
+            ticks: Vec::new(),
             counters: Movement::default(),
             took_s: 0.0,
         }

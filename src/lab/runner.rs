@@ -2,7 +2,6 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -11,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use comfy_table::{Table, presets};
 
-use super::Options;
 use super::inside::die_with_parent;
 use super::report::{Report, Status};
 use super::scenario::{self, Scenario};
+use super::{How, Options};
+use crate::command::say;
 
 /// No scenario may take longer.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -25,13 +25,18 @@ pub fn list() -> ExitCode {
         let expect = scenario.expect.cause.unwrap_or("(healthy)");
         text += &format!("{:<44} {:<24} {}\n", scenario.name, expect, scenario.title);
     }
-    print(&text);
-    ExitCode::SUCCESS
+    match print(&text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(format_args!("rstdoctor lab: {error}"));
+            ExitCode::from(3)
+        }
+    }
 }
 
 pub fn run(names: &[String], options: &Options) -> ExitCode {
     if names.is_empty() {
-        eprintln!("rstdoctor lab: name at least one scenario; `rstdoctor lab list` shows them");
+        say("rstdoctor lab: name at least one scenario; `rstdoctor lab list` shows them");
         return ExitCode::from(2);
     }
     let mut chosen = Vec::new();
@@ -39,13 +44,13 @@ pub fn run(names: &[String], options: &Options) -> ExitCode {
         match scenario::find(name) {
             Some(scenario) => chosen.push(scenario),
             None => {
-                eprintln!("rstdoctor lab: no scenario {name}; `rstdoctor lab list` shows them");
+                say(format_args!("rstdoctor lab: no scenario {name}; `rstdoctor lab list` shows them"));
                 return ExitCode::from(2);
             }
         }
     }
-    if options.record.is_some() && chosen.len() != 1 {
-        eprintln!("rstdoctor lab: --record takes exactly one scenario");
+    if options.how.record.is_some() && chosen.len() != 1 {
+        say("rstdoctor lab: --record takes exactly one scenario");
         return ExitCode::from(2);
     }
     let table = chosen.len() > 1;
@@ -53,8 +58,8 @@ pub fn run(names: &[String], options: &Options) -> ExitCode {
 }
 
 pub fn all(options: &Options) -> ExitCode {
-    if options.record.is_some() {
-        eprintln!("rstdoctor lab: --record takes exactly one scenario");
+    if options.how.record.is_some() {
+        say("rstdoctor lab: --record takes exactly one scenario");
         return ExitCode::from(2);
     }
     perform(scenario::all(), options, true)
@@ -64,7 +69,7 @@ fn perform(scenarios: impl Iterator<Item = &'static Scenario>, options: &Options
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         if let Err(error) = signal_hook::flag::register(signal, Arc::clone(&interrupted)) {
-            eprintln!("rstdoctor lab: cannot catch signal {signal}: {error}");
+            say(format_args!("rstdoctor lab: cannot catch signal {signal}: {error}"));
             return ExitCode::from(3);
         }
     }
@@ -79,14 +84,14 @@ fn perform(scenarios: impl Iterator<Item = &'static Scenario>, options: &Options
             let Some(scenario) = scenarios.get(index).filter(|_| !interrupted.load(Ordering::Relaxed)) else { return };
             let alone = options.jobs <= 1;
             if !options.json && alone {
-                print(&introduction(scenario));
+                let _ = print(&introduction(scenario));
             }
-            let report = one(scenario, options.record.as_deref(), &interrupted);
+            let report = one(scenario, &options.how, &interrupted);
             if interrupted.load(Ordering::Relaxed) {
                 return;
             }
             let introduction = if alone { String::new() } else { introduction(scenario) };
-            print(&if options.json { as_json(&report) } else { introduction + &outcome(&report, options) });
+            let _ = print(&if options.json { as_json(&report) } else { introduction + &outcome(&report, options) });
             if let Some(slot) = reports.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index) {
                 *slot = Some(report);
             }
@@ -101,7 +106,7 @@ fn perform(scenarios: impl Iterator<Item = &'static Scenario>, options: &Options
     let reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);
     let reports: Vec<Report> = reports.into_iter().flatten().collect();
     if table && !options.json {
-        print(&summary(&reports));
+        let _ = print(&summary(&reports));
     }
     if interrupted.load(Ordering::Relaxed) {
         return ExitCode::from(130);
@@ -110,13 +115,11 @@ fn perform(scenarios: impl Iterator<Item = &'static Scenario>, options: &Options
 }
 
 /// Runs one scenario to its end, to the limit, or to the interruption.
-fn one(scenario: &Scenario, record: Option<&Path>, interrupted: &AtomicBool) -> Report {
+fn one(scenario: &Scenario, how: &How, interrupted: &AtomicBool) -> Report {
     let start = Instant::now();
     let mut command = Command::new("/proc/self/exe");
     command.args(["lab", "inside", scenario.name, "--first"]);
-    if let Some(record) = record {
-        command.arg("--record").arg(record);
-    }
+    how.arguments(&mut command);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
     die_with_parent(&mut command);
     let fail = |reason: String| Report {
@@ -228,7 +231,10 @@ fn summary(reports: &[Report]) -> String {
 }
 
 /// A closed pipe is no fault of the lab.
-fn print(text: &str) {
+fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
 }

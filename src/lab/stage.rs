@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -12,9 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::How;
 use super::arena::{End, Namespace, join};
 use super::counters::{self, Movement};
-use super::diagnose::{Findings, diagnose};
+use super::diagnose::{Diagnosed, diagnose};
 use super::program::Program;
 use super::report::Status;
 use super::tally::Tally;
@@ -109,29 +109,29 @@ pub struct Stage {
     pub here: Namespace,
     /// Another host, joined to it by a link: [`CLIENT`] and [`SERVER`], IPv4 and IPv6.
     pub client: Namespace,
-    record: Option<PathBuf>,
+    how: How,
     tally: Tally,
     window: Arc<Window>,
     faults: Vec<thread::JoinHandle<()>>,
     /// With their ends of the pipes: a program of the lab ends when its standard input does.
     children: Vec<(Child, Actor)>,
-    findings: Option<Result<Findings, String>>,
+    diagnosed: Option<Result<Diagnosed, String>>,
     movement: Movement,
 }
 
 impl Stage {
-    pub fn new(record: Option<&Path>) -> io::Result<Self> {
+    pub fn new(how: &How) -> io::Result<Self> {
         let (here, client) = (Namespace::current()?, Namespace::create()?);
         join(&end(&here, "eth0", 77, 1), &end(&client, "eth0", 77, 2))?;
         Ok(Self {
             here,
             client,
-            record: record.map(Path::to_owned),
+            how: how.clone(),
             tally: Tally::default(),
             window: Arc::default(),
             faults: Vec::new(),
             children: Vec::new(),
-            findings: None,
+            diagnosed: None,
             movement: Movement::default(),
         })
     }
@@ -241,7 +241,7 @@ impl Stage {
         let mut open = || {
             let _ = window.0.compare_exchange(0, Window::OPEN, Ordering::Relaxed, Ordering::Relaxed);
         };
-        self.findings = Some(diagnose(Duration::from_secs_f64(seconds), self.record.as_deref(), &mut open));
+        self.diagnosed = Some(diagnose(Duration::from_secs_f64(seconds), &self.how, &mut open));
         self.movement = counters::movement(&before, &counters::read()?);
         self.window.0.store(Window::CLOSED, Ordering::Relaxed);
         for fault in self.faults.drain(..) {
@@ -281,8 +281,8 @@ impl Stage {
         self.tally.take()
     }
 
-    pub fn findings(&self) -> Option<&Result<Findings, String>> {
-        self.findings.as_ref()
+    pub fn diagnosed(&self) -> Option<&Result<Diagnosed, String>> {
+        self.diagnosed.as_ref()
     }
 
     pub fn movement(&self) -> &Movement {

@@ -1,10 +1,9 @@
 //! A row of windows without a gap: each begins with the snapshot that closed the one before.
 //!
-//! A window is cheap: counters, listeners, streams. The sweep of all sockets, their owners and the sysctls are looked at
-//! only when the caller asks for it; until then the two latest sweeps stay, so that what they show neither vanishes nor
-//! seems to move.
+//! A window is cheap: counters, listeners, streams, and every few seconds the settings. All sockets and their owners are
+//! looked at only when the caller asks for it; until then the two latest sweeps stay, so that what they show neither
+//! vanishes nor seems to move.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::looks::Looks;
@@ -17,6 +16,8 @@ use crate::source::{Failure, FailureKind, Frame, Host, Moment, Observed};
 /// Between two looks while queues are short and little arrives. The streams of the kernel hold more than comes in that
 /// time outside a storm.
 const RELAXED: Duration = Duration::from_millis(200);
+/// Between two looks at the sysctls: 26 small files cost a fifth of a tick.
+const SETTINGS: Duration = Duration::from_secs(5);
 /// Bytes of the streams in one look from which on the next comes sooner.
 const MUCH: usize = 64 << 10;
 
@@ -57,6 +58,8 @@ pub struct Watching {
     previous: Snapshot,
     /// The sweep before the latest one.
     earlier: Snapshot,
+    /// When the settings were looked at last.
+    settings: Moment,
     looks: Looks,
     resets: Resets,
 }
@@ -78,6 +81,7 @@ impl Watching {
             interval,
             poll_due: plan.poll_every,
             tick_due: interval,
+            settings: first.surveyed,
             earlier: first.clone(),
             previous: first,
             looks,
@@ -122,12 +126,13 @@ impl Watching {
     /// Closes the last window, with a sweep. `None` when the host has no closing frame.
     pub fn finish(&mut self, host: &mut dyn Host) -> Option<Ticked> {
         let at = host.frame(Frame::After { end: self.end })?;
+        self.settings = Moment::default();
         let mut observation = self.close(host, at);
         let swept = self.sweep(host, &mut observation);
         Some(Ticked { observation, swept, late: Duration::ZERO, interval: self.interval })
     }
 
-    /// Looks at all sockets, their owners and the sysctls for the window that was just closed. False if the host does not
+    /// Looks at all sockets and their owners for the window that was just closed. False if the host does not
     /// have them now: a recording may hold them in some windows only.
     pub fn sweep(&mut self, host: &mut dyn Host, observation: &mut Observation) -> bool {
         let mut fresh = Snapshot::empty(observation.after.at);
@@ -137,7 +142,6 @@ impl Watching {
         if matches!(&fresh.census, Observed::Unavailable(Failure { kind: FailureKind::NotCollected, .. })) {
             return false;
         }
-        fresh.context(host);
         carry_survey(&self.previous, &mut observation.before);
         carry_survey(&fresh, &mut observation.after);
         true
@@ -164,6 +168,20 @@ impl Watching {
         much || listeners.iter().any(filling)
     }
 
+    /// A recording may hold them in some windows only.
+    fn settings(&mut self, host: &mut dyn Host, after: &mut Snapshot) {
+        carry_settings(&self.previous, after);
+        if after.at.mono.saturating_sub(self.settings.mono) < SETTINGS {
+            return;
+        }
+        let mut fresh = Snapshot::empty(after.at);
+        fresh.context(host);
+        if fresh.sysctls.values().any(|value| value.value().is_some()) {
+            carry_settings(&fresh, after);
+            self.settings = after.at;
+        }
+    }
+
     fn close(&mut self, host: &mut dyn Host, at: Moment) -> Observation {
         let mut after = Snapshot::empty(at);
         self.resets.drain(host);
@@ -171,6 +189,7 @@ impl Watching {
         let mut looks = std::mem::take(&mut self.looks);
         after.listeners(host, &mut looks);
         carry_survey(&self.previous, &mut after);
+        self.settings(host, &mut after);
         let mut before = self.previous.clone();
         carry_survey(&self.earlier, &mut before);
         let mut observation = observation(before, after, looks);
@@ -184,9 +203,16 @@ fn carry_survey(from: &Snapshot, to: &mut Snapshot) {
     to.surveyed = from.surveyed;
     to.census = from.census.clone();
     to.owners = from.owners.clone();
+    carry_sources(from, to, &["sockets", "owners"]);
+}
+
+fn carry_settings(from: &Snapshot, to: &mut Snapshot) {
     to.sysctls = from.sysctls.clone();
     to.host = from.host.clone();
-    let surveyed: BTreeSet<_> = ["sockets", "owners", "sysctl", "host"].into();
-    to.sources.retain(|source| !surveyed.contains(source.name));
-    to.sources.extend(from.sources.iter().filter(|source| surveyed.contains(source.name)).cloned());
+    carry_sources(from, to, &["sysctl", "host"]);
+}
+
+fn carry_sources(from: &Snapshot, to: &mut Snapshot, names: &[&str]) {
+    to.sources.retain(|source| !names.contains(&source.name));
+    to.sources.extend(from.sources.iter().filter(|source| names.contains(&source.name)).cloned());
 }

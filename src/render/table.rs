@@ -5,7 +5,7 @@ use super::layout::{Page, Paint};
 use super::{ledger_table, listeners_table, missing, port};
 use crate::cause::{Finding, Remedy, Restart, Severity, State, Subject};
 use crate::diagnosis::{Diagnosis, Status};
-use crate::filter::is_host_wide;
+use crate::filter::is_whole_host;
 use crate::rank::Ranked;
 use crate::source::host_facts::HostFacts;
 use crate::words::{percent, seconds, thousands};
@@ -183,15 +183,13 @@ fn who(page: &mut Page, cause: &Ranked, filtered: bool, all: bool) {
         subject.port.is_none() && subject.pid.is_some() && others.any(|other| other.pid == subject.pid)
     };
     let subjects: Vec<_> = cause.finding.subjects.iter().filter(|subject| !named(subject)).collect();
-    if is_host_wide(&cause.finding) {
-        let mark = if filtered { ", so not only what you asked for" } else { "" };
-        return field(page, "who", &format!("the whole host{mark}"));
-    }
     let shown = if all { subjects.len() } else { SUBJECTS };
     for (place, subject) in subjects.iter().take(shown).enumerate() {
         // A single subject has all of it, which the evidence says already.
         let unit = (subjects.len() > 1).then_some(cause.finding.impact.unit);
-        field(page, if place == 0 { "who" } else { "" }, &subject_text(subject, unit));
+        let only_asked = is_whole_host(subject) && filtered;
+        let mark = if only_asked { ", so not only what you asked for" } else { "" };
+        field(page, if place == 0 { "who" } else { "" }, &format!("{}{mark}", subject_text(subject, unit)));
     }
     if let Some(more) = subjects.len().checked_sub(shown).filter(|more| *more > 0) {
         field(page, "", &format!("and {more} more (--all)"));

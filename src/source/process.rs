@@ -3,6 +3,7 @@
 use procfs::process::Stat;
 use procfs::{FromRead, ProcessCGroups};
 
+use super::ask::{self, Ask, FailureKind, Host};
 use super::observed::ParseError;
 
 /// One process, from /proc/PID/{stat,limits,cgroup,cmdline}; see proc_pid_stat(5).
@@ -34,6 +35,12 @@ pub const TICKS_PER_SECOND: u64 = 100;
 
 /// Longest command line that is kept, bytes.
 const MAX_COMMAND_LINE: usize = 4096;
+
+/// Whether there is such a process now. False also for one that is hidden from this user (`hidepid`, proc(5)).
+pub fn exists(host: &mut dyn Host, pid: u32) -> bool {
+    let (stat, _) = ask::read(host, &Ask::File(format!("/proc/{pid}/stat")));
+    !stat.is_err_and(|failure| failure.kind == FailureKind::Absent)
+}
 
 /// Everything of [`Process`] that /proc/PID/stat holds, proc_pid_stat(5).
 ///

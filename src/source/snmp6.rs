@@ -19,15 +19,7 @@ pub fn collect(host: &mut dyn Host) -> (Observed<Counters>, Duration) {
 /// # Errors
 /// A line that is not a name and a number, or that is cut.
 pub fn parse(bytes: &[u8]) -> Result<Counters, ParseError> {
-    let mut counters = Counters::default();
-    for (line, text) in text::lines(PATH, bytes)? {
-        let mut fields = text.split_whitespace();
-        let (Some(name), Some(value), None) = (fields.next(), fields.next(), fields.next()) else {
-            return Err(ParseError::new(PATH, Some(line), "is not `name value`"));
-        };
-        counters.set(format!("Ip6.{name}"), text::number(PATH, line, name, value)?);
-    }
-    Ok(counters)
+    text::name_values(PATH, bytes, |name| Some(format!("Ip6.{name}")))
 }
 
 #[cfg(test)]

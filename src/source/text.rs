@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::ask::{self, Ask, Host};
+use super::counters::Counters;
 use super::observed::{Observed, ParseError};
 
 /// The lines of `bytes` with their numbers from 1. The kernel ends every line of the files that we read with a newline, so
@@ -37,6 +38,28 @@ pub(super) fn number(source: &str, line: usize, field: &str, text: &str) -> Resu
     text.parse().map_err(|_| {
         ParseError::new(source, Some(line), format!("{field} is {text:?}, not a number that fits 64 bits"))
     })
+}
+
+/// Counters from `name value` lines, those that `key` gives a name of ours.
+///
+/// # Errors
+/// A line that is not a name and a value, a value that is wanted and no number, text that is cut.
+pub(super) fn name_values(
+    source: &str,
+    bytes: &[u8],
+    key: impl Fn(&str) -> Option<String>,
+) -> Result<Counters, ParseError> {
+    let mut counters = Counters::default();
+    for (line, text) in lines(source, bytes)? {
+        let mut fields = text.split_whitespace();
+        let (Some(name), Some(value), None) = (fields.next(), fields.next(), fields.next()) else {
+            return Err(ParseError::new(source, Some(line), "is not `name value`"));
+        };
+        if let Some(key) = key(name) {
+            counters.set(key, number(source, line, name, value)?);
+        }
+    }
+    Ok(counters)
 }
 
 /// Asks for one file and parses it.

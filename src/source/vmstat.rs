@@ -19,15 +19,7 @@ pub fn collect(host: &mut dyn Host) -> (Observed<Counters>, Duration) {
 /// # Errors
 /// A line that is not a name and a number, or that is cut.
 pub fn parse(bytes: &[u8]) -> Result<Counters, ParseError> {
-    let mut counters = Counters::default();
-    for (line, text) in text::lines(PATH, bytes)? {
-        let (name, value) =
-            text.split_once(' ').ok_or_else(|| ParseError::new(PATH, Some(line), "is not `name value`"))?;
-        if name.starts_with("oom_kill") {
-            counters.set(name, text::number(PATH, line, name, value.trim())?);
-        }
-    }
-    Ok(counters)
+    text::name_values(PATH, bytes, |name| name.starts_with("oom_kill").then(|| name.to_owned()))
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ pub enum Why {
     Sockets,
     /// The last one is old.
     Age,
+    /// Somebody wants to save what was seen.
+    Asked,
     /// It closes a recording.
     Last,
 }
@@ -42,6 +44,7 @@ impl Why {
             Self::Listeners => "listeners",
             Self::Sockets => "sockets",
             Self::Age => "age",
+            Self::Asked => "asked",
             Self::Last => "last",
         }
     }
@@ -50,6 +53,7 @@ impl Why {
 #[derive(Debug, Default)]
 pub struct Schedule {
     last: Option<Sweep>,
+    asked: bool,
 }
 
 #[derive(Debug)]
@@ -63,9 +67,17 @@ struct Sweep {
 }
 
 impl Schedule {
+    /// The next window is to have a sweep, whatever it costs.
+    pub fn ask(&mut self) {
+        self.asked = true;
+    }
+
     /// Whether this window, judged without a sweep of its own, asks for one.
     pub fn wants(&mut self, observation: &Observation, diagnosis: &Diagnosis) -> Option<Why> {
         let after = &observation.after;
+        if std::mem::take(&mut self.asked) {
+            return Some(Why::Asked);
+        }
         let Some(last) = &mut self.last else { return Some(Why::First) };
         let passed = after.at.mono.saturating_sub(last.at.mono);
         if passed < last.cost * SHARE {
@@ -94,7 +106,7 @@ impl Schedule {
     /// Notes the sweep that was taken for this window.
     pub fn swept(&mut self, observation: &Observation) {
         let after = &observation.after;
-        let cost = ["sockets", "owners", "sysctl"];
+        let cost = ["sockets", "owners"];
         let alarm = self.last.as_ref().is_some_and(|last| last.alarm);
         self.last = Some(Sweep {
             at: after.at,
@@ -115,4 +127,84 @@ fn sockets(snapshot: &Snapshot) -> Option<u64> {
     let v4 = snapshot.sockstat.value()?;
     let v6 = snapshot.sockstat6.value().and_then(|counters| counters.get("TCP6.inuse")).unwrap_or(0);
     Some(v4.get("TCP.inuse")? + v4.get("TCP.tw").unwrap_or(0) + v6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cause::testing::Case;
+    use crate::diagnosis::diagnose;
+    use crate::snapshot::SourceStatus;
+
+    /// A quiet window that ends `seconds` after the first.
+    fn window(seconds: u64) -> Observation {
+        let mut observation = Case::new().sockstat("TCP.inuse", 1_000).0;
+        observation.after.at.mono += Duration::from_secs(seconds);
+        observation
+    }
+
+    fn ask(schedule: &mut Schedule, observation: &Observation) -> Option<Why> {
+        let why = schedule.wants(observation, &diagnose(observation));
+        if why.is_some() {
+            schedule.swept(observation);
+        }
+        why
+    }
+
+    fn swept_once(cost: Duration) -> Schedule {
+        let mut schedule = Schedule::default();
+        let mut first = window(0);
+        first.after.sources = vec![SourceStatus { name: "sockets", failure: None, partial: false, took: cost }];
+        assert_eq!(ask(&mut schedule, &first), Some(Why::First));
+        schedule
+    }
+
+    #[test]
+    fn a_quiet_host_is_swept_every_half_minute() {
+        let mut schedule = swept_once(Duration::from_millis(1));
+        let swept: Vec<u64> = (1..=90).filter(|second| ask(&mut schedule, &window(*second)).is_some()).collect();
+        assert_eq!(swept, [30, 60, 90]);
+    }
+
+    #[test]
+    fn many_more_sockets_ask_for_a_sweep() {
+        let mut schedule = swept_once(Duration::from_millis(1));
+        let grown = |sockets| {
+            let mut observation = Case::new().sockstat("TCP.inuse", sockets).0;
+            observation.after.at.mono += Duration::from_secs(2);
+            observation
+        };
+        assert_eq!(ask(&mut schedule, &grown(1_090)), None);
+        assert_eq!(ask(&mut schedule, &grown(1_101)), Some(Why::Sockets));
+    }
+
+    #[test]
+    fn a_dear_sweep_waits_until_it_is_a_small_share_of_the_time() {
+        let mut schedule = swept_once(Duration::from_secs(1));
+        let swept = (1..=120).filter(|second| ask(&mut schedule, &window(*second)).is_some()).count();
+        assert_eq!(swept, 3, "the first wait is 40 s; the sweeps after it cost nothing here, so 30 s each");
+    }
+
+    #[test]
+    fn an_alarm_asks_in_each_tick_and_once_more_when_it_is_over() {
+        let mut schedule = swept_once(Duration::from_millis(1));
+        let alarm = |second| {
+            let process = crate::source::owners::Process { pid: 1, name: "api".into(), ..Default::default() };
+            let mut observation = Case::new()
+                .counter("TcpExt.ListenOverflows", 0, 500)
+                .counter("TcpExt.ListenDrops", 0, 500)
+                .counter("Tcp.PassiveOpens", 0, 500)
+                .sysctl("net.core.somaxconn", "4096")
+                .listener("0.0.0.0:80", 5, 6, 60, &process)
+                .0;
+            observation.after.at.mono += Duration::from_secs(second);
+            observation
+        };
+        // The listener of the alarm stays: only the alarm itself may ask.
+        let quiet = |second| Observation { listener_traces: Default::default(), ..window(second) };
+        assert_eq!(ask(&mut schedule, &alarm(2)), Some(Why::Cause));
+        assert_eq!(ask(&mut schedule, &alarm(4)), Some(Why::Cause));
+        assert_eq!(ask(&mut schedule, &quiet(6)), Some(Why::Cause));
+        assert_eq!(ask(&mut schedule, &quiet(8)), None);
+    }
 }

@@ -4,12 +4,11 @@
 //! A cause ends with the first quiet tick. If it comes back, it is the same episode again, and from then on it takes twice
 //! as many quiet ticks to end, up to half a minute: what flickers is soon told as one thing that goes on.
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::place::Key;
 use super::rate::{Rates, Usual};
-use crate::cause::{Finding, Severity, State, Subject, SubjectKind};
+use crate::cause::{Finding, Severity, State};
 use crate::diagnosis::{CONVINCING, Diagnosis, Status};
 use crate::rank::Ranked;
 use crate::source::Moment;
@@ -21,59 +20,6 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 const MOST: usize = 128;
 /// Ticks that a severity must hold before it is believed, where nothing else speaks for it.
 const HOLDS: u32 = 3;
-
-/// What makes two findings in two windows the same: the cause, and where it happens.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
-    pub id: &'static str,
-    pub place: Place,
-}
-
-/// Where a cause happens.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Place {
-    /// A served port.
-    Port(u16),
-    /// A remote end that this host calls.
-    Remote(SocketAddr),
-    /// Process name, where it is about no port.
-    Process(String),
-    Host,
-}
-
-/// `port 8080`, `10.0.0.1:5432`, `process api`, or nothing for the whole host. Escape it before printing.
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Port(port) => write!(f, "port {port}"),
-            Self::Remote(remote) => write!(f, "{remote}"),
-            Self::Process(name) => write!(f, "process {name}"),
-            Self::Host => Ok(()),
-        }
-    }
-}
-
-impl Key {
-    fn of(ranked: &Ranked) -> Self {
-        let subjects = &ranked.finding.subjects;
-        let first = |kind: SubjectKind| subjects.iter().find(|subject| subject.kind == kind);
-        let remote = |subject: &Subject| Some(SocketAddr::new(canonical(subject.address?), subject.port?));
-        let port = first(SubjectKind::Listener).or(first(SubjectKind::Host)).and_then(|subject| subject.port);
-        let peer = first(SubjectKind::Peer).or(first(SubjectKind::Path)).and_then(remote);
-        let process = first(SubjectKind::Process).and_then(|subject| subject.process.clone());
-        let place = match (port, peer, process) {
-            (Some(port), ..) => Place::Port(port),
-            (None, Some(remote), _) => Place::Remote(remote),
-            (None, None, Some(name)) => Place::Process(name),
-            (None, None, None) => Place::Host,
-        };
-        Self { id: ranked.id, place }
-    }
-}
-
-fn canonical(address: IpAddr) -> IpAddr {
-    address.to_canonical()
-}
 
 /// Whether it goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -376,3 +322,6 @@ impl Episode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

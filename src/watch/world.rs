@@ -65,15 +65,15 @@ impl ChangeKind {
     }
 }
 
-/// What changed in a window. `swept`: its sockets, owners and sysctls were looked at, so they can be compared.
+/// What changed in a window. `swept`: its sockets and owners were looked at, so they can be compared.
 pub fn changes(observation: &Observation, swept: bool, late: Option<Duration>) -> Vec<Change> {
     let (before, after) = (&observation.before, &observation.after);
     let mut told = Told { at: after.at, changes: Vec::new() };
     clocks(&mut told, before.at, after.at, late);
     counters(&mut told, before, after);
     listeners(&mut told, before, after);
+    sysctls(&mut told, before, after);
     if swept {
-        sysctls(&mut told, before, after);
         processes(&mut told, before, after);
     }
     told.changes
@@ -243,4 +243,136 @@ fn processes(told: &mut Told, before: &Snapshot, after: &Snapshot) {
         (same && then.name != now.name).then(|| format!("pid {} is {} now, it was {}", now.pid, now.name, then.name))
     });
     told.add_all(ChangeKind::ProcessReplaced, replaced.collect(), "process");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cause::testing::Case;
+    use crate::source::owners::Owners;
+
+    /// The kinds and texts of a window that `change` was done to.
+    fn told(change: impl FnOnce(&mut Observation)) -> Vec<(ChangeKind, String)> {
+        let mut observation = Case::new().sysctl("net.core.somaxconn", "4096").counter("Tcp.OutRsts", 7, 0).0;
+        observation.before.listeners = Observed::Full(vec![listener(80, 1)]);
+        observation.after.listeners = Observed::Full(vec![listener(80, 1)]);
+        change(&mut observation);
+        changes(&observation, true, None).into_iter().map(|change| (change.kind, change.text)).collect()
+    }
+
+    fn listener(port: u16, inode: u32) -> Listener {
+        Listener {
+            address: "0.0.0.0".parse().unwrap(),
+            port,
+            recv_q: 0,
+            backlog: 128,
+            drops: None,
+            inode,
+            uid: 0,
+            cookie: u64::from(inode),
+        }
+    }
+
+    fn owned(snapshot: &mut Snapshot, inode: u32, pid: u32, name: &str) {
+        let mut owners = Owners::default();
+        owners.by_inode.insert(inode, vec![pid]);
+        owners.processes.insert(pid, Process { pid, name: name.to_owned(), start_ticks: 9, ..Process::default() });
+        snapshot.owners = Observed::Full(owners);
+    }
+
+    #[test]
+    fn nothing_changed() {
+        assert_eq!(told(|_| ()), []);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_no_suspend_and_a_suspend_sets_no_clock() {
+        let second = Duration::from_secs(1);
+        let forward = told(|o| o.after.at.wall += 3600 * second);
+        assert_eq!(forward, [(ChangeKind::ClockSet, "the clock was set forward by 60 min".to_owned())]);
+        let back = told(|o| o.after.at.wall -= 10 * second);
+        assert_eq!(back, [(ChangeKind::ClockSet, "the clock was set back by 10 s".to_owned())]);
+        let asleep = told(|o| {
+            o.after.at.wall += 300 * second;
+            o.after.at.mono += 300 * second;
+            o.after.at.asleep += 300 * second;
+        });
+        assert_eq!(asleep, [(ChangeKind::Suspended, "the machine was suspended for 5 min".to_owned())]);
+    }
+
+    #[test]
+    fn a_late_tick_says_so_unless_a_suspend_explains_it() {
+        let kinds = |asleep: u64| {
+            let mut observation = Case::new().0;
+            let slept = Duration::from_secs(asleep);
+            observation.after.at.asleep += slept;
+            let late = Some(Duration::from_secs(60));
+            changes(&observation, false, late).into_iter().map(|change| change.kind).collect::<Vec<_>>()
+        };
+        assert_eq!(kinds(0), [ChangeKind::Late]);
+        assert_eq!(kinds(60), [ChangeKind::Suspended]);
+    }
+
+    #[test]
+    fn counters_that_went_backwards_are_named() {
+        let told = told(|o| {
+            if let Observed::Full(counters) = &mut o.after.snmp {
+                counters.set("Tcp.OutRsts", 3);
+            }
+        });
+        assert_eq!(told.len(), 1);
+        assert!(told[0].0 == ChangeKind::CountersReset && told[0].1.starts_with("Tcp.OutRsts went"), "{told:?}");
+    }
+
+    #[test]
+    fn a_setting_is_told_with_both_values() {
+        let told = told(|o| drop(o.after.sysctls.insert("net.core.somaxconn", Observed::Full("128".to_owned()))));
+        let text = "net.core.somaxconn was changed from \"4096\" to \"128\"".to_owned();
+        assert_eq!(told, [(ChangeKind::SysctlChanged, text)]);
+    }
+
+    #[test]
+    fn a_restart_a_move_and_an_end_are_told_apart() {
+        let restart = told(|o| {
+            o.after.listeners = Observed::Full(vec![listener(80, 2)]);
+            owned(&mut o.before, 1, 10, "nginx");
+            owned(&mut o.after, 2, 20, "nginx");
+        });
+        assert_eq!(restart[0].0, ChangeKind::ListenerReplaced);
+        assert!(restart[0].1.contains("pid 20") && restart[0].1.contains("pid 10"), "{restart:?}");
+        let moved = told(|o| {
+            o.after.listeners = Observed::Full(vec![listener(81, 2)]);
+            owned(&mut o.before, 1, 10, "nginx");
+            owned(&mut o.after, 2, 10, "nginx");
+        });
+        assert_eq!(moved, [(ChangeKind::ListenerMoved, "nginx moved from 0.0.0.0:80 to 0.0.0.0:81".to_owned())]);
+        let gone = told(|o| o.after.listeners = Observed::Full(Vec::new()));
+        assert_eq!(gone, [(ChangeKind::ListenerGone, "nothing listens on 0.0.0.0:80 any more".to_owned())]);
+        let more = told(|o| o.after.listeners = Observed::Full(vec![listener(80, 1), listener(81, 2)]));
+        assert_eq!(more, [(ChangeKind::ListenerAppeared, "something listens on 0.0.0.0:81".to_owned())]);
+        let backlog = told(|o| o.after.listeners = Observed::Full(vec![Listener { backlog: 511, ..listener(80, 1) }]));
+        assert_eq!(backlog[0].0, ChangeKind::BacklogChanged);
+    }
+
+    #[test]
+    fn listeners_that_could_not_be_read_are_not_gone() {
+        let failure = crate::source::Failure::new(crate::source::FailureKind::Denied, "no");
+        assert_eq!(told(|o| o.after.listeners = Observed::Unavailable(failure)), []);
+    }
+
+    #[test]
+    fn another_program_in_the_same_process_is_told() {
+        let told = told(|o| {
+            owned(&mut o.before, 1, 10, "sh");
+            owned(&mut o.after, 1, 10, "nginx");
+        });
+        assert_eq!(told, [(ChangeKind::ProcessReplaced, "pid 10 is nginx now, it was sh".to_owned())]);
+    }
+
+    #[test]
+    fn many_changes_of_a_kind_are_counted() {
+        let told = told(|o| o.after.listeners = Observed::Full((80..180).map(|p| listener(p, p.into())).collect()));
+        assert!(told.len() <= MOST + 2, "{}", told.len());
+        assert!(told.last().unwrap().1.contains("91 listeners more"), "{told:?}");
+    }
 }

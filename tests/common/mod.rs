@@ -1,6 +1,8 @@
 //! Namespaces and sockets for tests that provoke real resets.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+use std::fmt::Display;
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::process::Command;
@@ -17,9 +19,13 @@ pub fn isolated(name: &str, test: impl FnOnce()) {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     const ENTER: &str = "mount -t tracefs tracefs /sys/kernel/tracing && ip link set lo up && exec \"$@\"";
-    if !Command::new("unshare").args(["-mn", "sh", "-c", ENTER, "sh", "true"]).status().is_ok_and(|s| s.success()) {
-        eprintln!("skipped: needs root, for a network namespace and a tracefs of its own");
-        return;
+    match Command::new("unshare").args(["-mn", "sh", "-c", ENTER, "sh", "true"]).output() {
+        Ok(tried) if tried.status.success() => {}
+        tried => {
+            let why =
+                tried.map_or_else(|error| error.to_string(), |it| String::from_utf8_lossy(&it.stderr).into_owned());
+            return skipped(format!("needs root, for a network namespace and a tracefs of its own ({})", why.trim()));
+        }
     }
     let exe = std::env::current_exe().unwrap();
     let status = Command::new("unshare")
@@ -30,6 +36,13 @@ pub fn isolated(name: &str, test: impl FnOnce()) {
         .status()
         .unwrap();
     assert!(status.success(), "{name} failed inside its namespace");
+}
+
+/// Says that the running test cannot be run here, and why. Unlike `eprintln!`, whose output cargo shows of failed tests
+/// only, this is always seen.
+pub fn skipped(why: impl Display) {
+    let thread = std::thread::current();
+    let _ = writeln!(std::io::stderr(), "skipped {}: {why}", thread.name().unwrap_or("a test"));
 }
 
 /// Established connections over loopback: client, server.

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use super::screen::Message;
 use super::{View, nothing_collected};
-use crate::command::driver::{Driver, Next};
 use crate::config::{Origin, Watch};
+use crate::host::History;
 use crate::host::live::now;
 use crate::render::watch::Lines;
 use crate::source::Moment;
 use crate::tui::{Event, Order, Play};
+use crate::watch::{Driver, Next};
+use crate::words::seconds;
 
 /// Starts it. Its result is the summary of what was seen. It ends with `stop`, or when nobody listens to it any more.
 pub fn start(
@@ -45,24 +47,21 @@ fn drive(
     orders: &Receiver<Order>,
 ) -> anyhow::Result<String> {
     let mut view = View::open(config, stop)?;
-    let mut driver = Driver::start(&mut *view.host, &view.plan, config.interval, config.filter.clone())?;
-    let mut pace = matches!(config.origin, Origin::Bundle(_)).then(Pace::default);
+    let driver = Driver::start(&mut *view.host, &view.plan, config.interval, config.filter.clone())?;
+    let pace = matches!(config.origin, Origin::Bundle(_)).then(Pace::default);
+    let mut playing = Playing { driver, pace, history: view.history, screen };
     let lines = Lines::new(config.terminal.width);
     let _ = screen.send(Message::Opened);
     let mut ticks = 0;
     while !stop.load(Ordering::Relaxed) {
-        for order in orders.try_iter() {
-            obey(order, &mut driver, screen, pace.as_mut());
-        }
-        let mut tick = match driver.next() {
+        orders.try_iter().for_each(|order| playing.obey(order));
+        let mut tick = match playing.driver.advance() {
             Next::Looked => continue,
             Next::Tick(tick) => tick,
             Next::Over => {
                 let _ = screen.send(Message::Event(Event::Over));
                 // The last tick stays until the user ends it.
-                for order in orders {
-                    obey(order, &mut driver, screen, pace.as_mut());
-                }
+                orders.iter().for_each(|order| playing.obey(order));
                 break;
             }
         };
@@ -70,38 +69,66 @@ fn drive(
         if tick.number == 1 && nothing_collected(&tick) {
             anyhow::bail!("nothing could be collected: not one source of evidence could be read");
         }
-        while let Some(wait) = pace.as_ref().and_then(|pace| pace.wait(tick.at)) {
-            match orders.recv_timeout(wait) {
-                Ok(order) => obey(order, &mut driver, screen, pace.as_mut()),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Ok(lines.summary(driver.watch())),
-            }
-        }
-        if let Some(pace) = &mut pace {
-            pace.shown(tick.at);
+        if !playing.wait(tick.at, orders) {
+            break;
         }
         ticks += 1;
         if screen.send(Message::Event(Event::Tick(tick))).is_err() || config.count == Some(ticks) {
             break;
         }
     }
-    Ok(lines.summary(driver.watch()))
+    Ok(lines.summary(playing.driver.watch()))
 }
 
-fn obey(order: Order, driver: &mut Driver<'_>, screen: &SyncSender<Message>, pace: Option<&mut Pace>) {
-    match (order, pace) {
-        (Order::Interval(interval), None) => driver.set_interval(interval, now()),
-        (Order::Play(play), Some(pace)) => pace.order(play),
-        (Order::Save(path), _) => {
-            let _ = screen.send(Message::Event(Event::Saved(save(&path))));
+struct Playing<'a> {
+    driver: Driver<'a>,
+    /// Of a recording.
+    pace: Option<Pace>,
+    /// Of a live host.
+    history: Option<History>,
+    screen: &'a SyncSender<Message>,
+}
+
+impl Playing<'_> {
+    /// Waits until the tick of this time is due. False if the screen is gone.
+    fn wait(&mut self, at: Moment, orders: &Receiver<Order>) -> bool {
+        while let Some(wait) = self.pace.as_ref().and_then(|pace| pace.wait(at)) {
+            match orders.recv_timeout(wait) {
+                Ok(order) => self.obey(order),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
         }
-        _ => {}
+        if let Some(pace) = &mut self.pace {
+            pace.shown(at);
+        }
+        true
+    }
+
+    fn obey(&mut self, order: Order) {
+        match (order, &mut self.pace) {
+            (Order::Interval(interval), None) => self.driver.set_interval(interval, now()),
+            (Order::Play(play), Some(pace)) => pace.order(play),
+            (Order::Save(path), _) => {
+                let (screen, history) = (self.screen.clone(), self.history.clone());
+                // The ticks go on meanwhile.
+                thread::spawn(move || screen.send(Message::Event(Event::Saved(save(history.as_ref(), &path)))));
+            }
+            _ => {}
+        }
     }
 }
 
 /// Writes a recording of the last minutes, and says what became of it.
-fn save(path: &Path) -> String {
-    format!("{}: not available yet; rstdoctor record -o FILE makes a recording", path.display())
+fn save(history: Option<&History>, path: &Path) -> String {
+    match history.map(|history| history.save(path)) {
+        Some(Ok(covered)) => format!("the last {} are in {}", seconds(covered), path.display()),
+        Some(Err(error)) => {
+            let error = anyhow::Error::from(error);
+            format!("not saved: {error:#}")
+        }
+        None => "this is a recording already".to_owned(),
+    }
 }
 
 /// The pace of a playback.

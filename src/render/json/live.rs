@@ -33,7 +33,8 @@ pub struct Watch {
 /// The look at all sockets that the window was judged with.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Sweep {
-    /// Why it was taken with this tick (`first`, `cause`, `listeners`, `sockets`, `age`, `last`); absent if it was not.
+    /// Why it was taken with this tick (`first`, `cause`, `listeners`, `sockets`, `age`, `asked`,
+    /// `last`); absent if it was not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub taken: Option<String>,
     pub age_s: f64,

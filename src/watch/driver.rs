@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use super::{Tick, Watch};
 use crate::filter::Filter;
 use crate::observe::{NothingObserved, Plan, Step, Ticked, Watching};
 use crate::source::{Host, Moment};
-use crate::watch::{Tick, Watch};
 
 /// A host and the judge of its windows.
 pub struct Driver<'a> {
@@ -43,7 +43,7 @@ impl<'a> Driver<'a> {
     }
 
     /// Waits for what comes next. The closing frame of a recording or of a window with an end is the last tick.
-    pub fn next(&mut self) -> Next {
+    pub fn advance(&mut self) -> Next {
         if self.over {
             return Next::Over;
         }
@@ -67,6 +67,11 @@ impl<'a> Driver<'a> {
     /// Ticks come at this distance from now on.
     pub fn set_interval(&mut self, interval: Duration, now: Moment) {
         self.watching.set_interval(interval, now);
+    }
+
+    /// The next tick looks at all sockets, so that a recording can end with it.
+    pub fn sweep_next(&mut self) {
+        self.watch.sweep_next();
     }
 
     fn judge(&mut self, mut ticked: Ticked) -> Next {

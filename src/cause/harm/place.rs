@@ -1,0 +1,182 @@
+//! Where resets of one cause happened: by served port, or by the destination that this host called.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::attribution::Group;
+use crate::attribution::deaths::{Death, End, deaths};
+use crate::cause::{EvidenceItem, Subject};
+use crate::evidence::Evidence;
+use crate::service::{self, Service};
+use crate::source::census::Census;
+use crate::source::owners::Process;
+use crate::source::reset_events::Task;
+use crate::words;
+
+/// All of one cause at one place: a served port, or the destination that this host called.
+#[derive(Debug, Clone)]
+pub struct Place<'a> {
+    pub groups: Vec<&'a Group>,
+    pub count: u64,
+    /// Our port; `None` for a client's, and for the many small places together.
+    pub port: Option<u16>,
+    /// Whom this host called.
+    pub called: Option<SocketAddr>,
+}
+
+/// Places that are reported one by one; the rest are put together.
+const MAX_PLACES: usize = 5;
+
+/// Sorts groups into places, the busiest first.
+pub fn places<'a>(groups: &[&'a Group]) -> Vec<Place<'a>> {
+    type Key = (Option<u16>, Option<SocketAddr>);
+    let mut by_place: BTreeMap<Key, Vec<&Group>> = BTreeMap::new();
+    for group in groups {
+        let called = group.peer.zip(group.peer_port).map(|(address, port)| SocketAddr::new(address, port));
+        by_place.entry((group.port, called)).or_default().push(group);
+    }
+    let total = |groups: &[&Group]| groups.iter().map(|group| group.count).sum::<u64>();
+    let mut places: Vec<_> = by_place
+        .into_iter()
+        .map(|((port, called), groups)| Place { count: total(&groups), groups, port, called })
+        .collect();
+    places.sort_by_key(|place| std::cmp::Reverse(place.count));
+    if places.len() > MAX_PLACES {
+        let groups: Vec<_> = places.drain(MAX_PLACES - 1..).flat_map(|place| place.groups).collect();
+        places.push(Place { count: total(&groups), groups, port: None, called: None });
+    }
+    places
+}
+
+impl<'a> Place<'a> {
+    pub fn as_client(&self) -> bool {
+        self.groups.iter().all(|group| group.as_client())
+    }
+
+    pub fn service<'e>(&self, e: &'e Evidence<'_>) -> Option<&'e Service<'e>> {
+        e.services().ok()?.iter().find(|service| Some(service.port) == self.port)
+    }
+
+    /// The process with the most of it.
+    pub fn task(&self) -> Option<&'a Task> {
+        largest(self.groups.iter().filter_map(|group| Some((group.task.as_ref()?, group.count)))).map(|(task, _)| task)
+    }
+
+    /// Remote addresses, the most frequent first.
+    pub fn peers(&self) -> Vec<(IpAddr, u64)> {
+        sums(self.groups.iter().filter_map(|group| Some((group.peer?, group.count))))
+    }
+
+    /// `api-server (pid 977) on port 9000`, as much of it as is known.
+    pub fn who(&self, e: &Evidence<'_>) -> String {
+        let owner = self.service(e).and_then(|service| service.owners.first());
+        let process = match (self.task(), owner) {
+            (Some(task), _) => Some(format!("{} (pid {})", task.name, task.pid)),
+            (None, Some(process)) => Some(words::process(process)),
+            (None, None) => None,
+        };
+        match (process, self.port, self.called) {
+            (Some(process), Some(port), _) => format!("{process} on port {port}"),
+            (Some(process), None, Some(called)) => format!("{process}, connected to {called},"),
+            (Some(process), None, None) => process,
+            (None, Some(port), _) => format!("port {port}"),
+            (None, None, Some(called)) => format!("a program connected to {called}"),
+            (None, None, None) => "this host".to_owned(),
+        }
+    }
+
+    /// Listener, processes and the three most frequent peers.
+    pub fn subjects(&self, e: &Evidence<'_>) -> Vec<Subject> {
+        let mut subjects = Vec::new();
+        match (self.service(e), self.port, self.groups.first()) {
+            (Some(service), ..) => subjects.push(Subject::listener(service).counted(self.count)),
+            (None, Some(port), Some(group)) => subjects.push(Subject {
+                address: Some(group.local),
+                port: Some(port),
+                ..Subject::host().counted(self.count)
+            }),
+            _ => {}
+        }
+        let tasks = sums(self.groups.iter().filter_map(|group| Some((group.task.as_ref()?, group.count))));
+        subjects.extend(tasks.into_iter().take(3).map(|(task, count)| Subject::task(task).counted(count)));
+        if let Some(called) = self.called {
+            subjects.push(Subject::peer(called.ip(), Some(called.port())).counted(self.count));
+            subjects.extend(callers(e, called));
+        } else {
+            subjects.extend(self.peers().into_iter().take(3).map(|(peer, n)| Subject::peer(peer, None).counted(n)));
+        }
+        if subjects.is_empty() {
+            subjects.push(Subject::host());
+        }
+        subjects
+    }
+
+    /// In how many of these connections a request was under way, for those whose last words were heard.
+    pub fn under_way(&self, e: &Evidence<'_>) -> Option<EvidenceItem> {
+        let here = |death: &Death<'_>| match self.called {
+            Some(_) => death.called == self.called,
+            None => death.called.is_none() && self.port.is_none_or(|port| death.word.local.port() == port),
+        };
+        let deaths = deaths(e.observation(), e.last_words().ok()?);
+        let reset: Vec<_> = deaths.iter().filter(|death| death.end == End::Reset && here(death)).collect();
+        let under_way = reset.iter().filter(|death| death.under_way()).count() as u64;
+        let text = match (under_way, reset.len() as u64) {
+            (_, 0) => return None,
+            (0, _) => "no request was waiting for its answer when the RST came".to_owned(),
+            (some, all) => format!(
+                "a request was waiting for its answer in {} of {}",
+                words::thousands(some),
+                words::counted(all, "connection")
+            ),
+        };
+        Some(EvidenceItem::value("last_words", "under_way", under_way as f64, text))
+    }
+
+    /// What the kernel said, once for all of the place.
+    pub fn item(&self, reason: &str, meaning: &str) -> EvidenceItem {
+        let peers = match self.peers().as_slice() {
+            [] => String::new(),
+            [(peer, _)] => format!(", all with {peer}"),
+            [(peer, n), rest @ ..] => {
+                format!(", {} of them with {peer}, {} more peers", words::thousands(*n), rest.len())
+            }
+        };
+        let text = format!("the kernel gave {meaning} as the reason of {}{peers}", words::counted(self.count, "RST"));
+        EvidenceItem::value("reset_events", reason, self.count as f64, text)
+    }
+}
+
+/// Processes that hold a connection, or an attempt, to this destination in one of the two sweeps.
+pub fn callers(e: &Evidence<'_>, called: SocketAddr) -> Vec<Subject> {
+    let inodes = |census: &Census| -> Vec<u32> {
+        let samples = census.groups.iter().flat_map(|group| &group.samples);
+        samples.filter(|sample| sample.peer == called && sample.inode != 0).map(|sample| sample.inode).collect()
+    };
+    let mut found: BTreeMap<u32, &Process> = BTreeMap::new();
+    for snapshot in [e.before(), e.after()] {
+        let (Some(census), Some(owners)) = (snapshot.census.value(), snapshot.owners.value()) else { continue };
+        for process in service::holders(owners, inodes(census)) {
+            found.insert(process.pid, process);
+        }
+    }
+    let subject = |process: &&Process| Subject {
+        address: Some(called.ip()),
+        port: Some(called.port()),
+        ..Subject::process(process)
+    };
+    found.values().take(3).map(subject).collect()
+}
+
+fn sums<K: Ord>(items: impl Iterator<Item = (K, u64)>) -> Vec<(K, u64)> {
+    let mut sums: BTreeMap<K, u64> = BTreeMap::new();
+    for (key, count) in items {
+        *sums.entry(key).or_default() += count;
+    }
+    let mut sums: Vec<_> = sums.into_iter().collect();
+    sums.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    sums
+}
+
+fn largest<K: Ord>(items: impl Iterator<Item = (K, u64)>) -> Option<(K, u64)> {
+    sums(items).into_iter().next()
+}

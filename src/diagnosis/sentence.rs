@@ -1,0 +1,176 @@
+//! The verdict as one plain sentence or two.
+
+use super::{ListenerRow, Status, weighs};
+use crate::cause::{Severity, State};
+use crate::evidence::Evidence;
+use crate::filter::{Filter, is_host_wide};
+use crate::rank::Ranked;
+use crate::words;
+
+/// Nothing is wrong with what was asked for, which does not mean that nothing is wrong.
+pub(super) fn narrow(
+    evidence: &Evidence<'_>,
+    filter: &Filter,
+    listeners: &[ListenerRow],
+    elsewhere: &[&str],
+) -> String {
+    let mut text = format!("Nothing wrong was seen with {filter} in {}", words::seconds(evidence.window()));
+    if listeners.is_empty() {
+        text.push_str("; no listener of it is visible");
+    }
+    text.push('.');
+    if !elsewhere.is_empty() {
+        let ids = elsewhere.join(", ");
+        text.push_str(&format!(" Elsewhere on this host: {ids} (scan without the filter)."));
+    }
+    text
+}
+
+/// Of a process that shows nowhere nobody can say that it is well.
+pub(super) fn unseen(evidence: &Evidence<'_>, filter: &Filter, causes: &[Ranked]) -> String {
+    let window = words::seconds(evidence.window());
+    let none = match (&filter.process, filter.pid) {
+        (Some(name), Some(pid)) => format!("No TCP socket of a process {name} with pid {pid} was seen in {window}"),
+        (Some(name), None) => format!("No process {name} with a TCP socket was seen in {window}"),
+        (None, pid) => format!("No TCP socket of pid {} was seen in {window}", pid.unwrap_or_default()),
+    };
+    let mut text = format!("{none}: no listener, and none of the connections that were looked at.");
+    match (evidence.owners().is_err(), evidence.hidden_processes()) {
+        (true, _) => text.push_str(" Whose the sockets are could not be read."),
+        (false, 0) => {}
+        (false, hidden) => text
+            .push_str(&format!(" The sockets of {} are not visible to this user.", words::counted(hidden, "process"))),
+    }
+    let near: Vec<_> = filter.near_names(evidence).into_iter().take(3).collect();
+    if !near.is_empty() {
+        text.push_str(&format!(" There is {}.", near.join(", ")));
+    }
+    if let Some(first) = causes.iter().find(|cause| weighs(&cause.finding)) {
+        text.push_str(&format!(" Host-wide: {}.", first.finding.summary));
+    }
+    text
+}
+
+/// What was found, or that nothing was.
+pub(super) fn whole(evidence: &Evidence<'_>, filter: &Filter, status: Status, causes: &[Ranked]) -> String {
+    let window = words::seconds(evidence.window());
+    match status {
+        Status::Critical | Status::Warning => {
+            let Some(first) = causes.first() else { return String::new() };
+            let others = causes[1..]
+                .iter()
+                .filter(|cause| cause.finding.state <= State::Active && cause.finding.severity <= Severity::Warning)
+                .count();
+            // A shared limit or a counter without an address: it may hit what was asked for, and is not its doing.
+            let scope = match is_host_wide(&first.finding) && !filter.is_empty() {
+                true => format!("Host-wide, so {filter} may be affected too: "),
+                false => String::new(),
+            };
+            match others {
+                0 => format!("{scope}{}.", first.finding.summary),
+                n => format!("{scope}{}. {} below.", first.finding.summary, words::counted(n as u64, "further cause")),
+            }
+        }
+        Status::Unknown => "Too little could be read from this kernel to say whether connections are lost.".to_owned(),
+        Status::Ok if evidence.totals_only() => {
+            "Only totals since boot were read: they cannot say whether anything is wrong now.".to_owned()
+        }
+        Status::Ok => {
+            let resets = evidence.ledger().sent.total.clone().unwrap_or(0);
+            let activity = match (evidence.counter("Tcp.PassiveOpens"), evidence.counter("Tcp.ActiveOpens")) {
+                (Ok(passive), Ok(active)) if passive.delta == 0 && active.delta == 0 => {
+                    " It was quiet: no connection was accepted or made".to_owned()
+                }
+                (Ok(passive), Ok(active)) => format!(
+                    " {} accepted, {} made",
+                    words::counted(passive.delta, "connection"),
+                    words::thousands(active.delta)
+                ),
+                _ => String::new(),
+            };
+            let resets = match resets {
+                0 => ", no RST sent".to_owned(),
+                n => format!(", {} sent, none of them a known fault", words::counted(n, "RST")),
+            };
+            format!("No connection was refused, dropped or reset for a bad reason in {window}.{activity}{resets}.")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cause::testing::{Case, process};
+    use crate::diagnosis::{Diagnosis, Status, diagnose_for};
+    use crate::filter::Filter;
+    use crate::source::observed::Observed;
+
+    /// nginx on port 80 and redis on 6379, nothing lost.
+    fn host() -> Case {
+        Case::new()
+            .counter("Tcp.OutRsts", 10, 0)
+            .counter("TcpExt.ListenOverflows", 0, 0)
+            .listener("0.0.0.0:80", 511, 0, 0, &process(10, "nginx"))
+            .listener("0.0.0.0:6379", 511, 0, 0, &process(20, "redis-server"))
+    }
+
+    fn out_of_memory(case: Case) -> Case {
+        case.counter("TcpExt.TCPAbortOnMemory", 0, 9)
+            .sockstat("TCP.mem", 30_100)
+            .sysctl("net.ipv4.tcp_mem", "10000\t20000\t30000")
+    }
+
+    fn asked(case: &Case, port: Option<u16>, pid: Option<u32>, process: Option<&str>) -> Diagnosis {
+        diagnose_for(&case.0, &Filter { port, pid, process: process.map(str::to_owned) })
+    }
+
+    #[test]
+    fn a_process_that_was_not_seen_is_not_called_healthy() {
+        let diagnosis = asked(&host(), None, None, Some("redis"));
+        assert_eq!(diagnosis.status, Status::Unknown);
+        assert!(
+            diagnosis.summary.starts_with("No process redis with a TCP socket was seen in 3 s"),
+            "{}",
+            diagnosis.summary
+        );
+        assert!(diagnosis.summary.ends_with("There is redis-server."), "{}", diagnosis.summary);
+        assert_eq!(asked(&host(), None, None, Some("redis-server")).status, Status::Ok);
+        let diagnosis = asked(&host(), None, Some(4242), None);
+        assert_eq!(diagnosis.status, Status::Unknown);
+        assert!(diagnosis.summary.starts_with("No TCP socket of pid 4242 was seen"), "{}", diagnosis.summary);
+        assert_eq!(asked(&host(), None, Some(10), None).status, Status::Ok);
+        assert_eq!(asked(&host(), None, Some(10), Some("redis-server")).status, Status::Unknown, "both must hold");
+    }
+
+    #[test]
+    fn an_ordinary_user_hears_that_the_process_may_be_invisible() {
+        let mut case = host();
+        if let Observed::Full(owners) = &mut case.0.after.owners {
+            owners.denied = 31;
+        }
+        let diagnosis = asked(&case, None, None, Some("postgres"));
+        assert_eq!(diagnosis.status, Status::Unknown);
+        let said = "The sockets of 31 processes are not visible to this user.";
+        assert!(diagnosis.summary.contains(said), "{}", diagnosis.summary);
+    }
+
+    #[test]
+    fn a_port_on_which_nothing_happens_is_answered_and_not_unknown() {
+        let diagnosis = asked(&host(), Some(9999), None, None);
+        assert_eq!(diagnosis.status, Status::Ok);
+        assert!(diagnosis.summary.contains("no listener of it is visible"), "{}", diagnosis.summary);
+    }
+
+    #[test]
+    fn a_shortage_of_the_whole_host_is_not_blamed_on_the_port() {
+        let case = out_of_memory(host());
+        let diagnosis = asked(&case, Some(6379), None, None);
+        assert_eq!(diagnosis.status, Status::Critical, "the port suffers from it");
+        let summary = &diagnosis.summary;
+        assert!(summary.starts_with("Host-wide, so port 6379 may be affected too: TCP has used up"), "{summary}");
+        let unfiltered = asked(&case, None, None, None).summary;
+        assert!(unfiltered.starts_with("TCP has used up"), "{unfiltered}");
+        let unseen = asked(&case, None, None, Some("postgres"));
+        assert_eq!(unseen.status, Status::Unknown);
+        assert!(unseen.summary.contains("Host-wide: TCP has used up"), "{}", unseen.summary);
+    }
+}

@@ -1,0 +1,90 @@
+//! A recording of what a live view saw in the last minutes, made after the fact.
+
+mod common;
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::isolated;
+use rstdoctor::filter::Filter;
+use rstdoctor::host::recording::RecordError;
+use rstdoctor::host::{BundleHost, LiveHost, RollingHost};
+use rstdoctor::observe::Plan;
+use rstdoctor::source::Host;
+use rstdoctor::watch::{Driver, Next, Tick};
+
+const INTERVAL: Duration = Duration::from_millis(200);
+
+fn ticks(host: &mut dyn Host, plan: &Plan, most: usize, mut between: impl FnMut(usize)) -> Vec<Tick> {
+    let mut driver = Driver::start(host, plan, INTERVAL, Filter::default()).expect("something to observe");
+    let mut ticks = Vec::new();
+    while ticks.len() < most {
+        if ticks.len() + 1 == most {
+            driver.sweep_next();
+        }
+        match driver.advance() {
+            Next::Looked => {}
+            Next::Tick(tick) => {
+                ticks.push(*tick);
+                between(ticks.len());
+            }
+            Next::Over => break,
+        }
+    }
+    ticks
+}
+
+/// Ten connections closed with unread data.
+fn fault(listener: &TcpListener) {
+    for _ in 0..10 {
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        client.write_all(&[1; 100]).unwrap();
+        std::thread::sleep(Duration::from_millis(2));
+        drop(server);
+    }
+}
+
+fn sent(tick: &Tick) -> (Option<u64>, Option<u64>) {
+    let sent = &tick.diagnosis.ledger.sent;
+    (sent.total.clone().ok(), sent.unexplained())
+}
+
+#[test]
+fn what_was_seen_can_be_saved_and_played() {
+    isolated("what_was_seen_can_be_saved_and_played", || {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("saved.rst");
+        let listener = TcpListener::bind("127.0.0.1:9000").expect("a free port");
+        let mut host = RollingHost::new(LiveHost::new(Arc::default()));
+        let history = host.history();
+        assert!(matches!(history.save(&file), Err(RecordError::Empty)), "nothing was seen yet");
+        let endless = Plan { window: Duration::MAX, ..Plan::scan(INTERVAL) };
+        let live = ticks(&mut host, &endless, 6, |done| {
+            if done % 2 == 1 {
+                fault(&listener);
+            }
+        });
+        let covered = history.save(&file).expect("a recording");
+        assert!(covered >= 5 * INTERVAL, "{covered:?}");
+        assert!(matches!(history.save(&file), Err(RecordError::Exists { .. })), "nothing is overwritten");
+
+        let mut bundle = BundleHost::open(&file).expect("a sound recording");
+        let window = bundle.windows().first().expect("a window").planned;
+        let played = ticks(&mut bundle, &Plan::scan(window), usize::MAX, |_| ());
+        assert!(played.len() >= 5, "{}", played.len());
+        for (then, now) in live.iter().rev().zip(played.iter().rev()) {
+            assert_eq!(sent(then), sent(now));
+            let ids = |tick: &Tick| tick.diagnosis.causes.iter().map(|cause| cause.id).collect::<Vec<_>>();
+            assert_eq!(ids(then), ids(now), "tick {}", then.number);
+        }
+        let whole = rstdoctor::observe::observe(&mut BundleHost::open(&file).unwrap(), &Plan::scan(window)).unwrap();
+        let diagnosis = rstdoctor::diagnosis::diagnose(&whole);
+        assert_eq!(diagnosis.causes.first().map(|cause| cause.id), Some("close-with-unread-data"));
+        assert_eq!(diagnosis.ledger.sent.unexplained(), Some(0));
+        let events = whole.reset_events.value().expect("events");
+        assert_eq!((events.lost, events.count(rstdoctor::source::reset_events::Direction::Sent, true)), (0, 30));
+    });
+}
