@@ -141,8 +141,16 @@ pub struct Attribution {
     pub groups: Vec<Group>,
     /// Why the sent ones cannot be told apart, if they cannot.
     pub sent: Result<(), Missing>,
-    /// Events that the kernel lost: the counts are lower bounds.
-    pub uncounted: u64,
+    pub lost: LostRecords,
+}
+
+/// Resets that the kernel counted but whose records were lost. On the whole host: whose they were is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LostRecords {
+    pub sent: u64,
+    pub received: u64,
+    /// Everything that the kernel counted.
+    pub of: u64,
 }
 
 impl Attribution {
@@ -215,7 +223,9 @@ pub fn attribute(observation: &Observation, wire: Option<&Wire>) -> Result<Attri
         }),
         _ => Ok(()),
     };
-    Ok(Attribution { groups, sent, uncounted: events.lost })
+    let received = events.lost.saturating_sub(events.lost_sent);
+    let lost = LostRecords { sent: events.lost_sent, received, of: events.read + events.lost };
+    Ok(Attribution { groups, sent, lost })
 }
 
 /// A listener that was there when the window opened, or in a sample, and is gone at its end.

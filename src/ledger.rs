@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use crate::attribution::wire::Wire;
-use crate::attribution::{Attribution, Kind};
+use crate::attribution::{Attribution, Kind, LostRecords};
 use crate::estimate::estimate;
 use crate::readings::{Missing, Readings};
 use crate::source::reset_events::Direction;
+use crate::words::thousands;
 
 /// How a line of the ledger is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +121,7 @@ fn sent(e: &Readings<'_>, attribution: Result<&Attribution, &Missing>) -> Accoun
     match attribution {
         Ok(events) if events.sent.is_ok() => {
             by_kind(events, Direction::Sent, "kernel reason").into_iter().for_each(|line| account.add(line));
+            account.add(lost(events.lost.sent, &events.lost));
         }
         _ => sent_by_counters(e).into_iter().for_each(|line| account.add(line)),
     }
@@ -141,6 +143,19 @@ fn by_kind(events: &Attribution, direction: Direction, known_from: &str) -> Vec<
         .collect();
     lines.sort_by_key(|line| std::cmp::Reverse(line.count));
     lines
+}
+
+/// Without these the remainder would look like resets that nothing explains.
+fn lost(count: u64, lost: &LostRecords) -> Line {
+    let all = thousands(lost.sent + lost.received);
+    Line {
+        reason: "record-lost",
+        label: "record lost".to_owned(),
+        count,
+        cause: None,
+        basis: Basis::Measured,
+        known_from: format!("tracepoints: {all} of {} records of the host", thousands(lost.of)),
+    }
 }
 
 fn sent_by_counters(e: &Readings<'_>) -> Vec<Line> {
@@ -170,7 +185,9 @@ fn sent_by_counters(e: &Readings<'_>) -> Vec<Line> {
 /// Received RSTs: each event where they are known, else EstabResets less what this host caused itself.
 fn received(e: &Readings<'_>, attribution: Result<&Attribution, &Missing>) -> Account {
     if let Ok(events) = attribution {
-        let lines = by_kind(events, Direction::Received, "kernel event");
+        let mut lines = by_kind(events, Direction::Received, "kernel event");
+        lines.push(lost(events.lost.received, &events.lost));
+        lines.retain(|line| line.count > 0);
         return Account { total: Ok(lines.iter().map(|line| line.count).sum()), basis: Basis::Measured, lines };
     }
     let counted = e.counter("Tcp.EstabResets").and_then(|_| estimate(e));
@@ -225,4 +242,27 @@ fn dropped(e: &Readings<'_>) -> Account {
         "TCPReqQFullDrop",
     ));
     account
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cause::testing::Case;
+    use crate::evidence::Evidence;
+    use crate::source::Observed;
+
+    #[test]
+    fn lost_records_are_a_line_and_no_remainder() {
+        let mut case = Case::new().tracepoints().counter("Tcp.OutRsts", 0, 10);
+        case = case.sent(6, "NO_SOCKET", None, ["10.0.0.1:80", "10.0.0.2:0"], None);
+        if let Observed::Full(events) = &mut case.0.reset_events {
+            (events.read, events.lost, events.lost_sent) = (6, 7, 4);
+        }
+        let evidence = Evidence::new(&case.0);
+        let Ledger { sent, received, .. } = evidence.ledger();
+        assert_eq!((sent.count_of("record-lost"), sent.unexplained()), (4, Some(0)));
+        assert_eq!((received.count_of("record-lost"), received.total.clone()), (3, Ok(3)));
+        let line = sent.lines.iter().find(|line| line.reason == "record-lost");
+        assert_eq!(line.map(|line| line.known_from.as_str()), Some("tracepoints: 7 of 13 records of the host"));
+    }
 }

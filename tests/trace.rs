@@ -144,8 +144,12 @@ fn a_reader_that_hangs_costs_lines_which_are_counted() {
         let child = trace(&["--json", "--sent"]);
         // More than the buffers hold: nobody reads until the end.
         const CONNECTS: u64 = 40_000;
-        for _ in 0..CONNECTS {
+        for connect in 0..CONNECTS {
             assert!(TcpStream::connect("127.0.0.1:81").is_err());
+            // Slowly enough that a debug build looks at each.
+            if connect % 500 == 0 {
+                std::thread::sleep(Duration::from_millis(20));
+            }
         }
         std::thread::sleep(Duration::from_millis(300));
         interrupt(&child);
@@ -155,11 +159,69 @@ fn a_reader_that_hangs_costs_lines_which_are_counted() {
         let shown = text.lines().filter(|line| line.contains("\"type\":\"reset\"")).count() as u64;
         let summary: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
         let number = |key: &str| summary[key].as_u64().unwrap();
-        assert!(number("not_shown") > 0, "the buffers are bounded: {summary}");
+        // On a busy machine it may not even come to looking at them.
+        assert!(number("not_shown") + number("not_examined") > 0, "the buffers are bounded: {summary}");
         assert_eq!(shown + number("not_shown"), number("total"), "{summary}");
-        let all = number("total") + number("lost") + number("not_examined");
-        // Lost records are those of both directions.
-        assert!(number("total") <= CONNECTS && all >= CONNECTS, "{summary}");
+        // The kernel's count is of the whole host and both directions; here it comes apart into what became of each.
+        let parts = ["passed_over", "not_examined", "lost"].map(number).iter().sum::<u64>();
+        assert_eq!(number("counted"), number("total") - number("packet_only") + parts, "{summary}");
+        assert!(number("counted") >= 2 * CONNECTS && number("total") <= CONNECTS, "{summary}");
+    });
+}
+
+/// What a tracer could leave behind: instances, probes, enabled events, filters.
+fn tracefs() -> Vec<(String, String)> {
+    let root = std::path::Path::new("/sys/kernel/tracing");
+    let list = |name: &str| {
+        let mut names: Vec<_> = std::fs::read_dir(root.join(name)).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        (name.to_owned(), format!("{names:?}"))
+    };
+    const FILES: [&str; 6] =
+        ["set_event", "kprobe_events", "uprobe_events", "dynamic_events", "current_tracer", "tracing_on"];
+    const EVENTS: [&str; 3] = ["tcp/tcp_send_reset", "tcp/tcp_receive_reset", "sock/inet_sock_set_state"];
+    let events =
+        EVENTS.iter().flat_map(|event| ["enable", "filter", "trigger"].map(|file| format!("events/{event}/{file}")));
+    let files = FILES.map(str::to_owned).into_iter().chain(events);
+    let read = |name: String| std::fs::read_to_string(root.join(&name)).ok().map(|text| (name, text));
+    std::iter::once(list("instances")).chain(files.filter_map(read)).collect()
+}
+
+#[test]
+fn killed_at_any_moment_of_a_storm_it_leaves_nothing_in_tracefs() {
+    isolated("killed_at_any_moment_of_a_storm_it_leaves_nothing_in_tracefs", || {
+        const PATIENCE: Duration = Duration::from_secs(20);
+        let before = tracefs();
+        assert!(before.len() > 5, "tracefs is read: {before:?}");
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let storm = std::sync::Arc::clone(&stop);
+        let storm = std::thread::spawn(move || {
+            while !storm.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = TcpStream::connect("127.0.0.1:81");
+            }
+        });
+        let mut random = u64::from(std::process::id());
+        for turn in 0..12 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let moment = Duration::from_millis(random >> 33 & 0x1ff);
+            let signal = [libc::SIGINT, libc::SIGTERM, libc::SIGKILL][turn % 3];
+            let mut command = Command::new(env!("CARGO_BIN_EXE_rstdoctor"));
+            let mut child = command.arg("trace").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(moment);
+            // SAFETY: kill(2) takes no pointers; the child was not waited for.
+            assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
+            let start = Instant::now();
+            while child.try_wait().unwrap().is_none() {
+                if start.elapsed() > PATIENCE {
+                    child.kill().unwrap();
+                    panic!("signal {signal} after {moment:?} does not end it");
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            assert_eq!(tracefs(), before, "signal {signal} after {moment:?}");
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        storm.join().unwrap();
     });
 }
 

@@ -18,7 +18,7 @@ use crate::host::live::now;
 use crate::host::{LiveHost, namespace};
 use crate::render::escape::visible;
 use crate::render::trace::{self as text, Lines, json};
-use crate::source::{Ask, Failure, Host, Moment, ask, listeners, owners};
+use crate::source::{Ask, Failure, Frame, Host, Moment, ask, listeners, owners};
 use crate::trace::{Batch, Holders, Reset, Session};
 
 /// Between two readings. In a storm the rings of the kernel fill within 100 ms.
@@ -44,7 +44,7 @@ pub fn run(args: &TraceArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let output = Output::start(waiting, io::stdout());
     let mut writer = Writer::new(&config, &output);
     let end = config.duration.map(|duration| tracer.start.mono + duration);
-    let gone = loop {
+    let (gone, enough) = loop {
         let began = now();
         let gone = output.has_failed() || reader_is_gone();
         let last = gone || stop.load(Ordering::Relaxed) || end.is_some_and(|end| began.mono >= end);
@@ -53,7 +53,7 @@ pub fn run(args: &TraceArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
         let enough = writer.write(batch, &mut tracer.session)?;
         output.flush();
         if last || enough {
-            break gone;
+            break (gone, enough);
         }
         if !busy {
             tracer.look(began);
@@ -61,7 +61,11 @@ pub fn run(args: &TraceArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
         let pause = if busy { BUSY } else { QUIET };
         std::thread::sleep(end.map_or(pause, |end| pause.min(end.saturating_sub(now().mono))));
     };
-    let summary = tracer.session.summary(now(), writer.not_shown);
+    let mut summary = tracer.session.summary(now(), writer.not_shown);
+    if enough {
+        // The rest of the reading is in no other count.
+        summary.counted = None;
+    }
     if config.json {
         // Nothing more comes, so there is time to wait for room.
         let line = json::text(&json::summary(&summary))?;
@@ -133,10 +137,17 @@ impl Tracer {
     }
 
     fn read(&mut self, began: Moment, last: bool) -> Batch {
-        for (what, result) in [("reset tracepoints", self.read_events()), ("RST packets", self.read_packets())] {
-            if let Err(failure) = result {
-                self.note(&format!("{what} ended: {failure}"));
-            }
+        if last {
+            self.host.frame(Frame::After { end: Duration::ZERO });
+            // Events last: a packet that came after them would look like one that TCP did not send.
+            let packets = self.read_packets();
+            self.note_end("RST packets", packets);
+        }
+        let events = self.read_events();
+        self.note_end("reset tracepoints", events);
+        if !last {
+            let packets = self.read_packets();
+            self.note_end("RST packets", packets);
         }
         let batch = if last { self.session.finish(began) } else { self.session.step(began) };
         let errors: Vec<_> = self.session.errors().map(ToString::to_string).collect();
@@ -185,6 +196,12 @@ impl Tracer {
         }
     }
 
+    fn note_end(&mut self, what: &str, result: Result<(), Failure>) {
+        if let Err(failure) = result {
+            self.note(&format!("{what} ended: {failure}"));
+        }
+    }
+
     /// Says something on standard error, once.
     fn note(&mut self, text: &str) {
         if self.noted.len() < 64 && self.noted.insert(text.to_owned()) {
@@ -225,12 +242,18 @@ impl<'a> Writer<'a> {
     fn write(&mut self, batch: Batch, session: &mut Session) -> anyhow::Result<bool> {
         self.gap_lost += batch.lost;
         self.gap_skipped += batch.not_examined;
+        let mut has_room = true;
         for reset in &batch.resets {
             session.count(reset);
-            self.text.clear();
-            self.gap()?;
-            self.line(reset)?;
-            if self.output.offer(&self.text) {
+            // What will not fit is not even put into words.
+            let shown = has_room && {
+                self.text.clear();
+                self.gap()?;
+                self.line(reset)?;
+                self.output.offer(&self.text)
+            };
+            has_room &= shown;
+            if shown {
                 (self.gap_lost, self.gap_skipped) = (0, 0);
                 self.left -= 1;
             } else {

@@ -33,6 +33,8 @@ const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 pub struct LiveHost {
     stop: Arc<AtomicBool>,
     window: Option<Duration>,
+    /// The window is over: what is asked now is asked for the last time.
+    over: bool,
     diag: DiagSocket,
     /// Opened by the first question, so that a scan that does not ask pays nothing.
     tracepoints: Option<Result<Tracepoints, Failure>>,
@@ -43,7 +45,29 @@ pub struct LiveHost {
 impl LiveHost {
     /// `stop` ends the window early once it is true; signal handlers set it.
     pub fn new(stop: Arc<AtomicBool>) -> Self {
-        Self { stop, window: None, diag: DiagSocket::default(), tracepoints: None, packets: None, last_words: None }
+        Self {
+            stop,
+            window: None,
+            over: false,
+            diag: DiagSocket::default(),
+            tracepoints: None,
+            packets: None,
+            last_words: None,
+        }
+    }
+
+    fn reset_events(&mut self, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
+        match self.tracepoints.get_or_insert_with(Tracepoints::open) {
+            Ok(tracepoints) => {
+                let result = tracepoints.drain(self.over, sink);
+                if self.over {
+                    // They are stopped for good; a further window opens its own.
+                    self.tracepoints = None;
+                }
+                result
+            }
+            Err(failure) => Err(failure.clone()),
+        }
     }
 
     /// Sleeps until `due` after the window began. False when the stop flag came first.
@@ -64,6 +88,7 @@ impl LiveHost {
 
 impl Host for LiveHost {
     fn frame(&mut self, frame: Frame) -> Option<Moment> {
+        self.over = matches!(frame, Frame::After { .. });
         match frame {
             Frame::Survey => {}
             Frame::Before => {
@@ -91,10 +116,7 @@ impl Host for LiveHost {
             Ask::Link(path) => read_link(path, sink),
             Ask::SockDiag(query) => self.diag.dump(query, sink),
             Ask::SocketOwners { inodes, also } => owners::socket_owners(inodes, also, sink),
-            Ask::ResetEvents => match self.tracepoints.get_or_insert_with(Tracepoints::open) {
-                Ok(tracepoints) => tracepoints.drain(sink),
-                Err(failure) => Err(failure.clone()),
-            },
+            Ask::ResetEvents => self.reset_events(sink),
             Ask::ResetPackets => match self.packets.get_or_insert_with(PacketSocket::open) {
                 Ok(packets) => packets.drain(sink),
                 Err(failure) => Err(failure.clone()),

@@ -8,6 +8,7 @@ pub mod namespace;
 pub mod netlink;
 mod owners;
 pub mod packet;
+mod packet_ring;
 mod perf;
 pub mod recording;
 mod redact;

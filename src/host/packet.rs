@@ -3,19 +3,14 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use super::packet_ring::PacketRing;
 use super::trace_context;
 use crate::source::reset_events::block::{self, Kind};
-use crate::source::reset_packets::{MAGIC, RECORD_HEAD};
+use crate::source::reset_packets::MAGIC;
 use crate::source::{Failure, FailureKind};
 
 /// IPv6 header and a TCP header with all options.
-const CAPTURE: usize = 128;
-/// What one record block may hold.
-const BATCH: usize = 256 << 10;
-/// About 20,000 packets wait here; a drain every 50 ms then keeps up with 400,000 a second.
-const BUFFER: libc::c_int = 16 << 20;
-/// Packets per drain: a flood must not keep the reader for ever.
-const MAX_PER_DRAIN: usize = 200_000;
+pub(super) const CAPTURE: usize = 128;
 /// Bytes of a packet that is only there for its TTL: IPv6 header and a TCP header without options.
 const SAMPLE: usize = 60;
 /// With more packets than this in one drain fewer are sampled: the room is for RSTs.
@@ -36,6 +31,7 @@ const SAMPLINGS: [Option<Sampling>; 3] =
 #[derive(Debug)]
 pub struct PacketSocket {
     fd: OwnedFd,
+    ring: PacketRing,
     /// CLOCK_MONOTONIC, ns; `None` before the first drain.
     addresses_read: Option<u64>,
     lost: u64,
@@ -56,11 +52,7 @@ impl PacketSocket {
         // SAFETY: the kernel just gave us this descriptor.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         attach(&fd, SAMPLINGS[0]).map_err(|error| refused("SO_ATTACH_FILTER", &error))?;
-        set(&fd, libc::SO_TIMESTAMPNS, &1i32).map_err(|error| refused("SO_TIMESTAMPNS", &error))?;
-        if set(&fd, libc::SO_RCVBUFFORCE, &BUFFER).is_err() {
-            // Without CAP_NET_ADMIN up to net.core.rmem_max; what is lost is counted.
-            let _ = set(&fd, libc::SO_RCVBUF, &BUFFER);
-        }
+        let ring = PacketRing::map(&fd).map_err(|error| refused("PACKET_RX_RING", &error))?;
         // SAFETY: an all-zero sockaddr_ll is valid.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         address.sll_family = libc::AF_PACKET as u16;
@@ -70,7 +62,7 @@ impl PacketSocket {
         if unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), size) } != 0 {
             return Err(refused("bind(AF_PACKET)", &io::Error::last_os_error()));
         }
-        Ok(Self { fd, addresses_read: None, lost: 0, sampling: 0 })
+        Ok(Self { fd, ring, addresses_read: None, lost: 0, sampling: 0 })
     }
 
     /// Everything that arrived since the previous call.
@@ -85,24 +77,7 @@ impl PacketSocket {
             send(sink, Kind::Scope, trace_context::scope().as_bytes());
         }
         send(sink, Kind::Clock, format!("{} {boot}", trace_context::wall_clock()).as_bytes());
-        let mut batch = Vec::new();
-        let mut packets = 0;
-        for _ in 0..MAX_PER_DRAIN {
-            match self.receive(&mut batch) {
-                Ok(()) => packets += 1,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // An interface that went down is reported once and clears itself.
-                Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::ENETDOWN)) => {}
-                Err(error) => return Err(refused("recvmsg(AF_PACKET)", &error)),
-            }
-            if batch.len() >= BATCH {
-                send(sink, Kind::Records, &batch);
-                batch.clear();
-            }
-        }
-        if !batch.is_empty() {
-            send(sink, Kind::Records, &batch);
-        }
+        let packets = self.ring.drain(|batch| send(sink, Kind::Records, batch));
         let lost = self.dropped();
         self.lost += lost;
         if (packets > BUSY || lost > 0)
@@ -112,46 +87,6 @@ impl PacketSocket {
             self.sampling += 1;
         }
         send(sink, Kind::Counts, self.lost.to_string().as_bytes());
-        Ok(())
-    }
-
-    fn receive(&self, batch: &mut Vec<u8>) -> io::Result<()> {
-        let mut packet = [0u8; CAPTURE];
-        // Aligned for cmsghdr; holds one timestamp.
-        let mut control = [0u64; 16];
-        // SAFETY: all-zero values of these C structures are valid.
-        let (mut from, mut message): (libc::sockaddr_ll, libc::msghdr) = unsafe { std::mem::zeroed() };
-        let mut part = libc::iovec { iov_base: packet.as_mut_ptr().cast(), iov_len: packet.len() };
-        message.msg_name = (&raw mut from).cast();
-        message.msg_namelen = size_of_val(&from) as libc::socklen_t;
-        message.msg_iov = &raw mut part;
-        message.msg_iovlen = 1;
-        message.msg_control = control.as_mut_ptr().cast();
-        message.msg_controllen = size_of_val(&control) as _;
-        // SAFETY: every pointer in `message` refers to a live buffer of the stated length.
-        let read = unsafe { libc::recvmsg(self.fd.as_raw_fd(), &raw mut message, 0) };
-        let read = usize::try_from(read).map_err(|_| io::Error::last_os_error())?;
-        let mut time = 0u64;
-        // SAFETY: the kernel filled msg_control up to msg_controllen; CMSG_* walk within it.
-        unsafe {
-            let mut next = libc::CMSG_FIRSTHDR(&raw const message);
-            while let Some(item) = next.as_ref() {
-                if item.cmsg_level == libc::SOL_SOCKET && item.cmsg_type == libc::SCM_TIMESTAMPNS {
-                    let stamp = libc::CMSG_DATA(next).cast::<libc::timespec>().read_unaligned();
-                    time = u64::try_from(stamp.tv_sec).unwrap_or(0) * 1_000_000_000
-                        + u64::try_from(stamp.tv_nsec).unwrap_or(0);
-                }
-                next = libc::CMSG_NXTHDR(&raw const message, next);
-            }
-        }
-        let captured = packet.get(..read.min(CAPTURE)).unwrap_or_default();
-        batch.reserve(RECORD_HEAD + captured.len());
-        batch.extend_from_slice(&time.to_le_bytes());
-        batch.extend_from_slice(&(from.sll_ifindex as u32).to_le_bytes());
-        batch.extend_from_slice(&from.sll_hatype.to_le_bytes());
-        batch.extend_from_slice(&[from.sll_pkttype, 0]);
-        batch.extend_from_slice(&(captured.len() as u32).to_le_bytes());
-        batch.extend_from_slice(captured);
         Ok(())
     }
 

@@ -80,6 +80,7 @@ pub struct Event {
 }
 
 const IOC_ENABLE: libc::Ioctl = libc::_IO(b'$' as u32, 0);
+const IOC_DISABLE: libc::Ioctl = libc::_IO(b'$' as u32, 1);
 const IOC_SET_OUTPUT: libc::Ioctl = libc::_IO(b'$' as u32, 5);
 const IOC_SET_FILTER: libc::Ioctl = libc::_IOW::<*const libc::c_char>(b'$' as u32, 6);
 const IOC_ID: libc::Ioctl = libc::_IOR::<*mut u64>(b'$' as u32, 7);
@@ -122,6 +123,12 @@ impl Event {
     pub fn enable(&self) -> io::Result<()> {
         // SAFETY: takes no argument.
         check(unsafe { libc::ioctl(self.fd.as_raw_fd(), IOC_ENABLE, 0) })
+    }
+
+    /// Neither counts nor records any more.
+    pub fn disable(&self) -> io::Result<()> {
+        // SAFETY: takes no argument.
+        check(unsafe { libc::ioctl(self.fd.as_raw_fd(), IOC_DISABLE, 0) })
     }
 
     /// The count of matching records and, with FORMAT_LOST, how many of them found no room.
@@ -179,6 +186,11 @@ impl Ring {
     fn cursor(&self, offset: usize) -> &AtomicU64 {
         // SAFETY: within the first page, 8-byte aligned, shared with the kernel, which reads and writes it atomically.
         unsafe { self.base.add(offset).cast::<AtomicU64>().as_ref() }
+    }
+
+    /// Everything written has been read.
+    pub fn is_empty(&self) -> bool {
+        self.head() == self.cursor(1032).load(Ordering::Relaxed)
     }
 
     /// How far the kernel has written.

@@ -118,9 +118,11 @@ impl Resets {
         }
     }
 
-    /// Takes what arrived; the largest number of bytes in one stream.
+    /// Takes what arrived; the largest number of bytes in one stream. Events after packets: a packet that came after them
+    /// would look like one that TCP did not send.
     pub fn drain(&mut self, host: &mut dyn Host) -> usize {
-        self.events.drain(host).max(self.packets.drain(host)).max(self.words.drain(host))
+        let packets = self.packets.drain(host);
+        packets.max(self.events.drain(host)).max(self.words.drain(host))
     }
 
     /// What was drained since the last time.
@@ -129,6 +131,7 @@ impl Resets {
     }
 
     pub fn finish(self, host: &mut dyn Host) -> Seen {
-        Seen { events: self.events.finish(host), packets: self.packets.finish(host), words: self.words.finish(host) }
+        let packets = self.packets.finish(host);
+        Seen { events: self.events.finish(host), packets, words: self.words.finish(host) }
     }
 }

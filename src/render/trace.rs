@@ -75,7 +75,7 @@ impl Lines {
             let _ = writeln!(out, "... {} more not shown", thousands(skipped));
         }
         if lost > 0 {
-            let _ = writeln!(out, "... {} lost by the kernel (whole host, any filter)", counted(lost, "reset"));
+            let _ = writeln!(out, "... the records of {} were lost (whole host, any filter)", counted(lost, "reset"));
         }
     }
 }
@@ -167,10 +167,26 @@ pub fn summary(summary: &Summary, width: u16) -> String {
             page.field(label, INDENT, &format!("{} {text}", thousands(count)));
         }
     };
-    note("  not shown", summary.not_shown, "of them: the output could not keep up");
-    note("  not read", summary.not_examined, "more, which came faster than they could be examined");
-    note("  lost", summary.lost, "by the kernel before they could be read (whole host, any filter)");
-    note("  wire", summary.packets_lost, "packets lost: some resets lack what only the packet tells");
+    let counted = summary.counted.map_or_else(String::new, |counted| {
+        format!("of the {} that the kernel counted on the whole host: ", thousands(counted))
+    });
+    let lost = format!("{counted}their records were lost before they could be read");
+    note("  not shown", summary.not_shown, "of them: standard output took them more slowly than they came");
+    note("  tallied", summary.not_examined, "more only counted: they came faster than they could be looked at");
+    note("  lost", summary.lost, &lost);
+    if summary.lost > 0 {
+        note(
+            "  by packet",
+            summary.packet_only,
+            "of the first number were seen as packets only: some are among the lost",
+        );
+    }
+    note("  packets", summary.packets_lost, "lost: some resets lack what only the packet tells");
+    note(
+        "  packets",
+        summary.packets_left,
+        "not looked at in the storm: resets that only a packet tells of are missing",
+    );
     note("  passing", summary.forwarded, "RST packets that were forwarded, not listed");
     page.finish()
 }
@@ -236,10 +252,10 @@ mod tests {
 
     #[test]
     fn the_summary_says_what_is_missing() {
-        let mut all = Summary { not_shown: 12_345, lost: 3, ..Summary::default() };
+        let mut all = Summary { not_shown: 12_345, lost: 3, counted: Some(20_000), ..Summary::default() };
         let text = summary(&all, 80);
         assert!(text.starts_with("0 resets in 0 s"), "{text}");
-        assert!(text.contains("12,345 of them") && text.contains("3 by the kernel"), "{text}");
+        assert!(text.contains("12,345 of them") && text.contains("3 of the 20,000 that the kernel counted"), "{text}");
         all.lost = 0;
         assert!(!summary(&all, 80).contains("lost"));
     }

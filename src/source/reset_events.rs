@@ -14,8 +14,14 @@
 //! | 5 symbols | text: `START END NAME`, hexadecimal kernel addresses; only the functions that tell resets apart |
 //! | 6 clock | text: `MONOTONIC BOOTTIME` in ns, read together when a drain began |
 //! | 7 records | perf records as the kernel wrote them (perf_event_open(2)), whole, in the order of that CPU |
-//! | 8 counts | text: `ID COUNT [LOST]`, running totals of each event from read(2) of its descriptor |
+//! | 8 counts | text: `ID COUNT [LOST]`, running totals of each event from read(2) of its descriptor; `final` at the end |
 //! | 9 note | text: `NAME REASON`, something that is missing |
+//!
+//! # Lost records
+//! The kernel counts an event before it looks for room for its record. Once the events are disabled, after which the counts
+//! block ends with `final`, the counts minus the records are exactly what was lost, for whatever reason: on Linux 6.18 a few
+//! records are missing that even the kernel's own total of lost samples does not know. Until then that total is taken.
+//! Counts, records and losses are those of the whole host.
 //!
 //! Side-band records come from events with `sample_id_all` and PERF_SAMPLE_TIME: they end with a `u64` time.
 //!
@@ -38,6 +44,7 @@ pub mod block;
 mod call_chain;
 pub mod format;
 mod layout;
+mod losses;
 mod parser;
 mod record;
 mod scope;
@@ -54,8 +61,12 @@ pub struct ResetEvents {
     pub events: Vec<ResetEvent>,
     /// Events that arrived but did not fit the cap. They are in `tallies`.
     pub dropped: u64,
-    /// Records that the kernel reported lost.
+    /// Records of resets that were read, those of other namespaces and `bogus_received` included.
+    pub read: u64,
+    /// Resets that the kernel counted, on the whole host, but whose records were lost. `read + lost` is its count.
     pub lost: u64,
+    /// Those of `lost` that were sent.
+    pub lost_sent: u64,
     /// Every event, those over the cap and those of other namespaces included, grouped. The counts are exact; only
     /// the grouping gets coarser when there are very many groups. Most frequent first.
     pub tallies: Vec<ResetTally>,
@@ -158,7 +169,7 @@ pub enum Caller {
 /// 3. Softirq, local address not loopback: here if the namespace has that address, else elsewhere. Wrong where two
 ///    namespaces have the same address, or a transparent proxy answers for addresses that are not its own.
 /// 4. Softirq, loopback address: the namespace of the current user task, because the loopback device delivers in the
-///    context of the sender unless ksoftirqd took over. Unclear for kernel threads.
+///    context of the sender unless ksoftirqd took over. Unclear for kernel threads, and for what a timer sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
     Here,

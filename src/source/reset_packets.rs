@@ -126,6 +126,8 @@ struct Inner {
     since_boot: u64,
     addresses: BTreeSet<IpAddr>,
     recent: VecDeque<ResetPacket>,
+    /// So many of `recent`, at most, lie behind one from another interface than the last.
+    others: usize,
     lost: (u64, u64),
     ttls: PeerTtls,
     out: ResetPackets,
@@ -234,11 +236,18 @@ impl Inner {
     }
 
     fn count(&mut self, packet: ResetPacket) {
-        let same = |seen: &ResetPacket| {
-            let then = ResetPacket { at: packet.at, interface: packet.interface, ..seen.clone() };
-            seen.interface != packet.interface && packet.at.abs_diff(seen.at) < TWICE && then == packet
+        // A storm mostly has one interface: nothing to compare with.
+        self.others = match self.recent.back() {
+            Some(last) if last.interface != packet.interface => REMEMBERED,
+            _ => self.others.saturating_sub(1),
         };
-        if self.recent.iter().rev().any(same) {
+        let same = |seen: &ResetPacket| {
+            seen.interface != packet.interface
+                && seen.seq == packet.seq
+                && ResetPacket { at: packet.at, interface: packet.interface, ..seen.clone() } == packet
+        };
+        let mut recent = self.recent.iter().rev().take_while(|seen| packet.at.abs_diff(seen.at) < TWICE);
+        if self.others > 0 && recent.any(same) {
             self.out.duplicates += 1;
             return;
         }

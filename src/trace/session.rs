@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use super::join::{self, Joiner, Pair, Traced};
 use super::{Filter, Holders, Process, Reset, Summary, What};
-use crate::source::reset_events::{Missing, ResetEvents, ResetParser};
+use crate::source::reset_events::{Missing, Place, ResetEvents, ResetParser};
 use crate::source::reset_packets::{PacketParser, ResetPackets};
 use crate::source::{Moment, ParseError};
 
 /// Both sources write with clocks read on other CPUs: what happened this shortly before a drain may come with the next.
 const SLACK: Duration = Duration::from_millis(5);
+
+/// Events of one reading that are looked at one by one, some 20 MB until they are written; what is over is only counted. Then
+/// it cannot keep up, and for a while packets are left alone in favour of events.
+const MOST: usize = 10_000;
+const STORM_LASTS: Duration = Duration::from_secs(1);
 
 /// Resets that matched, in order of time, and what is missing between them.
 #[derive(Debug, Default)]
@@ -35,6 +40,8 @@ pub struct Session {
     previous: Duration,
     /// Events were lost not long ago: a packet without event proves nothing.
     lost_until: Duration,
+    /// Packets are left alone.
+    storm_until: Duration,
     ephemeral: (u16, u16),
     summary: Summary,
 }
@@ -48,7 +55,7 @@ impl Session {
         Self {
             filter,
             holders: Holders::default(),
-            events: ResetParser::new(),
+            events: ResetParser::keeping(MOST),
             packets: PacketParser::new(),
             has_events: false,
             complete_events: at_least(kernel, (6, 10)),
@@ -56,6 +63,7 @@ impl Session {
             joiner: Joiner::default(),
             previous: start.mono,
             lost_until: Duration::ZERO,
+            storm_until: Duration::ZERO,
             ephemeral: ephemeral.unwrap_or(EPHEMERAL),
             summary: Summary { started: start.wall, ..Summary::default() },
         }
@@ -123,17 +131,36 @@ impl Session {
         let mut batch = Batch { lost: events.lost, not_examined: events.dropped, ..Batch::default() };
         if !self.has_events {
             (batch.lost, batch.not_examined) = (packets.lost, packets.dropped);
+        } else {
+            *self.summary.counted.get_or_insert(0) += events.read + events.lost;
         }
+        let elsewhere = events.tallies.iter().filter(|tally| tally.place == Place::Elsewhere).map(|tally| tally.count);
+        self.summary.passed_over += elsewhere.sum::<u64>() + events.bogus_received;
         self.summary.lost += batch.lost;
         self.summary.not_examined += batch.not_examined;
         self.summary.packets_lost += packets.lost;
         self.summary.forwarded += packets.forwarded;
         let mut own = packets.packets;
         own.retain(|packet| self.packets.is_local(packet.local.ip()));
+        if events.dropped > 0 {
+            self.storm_until = began.mono + STORM_LASTS;
+        }
+        let storm = began.mono < self.storm_until;
+        if storm {
+            self.summary.packets_left += own.len() as u64;
+            own.clear();
+        }
         for pair in self.joiner.step(events.events, own, until) {
+            // Its event is among those that are only counted.
+            if storm && pair.0.is_none() {
+                self.summary.packets_left += 1;
+                continue;
+            }
             let reset = self.reset(pair, began);
             if self.filter.keeps(&reset) {
                 batch.resets.push(reset);
+            } else if reset.event.is_some() {
+                self.summary.passed_over += 1;
             }
         }
         batch

@@ -67,6 +67,13 @@ pub struct Summary {
     pub ports: Counts<(PortSide, u16)>,
     pub processes: Counts<Process>,
     pub peers: Counts<IpAddr>,
+    /// Resets that the tracepoints counted, on the whole host and not filtered: those in `total()` but for `packet_only`, plus
+    /// `passed_over`, `not_examined` and `lost`. `None` where only packets were looked at.
+    pub counted: Option<u64>,
+    /// Read, but of another namespace, filtered out, or no reset (see `ResetEvents::bogus_received`).
+    pub passed_over: u64,
+    /// Of those that matched, the ones of which only the packet was seen: no event, or it is among the `lost`.
+    pub packet_only: u64,
     /// Of those that matched, the ones for which the output had no room.
     pub not_shown: u64,
     /// Arrived faster than they could be taken apart: neither shown nor in any other count, and not filtered.
@@ -75,6 +82,8 @@ pub struct Summary {
     pub lost: u64,
     /// RST packets that found no room in the socket. Where events are traced too, only details are missing.
     pub packets_lost: u64,
+    /// RST packets that were not looked at because there were so many events. Of a reset that left no event, nothing is known.
+    pub packets_left: u64,
     /// RST packets that only passed through this host.
     pub forwarded: u64,
 }
@@ -85,6 +94,7 @@ impl Summary {
     }
 
     pub(super) fn add(&mut self, reset: &Reset, is_ephemeral: impl Fn(u16) -> bool) {
+        self.packet_only += u64::from(reset.event.is_none());
         match reset.direction() {
             Direction::Sent => self.sent += 1,
             Direction::Received => self.received += 1,

@@ -18,7 +18,7 @@ pub const SCHEMA: &str = "rstdoctor/trace/v1";
 pub enum Line {
     Reset(Box<Reset>),
     Gap(Gap),
-    Summary(Summary),
+    Summary(Box<Summary>),
 }
 
 /// One reset. Between two programs of this host it is sent by one and received by the other: two lines.
@@ -145,10 +145,21 @@ pub struct Summary {
     pub not_shown: u64,
     /// Came faster than they could be examined: not in `total`, not filtered.
     pub not_examined: u64,
-    /// The kernel had no room for them: not in `total`; on the whole host, not filtered.
+    /// The kernel counted them but their records were lost: not in `total`, but for those whose packet was seen; on the whole
+    /// host, not filtered.
     pub lost: u64,
+    /// Resets that the kernel's tracepoints counted, on the whole host, not filtered: `total` less `packet_only`, plus
+    /// `passed_over`, `not_examined` and `lost`. Absent without tracepoints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counted: Option<u64>,
+    /// Counted and read, but of another network namespace, not matching the filter, or no reset after all.
+    pub passed_over: u64,
+    /// Of `total`, those of which only the packet was seen.
+    pub packet_only: u64,
     /// Packets for which the packet socket had no room.
     pub packets_lost: u64,
+    /// Packets that were not looked at while there were very many events.
+    pub packets_left: u64,
     /// RST packets that only passed through this host.
     pub forwarded: u64,
     pub reasons: Vec<ReasonCount>,
@@ -254,7 +265,7 @@ pub fn gap(lost: u64, not_shown: u64) -> Line {
 
 pub fn summary(summary: &trace::Summary) -> Line {
     const MOST: usize = 100;
-    Line::Summary(Summary {
+    Line::Summary(Box::new(Summary {
         schema: SCHEMA,
         started_at: rfc3339_millis(summary.started),
         duration_s: summary.duration.as_secs_f64(),
@@ -264,7 +275,11 @@ pub fn summary(summary: &trace::Summary) -> Line {
         not_shown: summary.not_shown,
         not_examined: summary.not_examined,
         lost: summary.lost,
+        counted: summary.counted,
+        passed_over: summary.passed_over,
+        packet_only: summary.packet_only,
         packets_lost: summary.packets_lost,
+        packets_left: summary.packets_left,
         forwarded: summary.forwarded,
         reasons: counts(summary.reasons.top(usize::MAX).0, |(way, what), count| {
             let (reason, text, cause) = what.describe();
@@ -279,7 +294,7 @@ pub fn summary(summary: &trace::Summary) -> Line {
             count,
         }),
         peers: counts(summary.peers.top(MOST).0, |peer, count| PeerCount { address: peer.to_string(), count }),
-    })
+    }))
 }
 
 fn counts<K, T>(counts: Vec<(K, u64)>, convert: impl Fn(K, u64) -> T) -> Vec<T> {

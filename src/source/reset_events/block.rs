@@ -5,6 +5,9 @@ use crate::source::ParseError;
 pub const SOURCE: &str = "reset events";
 pub const MAGIC: &str = "rstdoctor-reset-events 1";
 
+/// The last line of a counts block after which nothing more was recorded.
+pub const FINAL: &str = "final\n";
+
 /// A block is at most this long: the largest ring plus some room. A longer one is damage.
 pub const MAX_BLOCK: usize = 16 << 20;
 pub const HEAD: usize = 8;

@@ -17,13 +17,18 @@ pub enum Order {
 impl Order {
     /// An unsigned number of up to 8 bytes.
     pub fn number(self, bytes: &[u8]) -> Option<u64> {
-        if bytes.is_empty() || bytes.len() > 8 {
-            return None;
-        }
-        let fold = |value: u64, byte: &u8| value << 8 | u64::from(*byte);
+        // A few of these per record: in a storm they count.
+        let little = match *bytes {
+            [a] => u64::from(a),
+            [a, b] => u64::from(u16::from_le_bytes([a, b])),
+            [a, b, c, d] => u64::from(u32::from_le_bytes([a, b, c, d])),
+            [a, b, c, d, e, f, g, h] => u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            _ if bytes.is_empty() || bytes.len() > 8 => return None,
+            _ => bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)),
+        };
         Some(match self {
-            Order::Little => bytes.iter().rev().fold(0, fold),
-            Order::Big => bytes.iter().fold(0, fold),
+            Order::Little => little,
+            Order::Big => little.swap_bytes() >> (64 - 8 * bytes.len()),
         })
     }
 }

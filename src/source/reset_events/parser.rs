@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
-use super::block::{Blocks, Kind, MAGIC, SOURCE};
+use super::block::{Blocks, FINAL, Kind, MAGIC, SOURCE};
 use super::call_chain::Symbols;
 use super::format::{Field, Format, Order};
 use super::layout::Layout;
+use super::losses::Losses;
 use super::record::{self, Change, Record, Sample};
 use super::scope::Scope;
 use super::tally::Tallies;
@@ -18,13 +19,16 @@ use super::{Direction, ListenerClosed, Missing, Place, ResetEvent, ResetEvents, 
 use crate::source::ParseError;
 use crate::source::tcp_state::TcpState;
 
-/// Single events kept between two calls of [`ResetParser::take`]; about 16 MB.
+/// Single events kept between two calls of [`ResetParser::take`], unless fewer are wanted; about 16 MB.
 const MAX_EVENTS: usize = 50_000;
 const MAX_LISTENERS: usize = 1_000;
 /// State changes and received resets per CPU that wait for their partner.
 const MAX_WAITING: usize = 64;
 /// How far apart the records of one kernel call may be: generous, it is microseconds unless the CPU is taken away.
 const TOGETHER_NS: u64 = 50_000_000;
+
+/// A record is written within this time of its event being counted: it is a microsecond unless the CPU is taken away.
+const SETTLED_NS: u64 = 5_000_000;
 
 /// TRACE_FLAG_HARDIRQ | TRACE_FLAG_SOFTIRQ | TRACE_FLAG_NMI (include/linux/trace_events.h): the same bits since 2.6.
 const INTERRUPT_FLAGS: u64 = 0x08 | 0x10 | 0x40;
@@ -40,6 +44,8 @@ pub struct ResetParser {
 #[derive(Default)]
 struct Inner {
     started: bool,
+    /// See [`ResetParser::keeping`].
+    most: Option<usize>,
     order: Order,
     /// perf event id to what it is.
     events: HashMap<u64, Event>,
@@ -52,10 +58,7 @@ struct Inner {
     /// CLOCK_MONOTONIC when the previous and the current drain began.
     drains: (u64, u64),
     cpus: BTreeMap<u16, Cpu>,
-    /// Lost by event id, a running total; and by records, where the kernel has no such total.
-    lost_by_event: BTreeMap<u64, u64>,
-    lost_taken: u64,
-    lost_records: u64,
+    losses: Losses,
     tallies: Tallies,
     out: ResetEvents,
 }
@@ -63,6 +66,10 @@ struct Inner {
 struct Event {
     tracepoint: String,
     sample_type: u64,
+    /// Records of it so far.
+    read: u64,
+    /// The kernel's count when it was read last.
+    count: u64,
 }
 
 #[derive(Default)]
@@ -76,6 +83,11 @@ struct Cpu {
 impl ResetParser {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Keeps at most `most` single events between two calls of [`Self::take`].
+    pub fn keeping(most: usize) -> Self {
+        Self { inner: Inner { most: Some(most), ..Inner::default() }, ..Self::default() }
     }
 
     /// Takes more of the stream. After an error nothing more is read: what was understood before stays.
@@ -142,13 +154,23 @@ impl Inner {
                 }
             }
             Kind::Counts => {
+                let last = text.ends_with(FINAL);
+                let settled = self.drains.1.saturating_sub(self.drains.0) >= SETTLED_NS;
                 for line in text.lines() {
                     let mut words = line.split(' ').map(|word| word.parse::<u64>().ok());
-                    let (Some(Some(id)), Some(Some(_count))) = (words.next(), words.next()) else { continue };
+                    let (Some(Some(id)), Some(Some(count))) = (words.next(), words.next()) else { continue };
                     // Only lost resets count: a lost state change costs an old state, not a reset.
-                    let is_reset = self.events.get(&id).is_some_and(|e| e.tracepoint != STATE);
-                    if let (true, Some(Some(lost))) = (is_reset, words.next()) {
-                        self.lost_by_event.insert(id, lost);
+                    let Some(event) = self.events.get_mut(&id).filter(|e| e.tracepoint != STATE) else { continue };
+                    // What was counted some time ago has its record by now, or never will.
+                    let before = std::mem::replace(&mut event.count, count);
+                    let settled = if settled { before.saturating_sub(event.read) } else { 0 };
+                    let lost = match (last, words.next().flatten()) {
+                        (true, _) => Some(count.saturating_sub(event.read)),
+                        (false, None) => Some(settled).filter(|lost| *lost > 0),
+                        (false, Some(said)) => Some(said.max(settled)),
+                    };
+                    if let Some(lost) = lost {
+                        self.losses.total(id, event.tracepoint == SEND, lost);
                     }
                 }
             }
@@ -171,9 +193,8 @@ impl Inner {
         }
         // A later observation in the same recording: sockets and pids of the former say nothing about it.
         let (tallies, out) = (std::mem::take(&mut self.tallies), std::mem::take(&mut self.out));
-        let lost = self.lost_total();
-        *self =
-            Self { started: true, tallies, out, lost_records: lost, lost_taken: self.lost_taken, ..Self::default() };
+        let losses = std::mem::take(&mut self.losses).closed();
+        *self = Self { started: true, most: self.most, tallies, out, losses, ..Self::default() };
         for (index, line) in lines.enumerate() {
             let mut words = line.split(' ');
             match words.next() {
@@ -186,7 +207,7 @@ impl Inner {
                         return Err(ParseError::new(SOURCE, Some(index + 2), format!("event {line:?} not understood")));
                     };
                     let tracepoint = name.rsplit('/').next().unwrap_or(name).to_owned();
-                    self.events.insert(id, Event { tracepoint, sample_type });
+                    self.events.insert(id, Event { tracepoint, sample_type, read: 0, count: 0 });
                 }
                 _ => {}
             }
@@ -198,13 +219,14 @@ impl Inner {
         while let Some(record) = record::next(&mut bytes, self.order) {
             match record.map_err(|problem| ParseError::new(SOURCE, None, format!("CPU {cpu}: {problem}")))? {
                 Record::Sample { id, body } => {
-                    let Some(event) = self.events.get(&id) else { continue };
+                    let Some(event) = self.events.get_mut(&id) else { continue };
+                    event.read += 1;
                     let sample = record::sample(body, event.sample_type, self.order).ok_or_else(|| {
                         ParseError::new(SOURCE, None, format!("a sample of {} is malformed", event.tracepoint))
                     })?;
                     self.sample(cpu, id, &sample);
                 }
-                Record::Lost { lost } => self.lost_records = self.lost_records.saturating_add(lost),
+                Record::Lost { lost } => self.losses.record(lost),
                 Record::Task { time, change } => {
                     if let Change::Namespaces { net, .. } = change {
                         self.scope.namespace(net);
@@ -233,7 +255,11 @@ impl Inner {
             Some(process) if process.kernel => None,
             _ => self.tasks.netns(sample.pid, sample.tid),
         };
-        let place = self.scope.place(local.ip(), softirq, netns);
+        let received = tracepoint == RECEIVE;
+        // No skb: the socket itself wants to reset, nothing is answered (comment at tcp_send_reset, trace/events/tcp.h).
+        let active = tracepoint == SEND && number(layout.skb) == Some(0);
+        // In softirq that is a timer's: whose process it interrupted says nothing, not even on loopback.
+        let place = self.scope.place(local.ip(), softirq, netns.filter(|_| !(active && softirq)));
         let netns = netns.filter(|_| !softirq);
         let at = Duration::from_nanos(sample.time.saturating_add(self.boot_offset));
         let waiting = self.cpus.entry(cpu).or_default();
@@ -258,9 +284,7 @@ impl Inner {
             push(&mut waiting.closed, (sk, old, sample.time));
             return;
         }
-        let received = tracepoint == RECEIVE;
-        // No skb: the socket itself wants to reset, nothing is answered (comment at tcp_send_reset, trace/events/tcp.h).
-        let active = !received && number(layout.skb) == Some(0);
+        self.out.read += 1;
         let (caller, exiting) = self.symbols.path(sample.chain, order);
         let mut event = ResetEvent {
             at,
@@ -323,18 +347,10 @@ impl Inner {
         if event.place == Place::Elsewhere {
             return;
         }
-        if self.out.events.len() < MAX_EVENTS {
+        if self.out.events.len() < self.most.unwrap_or(MAX_EVENTS) {
             self.out.events.push(event);
         } else {
             self.out.dropped += 1;
-        }
-    }
-
-    /// By event where the kernel tells (6.0 and later); else by record, which counts every event of the ring.
-    fn lost_total(&self) -> u64 {
-        match self.lost_by_event.is_empty() {
-            true => self.lost_records,
-            false => self.lost_by_event.values().sum(),
         }
     }
 
@@ -344,14 +360,13 @@ impl Inner {
         out.events.sort_by_key(|event| event.at);
         out.listeners_closed.sort_by_key(|listener| listener.at);
         out.tallies = self.tallies.take();
-        let lost = self.lost_total();
-        out.lost = lost.saturating_sub(self.lost_taken);
-        self.lost_taken = lost;
+        (out.lost, out.lost_sent) = self.losses.take();
         self.out.missing = missing;
         out
     }
 }
 
+const SEND: &str = "tcp_send_reset";
 const RECEIVE: &str = "tcp_receive_reset";
 const STATE: &str = "inet_sock_set_state";
 

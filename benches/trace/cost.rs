@@ -1,0 +1,73 @@
+//! What looking costs each connection.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rstdoctor::host::LiveHost;
+use rstdoctor::source::{Ask, Host};
+
+use crate::reader::Reader;
+use crate::{load, median, storm};
+
+/// A refused connect with each reader, as fast as the machine can.
+pub fn of_readers(readers: &[&Reader], seconds: Duration, rounds: usize) {
+    println!("cost of a refused connect, two threads as fast as they can; median of {rounds}");
+    let turn = |reader: &&Reader| {
+        let running = reader.start();
+        let before = load::out_rsts();
+        let micros = load::refused(seconds, None).micros;
+        let made = 2 * (load::out_rsts() - before);
+        let used = running.end();
+        if !reader.is_none() {
+            let rate = made as f64 / seconds.as_secs_f64();
+            println!("    {:16} made {made} ({rate:.0}/s): {}", reader.name, storm::account(reader.name, made, &used));
+        }
+        micros
+    };
+    let names: Vec<_> = readers.iter().map(|reader| reader.name).collect();
+    take_turns(&names, rounds, |index| turn(&readers[index]));
+}
+
+/// A regular connection while one source of the kernel is open.
+pub fn of_sources(seconds: Duration, rounds: usize) {
+    println!("cost of a regular connection, one thread; median of {rounds}");
+    let sources = [None, Some(Ask::LastWords), Some(Ask::ResetPackets), Some(Ask::ResetEvents)];
+    let names = ["none", "destroy multicast", "packets, TTL samples", "tracepoints"];
+    take_turns(&names, rounds, |index| with(sources[index].clone(), || load::regular(seconds)));
+}
+
+/// Each in turn, in every round; the first is the measure of the others.
+fn take_turns(names: &[&str], rounds: usize, mut turn: impl FnMut(usize) -> f64) {
+    let mut micros = vec![Vec::new(); names.len()];
+    for _ in 0..rounds {
+        micros.iter_mut().enumerate().for_each(|(index, micros)| micros.push(turn(index)));
+    }
+    let first = micros[0].clone();
+    for (name, micros) in names.iter().zip(micros) {
+        let ratios = micros.iter().zip(&first).map(|(one, other)| one / other).collect();
+        println!("  {name:22} {:6.2} us  x{:.2}", median(micros), median(ratios));
+    }
+}
+
+/// Reads the source every 50 ms, as a scan does, while `work` runs.
+fn with(source: Option<Ask>, work: impl FnOnce() -> f64) -> f64 {
+    let Some(source) = source else { return work() };
+    let (stop, ready) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (theirs, looks) = (Arc::clone(&stop), Arc::clone(&ready));
+    let reader = std::thread::spawn(move || {
+        let mut host = LiveHost::new(Arc::clone(&theirs));
+        while !theirs.load(Ordering::Relaxed) {
+            host.ask(&source, &mut |_| {}).result.expect("the source answers");
+            looks.store(true, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    while !ready.load(Ordering::Relaxed) && !reader.is_finished() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let micros = work();
+    stop.store(true, Ordering::Relaxed);
+    reader.join().expect("the source answers");
+    micros
+}
