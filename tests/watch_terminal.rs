@@ -318,6 +318,26 @@ fn a_recording_plays_to_its_end_and_stays_there() {
 }
 
 #[test]
+fn the_last_minutes_are_saved_and_can_be_diagnosed() {
+    isolated("the_last_minutes_are_saved_and_can_be_diagnosed", || {
+        let Some(tmux) = Tmux::start() else { return };
+        let directory = tempfile::tempdir().unwrap();
+        tmux.type_line(&format!("cd {}", directory.path().display()));
+        tmux.watch("-i 500ms");
+        let _fault = Refused::start(9200);
+        tmux.wait("the cause", |screen| screen.contains("Nothing listens on"));
+        tmux.keys(&["w"]);
+        tmux.wait("the file", |screen| screen.contains("saved: the last ") && !screen.contains("not saved"));
+        let file = std::fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
+        let scan = Command::new(env!("CARGO_BIN_EXE_rstdoctor")).args(["scan", "--from"]).arg(file).output().unwrap();
+        let text = String::from_utf8_lossy(&scan.stdout);
+        assert!(text.contains("port-without-listener") || text.contains("Nothing listens"), "{text}");
+        tmux.keys(&["q"]);
+        tmux.wait("the summary", |screen| screen.contains("Watched "));
+    });
+}
+
+#[test]
 fn an_error_is_an_ordinary_line() {
     isolated("an_error_is_an_ordinary_line", || {
         let Some(tmux) = Tmux::start() else { return };

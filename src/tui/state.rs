@@ -242,7 +242,7 @@ impl State {
             Meaning::Step => return self.step(),
             Meaning::More => return self.change(1),
             Meaning::Less => return self.change(-1),
-            Meaning::Save => return Some(Order::Save(self.name())),
+            Meaning::Save => return self.save(),
         }
         None
     }
@@ -333,6 +333,15 @@ impl State {
         }
         self.interval = next(&INTERVALS, self.interval, by);
         Some(Order::Interval(self.interval))
+    }
+
+    fn save(&mut self) -> Option<Order> {
+        if self.setup.playback.is_some() {
+            self.message = Some("this is a recording already".to_owned());
+            return None;
+        }
+        self.message = Some("a recording of the last minutes is written with the next tick".to_owned());
+        Some(Order::Save(self.name()))
     }
 
     /// `rstdoctor-web-3-20261120T140211Z.rst`; of the host's name, what no shell and no directory minds.

@@ -1,6 +1,6 @@
 //! The thread behind the screen: it drives the host, or plays the recording at its own pace, and does what the keys order.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
@@ -12,6 +12,7 @@ use super::{View, nothing_collected};
 use crate::config::{Origin, Watch};
 use crate::host::History;
 use crate::host::live::now;
+use crate::render::escape::visible;
 use crate::render::watch::Lines;
 use crate::source::Moment;
 use crate::tui::{Event, Order, Play};
@@ -49,7 +50,7 @@ fn drive(
     let mut view = View::open(config, stop)?;
     let driver = Driver::start(&mut *view.host, &view.plan, config.interval, config.filter.clone())?;
     let pace = matches!(config.origin, Origin::Bundle(_)).then(Pace::default);
-    let mut playing = Playing { driver, pace, history: view.history, screen };
+    let mut playing = Playing { driver, pace, history: view.history, wanted: None };
     let lines = Lines::new(config.terminal.width);
     let _ = screen.send(Message::Opened);
     let mut ticks = 0;
@@ -76,8 +77,17 @@ fn drive(
         if screen.send(Message::Event(Event::Tick(tick))).is_err() || config.count == Some(ticks) {
             break;
         }
+        if let Some(path) = playing.wanted.take() {
+            let (screen, history) = (screen.clone(), playing.history.clone());
+            // The ticks go on meanwhile.
+            thread::spawn(move || screen.send(Message::Event(Event::Saved(save(history.as_ref(), &path)))));
+        }
     }
-    Ok(lines.summary(playing.driver.watch()))
+    let mut summary = lines.summary(playing.driver.watch());
+    if let Some(path) = playing.wanted {
+        summary.push_str(&format!("{}\n", visible(&save(playing.history.as_ref(), &path))));
+    }
+    Ok(summary)
 }
 
 struct Playing<'a> {
@@ -86,7 +96,8 @@ struct Playing<'a> {
     pace: Option<Pace>,
     /// Of a live host.
     history: Option<History>,
-    screen: &'a SyncSender<Message>,
+    /// The recording that is written after the next tick.
+    wanted: Option<PathBuf>,
 }
 
 impl Playing<'_> {
@@ -109,10 +120,10 @@ impl Playing<'_> {
         match (order, &mut self.pace) {
             (Order::Interval(interval), None) => self.driver.set_interval(interval, now()),
             (Order::Play(play), Some(pace)) => pace.order(play),
-            (Order::Save(path), _) => {
-                let (screen, history) = (self.screen.clone(), self.history.clone());
-                // The ticks go on meanwhile.
-                thread::spawn(move || screen.send(Message::Event(Event::Saved(save(history.as_ref(), &path)))));
+            (Order::Save(path), None) => {
+                // With a last look at everything, who it was is in the recording, too.
+                self.driver.sweep_next();
+                self.wanted = Some(path);
             }
             _ => {}
         }
@@ -121,13 +132,10 @@ impl Playing<'_> {
 
 /// Writes a recording of the last minutes, and says what became of it.
 fn save(history: Option<&History>, path: &Path) -> String {
-    match history.map(|history| history.save(path)) {
-        Some(Ok(covered)) => format!("the last {} are in {}", seconds(covered), path.display()),
-        Some(Err(error)) => {
-            let error = anyhow::Error::from(error);
-            format!("not saved: {error:#}")
-        }
-        None => "this is a recording already".to_owned(),
+    let Some(history) = history else { return "not saved: nothing is remembered".to_owned() };
+    match history.save(path) {
+        Ok(covered) => format!("saved: the last {} are in {}", seconds(covered), path.display()),
+        Err(error) => format!("not saved: {:#}", anyhow::Error::from(error)),
     }
 }
 
