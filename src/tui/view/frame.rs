@@ -62,9 +62,10 @@ fn header(state: &State) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(" · ")
 }
 
-/// The first of what goes on and is wrong.
+/// The worst of what goes on and is wrong: the sentence belongs to the word before it.
 fn top(tick: &Tick) -> Option<&Episode> {
-    tick.episodes.iter().find(|episode| episode.phase != Phase::Ended && episode.is_alarm())
+    let alarms = tick.episodes.iter().filter(|episode| episode.phase != Phase::Ended && episode.is_alarm());
+    alarms.min_by_key(|episode| episode.severity)
 }
 
 /// What has to be known to read this tick; the most urgent first.
