@@ -42,7 +42,8 @@ fn wanted(table: &Table, width: usize) -> u16 {
     u16::try_from(1 + (table.rows.len() + notes(table, width).len()).max(1)).unwrap_or(u16::MAX)
 }
 
-/// Each gets what it wants up to its floor; what is left goes round, row by row; and then, as long as it lasts, each gets an
+/// Each gets what it wants up to its floor; what is left goes round, row by row, to the first pane last, because it
+/// has the most important rows on top; and then, as long as it lasts, each gets an
 /// empty row that sets it apart.
 fn share(height: u16, panes: &[Pane], wanted: &[u16]) -> Vec<u16> {
     let mut left = height;
@@ -53,7 +54,7 @@ fn share(height: u16, panes: &[Pane], wanted: &[u16]) -> Vec<u16> {
         left -= own;
     }
     let give = |heights: &mut [u16], left: &mut u16, more: u16| {
-        for (own, wanted) in heights.iter_mut().zip(wanted) {
+        for (own, wanted) in heights.iter_mut().zip(wanted).rev() {
             if *own < wanted.saturating_add(more) && *left > 0 {
                 *own += 1;
                 *left -= 1;
