@@ -13,6 +13,7 @@ use crate::source::reset_events::{Direction, Place, ResetTally, Task};
 
 mod context;
 pub mod deaths;
+pub mod pairing;
 pub mod wire;
 
 use context::Context;
@@ -105,6 +106,12 @@ impl Kind {
     pub fn cause(self) -> Option<&'static str> {
         self.describe().2
     }
+
+    /// A system call sends it: the current task is the one that did it. What a process leaves behind when it exits is also
+    /// answered later, in softirq.
+    pub fn is_by_process(self) -> bool {
+        matches!(self, Self::UnreadData | Self::ListenerClosed | Self::Destroyed | Self::Aborted)
+    }
 }
 
 /// Resets that are alike.
@@ -176,7 +183,10 @@ pub fn attribute(observation: &Observation, wire: Option<&Wire>) -> Result<Attri
     let belongs = |place| place == Place::Here || place == Place::Unclear && unclear_fits;
     type Key = (Kind, Direction, IpAddr, Option<u16>, Option<IpAddr>, Option<u16>, Option<Task>);
     let mut groups: BTreeMap<Key, u64> = BTreeMap::new();
-    let by_place = || events.tallies.iter().filter(|tally| belongs(tally.place)).map(|tally| (Mark::default(), tally));
+    // Another namespace may have our addresses.
+    let none_sent = moved == Some(0);
+    let ours = |tally: &&ResetTally| belongs(tally.place) && !(none_sent && tally.direction == Direction::Sent);
+    let by_place = || events.tallies.iter().filter(ours).map(|tally| (Mark::default(), tally));
     let joined: Vec<(Mark, &ResetTally)> = match wire.and_then(|wire| wire.groups.as_ref()) {
         Some(groups) => groups.iter().map(|(mark, tally)| (*mark, tally)).collect(),
         None => by_place().collect(),
@@ -253,8 +263,11 @@ pub fn gone_listeners(observation: &Observation) -> Vec<GoneListener<'_>> {
 }
 
 /// A process that held a listener at the start and holds nothing that was looked up at the end: it died, or it closed all
-/// of that. `None` when owners were not seen at both ends.
+/// of that. `None` when owners were not seen at both ends, as in a live view's window without a sweep.
 pub fn is_gone(observation: &Observation, pid: u32) -> Option<bool> {
+    if observation.after.surveyed.mono < observation.before.at.mono {
+        return None;
+    }
     let before = observation.before.owners.value()?;
     let after = observation.after.owners.value()?;
     let Some(was) = before.processes.get(&pid) else { return Some(false) };

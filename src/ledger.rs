@@ -53,19 +53,24 @@ impl Account {
         self.lines.iter().map(|line| line.count).sum()
     }
 
-    /// What no line accounts for; `None` without a total. The sources are read one after the other, so on a busy host
-    /// the lines can exceed the total by a few: that is no negative remainder.
+    /// What no line accounts for; `None` without a total.
     pub fn unexplained(&self) -> Option<u64> {
         self.total.as_ref().ok().map(|total| total.saturating_sub(self.explained()))
+    }
+
+    /// By how much the lines exceed the total, if they do: events and counters are not read in the same instant, so on a
+    /// busy host a few are in the one and not in the other.
+    pub fn excess(&self) -> Option<u64> {
+        self.total.as_ref().ok().and_then(|total| self.explained().checked_sub(*total)).filter(|excess| *excess > 0)
     }
 
     pub fn count_of(&self, reason: &str) -> u64 {
         self.lines.iter().filter(|line| line.reason == reason).map(|line| line.count).sum()
     }
 
-    /// Adds a line unless it is empty, and never beyond the total.
+    /// Adds a line unless it is empty. What is only inferred cannot be more than is left of the total.
     fn add(&mut self, mut line: Line) {
-        if let Some(rest) = self.unexplained() {
+        if let (Basis::Inferred, Some(rest)) = (line.basis, self.unexplained()) {
             line.count = line.count.min(rest);
         }
         if line.count > 0 {
@@ -250,6 +255,27 @@ mod tests {
     use crate::cause::testing::Case;
     use crate::evidence::Evidence;
     use crate::source::Observed;
+
+    fn line(count: u64, basis: Basis) -> Line {
+        Line { basis, ..inferred("reason", "label", count, None, "origin") }
+    }
+
+    #[test]
+    fn measured_lines_are_never_cut_and_the_excess_is_told() {
+        let mut account = Account { total: Ok(10), basis: Basis::Measured, lines: Vec::new() };
+        account.add(line(9, Basis::Measured));
+        assert_eq!((account.unexplained(), account.excess()), (Some(1), None));
+        account.add(line(4, Basis::Measured));
+        assert_eq!((account.explained(), account.unexplained(), account.excess()), (13, Some(0), Some(3)));
+    }
+
+    #[test]
+    fn an_inference_cannot_exceed_what_was_counted() {
+        let mut account = Account { total: Ok(10), basis: Basis::Measured, lines: Vec::new() };
+        account.add(line(8, Basis::Inferred));
+        account.add(line(8, Basis::Inferred));
+        assert_eq!((account.explained(), account.excess()), (10, None));
+    }
 
     #[test]
     fn lost_records_are_a_line_and_no_remainder() {

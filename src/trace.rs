@@ -5,9 +5,11 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::source::last_words::LastWord;
 use crate::source::reset_events::{Direction, ResetEvent};
 use crate::source::reset_packets::ResetPacket;
 use crate::source::tcp_state::TcpState;
+use crate::words::{counted, seconds};
 
 mod holders;
 mod join;
@@ -28,7 +30,47 @@ pub struct Reset {
     pub what: What,
     pub event: Option<ResetEvent>,
     pub packet: Option<ResetPacket>,
+    pub end: Option<End>,
     pub process: Option<Process>,
+}
+
+/// What the connection looked like when it was reset; where the kernel told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// Without data in either direction, or since it was made; too long by up to the time between two readings.
+    pub idle: Duration,
+    /// Before its last use, to which nothing came in answer; from [`SHORTEST_PAUSE`] on.
+    pub pause: Option<Duration>,
+    pub bytes_in: Option<u64>,
+    pub bytes_out: Option<u64>,
+    /// Received, and never read by the process.
+    pub unread: u32,
+    /// Written by the process, and never acknowledged by the peer.
+    pub unacknowledged: u32,
+    /// Those of them that were never sent.
+    pub unsent: Option<u32>,
+}
+
+/// A shorter pause is nothing that a connection dies of.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+impl End {
+    fn of(word: &LastWord, reset: Duration, state: Option<TcpState>) -> Self {
+        // A FIN takes a place in the sequence, and so counts as a byte: the last that came, or the last that was written.
+        let fin_in = matches!(state, Some(TcpState::CloseWait | TcpState::LastAck | TcpState::Closing));
+        let fin_out = matches!(state, Some(TcpState::FinWait1 | TcpState::LastAck | TcpState::Closing));
+        Self {
+            idle: word.idle(reset),
+            pause: word
+                .pause()
+                .filter(|pause| *pause >= SHORTEST_PAUSE && word.asked_last() && word.unacknowledged > 0),
+            bytes_in: word.bytes_received.map(|bytes| bytes.saturating_sub(fin_in.into())),
+            bytes_out: word.bytes_sent,
+            unread: word.unread.saturating_sub(fin_in.into()),
+            unacknowledged: word.unacknowledged.saturating_sub(fin_out.into()),
+            unsent: word.unsent.map(|unsent| unsent.min(word.unacknowledged.saturating_sub(fin_out.into()))),
+        }
+    }
 }
 
 /// A process behind a reset.
@@ -37,8 +79,18 @@ pub struct Process {
     pub pid: u32,
     /// comm; escape it before printing. Empty when it was not seen.
     pub name: String,
-    /// It listens on the local port; whether it had a part in the reset is not known. Otherwise the kernel named it.
-    pub listens: bool,
+    pub basis: Basis,
+}
+
+/// How a process was found. None of them is the task that a softirq interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Basis {
+    /// The kernel named it: it caused the reset.
+    Event,
+    /// It held the connection when that was looked up.
+    Connection,
+    /// It listens on the local port; whether it had a part in the reset is not known.
+    Listener,
 }
 
 impl Reset {
@@ -70,13 +122,28 @@ impl Reset {
         self.event.as_ref().is_some_and(|event| event.exiting)
     }
 
-    /// The reason in plain words, with the port where that is the point.
+    /// The reason in plain words, with the port, the bytes or the age where that is the point.
     pub fn words(&self) -> Cow<'static, str> {
         let (id, words, _) = self.what.describe();
-        match (id, self.local()) {
-            ("no-listener", Some(local)) => Cow::Owned(format!("nothing listens on {}", local.port())),
+        match (id, self.local(), self.end) {
+            ("no-listener", Some(local), _) => Cow::Owned(format!("nothing listens on {}", local.port())),
+            ("closed-with-unread-data", _, Some(End { unread: 1.., .. })) => {
+                let unread = self.end.map_or(0, |end| end.unread);
+                Cow::Owned(format!("closed with {}", counted(unread.into(), "unread byte")))
+            }
+            ("established", _, Some(End { pause: Some(pause), .. })) => {
+                Cow::Owned(format!("reset after {} idle", age(pause)))
+            }
             _ => Cow::Borrowed(words),
         }
+    }
+}
+
+/// An idle limit is looked up in seconds.
+fn age(pause: Duration) -> String {
+    match pause.as_secs() {
+        long @ 120..7_200 => format!("{long} s"),
+        _ => seconds(pause),
     }
 }
 
@@ -121,7 +188,7 @@ mod tests {
     #[test]
     fn a_filter_keeps_what_meets_all_of_it() {
         let mut reset = joined(Some(event(Direction::Sent, "10.0.0.9:9000", "10.0.3.7:52144")), None);
-        reset.process = Some(Process { pid: 7, name: "a-very-long-nam".into(), listens: false });
+        reset.process = Some(Process { pid: 7, name: "a-very-long-nam".into(), basis: Basis::Event });
         let keeps = |direction, port, process: Option<&str>| {
             Filter { direction, port, process: process.map(str::to_owned) }.keeps(&reset)
         };
@@ -131,6 +198,17 @@ mod tests {
         assert!(!keeps(Some(Direction::Received), None, None));
         assert!(!keeps(None, Some(9001), None));
         assert!(!keeps(None, None, Some("a-very-long")));
+    }
+
+    #[test]
+    fn a_fin_is_no_byte_that_was_lost() {
+        let word = LastWord { unread: 1, unacknowledged: 1, ..testing::word("10.0.0.9:9000", "10.0.3.7:52144") };
+        let end = |state| End::of(&word, word.after, state);
+        let open = end(Some(TcpState::Established));
+        assert_eq!((open.unread, open.unacknowledged, open.bytes_in), (1, 1, Some(1_204)));
+        let closed_by_both = end(Some(TcpState::LastAck));
+        let left = (closed_by_both.unread, closed_by_both.unacknowledged, closed_by_both.bytes_in);
+        assert_eq!(left, (0, 0, Some(1_203)));
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -66,7 +67,14 @@ fn each_reset_is_a_line_and_an_interrupt_ends_with_the_summary() {
         let me = std::process::id().to_string();
         one(&["sent", "127.0.0.1:81 >", "nothing listens on 81"]);
         one(&["received", "< 127.0.0.1:81", "connect refused"]);
-        one(&["sent", "127.0.0.1:9000 >", "closed with unread data", &me, "ESTABLISHED"]);
+        one(&[
+            "sent",
+            "127.0.0.1:9000 >",
+            "closed with 1,204 unread bytes",
+            &me,
+            "ESTABLISHED, idle 0",
+            "1,204 bytes in, 0 out",
+        ]);
         one(&["sent", "127.0.0.1:9000 >", "aborted by the application", &me]);
         assert_eq!(lines.lines().filter(|line| line.contains("received")).count(), 3, "{lines}");
         assert_eq!(lines.lines().count(), 6, "{lines}");
@@ -100,9 +108,52 @@ fn json_lines_follow_the_schema_and_the_filters() {
         );
         assert_eq!(first["process"]["pid"], std::process::id());
         assert_eq!(first["state_before"], "ESTABLISHED");
+        assert_eq!((&first["unread"], &first["bytes_in"], &first["unsent"]), (&1204.into(), &1204.into(), &0.into()));
+        let idle = first["idle_s"].as_f64().unwrap();
+        assert!((0.04..0.5).contains(&idle), "written 0.05 s before: {text}");
+        assert!(lines[1].get("idle_s").is_none(), "disconnect() has reset what the socket knew: {text}");
         let last = lines.last().unwrap();
         assert_eq!((&last["type"], &last["total"], &last["lost"]), (&"summary".into(), &2.into(), &0.into()), "{text}");
     });
+}
+
+/// Nothing but a timer sends this RST: whichever task it interrupts, in whichever namespace, has no part in it.
+#[test]
+fn a_keepalive_that_gives_up_is_seen_on_loopback_and_names_the_holder_of_the_connection() {
+    isolated("a_keepalive_that_gives_up_is_seen_on_loopback_and_names_the_holder_of_the_connection", || {
+        let listener = TcpListener::bind("127.0.0.1:9000").unwrap();
+        let (client, server) = pair(&listener);
+        for (option, value) in [(libc::TCP_KEEPIDLE, 1i32), (libc::TCP_KEEPINTVL, 1), (libc::TCP_KEEPCNT, 2)] {
+            set(&client, libc::IPPROTO_TCP, option, value);
+        }
+        set(&client, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1);
+        let port = client.local_addr().unwrap().port();
+        let rules = format!(
+            "table ip t {{ chain o {{ type filter hook output priority 0; tcp sport 9000 tcp dport {port} drop; }} }}"
+        );
+        if !Command::new("nft").arg(rules).status().is_ok_and(|status| status.success()) {
+            eprintln!("skipped: needs nft");
+            return;
+        }
+        let child = trace(&["--json", "-d", "6s"]);
+        let output = child.wait_with_output().unwrap();
+        drop((client, server));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let sent: Vec<_> = lines.iter().filter(|line| line["direction"] == "sent").collect();
+        assert_eq!(sent.len(), 1, "{text}");
+        assert_eq!((&sent[0]["reason"], &sent[0]["traced"]), (&"keepalive-timeout".into(), &true.into()), "{text}");
+        let process = &sent[0]["process"];
+        assert_eq!((&process["pid"], &process["basis"]), (&std::process::id().into(), &"connection".into()), "{text}");
+    });
+}
+
+fn set(stream: &TcpStream, level: i32, option: i32, value: i32) {
+    // SAFETY: the value is an int of the stated size.
+    let result = unsafe {
+        libc::setsockopt(stream.as_raw_fd(), level, option, (&raw const value).cast(), size_of::<i32>() as u32)
+    };
+    assert_eq!(result, 0);
 }
 
 #[test]

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use super::harm;
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
 use crate::attribution::Group;
-use crate::attribution::wire::Wire;
+use crate::attribution::wire::{Suspect, Wire};
 use crate::evidence::{Evidence, Missing};
 use crate::source::reset_events::Direction;
 use crate::words;
@@ -16,12 +16,14 @@ cause! {
     ///
     /// ## How it shows
     ///
-    /// The TTL of the RST differs by more than 2 from the earlier packets of the connection.
+    /// The TTL of the RST differs by more than 2 from the earlier packets of the connection. A hint, but no proof: the TTL is
+    /// the same, and the IP id of the RST is far from those of its connection, which the peer counts up packet by packet
+    /// (Linux does; its answers to unknown segments have id 0, which is no sign of anything).
     ///
     /// ## How to confirm
     ///
-    /// `rstdoctor trace --received` as root shows the TTL of each RST: compare it with `ttl` of the peer's other packets in
-    /// `tcpdump -nvi any host PEER`. The `OutRsts` of the peer did not move.
+    /// `rstdoctor trace --received` as root shows the TTL of each RST (with `--json` its IP id too): compare them with `ttl`
+    /// and `id` of the peer's other packets in `tcpdump -nvi any host PEER`. The `OutRsts` of the peer did not move.
     ///
     /// ## What to change
     ///
@@ -29,7 +31,8 @@ cause! {
     ///
     /// ## Look-alikes
     ///
-    /// Anycast and load balancers change the TTL for good reasons. SYN proxies answer in the server's name.
+    /// Anycast and load balancers change the TTL for good reasons, and build their RSTs with ids of their own. SYN proxies
+    /// answer in the server's name.
     MIDDLEBOX_RESET {
         id: "middlebox-reset",
         title: "Reset by a device on the path",
@@ -41,7 +44,7 @@ cause! {
 fn judge(e: &Evidence<'_>) -> Judgement {
     harm::window(e)?;
     let wire = e.wire()?;
-    if wire.received > 0 && wire.judged == 0 {
+    if wire.received > 0 && wire.judged == 0 && wire.suspects.is_empty() {
         return Err(Missing {
             source: "reset_packets",
             reason: "no other packet of the peers was seen, whose TTL could be compared".to_owned(),
@@ -49,7 +52,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         });
     }
     // By events only what ended a connection counts; a device may send several RSTs for one.
-    let findings: Vec<_> = match e.resets_of(MIDDLEBOX_RESET.id, Direction::Received) {
+    let mut findings: Vec<_> = match e.resets_of(MIDDLEBOX_RESET.id, Direction::Received) {
         Ok(groups) => {
             let counted: Vec<_> = harm::places(&groups)
                 .into_iter()
@@ -60,11 +63,51 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         Err(_) if wire.forged.is_empty() => Vec::new(),
         Err(_) => vec![finding(e, wire, wire.forged.len() as u64, vec![Subject::host()], &[])],
     };
+    findings.extend(by_ip_id(e, &wire.suspects));
     let otherwise = match wire.received {
         0 => "no RST came from another host",
-        _ => "the RSTs came with the same TTL as the peers' other packets",
+        _ => "the RSTs came with the TTL of the peers' other packets, and no IP id speaks against them",
     };
     Ok(Verdict::from_findings(findings, otherwise))
+}
+
+/// The TTL does not tell, and the ids do not fit: weak, because devices near the peer renumber too.
+fn by_ip_id(e: &Evidence<'_>, suspects: &[Suspect]) -> Option<Finding> {
+    let first = suspects.first()?;
+    let count = suspects.len() as u64;
+    let (severity, confidence) = match count {
+        harm::FEW.. => (Severity::Warning, 0.6),
+        2.. => (Severity::Info, 0.5),
+        _ => (Severity::Info, 0.4),
+    };
+    let ports: BTreeSet<_> = suspects.iter().filter_map(|suspect| suspect.port).collect();
+    let services = e.services().unwrap_or_default();
+    let mut subjects: Vec<_> =
+        services.iter().filter(|service| ports.contains(&service.port)).map(Subject::listener).collect();
+    let called: BTreeSet<_> = suspects.iter().filter(|suspect| suspect.port.is_none()).map(|s| s.peer).collect();
+    subjects.extend(called.iter().map(|called| Subject::peer(called.ip(), Some(called.port()))));
+    let clients: BTreeSet<_> = suspects.iter().filter(|suspect| suspect.port.is_some()).map(|s| s.peer.ip()).collect();
+    subjects.extend(clients.iter().take(3).map(|client| Subject::peer(*client, None)));
+    let summary = format!(
+        "{} reset in the peer's name, perhaps by something on the path, in {}",
+        words::counted(count, "connection"),
+        words::seconds(e.window())
+    );
+    let example = format!("{} after {}", first.ip_id, first.last);
+    let finding = harm::active(e, severity, confidence, count, "resets", summary)
+        .subjects(subjects)
+        .evidence(EvidenceItem::value(
+            "reset_packets",
+            "ip_id",
+            count as f64,
+            format!("the IP ids of these connections count up, and their RSTs do not continue them (one: {example})"),
+        ))
+        .against(EvidenceItem::fact(
+            "reset_packets",
+            "ttl",
+            "their TTL does not tell; a load balancer at the peer's side builds its RSTs with ids of its own too",
+        ));
+    Some(with_remedies(finding))
 }
 
 fn finding(e: &Evidence<'_>, wire: &Wire, count: u64, subjects: Vec<Subject>, groups: &[&Group]) -> Finding {
@@ -81,7 +124,7 @@ fn finding(e: &Evidence<'_>, wire: &Wire, count: u64, subjects: Vec<Subject>, gr
         words::counted(count, "connection"),
         words::seconds(e.window())
     );
-    harm::active(e, severity, confidence, count, "resets", summary)
+    let finding = harm::active(e, severity, confidence, count, "resets", summary)
         .subjects(subjects)
         .evidence(EvidenceItem::value(
             "reset_packets",
@@ -93,14 +136,18 @@ fn finding(e: &Evidence<'_>, wire: &Wire, count: u64, subjects: Vec<Subject>, gr
             "reset_packets",
             "ttl",
             "load balancers and several hosts behind one address can differ for good reasons",
-        ))
-        .remedy(
-            Remedy::new(
-                "Find the device: firewall, proxy or intrusion prevention between the two; ask for an exception",
-                "the peer's own OutRsts does not move while RSTs arrive here",
-            )
-            .command("tcpdump -nvi any 'tcp[tcpflags] & tcp-rst != 0'    # compare ttl; traceroute shows the hop"),
+        ));
+    with_remedies(finding)
+}
+
+fn with_remedies(finding: Finding) -> Finding {
+    finding.remedy(
+        Remedy::new(
+            "Find the device: firewall, proxy or intrusion prevention between the two; ask for an exception",
+            "the peer's own OutRsts does not move while RSTs arrive here",
         )
+        .command("tcpdump -nvi any 'tcp[tcpflags] & tcp-rst != 0'    # compare ttl and id; traceroute shows the hop"),
+    )
 }
 
 #[cfg(test)]
@@ -132,6 +179,40 @@ mod tests {
     fn a_reset_that_took_the_peers_way_is_the_peers() {
         assert!(reset(62).is_ruled_out(&MIDDLEBOX_RESET));
         assert_eq!(reset(62).finding(&PEER_RESET).impact.events, 20);
+    }
+
+    #[test]
+    fn an_id_that_does_not_fit_is_a_hint_at_the_same_ttl_and_no_certainty() {
+        let case = reset(61).ip_ids(40_000, 61, false);
+        let finding = case.finding(&MIDDLEBOX_RESET);
+        assert_eq!((finding.severity, finding.confidence, finding.impact.events), (Severity::Warning, 0.6, 20));
+        assert!(finding.evidence[0].text.contains("40000 after 61"), "{finding:?}");
+        let peer = case.finding(&PEER_RESET);
+        assert!(peer.confidence < finding.confidence, "it may still be the peer");
+    }
+
+    #[test]
+    fn a_single_odd_id_is_no_warning() {
+        let finding = Case::new()
+            .received(1, TcpState::Established, ENDS)
+            .seen_ttl("10.0.3.7", 61)
+            .packets(1, Direction::Received, 4, 61, ENDS)
+            .ip_ids(40_000, 61, false)
+            .finding(&MIDDLEBOX_RESET);
+        assert!(finding.severity == Severity::Info && finding.confidence < 0.5, "{finding:?}");
+    }
+
+    #[test]
+    fn a_reset_whose_id_fits_is_the_peers_and_so_is_one_that_ended_nothing() {
+        let case = reset(61).ip_ids(0, 61, true);
+        assert!(case.is_ruled_out(&MIDDLEBOX_RESET));
+        assert!(case.finding(&PEER_RESET).confidence > 0.9);
+        let ignored = Case::new()
+            .tracepoints()
+            .seen_ttl("10.0.3.7", 61)
+            .packets(20, Direction::Received, 4, 61, ENDS)
+            .ip_ids(40_000, 61, false);
+        assert!(ignored.is_ruled_out(&MIDDLEBOX_RESET));
     }
 
     #[test]

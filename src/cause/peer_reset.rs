@@ -1,6 +1,7 @@
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
 use crate::attribution::Kind;
+use crate::attribution::wire::Suspect;
 use crate::estimate::estimate;
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
@@ -76,7 +77,9 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     } else {
         harm::by_peers(e, counted.received)
     };
+    let by_others = e.wire().map_or(0, |wire| wire.forged.len() + wire.suspects.len()) as u64;
     let confidence = match (within, doubtful) {
+        _ if by_others * 2 >= counted.received => 0.4,
         (true, _) => 0.4,
         (false, true) => 0.5,
         (false, false) => 0.8,
@@ -123,27 +126,33 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         [(peer, _)] => peer.to_string(),
         peers => words::counted(peers.len() as u64, "peer"),
     };
-    let (who, whose) = match place.called {
-        Some(called) => (format!("to {called}"), ""),
-        None => (
-            format!("on {}", place.port.map_or("several ports".to_owned(), |p| format!("port {p}"))),
-            " (clients that went away?)",
-        ),
+    let who = match place.called {
+        Some(called) => format!("to {called}"),
+        None => format!("on {}", place.port.map_or("several ports".to_owned(), |p| format!("port {p}"))),
     };
-    let summary = format!(
-        "{} {who} reset by {by}{whose} in {}",
-        words::counted(place.count, "open connection"),
-        words::seconds(e.window())
-    );
-    let finding = harm::active(e, severity, 0.92, place.count, "resets", summary)
-        .subjects(place.subjects(e))
-        .evidence(EvidenceItem::value(
+    let open = place.count - gone;
+    let (what, when) = match (open, gone) {
+        (_, 0) if place.called.is_none() => ("open connection", " (clients that went away?)".to_owned()),
+        (_, 0) => ("open connection", String::new()),
+        (0, _) => ("connection", " after it had closed them".to_owned()),
+        _ => ("connection", format!(", {} of them after it had closed them", words::thousands(gone))),
+    };
+    let when = if peers.len() > 1 { when.replace("after it had", "after they had") } else { when };
+    let summary =
+        format!("{} {who} reset by {by}{when}, in {}", words::counted(place.count, what), words::seconds(e.window()));
+    let suspects = suspects(e, &place);
+    let confidence = if suspects * 2 >= place.count { 0.4 } else { 0.92 };
+    let finding = harm::active(e, severity, confidence, place.count, "resets", summary).subjects(place.subjects(e));
+    let finding = match open {
+        0 => finding,
+        _ => finding.evidence(EvidenceItem::value(
             "reset_events",
             "received",
-            place.count as f64,
-            format!("{} arrived in open connections", words::counted(place.count, "RST")),
-        ))
-        .evidence_if(place.under_way(e));
+            open as f64,
+            format!("{} arrived in open connections", words::counted(open, "RST")),
+        )),
+    };
+    let finding = finding.evidence_if(place.under_way(e));
     let ttl = match e.wire() {
         Ok(wire) if wire.judged > 0 => None,
         _ => Some("a device on the path can send RSTs in the peer's name: their TTL could not be compared"),
@@ -153,7 +162,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         None => finding.evidence(EvidenceItem::fact(
             "reset_packets",
             "ttl",
-            "the RSTs took the same way as the peers' other packets: nothing in between sent them",
+            "the RSTs arrived with the TTL of the peers' other packets",
         )),
     };
     let finding = match gone {
@@ -162,10 +171,29 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
             "reset_events",
             "CLOSE_WAIT",
             gone as f64,
-            format!("{} of them had closed before: they wanted no more", words::thousands(gone)),
+            format!("{} arrived where the peer had closed already: it wanted no more", words::counted(gone, "RST")),
+        )),
+    };
+    let finding = match suspects {
+        0 => finding,
+        _ => finding.against(EvidenceItem::value(
+            "reset_packets",
+            "ip_id",
+            suspects as f64,
+            format!("{} by their IP id perhaps not of the peer", words::counted(suspects, "RST")),
         )),
     };
     with_remedies(finding, place.called)
+}
+
+/// Of this place's, those whose IP id does not fit the peer.
+fn suspects(e: &Evidence<'_>, place: &Place<'_>) -> u64 {
+    let Ok(wire) = e.wire() else { return 0 };
+    let here = |suspect: &&Suspect| match place.called {
+        Some(called) => suspect.peer == called,
+        None => suspect.port.is_some() && place.port.is_none_or(|port| suspect.port == Some(port)),
+    };
+    wire.suspects.iter().filter(here).count() as u64
 }
 
 fn with_remedies(finding: Finding, called: Option<std::net::SocketAddr>) -> Finding {
@@ -224,6 +252,22 @@ mod tests {
     }
 
     #[test]
+    fn what_the_peer_had_closed_is_not_called_open() {
+        let finding = Case::new()
+            .counter("Tcp.PassiveOpens", 0, 400)
+            .received(20, TcpState::CloseWait, ["10.0.0.9:443", "192.0.2.1:0"])
+            .finding(&PEER_RESET);
+        assert!(finding.summary.starts_with("20 connections on port 443 reset by 192.0.2.1 after it had closed them"));
+        assert!(!finding.evidence.iter().any(|item| item.text.contains("open")), "{finding:?}");
+        let mixed = Case::new()
+            .received(5, TcpState::Established, ["10.0.0.9:443", "192.0.2.1:0"])
+            .received(15, TcpState::CloseWait, ["10.0.0.9:443", "192.0.2.2:0"])
+            .finding(&PEER_RESET);
+        assert!(mixed.summary.contains("15 of them after they had closed them"), "{}", mixed.summary);
+        assert!(mixed.evidence.iter().any(|item| item.text == "5 RSTs arrived in open connections"), "{mixed:?}");
+    }
+
+    #[test]
     fn own_aborts_on_loopback_are_not_this() {
         let case = Case::new().counter("Tcp.OutRsts", 0, 20).counter("Tcp.EstabResets", 0, 40).counter(
             "TcpExt.TCPAbortOnClose",
@@ -242,6 +286,16 @@ mod tests {
             .counter("Tcp.PassiveOpens", 0, 20)
             .counter("Tcp.ActiveOpens", 0, 20);
         assert_eq!(case.finding(&PEER_RESET).severity, Severity::Info);
+    }
+
+    #[test]
+    fn what_packets_deny_the_counters_do_not_claim() {
+        let ends = ["10.0.0.9:8080", "10.0.3.7:0"];
+        let confidence = |ttl| {
+            let case = Case::new().counter("Tcp.OutRsts", 0, 0).counter("Tcp.EstabResets", 0, 20);
+            case.seen_ttl("10.0.3.7", 61).packets(20, Direction::Received, 4, ttl, ends).finding(&PEER_RESET).confidence
+        };
+        assert!(confidence(61) >= 0.8 && confidence(40) <= 0.4);
     }
 
     #[test]

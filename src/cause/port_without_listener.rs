@@ -80,16 +80,35 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let severity = harm::refusals(e, place.count);
     let port = place.port.map_or_else(|| "several ports".to_owned(), |port| format!("port {port}"));
     let gone = gone_listeners(e.observation()).iter().any(|gone| Some(gone.trace.last.port) == place.port);
-    let since = if gone { "listens any more" } else { "listens" };
+    let why = match (gone, e.services().is_ok()) {
+        (true, _) => ": nothing listens any more there",
+        (false, true) => ": nothing listens there",
+        (false, false) => "",
+    };
     let summary = format!(
-        "{} to {port} refused in {}: nothing {since} there",
+        "{} to {port} refused in {}{why}",
         words::counted(place.count, "connection attempt"),
         words::seconds(e.window())
     );
-    let finding =
-        harm::active(e, severity, if severity == Severity::Info { 0.9 } else { 0.93 }, place.count, UNIT, summary)
-            .subjects(place.subjects(e))
-            .evidence(place.item("NO_SOCKET", "no socket on the port"));
+    // Without the listeners the port may be open on another address, and without packets the segment no SYN.
+    let listeners = e.services();
+    let confidence = match (listeners.is_ok(), e.wire().is_ok()) {
+        (true, _) if severity == Severity::Info => 0.9,
+        (true, _) => 0.93,
+        (false, true) => 0.6,
+        (false, false) => 0.5,
+    };
+    let finding = harm::active(e, severity, confidence, place.count, UNIT, summary)
+        .subjects(place.subjects(e))
+        .evidence(place.item("NO_SOCKET", "no socket on the port"));
+    let finding = match listeners {
+        Ok(_) => finding,
+        Err(_) => finding.against(EvidenceItem::fact(
+            "listeners",
+            "address",
+            "who listens was not seen: the port may be open on another address",
+        )),
+    };
     let finding = if place.groups.iter().all(|group| group.on_loopback()) {
         finding.against(EvidenceItem::fact("reset_events", "peer", "the clients are programs of this host"))
     } else {
@@ -128,7 +147,8 @@ mod tests {
 
     #[test]
     fn twenty_refused_connects_to_one_port_are_a_warning_with_the_port() {
-        let finding = refused(Case::new(), 20, 9200).finding(&PORT_WITHOUT_LISTENER);
+        let other = Case::new().listener("0.0.0.0:80", 128, 0, 0, &process(1, "app"));
+        let finding = refused(other, 20, 9200).finding(&PORT_WITHOUT_LISTENER);
         assert_eq!((finding.severity, finding.subjects[0].port), (Severity::Warning, Some(9200)));
         assert!(finding.confidence >= 0.9 && finding.summary.contains("port 9200"));
     }
@@ -153,6 +173,14 @@ mod tests {
         assert!(case.is_ruled_out(&PORT_WITHOUT_LISTENER));
         let bound = case.finding(&WRONG_BIND_ADDRESS);
         assert!(bound.summary.contains("127.0.0.1:9200") && bound.severity == Severity::Warning, "{bound:?}");
+    }
+
+    #[test]
+    fn without_the_listeners_it_may_as_well_be_a_wrong_address() {
+        let case = refused(Case::new(), 20, 9200);
+        let finding = case.finding(&PORT_WITHOUT_LISTENER);
+        assert!(finding.confidence <= 0.6 && !finding.summary.contains("nothing listens"), "{finding:?}");
+        assert_eq!(case.missing(&WRONG_BIND_ADDRESS), Some("listeners"));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::source::last_words::LastWord;
 use crate::source::listeners::Listener;
 use crate::source::owners::{Owners, Process};
 use crate::source::reset_events::{Direction, Place, ResetEvent, ResetEvents, Task, regroup};
-use crate::source::reset_packets::ResetPacket;
+use crate::source::reset_packets::{ResetPacket, Track};
 use crate::source::tcp_state::TcpState;
 use crate::source::{Failure, FailureKind, Moment, Observed};
 
@@ -291,10 +291,21 @@ impl Case {
                 window: 0,
                 ttl,
                 ip_id: Some(0),
+                track: None,
                 options: false,
             });
         }
         self.0.reset_packets = Observed::Full(seen);
+        self
+    }
+
+    /// The received packets have this IP id, and those of their connections before ended at `last`.
+    pub fn ip_ids(mut self, id: u16, last: u16, fits: bool) -> Self {
+        if let Observed::Full(seen) = &mut self.0.reset_packets {
+            for packet in seen.packets.iter_mut().filter(|packet| packet.direction == Direction::Received) {
+                (packet.ip_id, packet.track) = (Some(id), Some(Track { last, fits }));
+            }
+        }
         self
     }
 
@@ -313,8 +324,10 @@ impl Case {
         for number in 0..count {
             let clients =
                 |end: SocketAddr| SocketAddr::new(end.ip(), if end.port() == 0 { 40_000 + number } else { end.port() });
+            let at = Duration::from_secs(1001) + Duration::from_millis(u64::from(number) * 50 + 20);
             seen.words.push(LastWord {
-                at: Duration::from_secs(1001) + Duration::from_millis(u64::from(number) * 50 + 20),
+                at,
+                after: at - Duration::from_millis(50),
                 local: clients(local),
                 peer: clients(peer),
                 cookie: u64::from(number) + 1000,
@@ -326,6 +339,8 @@ impl Case {
                 retransmits,
                 timeout: Duration::ZERO,
                 bytes_received: Some(100),
+                bytes_sent: Some(80),
+                unsent: Some(0),
             });
         }
         self.0.last_words = Observed::Full(seen);

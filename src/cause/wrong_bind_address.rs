@@ -1,5 +1,6 @@
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Verdict};
+use crate::attribution::Kind;
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
 use crate::words;
@@ -37,6 +38,10 @@ cause! {
 fn judge(e: &Evidence<'_>) -> Judgement {
     harm::window(e)?;
     let groups = e.resets_of(WRONG_BIND_ADDRESS.id, Direction::Sent)?;
+    if groups.is_empty() && e.attribution().is_ok_and(|resets| resets.count(Kind::Refused) > 0) {
+        // One of those that were refused may have asked for an address beside the right one.
+        e.services()?;
+    }
     let findings = harm::places(&groups).into_iter().map(|place| finding(e, place)).collect();
     Ok(Verdict::from_findings(findings, "no refused connect to a port that is open on another address"))
 }

@@ -18,7 +18,7 @@ use crate::host::live::now;
 use crate::host::{LiveHost, namespace};
 use crate::render::escape::visible;
 use crate::render::trace::{self as text, Lines, json};
-use crate::source::{Ask, Failure, Frame, Host, Moment, ask, listeners, owners};
+use crate::source::{Ask, Failure, Frame, Host, Moment, ask, connections, listeners, owners};
 use crate::trace::{Batch, Holders, Reset, Session};
 
 /// Between two readings. In a storm the rings of the kernel fill within 100 ms.
@@ -90,6 +90,7 @@ struct Tracer {
     /// Sources that still answer.
     events: bool,
     packets: bool,
+    words: bool,
     looked: Moment,
     look_every: Duration,
     noted: BTreeSet<String>,
@@ -113,8 +114,17 @@ impl Tracer {
         let start = now();
         let session = Session::new(config.filter.clone(), &kernel, range, start);
         let noted = BTreeSet::new();
-        let mut tracer =
-            Self { host, session, start, events: true, packets: true, looked: start, look_every: LOOK, noted };
+        let mut tracer = Self {
+            host,
+            session,
+            start,
+            events: true,
+            packets: true,
+            words: true,
+            looked: start,
+            look_every: LOOK,
+            noted,
+        };
         tracer.look_now(start);
         // Events first: then no packet comes from before the events.
         match (tracer.read_events(), tracer.read_packets()) {
@@ -129,6 +139,7 @@ impl Tracer {
                 bail!("no reset can be seen. Reset tracepoints: {events}. RST packets: {packets}")
             }
         }
+        tracer.read_words();
         if config.terminal.progress {
             let how = if config.duration.is_none() { ", Ctrl-C ends it" } else { "" };
             super::say(format_args!("Tracing resets of this network namespace{how}."));
@@ -149,6 +160,7 @@ impl Tracer {
             let packets = self.read_packets();
             self.note_end("RST packets", packets);
         }
+        self.read_words();
         let batch = if last { self.session.finish(began) } else { self.session.step(began) };
         let errors: Vec<_> = self.session.errors().map(ToString::to_string).collect();
         let missing = self.session.missing().iter().map(|missing| format!("{}: {}", missing.name, missing.reason));
@@ -166,6 +178,15 @@ impl Tracer {
         let result = self.host.ask(&Ask::ResetEvents, &mut |bytes| session.feed_events(bytes)).result;
         self.events = result.is_ok();
         result
+    }
+
+    /// After the others: what a reset ended is heard after the reset. Without it some details are absent.
+    fn read_words(&mut self) {
+        let session = &mut self.session;
+        if self.words {
+            let result = self.host.ask(&Ask::LastWords, &mut |bytes| session.feed_words(bytes)).result;
+            self.words = result.is_ok();
+        }
     }
 
     fn read_packets(&mut self) -> Result<(), Failure> {
@@ -188,11 +209,13 @@ impl Tracer {
         let (listening, took) = listeners::collect(&mut self.host);
         self.looked = now;
         let Some(listening) = listening.value() else { return };
-        let inodes = listening.iter().map(|listener| u64::from(listener.inode)).collect();
-        let (owners, longer) = owners::collect(&mut self.host, inodes, BTreeSet::new());
-        self.look_every = LOOK.max((took + longer) * LOOK_SHARE);
+        let (held, longer) = connections::collect(&mut self.host);
+        let held_inodes = held.iter().map(|connection| connection.inode);
+        let inodes = listening.iter().map(|listener| listener.inode).chain(held_inodes).map(u64::from).collect();
+        let (owners, longest) = owners::collect(&mut self.host, inodes, BTreeSet::new());
+        self.look_every = LOOK.max((took + longer + longest) * LOOK_SHARE);
         if let Some(owners) = owners.value() {
-            self.session.listening(Holders::new(listening, owners));
+            self.session.look(Holders::new(listening, &held, owners));
         }
     }
 

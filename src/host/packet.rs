@@ -6,17 +6,17 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use super::packet_ring::PacketRing;
 use super::trace_context;
 use crate::source::reset_events::block::{self, Kind};
-use crate::source::reset_packets::MAGIC;
+use crate::source::reset_packets::{FEWER, MAGIC};
 use crate::source::{Failure, FailureKind};
 
 /// IPv6 header and a TCP header with all options.
 pub(super) const CAPTURE: usize = 128;
-/// Bytes of a packet that is only there for its TTL: IPv6 header and a TCP header without options.
+/// Bytes of a packet that is only there for its TTL and IP id: IPv6 header and a TCP header without options.
 const SAMPLE: usize = 60;
 /// With more packets than this in one drain fewer are sampled: the room is for RSTs.
 const BUSY: usize = 5_000;
 
-/// Which received packets other than RSTs are taken, for the TTL of their senders: one in so many, a power of two.
+/// Which received packets other than RSTs are taken, for TTL and IP id of their senders: one in so many, a power of two.
 #[derive(Debug, Clone, Copy)]
 struct Sampling {
     syn: u32,
@@ -85,6 +85,7 @@ impl PacketSocket {
             && attach(&self.fd, *coarser).is_ok()
         {
             self.sampling += 1;
+            send(sink, Kind::Note, FEWER.as_bytes());
         }
         send(sink, Kind::Counts, self.lost.to_string().as_bytes());
         Ok(())

@@ -6,12 +6,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::How;
+use crate::attribution::Attribution;
 use crate::cause::{self, Severity, State};
 use crate::diagnosis::{self, Diagnosis};
 use crate::evidence::Evidence;
 use crate::filter::Filter;
 use crate::host::{LiveHost, RecordingFile, RecordingHost};
+use crate::ledger::Account;
 use crate::observe::{Plan, observe};
+use crate::source::reset_events::Direction;
 use crate::source::{Answer, Ask, Frame, Host, Moment};
 use crate::watch::{Driver, Next};
 
@@ -26,6 +29,31 @@ pub struct Findings {
     pub reset_events: bool,
     /// In rank order.
     pub causes: Vec<Finding>,
+    /// The RSTs that the host sent; `None` where single resets were not seen.
+    #[serde(default)]
+    pub sent: Option<Sent>,
+}
+
+/// The sent side of the ledger.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sent {
+    pub total: u64,
+    pub unexplained: u64,
+    /// Counted by the kernel, which had no record of them to give.
+    pub not_delivered: u64,
+    pub groups: Vec<SentGroup>,
+}
+
+/// RSTs that are alike.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SentGroup {
+    /// As in the ledger.
+    pub reason: String,
+    pub cause: Option<String>,
+    /// A process did it, by a call of its own.
+    pub by_process: bool,
+    pub process: Option<String>,
+    pub count: u64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -73,13 +101,28 @@ pub fn diagnose(window: Duration, how: &How, opened: &mut dyn FnMut()) -> Result
     }
 }
 
+fn sent(resets: &Attribution, account: &Account) -> Option<Sent> {
+    let groups = resets.groups.iter().filter(|group| group.direction == Direction::Sent).map(|group| SentGroup {
+        reason: group.kind.describe().0.to_owned(),
+        cause: group.kind.cause().map(str::to_owned),
+        by_process: group.kind.is_by_process(),
+        process: group.task.as_ref().map(|task| task.name.clone()),
+        count: group.count,
+    });
+    let total = account.total.as_ref().ok().copied()?;
+    Some(Sent { total, unexplained: account.unexplained()?, not_delivered: resets.lost.sent, groups: groups.collect() })
+}
+
 fn watch(host: &mut dyn Host, window: Duration, interval: Option<Duration>) -> Result<Diagnosed, String> {
     let plan = Plan::scan(window);
     let Some(interval) = interval else {
         let observation = observe(host, &plan).map_err(|error| error.to_string())?;
         // Records of events in a timer can be missing on an idle CPU (seen on Linux 6.18): then the counters were judged.
-        let reset_events = Evidence::new(&observation).attribution().is_ok_and(|resets| resets.sent.is_ok());
-        let findings = Findings { reset_events, ..findings(&diagnosis::diagnose(&observation)) };
+        let evidence = Evidence::new(&observation);
+        let resets = evidence.attribution().ok().filter(|resets| resets.sent.is_ok());
+        let diagnosis = diagnosis::diagnose(&observation);
+        let sent = resets.and_then(|resets| sent(resets, &diagnosis.ledger.sent));
+        let findings = Findings { reset_events: resets.is_some(), sent, ..findings(&diagnosis) };
         return Ok(Diagnosed { findings, ticks: Vec::new() });
     };
     let mut driver = Driver::start(host, &plan, interval, Filter::default()).map_err(|error| error.to_string())?;
@@ -137,6 +180,7 @@ fn findings(diagnosis: &Diagnosis) -> Findings {
         verdict: diagnosis.status.name().to_owned(),
         summary: diagnosis.summary.clone(),
         reset_events: false,
+        sent: None,
         causes: causes.collect(),
     }
 }

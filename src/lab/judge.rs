@@ -1,6 +1,6 @@
 //! Whether a diagnosis says what a scenario stated beforehand. Pure.
 
-use super::diagnose::{Finding, Findings};
+use super::diagnose::{Finding, Findings, Sent};
 use super::report::Status;
 use super::scenario::Expect;
 
@@ -43,6 +43,9 @@ fn problem(expect: &Expect, findings: &Findings) -> Option<String> {
     if let Some(accusation) = false_accusation(expect, findings) {
         return Some(accusation);
     }
+    if let Some(gap) = findings.sent.as_ref().and_then(|sent| unaccounted(expect, sent)) {
+        return Some(gap);
+    }
     let Some(cause) = expect.cause else {
         return (findings.verdict != "ok").then(|| format!("a false alarm: {} {}", findings.verdict, findings.summary));
     };
@@ -73,6 +76,22 @@ fn wrong_subject(expect: &Expect, top: &Finding) -> Option<String> {
     Some(format!("the cause is right but its subject is not {port}{process}"))
 }
 
+/// Where single resets were seen, each that was sent is accounted for, and where a process did it that process is named. The
+/// one exception: what the kernel counted, but had no record of to give.
+fn unaccounted(expect: &Expect, sent: &Sent) -> Option<String> {
+    if sent.unexplained > sent.not_delivered {
+        return Some(format!("{} of {} sent RSTs are unexplained in the ledger", sent.unexplained, sent.total));
+    }
+    sent.groups.iter().filter(|group| group.by_process).find_map(|group| {
+        let Some(process) = &group.process else {
+            return Some(format!("{} x {}: by which process is not known", group.count, group.reason));
+        };
+        // Who destroys a socket is not who holds it.
+        let expected = expect.process.filter(|_| group.cause.as_deref() == expect.cause && expect.cause.is_some())?;
+        (process != expected).then(|| format!("{} is attributed to {process}, not to {expected}", group.reason))
+    })
+}
+
 /// A forbidden cause that is claimed as a fault of its own, of now. What the diagnosis itself explains by the expected
 /// cause is a consequence of it and no accusation.
 fn false_accusation(expect: &Expect, findings: &Findings) -> Option<String> {
@@ -91,7 +110,7 @@ fn false_accusation(expect: &Expect, findings: &Findings) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::diagnose::Subject;
+    use crate::lab::diagnose::{SentGroup, Subject};
 
     const EXPECT: Expect =
         Expect { cause: Some("close-wait-leak"), port: Some(80), process: Some("web"), forbidden: &["syn-flood"] };
@@ -109,7 +128,7 @@ mod tests {
 
     fn findings(causes: Vec<Finding>) -> Findings {
         let verdict = if causes.is_empty() { "ok" } else { "warning" };
-        Findings { verdict: verdict.to_owned(), summary: String::new(), reset_events: true, causes }
+        Findings { verdict: verdict.to_owned(), summary: String::new(), reset_events: true, causes, sent: None }
     }
 
     fn status(expect: &Expect, causes: Vec<Finding>) -> Status {
@@ -135,6 +154,27 @@ mod tests {
         assert_eq!(judge(&EXPECT, &Findings { reset_events: false, ..seen }).0, Status::Pass);
         let wrong = findings(vec![finding("close-wait-leak", 81, "web")]);
         assert_eq!(judge(&EXPECT, &Findings { reset_events: false, ..wrong }).0, Status::Fail);
+    }
+
+    #[test]
+    fn every_reset_that_was_sent_is_accounted_for_with_its_process() {
+        let group = |process: Option<&str>| SentGroup {
+            reason: "closed-with-unread-data".into(),
+            cause: Some("close-wait-leak".into()),
+            by_process: true,
+            process: process.map(str::to_owned),
+            count: 3,
+        };
+        let status = |unexplained, not_delivered, process| {
+            let sent = Sent { total: 5, unexplained, not_delivered, groups: vec![group(process)] };
+            let seen = findings(vec![finding("close-wait-leak", 80, "web")]);
+            judge(&EXPECT, &Findings { sent: Some(sent), ..seen }).0
+        };
+        assert_eq!(status(0, 0, Some("web")), Status::Pass);
+        assert_eq!(status(2, 0, Some("web")), Status::Fail);
+        assert_eq!(status(2, 2, Some("web")), Status::Pass, "the kernel delivered no record of them");
+        assert_eq!(status(0, 0, Some("db")), Status::Fail);
+        assert_eq!(status(0, 0, None), Status::Fail);
     }
 
     #[test]

@@ -62,6 +62,12 @@ pub fn abort(stream: TcpStream) -> io::Result<()> {
     linger_zero(&stream)
 }
 
+/// Closes without a word to the peer: a socket in TCP_REPAIR mode sends nothing (net/ipv4/tcp.c __tcp_close). Needs
+/// CAP_NET_ADMIN in its network namespace.
+pub fn forget(stream: TcpStream) -> io::Result<()> {
+    set(&stream, libc::IPPROTO_TCP, libc::TCP_REPAIR, 1)
+}
+
 /// setsockopt(2) of a plain C value.
 pub fn set<T: Copy>(socket: &impl AsRawFd, level: i32, option: i32, value: T) -> io::Result<()> {
     // SAFETY: the value lives through the call and its size is given.

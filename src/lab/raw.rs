@@ -29,6 +29,8 @@ pub struct Segment {
     pub flags: u8,
     pub window: u16,
     pub ttl: u8,
+    /// IP id; with 0 the kernel chooses (raw(7), IP_HDRINCL): 0 again, because DF is set.
+    pub id: u16,
     /// TSval and TSecr of the timestamp option (RFC 7323).
     pub timestamps: Option<(u32, u32)>,
     pub payload: Vec<u8>,
@@ -46,6 +48,7 @@ impl Segment {
             flags: SYN,
             window: 64_000,
             ttl: 64,
+            id: 0,
             timestamps: None,
             payload: Vec::new(),
         }
@@ -80,8 +83,9 @@ impl Segment {
         let mut packet = Vec::with_capacity(IP_HEADER + tcp.len());
         packet.extend([0x45, 0]);
         packet.extend(((IP_HEADER + tcp.len()) as u16).to_be_bytes());
-        // Id 0 and checksum 0 are filled in by the kernel (raw(7), IP_HDRINCL).
-        packet.extend([0, 0, 0x40, 0, self.ttl, libc::IPPROTO_TCP as u8, 0, 0]);
+        packet.extend(self.id.to_be_bytes());
+        // The kernel fills in the checksum.
+        packet.extend([0x40, 0, self.ttl, libc::IPPROTO_TCP as u8, 0, 0]);
         packet.extend(self.source.octets());
         packet.extend(self.destination.octets());
         packet.extend(tcp);
@@ -107,6 +111,7 @@ impl Segment {
             flags: *tcp.get(13)?,
             window: u16_at(tcp, 14)?,
             ttl: *packet.get(8)?,
+            id: u16_at(packet, 4)?,
             timestamps: timestamps(tcp.get(TCP_HEADER..header)?),
             payload: tcp.get(header..)?.to_vec(),
         })
@@ -262,6 +267,7 @@ mod tests {
     fn sample() -> Segment {
         Segment {
             timestamps: Some((7, 9)),
+            id: 77,
             payload: b"odd".to_vec(),
             ..Segment::syn((Ipv4Addr::new(10, 0, 0, 1), 40000), (Ipv4Addr::new(10, 0, 0, 2), 80), u32::MAX)
         }

@@ -47,7 +47,9 @@ fn side(table: &mut Table, name: &str, account: &Account, window: Duration, all:
     for line in sorted(&account.lines) {
         row(table, "", &line.label, line.count, window, &known(line));
     }
-    if let Some(rest) = account.unexplained()
+    if let Some(excess) = account.excess() {
+        row(table, "", "beyond the total", excess, window, "events and counter read a moment apart");
+    } else if let Some(rest) = account.unexplained()
         && (total > 0 || all)
     {
         row(table, "", "unexplained", rest, window, "");

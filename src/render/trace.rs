@@ -7,8 +7,9 @@ use unicode_width::UnicodeWidthStr;
 use super::escape::visible;
 use super::json::rfc3339_millis;
 use super::layout::Page;
+use crate::knowledge::idle_timeouts::devices_near;
 use crate::source::reset_events::Direction;
-use crate::trace::{PortSide, Process, Reset, Summary};
+use crate::trace::{Basis, End, PortSide, Process, Reset, Summary};
 use crate::words::{counted, seconds, thousands};
 
 pub mod json;
@@ -118,7 +119,32 @@ fn details(reset: &Reset) -> String {
     {
         parts.push(visible(reason).into_owned());
     }
+    if let Some(end) = &reset.end {
+        let said_unread = reset.what.describe().0 == "closed-with-unread-data";
+        ended(&mut parts, end, reset.direction(), said_unread);
+    }
     parts.join(", ")
+}
+
+/// What the connection left over, and the idle limit that may have ended it.
+fn ended(parts: &mut Vec<String>, end: &End, direction: Direction, said_unread: bool) {
+    if end.pause.is_none() {
+        parts.push(format!("idle {}", seconds(end.idle)));
+    }
+    if let (Some(received), Some(sent)) = (end.bytes_in, end.bytes_out) {
+        parts.push(format!("{} bytes in, {} out", thousands(received), thousands(sent)));
+    }
+    let unread = if said_unread { 0 } else { end.unread };
+    for (bytes, what) in [(unread, "unread"), (end.unacknowledged, "not acknowledged")] {
+        if bytes > 0 {
+            parts.push(format!("{} {what}", thousands(bytes.into())));
+        }
+    }
+    let limits = end.pause.filter(|_| direction == Direction::Received).map(|pause| devices_near(pause.as_secs_f64()));
+    let limits: Vec<_> = limits.iter().flatten().take(2).map(|limit| limit.name.as_str()).collect();
+    if !limits.is_empty() {
+        parts.push(format!("idle limit of {}?", limits.join(" or ")));
+    }
 }
 
 /// The summary at the end of a trace.
@@ -156,7 +182,7 @@ pub fn summary(summary: &Summary, width: u16) -> String {
     list("  ports", ports.iter().map(port).collect(), rest);
     let (processes, rest) = summary.processes.top(MOST);
     let named = |(owner, count): &(Process, u64)| {
-        let listens = if owner.listens { " (listens there)" } else { "" };
+        let listens = if owner.basis == Basis::Listener { " (listens there)" } else { "" };
         format!("{}{listens}: {}", process(owner), thousands(*count)).replace(' ', "\u{a0}")
     };
     list("  processes", processes.iter().map(named).collect(), rest);
@@ -193,6 +219,8 @@ pub fn summary(summary: &Summary, width: u16) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::source::reset_events::{ResetEvent, Task};
     use crate::source::reset_packets::ResetPacket;
@@ -205,7 +233,7 @@ mod tests {
         let sent = event(Direction::Sent, "10.0.0.9:9000", "10.0.3.7:52144");
         let event = ResetEvent { task, reason, old_state: Some(TcpState::Established), ..sent };
         let mut reset = joined(Some(event), None);
-        reset.process = Some(Process { pid: 977, name: "api-server".into(), listens: false });
+        reset.process = Some(Process { pid: 977, name: "api-server".into(), basis: Basis::Event });
         reset
     }
 
@@ -242,9 +270,48 @@ mod tests {
     }
 
     #[test]
+    fn last_words_tell_what_was_lost_and_how_long_it_had_been_idle() {
+        let mut reset = unread();
+        let end = End {
+            idle: Duration::from_millis(120),
+            pause: None,
+            bytes_in: Some(1_204),
+            bytes_out: Some(0),
+            unread: 1_204,
+            unacknowledged: 0,
+            unsent: Some(0),
+        };
+        reset.end = Some(end);
+        let text = one(&reset, None);
+        assert!(text.contains("closed with 1,204 unread bytes  api-server 977"), "{text}");
+        assert!(text.ends_with("ESTABLISHED, idle 0.1 s, 1,204 bytes in, 0 out\n"), "{text}");
+    }
+
+    #[test]
+    fn a_reset_at_the_first_use_after_a_known_limit_names_the_device() {
+        let received = event(Direction::Received, "10.0.0.9:41232", "10.0.7.1:5432");
+        let mut reset = joined(Some(ResetEvent { old_state: Some(TcpState::Established), ..received }), None);
+        let end = |pause| End {
+            idle: Duration::ZERO,
+            pause: Some(Duration::from_secs(pause)),
+            bytes_in: Some(80),
+            bytes_out: Some(12),
+            unread: 0,
+            unacknowledged: 7,
+            unsent: Some(0),
+        };
+        reset.end = Some(end(351));
+        let text = one(&reset, None);
+        assert!(text.contains("reset after 351 s idle") && text.contains("7 not acknowledged"), "{text}");
+        assert!(text.contains("AWS Network Load Balancer") && text.ends_with("?\n"), "{text}");
+        reset.end = Some(end(20_000));
+        assert!(one(&reset, None).contains("reset after 5 h 33 min idle") && !one(&reset, None).contains('?'));
+    }
+
+    #[test]
     fn a_hostile_name_stays_on_its_line() {
         let mut reset = unread();
-        reset.process = Some(Process { pid: 1, name: "a\x1b[2J\nb".into(), listens: false });
+        reset.process = Some(Process { pid: 1, name: "a\x1b[2J\nb".into(), basis: Basis::Event });
         let text = one(&reset, None);
         assert_eq!(text.lines().count(), 1);
         assert!(!text.contains('\x1b') && text.contains("a\\x1b[2J\\nb 1"), "{text:?}");

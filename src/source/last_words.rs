@@ -39,6 +39,8 @@ pub struct LastWords {
 pub struct LastWord {
     /// CLOCK_BOOTTIME, as `Moment::mono`, of the drain that found it: late by up to the time between two drains.
     pub at: Duration,
+    /// The drain before, or zero: it was destroyed between the two.
+    pub after: Duration,
     pub local: SocketAddr,
     /// Port 0 after a local abort: the kernel had unhashed it.
     pub peer: SocketAddr,
@@ -48,6 +50,8 @@ pub struct LastWord {
     pub ack_received_ms: u32,
     /// Bytes written and never acknowledged.
     pub unacknowledged: u32,
+    /// Those of them that were never sent; Linux 4.6 and later.
+    pub unsent: Option<u32>,
     /// Bytes received and never read.
     pub unread: u32,
     /// Retransmissions of the last segment that was sent.
@@ -55,13 +59,16 @@ pub struct LastWord {
     /// Retransmission timeout, the backoff included.
     pub timeout: Duration,
     pub bytes_received: Option<u64>,
+    /// Without retransmissions; Linux 4.19 and later.
+    pub bytes_sent: Option<u64>,
 }
 
 impl LastWord {
-    fn read(at: Duration, socket: &Socket<'_>) -> Option<Self> {
+    fn read((after, at): (Duration, Duration), socket: &Socket<'_>) -> Option<Self> {
         let info = socket.tcp_info()?;
         Some(Self {
             at,
+            after,
             local: socket.local(),
             peer: socket.peer(),
             cookie: socket.cookie(),
@@ -73,7 +80,16 @@ impl LastWord {
             retransmits: info.retransmits()?,
             timeout: Duration::from_micros(u64::from(info.rto_us()?)),
             bytes_received: info.bytes_received(),
+            bytes_sent: info.bytes_sent(),
+            unsent: info.unsent_bytes(),
         })
+    }
+
+    /// How long no data had come or gone, or since it was made, when it was reset at `reset` (CLOCK_BOOTTIME); too long by up
+    /// to the time between two drains.
+    pub fn idle(&self, reset: Duration) -> Duration {
+        let silent = Duration::from_millis(u64::from(self.data_sent_ms.min(self.data_received_ms)));
+        silent.saturating_sub(self.after.saturating_sub(reset))
     }
 
     /// How long the connection had been silent when its last data was sent, if nothing came in answer to that: the pause
@@ -111,10 +127,11 @@ pub struct LastWordsParser {
 #[derive(Default)]
 struct Inner {
     started: bool,
-    at: Duration,
     /// Running total, and how much of it was handed over.
     gaps: u64,
     gaps_taken: u64,
+    /// Clocks of the previous and the current drain.
+    drains: (Duration, Duration),
     out: LastWords,
 }
 
@@ -164,7 +181,7 @@ impl Inner {
             _ if !self.started => return Err(broken("the stream does not begin with a start block")),
             Kind::Clock => {
                 let now = text.trim().parse().map_err(|_| broken("a clock block is not a number"))?;
-                self.at = Duration::from_nanos(now);
+                self.drains = (self.drains.1, Duration::from_nanos(now));
             }
             Kind::Counts => self.gaps = text.trim().parse().map_err(|_| broken("a count is not a number"))?,
             Kind::Note => self.out.ended_early = Some(text.to_owned()),
@@ -174,10 +191,10 @@ impl Inner {
     }
 
     fn records(&mut self, datagrams: &[u8]) {
-        let (at, out) = (self.at, &mut self.out);
+        let (drains, out) = (self.drains, &mut self.out);
         // A multicast has no end (NLMSG_DONE), so only the sockets count.
         Walker::default().feed(datagrams, |socket| {
-            let Some(word) = LastWord::read(at, socket) else { return };
+            let Some(word) = LastWord::read(drains, socket) else { return };
             if out.words.len() < MAX_WORDS {
                 out.words.push(word);
             } else {
@@ -208,8 +225,11 @@ mod tests {
         body[44..48].copy_from_slice(&77u32.to_ne_bytes());
         body[60..64].copy_from_slice(&5u32.to_ne_bytes());
         let mut info = vec![0u8; 232];
+        for (at, value) in [(200, 900u64), (208, 100)] {
+            info[at..at + 8].copy_from_slice(&value.to_ne_bytes());
+        }
         info[2] = retransmits;
-        for (at, value) in [(8, rto_us), (44, sent_ms), (52, received_ms), (56, received_ms)] {
+        for (at, value) in [(8, rto_us), (144, 3), (44, sent_ms), (52, received_ms), (56, received_ms)] {
             info[at..at + 4].copy_from_slice(&value.to_ne_bytes());
         }
         info[128..136].copy_from_slice(&1_000u64.to_ne_bytes());
@@ -242,6 +262,17 @@ mod tests {
         assert_eq!((word.local, word.peer), ("10.0.0.1:40000".parse().unwrap(), "10.0.0.2:80".parse().unwrap()));
         assert_eq!((word.pause(), word.unacknowledged), (Some(Duration::from_secs(350)), 5));
         assert!(word.asked_last() && !word.gave_up() && word.bytes_received == Some(1_000));
+    }
+
+    #[test]
+    fn it_tells_what_was_exchanged_and_how_long_it_was_idle_when_the_reset_came() {
+        let bytes = [stream(&[]), block(Kind::Clock, b"9050000000"), block(Kind::Records, &message(120, 400, 0, 1))];
+        let (all, _) = read(&bytes.concat());
+        let word = &all.words[0];
+        assert_eq!((word.bytes_sent, word.unsent, word.unacknowledged), (Some(800), Some(3), 5));
+        assert_eq!((word.after, word.at), (Duration::from_secs(9), Duration::from_millis(9_050)));
+        assert_eq!(word.idle(Duration::from_millis(9_020)), Duration::from_millis(120), "destroyed at once");
+        assert_eq!(word.idle(Duration::from_millis(8_950)), Duration::from_millis(70), "closed 50 ms after the reset");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod ask;
 pub mod census;
+pub mod connections;
 pub mod conntrack;
 pub mod counters;
 pub mod file_nr;

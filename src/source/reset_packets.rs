@@ -7,7 +7,8 @@
 //! Blocks as in [`reset_events`](super::reset_events): start (text: [`MAGIC`]), scope (text: `address A`...), clock (text:
 //! `REALTIME BOOTTIME`, ns), counts (text: `LOST`, packets that found no room since the start), and records: per packet,
 //! little-endian, `u64` CLOCK_REALTIME ns, `u32` interface index, `u16` ARPHRD type, `u8` PACKET_* type, `u8` 0, `u32` bytes
-//! captured, then those bytes from the IP header on. Beside all RSTs it holds samples of what else was received, for the TTL.
+//! captured, then those bytes from the IP header on. Beside all RSTs it holds samples of what else was received, for the TTL
+//! and the IP id; a note (text: [`FEWER`]) says that from here on they are fewer.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -17,12 +18,15 @@ use super::ParseError;
 use super::reset_events::Direction;
 use super::reset_events::block::{Blocks, Kind};
 
+mod ip_id;
 mod ttl;
 
+pub use ip_id::Track;
 pub use ttl::PeerTtls;
 
 const SOURCE: &str = "reset packets";
 pub const MAGIC: &str = "rstdoctor-reset-packets 1";
+pub const FEWER: &str = "fewer-samples";
 /// Bytes before each packet in a records block.
 pub const RECORD_HEAD: usize = 20;
 
@@ -35,6 +39,8 @@ const PACKET_OUTGOING: u8 = 4;
 const ARPHRD_LOOPBACK: u16 = 772;
 const FLAG_RST: u8 = 0x04;
 const FLAG_ACK: u8 = 0x10;
+/// In the seventh byte of an IPv4 header (RFC 791).
+const DONT_FRAGMENT: u8 = 0x40;
 
 /// What the packet socket delivered between two takes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -79,6 +85,8 @@ pub struct ResetPacket {
     pub ttl: u8,
     /// IPv4 only.
     pub ip_id: Option<u16>,
+    /// What the connection's packets before it say about that; only for received ones.
+    pub track: Option<Track>,
     /// TCP options are present.
     pub options: bool,
 }
@@ -130,6 +138,7 @@ struct Inner {
     others: usize,
     lost: (u64, u64),
     ttls: PeerTtls,
+    tracks: ip_id::Tracks,
     out: ResetPackets,
 }
 
@@ -200,7 +209,13 @@ impl Inner {
                 };
                 self.since_boot = real.saturating_sub(boot);
             }
-            Kind::Counts => self.lost.1 = text.trim().parse().map_err(|_| broken("a count is not a number"))?,
+            Kind::Counts => {
+                self.lost.1 = text.trim().parse().map_err(|_| broken("a count is not a number"))?;
+                if self.lost.1 > 0 {
+                    self.tracks.stop();
+                }
+            }
+            Kind::Note if text == FEWER => self.tracks.stop(),
             _ => {}
         }
         Ok(())
@@ -216,12 +231,20 @@ impl Inner {
         let length = u32::from_le_bytes(*head.first_chunk::<4>()?) as usize;
         let (packet, rest) = rest.split_at_checked(length)?;
         let outgoing = kind == PACKET_OUTGOING;
+        let unfragmented = packet.get(6).is_some_and(|flags| flags & DONT_FRAGMENT != 0);
         let Some(mut packet) = parse(packet, outgoing) else { return Some(rest) };
         if packet.flags & FLAG_RST == 0 {
             if packet.direction == Direction::Received {
                 self.ttls.add(packet.peer, packet.ttl);
+                // Without DF an id is drawn from counters of many connections.
+                if let Some(id) = packet.ip_id.filter(|_| unfragmented) {
+                    self.tracks.add(packet.local, packet.peer, id);
+                }
             }
             return Some(rest);
+        }
+        if let Some(id) = packet.ip_id.filter(|_| packet.direction == Direction::Received) {
+            packet.track = self.tracks.judge(packet.local, packet.peer, id);
         }
         packet.at = Duration::from_nanos(u64::from_le_bytes(*time).saturating_sub(self.since_boot));
         packet.interface = u32::from_le_bytes(*interface);
@@ -309,112 +332,10 @@ fn parse(packet: &[u8], outgoing: bool) -> Option<ResetPacket> {
         window: short(14)?,
         ttl,
         ip_id,
+        track: None,
         options: tcp.get(12)? >> 4 > 5,
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::reset_events::block::head;
-    use super::*;
-    use proptest::prelude::*;
-
-    fn block(kind: Kind, payload: &[u8]) -> Vec<u8> {
-        [&head(kind, 0, payload.len() as u32)[..], payload].concat()
-    }
-
-    fn record(time: u64, interface: u32, kind: u8, packet: &[u8]) -> Vec<u8> {
-        let mut bytes = time.to_le_bytes().to_vec();
-        bytes.extend_from_slice(&interface.to_le_bytes());
-        bytes.extend_from_slice(&[1, 0, kind, 0]);
-        bytes.extend_from_slice(&(packet.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(packet);
-        block(Kind::Records, &bytes)
-    }
-
-    fn start() -> Vec<u8> {
-        let clock = b"1000000000000 5000000000";
-        [block(Kind::Start, MAGIC.as_bytes()), block(Kind::Scope, b"address 10.0.0.1\n"), block(Kind::Clock, clock)]
-            .concat()
-    }
-
-    /// 10.0.0.1:80 to 10.0.0.9:40000, an answer to an ACK.
-    fn packet(id: u16, window: u16) -> Vec<u8> {
-        let mut p = vec![0x45, 0, 0, 40, (id >> 8) as u8, id as u8, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 9];
-        p.extend_from_slice(&[0, 80, 0x9c, 0x40, 0, 0, 0, 7, 0, 0, 0, 0, 0x50, FLAG_RST]);
-        p.extend_from_slice(&window.to_be_bytes());
-        p.extend_from_slice(&[0; 4]);
-        p
-    }
-
-    fn read(stream: &[u8]) -> (ResetPackets, Option<ParseError>) {
-        let mut parser = PacketParser::new();
-        parser.feed(stream);
-        parser.finish()
-    }
-
-    #[test]
-    fn a_packet_gives_its_ends_time_and_signature() {
-        let stream = [start(), record(1_000_500_000_000, 2, 4, &packet(0, 0)), block(Kind::Counts, b"3")].concat();
-        let (all, error) = read(&stream);
-        assert_eq!((error, all.lost, all.sent, all.received), (None, 3, 1, 0));
-        let rst = &all.packets[0];
-        assert_eq!(rst.at, Duration::from_millis(5_500));
-        assert_eq!((rst.local, rst.peer), ("10.0.0.1:80".parse().unwrap(), "10.0.0.9:40000".parse().unwrap()));
-        assert_eq!((rst.ttl, rst.ip_id, rst.seq, rst.signature()), (64, Some(0), 7, Signature::Answer));
-        let forged = ResetPacket { ip_id: Some(9), ..rst.clone() };
-        assert_eq!(forged.signature(), Signature::Foreign);
-        let active = ResetPacket { flags: FLAG_RST | FLAG_ACK, window: 502, ip_id: Some(9), ..rst.clone() };
-        assert_eq!(active.signature(), Signature::Active);
-    }
-
-    #[test]
-    fn a_second_interface_is_not_a_second_reset() {
-        let packet = packet(0, 0);
-        let stream = [
-            start(),
-            record(1_000_500_000_000, 2, 4, &packet),
-            record(1_000_500_000_900, 3, 4, &packet),
-            record(1_000_500_000_950, 2, 4, &packet),
-        ]
-        .concat();
-        let (all, _) = read(&stream);
-        assert_eq!((all.sent, all.duplicates), (2, 1), "the same interface again is another packet");
-    }
-
-    #[test]
-    fn a_foreign_address_only_passes_through() {
-        let mut packet = packet(0, 0);
-        packet[15] = 77;
-        let (all, _) = read(&[start(), record(1_000_500_000_000, 2, 4, &packet)].concat());
-        assert_eq!((all.sent, all.forwarded), (0, 1));
-    }
-
-    #[test]
-    fn other_packets_only_tell_the_ttl_of_their_sender() {
-        let mut other = packet(7, 500);
-        other[20 + 13] = FLAG_ACK;
-        let (all, error) = read(&[start(), record(1_000_500_000_000, 2, 0, &other)].concat());
-        assert_eq!((error, all.received, all.packets.len()), (None, 0, 0));
-        assert_eq!(all.ttls.of("10.0.0.1:80".parse().unwrap()), [64]);
-    }
-
-    proptest! {
-        #[test]
-        fn damage_never_panics(at in 0usize..1000, value in any::<u8>(), cut in 0usize..1000) {
-            let mut stream = [start(), record(1, 2, 0, &packet(1, 2))].concat();
-            let length = stream.len();
-            stream[at % length] = value;
-            stream.truncate(length - cut % length);
-            let _ = read(&stream);
-        }
-
-        #[test]
-        fn any_bytes_as_a_packet_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100), version in 4u8..=6) {
-            let mut bytes = bytes;
-            if let Some(first) = bytes.first_mut() { *first = version << 4 | *first & 0xf; }
-            if let Some(protocol) = bytes.get_mut(if version == 4 { 9 } else { 6 }) { *protocol = 6; }
-            let _ = parse(&bytes, true);
-        }
-    }
-}
+mod tests;

@@ -274,6 +274,17 @@ impl TcpInfo<'_> {
         self.0.get(128..)?.first_chunk().copied().map(u64::from_ne_bytes)
     }
 
+    /// Payload bytes sent, each once; Linux 4.19 and later.
+    pub fn bytes_sent(&self) -> Option<u64> {
+        let long = |at: usize| self.0.get(at..)?.first_chunk().copied().map(u64::from_ne_bytes);
+        Some(long(200)?.saturating_sub(long(208)?))
+    }
+
+    /// Bytes written and not yet sent; Linux 4.6 and later.
+    pub fn unsent_bytes(&self) -> Option<u32> {
+        word(self.0, 144)
+    }
+
     /// Milliseconds since data was sent last, or since the connection was made.
     pub fn last_data_sent_ms(&self) -> Option<u32> {
         word(self.0, 44)

@@ -1,33 +1,53 @@
-//! Who listens on which port: the process to name where the kernel's event names none, as in every softirq.
+//! Who holds which connection, and who listens on which port: the process to name where the kernel's event names none, as
+//! in every softirq.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 
-use super::Process;
+use super::{Basis, Process};
+use crate::source::connections::Connection;
 use crate::source::listeners::Listener;
 use crate::source::owners::Owners;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Holders {
     by_port: BTreeMap<u16, Vec<(Listener, Process)>>,
+    by_ends: HashMap<(SocketAddr, SocketAddr), Process>,
+    /// Of the look before: a reset that is told after a look may have come before it.
+    before: HashMap<(SocketAddr, SocketAddr), Process>,
 }
 
 impl Holders {
-    /// A listener shared by several processes goes to the first of them, usually the parent of the others.
-    pub fn new(listeners: &[Listener], owners: &Owners) -> Self {
+    /// A socket shared by several processes goes to the first of them, usually the parent of the others.
+    pub fn new(listeners: &[Listener], connections: &[Connection], owners: &Owners) -> Self {
+        let holder = |inode, basis| {
+            let holder = owners.by_inode.get(&inode).and_then(|pids| owners.processes.get(pids.first()?))?;
+            Some(Process { pid: holder.pid, name: holder.name.clone(), basis })
+        };
         let mut by_port: BTreeMap<u16, Vec<(Listener, Process)>> = BTreeMap::new();
         for listener in listeners {
-            let holder = owners.by_inode.get(&listener.inode).and_then(|pids| owners.processes.get(pids.first()?));
-            if let Some(holder) = holder {
-                let process = Process { pid: holder.pid, name: holder.name.clone(), listens: true };
+            if let Some(process) = holder(listener.inode, Basis::Listener) {
                 by_port.entry(listener.port).or_default().push((listener.clone(), process));
             }
         }
-        Self { by_port }
+        let held = connections.iter();
+        let by_ends = held.filter_map(|c| Some(((c.local, c.peer), holder(c.inode, Basis::Connection)?))).collect();
+        Self { by_port, by_ends, before: HashMap::new() }
     }
 
-    /// The listener on that very address, else one on the unspecified address.
-    pub fn of(&self, local: SocketAddr) -> Option<&Process> {
+    /// Takes the place of an earlier look.
+    pub fn after(self, earlier: Self) -> Self {
+        Self { before: earlier.by_ends, ..self }
+    }
+
+    /// Who holds that connection; else the listener on that very address; else one on the unspecified address.
+    pub fn of(&self, local: SocketAddr, peer: Option<SocketAddr>) -> Option<&Process> {
+        if let Some(process) = peer.and_then(|peer| {
+            let ends = (local, peer);
+            self.by_ends.get(&ends).or_else(|| self.before.get(&ends))
+        }) {
+            return Some(process);
+        }
         let all = self.by_port.get(&local.port())?;
         let bound = |listener: &Listener| listener.address.to_canonical();
         let exact = all.iter().find(|(listener, _)| bound(listener) == local.ip().to_canonical());
@@ -54,12 +74,18 @@ mod tests {
             cookie: u64::from(inode),
         };
         let mut owners = Owners::default();
-        for (inode, pid) in [(1, 10), (2, 20)] {
+        for (inode, pid) in [(1, 10), (2, 20), (3, 30)] {
             owners.by_inode.insert(inode, vec![pid, pid + 1]);
             owners.processes.insert(pid, owners::Process { pid, name: format!("p{pid}"), ..Default::default() });
         }
-        let holders = Holders::new(&[listener("0.0.0.0", 1), listener("10.0.0.1", 2)], &owners);
-        let of = |end: &str| holders.of(end.parse().unwrap()).map(|process| process.pid);
+        let peer = "10.0.7.1:5432".parse().unwrap();
+        let held = Connection { local: "10.0.0.1:80".parse().unwrap(), peer, inode: 3 };
+        let holders = Holders::new(&[listener("0.0.0.0", 1), listener("10.0.0.1", 2)], &[held], &owners);
+        let of = |end: &str| holders.of(end.parse().unwrap(), None).map(|process| process.pid);
+        let worker = holders.of(held.local, Some(peer)).unwrap();
+        assert_eq!((worker.pid, worker.basis), (30, Basis::Connection), "the worker and not its listener");
+        let later = Holders::default().after(holders.clone());
+        assert_eq!(later.of(held.local, Some(peer)).map(|process| process.pid), Some(30));
         assert_eq!(of("10.0.0.1:80"), Some(20));
         assert_eq!(of("10.0.0.2:80"), Some(10));
         assert_eq!(of("10.0.0.1:81"), None);

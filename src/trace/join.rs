@@ -1,14 +1,16 @@
-//! Which event and which packet are the same RST.
+//! Which event, which packet and which last words belong to the same RST.
 //!
-//! The two come by different ways, each in order. They are matched by both ends and nearness in time, while they wait for each
-//! other: from the moment they are read until everything older has certainly been read too.
+//! They come by different ways, each in order, and wait for each other: from the moment they are read until everything older
+//! has certainly been read too.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::attribution::pairing::pair;
+use crate::source::last_words::LastWord;
 use crate::source::reset_events::{Direction, ResetEvent};
-use crate::source::reset_packets::ResetPacket;
+use crate::source::reset_packets::{ResetPacket, Signature};
 
 /// Event and packet of one RST are microseconds apart, unless a queue or a busy CPU lies between them.
 const TOGETHER: Duration = Duration::from_millis(40);
@@ -28,23 +30,66 @@ impl Traced {
     pub const NONE: Self = Self { sent: false, received: false, states: false };
 }
 
-/// One RST by event, packet, or both.
-pub type Pair = (Option<ResetEvent>, Option<ResetPacket>);
+/// One RST by event, packet, or both; with the last words of the connection that it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Joined {
+    pub event: Option<ResetEvent>,
+    pub packet: Option<ResetPacket>,
+    pub word: Option<LastWord>,
+}
+
+impl Joined {
+    /// When it happened. The event of a reset by the socket itself comes after its packet (tcp_send_active_reset()), and on
+    /// loopback even after the peer has received it.
+    pub fn at(&self) -> Duration {
+        let times = [self.event.as_ref().map(|event| event.at), self.packet.as_ref().map(|packet| packet.at)];
+        times.into_iter().flatten().min().unwrap_or_default()
+    }
+
+    /// The ends of the connection that this reset ended; `None` where there was none, as for an answer to a SYN.
+    fn connection(&self) -> Option<Ends> {
+        let (local, peer) = match (&self.event, &self.packet) {
+            (Some(event), _) => {
+                let ended = event.active
+                    || event.direction == Direction::Received
+                    || event.reason.as_deref() == Some("TCP_ABORT_ON_DATA");
+                ended.then_some((event.local, event.peer?))?
+            }
+            (None, Some(packet)) => {
+                let ended = packet.direction == Direction::Received || packet.signature() == Signature::Active;
+                ended.then_some((packet.local, packet.peer))?
+            }
+            (None, None) => return None,
+        };
+        Some((local, peer))
+    }
+}
+
+/// What was read in one go, each in order of time.
+#[derive(Debug, Default)]
+pub struct Read {
+    pub events: Vec<ResetEvent>,
+    pub packets: Vec<ResetPacket>,
+    pub words: Vec<LastWord>,
+}
 
 #[derive(Debug, Default)]
 pub struct Joiner {
     events: Vec<(ResetEvent, Option<ResetPacket>)>,
     packets: Vec<ResetPacket>,
+    words: Vec<LastWord>,
 }
 
-type Ends = (Direction, SocketAddr, SocketAddr);
+/// Local and peer.
+type Ends = (SocketAddr, SocketAddr);
 
 impl Joiner {
-    /// Takes what was read, in order of time. Hands out, in order of time, what happened before `until` (CLOCK_BOOTTIME):
-    /// nothing older may come later.
-    pub fn step(&mut self, events: Vec<ResetEvent>, packets: Vec<ResetPacket>, until: Duration) -> Vec<Pair> {
-        self.events.extend(events.into_iter().map(|event| (event, None)));
-        self.packets.extend(packets);
+    /// Takes what was read. Hands out, in order of time, what happened before `until` (CLOCK_BOOTTIME): nothing older may
+    /// come later.
+    pub fn step(&mut self, read: Read, until: Duration) -> Vec<Joined> {
+        self.events.extend(read.events.into_iter().map(|event| (event, None)));
+        self.packets.extend(read.packets);
+        self.words.extend(read.words);
         self.pair();
         let (due, wait): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.events).into_iter().partition(|(event, _)| event.at < until);
@@ -52,67 +97,57 @@ impl Joiner {
         let (alone, wait): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.packets).into_iter().partition(|packet| packet.at < until);
         self.packets = wait;
-        let mut out: Vec<Pair> = due.into_iter().map(|(event, packet)| (Some(event), packet)).collect();
-        out.extend(alone.into_iter().map(|packet| (None, Some(packet))));
-        out.sort_by_key(|(event, packet)| at(event.as_ref(), packet.as_ref()));
+        let mut out: Vec<Joined> =
+            due.into_iter().map(|(event, packet)| Joined { event: Some(event), packet, word: None }).collect();
+        out.extend(alone.into_iter().map(|packet| Joined { packet: Some(packet), ..Joined::default() }));
+        out.sort_by_key(Joined::at);
+        self.remember(&mut out, until);
         out
     }
 
     fn pair(&mut self) {
-        if self.packets.is_empty() {
+        let lonely: Vec<usize> =
+            self.events.iter().enumerate().filter(|(_, (_, slot))| slot.is_none()).map(|(index, _)| index).collect();
+        if self.packets.is_empty() || lonely.is_empty() {
             return;
         }
-        let mut free: Vec<Option<ResetPacket>> = std::mem::take(&mut self.packets).into_iter().map(Some).collect();
-        let mut by_ends: HashMap<Ends, VecDeque<usize>> = HashMap::with_capacity(free.len());
-        for (index, packet) in free.iter().enumerate() {
-            if let Some(packet) = packet {
-                by_ends.entry((packet.direction, packet.local, packet.peer)).or_default().push_back(index);
+        let events: Vec<&ResetEvent> = lonely.iter().filter_map(|index| Some(&self.events.get(*index)?.0)).collect();
+        let pairs = pair(&events, &self.packets, |_| (TOGETHER, TOGETHER));
+        let mut packets: Vec<Option<ResetPacket>> = std::mem::take(&mut self.packets).into_iter().map(Some).collect();
+        for (event, packet) in lonely.into_iter().zip(pairs) {
+            if let (Some((_, slot)), Some(packet)) = (self.events.get_mut(event), packet) {
+                *slot = packets.get_mut(packet).and_then(Option::take);
             }
         }
-        for (event, slot) in self.events.iter_mut().filter(|(_, slot)| slot.is_none()) {
-            let Some(peer) = event.peer else { continue };
-            let Some(waiting) = by_ends.get_mut(&(event.direction, event.local, peer)) else { continue };
-            *slot = take_near(&mut free, waiting, event.at);
+        self.packets = packets.into_iter().flatten().collect();
+    }
+
+    /// Gives each reset the last words of its connection, which were heard after it.
+    fn remember(&mut self, resets: &mut [Joined], until: Duration) {
+        if self.words.is_empty() {
+            return;
         }
-        // A LISTEN socket's event does not know its peer. After the others, so that it takes no packet of theirs.
-        if self.events.iter().any(|(event, slot)| event.peer.is_none() && slot.is_none()) {
-            let mut by_local: HashMap<SocketAddr, VecDeque<usize>> = HashMap::new();
-            for (index, packet) in free.iter().enumerate() {
-                if let Some(packet) = packet.as_ref().filter(|packet| packet.direction == Direction::Sent) {
-                    by_local.entry(packet.local).or_default().push_back(index);
+        let mut words: Vec<Option<LastWord>> = std::mem::take(&mut self.words).into_iter().map(Some).collect();
+        let mut by_ends: HashMap<Ends, VecDeque<usize>> = HashMap::new();
+        for (index, word) in words.iter().enumerate() {
+            if let Some(word) = word {
+                by_ends.entry((word.local, word.peer)).or_default().push_back(index);
+            }
+        }
+        for reset in resets {
+            let Some(waiting) = reset.connection().and_then(|ends| by_ends.get_mut(&ends)) else { continue };
+            let at = reset.at();
+            while let Some(index) = waiting.pop_front() {
+                let Some(slot) = words.get_mut(index) else { break };
+                if slot.as_ref().is_some_and(|word| word.at >= at) {
+                    reset.word = slot.take();
+                    break;
                 }
             }
-            for (event, slot) in self.events.iter_mut().filter(|(event, slot)| event.peer.is_none() && slot.is_none()) {
-                if let Some(waiting) = by_local.get_mut(&event.local) {
-                    *slot = take_near(&mut free, waiting, event.at);
-                }
-            }
         }
-        self.packets = free.into_iter().flatten().collect();
+        // Most connections end without a reset.
+        self.words = words.into_iter().flatten().filter(|word| word.at >= until).collect();
     }
-}
-
-/// The first that is near in time. Those that are too old for this event are too old for the later ones.
-fn take_near(free: &mut [Option<ResetPacket>], waiting: &mut VecDeque<usize>, time: Duration) -> Option<ResetPacket> {
-    while let Some(index) = waiting.front() {
-        let slot = free.get_mut(*index)?;
-        match slot.as_ref() {
-            Some(packet) if packet.at.abs_diff(time) <= TOGETHER => {
-                waiting.pop_front();
-                return slot.take();
-            }
-            Some(packet) if packet.at > time => return None,
-            _ => drop(waiting.pop_front()),
-        }
-    }
-    None
-}
-
-/// When it happened. The event of a reset by the socket itself comes after its packet (tcp_send_active_reset()), and on loopback
-/// even after the peer has received it.
-pub fn at(event: Option<&ResetEvent>, packet: Option<&ResetPacket>) -> Duration {
-    let times = [event.map(|event| event.at), packet.map(|packet| packet.at)];
-    times.into_iter().flatten().min().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -135,45 +170,69 @@ mod tests {
         later(packet(Direction::Sent, "10.0.0.1:80", peer), |p| &mut p.at, micros)
     }
 
-    fn shape(pairs: &[Pair]) -> Vec<(bool, bool)> {
-        pairs.iter().map(|(event, packet)| (event.is_some(), packet.is_some())).collect()
+    fn read(events: &[ResetEvent], packets: &[ResetPacket]) -> Read {
+        Read { events: events.to_vec(), packets: packets.to_vec(), words: Vec::new() }
+    }
+
+    fn shape(resets: &[Joined]) -> Vec<(bool, bool)> {
+        resets.iter().map(|reset| (reset.event.is_some(), reset.packet.is_some())).collect()
     }
 
     #[test]
     fn event_and_packet_of_one_reset_are_one_whichever_was_read_first() {
         let (one, other) = (event_at("10.0.0.2:4000", 0), packet_at("10.0.0.2:4000", 30));
         let mut joiner = Joiner::default();
-        assert!(joiner.step(vec![one.clone()], vec![], Duration::ZERO).is_empty(), "it waits");
-        assert_eq!(shape(&joiner.step(vec![], vec![other.clone()], END)), [(true, true)]);
-        assert!(joiner.step(vec![], vec![other], Duration::ZERO).is_empty());
-        assert_eq!(shape(&joiner.step(vec![one], vec![], END)), [(true, true)]);
-        assert!(joiner.step(vec![], vec![], END).is_empty());
+        assert!(joiner.step(read(std::slice::from_ref(&one), &[]), Duration::ZERO).is_empty(), "it waits");
+        assert_eq!(shape(&joiner.step(read(&[], std::slice::from_ref(&other)), END)), [(true, true)]);
+        assert!(joiner.step(read(&[], &[other]), Duration::ZERO).is_empty());
+        assert_eq!(shape(&joiner.step(read(&[one], &[]), END)), [(true, true)]);
+        assert!(joiner.step(Read::default(), END).is_empty());
     }
 
     #[test]
     fn a_tuple_that_resets_twice_is_two_resets() {
-        let events = vec![event_at("10.0.0.2:4000", 0), event_at("10.0.0.2:4000", 500)];
-        let packets = vec![packet_at("10.0.0.2:4000", 10), packet_at("10.0.0.2:4000", 510)];
-        let pairs = Joiner::default().step(events, packets.clone(), END);
+        let events = [event_at("10.0.0.2:4000", 0), event_at("10.0.0.2:4000", 500)];
+        let packets = [packet_at("10.0.0.2:4000", 10), packet_at("10.0.0.2:4000", 510)];
+        let pairs = Joiner::default().step(read(&events, &packets), END);
         assert_eq!(shape(&pairs), [(true, true), (true, true)]);
-        assert_eq!(pairs[1].1.as_ref(), Some(&packets[1]));
+        assert_eq!(pairs[1].packet.as_ref(), Some(&packets[1]));
     }
 
     #[test]
     fn what_has_no_partner_stands_alone_in_order_of_time() {
-        let events = vec![event_at("10.0.0.2:4000", 100), event_at("10.0.0.2:4001", 90_000)];
-        let packets = vec![packet_at("10.0.0.3:4000", 50), packet_at("10.0.0.2:4001", 150)];
-        let pairs = Joiner::default().step(events, packets, END);
+        let events = [event_at("10.0.0.2:4000", 100), event_at("10.0.0.2:4001", 90_000)];
+        let packets = [packet_at("10.0.0.3:4000", 50), packet_at("10.0.0.2:4001", 150)];
+        let pairs = Joiner::default().step(read(&events, &packets), END);
         assert_eq!(shape(&pairs), [(false, true), (true, false), (false, true), (true, false)], "90 ms is too far");
     }
 
     #[test]
     fn a_listener_learns_its_peer_from_the_packet_that_nobody_else_claims() {
-        let events = vec![event_at("", 0), event_at("10.0.0.2:4000", 1)];
+        let events = [event_at("", 0), event_at("10.0.0.2:4000", 1)];
         assert_eq!(events[0].peer, None);
-        let packets = vec![packet_at("10.0.0.2:4000", 2), packet_at("10.0.0.9:4000", 3)];
-        let pairs = Joiner::default().step(events, packets, END);
+        let packets = [packet_at("10.0.0.2:4000", 2), packet_at("10.0.0.9:4000", 3)];
+        let pairs = Joiner::default().step(read(&events, &packets), END);
         assert_eq!(shape(&pairs), [(true, true), (true, true)]);
-        assert_eq!(pairs[0].1.as_ref().unwrap().peer, "10.0.0.9:4000".parse().unwrap());
+        assert_eq!(pairs[0].packet.as_ref().unwrap().peer, "10.0.0.9:4000".parse().unwrap());
+    }
+    #[test]
+    fn a_connection_that_was_reset_speaks_its_last_words() {
+        let mut reset = event_at("10.0.0.2:4000", 0);
+        reset.active = true;
+        let answer = event_at("10.0.0.2:4001", 0);
+        let word = |peer: &str, micros| {
+            let mut word = super::super::testing::word("10.0.0.1:80", peer);
+            word.at = reset.at + Duration::from_micros(micros);
+            word
+        };
+        let mut joiner = Joiner::default();
+        // An earlier connection with the same ends, the one that was reset, and one that a mere answer cannot have ended.
+        let earlier = LastWord { at: reset.at - Duration::from_millis(1), ..word("10.0.0.2:4000", 0) };
+        let mut heard = read(&[reset.clone(), answer], &[]);
+        heard.words = vec![earlier, word("10.0.0.2:4000", 900), word("10.0.0.2:4001", 900)];
+        let resets = joiner.step(heard, END);
+        let told: Vec<_> = resets.iter().map(|reset| reset.word.as_ref().map(|word| word.at)).collect();
+        assert_eq!(told, [Some(reset.at + Duration::from_micros(900)), None]);
+        assert!(joiner.words.is_empty(), "what is too old for any later reset is forgotten");
     }
 }

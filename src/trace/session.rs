@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use super::join::{self, Joiner, Pair, Traced};
-use super::{Filter, Holders, Process, Reset, Summary, What};
-use crate::source::reset_events::{Missing, Place, ResetEvents, ResetParser};
+use super::join::{Joined, Joiner, Read, Traced};
+use super::{Basis, End, Filter, Holders, Process, Reset, Summary, What};
+use crate::attribution::Kind;
+use crate::source::last_words::LastWordsParser;
+use crate::source::reset_events::{Missing, Place, ResetEvent, ResetEvents, ResetParser};
 use crate::source::reset_packets::{PacketParser, ResetPackets};
 use crate::source::{Moment, ParseError};
 
 /// Both sources write with clocks read on other CPUs: what happened this shortly before a drain may come with the next.
 const SLACK: Duration = Duration::from_millis(5);
+/// A connection speaks its last words once its process closed it. So long a reset is held back for them.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Events of one reading that are looked at one by one, some 20 MB until they are written; what is over is only counted. Then
 /// it cannot keep up, and for a while packets are left alone in favour of events.
@@ -30,18 +34,23 @@ pub struct Session {
     holders: Holders,
     events: ResetParser,
     packets: PacketParser,
+    words: LastWordsParser,
+    /// They still come.
+    has_words: bool,
     /// Bytes of that source arrived.
     has_events: bool,
+    has_packets: bool,
     /// Every RST that TCP sends leaves an event; see [`Traced::sent`].
     complete_events: bool,
     missing: Vec<Missing>,
     joiner: Joiner,
     /// CLOCK_BOOTTIME when the previous drain began.
     previous: Duration,
-    /// Events were lost not long ago: a packet without event proves nothing.
+    /// Events, or packets, were lost not long ago: the one without the other proves nothing.
     lost_until: Duration,
     /// Packets are left alone.
     storm_until: Duration,
+    packets_lost_until: Duration,
     ephemeral: (u16, u16),
     summary: Summary,
 }
@@ -57,21 +66,25 @@ impl Session {
             holders: Holders::default(),
             events: ResetParser::keeping(MOST),
             packets: PacketParser::new(),
+            words: LastWordsParser::default(),
+            has_words: false,
             has_events: false,
+            has_packets: false,
             complete_events: at_least(kernel, (6, 10)),
             missing: Vec::new(),
             joiner: Joiner::default(),
             previous: start.mono,
             lost_until: Duration::ZERO,
             storm_until: Duration::ZERO,
+            packets_lost_until: Duration::ZERO,
             ephemeral: ephemeral.unwrap_or(EPHEMERAL),
             summary: Summary { started: start.wall, ..Summary::default() },
         }
     }
 
-    /// Who listens now.
-    pub fn listening(&mut self, holders: Holders) {
-        self.holders = holders;
+    /// Who listens and holds connections now.
+    pub fn look(&mut self, holders: Holders) {
+        self.holders = holders.after(std::mem::take(&mut self.holders));
     }
 
     /// More of the answer to `Ask::ResetEvents`.
@@ -82,7 +95,14 @@ impl Session {
 
     /// More of the answer to `Ask::ResetPackets`.
     pub fn feed_packets(&mut self, bytes: &[u8]) {
+        self.has_packets = true;
         self.packets.feed(bytes);
+    }
+
+    /// More of the answer to `Ask::LastWords`.
+    pub fn feed_words(&mut self, bytes: &[u8]) {
+        self.has_words = true;
+        self.words.feed(bytes);
     }
 
     /// What stopped a parser.
@@ -98,7 +118,8 @@ impl Session {
     /// Both sources have been read; `began` is the moment before that reading. Hands out the resets before the moment of the
     /// previous reading.
     pub fn step(&mut self, began: Moment) -> Batch {
-        let until = std::mem::replace(&mut self.previous, began.mono).saturating_sub(SLACK);
+        let wait = SLACK + if self.has_words { PATIENCE } else { Duration::ZERO };
+        let until = std::mem::replace(&mut self.previous, began.mono).saturating_sub(wait);
         let (events, packets) = (self.events.take(), self.packets.take());
         self.settle(events, packets, until, began)
     }
@@ -128,6 +149,9 @@ impl Session {
         if events.lost + events.dropped > 0 {
             self.lost_until = began.mono + SUSPECT;
         }
+        if packets.lost + packets.dropped > 0 {
+            self.packets_lost_until = began.mono + SUSPECT;
+        }
         let mut batch = Batch { lost: events.lost, not_examined: events.dropped, ..Batch::default() };
         if !self.has_events {
             (batch.lost, batch.not_examined) = (packets.lost, packets.dropped);
@@ -142,6 +166,8 @@ impl Session {
         self.summary.forwarded += packets.forwarded;
         let mut own = packets.packets;
         own.retain(|packet| self.packets.is_local(packet.local.ip()));
+        let heard = self.words.take();
+        self.has_words &= heard.ended_early.is_none();
         if events.dropped > 0 {
             self.storm_until = began.mono + STORM_LASTS;
         }
@@ -150,13 +176,18 @@ impl Session {
             self.summary.packets_left += own.len() as u64;
             own.clear();
         }
-        for pair in self.joiner.step(events.events, own, until) {
+        let read = Read { events: events.events, packets: own, words: heard.words };
+        for joined in self.joiner.step(read, until) {
             // Its event is among those that are only counted.
-            if storm && pair.0.is_none() {
+            if storm && joined.event.is_none() {
                 self.summary.packets_left += 1;
                 continue;
             }
-            let reset = self.reset(pair, began);
+            if self.is_of_another_namespace(&joined) {
+                self.summary.passed_over += u64::from(joined.event.is_some());
+                continue;
+            }
+            let reset = self.reset(joined, began);
             if self.filter.keeps(&reset) {
                 batch.resets.push(reset);
             } else if reset.event.is_some() {
@@ -166,21 +197,29 @@ impl Session {
         batch
     }
 
-    fn reset(&self, (event, packet): Pair, now: Moment) -> Reset {
-        let at = join::at(event.as_ref(), packet.as_ref());
-        let traced = self.traced(at);
-        let what = What::of(event.as_ref(), packet.as_ref(), traced);
+    fn reset(&self, joined: Joined, now: Moment) -> Reset {
+        let at = joined.at();
+        let Joined { event, packet, word } = joined;
+        let what = What::of(event.as_ref(), packet.as_ref(), self.traced(at));
+        let state = event.as_ref().and_then(ResetEvent::state_before);
+        let end = word.filter(|_| ended_a_connection(what)).map(|word| End::of(&word, at, state));
         let process = event.as_ref().and_then(|event| event.task.as_ref()).map(|task| Process {
             pid: task.pid,
             name: task.name.clone(),
-            listens: false,
+            basis: Basis::Event,
         });
         let wall = now.wall.saturating_sub(now.mono.saturating_sub(at));
-        let mut reset = Reset { wall, what, event, packet, process };
+        let mut reset = Reset { wall, what, event, packet, end, process };
         if reset.process.is_none() {
-            reset.process = reset.local().and_then(|local| self.holders.of(local)).cloned();
+            reset.process = reset.local().and_then(|local| self.holders.of(local, reset.peer())).cloned();
         }
         reset
+    }
+
+    /// Its namespace is not clear, and its packet did not pass here, where all are seen.
+    fn is_of_another_namespace(&self, joined: &Joined) -> bool {
+        let unclear = joined.event.as_ref().is_some_and(|event| event.place == Place::Unclear);
+        unclear && joined.packet.is_none() && self.has_packets && joined.at() >= self.packets_lost_until
     }
 
     fn traced(&self, at: Duration) -> Traced {
@@ -194,6 +233,11 @@ impl Session {
     }
 }
 
+/// An ignored RST ended nothing, and before a connection is made tcp_info has no ages.
+fn ended_a_connection(what: What) -> bool {
+    !matches!(what, What::Ignored | What::FirewallReject | What::NotByTcp | What::Kind(Kind::UpstreamRefused))
+}
+
 /// Whether a kernel release, `6.18.5-generic`, is this version or later.
 fn at_least(release: &str, wanted: (u32, u32)) -> bool {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
@@ -202,12 +246,29 @@ fn at_least(release: &str, wanted: (u32, u32)) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::event;
     use super::*;
+    use crate::source::reset_events::Direction;
 
     #[test]
     fn releases_compare_as_numbers() {
         assert!(at_least("6.18.5", (6, 10)) && at_least("6.10.0-rc1", (6, 10)) && at_least("7.0", (6, 10)));
         assert!(!at_least("6.9.12-generic", (6, 10)) && !at_least("5.15", (6, 10)) && !at_least("", (6, 10)));
+    }
+
+    #[test]
+    fn what_is_unclear_belongs_elsewhere_where_packets_are_seen_and_its_packet_was_not() {
+        let start = Moment { mono: Duration::from_secs(90), wall: Duration::from_secs(1_090), ..Moment::default() };
+        let mut session = Session::new(Filter::default(), "6.18", None, start);
+        let unclear = ResetEvent { place: Place::Unclear, ..event(Direction::Sent, "127.0.0.1:9", "127.0.0.1:10") };
+        let of = |event: &ResetEvent| Joined { event: Some(event.clone()), ..Joined::default() };
+        assert!(!session.is_of_another_namespace(&of(&unclear)), "no packets at all");
+        session.feed_packets(&[]);
+        assert!(session.is_of_another_namespace(&of(&unclear)));
+        let here = ResetEvent { place: Place::Here, ..unclear.clone() };
+        assert!(!session.is_of_another_namespace(&of(&here)), "a rule may have dropped its packet");
+        session.packets_lost_until = Duration::from_secs(101);
+        assert!(!session.is_of_another_namespace(&of(&unclear)), "its packet may be the one that was lost");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::join::Traced;
 use super::{Reset, What};
+use crate::source::last_words::LastWord;
 use crate::source::reset_events::{Direction, Place, ResetEvent};
 use crate::source::reset_packets::ResetPacket;
 
@@ -42,13 +43,35 @@ pub fn packet(direction: Direction, local: &str, peer: &str) -> ResetPacket {
         window: 0,
         ttl: 64,
         ip_id: Some(0),
+        track: None,
         options: false,
         local_here: true,
         peer_here: false,
     }
 }
 
+/// Idle for 0.1 s, with nothing left over.
+pub fn word(local: &str, peer: &str) -> LastWord {
+    LastWord {
+        at: Duration::from_millis(100_020),
+        after: Duration::from_millis(99_970),
+        local: local.parse().expect("address"),
+        peer: peer.parse().expect("address"),
+        cookie: 7,
+        data_sent_ms: 2_000,
+        data_received_ms: 100,
+        ack_received_ms: 100,
+        unacknowledged: 0,
+        unsent: Some(0),
+        unread: 0,
+        retransmits: 0,
+        timeout: Duration::from_millis(200),
+        bytes_received: Some(1_204),
+        bytes_sent: Some(88),
+    }
+}
+
 pub fn joined(event: Option<ResetEvent>, packet: Option<ResetPacket>) -> Reset {
     let what = What::of(event.as_ref(), packet.as_ref(), Traced::ALL);
-    Reset { wall: Duration::from_millis(1_800_000_131_031), what, event, packet, process: None }
+    Reset { wall: Duration::from_millis(1_800_000_131_031), what, event, packet, end: None, process: None }
 }

@@ -46,11 +46,13 @@ fn a_reset_that_a_rule_dropped_before_the_device_is_still_one_of_ours() {
 
 #[test]
 fn with_packets_missing_the_place_decides_as_before() {
-    let mut case = refused().counter("Tcp.OutRsts", 0, 0).packets(3, Direction::Sent, RST_ACK, 64, REFUSED);
+    let mut case = refused().counter("Tcp.OutRsts", 0, 10).packets(3, Direction::Sent, RST_ACK, 64, REFUSED);
     if let Observed::Full(packets) = &mut case.0.reset_packets {
         packets.lost = 1;
     }
     assert_eq!(kinds(&case), [(Kind::Refused, 20)].into());
+    let none = case.counter("Tcp.OutRsts", 0, 0);
+    assert_eq!(kinds(&none), [].into(), "this namespace sent none: they are of one with the same address");
 }
 
 #[test]
@@ -80,4 +82,18 @@ fn a_reset_on_loopback_in_a_strangers_name_is_our_own_firewall() {
     assert_eq!(kinds(&case), [(Kind::FirewallReject, 1)].into());
     let wire = Wire::new(&case.0).expect("packets");
     assert_eq!((wire.rejected[0].hook, wire.rejected[0].called), (Hook::Output, "10.0.7.1:5432".parse().ok()));
+}
+
+#[test]
+fn a_few_packets_at_the_edges_of_a_storm_are_no_firewall() {
+    let storm = |packets| {
+        let mut case =
+            Case::new().counter("Tcp.OutRsts", 0, 2_000).packets(packets, Direction::Sent, RST_ACK, 64, REFUSED);
+        if let Observed::Full(packets) = &mut case.0.reset_packets {
+            packets.packets.iter_mut().for_each(|packet| packet.at = Duration::from_secs(1001));
+        }
+        Wire::new(&case.0).expect("packets").rejected_total()
+    };
+    assert_eq!(storm(2_010), 0, "counters and packets do not begin at the same instant");
+    assert!(storm(2_100) > 0, "a hundred too many are somebody's");
 }

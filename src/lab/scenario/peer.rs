@@ -78,7 +78,7 @@ pub static SCENARIOS: &[Scenario] = &[
         "out-of-window-reset",
         "RSTs inside the window but not at its edge: somebody guesses (a blind reset attack)",
         "scapy: RST with seq = rcv_nxt + 1000 on established connections",
-        |stage| forged(stage, 1_000, 64),
+        |stage| forged(stage, Forgery { off_by: 1_000, ttl: 64, id: 0 }),
     )
     .never(&["peer-reset", "middlebox-reset"])
     .shows(&[at_least("TCPChallengeACK", 10), still("EstabResets")]),
@@ -96,11 +96,41 @@ pub static SCENARIOS: &[Scenario] = &[
         "middlebox-reset",
         "a device on the path resets connections in the client's name: another TTL gives it away",
         "scapy: RST with the exact sequence number and ttl=40 on established connections",
-        |stage| forged(stage, 0, 40),
+        |stage| forged(stage, Forgery { off_by: 0, ttl: 40, id: 0 }),
     )
     .never(OURS)
     .shows(&[at_least("EstabResets", 10), still("OutRsts")]),
+    Scenario::fault(
+        "middlebox-reset-ip-id",
+        "middlebox-reset",
+        "a device next to the client resets connections in its name: the TTL is the client's, the IP id is not",
+        "scapy: RST with the exact sequence number, ttl=64 and random ids on established connections",
+        |stage| forged(stage, Forgery { off_by: 0, ttl: 64, id: 20_011 }),
+    )
+    .port(PORT)
+    .never(OURS)
+    .shows(&[at_least("EstabResets", 10), still("OutRsts")]),
+    Scenario::fault(
+        "peer-reset-forgotten",
+        "peer-reset",
+        "clients that forgot their connections answer with RST: id 0, window 0, and yet it is the peer's",
+        "a client that closes in TCP_REPAIR mode, silently; the server then sends",
+        forgotten,
+    )
+    .port(PORT)
+    .never(&["middlebox-reset", "process-exit", "abortive-close", "close-with-unread-data"])
+    .shows(&[at_least("EstabResets", 10), still("OutRsts")]),
 ];
+
+/// How a RST in the client's name differs from the client's own.
+#[derive(Clone, Copy)]
+struct Forgery {
+    /// Bytes behind the next expected one.
+    off_by: u32,
+    ttl: u8,
+    /// IP id of the first; 0 for all, as in an answer of Linux, or another for each.
+    id: u16,
+}
 
 fn slow_answers(stage: &mut Stage) -> Result<(), Stop> {
     let then = Then::Answer { read: 4096, pause_ms: 100, write: 100, ending: Ending::Close };
@@ -177,7 +207,7 @@ fn old_timestamps(stage: &mut Stage) -> Result<(), Stop> {
 }
 
 /// Twenty connections that ask every 50 ms, and somebody at the client's side who sends RSTs in their name.
-fn forged(stage: &mut Stage, off_by: u32, ttl: u8) -> Result<(), Stop> {
+fn forged(stage: &mut Stage, forgery: Forgery) -> Result<(), Stop> {
     echo_server(stage, "web-server")?;
     for stream in connections(&stage.client, SERVICE, 20)? {
         stage.fault(&stage.client.clone(), move |window, tally| {
@@ -188,8 +218,10 @@ fn forged(stage: &mut Stage, off_by: u32, ttl: u8) -> Result<(), Stop> {
         });
     }
     stage.fault(&stage.client.clone(), move |window, tally| {
-        window.sleep(300);
+        // With ids of its own it is told by what the connections did before.
+        window.sleep(if forgery.id == 0 { 300 } else { 1_000 });
         let Some(wire) = tally.note("raw socket", Wire::open()) else { return };
+        let mut id = forgery.id;
         window.every(40, || {
             wire.skip();
             let request = wire.receive(Duration::from_millis(100), |segment| {
@@ -198,13 +230,18 @@ fn forged(stage: &mut Stage, off_by: u32, ttl: u8) -> Result<(), Stop> {
             let Some(request) = request else { return };
             let reset = Segment {
                 flags: RST,
-                seq: request.next_seq().wrapping_add(off_by),
-                ttl,
+                seq: request.next_seq().wrapping_add(forgery.off_by),
+                ttl: forgery.ttl,
+                id,
                 timestamps: None,
                 payload: Vec::new(),
                 ..request.clone()
             };
-            if off_by == 0 {
+            if forgery.id != 0 {
+                // Odd, so that it never becomes 0.
+                id = id.wrapping_add(27_182);
+            }
+            if forgery.off_by == 0 {
                 // A device in the middle resets both ends. The echo is as long as the request.
                 let to_client = Segment {
                     source: request.destination,
@@ -220,6 +257,24 @@ fn forged(stage: &mut Stage, off_by: u32, ttl: u8) -> Result<(), Stop> {
             tally.note("forged RST to the server", wire.send(&reset));
         });
     });
+    stage.observe(if forgery.id == 0 { 2.0 } else { 3.0 })
+}
+
+/// Each client asks a few times, then forgets its connection; the answer to its last request meets nobody.
+fn forgotten(stage: &mut Stage) -> Result<(), Stop> {
+    let then = Then::Answer { read: 4096, pause_ms: 100, write: 100, ending: Ending::Close };
+    serve(stage, "web-server", Server { then, ..Server::default() })?;
+    for _ in 0..4 {
+        stage.fault(&stage.client.clone(), |window, tally| {
+            window.every(100, || {
+                let Some(mut stream) = tally.note("connect", net::connect(SERVICE)) else { return };
+                if tally.note("request", stream.write_all(b"hello")).is_some() {
+                    thread::sleep(Duration::from_millis(20));
+                    tally.note("forgotten by the client", net::forget(stream));
+                }
+            });
+        });
+    }
     stage.observe(2.0)
 }
 

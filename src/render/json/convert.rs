@@ -189,6 +189,7 @@ fn the_ledger(ledger: &ledger::Ledger) -> Ledger {
             total: total(&ledger.sent),
             by_reason: by_reason(&ledger.sent),
             unexplained: ledger.sent.unexplained(),
+            excess: ledger.sent.excess(),
         },
         received: Received {
             total: total(&ledger.received),

@@ -261,6 +261,9 @@ pub struct Sent {
     pub total: Option<u64>,
     pub by_reason: Vec<ByReason>,
     pub unexplained: Option<u64>,
+    /// By how much the reasons exceed the total, where they do: events and counters are read a moment apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub excess: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]

@@ -56,6 +56,26 @@ pub struct Reset {
     /// It may belong to another network namespace of this host; absent if not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace_unclear: Option<bool>,
+    /// How long the connection had been without data; too long by up to 0.05 s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_s: Option<f64>,
+    /// How long before its last use, to which nothing came in answer; from 1 s on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pause_s: Option<f64>,
+    /// Payload that the connection had received, and sent, in its life.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_in: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_out: Option<u64>,
+    /// Bytes received that the process never read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unread: Option<u32>,
+    /// Bytes written that the peer never acknowledged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unacknowledged: Option<u32>,
+    /// Those of them that were never sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unsent: Option<u32>,
     /// Its packet, if it was seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packet: Option<Packet>,
@@ -88,6 +108,8 @@ pub struct Process {
 pub enum Basis {
     /// The kernel named it as the one that caused the reset.
     Event,
+    /// It held the connection when that was looked up, some seconds before.
+    Connection,
     /// It listens on the local port.
     Listener,
 }
@@ -226,7 +248,7 @@ pub fn schema() -> String {
 
 pub fn reset(reset: &trace::Reset) -> Line {
     let (reason, _, cause) = reset.what.describe();
-    let event = reset.event.as_ref();
+    let (event, ended) = (reset.event.as_ref(), reset.end.as_ref());
     Line::Reset(Box::new(Reset {
         schema: SCHEMA,
         at: rfc3339_millis(reset.wall),
@@ -242,6 +264,13 @@ pub fn reset(reset: &trace::Reset) -> Line {
         exiting: reset.exiting().then_some(true),
         traced: event.is_some(),
         namespace_unclear: event.is_some_and(|event| event.place == Place::Unclear).then_some(true),
+        idle_s: ended.map(|end| end.idle.as_secs_f64()),
+        pause_s: ended.and_then(|end| end.pause).map(|pause| pause.as_secs_f64()),
+        bytes_in: ended.and_then(|end| end.bytes_in),
+        bytes_out: ended.and_then(|end| end.bytes_out),
+        unread: ended.map(|end| end.unread),
+        unacknowledged: ended.map(|end| end.unacknowledged),
+        unsent: ended.and_then(|end| end.unsent),
         packet: reset.packet.as_ref().map(|packet| Packet {
             ttl: packet.ttl,
             ip_id: packet.ip_id,
@@ -316,7 +345,11 @@ fn process(process: &trace::Process) -> Process {
     Process {
         pid: process.pid,
         name: Some(process.name.clone()).filter(|name| !name.is_empty()),
-        basis: if process.listens { Basis::Listener } else { Basis::Event },
+        basis: match process.basis {
+            trace::Basis::Event => Basis::Event,
+            trace::Basis::Connection => Basis::Connection,
+            trace::Basis::Listener => Basis::Listener,
+        },
     }
 }
 
@@ -338,7 +371,7 @@ mod tests {
         let ends = ("10.0.0.9:9000", "10.0.3.7:52144");
         let (event, packet) = (event(Way::Sent, ends.0, ends.1), packet(Way::Sent, ends.0, ends.1));
         let mut full = joined(Some(event.clone()), Some(packet.clone()));
-        full.process = Some(trace::Process { pid: 7, name: "x\u{9b}\n".into(), listens: true });
+        full.process = Some(trace::Process { pid: 7, name: "x\u{9b}\n".into(), basis: trace::Basis::Listener });
         let lines = [
             reset(&full),
             reset(&joined(Some(event), None)),
@@ -361,7 +394,7 @@ mod tests {
         let line = value(&reset(&joined(Some(event(Way::Sent, "10.0.0.9:9000", "")), None)));
         assert_eq!((&line["type"], &line["direction"]), (&"reset".into(), &"sent".into()));
         assert_eq!((&line["local"]["address"], &line["local"]["port"]), (&"10.0.0.9".into(), &9000.into()));
-        for key in ["peer", "process", "packet", "state_before", "exiting", "kernel_reason"] {
+        for key in ["peer", "process", "packet", "state_before", "exiting", "kernel_reason", "idle_s", "unread"] {
             assert!(line.get(key).is_none(), "{key}: {line}");
         }
     }

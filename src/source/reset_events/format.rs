@@ -15,6 +15,15 @@ pub enum Order {
 }
 
 impl Order {
+    /// Writes the low bytes of a number into a field of up to 8 bytes.
+    pub fn put(self, number: u64, field: &mut [u8]) {
+        let byte = |place: u32| number.checked_shr(8 * place).unwrap_or(0) as u8;
+        match self {
+            Order::Little => field.iter_mut().zip(0..).for_each(|(to, place)| *to = byte(place)),
+            Order::Big => field.iter_mut().rev().zip(0..).for_each(|(to, place)| *to = byte(place)),
+        }
+    }
+
     /// An unsigned number of up to 8 bytes.
     pub fn number(self, bytes: &[u8]) -> Option<u64> {
         // A few of these per record: in a storm they count.

@@ -258,8 +258,8 @@ impl Inner {
         let received = tracepoint == RECEIVE;
         // No skb: the socket itself wants to reset, nothing is answered (comment at tcp_send_reset, trace/events/tcp.h).
         let active = tracepoint == SEND && number(layout.skb) == Some(0);
-        // In softirq that is a timer's: whose process it interrupted says nothing, not even on loopback.
-        let place = self.scope.place(local.ip(), softirq, netns.filter(|_| !(active && softirq)));
+        // In a softirq that is a timer, which runs in the context of anybody.
+        let place = self.scope.place(local.ip(), softirq, netns.filter(|_| !(softirq && active)));
         let netns = netns.filter(|_| !softirq);
         let at = Duration::from_nanos(sample.time.saturating_add(self.boot_offset));
         let waiting = self.cpus.entry(cpu).or_default();
@@ -360,6 +360,7 @@ impl Inner {
         out.events.sort_by_key(|event| event.at);
         out.listeners_closed.sort_by_key(|listener| listener.at);
         out.tallies = self.tallies.take();
+        out.drained = Duration::from_nanos(self.drains.1.saturating_add(self.boot_offset));
         (out.lost, out.lost_sent) = self.losses.take();
         self.out.missing = missing;
         out

@@ -53,19 +53,19 @@ fn share(height: u16, panes: &[Pane], wanted: &[u16]) -> Vec<u16> {
         heights.push(own);
         left -= own;
     }
-    let give = |heights: &mut [u16], left: &mut u16, more: u16| {
-        for (own, wanted) in heights.iter_mut().zip(wanted).rev() {
-            if *own < wanted.saturating_add(more) && *left > 0 {
-                *own += 1;
-                *left -= 1;
-            }
-        }
-    };
     let short = |heights: &[u16]| heights.iter().zip(wanted).any(|(own, wanted)| own < wanted);
     while left > 0 && short(&heights) {
-        give(&mut heights, &mut left, 0);
+        for (own, wanted) in heights.iter_mut().zip(wanted).rev() {
+            let more = u16::from(*own < *wanted).min(left);
+            *own += more;
+            left -= more;
+        }
     }
-    give(&mut heights, &mut left, 1);
+    for own in &mut heights {
+        let more = left.min(1);
+        *own += more;
+        left -= more;
+    }
     heights
 }
 

@@ -238,6 +238,21 @@ fn an_event_elsewhere_is_counted_but_not_listed() {
 }
 
 #[test]
+fn a_timer_on_loopback_says_nothing_about_the_task_that_it_interrupted() {
+    let mut stream = Stream::new(SEND_6_18);
+    let ends = ["127.0.0.1:40000", "127.0.0.1:80"];
+    stream.text(Kind::Tasks, "100 6 user other\n");
+    stream.send_ends(10 * SECOND, SOFTIRQ, (0, 7), (1, 18), None, ends[0], ends[1]);
+    stream.send_ends(10 * SECOND, SOFTIRQ, (9, 7), (1, 18), None, ends[0], ends[1]);
+    let events = stream.parse();
+    assert_eq!(
+        events.events.iter().map(|event| (event.active, event.place)).collect::<Vec<_>>(),
+        [(true, Place::Unclear)]
+    );
+    assert!(events.events.iter().all(|event| event.task.is_none()));
+}
+
+#[test]
 fn older_kernels_give_what_they_have() {
     for format in [SEND_4_16, SEND_5_15] {
         let mut stream = Stream::new(format);

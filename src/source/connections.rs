@@ -1,0 +1,46 @@
+//! Which socket is which open connection, so that its process can be named when something in a softirq ends it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::ask::{DiagQuery, Host};
+use super::sock_diag::{self, Socket};
+use super::sockstat;
+use super::tcp_state::TcpState;
+
+/// An open connection that a process holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection {
+    pub local: SocketAddr,
+    pub peer: SocketAddr,
+    pub inode: u32,
+}
+
+/// What to ask for: connections that have a process behind them.
+pub const QUERY: DiagQuery = DiagQuery {
+    name: "connections",
+    states: TcpState::Established.bit() | TcpState::CloseWait.bit() | TcpState::SynSent.bit(),
+    extensions: 0,
+};
+
+/// With more sockets than this none is looked at: the dump would take longer than a reset may wait.
+const MAX_CONNECTIONS: u64 = 20_000;
+
+/// The open connections; none where there are too many to look at.
+pub fn collect(host: &mut dyn Host) -> (Vec<Connection>, Duration) {
+    let mut found = Vec::new();
+    let ((four, took4), (six, took6)) = (sockstat::collect(host), sockstat::collect6(host));
+    let mut took = took4 + took6;
+    // Without IPv6 there is no second file.
+    let six = six.value().and_then(|counters| counters.get("TCP6.inuse")).unwrap_or(0);
+    let four = four.value().and_then(|counters| counters.get("TCP.inuse"));
+    if four.is_some_and(|four| four + six <= MAX_CONNECTIONS) {
+        let dumped = sock_diag::dump(host, QUERY, |socket| found.extend(connection(socket)));
+        took += dumped.took;
+    }
+    (found, took)
+}
+
+fn connection(socket: &Socket<'_>) -> Option<Connection> {
+    (socket.inode() != 0).then(|| Connection { local: socket.local(), peer: socket.peer(), inode: socket.inode() })
+}
