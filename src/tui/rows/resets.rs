@@ -53,8 +53,8 @@ fn why(state: &State, missing: &Missing) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::source::reset_events::Direction;
-    use crate::trace::Process;
     use crate::trace::testing::{event, joined};
+    use crate::trace::{Basis, Process};
     use crate::tui::state::tests::{state, ticks};
     use crate::tui::{Event, Key};
 
@@ -64,7 +64,7 @@ mod tests {
         let reset = |number: u16| {
             let peer = format!("10.0.3.7:{}", 50_000 + number);
             let mut reset = joined(Some(event(Direction::Sent, "10.0.0.9:9000", &peer)), None);
-            reset.process = Some(Process { pid: 977, name: "api\x1b[2J".to_owned(), listens: false });
+            reset.process = Some(Process { pid: 977, name: "api\x1b[2J".to_owned(), basis: Basis::Event });
             reset
         };
         tick.resets = (0..count).map(reset).collect();
