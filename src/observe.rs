@@ -119,6 +119,7 @@ fn observation(before: Snapshot, after: Snapshot, looks: Looks) -> Observation {
         listener_traces,
         polls,
         reset_events: not_yet(),
+        earlier_resets: Vec::new(),
         reset_packets: not_yet(),
         last_words: not_yet(),
         totals_only: false,

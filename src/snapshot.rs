@@ -10,7 +10,7 @@ use crate::source::host_facts::HostFacts;
 use crate::source::last_words::LastWords;
 use crate::source::listeners::Listener;
 use crate::source::owners::Owners;
-use crate::source::reset_events::ResetEvents;
+use crate::source::reset_events::{ResetEvent, ResetEvents};
 use crate::source::reset_packets::ResetPackets;
 use crate::source::{Failure, Moment, Observed};
 
@@ -62,6 +62,9 @@ pub struct Observation {
     pub polls: u32,
     /// Single resets from the tracepoints.
     pub reset_events: Observed<ResetEvents>,
+    /// Resets shortly before the window, in a live view: the packet or the last words of one may come with the next window.
+    /// They count for nothing here.
+    pub earlier_resets: Vec<ResetEvent>,
     /// RST packets on the interfaces.
     pub reset_packets: Observed<ResetPackets>,
     /// Connections that were destroyed.

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::attribution::Kind;
+use crate::source::Moment;
 use crate::source::last_words::LastWord;
 use crate::source::reset_events::{Direction, ResetEvent};
 use crate::source::reset_packets::ResetPacket;
@@ -18,6 +20,7 @@ mod session;
 mod summary;
 
 pub use holders::Holders;
+pub use join::{Joined, Joiner, Read, Traced};
 pub use reason::What;
 pub use session::{Batch, Session};
 pub use summary::{PortSide, Summary};
@@ -93,7 +96,32 @@ pub enum Basis {
     Listener,
 }
 
+/// An ignored RST ended nothing, and before a connection is made tcp_info has no ages.
+fn ended_a_connection(what: What) -> bool {
+    !matches!(what, What::Ignored | What::FirewallReject | What::NotByTcp | What::Kind(Kind::UpstreamRefused))
+}
+
 impl Reset {
+    /// Judges one reset. `now` relates the two clocks.
+    pub fn new(joined: Joined, traced: Traced, holders: &Holders, now: Moment) -> Self {
+        let at = joined.at();
+        let Joined { event, packet, word } = joined;
+        let what = What::of(event.as_ref(), packet.as_ref(), traced);
+        let state = event.as_ref().and_then(ResetEvent::state_before);
+        let end = word.filter(|_| ended_a_connection(what)).map(|word| End::of(&word, at, state));
+        let process = event.as_ref().and_then(|event| event.task.as_ref()).map(|task| Process {
+            pid: task.pid,
+            name: task.name.clone(),
+            basis: Basis::Event,
+        });
+        let wall = now.wall.saturating_sub(now.mono.saturating_sub(at));
+        let mut reset = Self { wall, what, event, packet, end, process };
+        if reset.process.is_none() {
+            reset.process = reset.local().and_then(|local| holders.of(local, reset.peer())).cloned();
+        }
+        reset
+    }
+
     pub fn direction(&self) -> Direction {
         match (&self.event, &self.packet) {
             (Some(event), _) => event.direction,

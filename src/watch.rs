@@ -13,6 +13,7 @@ use crate::trace::Reset;
 mod driver;
 mod place;
 mod rate;
+mod resets;
 mod schedule;
 mod timeline;
 mod world;
@@ -121,7 +122,7 @@ impl Watch {
             diagnosis,
             episodes: self.timeline.episodes().to_vec(),
             events,
-            resets: Vec::new(),
+            resets: resets::latest(observation, &self.filter),
             changes: world::changes(observation, taken.is_some(), late),
         }
     }

@@ -43,7 +43,8 @@ impl Death<'_> {
 pub fn deaths<'a>(observation: &Observation, words: &'a LastWords) -> Vec<Death<'a>> {
     let surroundings = Surroundings::new(observation);
     let received = |direction| direction == Direction::Received;
-    let events = observation.reset_events.value().into_iter().flat_map(|events| &events.events);
+    let now = observation.reset_events.value().into_iter().flat_map(|events| &events.events);
+    let events = observation.earlier_resets.iter().chain(now);
     let (mut by_cookie, mut by_ends) = (HashMap::new(), HashMap::new());
     for event in events.filter(|event| received(event.direction)) {
         by_cookie.extend(event.cookie.map(|cookie| (cookie, event.state_before())));

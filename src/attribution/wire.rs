@@ -127,6 +127,7 @@ impl Wire {
         let events = observation.reset_events.value().filter(|events| events.dropped == 0 && whole);
         let surroundings = Surroundings::new(observation);
         let mut join = Join::new(packets);
+        join.claim_earlier(&observation.earlier_resets);
         let groups = events.map(|events| join.events(events, &surroundings));
         let (rejected, rejected_unnamed) = firewall(&join, groups.as_deref(), &surroundings);
         let from_peers = || packets.packets.iter().filter(|packet| came_from_a_peer(packet));
@@ -202,6 +203,15 @@ struct Join<'a> {
 impl<'a> Join<'a> {
     fn new(packets: &'a ResetPackets) -> Self {
         Self { packets, claimed: vec![false; packets.packets.len()] }
+    }
+
+    /// Packets of events before the window.
+    fn claim_earlier(&mut self, earlier: &[ResetEvent]) {
+        for index in pair(earlier, &self.packets.packets, apart).into_iter().flatten() {
+            if let Some(claimed) = self.claimed.get_mut(index) {
+                *claimed = true;
+            }
+        }
     }
 
     /// The events that belong here, with what their packets tell.

@@ -68,6 +68,7 @@ impl Case {
             listener_traces: BTreeMap::new(),
             polls: 60,
             reset_events: unavailable(),
+            earlier_resets: Vec::new(),
             reset_packets: unavailable(),
             last_words: unavailable(),
             totals_only: false,

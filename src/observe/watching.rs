@@ -4,6 +4,7 @@
 //! looked at only when the caller asks for it; until then the two latest sweeps stay, so that what they show neither
 //! vanishes nor seems to move.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::looks::Looks;
@@ -11,6 +12,7 @@ use super::streams::Resets;
 use super::{NothingObserved, Plan, next_due, observation, open};
 use crate::snapshot::{Observation, Snapshot};
 use crate::source::listeners::{self, Listener};
+use crate::source::reset_events::ResetEvent;
 use crate::source::{Failure, FailureKind, Frame, Host, Moment, Observed};
 
 /// Between two looks while queues are short and little arrives. The streams of the kernel hold more than comes in that
@@ -18,6 +20,10 @@ use crate::source::{Failure, FailureKind, Frame, Host, Moment, Observed};
 const RELAXED: Duration = Duration::from_millis(200);
 /// Between two looks at the sysctls: 26 small files cost a fifth of a tick.
 const SETTINGS: Duration = Duration::from_secs(5);
+/// Resets of earlier windows that are remembered, and for how long: a connection speaks its last words when its process
+/// closes it, seconds after it was reset.
+const RECENT: usize = 2_000;
+const RECENT_FOR: Duration = Duration::from_secs(30);
 /// Bytes of the streams in one look from which on the next comes sooner.
 const MUCH: usize = 64 << 10;
 
@@ -62,6 +68,8 @@ pub struct Watching {
     settings: Moment,
     looks: Looks,
     resets: Resets,
+    /// Resets of the windows before, oldest first.
+    recent: VecDeque<ResetEvent>,
 }
 
 impl Watching {
@@ -86,6 +94,7 @@ impl Watching {
             previous: first,
             looks,
             resets,
+            recent: VecDeque::new(),
         })
     }
 
@@ -150,6 +159,13 @@ impl Watching {
     /// The next window begins where this one ended. Call it with each window that was closed.
     pub fn remember(&mut self, observation: Observation) {
         self.looks = Looks::from(observation.after.listeners.value());
+        if let Some(events) = observation.reset_events.value() {
+            self.recent.extend(events.events.iter().rev().take(RECENT).rev().cloned());
+        }
+        let old = |event: &ResetEvent| event.at + RECENT_FOR < observation.after.at.mono;
+        while self.recent.len() > RECENT || self.recent.front().is_some_and(old) {
+            self.recent.pop_front();
+        }
         (self.earlier, self.previous) = (observation.before, observation.after);
     }
 
@@ -194,6 +210,7 @@ impl Watching {
         carry_survey(&self.earlier, &mut before);
         let mut observation = observation(before, after, looks);
         self.resets.take().into_observation(&mut observation);
+        observation.earlier_resets = self.recent.iter().cloned().collect();
         observation
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::attribution::pairing::pair;
 use crate::source::last_words::LastWord;
-use crate::source::reset_events::{Direction, ResetEvent};
+use crate::source::reset_events::{Direction, Missing, ResetEvent};
 use crate::source::reset_packets::{ResetPacket, Signature};
 
 /// Event and packet of one RST are microseconds apart, unless a queue or a busy CPU lies between them.
@@ -26,8 +26,25 @@ pub struct Traced {
 }
 
 impl Traced {
+    /// By a kernel of this release (as in /proc/sys/kernel/osrelease), with what its tracepoints lack. Unless it is `certain`
+    /// that no event was lost, the absence of one proves nothing.
+    pub fn new(kernel: &str, missing: &[Missing], certain: bool) -> Self {
+        let lacks = |name: &str| missing.iter().any(|missing| missing.name == name);
+        Self {
+            sent: certain && at_least(kernel, (6, 10)) && !lacks("tcp/tcp_send_reset"),
+            received: certain && !lacks("tcp/tcp_receive_reset"),
+            states: !lacks("sock/inet_sock_set_state"),
+        }
+    }
+
     pub const ALL: Self = Self { sent: true, received: true, states: true };
     pub const NONE: Self = Self { sent: false, received: false, states: false };
+}
+
+/// Whether a kernel release, `6.18.5-generic`, is this version or later.
+fn at_least(release: &str, wanted: (u32, u32)) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    matches!((numbers.next(), numbers.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= wanted)
 }
 
 /// One RST by event, packet, or both; with the last words of the connection that it ended.
@@ -176,6 +193,12 @@ mod tests {
 
     fn shape(resets: &[Joined]) -> Vec<(bool, bool)> {
         resets.iter().map(|reset| (reset.event.is_some(), reset.packet.is_some())).collect()
+    }
+
+    #[test]
+    fn releases_compare_as_numbers() {
+        assert!(at_least("6.18.5", (6, 10)) && at_least("6.10.0-rc1", (6, 10)) && at_least("7.0", (6, 10)));
+        assert!(!at_least("6.9.12-generic", (6, 10)) && !at_least("5.15", (6, 10)) && !at_least("", (6, 10)));
     }
 
     #[test]

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use super::join::{Joined, Joiner, Read, Traced};
-use super::{Basis, End, Filter, Holders, Process, Reset, Summary, What};
-use crate::attribution::Kind;
+use super::{Filter, Holders, Reset, Summary};
 use crate::source::last_words::LastWordsParser;
-use crate::source::reset_events::{Missing, Place, ResetEvent, ResetEvents, ResetParser};
+use crate::source::reset_events::{Missing, Place, ResetEvents, ResetParser};
 use crate::source::reset_packets::{PacketParser, ResetPackets};
 use crate::source::{Moment, ParseError};
 
@@ -40,8 +39,8 @@ pub struct Session {
     /// Bytes of that source arrived.
     has_events: bool,
     has_packets: bool,
-    /// Every RST that TCP sends leaves an event; see [`Traced::sent`].
-    complete_events: bool,
+    /// Release.
+    kernel: String,
     missing: Vec<Missing>,
     joiner: Joiner,
     /// CLOCK_BOOTTIME when the previous drain began.
@@ -70,7 +69,7 @@ impl Session {
             has_words: false,
             has_events: false,
             has_packets: false,
-            complete_events: at_least(kernel, (6, 10)),
+            kernel: kernel.to_owned(),
             missing: Vec::new(),
             joiner: Joiner::default(),
             previous: start.mono,
@@ -187,7 +186,8 @@ impl Session {
                 self.summary.passed_over += u64::from(joined.event.is_some());
                 continue;
             }
-            let reset = self.reset(joined, began);
+            let traced = self.traced(joined.at());
+            let reset = Reset::new(joined, traced, &self.holders, began);
             if self.filter.keeps(&reset) {
                 batch.resets.push(reset);
             } else if reset.event.is_some() {
@@ -197,25 +197,6 @@ impl Session {
         batch
     }
 
-    fn reset(&self, joined: Joined, now: Moment) -> Reset {
-        let at = joined.at();
-        let Joined { event, packet, word } = joined;
-        let what = What::of(event.as_ref(), packet.as_ref(), self.traced(at));
-        let state = event.as_ref().and_then(ResetEvent::state_before);
-        let end = word.filter(|_| ended_a_connection(what)).map(|word| End::of(&word, at, state));
-        let process = event.as_ref().and_then(|event| event.task.as_ref()).map(|task| Process {
-            pid: task.pid,
-            name: task.name.clone(),
-            basis: Basis::Event,
-        });
-        let wall = now.wall.saturating_sub(now.mono.saturating_sub(at));
-        let mut reset = Reset { wall, what, event, packet, end, process };
-        if reset.process.is_none() {
-            reset.process = reset.local().and_then(|local| self.holders.of(local, reset.peer())).cloned();
-        }
-        reset
-    }
-
     /// Its namespace is not clear, and its packet did not pass here, where all are seen.
     fn is_of_another_namespace(&self, joined: &Joined) -> bool {
         let unclear = joined.event.as_ref().is_some_and(|event| event.place == Place::Unclear);
@@ -223,38 +204,19 @@ impl Session {
     }
 
     fn traced(&self, at: Duration) -> Traced {
-        let lacks = |name: &str| self.missing.iter().any(|missing| missing.name == name);
-        let certain = self.has_events && self.events.error().is_none() && at >= self.lost_until;
-        Traced {
-            sent: certain && self.complete_events && !lacks("tcp/tcp_send_reset"),
-            received: certain && !lacks("tcp/tcp_receive_reset"),
-            states: self.has_events && !lacks("sock/inet_sock_set_state"),
+        let certain = self.events.error().is_none() && at >= self.lost_until;
+        match self.has_events {
+            true => Traced::new(&self.kernel, &self.missing, certain),
+            false => Traced::NONE,
         }
     }
-}
-
-/// An ignored RST ended nothing, and before a connection is made tcp_info has no ages.
-fn ended_a_connection(what: What) -> bool {
-    !matches!(what, What::Ignored | What::FirewallReject | What::NotByTcp | What::Kind(Kind::UpstreamRefused))
-}
-
-/// Whether a kernel release, `6.18.5-generic`, is this version or later.
-fn at_least(release: &str, wanted: (u32, u32)) -> bool {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
-    matches!((numbers.next(), numbers.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= wanted)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::testing::event;
     use super::*;
-    use crate::source::reset_events::Direction;
-
-    #[test]
-    fn releases_compare_as_numbers() {
-        assert!(at_least("6.18.5", (6, 10)) && at_least("6.10.0-rc1", (6, 10)) && at_least("7.0", (6, 10)));
-        assert!(!at_least("6.9.12-generic", (6, 10)) && !at_least("5.15", (6, 10)) && !at_least("", (6, 10)));
-    }
+    use crate::source::reset_events::{Direction, ResetEvent};
 
     #[test]
     fn what_is_unclear_belongs_elsewhere_where_packets_are_seen_and_its_packet_was_not() {
