@@ -37,7 +37,7 @@ fn ticks(observations: &[&Observation]) -> Vec<Tick> {
     at.wall = Duration::from_secs(1_795_183_331);
     let of = |observation: &&Observation| {
         let mut observation = (*observation).clone();
-        let length = Duration::from_secs(2);
+        let length = observation.duration();
         observation.before.at = at;
         at.mono += length;
         at.wall += length;
