@@ -18,14 +18,13 @@ pub fn table(state: &State, width: usize) -> Table {
         lines.reset(&mut text, reset);
         table.rows.extend(text.lines().map(|line| vec![plain(line)]));
     }
-    if table.rows.is_empty() {
-        let missing = tick.diagnosis.not_checked.iter().map(|entry| &entry.missing);
-        table.notes = match missing.clone().find(|missing| missing.source == "reset_events") {
-            Some(missing) => why(state, missing),
-            None if state.filter.is_empty() => vec!["none so far".to_owned()],
-            None => vec!["none of this port or process".to_owned()],
-        };
-    }
+    let mut missing = tick.diagnosis.not_checked.iter().map(|entry| &entry.missing);
+    table.notes = match missing.find(|missing| missing.source == "reset_events") {
+        Some(missing) => why(state, missing, if table.rows.is_empty() { "not visible" } else { "only packets" }),
+        None if !table.rows.is_empty() => Vec::new(),
+        None if state.filter.is_empty() => vec!["none so far".to_owned()],
+        None => vec!["none of this port or process".to_owned()],
+    };
     table
 }
 
@@ -36,17 +35,17 @@ fn is_kept(filter: &str, reset: &Reset) -> bool {
 }
 
 /// Why there are none, and the one command that changes it.
-fn why(state: &State, missing: &Missing) -> Vec<String> {
+fn why(state: &State, missing: &Missing, what: &str) -> Vec<String> {
     let reason = &missing.reason;
     let root = state.run().tick.as_ref().is_none_or(|tick| tick.diagnosis.host.uid == Some(0));
     let needs = missing.needs.as_deref().unwrap_or_default();
     let command = match () {
-        () if state.setup.playback.is_some() || needs.is_empty() => return vec![format!("not visible: {reason}")],
+        () if state.setup.playback.is_some() || needs.is_empty() => return vec![format!("{what}: {reason}")],
         () if !root => "sudo rstdoctor watch",
         () if reason.contains("not mounted") => "mount -t tracefs tracefs /sys/kernel/tracing",
-        () => return vec![format!("not visible: {reason}; needs {needs}")],
+        () => return vec![format!("{what}: {reason}; needs {needs}")],
     };
-    vec![format!("not visible: {reason}. To see them:"), format!("  {command}")]
+    vec![format!("{what}: {reason}. To see more:"), format!("  {command}")]
 }
 
 #[cfg(test)]
