@@ -44,6 +44,10 @@ pub struct Terminal {
     pub width: Option<u16>,
     /// Standard input is a terminal, so keys can be read.
     pub keys: bool,
+    /// It cannot move the cursor (TERM is "dumb", or not set).
+    pub dumb: bool,
+    /// Its locale is UTF-8 and it can show block characters.
+    pub unicode: bool,
     /// Standard error is a terminal, so progress can be shown.
     pub progress: bool,
     /// NO_COLOR is set and not empty (no-color.org).
@@ -235,7 +239,7 @@ pub fn watch(args: &WatchArgs, terminal: Terminal) -> Result<Watch, UsageError> 
         }
         None => Origin::Live(Live { duration: Duration::MAX, netns, events: !args.no_events }),
     };
-    let screen = terminal.width.is_some() && terminal.keys && !args.no_tui;
+    let screen = terminal.width.is_some() && terminal.keys && !terminal.dumb && !args.no_tui;
     Ok(Watch {
         origin,
         interval: interval.unwrap_or(WATCH),

@@ -35,5 +35,6 @@ pub mod service;
 pub mod snapshot;
 pub mod source;
 pub mod trace;
+pub mod tui;
 pub mod watch;
 pub mod words;

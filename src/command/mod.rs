@@ -4,6 +4,7 @@ mod collect;
 mod completions;
 mod explain;
 mod explain_text;
+pub mod full_screen;
 mod lab;
 pub mod man;
 mod progress;

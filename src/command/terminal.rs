@@ -7,19 +7,32 @@ use crate::config::Terminal;
 /// Asks the terminal and the environment, once.
 pub fn terminal() -> Terminal {
     Terminal {
-        width: std::io::stdout().is_terminal().then(|| width().unwrap_or(80)),
+        width: std::io::stdout().is_terminal().then(|| size().map_or(80, |(columns, _)| columns)),
         keys: std::io::stdin().is_terminal(),
+        dumb: variable("TERM").is_none_or(|term| term == "dumb"),
+        // The font of the Linux console has few of the block characters.
+        unicode: is_utf8() && variable("TERM").is_none_or(|term| term != "linux"),
         progress: std::io::stderr().is_terminal(),
         no_color: std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()),
     }
 }
 
-/// Columns of the terminal at standard output, ioctl_tty(2). A terminal that does not know says 0.
-fn width() -> Option<u16> {
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The character set of the locale, from the variables in the order of locale(7).
+fn is_utf8() -> bool {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(variable).unwrap_or_default().to_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
+}
+
+/// Columns and rows of the terminal at standard output, ioctl_tty(2). A terminal that does not know says 0.
+pub fn size() -> Option<(u16, u16)> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCGWINSZ writes one winsize, which lives until after the call.
     let result = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &mut size) };
-    (result == 0 && size.ws_col > 0).then_some(size.ws_col)
+    (result == 0 && size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col, size.ws_row))
 }
 
 /// The other end of a pipe at standard output is closed: `| head -1` ends a live command although nothing more comes.

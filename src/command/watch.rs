@@ -11,14 +11,20 @@ use super::{NOTHING, collect, say};
 use crate::cli::WatchArgs;
 use crate::config::{self, Origin, Terminal, Watch, WatchOutput};
 use crate::host::namespace::Entered;
-use crate::host::{BundleHost, LiveHost};
+use crate::host::{BundleHost, History, LiveHost, RollingHost};
 use crate::observe::Plan;
 use crate::render::{json, watch as text};
 use crate::source::Host;
 use crate::watch::{Change, ChangeKind, Driver, Next, Tick};
 
+mod playing;
+mod screen;
+
 pub fn run(args: &WatchArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let config = config::watch(args, terminal)?;
+    if config.output == WatchOutput::Screen {
+        return screen::run(&config);
+    }
     let stop = match &config.origin {
         Origin::Live(_) => collect::stop_on_signals()?,
         Origin::Bundle(_) => collect::end_on_signals()?,
@@ -58,6 +64,8 @@ pub struct View {
     pub host: Box<dyn Host>,
     pub plan: Plan,
     pub namespace: Namespace,
+    /// The last minutes of a live host, for a recording of them.
+    pub history: Option<History>,
 }
 
 impl View {
@@ -69,15 +77,22 @@ impl View {
         Ok(match &config.origin {
             Origin::Live(live) => {
                 let entered = collect::enter(live)?;
-                let mut host = Box::new(LiveHost::new(Arc::clone(stop)));
-                collect::must_exist(&mut *host, &config.filter)?;
-                Self { host, plan: collect::plan(live), namespace: Namespace { entered, gone: false } }
+                let mut host = LiveHost::new(Arc::clone(stop));
+                collect::must_exist(&mut host, &config.filter)?;
+                let (plan, namespace) = (collect::plan(live), Namespace { entered, gone: false });
+                if config.output == WatchOutput::Screen {
+                    // Only a person can ask for them.
+                    let host = Box::new(RollingHost::new(host));
+                    let history = Some(host.history());
+                    return Ok(Self { host, plan, namespace, history });
+                }
+                Self { host: Box::new(host), plan, namespace, history: None }
             }
             Origin::Bundle(path) => {
                 let bundle = BundleHost::open(path)?;
                 // The recorded frames decide what follows; only that there is an end matters.
                 let plan = Plan::scan(bundle.windows().first().map_or(Duration::ZERO, |window| window.planned));
-                Self { host: Box::new(bundle), plan, namespace: Namespace::default() }
+                Self { host: Box::new(bundle), plan, namespace: Namespace::default(), history: None }
             }
         })
     }

@@ -3,7 +3,7 @@
 use super::escape::visible;
 use super::layout::{Page, Paint};
 use super::{ledger_table, listeners_table, missing, port};
-use crate::cause::{Remedy, Restart, Severity, State, Subject};
+use crate::cause::{Finding, Remedy, Restart, Severity, State, Subject};
 use crate::diagnosis::{Diagnosis, Status};
 use crate::filter::is_whole_host;
 use crate::rank::Ranked;
@@ -108,16 +108,29 @@ fn verdict(page: &mut Page, diagnosis: &Diagnosis) {
 /// The cause at `index` of the diagnosis; `shown` are those that have a number on the page.
 fn one_cause(page: &mut Page, diagnosis: &Diagnosis, index: usize, shown: &[usize], all: bool) {
     let Some(cause) = diagnosis.causes.get(index) else { return };
-    let finding = &cause.finding;
     let number = |index| shown.iter().position(|other| *other == index).map(|place| place + 1);
     page.gap();
     title(page, number(index).unwrap_or_default(), cause);
-    who(page, diagnosis, cause, all);
     let root = cause.because_of.and_then(|root| {
         let place = diagnosis.causes.iter().position(|other| other.id == root)?;
-        Some((number(place), diagnosis.causes.get(place)?.title))
+        Some(Root { number: number(place), title: diagnosis.causes.get(place)?.title })
     });
-    if let Some((number, title)) = root {
+    body(page, cause, root, !diagnosis.filter.is_empty(), all);
+    field(page, "more", &format!("rstdoctor explain {}", cause.id));
+}
+
+/// The cause that explains another one, and its number where it has one.
+#[derive(Debug, Clone, Copy)]
+pub struct Root<'a> {
+    pub number: Option<usize>,
+    pub title: &'a str,
+}
+
+/// Who, what to do, and why to believe it. `filtered`: only one port or process was asked for.
+pub fn body(page: &mut Page, cause: &Ranked, root: Option<Root<'_>>, filtered: bool, all: bool) {
+    let finding = &cause.finding;
+    who(page, cause, filtered, all);
+    if let Some(Root { number, title }) = root {
         let number = number.map_or_else(String::new, |number| format!("{number}, "));
         field(page, "because of", &format!("{number}{}: change that first", missing::title_of(title)));
     }
@@ -136,7 +149,6 @@ fn one_cause(page: &mut Page, diagnosis: &Diagnosis, index: usize, shown: &[usiz
     for (place, item) in finding.counter_evidence.iter().enumerate() {
         field(page, if place == 0 { "but" } else { "" }, &item.text);
     }
-    field(page, "more", &format!("rstdoctor explain {}", cause.id));
 }
 
 fn field(page: &mut Page, label: &str, text: &str) {
@@ -144,25 +156,27 @@ fn field(page: &mut Page, label: &str, text: &str) {
 }
 
 fn title(page: &mut Page, number: usize, cause: &Ranked) {
-    let finding = &cause.finding;
     let left = format!("{number}  {}", cause.title);
-    let state = match (finding.state, finding.severity) {
-        (State::Active, Severity::Info) => "active, minor",
-        (State::Active, _) => "active",
-        (State::Past, _) => "past",
-        (State::Risk, _) => "risk",
-        (State::Benign, _) => "harmless",
-    };
-    let right = format!("{state}   {} sure", percent(finding.confidence));
+    let right = format!("{}   {} sure", state(&cause.finding), percent(cause.finding.confidence));
     let space = page.prose_width().saturating_sub(left.chars().count() + right.chars().count()).max(2);
     let left = page.paint(&left, Paint::Bold);
     page.line(&format!("{left}{}{right}", " ".repeat(space)));
 }
 
+fn state(finding: &Finding) -> &'static str {
+    match (finding.state, finding.severity) {
+        (State::Active, Severity::Info) => "active, minor",
+        (State::Active, _) => "active",
+        (State::Past, _) => "past",
+        (State::Risk, _) => "risk",
+        (State::Benign, _) => "harmless",
+    }
+}
+
 /// Subjects named without `--all`.
 const SUBJECTS: usize = 3;
 
-fn who(page: &mut Page, diagnosis: &Diagnosis, cause: &Ranked, all: bool) {
+fn who(page: &mut Page, cause: &Ranked, filtered: bool, all: bool) {
     // A process that a listener names already needs no line of its own.
     let named = |subject: &Subject| {
         let mut others = cause.finding.subjects.iter().filter(|other| other.port.is_some());
@@ -173,7 +187,7 @@ fn who(page: &mut Page, diagnosis: &Diagnosis, cause: &Ranked, all: bool) {
     for (place, subject) in subjects.iter().take(shown).enumerate() {
         // A single subject has all of it, which the evidence says already.
         let unit = (subjects.len() > 1).then_some(cause.finding.impact.unit);
-        let only_asked = is_whole_host(subject) && !diagnosis.filter.is_empty();
+        let only_asked = is_whole_host(subject) && filtered;
         let mark = if only_asked { ", so not only what you asked for" } else { "" };
         field(page, if place == 0 { "who" } else { "" }, &format!("{}{mark}", subject_text(subject, unit)));
     }
@@ -317,7 +331,7 @@ fn sources(page: &mut Page, diagnosis: &Diagnosis) {
 }
 
 /// First letter in capitals: causes write clauses, the report starts with one.
-fn sentence(text: &str) -> String {
+pub fn sentence(text: &str) -> String {
     let mut characters = text.chars();
     match characters.next() {
         // A process name at the start keeps its spelling: it is followed by "on" or "(pid".

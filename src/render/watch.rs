@@ -101,11 +101,12 @@ impl Lines {
 }
 
 /// What explains numbers and is no fault makes no line. That something has eased is seen when it ends.
-fn is_told(event: &Event) -> bool {
+pub fn is_told(event: &Event) -> bool {
     event.state != State::Benign && event.what != What::Eased
 }
 
-fn told(event: &Event) -> String {
+/// What happened, in one sentence behind the word of [`What`].
+pub fn told(event: &Event) -> String {
     let place = event.key.place.to_string();
     let at = if place.is_empty() { String::new() } else { format!(" ({place})") };
     match event.what {
@@ -144,20 +145,22 @@ fn past(episode: &Episode) -> String {
     format!("{}{at}:{much} {sure} sure; {until}{times}", episode.latest.title)
 }
 
-/// The unit is a plural noun.
-fn amount(events: u64, unit: &str) -> String {
+/// `1 reset`, `1,204 resets`. The unit is a plural noun.
+pub fn amount(events: u64, unit: &str) -> String {
     match (events, unit.strip_suffix('s')) {
         (1, Some(singular)) => format!("1 {singular}"),
         _ => format!("{} {unit}", thousands(events)),
     }
 }
 
-fn clock(at: Moment) -> String {
+/// `14:02:11Z`
+pub fn clock(at: Moment) -> String {
     let time = rfc3339_seconds(at.wall);
     time.split_once('T').map_or(time.clone(), |(_, time)| time.to_owned())
 }
 
-fn ordinal(number: u32) -> String {
+/// `2nd`
+pub fn ordinal(number: u32) -> String {
     let ending = match (number % 10, number % 100) {
         (_, 11..=13) => "th",
         (1, _) => "st",
@@ -177,7 +180,8 @@ pub fn word(severity: Severity) -> &'static str {
     }
 }
 
-fn status(status: Status) -> &'static str {
+/// The verdict as the report words it.
+pub fn status(status: Status) -> &'static str {
     match status {
         Status::Ok => "OK",
         Status::Warning => "WARNING",

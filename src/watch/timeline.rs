@@ -155,6 +155,8 @@ impl Timeline {
                 None => events.extend(episode.missed(at, window)),
             }
         }
+        // First, so that nothing new is put before what has just ended at the top.
+        self.reorder(&events, &found);
         for (rank, (key, ranked, _)) in found.iter().enumerate() {
             if self.episodes.iter().all(|episode| episode.key != *key) {
                 let mut episode = Episode::new(key.clone(), diagnosis.started, at, ranked, self.ticks == 1);
@@ -164,7 +166,6 @@ impl Timeline {
                 self.episodes.insert(place, episode);
             }
         }
-        self.reorder(&events, &found);
         self.forget(at);
         events
     }

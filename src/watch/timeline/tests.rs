@@ -135,6 +135,16 @@ fn rows_keep_their_places_while_rates_wobble() {
 }
 
 #[test]
+fn what_appears_while_the_first_one_ends_ranks_where_it_belongs() {
+    let mut row = Row::new();
+    let first = ranked("accept-loop-stalled", Severity::Critical, 9.0);
+    let second = ranked("accept-queue-overflow", Severity::Critical, 9.0);
+    row.tick(&[first, second.clone()]);
+    row.tick(&[second, warning(3.0)]);
+    assert_eq!(row.ids(), ["accept-queue-overflow", "abortive-close", "accept-loop-stalled"]);
+}
+
+#[test]
 fn a_restarted_server_is_the_same_place_and_another_port_is_not() {
     let mut row = Row::new();
     let on = |port, pid| {

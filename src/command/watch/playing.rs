@@ -1,0 +1,188 @@
+//! The thread behind the screen: it drives the host, or plays the recording at its own pace, and does what the keys order.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::screen::Message;
+use super::{View, nothing_collected};
+use crate::config::{Origin, Watch};
+use crate::host::History;
+use crate::host::live::now;
+use crate::render::escape::visible;
+use crate::render::watch::Lines;
+use crate::source::Moment;
+use crate::tui::{Event, Order, Play};
+use crate::watch::{Driver, Next};
+use crate::words::seconds;
+
+/// Starts it. Its result is the summary of what was seen. It ends with `stop`, or when nobody listens to it any more.
+pub fn start(
+    config: Watch,
+    stop: Arc<AtomicBool>,
+    screen: SyncSender<Message>,
+    orders: Receiver<Order>,
+) -> JoinHandle<anyhow::Result<String>> {
+    thread::spawn(move || {
+        // However it ends, by a panic too.
+        let _ended = Ended(screen.clone());
+        drive(&config, &stop, &screen, &orders)
+    })
+}
+
+struct Ended(SyncSender<Message>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.send(Message::Ended);
+    }
+}
+
+fn drive(
+    config: &Watch,
+    stop: &Arc<AtomicBool>,
+    screen: &SyncSender<Message>,
+    orders: &Receiver<Order>,
+) -> anyhow::Result<String> {
+    let mut view = View::open(config, stop)?;
+    let driver = Driver::start(&mut *view.host, &view.plan, config.interval, config.filter.clone())?;
+    let pace = matches!(config.origin, Origin::Bundle(_)).then(Pace::default);
+    let mut playing = Playing { driver, pace, history: view.history, wanted: None };
+    let lines = Lines::new(config.terminal.width);
+    let _ = screen.send(Message::Opened);
+    let mut ticks = 0;
+    while !stop.load(Ordering::Relaxed) {
+        orders.try_iter().for_each(|order| playing.obey(order));
+        let mut tick = match playing.driver.advance() {
+            Next::Looked => continue,
+            Next::Tick(tick) => tick,
+            Next::Over => {
+                let _ = screen.send(Message::Event(Event::Over));
+                // The last tick stays until the user ends it.
+                orders.iter().for_each(|order| playing.obey(order));
+                break;
+            }
+        };
+        view.namespace.complete(&mut tick);
+        if tick.number == 1 && nothing_collected(&tick) {
+            anyhow::bail!("nothing could be collected: not one source of evidence could be read");
+        }
+        if !playing.wait(tick.at, orders) {
+            break;
+        }
+        ticks += 1;
+        if screen.send(Message::Event(Event::Tick(tick))).is_err() || config.count == Some(ticks) {
+            break;
+        }
+        if let Some(path) = playing.wanted.take() {
+            let (screen, history) = (screen.clone(), playing.history.clone());
+            // The ticks go on meanwhile.
+            thread::spawn(move || screen.send(Message::Event(Event::Saved(save(history.as_ref(), &path)))));
+        }
+    }
+    let mut summary = lines.summary(playing.driver.watch());
+    if let Some(path) = playing.wanted {
+        summary.push_str(&format!("{}\n", visible(&save(playing.history.as_ref(), &path))));
+    }
+    Ok(summary)
+}
+
+struct Playing<'a> {
+    driver: Driver<'a>,
+    /// Of a recording.
+    pace: Option<Pace>,
+    /// Of a live host.
+    history: Option<History>,
+    /// The recording that is written after the next tick.
+    wanted: Option<PathBuf>,
+}
+
+impl Playing<'_> {
+    /// Waits until the tick of this time is due. False if the screen is gone.
+    fn wait(&mut self, at: Moment, orders: &Receiver<Order>) -> bool {
+        while let Some(wait) = self.pace.as_ref().and_then(|pace| pace.wait(at)) {
+            match orders.recv_timeout(wait) {
+                Ok(order) => self.obey(order),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
+        if let Some(pace) = &mut self.pace {
+            pace.shown(at);
+        }
+        true
+    }
+
+    fn obey(&mut self, order: Order) {
+        match (order, &mut self.pace) {
+            (Order::Interval(interval), None) => self.driver.set_interval(interval, now()),
+            (Order::Play(play), Some(pace)) => pace.order(play),
+            (Order::Save(path), None) => {
+                // With a last look at everything, who it was is in the recording, too.
+                self.driver.sweep_next();
+                self.wanted = Some(path);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Writes a recording of the last minutes, and says what became of it.
+fn save(history: Option<&History>, path: &Path) -> String {
+    let Some(history) = history else { return "not saved: nothing is remembered".to_owned() };
+    match history.save(path) {
+        Ok(covered) => format!("saved: the last {} are in {}", seconds(covered), path.display()),
+        Err(error) => format!("not saved: {:#}", anyhow::Error::from(error)),
+    }
+}
+
+/// The pace of a playback.
+struct Pace {
+    speed: f64,
+    stopped: bool,
+    /// Ticks that are shown although it is stopped.
+    steps: u32,
+    latest: Option<(Moment, Instant)>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { speed: 1.0, stopped: false, steps: 0, latest: None }
+    }
+}
+
+impl Pace {
+    fn order(&mut self, play: Play) {
+        match play {
+            Play::Stop => self.stopped = true,
+            Play::Go => (self.stopped, self.steps) = (false, 0),
+            Play::Step => {
+                self.stopped = true;
+                self.steps += 1;
+            }
+            Play::Speed(speed) => self.speed = speed,
+        }
+    }
+
+    /// How long the tick of this time has to wait before one looks again; `None` if it is due. The first one always is.
+    fn wait(&self, at: Moment) -> Option<Duration> {
+        let (latest, shown) = self.latest?;
+        if self.steps > 0 {
+            return None;
+        }
+        if self.stopped {
+            return Some(Duration::from_secs(3600));
+        }
+        let gap = at.mono.saturating_sub(latest.mono).as_secs_f64() / self.speed;
+        let gap = Duration::try_from_secs_f64(gap).unwrap_or(Duration::MAX);
+        gap.checked_sub(shown.elapsed()).filter(|left| !left.is_zero())
+    }
+
+    fn shown(&mut self, at: Moment) {
+        self.steps = self.steps.saturating_sub(1);
+        self.latest = Some((at, Instant::now()));
+    }
+}

@@ -1,0 +1,104 @@
+//! The texts over the panes: a cause in full, and the help.
+
+use super::keys::BINDINGS;
+use super::state::{Over, State};
+use crate::cause;
+use crate::render::layout::Page;
+use crate::render::markdown;
+use crate::render::table::{self, Root};
+use crate::render::watch::{amount, clock, ordinal};
+use crate::watch::{Episode, Phase};
+use crate::words::{percent, seconds};
+
+/// Rows of a text on a screen of this size: all but the header, the verdict and the last line.
+pub fn height(size: (u16, u16)) -> usize {
+    usize::from(size.1).saturating_sub(5)
+}
+
+/// The lines of the text that is open, none if there is none.
+pub fn lines(state: &State) -> Vec<String> {
+    let mut page = Page::new(state.size.0.saturating_sub(2), false);
+    match &state.over {
+        None => return Vec::new(),
+        Some((Over::Help, _)) => help(&mut page),
+        Some((Over::Cause(key), _)) => {
+            let episodes = state.run().tick.as_ref().map_or(&[][..], |tick| &tick.episodes);
+            match episodes.iter().position(|episode| episode.key == *key) {
+                Some(index) => cause(&mut page, episodes, index, state),
+                None => page.line("This cause ended, and is no longer remembered."),
+            }
+        }
+    }
+    page.finish().lines().map(str::to_owned).collect()
+}
+
+fn cause(page: &mut Page, episodes: &[Episode], index: usize, state: &State) {
+    let Some(episode) = episodes.get(index) else { return };
+    let ranked = &episode.latest;
+    page.heading(&format!("{}  {}   {} sure", index + 1, ranked.title, percent(ranked.finding.confidence)));
+    let field = |page: &mut Page, label: &str, text: &str| page.field(&format!("   {label}"), 14, text);
+    field(page, "what", &format!("{}.", table::sentence(&ranked.finding.summary)));
+    field(page, "when", &when(episode, state));
+    let root = ranked.because_of.and_then(|root| {
+        let place = episodes.iter().position(|other| other.key.id == root && other.phase != Phase::Ended)?;
+        Some(Root { number: Some(place + 1), title: episodes.get(place)?.latest.title })
+    });
+    let filtered = state.run().tick.as_ref().is_some_and(|tick| !tick.diagnosis.filter.is_empty());
+    table::body(page, ranked, root, filtered, true);
+    page.gap();
+    if let Some(known) = cause::by_id(ranked.id) {
+        markdown::title(page, &format!("About {}", known.title), known.id);
+        page.gap();
+        markdown::write(page, known.doc);
+    }
+}
+
+fn when(episode: &Episode, state: &State) -> String {
+    let impact = &episode.latest.finding.impact;
+    let mut text = match (episode.phase, episode.from_start) {
+        (Phase::Ended, _) => format!("from {} to {}, now ended", clock(episode.since), clock(episode.last)),
+        (_, true) => format!("since before {}, when watching began", clock(episode.since)),
+        (_, false) => {
+            let ago = state.now.mono.saturating_sub(episode.since.mono);
+            format!("since {}, {}", clock(episode.since), seconds(ago))
+        }
+    };
+    if episode.times > 1 {
+        text.push_str(&format!(", for the {} time", ordinal(episode.times)));
+    }
+    text.push_str(&format!(
+        "; {} in all, now {:.1} per s, at most {:.1}",
+        amount(episode.events, impact.unit),
+        if episode.phase == Phase::Active { impact.per_s } else { 0.0 },
+        episode.peak_per_s
+    ));
+    if let Some(usual) = episode.usual {
+        text.push_str(&format!(", usual here {:.1}", usual.mean));
+    }
+    text
+}
+
+fn help(page: &mut Page) {
+    page.heading("Keys");
+    for binding in BINDINGS {
+        page.field(&format!("  {}", binding.shown), 22, binding.help);
+    }
+    page.gap();
+    page.heading("What the screen says");
+    for (label, text) in WORDS {
+        page.field(&format!("  {label}"), 22, text);
+    }
+}
+
+const WORDS: [(&str, &str); 10] = [
+    ("since", "how long it has gone on; for what ended, how long ago that was"),
+    ("per s", "of the latest tick: what was lost, reset or refused each second"),
+    ("over time", "one column for each tick, the latest on the right; a dot is none"),
+    ("usual", "the rate that this run has learned, after a minute; more than chance explains makes it worse"),
+    ("98 % sure", "how often such a finding was right in the lab"),
+    ("quiet", "not in the latest tick, but it came and went before, so it is not called ended yet"),
+    ("seen, harmless", "it explains numbers and is no alarm"),
+    ("queue", "longest accept queue of the tick (Recv-Q) / its backlog (Send-Q)"),
+    ("most", "longest accept queue of the run; lost: connections lost in the run, at most"),
+    ("unexplained", "counted by the kernel, and no reason is known"),
+];

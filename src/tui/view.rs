@@ -1,0 +1,118 @@
+//! The state as a picture. Text from outside is escaped here, in one place.
+
+use std::borrow::Cow;
+
+use ratatui_core::buffer::Buffer;
+use ratatui_core::layout::Rect;
+use ratatui_core::style::Style;
+use unicode_width::UnicodeWidthStr;
+
+use super::glyphs::{BOLD, DIM, HEAD, PLAIN, REVERSED};
+use super::rows::{self, Cell, Column, Table};
+use super::state::{Pane, State};
+use crate::render::escape::visible;
+use crate::render::layout::wrap;
+
+mod frame;
+mod overlay;
+mod pane;
+
+/// A terminal that is smaller than this shows one line that says so.
+const SMALLEST: (u16, u16) = (60, 15);
+/// From this width on, two columns show all panes; from this height on, one does.
+const TWO_COLUMNS: u16 = 120;
+const TALL: u16 = 36;
+/// Rows besides panes: header, verdict (2), notes; and the latest things with their title, and the keys.
+const ABOVE: u16 = 4;
+const STRIP: u16 = 3;
+const BELOW: u16 = 1;
+
+/// Draws the whole screen.
+pub fn draw(state: &State, buffer: &mut Buffer) {
+    let area = buffer.area;
+    buffer.reset();
+    if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
+        let (columns, rows) = SMALLEST;
+        let text =
+            format!("{} x {}: too small, rstdoctor watch needs {columns} x {rows}. q quits.", area.width, area.height);
+        put(buffer, Rect { height: area.height.min(1), ..area }, &text, PLAIN);
+    } else {
+        frame::above(state, buffer, Rect { height: ABOVE, ..area });
+        let middle = Rect { y: ABOVE, height: area.height - ABOVE - BELOW, ..area };
+        if state.over.is_some() {
+            overlay::draw(state, buffer, middle);
+        } else {
+            let panes = Rect { height: middle.height - STRIP, ..middle };
+            let used = panes_into(state, buffer, panes);
+            let rest = panes.height - used;
+            frame::strip(state, buffer, Rect { y: panes.y + used, height: STRIP + rest, ..panes });
+        }
+        frame::below(state, buffer, Rect { y: area.height - BELOW, height: BELOW, ..area });
+    }
+    if !state.setup.glyphs.unicode {
+        to_ascii(buffer);
+    }
+}
+
+/// Draws the panes that fit and says how many rows they took.
+fn panes_into(state: &State, buffer: &mut Buffer, area: Rect) -> u16 {
+    use Pane::{Causes, Ledger, Listeners, Resets, Sockets};
+    if area.width >= TWO_COLUMNS {
+        let causes = pane::stack(state, buffer, Rect { height: area.height * 2 / 5, ..area }, &[Causes]);
+        let left = area.width * 3 / 5;
+        let lower = Rect { y: area.y + causes, height: area.height - causes, ..area };
+        let right = Rect { x: area.x + left + 2, width: area.width - left - 2, ..lower };
+        let left = Rect { width: left, ..lower };
+        let used = pane::stack(state, buffer, left, &[Ledger, Listeners]);
+        return causes + used.max(pane::stack(state, buffer, right, &[Sockets, Resets]));
+    }
+    let shown: &[Pane] = match state.focus {
+        _ if area.height + ABOVE + STRIP + BELOW >= TALL => &Pane::ALL,
+        Sockets => &[Causes, Sockets],
+        Resets => &[Causes, Resets],
+        _ => &[Causes, Ledger, Listeners],
+    };
+    pane::stack(state, buffer, area, shown)
+}
+
+/// A line of text, escaped and cut to the area.
+fn put(buffer: &mut Buffer, area: Rect, text: &str, style: Style) {
+    if area.height > 0 {
+        buffer.set_stringn(area.x, area.y, visible(text), usize::from(area.width), style);
+    }
+}
+
+/// The text in the given number of columns: cut with a mark, or filled.
+fn fit(text: &str, width: usize, right: bool) -> String {
+    let text: Cow<'_, str> = visible(text);
+    let columns = text.width();
+    if columns <= width {
+        let fill = " ".repeat(width - columns);
+        return if right { fill + &text } else { text.into_owned() + &fill };
+    }
+    let mut cut = String::new();
+    for letter in text.chars() {
+        let letter = letter.encode_utf8(&mut [0; 4]).to_owned();
+        if cut.width() + letter.width() + 1 > width {
+            break;
+        }
+        cut.push_str(&letter);
+    }
+    cut.push('…');
+    let fill = " ".repeat(width.saturating_sub(cut.width()));
+    cut + &fill
+}
+
+/// A terminal that shows ASCII only gets ASCII only, whatever the text was.
+fn to_ascii(buffer: &mut Buffer) {
+    for cell in &mut buffer.content {
+        let plain = match cell.symbol() {
+            symbol if symbol.is_ascii() => continue,
+            "·" => "-",
+            "…" => "~",
+            "≤" => "<",
+            _ => "?",
+        };
+        cell.set_symbol(plain);
+    }
+}
