@@ -42,7 +42,7 @@ pub struct Reset {
 pub struct End {
     /// Without data in either direction, or since it was made; too long by up to the time between two readings.
     pub idle: Duration,
-    /// Before its last use, to which nothing came in answer; from [`SHORTEST_PAUSE`] on.
+    /// Before its last use, to which nothing came in answer; from a second on.
     pub pause: Option<Duration>,
     pub bytes_in: Option<u64>,
     pub bytes_out: Option<u64>,

@@ -68,7 +68,8 @@ fn what_was_seen_can_be_saved_and_played() {
             }
         });
         let covered = history.save(&file).expect("a recording");
-        assert!(covered >= 5 * INTERVAL, "{covered:?}");
+        // Ticks stay on their grid, but a late first one shortens what follows it.
+        assert!(covered >= 4 * INTERVAL, "{covered:?}");
         assert!(matches!(history.save(&file), Err(RecordError::Exists { .. })), "nothing is overwritten");
 
         let mut bundle = BundleHost::open(&file).expect("a sound recording");

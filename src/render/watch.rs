@@ -206,10 +206,10 @@ mod tests {
         if fault {
             case = case
                 .counter("TcpExt.ListenOverflows", 0, 300)
-                .counter("TcpExt.ListenDrops", 0, 300)
-                .counter("Tcp.PassiveOpens", 0, 300)
                 .sysctl("net.core.somaxconn", "4096")
-                .listener("0.0.0.0:80", 5, 6, 60, &process(7, "evil\x1b[31mname"));
+                .listener("0.0.0.0:80", 5, 6, 60, &process(7, "evil\x1b[31mname"))
+                .listener_drops(300)
+                .queue(0, 3, 30);
         }
         for at in [&mut case.0.before.at, &mut case.0.after.at] {
             at.mono += Duration::from_secs(seconds);
