@@ -78,8 +78,11 @@ fn open(host: &mut dyn Host, looks: &mut Looks, resets: &mut Resets) -> Result<S
     before.sockets(host, looks.seen(), &BTreeSet::new());
     before.context(host);
     before.at = host.frame(Frame::Before).ok_or(NothingObserved("no opening snapshot"))?;
+    // The first answer opens the streams, which takes a while; what came before the counters were read is none of the window's.
     resets.drain(host);
     before.counters(host);
+    resets.drain(host);
+    resets.take();
     Ok(before)
 }
 

@@ -104,7 +104,7 @@ impl History {
         let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return Err(RecordError::Empty) };
         let covered = last.at.mono.saturating_sub(first.at.mono);
         let file = RecordingFile::create(path, false)?;
-        let mut recording = RecordingHost::new(Player { frames: renewed(frames, &openings), next: 0 }, file, false);
+        let mut recording = RecordingHost::new(Player { frames: renewed(frames, openings), next: 0 }, file, false);
         let mut next = 0;
         while let Some((frame, asks)) = recording.inner().upcoming(next) {
             next += 1;
@@ -128,7 +128,7 @@ impl Remembered {
     }
 
     fn keep(&mut self, kept: Kept) {
-        if is_stream(&kept.ask) && kept.answer.result.is_ok() {
+        if kept.ask.is_stream() && kept.answer.result.is_ok() {
             self.openings.entry(kept.ask.key()).or_insert_with(|| opening(&kept.parts));
         }
         if let Some(frame) = self.frames.back_mut() {
@@ -158,19 +158,15 @@ impl Kept {
     }
 }
 
-fn is_stream(ask: &Ask) -> bool {
-    matches!(ask, Ask::ResetEvents | Ask::ResetPackets | Ask::LastWords)
-}
-
 /// The frames as a recording has them.
-fn renewed(frames: Vec<KeptFrame>, openings: &BTreeMap<String, Vec<u8>>) -> Vec<KeptFrame> {
+fn renewed(frames: Vec<KeptFrame>, mut openings: BTreeMap<String, Vec<u8>>) -> Vec<KeptFrame> {
     let Some(start) = frames.first().map(|frame| frame.at.mono) else { return frames };
     let count = frames.len();
     let mut totals: BTreeMap<String, Totals> = BTreeMap::new();
     let mut out = Vec::with_capacity(count + 1);
     for (index, mut kept) in frames.into_iter().enumerate() {
         let due = kept.at.mono.saturating_sub(start);
-        for answer in kept.answers.iter_mut().filter(|kept| is_stream(&kept.ask)) {
+        for answer in kept.answers.iter_mut().filter(|kept| kept.ask.is_stream()) {
             let key = answer.ask.key();
             let totals = totals.entry(key.clone()).or_default();
             let parts: Vec<u8> = answer.parts.concat();
@@ -178,7 +174,7 @@ fn renewed(frames: Vec<KeptFrame>, openings: &BTreeMap<String, Vec<u8>>) -> Vec<
                 // What it brought happened before.
                 0 => {
                     totals.begin(&parts);
-                    vec![openings.get(&key).cloned().unwrap_or_default()]
+                    openings.remove(&key).into_iter().collect()
                 }
                 _ => vec![totals.rebased(&parts)],
             };
@@ -190,7 +186,7 @@ fn renewed(frames: Vec<KeptFrame>, openings: &BTreeMap<String, Vec<u8>>) -> Vec<
             _ => Frame::Poll { due, end: Duration::MAX },
         };
         if index == 0 {
-            let answers = kept.answers.iter().filter(|kept| !is_stream(&kept.ask)).cloned().collect();
+            let answers = kept.answers.iter().filter(|kept| !kept.ask.is_stream()).cloned().collect();
             out.push(KeptFrame { frame: Frame::Survey, at: kept.at, answers });
         }
         out.push(kept);

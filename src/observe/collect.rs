@@ -54,14 +54,15 @@ impl Snapshot {
     }
 
     pub(super) fn counters(&mut self, host: &mut dyn Host) {
-        self.netstat = self.keep("netstat", netstat::collect(host));
-        self.snmp = self.keep("snmp", snmp::collect(host));
         self.snmp6 = self.keep("snmp6", snmp6::collect(host));
         self.sockstat = self.keep("sockstat", sockstat::collect(host));
         self.sockstat6 = self.keep("sockstat6", sockstat::collect6(host));
         self.conntrack = self.keep("conntrack", conntrack::collect(host));
         self.vmstat = self.keep("vmstat", vmstat::collect(host));
         self.file_nr = self.keep("file_nr", file_nr::collect(host));
+        // Last, next to the streams that are read after them: what comes between belongs to two windows.
+        self.netstat = self.keep("netstat", netstat::collect(host));
+        self.snmp = self.keep("snmp", snmp::collect(host));
     }
 
     pub(super) fn listeners(&mut self, host: &mut dyn Host, looks: &mut Looks) {

@@ -200,8 +200,8 @@ impl Watching {
 
     fn close(&mut self, host: &mut dyn Host, at: Moment) -> Observation {
         let mut after = Snapshot::empty(at);
-        self.resets.drain(host);
         after.counters(host);
+        self.resets.drain(host);
         let mut looks = std::mem::take(&mut self.looks);
         after.listeners(host, &mut looks);
         carry_survey(&self.previous, &mut after);

@@ -85,6 +85,11 @@ pub struct DiagQuery {
 }
 
 impl Ask {
+    /// Whether an answer holds what came since the one before, rather than how things are.
+    pub fn is_stream(&self) -> bool {
+        matches!(self, Ask::ResetEvents | Ask::ResetPackets | Ask::LastWords)
+    }
+
     /// The stable name of this question inside a frame: lower-case path segments, safe as a tar entry name.
     pub fn key(&self) -> String {
         match self {
