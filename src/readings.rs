@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::delta::{self, NoDelta, Reading};
 use crate::snapshot::{Observation, Snapshot};
 use crate::source::counters::Counters;
-use crate::source::{Failure, Observed};
+use crate::source::{Failure, Observed, sysctl};
 
 /// A question without an answer: the source that would have given it, and what it needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,10 +126,9 @@ impl<'a> Readings<'a> {
     /// cannot be read is missing, not "outside".
     pub fn is_ephemeral(&self, port: u16) -> Result<bool, Missing> {
         let text = self.sysctl("net.ipv4.ip_local_port_range")?;
-        let mut numbers = text.split_whitespace().map(str::parse::<u16>);
-        match (numbers.next(), numbers.next()) {
-            (Some(Ok(low)), Some(Ok(high))) => Ok((low..=high).contains(&port)),
-            _ => Err(Missing::new("sysctl", format!("net.ipv4.ip_local_port_range is not two numbers: {text:?}"))),
+        match sysctl::parse_port_range(text) {
+            Some(range) => Ok(range.contains(&port)),
+            None => Err(Missing::new("sysctl", format!("net.ipv4.ip_local_port_range is not two numbers: {text:?}"))),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::wire::{Answered, Mark, Origin};
@@ -10,25 +11,20 @@ use super::{Kind, SCAN_PORTS, gone_listeners, is_gone};
 use crate::delta::{self, Reading};
 use crate::snapshot::{ListenerTrace, Observation};
 use crate::source::reset_events::{Caller, Direction, Place, ResetEvent, ResetEvents, ResetTally};
+use crate::source::sysctl;
 use crate::source::tcp_state::TcpState;
 
 /// What can be said about a window without its resets.
 pub(super) struct Surroundings<'a> {
     observation: &'a Observation,
-    ephemeral: (u16, u16),
+    ephemeral: RangeInclusive<u16>,
     /// CLOCK_BOOTTIME.
     pub window: (Duration, Duration),
 }
 
 impl<'a> Surroundings<'a> {
     pub fn new(observation: &'a Observation) -> Self {
-        let range = observation.after.sysctls.get("net.ipv4.ip_local_port_range").and_then(|text| text.value());
-        let mut bounds = range.map(String::as_str).unwrap_or_default().split_whitespace().map(str::parse);
-        let ephemeral = match (bounds.next(), bounds.next()) {
-            (Some(Ok(low)), Some(Ok(high))) => (low, high),
-            // The default since 2.4 (net/ipv4/af_inet.c inet_init_net).
-            _ => (32_768, 60_999),
-        };
+        let ephemeral = sysctl::port_range(&observation.after.sysctls);
         Self { observation, ephemeral, window: (observation.before.at.mono, observation.after.at.mono) }
     }
 
@@ -42,7 +38,7 @@ impl<'a> Surroundings<'a> {
     }
 
     pub fn is_ephemeral(&self, port: u16) -> bool {
-        (self.ephemeral.0..=self.ephemeral.1).contains(&port)
+        self.ephemeral.contains(&port)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::host::live::now;
 use crate::host::{LiveHost, namespace};
 use crate::render::escape::visible;
 use crate::render::trace::{self as text, Lines, json};
-use crate::source::{Ask, Failure, Frame, Host, Moment, ask, connections, listeners, owners};
+use crate::source::{Ask, Failure, Frame, Host, Moment, ask, connections, listeners, owners, sysctl};
 use crate::trace::{Batch, Holders, Reset, Session};
 
 /// Between two readings. In a storm the rings of the kernel fill within 100 ms.
@@ -106,11 +106,7 @@ impl Tracer {
         };
         let kernel = file("/proc/sys/kernel/osrelease");
         let range = file("/proc/sys/net/ipv4/ip_local_port_range");
-        let mut bounds = range.split_whitespace().map(str::parse);
-        let range = match (bounds.next(), bounds.next()) {
-            (Some(Ok(low)), Some(Ok(high))) => Some((low, high)),
-            _ => None,
-        };
+        let range = sysctl::parse_port_range(&range).unwrap_or(sysctl::DEFAULT_PORT_RANGE);
         let start = now();
         let session = Session::new(config.filter.clone(), &kernel, range, start);
         let noted = BTreeSet::new();

@@ -13,6 +13,7 @@ use super::{NothingObserved, Plan, next_due, observation, open};
 use crate::snapshot::{Observation, Snapshot};
 use crate::source::listeners::{self, Listener};
 use crate::source::reset_events::ResetEvent;
+use crate::source::sysctl;
 use crate::source::{Failure, FailureKind, Frame, Host, Moment, Observed};
 
 /// Between two looks while queues are short and little arrives. The streams of the kernel hold more than comes in that
@@ -68,6 +69,8 @@ pub struct Watching {
     settings: Moment,
     looks: Looks,
     resets: Resets,
+    /// Resets that came while the streams were read at the end of the latest window: they belong to the next.
+    later: Vec<ResetEvent>,
     /// Resets of the windows before, oldest first.
     recent: VecDeque<ResetEvent>,
 }
@@ -94,6 +97,7 @@ impl Watching {
             previous: first,
             looks,
             resets,
+            later: Vec::new(),
             recent: VecDeque::new(),
         })
     }
@@ -210,6 +214,12 @@ impl Watching {
         carry_survey(&self.earlier, &mut before);
         let mut observation = observation(before, after, looks);
         self.resets.take().into_observation(&mut observation);
+        if let Observed::Full(events) = &mut observation.reset_events {
+            let range = sysctl::port_range(&observation.after.sysctls);
+            let is_ephemeral = |port: u16| range.contains(&port);
+            let later = events.take_later(is_ephemeral);
+            events.put_first(std::mem::replace(&mut self.later, later), is_ephemeral);
+        }
         observation.earlier_resets = self.recent.iter().cloned().collect();
         observation
     }

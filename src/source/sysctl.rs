@@ -1,6 +1,7 @@
 //! The sysctls that a cause or a remedy names, read from /proc/sys.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::ask::Host;
@@ -39,6 +40,25 @@ pub const NAMES: [&str; 26] = [
     "net.netfilter.nf_conntrack_tcp_loose",
     "net.netfilter.nf_conntrack_tcp_timeout_established",
 ];
+
+/// Local ports of outgoing connections by default, since 2.4 (net/ipv4/af_inet.c inet_init_net).
+pub const DEFAULT_PORT_RANGE: RangeInclusive<u16> = 32_768..=60_999;
+const PORT_RANGE: &str = "net.ipv4.ip_local_port_range";
+
+/// Local ports of outgoing connections and of bind(2) to port 0, from the text of net.ipv4.ip_local_port_range.
+pub fn parse_port_range(text: &str) -> Option<RangeInclusive<u16>> {
+    let mut numbers = text.split_whitespace().map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(low)), Some(Ok(high))) => Some(low..=high),
+        _ => None,
+    }
+}
+
+/// The same from [`collect`]'s values, or the default where it was not read.
+pub fn port_range(sysctls: &BTreeMap<&'static str, Observed<String>>) -> RangeInclusive<u16> {
+    let text = sysctls.get(PORT_RANGE).and_then(Observed::value);
+    text.and_then(|text| parse_port_range(text)).unwrap_or(DEFAULT_PORT_RANGE)
+}
 
 /// The file of a sysctl. None of [`NAMES`] has a dot inside a segment, so every dot is a slash.
 pub fn path(name: &str) -> String {

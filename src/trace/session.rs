@@ -1,5 +1,6 @@
 //! One trace: bytes of both sources in, resets out.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::join::{Joined, Joiner, Read, Traced};
@@ -50,16 +51,13 @@ pub struct Session {
     /// Packets are left alone.
     storm_until: Duration,
     packets_lost_until: Duration,
-    ephemeral: (u16, u16),
+    ephemeral: RangeInclusive<u16>,
     summary: Summary,
 }
 
-/// net.ipv4.ip_local_port_range by default (net/ipv4/af_inet.c inet_init_net).
-const EPHEMERAL: (u16, u16) = (32_768, 60_999);
-
 impl Session {
     /// `kernel` is the release, as in /proc/sys/kernel/osrelease.
-    pub fn new(filter: Filter, kernel: &str, ephemeral: Option<(u16, u16)>, start: Moment) -> Self {
+    pub fn new(filter: Filter, kernel: &str, ephemeral: RangeInclusive<u16>, start: Moment) -> Self {
         Self {
             filter,
             holders: Holders::default(),
@@ -76,7 +74,7 @@ impl Session {
             lost_until: Duration::ZERO,
             storm_until: Duration::ZERO,
             packets_lost_until: Duration::ZERO,
-            ephemeral: ephemeral.unwrap_or(EPHEMERAL),
+            ephemeral,
             summary: Summary { started: start.wall, ..Summary::default() },
         }
     }
@@ -132,8 +130,7 @@ impl Session {
 
     /// Adds a reset that was handed out to the summary.
     pub fn count(&mut self, reset: &Reset) {
-        let (low, high) = self.ephemeral;
-        self.summary.add(reset, |port| (low..=high).contains(&port));
+        self.summary.add(reset, |port| self.ephemeral.contains(&port));
     }
 
     /// `not_shown` of all resets handed out found no room in the output.
@@ -217,11 +214,12 @@ mod tests {
     use super::super::testing::event;
     use super::*;
     use crate::source::reset_events::{Direction, ResetEvent};
+    use crate::source::sysctl::DEFAULT_PORT_RANGE;
 
     #[test]
     fn what_is_unclear_belongs_elsewhere_where_packets_are_seen_and_its_packet_was_not() {
         let start = Moment { mono: Duration::from_secs(90), wall: Duration::from_secs(1_090), ..Moment::default() };
-        let mut session = Session::new(Filter::default(), "6.18", None, start);
+        let mut session = Session::new(Filter::default(), "6.18", DEFAULT_PORT_RANGE, start);
         let unclear = ResetEvent { place: Place::Unclear, ..event(Direction::Sent, "127.0.0.1:9", "127.0.0.1:10") };
         let of = |event: &ResetEvent| Joined { event: Some(event.clone()), ..Joined::default() };
         assert!(!session.is_of_another_namespace(&of(&unclear)), "no packets at all");
@@ -236,7 +234,7 @@ mod tests {
     #[test]
     fn an_empty_trace_has_an_empty_summary() {
         let at = |s| Moment { mono: Duration::from_secs(s), wall: Duration::from_secs(1_000 + s), ..Moment::default() };
-        let mut session = Session::new(Filter::default(), "6.18", None, at(5));
+        let mut session = Session::new(Filter::default(), "6.18", DEFAULT_PORT_RANGE, at(5));
         assert!(session.step(at(6)).resets.is_empty());
         assert!(session.finish(at(7)).resets.is_empty());
         let summary = session.summary(at(8), 0);

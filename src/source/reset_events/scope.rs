@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::Place;
+use crate::source::sysctl::DEFAULT_PORT_RANGE;
 
 #[derive(Debug, Default)]
 pub struct Scope {
@@ -14,9 +15,6 @@ pub struct Scope {
     addresses: BTreeSet<IpAddr>,
     ephemeral: Option<(u16, u16)>,
 }
-
-/// net.ipv4.ip_local_port_range where it was not read.
-const DEFAULT_EPHEMERAL: (u16, u16) = (32768, 60999);
 
 impl Scope {
     /// The text of a scope block. A later block replaces the addresses and adds to the namespaces.
@@ -46,7 +44,7 @@ impl Scope {
     }
 
     pub fn is_ephemeral(&self, port: u16) -> bool {
-        let (low, high) = self.ephemeral.unwrap_or(DEFAULT_EPHEMERAL);
+        let (low, high) = self.ephemeral.unwrap_or(DEFAULT_PORT_RANGE.into_inner());
         (low..=high).contains(&port)
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::{Caller, Direction, Place, ResetEvent, Task};
+use super::{Caller, Direction, Place, ResetEvent, ResetEvents, Task};
 use crate::source::tcp_state::TcpState;
 
 /// Above this many groups new ones are kept without their peer, and above twice as many without addresses and process.
@@ -54,6 +54,33 @@ pub fn regroup(events: &[ResetEvent], is_ephemeral: impl Fn(u16) -> bool) -> Vec
     let mut tallies = Tallies::default();
     events.iter().for_each(|event| tallies.count(event, &is_ephemeral));
     tallies.take()
+}
+
+impl ResetEvents {
+    /// Takes out what happened after the latest drain had begun: it belongs to what is counted from then on. Nothing where
+    /// not every event is kept by itself.
+    pub fn take_later(&mut self, is_ephemeral: impl Fn(u16) -> bool) -> Vec<ResetEvent> {
+        if self.dropped > 0 || self.drained.is_zero() {
+            return Vec::new();
+        }
+        let all = std::mem::take(&mut self.events);
+        let (later, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|event| event.at > self.drained);
+        self.events = kept;
+        if !later.is_empty() {
+            self.tallies.retain(|tally| tally.place == Place::Elsewhere);
+            self.tallies.extend(regroup(&self.events, is_ephemeral));
+        }
+        later
+    }
+
+    /// Puts back what was taken out of the events before these.
+    pub fn put_first(&mut self, mut earlier: Vec<ResetEvent>, is_ephemeral: impl Fn(u16) -> bool) {
+        if !earlier.is_empty() {
+            self.tallies.extend(regroup(&earlier, is_ephemeral));
+            earlier.append(&mut self.events);
+            self.events = earlier;
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -222,5 +249,27 @@ mod tests {
         assert_eq!(groups.iter().map(|g| g.count).sum::<u64>(), 100_000);
         assert!(groups.len() <= 2 * MAX_GROUPS + 100, "{}", groups.len());
         assert!(groups[0].folded && groups[0].peer_sample.is_some() && groups[0].local_port.is_none());
+    }
+
+    #[test]
+    fn what_came_after_the_drain_began_is_the_next_windows() {
+        let mut events = crate::cause::testing::Case::new()
+            .tracepoints()
+            .sent(4, "NO_SOCKET", None, ["10.0.0.1:80", "10.0.0.2:0"], None)
+            .0
+            .reset_events
+            .value()
+            .cloned()
+            .unwrap_or_default();
+        events.drained = events.events[2].at;
+        let all = events.clone();
+        let later = events.take_later(|_| false);
+        let total = |events: &ResetEvents| events.count(Direction::Sent, true);
+        assert_eq!((total(&events), later.len()), (3, 1));
+        let mut next = ResetEvents { drained: Duration::from_secs(2_000), ..ResetEvents::default() };
+        next.put_first(later, |_| false);
+        assert_eq!((total(&next), next.events.len()), (1, 1));
+        let mut capped = ResetEvents { dropped: 1, ..all };
+        assert!(capped.take_later(|_| false).is_empty(), "its tallies hold more than its events");
     }
 }
