@@ -61,6 +61,8 @@ pub fn observe(host: &mut dyn Host, plan: &Plan) -> Result<Observation, NothingO
     let closed = host.frame(Frame::After { end: plan.window }).ok_or(NothingObserved("no closing snapshot"))?;
     let mut after = Snapshot::empty(closed);
     after.counters(host);
+    // In the closing frame this ends the events, so that none comes that the counters above do not know.
+    resets.drain_at_end(host);
     let seen = resets.finish(host);
     after.listeners(host, &mut looks);
     after.sockets(host, looks.seen(), &before.known_processes());

@@ -1,5 +1,7 @@
 //! The streams of single resets, of packets and of destroyed connections: drained in every frame, parsed as they arrive.
 
+use std::time::Duration;
+
 use crate::snapshot::Observation;
 use crate::source::last_words::{LastWords, LastWordsParser};
 use crate::source::reset_events::{ResetEvents, ResetParser};
@@ -123,6 +125,15 @@ impl Resets {
     pub fn drain(&mut self, host: &mut dyn Host) -> usize {
         let packets = self.packets.drain(host);
         packets.max(self.events.drain(host)).max(self.words.drain(host))
+    }
+
+    /// Takes what arrived at the end of a window, whose counters were just read; when that was, as near as the streams tell.
+    /// Events once more at the end, for the packets that came meanwhile.
+    pub fn drain_at_end(&mut self, host: &mut dyn Host) -> Duration {
+        self.events.drain(host);
+        let end = self.events.parser.drained();
+        self.drain(host);
+        end
     }
 
     /// What was drained since the last time.

@@ -205,7 +205,7 @@ impl Watching {
     fn close(&mut self, host: &mut dyn Host, at: Moment) -> Observation {
         let mut after = Snapshot::empty(at);
         after.counters(host);
-        self.resets.drain(host);
+        let end = self.resets.drain_at_end(host);
         let mut looks = std::mem::take(&mut self.looks);
         after.listeners(host, &mut looks);
         carry_survey(&self.previous, &mut after);
@@ -217,7 +217,7 @@ impl Watching {
         if let Observed::Full(events) = &mut observation.reset_events {
             let range = sysctl::port_range(&observation.after.sysctls);
             let is_ephemeral = |port: u16| range.contains(&port);
-            let later = events.take_later(is_ephemeral);
+            let later = events.take_later(end, is_ephemeral);
             events.put_first(std::mem::replace(&mut self.later, later), is_ephemeral);
         }
         observation.earlier_resets = self.recent.iter().cloned().collect();

@@ -103,6 +103,11 @@ impl ResetParser {
         self.failed.as_ref()
     }
 
+    /// When the latest drain began, CLOCK_BOOTTIME; zero before the first.
+    pub fn drained(&self) -> Duration {
+        Duration::from_nanos(self.inner.drains.1.saturating_add(self.inner.boot_offset))
+    }
+
     /// Hands over what is complete, for a live view: events, counts and losses since the previous call. A received reset
     /// may come one drain late.
     pub fn take(&mut self) -> ResetEvents {

@@ -57,14 +57,13 @@ pub fn regroup(events: &[ResetEvent], is_ephemeral: impl Fn(u16) -> bool) -> Vec
 }
 
 impl ResetEvents {
-    /// Takes out what happened after the latest drain had begun: it belongs to what is counted from then on. Nothing where
-    /// not every event is kept by itself.
-    pub fn take_later(&mut self, is_ephemeral: impl Fn(u16) -> bool) -> Vec<ResetEvent> {
-        if self.dropped > 0 || self.drained.is_zero() {
+    /// Takes out what happened after `end` (CLOCK_BOOTTIME). Nothing where not every event is kept by itself.
+    pub fn take_later(&mut self, end: Duration, is_ephemeral: impl Fn(u16) -> bool) -> Vec<ResetEvent> {
+        if self.dropped > 0 {
             return Vec::new();
         }
         let all = std::mem::take(&mut self.events);
-        let (later, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|event| event.at > self.drained);
+        let (later, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|event| event.at > end);
         self.events = kept;
         if !later.is_empty() {
             self.tallies.retain(|tally| tally.place == Place::Elsewhere);
@@ -252,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_after_the_drain_began_is_the_next_windows() {
+    fn what_came_after_the_end_is_the_next_windows() {
         let mut events = crate::cause::testing::Case::new()
             .tracepoints()
             .sent(4, "NO_SOCKET", None, ["10.0.0.1:80", "10.0.0.2:0"], None)
@@ -261,15 +260,15 @@ mod tests {
             .value()
             .cloned()
             .unwrap_or_default();
-        events.drained = events.events[2].at;
+        let end = events.events[2].at;
         let all = events.clone();
-        let later = events.take_later(|_| false);
+        let later = events.take_later(end, |_| false);
         let total = |events: &ResetEvents| events.count(Direction::Sent, true);
         assert_eq!((total(&events), later.len()), (3, 1));
-        let mut next = ResetEvents { drained: Duration::from_secs(2_000), ..ResetEvents::default() };
+        let mut next = ResetEvents::default();
         next.put_first(later, |_| false);
         assert_eq!((total(&next), next.events.len()), (1, 1));
         let mut capped = ResetEvents { dropped: 1, ..all };
-        assert!(capped.take_later(|_| false).is_empty(), "its tallies hold more than its events");
+        assert!(capped.take_later(end, |_| false).is_empty(), "its tallies hold more than its events");
     }
 }
