@@ -12,6 +12,7 @@ mod watching;
 pub use watching::{Step, Ticked, Watching};
 
 use crate::snapshot::{Observation, Snapshot};
+use crate::source::reset_events::ResetEvent;
 use crate::source::{Failure, FailureKind, Frame, Host, Moment, Observed, listeners};
 use looks::Looks;
 use streams::Resets;
@@ -49,7 +50,7 @@ pub struct NothingObserved(&'static str);
 pub fn observe(host: &mut dyn Host, plan: &Plan) -> Result<Observation, NothingObserved> {
     let mut looks = Looks::default();
     let mut resets = Resets::new(plan.events);
-    let before = open(host, &mut looks, &mut resets)?;
+    let (before, first) = open(host, &mut looks, &mut resets)?;
     if plan.window.is_zero() {
         let after = before.clone();
         let mut observation = observation(before, after, looks);
@@ -61,19 +62,26 @@ pub fn observe(host: &mut dyn Host, plan: &Plan) -> Result<Observation, NothingO
     let closed = host.frame(Frame::After { end: plan.window }).ok_or(NothingObserved("no closing snapshot"))?;
     let mut after = Snapshot::empty(closed);
     after.counters(host);
-    // In the closing frame this ends the events, so that none comes that the counters above do not know.
-    resets.drain_at_end(host);
+    let end = resets.drain_at_end(host);
     let seen = resets.finish(host);
     after.listeners(host, &mut looks);
     after.sockets(host, looks.seen(), &before.known_processes());
     after.context(host);
     let mut observation = observation(before, after, looks);
     seen.into_observation(&mut observation);
+    streams::take_later(&mut observation, end);
+    streams::put_first(&mut observation, first);
     Ok(observation)
 }
 
 /// The slow look at everything, then the counters that begin the window.
-fn open(host: &mut dyn Host, looks: &mut Looks, resets: &mut Resets) -> Result<Snapshot, NothingObserved> {
+///
+/// With the resets that came after those counters were read.
+fn open(
+    host: &mut dyn Host,
+    looks: &mut Looks,
+    resets: &mut Resets,
+) -> Result<(Snapshot, Vec<ResetEvent>), NothingObserved> {
     let surveyed = host.frame(Frame::Survey).ok_or(NothingObserved("no opening survey"))?;
     let mut before = Snapshot::empty(surveyed);
     before.listeners(host, looks);
@@ -83,9 +91,9 @@ fn open(host: &mut dyn Host, looks: &mut Looks, resets: &mut Resets) -> Result<S
     // The first answer opens the streams, which takes a while; what came before the counters were read is none of the window's.
     resets.drain(host);
     before.counters(host);
-    resets.drain(host);
-    resets.take();
-    Ok(before)
+    let end = resets.drain_at_end(host);
+    let later = resets.take().later(end, &before);
+    Ok((before, later))
 }
 
 /// The looks between the two snapshots. A recording may hold ticks, which mean nothing to a single window but a look more.

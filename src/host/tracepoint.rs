@@ -129,6 +129,8 @@ impl Tracepoints {
     pub fn drain(&mut self, last: bool, sink: &mut Sink<'_>) -> Result<(), Failure> {
         const ADDRESSES_EVERY_NS: u64 = 5_000_000_000;
         const COUNTS_EVERY_NS: u64 = 40_000_000;
+        // Before the events end, which takes milliseconds: this is the time that the reader's counters belong to.
+        let (mono, boot) = trace_context::clocks();
         if last {
             self.stop().map_err(|error| refused(&error))?;
         }
@@ -136,7 +138,6 @@ impl Tracepoints {
         if !header.is_empty() {
             sink(&header);
         }
-        let (mono, boot) = trace_context::clocks();
         send(sink, Kind::Clock, 0, format!("{mono} {boot}").as_bytes());
         if mono.saturating_sub(self.addresses_read) > ADDRESSES_EVERY_NS {
             self.addresses_read = mono;

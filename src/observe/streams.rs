@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use crate::snapshot::Observation;
+use crate::snapshot::{Observation, Snapshot};
 use crate::source::last_words::{LastWords, LastWordsParser};
-use crate::source::reset_events::{ResetEvents, ResetParser};
+use crate::source::reset_events::{ResetEvent, ResetEvents, ResetParser};
 use crate::source::reset_packets::{PacketParser, ResetPackets};
+use crate::source::sysctl;
 use crate::source::{Ask, Failure, FailureKind, Host, Observed, ParseError};
 
 /// A stream that is drained in every frame.
@@ -104,6 +105,11 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    /// Only the resets after `end`.
+    pub fn later(mut self, end: Duration, settings: &Snapshot) -> Vec<ResetEvent> {
+        later(&mut self.events, end, settings)
+    }
+
     pub fn into_observation(self, observation: &mut Observation) {
         observation.reset_events = self.events;
         observation.reset_packets = self.packets;
@@ -144,5 +150,26 @@ impl Resets {
     pub fn finish(self, host: &mut dyn Host) -> Seen {
         let packets = self.packets.finish(host);
         Seen { events: self.events.finish(host), packets, words: self.words.finish(host) }
+    }
+}
+
+/// Takes out the resets after `end`, when the counters were read: they belong to the next window.
+pub(super) fn take_later(observation: &mut Observation, end: Duration) -> Vec<ResetEvent> {
+    later(&mut observation.reset_events, end, &observation.after)
+}
+
+fn later(events: &mut Observed<ResetEvents>, end: Duration, settings: &Snapshot) -> Vec<ResetEvent> {
+    let range = sysctl::port_range(&settings.sysctls);
+    match events {
+        Observed::Full(events) if !end.is_zero() => events.take_later(end, |port| range.contains(&port)),
+        _ => Vec::new(),
+    }
+}
+
+/// Puts those of the window before in front.
+pub(super) fn put_first(observation: &mut Observation, earlier: Vec<ResetEvent>) {
+    let range = sysctl::port_range(&observation.after.sysctls);
+    if let Observed::Full(events) = &mut observation.reset_events {
+        events.put_first(earlier, |port| range.contains(&port));
     }
 }

@@ -8,12 +8,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::looks::Looks;
-use super::streams::Resets;
+use super::streams::{self, Resets};
 use super::{NothingObserved, Plan, next_due, observation, open};
 use crate::snapshot::{Observation, Snapshot};
 use crate::source::listeners::{self, Listener};
 use crate::source::reset_events::ResetEvent;
-use crate::source::sysctl;
 use crate::source::{Failure, FailureKind, Frame, Host, Moment, Observed};
 
 /// Between two looks while queues are short and little arrives. The streams of the kernel hold more than comes in that
@@ -83,7 +82,7 @@ impl Watching {
     pub fn start(host: &mut dyn Host, plan: &Plan, interval: Duration, relaxed: bool) -> Result<Self, NothingObserved> {
         let mut looks = Looks::default();
         let mut resets = Resets::new(plan.events);
-        let first = open(host, &mut looks, &mut resets)?;
+        let (first, later) = open(host, &mut looks, &mut resets)?;
         Ok(Self {
             opened: first.at,
             end: plan.window,
@@ -97,7 +96,7 @@ impl Watching {
             previous: first,
             looks,
             resets,
-            later: Vec::new(),
+            later,
             recent: VecDeque::new(),
         })
     }
@@ -214,12 +213,8 @@ impl Watching {
         carry_survey(&self.earlier, &mut before);
         let mut observation = observation(before, after, looks);
         self.resets.take().into_observation(&mut observation);
-        if let Observed::Full(events) = &mut observation.reset_events {
-            let range = sysctl::port_range(&observation.after.sysctls);
-            let is_ephemeral = |port: u16| range.contains(&port);
-            let later = events.take_later(end, is_ephemeral);
-            events.put_first(std::mem::replace(&mut self.later, later), is_ephemeral);
-        }
+        let later = streams::take_later(&mut observation, end);
+        streams::put_first(&mut observation, std::mem::replace(&mut self.later, later));
         observation.earlier_resets = self.recent.iter().cloned().collect();
         observation
     }
