@@ -55,8 +55,14 @@ pub fn estimate(e: &Readings<'_>) -> Result<Estimate, Missing> {
     let linger_timeout = take(e.moved("TcpExt.TCPAbortOnLinger"));
     let on_data = take(e.moved("TcpExt.TCPAbortOnData"));
     let timeouts = e.moved("TcpExt.TCPAbortOnTimeout");
-    // Only tcp_keepalive_timer sends a RST when it gives up, and only it counts TCPKeepAlive (net/ipv4/tcp_timer.c).
-    let keepalive = if e.moved("TcpExt.TCPKeepAlive") > 0 { take(timeouts) } else { 0 };
+    // Of the timers that give up only tcp_keepalive_timer sends a RST (net/ipv4/tcp_timer.c). It counts TCPKeepAlive with each
+    // probe, the last one tcp_keepalive_intvl before, which may be before the window. The retransmission timer counts
+    // TCPTimeouts each time it expires.
+    let may_be_keepalive = match e.moved("TcpExt.TCPKeepAlive") {
+        0 => timeouts.saturating_sub(e.moved("TcpExt.TCPTimeouts")),
+        _ => timeouts,
+    };
+    let keepalive = take(may_be_keepalive);
     let embryonic = e.moved("TcpExt.EmbryonicRsts");
     let abort_on_overflow = e.sysctl_number("net.ipv4.tcp_abort_on_overflow") == Ok(1);
     let accept_queue = if abort_on_overflow { take(embryonic.min(e.moved("TcpExt.ListenOverflows"))) } else { 0 };

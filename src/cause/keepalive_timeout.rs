@@ -59,7 +59,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         harm::active(e, Severity::Info, confidence, counted.keepalive, "resets", summary(e, "", counted.keepalive))
             .subject(Subject::host())
             .evidence(harm::moved(&reading, "timers that gave up on a connection"))
-            .evidence(harm::moved(&probes, "keepalive probes sent"))
+            .evidence_if((probes.delta > 0).then(|| harm::moved(&probes, "keepalive probes sent")))
             .against(EvidenceItem::fact(
                 "netstat",
                 "TcpExt.TCPAbortOnTimeout",
@@ -130,6 +130,17 @@ mod tests {
         let case = timers(5, 10);
         assert_eq!(case.finding(&KEEPALIVE_TIMEOUT).impact.events, 5);
         assert!(case.is_ruled_out(&RETRANSMISSION_TIMEOUT));
+    }
+
+    #[test]
+    fn the_last_probe_may_be_from_before_the_window() {
+        let case = timers(5, 0).counter("TcpExt.TCPTimeouts", 0, 0);
+        assert_eq!(case.finding(&KEEPALIVE_TIMEOUT).impact.events, 5);
+        assert!(case.is_ruled_out(&RETRANSMISSION_TIMEOUT));
+        let retransmission = timers(5, 0).counter("TcpExt.TCPTimeouts", 0, 5);
+        assert!(retransmission.is_ruled_out(&KEEPALIVE_TIMEOUT));
+        let confidence = retransmission.finding(&RETRANSMISSION_TIMEOUT).confidence;
+        assert!(confidence <= 0.6, "five RSTs that nothing explains: {confidence}");
     }
 
     #[test]

@@ -51,8 +51,9 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     }
     let confidence = match exact {
         Some(_) => 0.92,
-        None if e.moved("TcpExt.TCPKeepAlive") == 0 => 0.9,
-        None => 0.7,
+        None if e.moved("TcpExt.TCPKeepAlive") == 0 && counted.rest == 0 => 0.9,
+        // A RST that nothing else explains may have been keepalive's.
+        None => 0.6,
     };
     let groups = e.groups(GroupKind::Retransmitting).unwrap_or_default();
     let stuck: u64 = groups.iter().map(|group| group.sockets).sum();
