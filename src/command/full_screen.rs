@@ -19,6 +19,10 @@ use ratatui::backend::CrosstermBackend;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
+use super::terminal::poll;
+
+/// For a terminal that takes no output.
+const PATIENCE: Duration = Duration::from_secs(1);
 static ENTERED: AtomicBool = AtomicBool::new(false);
 
 /// Gives the terminal back when it goes.
@@ -99,11 +103,13 @@ impl Drop for FullScreen {
 }
 
 /// Gives the terminal back as it was found. Any thread may call it at any time: the only lock is one that crossterm holds for
-/// the system calls that set the modes, which wait for nothing.
+/// the system calls that set the modes, which wait for nothing; and a terminal that takes no output gets none.
 pub fn leave() {
     if ENTERED.swap(false, Ordering::SeqCst) {
         // Whoever ends has no use for an error: the terminal may be gone.
-        let _ = execute!(Output, ResetColor, EnableLineWrap, cursor::Show, LeaveAlternateScreen);
+        if poll(libc::STDOUT_FILENO, libc::POLLOUT, PATIENCE) != 0 {
+            let _ = execute!(Output, ResetColor, EnableLineWrap, cursor::Show, LeaveAlternateScreen);
+        }
         let _ = disable_raw_mode();
     }
 }

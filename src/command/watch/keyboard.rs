@@ -1,6 +1,5 @@
 //! The thread behind the keyboard.
 
-use std::os::fd::AsRawFd;
 use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::Duration;
@@ -9,64 +8,41 @@ use crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::screen::Message;
 use crate::command::full_screen;
+use crate::command::terminal::poll;
 use crate::tui::{Event, Key};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// What was read was either a key or not, and is known at once; crossterm looks at nothing in no time at all.
+/// How long crossterm looks for more: in no time at all it looks at nothing.
 const MOMENT: Duration = Duration::from_millis(1);
 const BACKGROUND: Duration = Duration::from_millis(50);
 
-enum Stdin {
-    Quiet,
-    Readable,
-    Gone,
-}
-
-/// Reads the keyboard for ever. In the background it keeps away from it: a read would stop the process. From a terminal that
-/// is gone crossterm would read nothing without end.
+/// Reads the keyboard until the terminal is gone, or nobody listens any more.
 pub fn start(sender: SyncSender<Message>) {
     thread::spawn(move || {
-        let send = |message| sender.send(message).is_ok();
-        loop {
-            let goes_on = match stdin(SECOND) {
-                Stdin::Quiet => true,
-                Stdin::Readable if !full_screen::is_foreground() => {
-                    thread::sleep(BACKGROUND);
-                    true
-                }
-                Stdin::Readable => match typed() {
-                    Ok(keys) => keys.into_iter().all(|key| send(Message::Event(Event::Key(key)))),
-                    Err(_) => send(Message::Hangup) && false,
-                },
-                Stdin::Gone => send(Message::Hangup) && false,
-            };
-            if !goes_on {
-                return;
-            }
-        }
+        while read(&sender).is_some() {}
+        let _ = sender.send(Message::Hangup);
     });
 }
 
-/// Waits until something can be read at standard input, be it the end.
-fn stdin(wait: Duration) -> Stdin {
-    let mut stdin = libc::pollfd { fd: std::io::stdin().as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: one pollfd, which lives until after the call.
-    match unsafe { libc::poll(&raw mut stdin, 1, wait) } {
-        1.. if stdin.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0 => Stdin::Gone,
-        1.. => Stdin::Readable,
-        _ => Stdin::Quiet,
+/// What was typed, if it was within a second. crossterm is asked only when there is something: in the background a read would
+/// stop the process, and from a terminal that is gone it would read nothing without end.
+fn read(sender: &SyncSender<Message>) -> Option<()> {
+    let ready = poll(libc::STDIN_FILENO, libc::POLLIN, SECOND);
+    if ready & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0 {
+        return None;
     }
-}
-
-fn typed() -> std::io::Result<Vec<Key>> {
-    let mut keys = Vec::new();
-    while event::poll(MOMENT)? {
-        if let event::Event::Key(key) = event::read()? {
-            keys.extend(meant(key));
+    if ready != 0 && !full_screen::is_foreground() {
+        thread::sleep(BACKGROUND);
+        return Some(());
+    }
+    while ready != 0 && event::poll(MOMENT).ok()? {
+        if let event::Event::Key(key) = event::read().ok()? {
+            for key in meant(key) {
+                sender.send(Message::Event(Event::Key(key))).ok()?;
+            }
         }
     }
-    Ok(keys)
+    Some(())
 }
 
 /// The keys of ours in an event.
