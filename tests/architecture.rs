@@ -10,7 +10,7 @@ use rstdoctor::cause::{HEADINGS, REGISTRY};
 const IMPURE: [&str; 3] = ["host", "command", "lab"];
 
 /// What a pure module must not name. Types that only describe an address or a time are allowed.
-const FORBIDDEN: [&str; 17] = [
+const FORBIDDEN: [&str; 18] = [
     "std::fs",
     "std::process",
     "std::env",
@@ -26,6 +26,7 @@ const FORBIDDEN: [&str; 17] = [
     "Instant::now",
     "libc::",
     "netlink_sys",
+    "crossterm",
     "crate::host",
     "crate::command",
 ];

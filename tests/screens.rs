@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ratatui_core::buffer::Buffer;
-use ratatui_core::layout::Rect;
-use ratatui_core::style::Color;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Color;
 use rstdoctor::filter::Filter;
 use rstdoctor::host::BundleHost;
 use rstdoctor::ledger::Account;
@@ -86,7 +86,7 @@ fn picture(state: &State) -> Buffer {
 
 fn text(buffer: &Buffer) -> String {
     let width = usize::from(buffer.area.width);
-    let line = |cells: &[ratatui_core::buffer::Cell]| {
+    let line = |cells: &[ratatui::buffer::Cell]| {
         let line: String = cells.iter().map(|cell| cell.symbol()).collect();
         line.trim_end().to_owned() + "\n"
     };

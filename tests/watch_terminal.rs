@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use common::isolated;
+use ratatui::style::Style;
 use rstdoctor::command::full_screen::FullScreen;
 
 /// A terminal with a shell in it.
@@ -367,8 +368,8 @@ fn a_panic_gives_the_terminal_back_and_is_told() {
 #[test]
 #[ignore = "it panics on purpose, for the test above"]
 fn panics_with_the_terminal() {
-    let screen = FullScreen::enter().unwrap();
-    screen.show("a picture").unwrap();
+    let mut screen = FullScreen::enter().unwrap();
+    screen.draw((20, 5), |buffer| buffer.set_string(0, 0, "a picture", Style::new())).unwrap();
     // Of another thread, as the one that drives is.
     let _ = std::thread::spawn(|| panic!("as it was meant to")).join();
     assert!(!screen.is_ours());

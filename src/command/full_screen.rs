@@ -1,22 +1,37 @@
 //! The terminal while a program has all of it: no echo, no line editing, the alternate screen. It is given back however the
 //! program ends: [`leave`] is called by drop, by the panic hook and by whoever ends the process.
 
-use std::io;
-use std::mem::MaybeUninit;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Once, OnceLock};
+use std::thread;
+use std::time::Duration;
 
-/// As the shell left it.
-static FOUND: OnceLock<libc::termios> = OnceLock::new();
+use crossterm::style::ResetColor;
+use crossterm::terminal::{
+    DisableLineWrap, EnableLineWrap, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
+use crossterm::{cursor, execute};
+use ratatui::Terminal;
+use ratatui::backend::CrosstermBackend;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+use super::terminal::poll;
+
+/// For a terminal that takes no output.
+const PATIENCE: Duration = Duration::from_secs(1);
 static ENTERED: AtomicBool = AtomicBool::new(false);
-
-/// xterm's alternate screen, no cursor, no wrapping: DECSET 1049, 25, 7. A terminal that lacks one ignores it.
-const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J";
-const LEAVE: &str = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l";
 
 /// Gives the terminal back when it goes.
 #[derive(Debug)]
-pub struct FullScreen(());
+pub struct FullScreen {
+    terminal: Terminal<CrosstermBackend<BufWriter<Ours>>>,
+    /// What it shows has to be drawn from nothing.
+    anew: bool,
+}
 
 impl FullScreen {
     /// Takes the terminal, and sees to it that a panic of any thread gives it back before it is told.
@@ -25,9 +40,7 @@ impl FullScreen {
     /// Standard input or output is no terminal.
     pub fn enter() -> io::Result<Self> {
         static HOOK: Once = Once::new();
-        if FOUND.get().is_none() {
-            let _ = FOUND.set(attributes()?);
-        }
+        let mut screen = Self { terminal: Terminal::new(CrosstermBackend::new(BufWriter::new(Ours)))?, anew: true };
         HOOK.call_once(|| {
             let hook = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |panic| {
@@ -35,7 +48,6 @@ impl FullScreen {
                 hook(panic);
             }));
         });
-        let screen = Self(());
         screen.again()?;
         Ok(screen)
     }
@@ -44,14 +56,14 @@ impl FullScreen {
     ///
     /// # Errors
     /// The terminal is gone.
-    pub fn again(&self) -> io::Result<()> {
-        let (Some(found), true) = (FOUND.get(), is_foreground()) else { return Ok(()) };
-        let mut raw = *found;
-        // SAFETY: a valid termios.
-        unsafe { libc::cfmakeraw(&raw mut raw) };
+    pub fn again(&mut self) -> io::Result<()> {
+        if !is_foreground() {
+            return Ok(());
+        }
         ENTERED.store(true, Ordering::SeqCst);
-        set(&raw)?;
-        write(ENTER)
+        self.anew = true;
+        enable_raw_mode()?;
+        execute!(Ours, EnterAlternateScreen, cursor::Hide, DisableLineWrap)
     }
 
     /// It was taken, and not given back.
@@ -59,12 +71,28 @@ impl FullScreen {
         ENTERED.load(Ordering::SeqCst)
     }
 
-    /// Shows the text, unless the terminal is not ours now.
+    /// The next picture is drawn from nothing.
+    pub fn draw_anew(&mut self) {
+        self.anew = true;
+    }
+
+    /// Shows a picture of this size, unless the terminal is not ours now.
     ///
     /// # Errors
     /// The terminal is gone.
-    pub fn show(&self, text: &str) -> io::Result<()> {
-        if self.is_ours() { write(text) } else { Ok(()) }
+    pub fn draw(&mut self, (width, height): (u16, u16), picture: impl FnOnce(&mut Buffer)) -> io::Result<()> {
+        if !self.is_ours() {
+            return Ok(());
+        }
+        let area = Rect::new(0, 0, width, height);
+        // Not `Terminal::clear`: it asks the terminal where the cursor is, and waits for the answer. Nor `Terminal::draw`: it
+        // asks for the size by a way that may start tput(1).
+        if self.anew || self.terminal.current_buffer_mut().area != area {
+            self.terminal.resize(area)?;
+            self.anew = false;
+        }
+        picture(self.terminal.current_buffer_mut());
+        self.terminal.apply_buffer().map(|_| ())
     }
 }
 
@@ -74,12 +102,15 @@ impl Drop for FullScreen {
     }
 }
 
-/// Gives the terminal back as it was found. Takes no lock, so that any thread may call it at any time.
+/// Gives the terminal back as it was found. Any thread may call it at any time: the only lock is one that crossterm holds for
+/// the system calls that set the modes, which wait for nothing; and a terminal that takes no output gets none.
 pub fn leave() {
-    if let (true, Some(found)) = (ENTERED.swap(false, Ordering::SeqCst), FOUND.get()) {
+    if ENTERED.swap(false, Ordering::SeqCst) {
         // Whoever ends has no use for an error: the terminal may be gone.
-        let _ = write(LEAVE);
-        let _ = set(found);
+        if poll(libc::STDOUT_FILENO, libc::POLLOUT, PATIENCE) != 0 {
+            let _ = execute!(Output, ResetColor, EnableLineWrap, cursor::Show, LeaveAlternateScreen);
+        }
+        let _ = disable_raw_mode();
     }
 }
 
@@ -90,44 +121,44 @@ pub fn is_foreground() -> bool {
     owner < 0 || owner == own
 }
 
-fn attributes() -> io::Result<libc::termios> {
-    let mut found = MaybeUninit::uninit();
-    // SAFETY: it writes one termios, which is read only if it did.
-    match unsafe { libc::tcgetattr(libc::STDIN_FILENO, found.as_mut_ptr()) } {
-        // SAFETY: the call above filled it.
-        0 => Ok(unsafe { found.assume_init() }),
-        _ => Err(io::Error::last_os_error()),
+/// What is written while the terminal is not ours goes nowhere.
+#[derive(Debug)]
+struct Ours;
+
+impl Write for Ours {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if ENTERED.load(Ordering::SeqCst) { Output.write(bytes) } else { Ok(bytes.len()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
-/// At once: waiting for the output to drain would hang with a terminal that takes none.
-fn set(attributes: &libc::termios) -> io::Result<()> {
-    // SAFETY: a valid termios that lives until after the call.
-    match unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, attributes) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
+/// Standard output past the lock and the buffer of `io::stdout`, which a thread that hangs in a write would hold.
+struct Output;
 
-/// Past the lock and the buffer of `io::stdout`, which a thread that hangs in a write would hold.
-fn write(text: &str) -> io::Result<()> {
-    let mut rest = text.as_bytes();
-    while !rest.is_empty() {
-        // SAFETY: the slice is valid for its length.
-        let written = unsafe { libc::write(libc::STDOUT_FILENO, rest.as_ptr().cast(), rest.len()) };
-        match usize::try_from(written) {
-            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-            Err(_) => match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::Interrupted => {}
-                // Somebody made the terminal non-blocking.
-                error if error.kind() == io::ErrorKind::WouldBlock => {
-                    let mut room = libc::pollfd { fd: libc::STDOUT_FILENO, events: libc::POLLOUT, revents: 0 };
-                    // SAFETY: one pollfd, which lives until after the call.
-                    unsafe { libc::poll(&raw mut room, 1, 100) };
-                }
-                error => return Err(error),
-            },
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        static FILE: OnceLock<File> = OnceLock::new();
+        let file = match FILE.get() {
+            Some(file) => file,
+            None => {
+                let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+                FILE.get_or_init(|| file)
+            }
+        };
+        match (&*file).write(bytes) {
+            // Somebody made the terminal non-blocking: whoever writes everything tries again.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                thread::sleep(Duration::from_millis(20));
+                Err(io::ErrorKind::Interrupted.into())
+            }
+            result => result,
         }
     }
-    Ok(())
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

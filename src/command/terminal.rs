@@ -1,6 +1,8 @@
 //! What is on the other side of standard output and standard error.
 
 use std::io::IsTerminal;
+use std::os::fd::RawFd;
+use std::time::Duration;
 
 use crate::config::Terminal;
 
@@ -37,8 +39,14 @@ pub fn size() -> Option<(u16, u16)> {
 
 /// The other end of a pipe at standard output is closed: `| head -1` ends a live command although nothing more comes.
 pub fn reader_is_gone() -> bool {
-    let mut stdout = libc::pollfd { fd: libc::STDOUT_FILENO, events: 0, revents: 0 };
-    // SAFETY: one pollfd, which lives until after the call; it does not wait.
-    let ready = unsafe { libc::poll(&raw mut stdout, 1, 0) };
-    ready > 0 && stdout.revents & libc::POLLERR != 0
+    poll(libc::STDOUT_FILENO, 0, Duration::ZERO) & libc::POLLERR != 0
+}
+
+/// What poll(2) says of a descriptor; 0 if nothing comes in time.
+pub fn poll(fd: RawFd, events: libc::c_short, wait: Duration) -> libc::c_short {
+    let mut asked = libc::pollfd { fd, events, revents: 0 };
+    let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: one pollfd, which lives until after the call.
+    let ready = unsafe { libc::poll(&raw mut asked, 1, wait) };
+    if ready > 0 { asked.revents } else { 0 }
 }

@@ -17,6 +17,7 @@ use crate::render::{json, watch as text};
 use crate::source::Host;
 use crate::watch::{Change, ChangeKind, Driver, Next, Tick};
 
+mod keyboard;
 mod playing;
 mod screen;
 

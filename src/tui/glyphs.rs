@@ -1,7 +1,7 @@
 //! How things look: bars and lines of rates in Unicode or ASCII, and colours where they are wanted. A colour says nothing that
 //! a word beside it does not say.
 
-use ratatui_core::style::{Color, Modifier, Style};
+use ratatui::style::{Color, Modifier, Style};
 
 use crate::cause::Severity;
 use crate::diagnosis::Status;

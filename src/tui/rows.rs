@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ratatui_core::style::Style;
+use ratatui::style::Style;
 
 use super::glyphs::PLAIN;
 use super::state::{Pane, State};

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use ratatui_core::buffer::Buffer;
-use ratatui_core::layout::Rect;
-use ratatui_core::style::Style;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
 use unicode_width::UnicodeWidthStr;
 
 use super::glyphs::{BOLD, DIM, HEAD, PLAIN, REVERSED};

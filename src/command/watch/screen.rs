@@ -1,6 +1,5 @@
 //! `rstdoctor watch` on a terminal: three threads bring ticks, keys and signals; this one owns the terminal and the state.
 
-use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,23 +7,19 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ratatui_core::buffer::Buffer;
-use ratatui_core::layout::Rect;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::iterator::Signals;
 
-use super::playing;
+use super::{keyboard, playing};
 use crate::command::full_screen::{self, FullScreen};
 use crate::command::terminal;
 use crate::config::{Origin, Watch};
 use crate::host::live::now;
-use crate::tui::{self, Event, Input, Key, Order, Setup, State};
+use crate::tui::{self, Event, Order, Setup, State};
 
 /// Messages that wait for a terminal that is slow; then ticks wait, too.
 const WAITING: usize = 64;
 const SECOND: Duration = Duration::from_secs(1);
-/// A lone Escape byte is the key if nothing follows for that long.
-const ESCAPE: Duration = Duration::from_millis(50);
 /// What the end may take before the process goes without it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -51,10 +46,10 @@ pub fn run(config: &Watch) -> anyhow::Result<ExitCode> {
     let mut told = true;
     // Until it is open, the terminal stays as it is: an error is then an ordinary line.
     if matches!(inbox.recv(), Ok(Message::Opened)) {
-        let screen = FullScreen::enter()?;
+        let mut screen = FullScreen::enter()?;
         signals(sender.clone())?;
-        keyboard(sender);
-        told = show(config, &screen, &inbox, &orders);
+        keyboard::start(sender);
+        told = show(config, &mut screen, &inbox, &orders);
     }
     stop.store(true, Ordering::Relaxed);
     drop((orders, inbox));
@@ -79,7 +74,7 @@ fn finish(driver: JoinHandle<anyhow::Result<String>>) -> anyhow::Result<String> 
 }
 
 /// Until the end. False if there is nobody left to tell what was seen.
-fn show(config: &Watch, screen: &FullScreen, inbox: &Receiver<Message>, orders: &mpsc::Sender<Order>) -> bool {
+fn show(config: &Watch, screen: &mut FullScreen, inbox: &Receiver<Message>, orders: &mpsc::Sender<Order>) -> bool {
     let playback = match &config.origin {
         Origin::Bundle(path) => Some(path.file_name().unwrap_or_default().to_string_lossy().into_owned()),
         Origin::Live(_) => None,
@@ -88,16 +83,12 @@ fn show(config: &Watch, screen: &FullScreen, inbox: &Receiver<Message>, orders: 
     let terminal = config.terminal;
     let setup = Setup::new(!terminal.no_color, terminal.unicode, size, config.interval, playback);
     let mut state = State::new(setup, now());
-    let mut picture = Buffer::default();
     loop {
-        if !screen.is_ours() {
-            // It was suspended and may be back in the foreground.
-            picture = Buffer::default();
-            if screen.again().is_err() {
-                return false;
-            }
+        // It was suspended and may be back in the foreground.
+        if !screen.is_ours() && screen.again().is_err() {
+            return false;
         }
-        if draw(&state, screen, &mut picture).is_err() {
+        if screen.draw(state.size, |buffer| tui::draw(&state, buffer)).is_err() {
             return false;
         }
         let mut next = match inbox.recv_timeout(SECOND) {
@@ -128,7 +119,7 @@ fn show(config: &Watch, screen: &FullScreen, inbox: &Receiver<Message>, orders: 
                 None => {}
                 Some(Order::Quit) => return true,
                 Some(Order::Suspend) => suspend(),
-                Some(Order::Redraw) => picture = Buffer::default(),
+                Some(Order::Redraw) => screen.draw_anew(),
                 Some(order) => {
                     // The driver has ended if nobody takes it, and that is a message of its own.
                     let _ = orders.send(order);
@@ -137,18 +128,6 @@ fn show(config: &Watch, screen: &FullScreen, inbox: &Receiver<Message>, orders: 
             next = inbox.try_recv().ok();
         }
     }
-}
-
-/// Brings the terminal from the picture that it shows to that of the state.
-fn draw(state: &State, screen: &FullScreen, shown: &mut Buffer) -> std::io::Result<()> {
-    if !screen.is_ours() {
-        return Ok(());
-    }
-    let mut next = Buffer::empty(Rect::new(0, 0, state.size.0, state.size.1));
-    tui::draw(state, &mut next);
-    let text = if shown.area == next.area { tui::ansi::difference(shown, &next) } else { tui::ansi::whole(&next) };
-    *shown = next;
-    screen.show(&text)
 }
 
 fn suspend() {
@@ -191,59 +170,4 @@ fn signals(sender: SyncSender<Message>) -> std::io::Result<()> {
 fn end_now() -> ! {
     full_screen::leave();
     std::process::exit(super::super::INTERRUPTED.into())
-}
-
-/// Reads the keyboard for ever. In the background it keeps away from it: a read would stop the process.
-fn keyboard(sender: SyncSender<Message>) {
-    thread::spawn(move || {
-        let mut input = Input::default();
-        let mut bytes = [0; 256];
-        loop {
-            let wait = if input.is_waiting() { ESCAPE } else { SECOND };
-            let keys: Vec<Key> = match ready(wait) {
-                false => input.settle().into_iter().collect(),
-                true if !full_screen::is_foreground() => {
-                    thread::sleep(ESCAPE);
-                    continue;
-                }
-                true => match read(&mut bytes) {
-                    Some(read) => input.read(bytes.get(..read).unwrap_or_default()),
-                    None => {
-                        let _ = sender.send(Message::Hangup);
-                        return;
-                    }
-                },
-            };
-            for key in keys {
-                if sender.send(Message::Event(Event::Key(key))).is_err() {
-                    return;
-                }
-            }
-        }
-    });
-}
-
-/// Something can be read at standard input, be it the end.
-fn ready(wait: Duration) -> bool {
-    let mut stdin = libc::pollfd { fd: std::io::stdin().as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: one pollfd, which lives until after the call.
-    unsafe { libc::poll(&raw mut stdin, 1, wait) > 0 }
-}
-
-/// `None` at the end: the terminal was closed.
-fn read(bytes: &mut [u8]) -> Option<usize> {
-    loop {
-        // SAFETY: the slice is writable for its length.
-        let read = unsafe { libc::read(libc::STDIN_FILENO, bytes.as_mut_ptr().cast(), bytes.len()) };
-        match usize::try_from(read) {
-            Ok(0) => return None,
-            Ok(read) => return Some(read),
-            Err(_) => match std::io::Error::last_os_error().kind() {
-                std::io::ErrorKind::Interrupted => {}
-                std::io::ErrorKind::WouldBlock => return Some(0),
-                _ => return None,
-            },
-        }
-    }
 }

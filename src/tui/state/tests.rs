@@ -237,7 +237,7 @@ proptest::proptest! {
         state.update(Event::Resize(width, height));
         press(&mut state, &keys);
         state.update(Event::Key(Key::Enter));
-        let mut buffer = ratatui_core::buffer::Buffer::empty(ratatui_core::layout::Rect::new(0, 0, width, height));
+        let mut buffer = ratatui::buffer::Buffer::empty(ratatui::layout::Rect::new(0, 0, width, height));
         crate::tui::draw(&state, &mut buffer);
         proptest::prop_assert_eq!(state.update(Event::Key(Key::Control('c'))), Some(Order::Quit));
     }
