@@ -3,10 +3,11 @@
 //! # Flow
 //!
 //! ```text
-//! host -> source -> snapshot -> delta -> readings -> attribution -> ledger -> evidence -> cause -> rank -> diagnosis -> render
+//! host -> source -> snapshot -> delta -> readings -> attribution -> ledger -> evidence -> cause -> rank -> diagnosis -> watch
+//!      -> render -> tui
 //! ```
 //!
-//! Each stage imports only from stages to its left. Everything right of `host` is a pure function of bytes and time: the
+//! [`observe`] drives a host through one window, or through a row of them that [`watch`] judges. Each stage imports only from stages to its left. Everything right of `host` is a pure function of bytes and time: the
 //! trait through which it is asked, [`source::Host`], lives with the sources that consume it.
 
 pub mod attribution;
