@@ -7,8 +7,9 @@
 //!      -> render -> tui
 //! ```
 //!
-//! [`observe`] drives a host through one window, or through a row of them that [`watch`] judges. Each stage imports only from stages to its left. Everything right of `host` is a pure function of bytes and time: the
-//! trait through which it is asked, [`source::Host`], lives with the sources that consume it.
+//! [`observe`] drives a host through one window, or through a row of them that [`watch`] judges. Each stage imports only
+//! from stages to its left. Everything right of `host` is a pure function of bytes and time: the trait through which it is
+//! asked, [`source::Host`], lives with the sources that consume it.
 
 pub mod attribution;
 pub mod backlog;

@@ -32,9 +32,10 @@ const FORBIDDEN: [&str; 18] = [
 ];
 
 /// The flow; a module imports only from its own stage and those before it.
-const FLOW: [&[&str]; 14] = [
+const FLOW: [&[&str]; 16] = [
     &["source"],
     &["snapshot"],
+    &["observe"],
     &["delta"],
     &["readings", "service"],
     &["attribution"],
@@ -45,6 +46,7 @@ const FLOW: [&[&str]; 14] = [
     &["filter", "port", "trace"],
     &["rank"],
     &["diagnosis"],
+    &["watch"],
     &["render"],
     &["tui"],
 ];
