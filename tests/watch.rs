@@ -262,3 +262,39 @@ fn a_recording_plays_the_ticks_that_it_holds() {
         assert!(lines.contains("appeared") && lines.contains("Watched 2 s, 4 ticks"), "{lines}");
     });
 }
+
+/// Every recording of a real fault, played tick by tick.
+#[test]
+fn each_tick_of_each_recorded_fault_follows_the_schema() {
+    use rstdoctor::filter::Filter;
+    use rstdoctor::host::BundleHost;
+    use rstdoctor::observe::Plan;
+    use rstdoctor::render::json;
+    use rstdoctor::watch::{Driver, Next};
+
+    let schema = serde_json::from_str(&json::schema()).expect("a schema");
+    let validator = jsonschema::validator_for(&schema).expect("a sound schema");
+    let mut played = 0;
+    for cause in rstdoctor::cause::REGISTRY {
+        let path = format!("{}/fixtures/{}/positive.rst", env!("CARGO_MANIFEST_DIR"), cause.id);
+        let mut bundle = BundleHost::open(path.as_ref()).unwrap_or_else(|error| panic!("{error}"));
+        let window = bundle.windows().first().expect("a window").planned;
+        let mut driver = Driver::start(&mut bundle, &Plan::scan(window), window, Filter::default()).expect("frames");
+        loop {
+            match driver.advance() {
+                Next::Looked => {}
+                Next::Over => break,
+                Next::Tick(tick) => {
+                    let line = json::line(&json::tick(&tick)).expect("JSON");
+                    let report: Value = serde_json::from_str(&line).expect("JSON");
+                    let errors: Vec<_> = validator.iter_errors(&report).map(|error| error.to_string()).collect();
+                    assert!(errors.is_empty(), "{}: {errors:?}", cause.id);
+                    let found = tick.diagnosis.causes.iter().any(|found| found.id == cause.id);
+                    assert!(found, "{} is not in its recording, played as ticks", cause.id);
+                    played += 1;
+                }
+            }
+        }
+    }
+    assert!(played >= rstdoctor::cause::REGISTRY.len(), "{played} ticks");
+}
