@@ -164,19 +164,9 @@ pub fn scan(args: &ScanArgs, terminal: Terminal) -> Result<Scan, UsageError> {
     if args.json && args.format == Some(Format::Table) {
         return Err(UsageError::Conflict { one: "--json", other: "--format table", why: "give one of them" });
     }
-    let origin = match &args.from {
-        Some(bundle) => {
-            let why = "a recording holds what was recorded";
-            let conflict = |other| Err(UsageError::Conflict { one: "--from", other, why });
-            match () {
-                () if duration.is_some() => return conflict("--duration"),
-                () if netns.is_some() => return conflict("--netns"),
-                () if args.no_events => return conflict("--no-events"),
-                () => Origin::Bundle(bundle.clone()),
-            }
-        }
-        None => Origin::Live(Live { duration: duration.unwrap_or(SCAN), netns, events: !args.no_events }),
-    };
+    let excluded = [("--duration", duration.is_some()), ("--netns", netns.is_some()), ("--no-events", args.no_events)];
+    let live = Live { duration: duration.unwrap_or(SCAN), netns, events: !args.no_events };
+    let origin = origin(args.from.as_ref(), excluded, live)?;
     Ok(Scan {
         origin,
         format: if args.json { Format::Json } else { args.format.unwrap_or(Format::Table) },
@@ -189,6 +179,17 @@ pub fn scan(args: &ScanArgs, terminal: Terminal) -> Result<Scan, UsageError> {
         options: Options { width: terminal.columns(), colour: terminal.colour(), all: args.all },
         progress: terminal.progress,
     })
+}
+
+/// A recording, with which none of the options that shape a live run may be given, or that live run.
+fn origin(from: Option<&PathBuf>, excluded: [(&'static str, bool); 3], live: Live) -> Result<Origin, UsageError> {
+    let Some(bundle) = from else { return Ok(Origin::Live(live)) };
+    match excluded.into_iter().find(|(_, given)| *given) {
+        Some((other, _)) => {
+            Err(UsageError::Conflict { one: "--from", other, why: "a recording holds what was recorded" })
+        }
+        None => Ok(Origin::Bundle(bundle.clone())),
+    }
 }
 
 /// Validates the arguments of `record`.
@@ -226,19 +227,9 @@ pub fn watch(args: &WatchArgs, terminal: Terminal) -> Result<Watch, UsageError> 
     if args.count == Some(0) {
         return Err(UsageError::NotOne { option: "--count" });
     }
-    let origin = match &args.from {
-        Some(bundle) => {
-            let why = "a recording holds what was recorded";
-            let conflict = |other| Err(UsageError::Conflict { one: "--from", other, why });
-            match () {
-                () if interval.is_some() => return conflict("--interval"),
-                () if netns.is_some() => return conflict("--netns"),
-                () if args.no_events => return conflict("--no-events"),
-                () => Origin::Bundle(bundle.clone()),
-            }
-        }
-        None => Origin::Live(Live { duration: Duration::MAX, netns, events: !args.no_events }),
-    };
+    let excluded = [("--interval", interval.is_some()), ("--netns", netns.is_some()), ("--no-events", args.no_events)];
+    let live = Live { duration: Duration::MAX, netns, events: !args.no_events };
+    let origin = origin(args.from.as_ref(), excluded, live)?;
     let screen = terminal.width.is_some() && terminal.keys && !terminal.dumb && !args.no_tui;
     Ok(Watch {
         origin,
