@@ -45,7 +45,20 @@ pub struct ScanArgs {
     /// How to print the diagnosis [default: table]
     #[arg(short, long, value_name = "FORMAT")]
     pub format: Option<Format>,
-    /// Diagnose a recording made by rstdoctor record
+    #[command(flatten)]
+    pub look: Look,
+    /// Exit with status 1 if an active finding or a risk is at least this severe
+    #[arg(long, value_name = "SEVERITY")]
+    pub fail_on: Option<FailOn>,
+    /// Show everything: reasons, all listeners, sockets, limits
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Where to look, and at what.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Look {
+    /// Judge a recording made by rstdoctor record instead of this host
     #[arg(long, value_name = "BUNDLE")]
     pub from: Option<PathBuf>,
     /// Only what concerns this local or remote port; adds who holds it and whether it can be bound
@@ -63,12 +76,6 @@ pub struct ScanArgs {
     /// Do not use the reset tracepoints
     #[arg(long)]
     pub no_events: bool,
-    /// Exit with status 1 if an active finding or a risk is at least this severe
-    #[arg(long, value_name = "SEVERITY")]
-    pub fail_on: Option<FailOn>,
-    /// Show everything: reasons, all listeners, sockets, limits
-    #[arg(long)]
-    pub all: bool,
 }
 
 /// Watch live while the fault is reproduced
@@ -91,24 +98,8 @@ pub struct WatchArgs {
     /// Lines instead of a screen, also on a terminal
     #[arg(long)]
     pub no_tui: bool,
-    /// Play a recording made by rstdoctor record
-    #[arg(long, value_name = "BUNDLE")]
-    pub from: Option<PathBuf>,
-    /// Only what concerns this local or remote port
-    #[arg(long, value_name = "N")]
-    pub port: Option<u16>,
-    /// Only what concerns this process
-    #[arg(long, value_name = "N")]
-    pub pid: Option<u32>,
-    /// Only what concerns processes of this name, as in /proc/PID/comm
-    #[arg(long, value_name = "NAME")]
-    pub process: Option<String>,
-    /// Look into another network namespace: its name, a process id, or a path
-    #[arg(long, value_name = "NAME|PID|PATH")]
-    pub netns: Option<String>,
-    /// Do not use the reset tracepoints
-    #[arg(long)]
-    pub no_events: bool,
+    #[command(flatten)]
+    pub look: Look,
 }
 
 /// Show each reset as it happens, one line each

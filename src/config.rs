@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cause::Severity;
-use crate::cli::{FailOn, Format, RecordArgs, ScanArgs, TraceArgs, WatchArgs};
+use crate::cli::{FailOn, Format, Look, RecordArgs, ScanArgs, TraceArgs, WatchArgs};
 use crate::filter::Filter;
 use crate::render::Options;
 use crate::source::reset_events::Direction;
@@ -156,21 +156,14 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// [`UsageError`] names the option and what to write instead.
 pub fn scan(args: &ScanArgs, terminal: Terminal) -> Result<Scan, UsageError> {
     let duration = args.duration.as_deref().map(|text| duration("--duration", text)).transpose()?;
-    let netns = not_empty("--netns", args.netns.as_ref())?;
-    let process = not_empty("--process", args.process.as_ref())?;
-    if args.port == Some(0) {
-        return Err(UsageError::PortZero);
-    }
     if args.json && args.format == Some(Format::Table) {
         return Err(UsageError::Conflict { one: "--json", other: "--format table", why: "give one of them" });
     }
-    let excluded = [("--duration", duration.is_some()), ("--netns", netns.is_some()), ("--no-events", args.no_events)];
-    let live = Live { duration: duration.unwrap_or(SCAN), netns, events: !args.no_events };
-    let origin = origin(args.from.as_ref(), excluded, live)?;
+    let origin = origin(&args.look, ("--duration", duration.is_some()), duration.unwrap_or(SCAN))?;
     Ok(Scan {
         origin,
         format: if args.json { Format::Json } else { args.format.unwrap_or(Format::Table) },
-        filter: Filter { port: args.port, pid: args.pid, process },
+        filter: filter(&args.look)?,
         fail_on: args.fail_on.map(|level| match level {
             FailOn::Info => Severity::Info,
             FailOn::Warning => Severity::Warning,
@@ -181,14 +174,27 @@ pub fn scan(args: &ScanArgs, terminal: Terminal) -> Result<Scan, UsageError> {
     })
 }
 
-/// A recording, with which none of the options that shape a live run may be given, or that live run.
-fn origin(from: Option<&PathBuf>, excluded: [(&'static str, bool); 3], live: Live) -> Result<Origin, UsageError> {
-    let Some(bundle) = from else { return Ok(Origin::Live(live)) };
+/// A recording, or a live run of this length. With a recording, no option that shapes a live run may be given.
+fn origin(look: &Look, timing: (&'static str, bool), duration: Duration) -> Result<Origin, UsageError> {
+    let netns = not_empty("--netns", look.netns.as_ref())?;
+    let Some(bundle) = &look.from else { return Ok(Origin::Live(Live { duration, netns, events: !look.no_events })) };
+    let excluded = [timing, ("--netns", netns.is_some()), ("--no-events", look.no_events)];
     match excluded.into_iter().find(|(_, given)| *given) {
         Some((other, _)) => {
             Err(UsageError::Conflict { one: "--from", other, why: "a recording holds what was recorded" })
         }
         None => Ok(Origin::Bundle(bundle.clone())),
+    }
+}
+
+fn filter(look: &Look) -> Result<Filter, UsageError> {
+    Ok(Filter { port: port(look.port)?, pid: look.pid, process: not_empty("--process", look.process.as_ref())? })
+}
+
+fn port(given: Option<u16>) -> Result<Option<u16>, UsageError> {
+    match given {
+        Some(0) => Err(UsageError::PortZero),
+        given => Ok(given),
     }
 }
 
@@ -219,17 +225,10 @@ pub fn record(args: &RecordArgs, terminal: Terminal) -> Result<Record, UsageErro
 /// [`UsageError`] names the option and what to write instead.
 pub fn watch(args: &WatchArgs, terminal: Terminal) -> Result<Watch, UsageError> {
     let interval = tick_interval(args.interval.as_ref())?;
-    let netns = not_empty("--netns", args.netns.as_ref())?;
-    let process = not_empty("--process", args.process.as_ref())?;
-    if args.port == Some(0) {
-        return Err(UsageError::PortZero);
-    }
     if args.count == Some(0) {
         return Err(UsageError::NotOne { option: "--count" });
     }
-    let excluded = [("--interval", interval.is_some()), ("--netns", netns.is_some()), ("--no-events", args.no_events)];
-    let live = Live { duration: Duration::MAX, netns, events: !args.no_events };
-    let origin = origin(args.from.as_ref(), excluded, live)?;
+    let origin = origin(&args.look, ("--interval", interval.is_some()), Duration::MAX)?;
     let screen = terminal.width.is_some() && terminal.keys && !terminal.dumb && !args.no_tui;
     Ok(Watch {
         origin,
@@ -240,7 +239,7 @@ pub fn watch(args: &WatchArgs, terminal: Terminal) -> Result<Watch, UsageError> 
             (false, true) => WatchOutput::Screen,
             (false, false) => WatchOutput::Lines,
         },
-        filter: Filter { port: args.port, pid: args.pid, process },
+        filter: filter(&args.look)?,
         terminal,
     })
 }
@@ -261,9 +260,6 @@ pub fn jobs(given: Option<usize>) -> Result<usize, UsageError> {
 /// # Errors
 /// [`UsageError`] names the option and what to write instead.
 pub fn trace(args: &TraceArgs, terminal: Terminal) -> Result<Trace, UsageError> {
-    if args.port == Some(0) {
-        return Err(UsageError::PortZero);
-    }
     if args.count == Some(0) {
         return Err(UsageError::NotOne { option: "--count" });
     }
@@ -277,7 +273,11 @@ pub fn trace(args: &TraceArgs, terminal: Terminal) -> Result<Trace, UsageError> 
         (false, false) => None,
     };
     Ok(Trace {
-        filter: trace::Filter { direction, port: args.port, process: not_empty("--process", args.process.as_ref())? },
+        filter: trace::Filter {
+            direction,
+            port: port(args.port)?,
+            process: not_empty("--process", args.process.as_ref())?,
+        },
         json: args.json,
         count: args.count,
         duration: positive("--duration", args.duration.as_ref(), "30s")?,
@@ -382,10 +382,10 @@ mod tests {
         type Change = fn(&mut ScanArgs);
         let cases: [Change; 5] = [
             |args| (args.json, args.format) = (true, Some(Format::Table)),
-            |args| (args.from, args.duration) = (Some("x".into()), Some("3s".into())),
-            |args| (args.from, args.netns) = (Some("x".into()), Some("blue".into())),
-            |args| (args.from, args.no_events) = (Some("x".into()), true),
-            |args| args.port = Some(0),
+            |args| (args.look.from, args.duration) = (Some("x".into()), Some("3s".into())),
+            |args| (args.look.from, args.look.netns) = (Some("x".into()), Some("blue".into())),
+            |args| (args.look.from, args.look.no_events) = (Some("x".into()), true),
+            |args| args.look.port = Some(0),
         ];
         for (index, change) in cases.into_iter().enumerate() {
             assert!(scan_with(change).is_err(), "case {index}");

@@ -52,6 +52,11 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
+    /// Not one source of evidence could be read.
+    pub fn saw_nothing(&self) -> bool {
+        !self.sources.is_empty() && self.sources.iter().all(|source| source.failure.is_some() && !source.partial)
+    }
+
     /// A convincing finding that is active, or will bite, is at least this severe.
     pub fn reaches(&self, level: Severity) -> bool {
         self.causes.iter().any(|cause| weighs(&cause.finding) && cause.finding.severity <= level)

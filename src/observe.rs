@@ -13,7 +13,7 @@ pub use watching::{Step, Ticked, Watching};
 
 use crate::snapshot::{Observation, Snapshot};
 use crate::source::reset_events::ResetEvent;
-use crate::source::{Failure, FailureKind, Frame, Host, Moment, Observed, listeners};
+use crate::source::{Frame, Host, Moment, Observed, listeners};
 use looks::Looks;
 use streams::Resets;
 
@@ -122,19 +122,16 @@ fn next_due(due: Duration, passed: Duration, every: Duration) -> Duration {
 
 /// A window without its streams yet.
 fn observation(before: Snapshot, after: Snapshot, looks: Looks) -> Observation {
-    fn not_yet<T>() -> Observed<T> {
-        Observed::Unavailable(Failure::new(FailureKind::NotCollected, "not asked for"))
-    }
     let (listener_traces, polls) = looks.close();
     Observation {
         before,
         after,
         listener_traces,
         polls,
-        reset_events: not_yet(),
+        reset_events: Observed::not_asked(),
         earlier_resets: Vec::new(),
-        reset_packets: not_yet(),
-        last_words: not_yet(),
+        reset_packets: Observed::not_asked(),
+        last_words: Observed::not_asked(),
         totals_only: false,
     }
 }

@@ -95,13 +95,15 @@ impl Watch {
         let late = (ticked.late > ticked.interval / 4 && ticked.late > NOISE).then_some(ticked.late);
         let observation = &mut ticked.observation;
         let mut diagnosis = diagnose_for(observation, &self.filter);
-        let taken = match ticked.swept {
-            true => Some(Why::Last),
-            false => self.schedule.wants(observation, &diagnosis).filter(|_| sweep(observation)),
-        };
+        let mut taken = ticked.swept.then_some(Why::Last);
+        if taken.is_none() {
+            taken = self.schedule.wants(observation, &diagnosis).filter(|_| sweep(observation));
+            if taken.is_some() {
+                diagnosis = diagnose_for(observation, &self.filter);
+            }
+        }
         if taken.is_some() {
             self.schedule.swept(observation);
-            diagnosis = diagnose_for(observation, &self.filter);
         }
         let at = observation.after.at;
         let started = *self.started.get_or_insert(observation.before.at);

@@ -224,9 +224,6 @@ impl<'a> Join<'a> {
                 *self.claimed.get_mut(index)? = true;
                 self.packets.packets.get(index)
             });
-            if !events.drained.is_zero() && event.at > events.drained {
-                continue;
-            }
             match packet {
                 Some(packet) => {
                     *of(&mut matched, event.direction) += 1;

@@ -56,6 +56,15 @@ pub fn run(cli: Cli) -> ExitCode {
     }
 }
 
+const SAW_NOTHING: &str = "nothing could be collected: not one source of evidence could be read";
+
+/// A result to standard output, whole and at once: whoever reads a pipe wants it when it is there.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
 /// Writes a line to standard error. Not by `eprintln!`, which panics where that cannot be written to (`2> /dev/full`).
 pub(crate) fn say(line: impl fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{line}");

@@ -1,11 +1,10 @@
 //! `rstdoctor scan`: one diagnosis.
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use super::progress::Progress;
-use super::{FOUND, INTERRUPTED, NOTHING, collect, say};
+use super::{FOUND, INTERRUPTED, NOTHING, SAW_NOTHING, collect, print, say};
 use crate::cli::{Format, ScanArgs};
 use crate::config::{self, Origin, Scan, Terminal};
 use crate::diagnosis::{Diagnosis, diagnose_for};
@@ -26,24 +25,16 @@ pub fn run(args: &ScanArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     };
     let mut diagnosis = diagnose_for(&collected.observation, &config.filter);
     diagnosis.netns_name = collected.netns_name;
-    print(&diagnosis, &config)?;
+    print(&match config.format {
+        Format::Table => render::table(&diagnosis, &config.options),
+        Format::Json => render::json::text(&render::json::report(&diagnosis))?,
+    })?;
     Ok(status(&diagnosis, &config))
 }
 
-fn print(diagnosis: &Diagnosis, config: &Scan) -> anyhow::Result<()> {
-    let text = match config.format {
-        Format::Table => render::table(diagnosis, &config.options),
-        Format::Json => render::json::text(&render::json::report(diagnosis))?,
-    };
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
-}
-
 fn status(diagnosis: &Diagnosis, config: &Scan) -> ExitCode {
-    let nothing = !diagnosis.sources.is_empty() && diagnosis.sources.iter().all(|s| s.failure.is_some() && !s.partial);
-    if nothing {
-        say("rstdoctor: nothing could be collected: not one source of evidence could be read");
+    if diagnosis.saw_nothing() {
+        say(format!("rstdoctor: {SAW_NOTHING}"));
         return ExitCode::from(NOTHING);
     }
     match config.fail_on {

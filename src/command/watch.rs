@@ -1,13 +1,12 @@
 //! `rstdoctor watch`: tick after tick, as lines or JSON. The screen is in `screen`.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::terminal::reader_is_gone;
-use super::{NOTHING, collect, say};
+use super::{NOTHING, SAW_NOTHING, collect, print, say};
 use crate::cli::WatchArgs;
 use crate::config::{self, Origin, Terminal, Watch, WatchOutput};
 use crate::host::namespace::Entered;
@@ -33,7 +32,6 @@ pub fn run(args: &WatchArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let mut view = View::open(&config, &stop)?;
     let mut driver = Driver::start(&mut *view.host, &view.plan, config.interval, config.filter.clone())?;
     let mut lines = text::Lines::new(terminal.width);
-    let mut ticks = 0;
     while !stop.load(Ordering::Relaxed) && !reader_is_gone() {
         let mut tick = match driver.advance() {
             Next::Looked => continue,
@@ -41,16 +39,15 @@ pub fn run(args: &WatchArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
             Next::Over => break,
         };
         view.namespace.complete(&mut tick);
-        if tick.number == 1 && nothing_collected(&tick) {
-            say("rstdoctor: nothing could be collected: not one source of evidence could be read");
+        if tick.number == 1 && tick.diagnosis.saw_nothing() {
+            say(format!("rstdoctor: {SAW_NOTHING}"));
             return Ok(ExitCode::from(NOTHING));
         }
         print(&match config.output {
             WatchOutput::Json => json::line(&json::tick(&tick))?,
             _ => lines.tick(&tick),
         })?;
-        ticks += 1;
-        if config.count == Some(ticks) {
+        if config.count == Some(tick.number) {
             break;
         }
     }
@@ -117,16 +114,4 @@ impl Namespace {
             tick.changes.push(Change { at: tick.at, kind: ChangeKind::NamespaceGone, text: text.to_owned() });
         }
     }
-}
-
-fn nothing_collected(tick: &Tick) -> bool {
-    let sources = &tick.diagnosis.sources;
-    !sources.is_empty() && sources.iter().all(|source| source.failure.is_some() && !source.partial)
-}
-
-/// Whole, and at once: whoever reads a pipe wants each tick when it comes.
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
 }

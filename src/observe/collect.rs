@@ -9,30 +9,26 @@ use crate::source::census::{self, Census};
 use crate::source::listeners::{self, Listener};
 use crate::source::owners::{self, Owners};
 use crate::source::{
-    Failure, FailureKind, Host, Moment, Observed, conntrack, file_nr, host_facts, netstat, snmp, snmp6, sockstat,
-    sysctl, vmstat,
+    Host, Moment, Observed, conntrack, file_nr, host_facts, netstat, snmp, snmp6, sockstat, sysctl, vmstat,
 };
 
 impl Snapshot {
     pub(super) fn empty(at: Moment) -> Self {
-        fn not_yet<T>() -> Observed<T> {
-            Observed::Unavailable(Failure::new(FailureKind::NotCollected, "not asked for"))
-        }
         Self {
             at,
             surveyed: at,
-            netstat: not_yet(),
-            snmp: not_yet(),
-            snmp6: not_yet(),
-            sockstat: not_yet(),
-            sockstat6: not_yet(),
-            vmstat: not_yet(),
-            file_nr: not_yet(),
+            netstat: Observed::not_asked(),
+            snmp: Observed::not_asked(),
+            snmp6: Observed::not_asked(),
+            sockstat: Observed::not_asked(),
+            sockstat6: Observed::not_asked(),
+            vmstat: Observed::not_asked(),
+            file_nr: Observed::not_asked(),
             sysctls: BTreeMap::new(),
-            conntrack: not_yet(),
-            listeners: not_yet(),
-            census: not_yet(),
-            owners: not_yet(),
+            conntrack: Observed::not_asked(),
+            listeners: Observed::not_asked(),
+            census: Observed::not_asked(),
+            owners: Observed::not_asked(),
             host: host_facts::HostFacts::default(),
             sources: Vec::new(),
         }

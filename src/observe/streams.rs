@@ -161,7 +161,9 @@ pub(super) fn take_later(observation: &mut Observation, end: Duration) -> Vec<Re
 fn later(events: &mut Observed<ResetEvents>, end: Duration, settings: &Snapshot) -> Vec<ResetEvent> {
     let range = sysctl::port_range(&settings.sysctls);
     match events {
-        Observed::Full(events) if !end.is_zero() => events.take_later(end, |port| range.contains(&port)),
+        Observed::Full(events) | Observed::Partial(events, _) if !end.is_zero() => {
+            events.take_later(end, |port| range.contains(&port))
+        }
         _ => Vec::new(),
     }
 }
@@ -169,7 +171,7 @@ fn later(events: &mut Observed<ResetEvents>, end: Duration, settings: &Snapshot)
 /// Puts those of the window before in front.
 pub(super) fn put_first(observation: &mut Observation, earlier: Vec<ResetEvent>) {
     let range = sysctl::port_range(&observation.after.sysctls);
-    if let Observed::Full(events) = &mut observation.reset_events {
+    if let Observed::Full(events) | Observed::Partial(events, _) = &mut observation.reset_events {
         events.put_first(earlier, |port| range.contains(&port));
     }
 }

@@ -14,6 +14,11 @@ pub enum Observed<T> {
 }
 
 impl<T> Observed<T> {
+    /// Nobody has asked yet.
+    pub fn not_asked() -> Self {
+        Self::Unavailable(Failure::new(FailureKind::NotCollected, "not asked for"))
+    }
+
     /// The value, whole or in part.
     pub fn value(&self) -> Option<&T> {
         match self {

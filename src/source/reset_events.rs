@@ -82,8 +82,6 @@ pub struct ResetEvents {
     pub listeners_closed: Vec<ListenerClosed>,
     /// tcp_receive_reset events without a RST, discarded: data after close calls tcp_reset() (net/ipv4/tcp_input.c).
     pub bogus_received: u64,
-    /// CLOCK_BOOTTIME when the last drain began. What is later came during that drain, after the counters that close a window.
-    pub drained: Duration,
     /// What these events lack, by name: a tracepoint that this kernel does not have, hidden symbols.
     pub missing: Vec<Missing>,
 }

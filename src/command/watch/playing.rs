@@ -7,8 +7,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::View;
 use super::screen::Message;
-use super::{View, nothing_collected};
+use crate::command::SAW_NOTHING;
 use crate::config::{Origin, Watch};
 use crate::host::History;
 use crate::host::live::now;
@@ -53,7 +54,6 @@ fn drive(
     let mut playing = Playing { driver, pace, history: view.history, wanted: None };
     let lines = Lines::new(config.terminal.width);
     let _ = screen.send(Message::Opened);
-    let mut ticks = 0;
     while !stop.load(Ordering::Relaxed) {
         orders.try_iter().for_each(|order| playing.obey(order));
         let mut tick = match playing.driver.advance() {
@@ -67,14 +67,14 @@ fn drive(
             }
         };
         view.namespace.complete(&mut tick);
-        if tick.number == 1 && nothing_collected(&tick) {
-            anyhow::bail!("nothing could be collected: not one source of evidence could be read");
+        if tick.number == 1 && tick.diagnosis.saw_nothing() {
+            anyhow::bail!(SAW_NOTHING);
         }
         if !playing.wait(tick.at, orders) {
             break;
         }
-        ticks += 1;
-        if screen.send(Message::Event(Event::Tick(tick))).is_err() || config.count == Some(ticks) {
+        let last = config.count == Some(tick.number);
+        if screen.send(Message::Event(Event::Tick(tick))).is_err() || last {
             break;
         }
         if let Some(path) = playing.wanted.take() {

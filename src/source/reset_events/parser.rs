@@ -365,7 +365,6 @@ impl Inner {
         out.events.sort_by_key(|event| event.at);
         out.listeners_closed.sort_by_key(|listener| listener.at);
         out.tallies = self.tallies.take();
-        out.drained = Duration::from_nanos(self.drains.1.saturating_add(self.boot_offset));
         (out.lost, out.lost_sent) = self.losses.take();
         self.out.missing = missing;
         out
