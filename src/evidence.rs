@@ -2,6 +2,7 @@
 //! be given is a [`Missing`], never a zero.
 
 use std::ops::Deref;
+use std::sync::Arc;
 
 use crate::attribution::wire::Wire;
 use crate::attribution::{self, Attribution, Group as ResetGroup};
@@ -10,11 +11,16 @@ use crate::readings::Readings;
 pub use crate::readings::{Missing, Used};
 use crate::service::{self, Service};
 use crate::snapshot::{Observation, Snapshot};
+use crate::source::Observed;
 use crate::source::census::{Census, Destination, Group, GroupKind};
 use crate::source::conntrack::Conntrack;
 use crate::source::last_words::LastWords;
 use crate::source::owners::{Owners, Process, TICKS_PER_SECOND};
 use crate::source::reset_events::{Direction, ResetEvents};
+
+fn shared<'a, T>(source: &'static str, observed: &'a Observed<Arc<T>>) -> Result<&'a T, Missing> {
+    observed.get().map(Arc::as_ref).map_err(|failure| Missing::from_failure(source, failure))
+}
 
 /// The evidence of one observation.
 pub struct Evidence<'a> {
@@ -57,11 +63,11 @@ impl<'a> Evidence<'a> {
 
     /// The latest sweep of all sockets: at the end of the window, or in a live view some ticks before.
     pub fn census(&self) -> Result<&'a Census, Missing> {
-        self.after().census.get().map_err(|failure| Missing::from_failure("sockets", failure))
+        shared("sockets", &self.after().census)
     }
 
     pub fn census_before(&self) -> Result<&'a Census, Missing> {
-        self.before().census.get().map_err(|failure| Missing::from_failure("sockets", failure))
+        shared("sockets", &self.before().census)
     }
 
     /// Groups of sockets of one kind, largest first.
@@ -98,11 +104,11 @@ impl<'a> Evidence<'a> {
 
     /// Socket owners at the end of the window.
     pub fn owners(&self) -> Result<&'a Owners, Missing> {
-        self.after().owners.get().map_err(|failure| Missing::from_failure("owners", failure))
+        shared("owners", &self.after().owners)
     }
 
     pub fn owners_before(&self) -> Result<&'a Owners, Missing> {
-        self.before().owners.get().map_err(|failure| Missing::from_failure("owners", failure))
+        shared("owners", &self.before().owners)
     }
 
     /// Processes that hold any of these sockets at the end of the window, each once.

@@ -1,6 +1,7 @@
 //! One instant of a host, and the window between two of them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::source::census::Census;
@@ -34,8 +35,9 @@ pub struct Snapshot {
     pub sysctls: BTreeMap<&'static str, Observed<String>>,
     pub conntrack: Observed<Conntrack>,
     pub listeners: Observed<Vec<Listener>>,
-    pub census: Observed<Census>,
-    pub owners: Observed<Owners>,
+    /// Shared by the snapshots of a live view between two sweeps.
+    pub census: Observed<Arc<Census>>,
+    pub owners: Observed<Arc<Owners>>,
     pub host: HostFacts,
     /// How each source went, in the order asked.
     pub sources: Vec<SourceStatus>,

@@ -240,6 +240,7 @@ mod tests {
     fn never_accepted_ones_belong_to_the_accept_queue() {
         let mut case = case((40, 1000), (40, 1000), 90_000);
         if let crate::source::Observed::Full(census) = &mut case.0.after.census {
+            let census = std::sync::Arc::make_mut(census);
             census.groups[0].samples.iter_mut().for_each(|sample| sample.inode = 0);
         }
         assert!(matches!(case.judge(&CLOSE_WAIT_LEAK), Ok(Verdict::RuledOut(_))));

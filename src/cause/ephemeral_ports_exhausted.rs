@@ -242,6 +242,7 @@ mod tests {
     fn a_high_total_of_time_wait_over_many_destinations_is_fine() {
         let mut case = case("10.0.7.1", 9_000, 9_000).sockstat("TCP.tw", 60_000);
         if let crate::source::Observed::Full(census) = &mut case.0.after.census {
+            let census = std::sync::Arc::make_mut(census);
             let one = census.destinations[0].clone();
             census.destinations.extend((2..6).map(|n| Destination { port: n, ..one.clone() }));
         }

@@ -173,17 +173,17 @@ impl Case {
     /// `process` holds the socket with this inode, before and after.
     pub fn holder(mut self, inode: u32, process: &Process) -> Self {
         for snapshot in [&mut self.0.before, &mut self.0.after] {
-            let mut owners: Owners = snapshot.owners.value().cloned().unwrap_or_default();
+            let mut owners = snapshot.owners.value().map(|owners| Owners::clone(owners)).unwrap_or_default();
             owners.by_inode.entry(inode).or_default().push(process.pid);
             owners.processes.insert(process.pid, process.clone());
-            snapshot.owners = Observed::Full(owners);
+            snapshot.owners = Observed::Full(owners.into());
         }
         self
     }
 
     pub fn census(mut self, before: Census, after: Census) -> Self {
-        self.0.before.census = Observed::Full(before);
-        self.0.after.census = Observed::Full(after);
+        self.0.before.census = Observed::Full(before.into());
+        self.0.after.census = Observed::Full(after.into());
         self
     }
 
@@ -196,6 +196,7 @@ impl Case {
     /// The process is not there any more at the end of the window.
     pub fn died(mut self, pid: u32) -> Self {
         if let Observed::Full(owners) = &mut self.0.after.owners {
+            let owners = std::sync::Arc::make_mut(owners);
             owners.processes.remove(&pid);
             owners.by_inode.values_mut().for_each(|holders| holders.retain(|holder| *holder != pid));
         }

@@ -145,6 +145,7 @@ mod tests {
     fn an_ordinary_user_hears_that_the_process_may_be_invisible() {
         let mut case = host();
         if let Observed::Full(owners) = &mut case.0.after.owners {
+            let owners = std::sync::Arc::make_mut(owners);
             owners.denied = 31;
         }
         let diagnosis = asked(&case, None, None, Some("postgres"));

@@ -29,6 +29,7 @@ pub struct LastWordsSocket {
     started: bool,
     drained: Instant,
     gaps: u64,
+    buffer: Vec<u8>,
 }
 
 impl LastWordsSocket {
@@ -49,7 +50,8 @@ impl LastWordsSocket {
             Ok(socket)
         };
         let socket = joined().map_err(|error| refused(&error))?;
-        Ok(Self { socket: Some(socket), started: false, drained: Instant::now(), gaps: 0 })
+        let buffer = vec![0; MESSAGE];
+        Ok(Self { socket: Some(socket), started: false, drained: Instant::now(), gaps: 0, buffer })
     }
 
     /// Everything that arrived since the previous call.
@@ -60,15 +62,15 @@ impl LastWordsSocket {
         }
         let Some(socket) = &self.socket else { return Ok(()) };
         send(sink, Kind::Clock, trace_context::clocks().1.to_string().as_bytes());
+        let gaps = self.gaps;
         let (mut batch, mut messages) = (Vec::new(), 0.0);
         let most = BURST + MAX_PER_SECOND * self.drained.elapsed().as_secs_f64();
         self.drained = Instant::now();
-        let mut buffer = vec![0u8; MESSAGE];
         while messages <= most {
-            match socket.recv(&mut buffer.as_mut_slice(), 0) {
+            match socket.recv(&mut self.buffer.as_mut_slice(), 0) {
                 Ok(length) => {
                     messages += 1.0;
-                    batch.extend_from_slice(buffer.get(..length).unwrap_or_default());
+                    batch.extend_from_slice(self.buffer.get(..length).unwrap_or_default());
                     batch.resize(batch.len().next_multiple_of(4), 0);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -84,7 +86,9 @@ impl LastWordsSocket {
         if !batch.is_empty() {
             send(sink, Kind::Records, &batch);
         }
-        send(sink, Kind::Counts, self.gaps.to_string().as_bytes());
+        if self.gaps > gaps {
+            send(sink, Kind::Counts, self.gaps.to_string().as_bytes());
+        }
         if messages > most {
             self.socket = None;
             let why = format!("more than {MAX_PER_SECOND:.0} sockets a second were destroyed");

@@ -20,7 +20,7 @@ use super::tracepoint::Tracepoints;
 use crate::source::{Answer, Ask, Failure, FailureKind, Frame, Host, Moment};
 
 /// How late an interrupt may be noticed while waiting for a frame.
-const SLICE: Duration = Duration::from_millis(50);
+const SLICE: Duration = Duration::from_millis(200);
 /// No file that we ask for comes near this; it ends the read of a file without an end.
 const MAX_FILE: usize = 64 << 20;
 /// statfs(2) magic of procfs, include/uapi/linux/magic.h.

@@ -150,12 +150,9 @@ fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 
 /// The netlink request of one dump. The caller sets the sequence number.
 fn request_bytes(query: &DiagQuery, pass: Pass) -> Vec<u8> {
+    let Pass::Family(family) = pass else { return sock_diag::request_both_families(query) };
     let [v4, v6] = sock_diag::requests_by_family(query);
-    match pass {
-        Pass::Both => sock_diag::request_both_families(query),
-        Pass::Family(libc::AF_INET6) => v6,
-        Pass::Family(_) => v4,
-    }
+    if family == libc::AF_INET6 { v6 } else { v4 }
 }
 
 #[derive(Debug, PartialEq, Eq)]

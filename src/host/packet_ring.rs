@@ -54,16 +54,26 @@ impl PacketRing {
         Ok(Self { base, next: 0 })
     }
 
+    /// Nothing has arrived.
+    pub fn is_empty(&self) -> bool {
+        self.next_frame().0.load(Ordering::Acquire) & libc::TP_STATUS_USER == 0
+    }
+
+    /// The frame that the kernel fills next, and its status.
+    fn next_frame(&self) -> (&AtomicU32, NonNull<u8>) {
+        // SAFETY: next < FRAMES, so the frame lies in the mapping; it is 16-byte aligned.
+        unsafe {
+            let frame = self.base.add(self.next * FRAME);
+            (frame.cast::<AtomicU32>().as_ref(), frame)
+        }
+    }
+
     /// Packets that have arrived, once around the ring at most, as the records of `source::reset_packets`. How many.
     pub fn drain(&mut self, mut each: impl FnMut(&[u8])) -> usize {
         let mut batch = Vec::new();
         let mut packets = 0;
         while packets < FRAMES {
-            // SAFETY: next < FRAMES, so the frame lies in the mapping; it is 16-byte aligned.
-            let (status, frame) = unsafe {
-                let frame = self.base.add(self.next * FRAME);
-                (frame.cast::<AtomicU32>().as_ref(), frame)
-            };
+            let (status, frame) = self.next_frame();
             if status.load(Ordering::Acquire) & libc::TP_STATUS_USER == 0 {
                 break;
             }

@@ -128,7 +128,7 @@ impl Tracepoints {
     /// are exactly those of the records, or of what was lost of them.
     pub fn drain(&mut self, last: bool, sink: &mut Sink<'_>) -> Result<(), Failure> {
         const ADDRESSES_EVERY_NS: u64 = 5_000_000_000;
-        const COUNTS_EVERY_NS: u64 = 40_000_000;
+        const COUNTS_EVERY_NS: u64 = 900_000_000;
         // Before the events end, which takes milliseconds: this is the time that the reader's counters belong to.
         let (mono, boot) = trace_context::clocks();
         if last {

@@ -1,13 +1,14 @@
 //! Fills a snapshot: which sources are asked, in which order.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::looks::Looks;
 use crate::snapshot::{Snapshot, SourceStatus};
 use crate::source::census::{self, Census};
 use crate::source::listeners::{self, Listener};
-use crate::source::owners::{self, Owners};
+use crate::source::owners;
 use crate::source::{
     Host, Moment, Observed, conntrack, file_nr, host_facts, netstat, snmp, snmp6, sockstat, sysctl, vmstat,
 };
@@ -77,11 +78,10 @@ impl Snapshot {
         also: &BTreeSet<u32>,
     ) {
         let listening = self.listeners.value().cloned().unwrap_or_default();
-        self.census = self.keep("sockets", census::collect(host, &listening));
+        self.census = self.keep("sockets", census::collect(host, &listening)).map(Arc::new);
         let listening = listening.iter().map(|listener| listener.inode).chain(seen.map(|listener| listener.inode));
-        let inodes = inodes(listening, self.census.value());
-        let owners: (Observed<Owners>, Duration) = owners::collect(host, inodes, also.clone());
-        self.owners = self.keep("owners", owners);
+        let inodes = inodes(listening, self.census.value().map(Arc::as_ref));
+        self.owners = self.keep("owners", owners::collect(host, inodes, also.clone())).map(Arc::new);
     }
 
     /// Settings and identity, which seldom move.

@@ -101,11 +101,6 @@ impl Watching {
         })
     }
 
-    /// The first snapshot, or the one that closed the latest window.
-    pub fn latest(&self) -> &Snapshot {
-        &self.previous
-    }
-
     /// The ticks from now on are this far apart; the next comes that long after `now`.
     pub fn set_interval(&mut self, interval: Duration, now: Moment) {
         self.interval = interval;
@@ -146,15 +141,16 @@ impl Watching {
 
     /// Looks at all sockets and their owners for the window that was just closed. False if the host does not
     /// have them now: a recording may hold them in some windows only.
-    pub fn sweep(&mut self, host: &mut dyn Host, observation: &mut Observation) -> bool {
+    pub fn sweep(&self, host: &mut dyn Host, observation: &mut Observation) -> bool {
         let mut fresh = Snapshot::empty(observation.after.at);
         fresh.listeners = observation.after.listeners.clone();
         let traced = observation.listener_traces.values().map(|trace| &trace.last);
-        fresh.sockets(host, traced, &self.previous.known_processes());
+        fresh.sockets(host, traced, &observation.after.known_processes());
         if matches!(&fresh.census, Observed::Unavailable(Failure { kind: FailureKind::NotCollected, .. })) {
             return false;
         }
-        carry_survey(&self.previous, &mut observation.before);
+        // It was carried here from the latest sweep.
+        carry_survey(&observation.after, &mut observation.before);
         carry_survey(&fresh, &mut observation.after);
         true
     }
@@ -188,8 +184,8 @@ impl Watching {
     }
 
     /// A recording may hold them in some windows only.
-    fn settings(&mut self, host: &mut dyn Host, after: &mut Snapshot) {
-        carry_settings(&self.previous, after);
+    fn settings(&mut self, host: &mut dyn Host, before: &Snapshot, after: &mut Snapshot) {
+        carry_settings(before, after);
         if after.at.mono.saturating_sub(self.settings.mono) < SETTINGS {
             return;
         }
@@ -207,9 +203,10 @@ impl Watching {
         let end = self.resets.drain_at_end(host);
         let mut looks = std::mem::take(&mut self.looks);
         after.listeners(host, &mut looks);
-        carry_survey(&self.previous, &mut after);
-        self.settings(host, &mut after);
-        let mut before = self.previous.clone();
+        // `remember` gives it its successor.
+        let mut before = std::mem::replace(&mut self.previous, Snapshot::empty(at));
+        carry_survey(&before, &mut after);
+        self.settings(host, &before, &mut after);
         carry_survey(&self.earlier, &mut before);
         let mut observation = observation(before, after, looks);
         self.resets.take().into_observation(&mut observation);

@@ -34,9 +34,10 @@ pub(super) fn parse(source: &str, required: &str, bytes: &[u8]) -> Result<Counte
         found |= prefix == required;
         for (name, value) in names.split_whitespace().zip(rest.split_whitespace()) {
             let digits = value.strip_prefix('-').unwrap_or(value);
-            let number = super::text::number(source, line, &format!("{prefix}.{name}"), digits)?;
+            let name = format!("{prefix}.{name}");
+            let number = super::text::number(source, line, &name, digits)?;
             if digits.len() == value.len() {
-                counters.set(format!("{prefix}.{name}"), number);
+                counters.set(name, number);
             }
         }
     }

@@ -11,8 +11,9 @@ use crate::source::Moment;
 
 /// A sweep may take this part of the time: 2.5 % of one CPU.
 const SHARE: u32 = 40;
-/// What passes without a sweep on a quiet host.
+/// What passes without a sweep on a quiet host, and the part of the time that a sweep may take which nothing asks for.
 const QUIET: Duration = Duration::from_secs(30);
+const QUIET_SHARE: u32 = 400;
 /// With findings that are no alarm, or that only a sweep shows.
 const SOME: Duration = Duration::from_secs(10);
 /// The number of sockets moved much: by a tenth, and by more than this.
@@ -98,7 +99,7 @@ impl Schedule {
             () if listeners(after) != last.listeners => Some(Why::Listeners),
             () if moved => Some(Why::Sockets),
             () if some && passed >= SOME => Some(Why::Cause),
-            () if passed >= QUIET => Some(Why::Age),
+            () if passed >= QUIET.max(last.cost * QUIET_SHARE) => Some(Why::Age),
             () => None,
         }
     }
@@ -138,7 +139,11 @@ mod tests {
 
     /// A quiet window that ends `seconds` after the first.
     fn window(seconds: u64) -> Observation {
-        let mut observation = Case::new().sockstat("TCP.inuse", 1_000).0;
+        with_sockets(1_000, seconds)
+    }
+
+    fn with_sockets(sockets: u64, seconds: u64) -> Observation {
+        let mut observation = Case::new().sockstat("TCP.inuse", sockets).0;
         observation.after.at.mono += Duration::from_secs(seconds);
         observation
     }
@@ -169,20 +174,22 @@ mod tests {
     #[test]
     fn many_more_sockets_ask_for_a_sweep() {
         let mut schedule = swept_once(Duration::from_millis(1));
-        let grown = |sockets| {
-            let mut observation = Case::new().sockstat("TCP.inuse", sockets).0;
-            observation.after.at.mono += Duration::from_secs(2);
-            observation
-        };
-        assert_eq!(ask(&mut schedule, &grown(1_090)), None);
-        assert_eq!(ask(&mut schedule, &grown(1_101)), Some(Why::Sockets));
+        assert_eq!(ask(&mut schedule, &with_sockets(1_090, 2)), None);
+        assert_eq!(ask(&mut schedule, &with_sockets(1_101, 2)), Some(Why::Sockets));
     }
 
     #[test]
     fn a_dear_sweep_waits_until_it_is_a_small_share_of_the_time() {
         let mut schedule = swept_once(Duration::from_secs(1));
-        let swept = (1..=120).filter(|second| ask(&mut schedule, &window(*second)).is_some()).count();
-        assert_eq!(swept, 3, "the first wait is 40 s; the sweeps after it cost nothing here, so 30 s each");
+        let swept = (1..=120).find(|second| ask(&mut schedule, &with_sockets(2_000, *second)).is_some());
+        assert_eq!(swept, Some(40));
+    }
+
+    #[test]
+    fn what_nothing_asks_for_takes_a_smaller_share() {
+        let mut schedule = swept_once(Duration::from_millis(250));
+        let swept = (1..=129).find(|second| ask(&mut schedule, &window(*second)).is_some());
+        assert_eq!(swept, Some(100));
     }
 
     #[test]

@@ -277,7 +277,7 @@ mod tests {
         let mut owners = Owners::default();
         owners.by_inode.insert(inode, vec![pid]);
         owners.processes.insert(pid, Process { pid, name: name.to_owned(), start_ticks: 9, ..Process::default() });
-        snapshot.owners = Observed::Full(owners);
+        snapshot.owners = Observed::Full(owners.into());
     }
 
     #[test]
