@@ -314,7 +314,8 @@ impl Case {
     /// Other packets of this peer arrived with this TTL.
     pub fn seen_ttl(mut self, peer: &str, ttl: u8) -> Self {
         let mut seen = self.0.reset_packets.value().cloned().unwrap_or_default();
-        (1..=3).for_each(|port| seen.ttls.add(SocketAddr::new(address(peer), port), ttl));
+        (1..=3)
+            .for_each(|port| std::sync::Arc::make_mut(&mut seen.ttls).add(SocketAddr::new(address(peer), port), ttl));
         self.0.reset_packets = Observed::Full(seen);
         self
     }

@@ -8,7 +8,7 @@ use netlink_sys::{Socket, SocketAddr};
 
 use super::trace_context;
 use crate::source::last_words::MAGIC;
-use crate::source::reset_events::block::{self, Kind};
+use crate::source::stream::{Kind, send};
 use crate::source::{Failure, FailureKind};
 
 /// SKNLGRP_INET_TCP_DESTROY, SKNLGRP_INET6_TCP_DESTROY (include/uapi/linux/sock_diag.h).
@@ -58,10 +58,10 @@ impl LastWordsSocket {
     pub fn drain(&mut self, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
         if !self.started {
             self.started = true;
-            send(sink, Kind::Start, MAGIC.as_bytes());
+            send(sink, Kind::Start, 0, MAGIC.as_bytes());
         }
         let Some(socket) = &self.socket else { return Ok(()) };
-        send(sink, Kind::Clock, trace_context::clocks().1.to_string().as_bytes());
+        send(sink, Kind::Clock, 0, trace_context::clocks().1.to_string().as_bytes());
         let gaps = self.gaps;
         let (mut batch, mut messages) = (Vec::new(), 0.0);
         let most = BURST + MAX_PER_SECOND * self.drained.elapsed().as_secs_f64();
@@ -79,20 +79,20 @@ impl LastWordsSocket {
                 Err(error) => return Err(refused(&error)),
             }
             if batch.len() >= BATCH {
-                send(sink, Kind::Records, &batch);
+                send(sink, Kind::Records, 0, &batch);
                 batch.clear();
             }
         }
         if !batch.is_empty() {
-            send(sink, Kind::Records, &batch);
+            send(sink, Kind::Records, 0, &batch);
         }
         if self.gaps > gaps {
-            send(sink, Kind::Counts, self.gaps.to_string().as_bytes());
+            send(sink, Kind::Counts, 0, self.gaps.to_string().as_bytes());
         }
         if messages > most {
             self.socket = None;
             let why = format!("more than {MAX_PER_SECOND:.0} sockets a second were destroyed");
-            send(sink, Kind::Note, why.as_bytes());
+            send(sink, Kind::Note, 0, why.as_bytes());
         }
         Ok(())
     }
@@ -108,11 +108,6 @@ fn refused(error: &io::Error) -> Failure {
         }
         _ => Failure::new(FailureKind::Broken, text),
     }
-}
-
-fn send(sink: &mut dyn FnMut(&[u8]), kind: Kind, payload: &[u8]) {
-    sink(&block::head(kind, 0, payload.len() as u32));
-    sink(payload);
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use super::packet_ring::PacketRing;
 use super::trace_context;
-use crate::source::reset_events::block::{self, Kind};
 use crate::source::reset_packets::{FEWER, MAGIC};
+use crate::source::stream::{Kind, send};
 use crate::source::{Failure, FailureKind};
 
 /// IPv6 header and a TCP header with all options.
@@ -69,19 +69,19 @@ impl PacketSocket {
     pub fn drain(&mut self, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
         const ADDRESSES_EVERY_NS: u64 = 5_000_000_000;
         if self.addresses_read.is_none() {
-            send(sink, Kind::Start, MAGIC.as_bytes());
+            send(sink, Kind::Start, 0, MAGIC.as_bytes());
         }
         let (mono, boot) = trace_context::clocks();
         if self.addresses_read.is_none_or(|then| mono.saturating_sub(then) > ADDRESSES_EVERY_NS) {
             self.addresses_read = Some(mono);
-            send(sink, Kind::Scope, trace_context::scope().as_bytes());
+            send(sink, Kind::Scope, 0, trace_context::scope().as_bytes());
         }
         // The kernel drops where the ring is full, so an empty one has nothing to count either.
         if self.ring.is_empty() {
             return Ok(());
         }
-        send(sink, Kind::Clock, format!("{} {boot}", trace_context::wall_clock()).as_bytes());
-        let packets = self.ring.drain(|batch| send(sink, Kind::Records, batch));
+        send(sink, Kind::Clock, 0, format!("{} {boot}", trace_context::wall_clock()).as_bytes());
+        let packets = self.ring.drain(|batch| send(sink, Kind::Records, 0, batch));
         let lost = self.dropped();
         self.lost += lost;
         if (packets > BUSY || lost > 0)
@@ -89,9 +89,9 @@ impl PacketSocket {
             && attach(&self.fd, *coarser).is_ok()
         {
             self.sampling += 1;
-            send(sink, Kind::Note, FEWER.as_bytes());
+            send(sink, Kind::Note, 0, FEWER.as_bytes());
         }
-        send(sink, Kind::Counts, self.lost.to_string().as_bytes());
+        send(sink, Kind::Counts, 0, self.lost.to_string().as_bytes());
         Ok(())
     }
 
@@ -194,9 +194,4 @@ fn refused(what: &str, error: &io::Error) -> Failure {
         Some(libc::EAFNOSUPPORT) => Failure::new(FailureKind::Absent, text).needs("a kernel with CONFIG_PACKET"),
         _ => Failure::new(FailureKind::Broken, text),
     }
-}
-
-fn send(sink: &mut dyn FnMut(&[u8]), kind: Kind, payload: &[u8]) {
-    sink(&block::head(kind, 0, payload.len() as u32));
-    sink(payload);
 }

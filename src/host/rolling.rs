@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::recording::{RecordError, RecordingFile, RecordingHost};
-use crate::source::reset_events::block::{self, Blocks, Kind};
+use crate::source::stream::{Blocks, Kind, send};
 use crate::source::{Answer, Ask, Failure, FailureKind, Frame, Host, Moment};
 
 /// Nothing older is written.
@@ -261,16 +261,14 @@ fn numbers(line: &str) -> (String, Vec<u64>) {
 
 /// The stream is ours, written a moment ago: it holds whole blocks.
 fn blocks(stream: &[u8], each: &mut dyn FnMut(Kind, u16, &[u8])) {
-    let _ = Blocks::default().feed(stream, &mut |kind, cpu, payload| {
+    let _ = Blocks::new("the last minutes").feed(stream, &mut |kind, cpu, payload| {
         each(kind, cpu, payload);
         Ok(())
     });
 }
 
 fn push(out: &mut Vec<u8>, kind: Kind, cpu: u16, payload: &[u8]) {
-    // A block is at most MAX_BLOCK long.
-    out.extend_from_slice(&block::head(kind, cpu, u32::try_from(payload.len()).unwrap_or(u32::MAX)));
-    out.extend_from_slice(payload);
+    send(&mut |bytes| out.extend_from_slice(bytes), kind, cpu, payload);
 }
 
 /// Plays the remembered frames to the one who writes them.

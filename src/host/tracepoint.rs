@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use super::perf::{self, Attr, Event, Flag, Ring};
 use super::trace_context;
-use crate::source::reset_events::block::{self, FINAL, Kind, MAGIC};
 use crate::source::reset_events::format::Format;
+use crate::source::reset_events::{FINAL, MAGIC};
+use crate::source::stream::{self, Kind, send};
 use crate::source::{Failure, FailureKind};
 
 type Sink<'a> = dyn FnMut(&[u8]) + 'a;
@@ -357,17 +358,12 @@ fn online_cpus() -> Vec<u32> {
 
 fn drain_ring(ring: &Ring, head: u64, cpu: u32, sink: &mut Sink<'_>) {
     ring.drain(head, |length, first, second| {
-        sink(&block::head(Kind::Records, cpu as u16, length as u32));
+        sink(&stream::head(Kind::Records, cpu as u16, length as u32));
         sink(first);
         if !second.is_empty() {
             sink(second);
         }
     });
-}
-
-fn send(sink: &mut Sink<'_>, kind: Kind, cpu: u16, payload: &[u8]) {
-    sink(&block::head(kind, cpu, payload.len() as u32));
-    sink(payload);
 }
 
 fn put(out: &mut Vec<u8>, kind: Kind, payload: &[u8]) {

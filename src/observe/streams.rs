@@ -3,57 +3,25 @@
 use std::time::Duration;
 
 use crate::snapshot::{Observation, Snapshot};
-use crate::source::last_words::{LastWords, LastWordsParser};
-use crate::source::reset_events::{ResetEvent, ResetEvents, ResetParser};
-use crate::source::reset_packets::{PacketParser, ResetPackets};
+use crate::source::last_words::{LastWords, Words};
+use crate::source::reset_events::{Events, ResetEvent, ResetEvents};
+use crate::source::reset_packets::{Packets, ResetPackets};
+use crate::source::stream::{Content, Parser};
 use crate::source::sysctl;
 use crate::source::{Ask, Failure, FailureKind, Host, Observed, ParseError};
 
 /// A stream that is drained in every frame.
-struct Stream<P> {
+struct Stream<C> {
     ask: Ask,
-    parser: P,
+    parser: Parser<C>,
     failure: Option<Failure>,
 }
 
-trait StreamParser: Default {
-    type Parsed;
-    fn feed(&mut self, bytes: &[u8]);
-    /// What arrived since the last time.
-    fn take(&mut self) -> Self::Parsed;
-    fn error(&self) -> Option<&ParseError>;
-    fn finish(self) -> (Self::Parsed, Option<ParseError>);
-}
-
-macro_rules! stream_parser {
-    ($parser:ty, $parsed:ty) => {
-        impl StreamParser for $parser {
-            type Parsed = $parsed;
-            fn feed(&mut self, bytes: &[u8]) {
-                <$parser>::feed(self, bytes);
-            }
-            fn take(&mut self) -> $parsed {
-                <$parser>::take(self)
-            }
-            fn error(&self) -> Option<&ParseError> {
-                <$parser>::error(self)
-            }
-            fn finish(self) -> ($parsed, Option<ParseError>) {
-                <$parser>::finish(self)
-            }
-        }
-    };
-}
-
-stream_parser!(ResetParser, ResetEvents);
-stream_parser!(PacketParser, ResetPackets);
-stream_parser!(LastWordsParser, LastWords);
-
-impl<P: StreamParser> Stream<P> {
+impl<C: Content> Stream<C> {
     fn new(ask: Ask, wanted: bool) -> Self {
         let failure = Failure::new(FailureKind::NotCollected, "reset events were switched off")
             .needs("a run without --no-events");
-        Self { ask, parser: P::default(), failure: (!wanted).then_some(failure) }
+        Self { ask, parser: Parser::new(), failure: (!wanted).then_some(failure) }
     }
 
     /// Takes what arrived and says how many bytes. A failure ends the collection: with a gap nothing could be counted.
@@ -70,12 +38,12 @@ impl<P: StreamParser> Stream<P> {
     }
 
     /// What arrived since the last time, with the stream left open.
-    fn take(&mut self) -> Observed<P::Parsed> {
+    fn take(&mut self) -> Observed<C::Parsed> {
         let parsed = self.parser.take();
         observed(parsed, self.failure.clone(), self.parser.error().cloned())
     }
 
-    fn finish(mut self, host: &mut dyn Host) -> Observed<P::Parsed> {
+    fn finish(mut self, host: &mut dyn Host) -> Observed<C::Parsed> {
         self.drain(host);
         let (parsed, error) = self.parser.finish();
         observed(parsed, self.failure, error)
@@ -92,9 +60,9 @@ fn observed<T>(parsed: T, failure: Option<Failure>, error: Option<ParseError>) -
 
 /// Single resets as the kernel reports them and as they pass the wire, and the connections that end.
 pub(super) struct Resets {
-    events: Stream<ResetParser>,
-    packets: Stream<PacketParser>,
-    words: Stream<LastWordsParser>,
+    events: Stream<Events>,
+    packets: Stream<Packets>,
+    words: Stream<Words>,
 }
 
 /// What they gave in a window.

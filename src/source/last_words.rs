@@ -6,7 +6,7 @@
 //! ended it. Which one ended it shows by joining the message to a reset, by cookie or by both ends.
 //!
 //! # The stream
-//! Blocks as in [`reset_events`](super::reset_events): start (text: [`MAGIC`]), clock (text: CLOCK_BOOTTIME, ns, when the
+//! Blocks as in [`stream`](super::stream): start (text: [`MAGIC`]), clock (text: CLOCK_BOOTTIME, ns, when the
 //! drain began), records (netlink datagrams as the kernel sent them), counts (text: how often the kernel had no room; how
 //! many messages that cost is not known), note (text: why the collection ended early).
 
@@ -14,8 +14,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::ParseError;
-use super::reset_events::block::{Blocks, Kind};
 use super::sock_diag::{Socket, Walker};
+use super::stream::{self, Content, Kind, Parser};
 
 const SOURCE: &str = "last words";
 pub const MAGIC: &str = "rstdoctor-last-words 1";
@@ -116,16 +116,12 @@ impl LastWord {
     }
 }
 
-/// Collects the answers to `Ask::LastWords`, in order and in any cut.
-#[derive(Default)]
-pub struct LastWordsParser {
-    blocks: Blocks,
-    inner: Inner,
-    failed: Option<ParseError>,
-}
+/// Collects the answers to `Ask::LastWords`.
+pub type LastWordsParser = Parser<Words>;
 
+/// What the blocks say.
 #[derive(Default)]
-struct Inner {
+pub struct Words {
     started: bool,
     /// Running total, and how much of it was handed over.
     gaps: u64,
@@ -135,46 +131,17 @@ struct Inner {
     out: LastWords,
 }
 
-impl LastWordsParser {
-    /// Takes more of the stream. After an error nothing more is read: what was understood before stays.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        if self.failed.is_none() {
-            let inner = &mut self.inner;
-            self.failed = self.blocks.feed(bytes, &mut |kind, _, payload| inner.block(kind, payload)).err();
-        }
-    }
+impl Content for Words {
+    type Parsed = LastWords;
+    const SOURCE: &'static str = SOURCE;
 
-    pub fn error(&self) -> Option<&ParseError> {
-        self.failed.as_ref()
-    }
-
-    /// Hands over what came since the previous call. That the collection ended early stays true.
-    pub fn take(&mut self) -> LastWords {
-        let inner = &mut self.inner;
-        let ended_early = inner.out.ended_early.clone();
-        let mut out = std::mem::replace(&mut inner.out, LastWords { ended_early, ..LastWords::default() });
-        out.gaps = inner.gaps.saturating_sub(inner.gaps_taken);
-        inner.gaps_taken = inner.gaps;
-        out
-    }
-
-    /// Everything that is left, with the error that cut it short.
-    pub fn finish(mut self) -> (LastWords, Option<ParseError>) {
-        if self.failed.is_none() && self.blocks.unfinished() > 0 {
-            self.failed = Some(ParseError::new(SOURCE, None, "the last block is cut short"));
-        }
-        (self.take(), self.failed)
-    }
-}
-
-impl Inner {
-    fn block(&mut self, kind: Kind, payload: &[u8]) -> Result<(), ParseError> {
+    fn block(&mut self, kind: Kind, _: u16, payload: &[u8]) -> Result<(), ParseError> {
         let broken = |problem: &str| ParseError::new(SOURCE, None, problem);
         if kind == Kind::Records {
             self.records(payload);
             return Ok(());
         }
-        let text = std::str::from_utf8(payload).map_err(|_| broken("a text block is not UTF-8"))?;
+        let text = stream::text(SOURCE, kind, payload)?;
         match kind {
             Kind::Start if text.lines().next() == Some(MAGIC) => self.started = true,
             Kind::Start => return Err(broken("the stream is of another kind or version")),
@@ -190,6 +157,17 @@ impl Inner {
         Ok(())
     }
 
+    /// That the collection ended early stays true.
+    fn take(&mut self) -> LastWords {
+        let ended_early = self.out.ended_early.clone();
+        let mut out = std::mem::replace(&mut self.out, LastWords { ended_early, ..LastWords::default() });
+        out.gaps = self.gaps.saturating_sub(self.gaps_taken);
+        self.gaps_taken = self.gaps;
+        out
+    }
+}
+
+impl Words {
     fn records(&mut self, datagrams: &[u8]) {
         let (drains, out) = (self.drains, &mut self.out);
         // A multicast has no end (NLMSG_DONE), so only the sockets count.
@@ -206,7 +184,7 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
-    use super::super::reset_events::block::head;
+    use super::super::stream::head;
     use super::*;
     use proptest::prelude::*;
 

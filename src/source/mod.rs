@@ -20,6 +20,7 @@ pub mod snmp;
 pub mod snmp6;
 pub mod sock_diag;
 pub mod sockstat;
+pub mod stream;
 pub mod sysctl;
 pub mod tcp_state;
 mod text;

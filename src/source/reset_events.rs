@@ -2,8 +2,7 @@
 //! byte stream that answers [`Ask::ResetEvents`](super::Ask::ResetEvents).
 //!
 //! # The stream
-//! A row of blocks. Each has a head of 8 bytes, little-endian whatever the machine, then its payload:
-//! `u32` payload length, `u16` kind, `u16` CPU number (0 where it means nothing).
+//! Blocks as in [`stream`](super::stream):
 //!
 //! | kind | payload |
 //! |---|---|
@@ -34,7 +33,6 @@
 //! # Whose reset
 //! The records carry no network namespace and the tracepoints see the whole host. See [`Place`] for how an event is
 //! assigned to the namespace under observation.
-
 //!
 //! # What is not opened: skb:kfree_skb
 //! It could tell a segment that met a full accept queue (TCP_LISTEN_OVERFLOW) or a silent netfilter rule (NETFILTER_DROP). No
@@ -48,7 +46,6 @@ use std::time::Duration;
 
 use super::tcp_state::TcpState;
 
-pub mod block;
 mod call_chain;
 pub mod format;
 pub mod layout;
@@ -59,8 +56,13 @@ mod scope;
 mod tally;
 mod tasks;
 
-pub use parser::ResetParser;
+pub use parser::{Events, ResetParser};
 pub use tally::{ResetTally, regroup};
+
+pub const MAGIC: &str = "rstdoctor-reset-events 1";
+
+/// The last line of a counts block after which nothing more was recorded.
+pub const FINAL: &str = "final\n";
 
 /// What the reset tracepoints delivered between two frames.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

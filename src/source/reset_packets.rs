@@ -4,7 +4,7 @@
 //! does not know for a reset sent from LISTEN, and proves the namespace.
 //!
 //! # The stream
-//! Blocks as in [`reset_events`](super::reset_events): start (text: [`MAGIC`]), scope (text: `address A`...), clock (text:
+//! Blocks as in [`stream`](super::stream): start (text: [`MAGIC`]), scope (text: `address A`...), clock (text:
 //! `REALTIME BOOTTIME`, ns), counts (text: `LOST`, packets that found no room since the start), and records: per packet,
 //! little-endian, `u64` CLOCK_REALTIME ns, `u32` interface index, `u16` ARPHRD type, `u8` PACKET_* type, `u8` 0, `u32` bytes
 //! captured, then those bytes from the IP header on. Beside all RSTs it holds samples of what else was received, for the TTL
@@ -12,11 +12,12 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ParseError;
 use super::reset_events::Direction;
-use super::reset_events::block::{Blocks, Kind};
+use super::stream::{self, Content, Kind, Parser};
 
 mod ip_id;
 mod ttl;
@@ -58,7 +59,7 @@ pub struct ResetPackets {
     /// The same packet on a second interface (VLAN, bridge, bond), discarded.
     pub duplicates: u64,
     /// With which TTL the peers' other packets arrive, all since the start of the stream.
-    pub ttls: PeerTtls,
+    pub ttls: Arc<PeerTtls>,
 }
 
 /// One RST packet.
@@ -119,16 +120,12 @@ impl ResetPacket {
     }
 }
 
-/// Collects the answers to `Ask::ResetPackets`, in order and in any cut.
-#[derive(Default)]
-pub struct PacketParser {
-    blocks: Blocks,
-    inner: Inner,
-    failed: Option<ParseError>,
-}
+/// Collects the answers to `Ask::ResetPackets`.
+pub type PacketParser = Parser<Packets>;
 
+/// What the blocks say.
 #[derive(Default)]
-struct Inner {
+pub struct Packets {
     started: bool,
     /// CLOCK_REALTIME minus CLOCK_BOOTTIME, ns.
     since_boot: u64,
@@ -137,54 +134,24 @@ struct Inner {
     /// So many of `recent`, at most, lie behind one from another interface than the last.
     others: usize,
     lost: (u64, u64),
-    ttls: PeerTtls,
+    /// Shared with what was handed over last, so that a live view does not copy it in each tick.
+    ttls: Arc<PeerTtls>,
     tracks: ip_id::Tracks,
     out: ResetPackets,
 }
 
 impl PacketParser {
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Takes more of the stream. After an error nothing more is read: what was understood before stays.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        if self.failed.is_none() {
-            let inner = &mut self.inner;
-            self.failed = self.blocks.feed(bytes, &mut |kind, _, payload| inner.block(kind, payload)).err();
-        }
-    }
-
-    pub fn error(&self) -> Option<&ParseError> {
-        self.failed.as_ref()
-    }
-
     /// Whether the namespace under observation has this address.
     pub fn is_local(&self, address: IpAddr) -> bool {
-        self.inner.is_local(address)
-    }
-
-    /// Hands over what came since the previous call.
-    pub fn take(&mut self) -> ResetPackets {
-        let mut out = std::mem::take(&mut self.inner.out);
-        let (taken, total) = &mut self.inner.lost;
-        out.lost = total.saturating_sub(*taken);
-        *taken = *total;
-        out.ttls = self.inner.ttls.clone();
-        out
-    }
-
-    /// Everything that is left, with the error that cut it short.
-    pub fn finish(mut self) -> (ResetPackets, Option<ParseError>) {
-        if self.failed.is_none() && self.blocks.unfinished() > 0 {
-            self.failed = Some(ParseError::new(SOURCE, None, "the last block is cut short"));
-        }
-        (self.take(), self.failed)
+        self.content.is_local(address)
     }
 }
 
-impl Inner {
-    fn block(&mut self, kind: Kind, payload: &[u8]) -> Result<(), ParseError> {
+impl Content for Packets {
+    type Parsed = ResetPackets;
+    const SOURCE: &'static str = SOURCE;
+
+    fn block(&mut self, kind: Kind, _: u16, payload: &[u8]) -> Result<(), ParseError> {
         let broken = |problem: &str| ParseError::new(SOURCE, None, problem);
         if kind == Kind::Records {
             let mut rest = payload;
@@ -193,7 +160,7 @@ impl Inner {
             }
             return Ok(());
         }
-        let text = std::str::from_utf8(payload).map_err(|_| broken("a text block is not UTF-8"))?;
+        let text = stream::text(SOURCE, kind, payload)?;
         match kind {
             Kind::Start if text.lines().next() == Some(MAGIC) => self.started = true,
             Kind::Start => return Err(broken("the stream is of another kind or version")),
@@ -221,6 +188,15 @@ impl Inner {
         Ok(())
     }
 
+    fn take(&mut self) -> ResetPackets {
+        let (taken, total) = &mut self.lost;
+        let lost = total.saturating_sub(*taken);
+        *taken = *total;
+        ResetPackets { lost, ttls: Arc::clone(&self.ttls), ..std::mem::take(&mut self.out) }
+    }
+}
+
+impl Packets {
     /// Takes one record; the rest, or `None` when it is cut short. What is not TCP is passed over.
     fn record<'a>(&mut self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let (head, rest) = bytes.split_first_chunk::<RECORD_HEAD>()?;
@@ -235,7 +211,7 @@ impl Inner {
         let Some(mut packet) = parse(packet, outgoing) else { return Some(rest) };
         if packet.flags & FLAG_RST == 0 {
             if packet.direction == Direction::Received {
-                self.ttls.add(packet.peer, packet.ttl);
+                Arc::make_mut(&mut self.ttls).add(packet.peer, packet.ttl);
                 // Without DF an id is drawn from counters of many connections.
                 if let Some(id) = packet.ip_id.filter(|_| unfragmented) {
                     self.tracks.add(packet.local, packet.peer, id);

@@ -6,10 +6,11 @@ use std::collections::HashMap;
 use super::names::Pseudonyms;
 use super::stream::{note, plain, scope};
 use super::text::unescape;
-use crate::source::reset_events::block::{Kind, MAGIC};
+use crate::source::reset_events::MAGIC;
 use crate::source::reset_events::format::{Field, Format, Order};
 use crate::source::reset_events::layout::Layout;
 use crate::source::reset_events::record::{self, CONTEXT_MARKS};
+use crate::source::stream::Kind;
 
 /// perf_event_open(2).
 const RECORD_COMM: u32 = 3;

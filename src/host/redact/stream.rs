@@ -2,15 +2,20 @@
 //! is left out.
 
 use super::names::Pseudonyms;
-use crate::source::reset_events::block::{Blocks, Kind, head};
+use crate::source::stream::{Blocks, Kind, send};
 use crate::source::{ParseError, last_words, reset_packets};
 
 /// Redacts one block.
 pub type Each<'a> = dyn FnMut(Kind, &[u8]) -> Option<Vec<u8>> + 'a;
 
 /// One stream; goes on from answer to answer.
-#[derive(Default)]
 pub struct Stream(Blocks);
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self(Blocks::new("redaction"))
+    }
+}
 
 impl Stream {
     /// The redacted blocks that these bytes complete, in any cut. False if something was not understood: it and all behind it
@@ -20,8 +25,7 @@ impl Stream {
         let result = self.0.feed(bytes, &mut |kind, cpu, payload| {
             let redacted = each(kind, payload)
                 .ok_or_else(|| ParseError::new("redaction", None, format!("{kind:?} block not understood")))?;
-            out.extend_from_slice(&head(kind, cpu, redacted.len() as u32));
-            out.extend_from_slice(&redacted);
+            send(&mut |bytes| out.extend_from_slice(bytes), kind, cpu, &redacted);
             Ok(())
         });
         (out, result.is_ok())

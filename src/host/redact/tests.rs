@@ -1,7 +1,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::*;
-use crate::source::reset_events::block::{Kind, head};
+use crate::source::stream::{Kind, head};
 use crate::source::{last_words, reset_events, reset_packets};
 
 fn redact(redactor: &mut Redactor, path: &str, text: &str) -> Result<String, Failure> {
@@ -170,7 +170,7 @@ fn a_stream_that_is_not_understood_ends_there() {
     for (ask, magic) in [
         (Ask::ResetPackets, reset_packets::MAGIC),
         (Ask::LastWords, last_words::MAGIC),
-        (Ask::ResetEvents, reset_events::block::MAGIC),
+        (Ask::ResetEvents, reset_events::MAGIC),
     ] {
         let start = block(Kind::Start, magic.as_bytes());
         let stream = [start.clone(), block(Kind::Records, &[0xff; 50]), block(Kind::Clock, b"1 2")].concat();
@@ -206,7 +206,7 @@ fn events_keep_what_is_known_and_no_kernel_address() {
         // IDENTIFIER, CALLCHAIN, RAW.
         block(
             Kind::Start,
-            format!("{}\nendian little\nevent 5 0 0x10420 tcp/tcp_send_reset\n", reset_events::block::MAGIC).as_bytes(),
+            format!("{}\nendian little\nevent 5 0 0x10420 tcp/tcp_send_reset\n", reset_events::MAGIC).as_bytes(),
         ),
         block(Kind::Format, format.as_bytes()),
         block(Kind::Scope, b"netns 5\naddress 192.0.2.9\nephemeral 40000 50000\n"),

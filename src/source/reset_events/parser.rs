@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
-use super::block::{Blocks, FINAL, Kind, MAGIC, SOURCE};
 use super::call_chain::Symbols;
 use super::format::{Field, Format, Order};
 use super::layout::Layout;
@@ -15,9 +14,12 @@ use super::record::{self, Change, Record, Sample};
 use super::scope::Scope;
 use super::tally::Tallies;
 use super::tasks::Tasks;
-use super::{Direction, ListenerClosed, Missing, Place, ResetEvent, ResetEvents, Task};
+use super::{Direction, FINAL, ListenerClosed, MAGIC, Missing, Place, ResetEvent, ResetEvents, Task};
 use crate::source::ParseError;
+use crate::source::stream::{self, Content, Kind, Parser};
 use crate::source::tcp_state::TcpState;
+
+const SOURCE: &str = "reset events";
 
 /// Single events kept between two calls of [`ResetParser::take`], unless fewer are wanted; about 16 MB.
 const MAX_EVENTS: usize = 50_000;
@@ -33,16 +35,12 @@ const SETTLED_NS: u64 = 5_000_000;
 /// TRACE_FLAG_HARDIRQ | TRACE_FLAG_SOFTIRQ | TRACE_FLAG_NMI (include/linux/trace_events.h): the same bits since 2.6.
 const INTERRUPT_FLAGS: u64 = 0x08 | 0x10 | 0x40;
 
-/// Collects the answers to `Ask::ResetEvents`, in order and in any cut.
-#[derive(Default)]
-pub struct ResetParser {
-    blocks: Blocks,
-    inner: Inner,
-    failed: Option<ParseError>,
-}
+/// Collects the answers to `Ask::ResetEvents`. A received reset may be handed over one drain late.
+pub type ResetParser = Parser<Events>;
 
+/// What the blocks say.
 #[derive(Default)]
-struct Inner {
+pub struct Events {
     started: bool,
     /// See [`ResetParser::keeping`].
     most: Option<usize>,
@@ -81,53 +79,23 @@ struct Cpu {
 }
 
 impl ResetParser {
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Keeps at most `most` single events between two calls of [`Self::take`].
     pub fn keeping(most: usize) -> Self {
-        Self { inner: Inner { most: Some(most), ..Inner::default() }, ..Self::default() }
-    }
-
-    /// Takes more of the stream. After an error nothing more is read: what was understood before stays.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        if self.failed.is_none() {
-            let inner = &mut self.inner;
-            self.failed = self.blocks.feed(bytes, &mut |kind, cpu, payload| inner.block(kind, cpu, payload)).err();
-        }
-    }
-
-    /// What stopped the parser.
-    pub fn error(&self) -> Option<&ParseError> {
-        self.failed.as_ref()
+        let mut parser = Self::new();
+        parser.content.most = Some(most);
+        parser
     }
 
     /// When the latest drain began, CLOCK_BOOTTIME; zero before the first.
     pub fn drained(&self) -> Duration {
-        Duration::from_nanos(self.inner.drains.1.saturating_add(self.inner.boot_offset))
-    }
-
-    /// Hands over what is complete, for a live view: events, counts and losses since the previous call. A received reset
-    /// may come one drain late.
-    pub fn take(&mut self) -> ResetEvents {
-        self.inner.take()
-    }
-
-    /// Everything that is left, with the error that cut it short.
-    pub fn finish(mut self) -> (ResetEvents, Option<ParseError>) {
-        for cpu in self.inner.cpus.keys().copied().collect::<Vec<_>>() {
-            self.inner.release(cpu, u64::MAX);
-        }
-        if self.failed.is_none() && self.blocks.unfinished() > 0 {
-            let text = format!("the last block is cut short after {} bytes", self.blocks.unfinished());
-            self.failed = Some(ParseError::new(SOURCE, None, text));
-        }
-        (self.inner.take(), self.failed)
+        Duration::from_nanos(self.content.drains.1.saturating_add(self.content.boot_offset))
     }
 }
 
-impl Inner {
+impl Content for Events {
+    type Parsed = ResetEvents;
+    const SOURCE: &'static str = SOURCE;
+
     fn block(&mut self, kind: Kind, cpu: u16, payload: &[u8]) -> Result<(), ParseError> {
         let broken = |problem: String| ParseError::new(SOURCE, None, problem);
         if !self.started && kind != Kind::Start {
@@ -136,7 +104,7 @@ impl Inner {
         if kind == Kind::Records {
             return self.records(cpu, payload);
         }
-        let text = std::str::from_utf8(payload).map_err(|_| broken(format!("{kind:?} block is not UTF-8")))?;
+        let text = stream::text(SOURCE, kind, payload)?;
         match kind {
             Kind::Start => self.start(text)?,
             Kind::Format => {
@@ -191,6 +159,25 @@ impl Inner {
         Ok(())
     }
 
+    fn take(&mut self) -> ResetEvents {
+        let missing = self.out.missing.clone();
+        let mut out = std::mem::take(&mut self.out);
+        out.events.sort_by_key(|event| event.at);
+        out.listeners_closed.sort_by_key(|listener| listener.at);
+        out.tallies = self.tallies.take();
+        (out.lost, out.lost_sent) = self.losses.take();
+        self.out.missing = missing;
+        out
+    }
+
+    fn end(&mut self) {
+        for cpu in self.cpus.keys().copied().collect::<Vec<_>>() {
+            self.release(cpu, u64::MAX);
+        }
+    }
+}
+
+impl Events {
     fn start(&mut self, text: &str) -> Result<(), ParseError> {
         let mut lines = text.lines();
         if lines.next() != Some(MAGIC) {
@@ -357,17 +344,6 @@ impl Inner {
         } else {
             self.out.dropped += 1;
         }
-    }
-
-    fn take(&mut self) -> ResetEvents {
-        let missing = self.out.missing.clone();
-        let mut out = std::mem::take(&mut self.out);
-        out.events.sort_by_key(|event| event.at);
-        out.listeners_closed.sort_by_key(|listener| listener.at);
-        out.tallies = self.tallies.take();
-        (out.lost, out.lost_sent) = self.losses.take();
-        self.out.missing = missing;
-        out
     }
 }
 

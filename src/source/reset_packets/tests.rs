@@ -1,4 +1,4 @@
-use super::super::reset_events::block::head;
+use super::super::stream::head;
 use super::*;
 use proptest::prelude::*;
 

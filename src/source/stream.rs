@@ -1,12 +1,79 @@
-//! The blocks of the streams of reset events and reset packets: the head, and a reader that accepts the bytes in any cut.
+//! What the streams have in common, whose answers go on where the last one ended: a row of blocks, in any cut.
+//!
+//! A block has a head of 8 bytes, little-endian whatever the machine, then its payload: `u32` payload length, `u16` kind
+//! ([`Kind`]), `u16` CPU number (0 where it means nothing). What the kinds hold differs between the streams.
 
-use crate::source::ParseError;
+use super::ParseError;
 
-pub const SOURCE: &str = "reset events";
-pub const MAGIC: &str = "rstdoctor-reset-events 1";
+/// What one stream makes of its blocks.
+pub trait Content: Default {
+    type Parsed;
+    /// Names the stream in errors.
+    const SOURCE: &'static str;
+    /// Takes one block.
+    ///
+    /// # Errors
+    /// The block cannot be understood; nothing more is read then.
+    fn block(&mut self, kind: Kind, cpu: u16, payload: &[u8]) -> Result<(), ParseError>;
+    /// Hands over what is complete.
+    fn take(&mut self) -> Self::Parsed;
+    /// Nothing more comes: what waited for more is complete.
+    fn end(&mut self) {}
+}
 
-/// The last line of a counts block after which nothing more was recorded.
-pub const FINAL: &str = "final\n";
+/// Collects the answers of one stream, in order and in any cut. Memory is bounded by its [`Content`].
+#[derive(Debug)]
+pub struct Parser<C> {
+    blocks: Blocks,
+    pub(super) content: C,
+    failed: Option<ParseError>,
+}
+
+impl<C: Content> Default for Parser<C> {
+    fn default() -> Self {
+        Self { blocks: Blocks::new(C::SOURCE), content: C::default(), failed: None }
+    }
+}
+
+impl<C: Content> Parser<C> {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes more of the stream. After an error nothing more is read: what was understood before stays.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        if self.failed.is_none() {
+            let content = &mut self.content;
+            let each = &mut |kind, cpu, payload: &[u8]| content.block(kind, cpu, payload);
+            self.failed = self.blocks.feed(bytes, each).err();
+        }
+    }
+
+    /// What stopped the parser.
+    pub fn error(&self) -> Option<&ParseError> {
+        self.failed.as_ref()
+    }
+
+    /// Hands over what is complete since the previous call.
+    pub fn take(&mut self) -> C::Parsed {
+        self.content.take()
+    }
+
+    /// Everything that is left, with the error that cut it short.
+    pub fn finish(mut self) -> (C::Parsed, Option<ParseError>) {
+        self.content.end();
+        if self.failed.is_none() && self.blocks.unfinished() > 0 {
+            let text = format!("the last block is cut short after {} bytes", self.blocks.unfinished());
+            self.failed = Some(ParseError::new(C::SOURCE, None, text));
+        }
+        (self.take(), self.failed)
+    }
+}
+
+/// The text of a block that is not records.
+pub(super) fn text<'a>(source: &str, kind: Kind, payload: &'a [u8]) -> Result<&'a str, ParseError> {
+    std::str::from_utf8(payload).map_err(|_| ParseError::new(source, None, format!("{kind:?} block is not UTF-8")))
+}
 
 /// A block is at most this long: the largest ring plus some room. A longer one is damage.
 pub const MAX_BLOCK: usize = 16 << 20;
@@ -41,22 +108,34 @@ pub fn head(kind: Kind, cpu: u16, length: u32) -> [u8; HEAD] {
     [a, b, c, d, e, f, g, h]
 }
 
+/// Sends one block.
+pub fn send(sink: &mut (impl FnMut(&[u8]) + ?Sized), kind: Kind, cpu: u16, payload: &[u8]) {
+    sink(&head(kind, cpu, payload.len() as u32));
+    sink(payload);
+}
+
 /// Takes one block: kind, CPU, payload.
 pub type Each<'a> = dyn FnMut(Kind, u16, &[u8]) -> Result<(), ParseError> + 'a;
 
 /// Cuts a stream into blocks. Holds at most one block.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Blocks {
+    source: &'static str,
     partial: Vec<u8>,
 }
 
 impl Blocks {
+    /// `source` names the stream in errors.
+    pub fn new(source: &'static str) -> Self {
+        Self { source, partial: Vec::new() }
+    }
+
     /// Calls `each(kind, cpu, payload)` for every block completed by `bytes`; unknown kinds are skipped.
     pub fn feed(&mut self, mut bytes: &[u8], each: &mut Each<'_>) -> Result<(), ParseError> {
         loop {
             if self.partial.is_empty() {
                 // The common case: whole blocks, parsed where they lie.
-                match split(bytes)? {
+                match self.split(bytes)? {
                     Some((kind, cpu, payload, rest)) => {
                         bytes = rest;
                         if let Some(kind) = kind {
@@ -79,7 +158,7 @@ impl Blocks {
             let (now, rest) = bytes.split_at(missing.min(bytes.len()));
             self.partial.extend_from_slice(now);
             bytes = rest;
-            let whole = match split(&self.partial)? {
+            let whole = match self.split(&self.partial)? {
                 Some((kind, cpu, payload, _)) => {
                     if let Some(kind) = kind {
                         each(kind, cpu, payload)?;
@@ -100,19 +179,20 @@ impl Blocks {
     pub fn unfinished(&self) -> usize {
         self.partial.len()
     }
-}
 
-type Split<'a> = Option<(Option<Kind>, u16, &'a [u8], &'a [u8])>;
-
-fn split(bytes: &[u8]) -> Result<Split<'_>, ParseError> {
-    let Some((&[a, b, c, d, e, f, g, h], rest)) = bytes.split_first_chunk::<HEAD>() else { return Ok(None) };
-    let length = u32::from_le_bytes([a, b, c, d]) as usize;
-    if length > MAX_BLOCK {
-        return Err(ParseError::new(SOURCE, None, format!("block length {length} is over {MAX_BLOCK}")));
+    fn split<'b>(&self, bytes: &'b [u8]) -> Result<Split<'b>, ParseError> {
+        let Some((&[a, b, c, d, e, f, g, h], rest)) = bytes.split_first_chunk::<HEAD>() else { return Ok(None) };
+        let length = u32::from_le_bytes([a, b, c, d]) as usize;
+        if length > MAX_BLOCK {
+            return Err(ParseError::new(self.source, None, format!("block length {length} is over {MAX_BLOCK}")));
+        }
+        let kind = Kind::from_number(u16::from_le_bytes([e, f]));
+        Ok(rest.split_at_checked(length).map(|(payload, rest)| (kind, u16::from_le_bytes([g, h]), payload, rest)))
     }
-    let kind = Kind::from_number(u16::from_le_bytes([e, f]));
-    Ok(rest.split_at_checked(length).map(|(payload, rest)| (kind, u16::from_le_bytes([g, h]), payload, rest)))
 }
+
+/// Kind, if it is known, CPU, payload, and what follows the block.
+type Split<'a> = Option<(Option<Kind>, u16, &'a [u8], &'a [u8])>;
 
 #[cfg(test)]
 mod tests {
@@ -122,7 +202,7 @@ mod tests {
     type Seen = Vec<(Kind, u16, Vec<u8>)>;
 
     fn collect(chunks: &[&[u8]]) -> (Result<(), ParseError>, Seen, usize) {
-        let (mut blocks, mut seen) = (Blocks::default(), Vec::new());
+        let (mut blocks, mut seen) = (Blocks::new("test"), Vec::new());
         let mut result = Ok(());
         for chunk in chunks {
             result = result.and_then(|()| {
