@@ -13,8 +13,8 @@ use rstdoctor::host::BundleHost;
 use rstdoctor::ledger::Account;
 use rstdoctor::observe::{Plan, Ticked, observe};
 use rstdoctor::snapshot::Observation;
-use rstdoctor::tui::{self, Event, Key, Setup, State};
-use rstdoctor::watch::{Tick, Watch};
+use rstdoctor::tui::{self, Event, Key, Playback, Setup, State};
+use rstdoctor::watch::{Phase, Tick, Watch};
 
 const SIZES: [(u16, u16); 2] = [(80, 24), (160, 50)];
 
@@ -58,6 +58,7 @@ fn joined(first: Vec<Tick>, second: Vec<Tick>) -> Vec<Tick> {
         let known: Vec<_> = tick.episodes.iter().map(|episode| episode.key.clone()).collect();
         tick.episodes.extend(other.episodes.into_iter().filter(|episode| !known.contains(&episode.key)));
         tick.events.extend(other.events.into_iter().filter(|event| !known.contains(&event.key)));
+        tick.episodes.sort_by_key(|episode| (episode.phase == Phase::Ended, episode.severity));
         let (to, from) = (&mut tick.diagnosis, other.diagnosis);
         let ports: Vec<_> = to.listeners.iter().map(|row| row.port).collect();
         to.listeners.extend(from.listeners.into_iter().filter(|row| !ports.contains(&row.port)));
@@ -177,6 +178,23 @@ fn unprivileged() {
 #[test]
 fn help() {
     check("help", &healthy(), &[Key::Char('?')]);
+}
+
+#[test]
+fn a_playback_says_how_far_it_has_come() {
+    let ticks = healthy();
+    let started = ticks[0].diagnosis.started;
+    let length = ticks[11].at.mono - started.mono;
+    let playback = Playback { name: "rstdoctor-web-3-20261120T140211Z.rst".to_owned(), started, length };
+    let mut state = State::new(Setup::new(true, true, (80, 24), Duration::from_secs(2), Some(playback)), started);
+    let seconds = |length: Duration| length.as_secs_f64().round();
+    for tick in ticks {
+        let expected =
+            format!("playing {} of {} s, 1 x, rstdoctor-web-3-", seconds(tick.at.mono - started.mono), seconds(length));
+        state.update(Event::Tick(Box::new(tick)));
+        let text = text(&picture(&state));
+        assert!(text.lines().next().is_some_and(|header| header.contains(&expected)), "{expected}:\n{text}");
+    }
 }
 
 #[test]

@@ -328,7 +328,7 @@ fn the_last_minutes_are_saved_and_can_be_diagnosed() {
         let _fault = Refused::start(9200);
         tmux.wait("the cause", |screen| screen.contains("Nothing listens on"));
         tmux.keys(&["w"]);
-        tmux.wait("the file", |screen| screen.contains("saved: the last ") && !screen.contains("not saved"));
+        tmux.wait("the file", |screen| screen.contains(", the last ") && !screen.contains("not saved"));
         let file = std::fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
         let scan = Command::new(env!("CARGO_BIN_EXE_rstdoctor")).args(["scan", "--from"]).arg(file).output().unwrap();
         let text = String::from_utf8_lossy(&scan.stdout);

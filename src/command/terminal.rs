@@ -37,6 +37,18 @@ pub fn size() -> Option<(u16, u16)> {
     (result == 0 && size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col, size.ws_row))
 }
 
+/// This process group was started by no shell with job control: it is the first of its session, as by `ssh -t`.
+pub fn leads_session() -> bool {
+    // SAFETY: plain calls without pointers.
+    unsafe { libc::getsid(0) == libc::getpgrp() }
+}
+
+/// Stops all processes of this job, as the terminal does at Ctrl-Z: a script that started this one, too.
+pub fn stop_job() {
+    // SAFETY: plain call without pointers.
+    unsafe { libc::kill(0, libc::SIGSTOP) };
+}
+
 /// The other end of a pipe at standard output is closed: `| head -1` ends a live command although nothing more comes.
 pub fn reader_is_gone() -> bool {
     poll(libc::STDOUT_FILENO, 0, Duration::ZERO) & libc::POLLERR != 0

@@ -9,6 +9,7 @@ use super::terminal::reader_is_gone;
 use super::{NOTHING, SAW_NOTHING, collect, print, say};
 use crate::cli::WatchArgs;
 use crate::config::{self, Origin, Terminal, Watch, WatchOutput};
+use crate::host::bundle::Window;
 use crate::host::namespace::Entered;
 use crate::host::{BundleHost, History, LiveHost, RollingHost};
 use crate::observe::Plan;
@@ -64,6 +65,8 @@ pub struct View {
     pub namespace: Namespace,
     /// The last minutes of a live host, for a recording of them.
     pub history: Option<History>,
+    /// What of a recording is played.
+    pub recorded: Option<Window>,
 }
 
 impl View {
@@ -82,15 +85,16 @@ impl View {
                     // Only a person can ask for them.
                     let host = Box::new(RollingHost::new(host));
                     let history = Some(host.history());
-                    return Ok(Self { host, plan, namespace, history });
+                    return Ok(Self { host, plan, namespace, history, recorded: None });
                 }
-                Self { host: Box::new(host), plan, namespace, history: None }
+                Self { host: Box::new(host), plan, namespace, history: None, recorded: None }
             }
             Origin::Bundle(path) => {
                 let bundle = BundleHost::open(path)?;
                 // The recorded frames decide what follows; only that there is an end matters.
-                let plan = Plan::scan(bundle.windows().first().map_or(Duration::ZERO, |window| window.planned));
-                Self { host: Box::new(bundle), plan, namespace: Namespace::default(), history: None }
+                let recorded = bundle.windows().first().copied();
+                let plan = Plan::scan(recorded.map_or(Duration::ZERO, |window| window.planned));
+                Self { host: Box::new(bundle), plan, namespace: Namespace::default(), history: None, recorded }
             }
         })
     }

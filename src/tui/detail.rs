@@ -1,6 +1,7 @@
 //! The texts over the panes: a cause in full, and the help.
 
 use super::keys::BINDINGS;
+use super::rows::state_word;
 use super::state::{Over, State};
 use crate::cause;
 use crate::render::layout::Page;
@@ -35,7 +36,8 @@ pub fn lines(state: &State) -> Vec<String> {
 fn cause(page: &mut Page, episodes: &[Episode], index: usize, state: &State) {
     let Some(episode) = episodes.get(index) else { return };
     let ranked = &episode.latest;
-    page.heading(&format!("{}  {}   {} sure", index + 1, ranked.title, percent(ranked.finding.confidence)));
+    let sure = percent(ranked.finding.confidence);
+    page.heading(&format!("{}  {}   {}, {sure} sure", index + 1, ranked.title, state_word(episode)));
     let field = |page: &mut Page, label: &str, text: &str| page.field(&format!("   {label}"), 14, text);
     field(page, "what", &format!("{}.", table::sentence(&ranked.finding.summary)));
     field(page, "when", &when(episode, state));
@@ -59,7 +61,7 @@ fn when(episode: &Episode, state: &State) -> String {
         (Phase::Ended, _) => format!("from {} to {}, now ended", clock(episode.since), clock(episode.last)),
         (_, true) => format!("since before {}, when watching began", clock(episode.since)),
         (_, false) => {
-            let ago = state.now.mono.saturating_sub(episode.since.mono);
+            let ago = state.now().mono.saturating_sub(episode.since.mono);
             format!("since {}, {}", clock(episode.since), seconds(ago))
         }
     };
@@ -90,8 +92,9 @@ fn help(page: &mut Page) {
     }
 }
 
-const WORDS: [(&str, &str); 10] = [
+const WORDS: [(&str, &str); 11] = [
     ("since", "how long it has gone on; for what ended, how long ago that was"),
+    ("unchecked", "causes that this user cannot see; run as root"),
     ("per s", "of the latest tick: what was lost, reset or refused each second"),
     ("over time", "one column for each tick, the latest on the right; a dot is none"),
     ("usual", "the rate that this run has learned, after a minute; more than chance explains makes it worse"),
@@ -99,6 +102,6 @@ const WORDS: [(&str, &str); 10] = [
     ("quiet", "not in the latest tick, but it came and went before, so it is not called ended yet"),
     ("seen, harmless", "it explains numbers and is no alarm"),
     ("queue", "longest accept queue of the tick (Recv-Q) / its backlog (Send-Q)"),
-    ("most", "longest accept queue of the run; lost: connections lost in the run, at most"),
+    ("most", "longest accept queue of the run; lost ≤: connections lost in the run, at most"),
     ("unexplained", "counted by the kernel, and no reason is known"),
 ];

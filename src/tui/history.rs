@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::rows::named;
+use crate::cause::Severity;
 use crate::delta::per_second;
 use crate::ledger::Account;
 use crate::render::watch as text;
@@ -143,17 +145,27 @@ impl History {
     fn happened(&mut self, tick: &Tick) {
         self.happened.iter_mut().for_each(|happened| happened.fresh = false);
         for event in tick.events.iter().filter(|event| text::is_told(event)) {
-            let name = || named(event.title, &event.key.place, usize::MAX);
-            let text = match event.what {
-                What::Ended => text::told(event),
-                What::Worsened => format!("{}  {}: {:.1} per s", text::word(event.severity), name(), event.per_s),
-                _ => format!("{}  {}", text::word(event.severity), name()),
+            let name = named(event.title, &event.key.place, usize::MAX);
+            let name = match event.severity {
+                Severity::Info => name,
+                alarm => format!("{}  {name}", text::word(alarm)),
             };
-            self.remember(event.at, event.what.name(), text);
+            let (at, text) = match event.what {
+                What::Ended => (event.at, text::told(event)),
+                What::Worsened => (event.at, format!("{name}: {:.1} per s", event.per_s)),
+                // When its first window began, as everywhere else on the screen.
+                _ => (before(event.at, event.lasted), name),
+            };
+            self.remember(at, event.what.name(), text);
         }
         for change in &tick.changes {
             self.remember(change.at, "note", change.text.clone());
         }
+    }
+
+    /// Something that the user did.
+    pub fn note(&mut self, at: Moment, text: String) {
+        self.remember(at, "note", text);
     }
 
     fn remember(&mut self, at: Moment, word: &'static str, text: String) {
@@ -192,6 +204,10 @@ impl Side {
     pub fn is_quiet(&self) -> bool {
         self.total.run == 0
     }
+}
+
+fn before(at: Moment, by: Duration) -> Moment {
+    Moment { mono: at.mono.saturating_sub(by), wall: at.wall.saturating_sub(by), ..at }
 }
 
 fn bounded<T>(ring: &mut VecDeque<T>, item: T, most: usize) {

@@ -74,7 +74,7 @@ pub const BINDINGS: &[Binding] = &[
         &[(Key::Enter, Meaning::Open)],
         "Enter",
         "open the chosen cause: who, what to change, how to verify, why to believe it",
-        Some("open"),
+        Some("what to do"),
     ),
     binding(&[(Key::Escape, Meaning::Close)], "Esc", "close it; or clear the filter", None),
     binding(

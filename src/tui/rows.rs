@@ -16,7 +16,7 @@ mod listeners;
 mod resets;
 mod sockets;
 
-pub use causes::causes;
+pub use causes::{causes, state_word};
 
 /// A pane's content for some width.
 #[derive(Debug, Default)]
@@ -116,16 +116,4 @@ pub fn named(title: &str, place: &Place, room: usize) -> String {
 /// How long ago, in whole seconds: tenths that run are noise.
 pub fn ago(now: Moment, then: Moment) -> String {
     seconds(Duration::from_secs(now.mono.saturating_sub(then.mono).as_secs()))
-}
-
-/// Whether what was typed at `/` asks for a row of these ports and names. Digits are the beginning of a port.
-fn keeps(filter: &str, ports: impl IntoIterator<Item = u16>, names: &[&str]) -> bool {
-    let wanted = filter.trim().to_lowercase();
-    if wanted.is_empty() {
-        return true;
-    }
-    if wanted.bytes().all(|byte| byte.is_ascii_digit()) {
-        return ports.into_iter().any(|port| port.to_string().starts_with(&wanted));
-    }
-    names.iter().any(|name| name.to_lowercase().contains(&wanted))
 }

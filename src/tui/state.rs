@@ -7,6 +7,7 @@ use super::glyphs::Glyphs;
 use super::history::History;
 use super::keys::{self, Key, Meaning};
 use super::{detail, rows};
+use crate::diagnosis::Status;
 use crate::render::json::rfc3339_seconds;
 use crate::source::Moment;
 use crate::watch::{self, Tick};
@@ -15,16 +16,25 @@ use crate::watch::{self, Tick};
 #[derive(Debug, Clone)]
 pub struct Setup {
     pub glyphs: Glyphs,
-    /// Name of the recording that is played; `None` for a live host.
-    pub playback: Option<String>,
+    /// The recording that is played; `None` for a live host.
+    pub playback: Option<Playback>,
     pub size: (u16, u16),
     pub interval: Duration,
 }
 
 impl Setup {
-    pub fn new(colour: bool, unicode: bool, size: (u16, u16), interval: Duration, playback: Option<String>) -> Self {
+    pub fn new(colour: bool, unicode: bool, size: (u16, u16), interval: Duration, playback: Option<Playback>) -> Self {
         Self { glyphs: Glyphs { colour, unicode }, playback, size, interval }
     }
+}
+
+/// A recording that is played.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Playback {
+    /// Of its file.
+    pub name: String,
+    pub started: Moment,
+    pub length: Duration,
 }
 
 #[derive(Debug)]
@@ -94,7 +104,7 @@ pub struct State {
     live: Run,
     /// What is shown instead while the picture is held still.
     held: Option<Box<Run>>,
-    pub now: Moment,
+    now: Moment,
     pub size: (u16, u16),
     pub focus: Pane,
     chosen: [usize; 5],
@@ -153,10 +163,33 @@ impl State {
         self.held.as_deref().unwrap_or(&self.live)
     }
 
-    /// Ticks that came while the picture was held; `None` if it is not.
-    pub fn behind(&self) -> Option<u64> {
+    /// The time that ages are counted to: with the picture it stands still.
+    pub fn now(&self) -> Moment {
+        let held = self.held.as_ref().and_then(|held| held.tick.as_ref());
+        held.map_or(self.now, |tick| tick.at)
+    }
+
+    /// Ticks that came while the picture was held, and the verdict of the latest; `None` if it is not held.
+    pub fn behind(&self) -> Option<(u64, Option<Status>)> {
         let number = |run: &Run| run.tick.as_ref().map_or(0, |tick| tick.number);
-        self.held.as_ref().map(|held| number(&self.live) - number(held))
+        let status = self.live.tick.as_ref().map(|tick| tick.status);
+        self.held.as_ref().map(|held| (number(&self.live) - number(held), status))
+    }
+
+    /// Whether what was typed at `/` asks for a row of these ports and names. Digits are the beginning of a port while they are typed, and then the port.
+    pub fn keeps(&self, ports: impl IntoIterator<Item = u16>, names: &[&str]) -> bool {
+        let wanted = self.filter.trim().to_lowercase();
+        if wanted.is_empty() {
+            return true;
+        }
+        if wanted.bytes().all(|byte| byte.is_ascii_digit()) {
+            let is_it = |port: u16| match self.typing {
+                true => port.to_string().starts_with(&wanted),
+                false => port.to_string() == wanted,
+            };
+            return ports.into_iter().any(is_it);
+        }
+        names.iter().any(|name| name.to_lowercase().contains(&wanted))
     }
 
     /// The row that is chosen in a pane of that many.
@@ -181,8 +214,12 @@ impl State {
                 }
                 self.live.history.tick(&tick);
                 self.live.tick = Some(tick);
+                self.scroll(|at, _| at);
             }
-            Event::Saved(text) => self.message = Some(text),
+            Event::Saved(text) => {
+                self.live.history.note(self.now, text.clone());
+                self.message = Some(text);
+            }
             Event::Over => self.ended = true,
             Event::Second(now) if self.setup.playback.is_none() => self.now = now,
             Event::Second(_) => {}
@@ -210,7 +247,14 @@ impl State {
                 Meaning::Help if help => self.over = None,
                 Meaning::Help => self.over = Some((Over::Help, 0)),
                 Meaning::Quit if key == Key::Char('q') => self.over = None,
-                Meaning::Quit | Meaning::Redraw | Meaning::Suspend => return self.meant(meaning),
+                Meaning::Quit | Meaning::Redraw | Meaning::Suspend | Meaning::Save | Meaning::More | Meaning::Less => {
+                    return self.meant(meaning);
+                }
+                Meaning::Pause => {
+                    let order = self.pause();
+                    self.scroll(|at, _| at);
+                    return order;
+                }
                 _ => {}
             }
             return None;
@@ -283,7 +327,10 @@ impl State {
         let causes = rows::causes(self);
         match causes.get(self.chosen(Pane::Causes, causes.len())) {
             Some(episode) => self.over = Some((Over::Cause(episode.key.clone()), 0)),
-            None => self.message = Some("no cause was found, so there is none to open".to_owned()),
+            None if self.filter.is_empty() => {
+                self.message = Some("no cause was found, so there is none to open".to_owned());
+            }
+            None => self.message = Some("no cause of this port or process: Esc shows all".to_owned()),
         }
     }
 

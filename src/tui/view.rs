@@ -37,8 +37,9 @@ pub fn draw(state: &State, buffer: &mut Buffer) {
             format!("{} x {}: too small, rstdoctor watch needs {columns} x {rows}. q quits.", area.width, area.height);
         put(buffer, Rect { height: area.height.min(1), ..area }, &text, PLAIN);
     } else {
-        frame::above(state, buffer, Rect { height: ABOVE, ..area });
-        let middle = Rect { y: ABOVE, height: area.height - ABOVE - BELOW, ..area };
+        let above = ABOVE + u16::from(frame::fix(state).is_some());
+        frame::above(state, buffer, Rect { height: above, ..area });
+        let middle = Rect { y: above, height: area.height - above - BELOW, ..area };
         if state.over.is_some() {
             overlay::draw(state, buffer, middle);
         } else {
@@ -67,7 +68,7 @@ fn panes_into(state: &State, buffer: &mut Buffer, area: Rect) -> u16 {
         return causes + used.max(pane::stack(state, buffer, right, &[Sockets, Resets]));
     }
     let shown: &[Pane] = match state.focus {
-        _ if area.height + ABOVE + STRIP + BELOW >= TALL => &Pane::ALL,
+        _ if buffer.area.height >= TALL => &Pane::ALL,
         Sockets => &[Causes, Sockets],
         Resets => &[Causes, Resets],
         _ => &[Causes, Ledger, Listeners],

@@ -37,12 +37,36 @@ fn read(sender: &SyncSender<Message>) -> Option<()> {
     }
     while ready != 0 && event::poll(MOMENT).ok()? {
         if let event::Event::Key(key) = event::read().ok()? {
-            for key in meant(key) {
+            for key in if key.code == KeyCode::Esc { escaped()? } else { meant(key) } {
                 sender.send(Message::Event(Event::Key(key))).ok()?;
             }
         }
     }
     Some(())
+}
+
+/// The keys where Escape was read. What follows at once may be the rest of another key's sequence, which a slow link delivered
+/// in two pieces: that is none at all. `None` if the keyboard is gone.
+fn escaped() -> Option<Vec<Key>> {
+    let mut keys = vec![Key::Escape];
+    let Some(next) = soon()? else { return Some(keys) };
+    if !matches!(next.code, KeyCode::Char('[' | 'O')) {
+        keys.extend(meant(next));
+        return Some(keys);
+    }
+    let ends =
+        |key: KeyEvent| matches!(key.code, KeyCode::Char(letter) if letter.is_ascii_alphabetic() || letter == '~');
+    while soon()?.is_some_and(|key| !ends(key)) {}
+    Some(Vec::new())
+}
+
+/// The key that comes within a moment.
+fn soon() -> Option<Option<KeyEvent>> {
+    const PIECES: Duration = Duration::from_millis(30);
+    if poll(libc::STDIN_FILENO, libc::POLLIN, PIECES) & libc::POLLIN == 0 || !event::poll(MOMENT).ok()? {
+        return Some(None);
+    }
+    Some(event::read().ok()?.as_key_event())
 }
 
 /// The keys of ours in an event.

@@ -53,7 +53,9 @@ fn drive(
     let pace = matches!(config.origin, Origin::Bundle(_)).then(Pace::default);
     let mut playing = Playing { driver, pace, history: view.history, wanted: None };
     let lines = Lines::new(config.terminal.width);
-    let _ = screen.send(Message::Opened);
+    // They end before the program does, and the summary names them all.
+    let mut saving = Vec::new();
+    let _ = screen.send(Message::Opened(view.recorded));
     while !stop.load(Ordering::Relaxed) {
         orders.try_iter().for_each(|order| playing.obey(order));
         let mut tick = match playing.driver.advance() {
@@ -80,13 +82,17 @@ fn drive(
         if let Some(path) = playing.wanted.take() {
             let (screen, history) = (screen.clone(), playing.history.clone());
             // The ticks go on meanwhile.
-            thread::spawn(move || screen.send(Message::Event(Event::Saved(save(history.as_ref(), &path)))));
+            saving.push(thread::spawn(move || {
+                let result = save(history.as_ref(), &path);
+                let _ = screen.send(Message::Event(Event::Saved(result.clone())));
+                result
+            }));
         }
     }
     let mut summary = lines.summary(playing.driver.watch());
-    if let Some(path) = playing.wanted {
-        summary.push_str(&format!("{}\n", visible(&save(playing.history.as_ref(), &path))));
-    }
+    let mut saved: Vec<String> = saving.into_iter().filter_map(|thread| thread.join().ok()).collect();
+    saved.extend(playing.wanted.map(|path| save(playing.history.as_ref(), &path)));
+    saved.iter().for_each(|result| summary.push_str(&format!("{}\n", visible(result))));
     Ok(summary)
 }
 
@@ -134,7 +140,7 @@ impl Playing<'_> {
 fn save(history: Option<&History>, path: &Path) -> String {
     let Some(history) = history else { return "not saved: nothing is remembered".to_owned() };
     match history.save(path) {
-        Ok(covered) => format!("saved: the last {} are in {}", seconds(covered), path.display()),
+        Ok(covered) => format!("saved {}, the last {}", path.display(), seconds(covered)),
         Err(error) => format!("not saved: {:#}", anyhow::Error::from(error)),
     }
 }

@@ -14,18 +14,21 @@ use super::{keyboard, playing};
 use crate::command::full_screen::{self, FullScreen};
 use crate::command::terminal;
 use crate::config::{Origin, Watch};
+use crate::host::bundle::Window;
 use crate::host::live::now;
-use crate::tui::{self, Event, Order, Setup, State};
+use crate::tui::{self, Event, Order, Playback, Setup, State};
 
 /// Messages that wait for a terminal that is slow; then ticks wait, too.
 const WAITING: usize = 64;
 const SECOND: Duration = Duration::from_secs(1);
-/// What the end may take before the process goes without it.
+/// What the end may take before the process goes without it: with a signal, and by a key, where a recording may still be
+/// written.
 const PATIENCE: Duration = Duration::from_secs(2);
+const SAVING: Duration = Duration::from_secs(15);
 
 pub enum Message {
-    /// The host or recording is open.
-    Opened,
+    /// The host is open, or the recording with this window.
+    Opened(Option<Window>),
     Event(Event),
     Signal(i32),
     /// The keyboard is gone, and the terminal with it.
@@ -45,11 +48,11 @@ pub fn run(config: &Watch) -> anyhow::Result<ExitCode> {
     let driver = playing::start(config.clone(), Arc::clone(&stop), sender.clone(), driven);
     let mut told = true;
     // Until it is open, the terminal stays as it is: an error is then an ordinary line.
-    if matches!(inbox.recv(), Ok(Message::Opened)) {
+    if let Ok(Message::Opened(recorded)) = inbox.recv() {
         let mut screen = FullScreen::enter()?;
         signals(sender.clone())?;
         keyboard::start(sender);
-        told = show(config, &mut screen, &inbox, &orders);
+        told = show(setup(config, recorded), &mut screen, &inbox, &orders);
     }
     stop.store(true, Ordering::Relaxed);
     drop((orders, inbox));
@@ -64,7 +67,7 @@ pub fn run(config: &Watch) -> anyhow::Result<ExitCode> {
 fn finish(driver: JoinHandle<anyhow::Result<String>>) -> anyhow::Result<String> {
     let start = Instant::now();
     while !driver.is_finished() {
-        if start.elapsed() > PATIENCE {
+        if start.elapsed() > SAVING {
             return Ok(String::new());
         }
         thread::sleep(Duration::from_millis(5));
@@ -73,15 +76,22 @@ fn finish(driver: JoinHandle<anyhow::Result<String>>) -> anyhow::Result<String> 
     driver.join().unwrap_or_else(|_| Err(anyhow::anyhow!("it ended because of an error in rstdoctor itself")))
 }
 
-/// Until the end. False if there is nobody left to tell what was seen.
-fn show(config: &Watch, screen: &mut FullScreen, inbox: &Receiver<Message>, orders: &mpsc::Sender<Order>) -> bool {
+fn setup(config: &Watch, recorded: Option<Window>) -> Setup {
     let playback = match &config.origin {
-        Origin::Bundle(path) => Some(path.file_name().unwrap_or_default().to_string_lossy().into_owned()),
+        Origin::Bundle(path) => Some(Playback {
+            name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            started: recorded.map(|window| window.started).unwrap_or_default(),
+            length: recorded.map(|window| window.length).unwrap_or_default(),
+        }),
         Origin::Live(_) => None,
     };
     let size = terminal::size().unwrap_or((80, 24));
     let terminal = config.terminal;
-    let setup = Setup::new(!terminal.no_color, terminal.unicode, size, config.interval, playback);
+    Setup::new(!terminal.no_color, terminal.unicode, size, config.interval, playback)
+}
+
+/// Until the end. False if there is nobody left to tell what was seen.
+fn show(setup: Setup, screen: &mut FullScreen, inbox: &Receiver<Message>, orders: &mpsc::Sender<Order>) -> bool {
     let mut state = State::new(setup, now());
     loop {
         // It was suspended and may be back in the foreground.
@@ -99,13 +109,13 @@ fn show(config: &Watch, screen: &mut FullScreen, inbox: &Receiver<Message>, orde
         // All that waits is one picture: a storm of resizes or keys is drawn once.
         while let Some(message) = next {
             let event = match message {
-                Message::Opened => None,
+                Message::Opened(_) => None,
                 Message::Event(event) => Some(event),
                 Message::Ended => return true,
                 Message::Hangup => return false,
                 Message::Signal(SIGWINCH) => terminal::size().map(|(columns, rows)| Event::Resize(columns, rows)),
                 Message::Signal(SIGTSTP) => {
-                    suspend();
+                    suspend(&mut state);
                     None
                 }
                 // Somebody else may have drawn meanwhile.
@@ -118,7 +128,7 @@ fn show(config: &Watch, screen: &mut FullScreen, inbox: &Receiver<Message>, orde
             match event.and_then(|event| state.update(event)) {
                 None => {}
                 Some(Order::Quit) => return true,
-                Some(Order::Suspend) => suspend(),
+                Some(Order::Suspend) => suspend(&mut state),
                 Some(Order::Redraw) => screen.draw_anew(),
                 Some(order) => {
                     // The driver has ended if nobody takes it, and that is a message of its own.
@@ -130,10 +140,15 @@ fn show(config: &Watch, screen: &mut FullScreen, inbox: &Receiver<Message>, orde
     }
 }
 
-fn suspend() {
+/// Stops the job as Ctrl-Z does elsewhere; it goes on here with SIGCONT. Without a shell that could continue it (ssh -t,
+/// docker exec) it would be stopped for ever: there it is not.
+fn suspend(state: &mut State) {
+    if terminal::leads_session() {
+        state.message = Some("there is no shell to come back from; q quits".to_owned());
+        return;
+    }
     full_screen::leave();
-    // Stops the process; it goes on here with SIGCONT.
-    let _ = signal_hook::low_level::raise(libc::SIGSTOP);
+    terminal::stop_job();
 }
 
 /// Passes signals on. A terminal that hangs must not keep the process: with the second signal, or when the first one is not

@@ -1,6 +1,6 @@
 //! The causes that go on, and those that ended lately.
 
-use super::{Cell, Table, ago, cell, keeps, left, named, plain, rest, right, title};
+use super::{Cell, Table, ago, cell, left, named, plain, rest, right, title};
 use crate::cause::{Severity, State as Finding};
 use crate::render::watch::word;
 use crate::tui::glyphs::{BOLD, DIM};
@@ -11,19 +11,23 @@ use crate::words::percent;
 /// The episodes that the filter keeps, in the order in which a person reads them.
 pub fn causes(state: &State) -> Vec<&Episode> {
     let episodes = state.run().tick.as_ref().map_or(&[][..], |tick| &tick.episodes);
-    episodes.iter().filter(|episode| is_kept(&state.filter, episode)).collect()
+    episodes.iter().filter(|episode| is_kept(state, episode)).collect()
 }
 
-fn is_kept(filter: &str, episode: &Episode) -> bool {
+/// What has no port, like a limit of the whole host, concerns each of them.
+fn is_kept(state: &State, episode: &Episode) -> bool {
     let subjects = &episode.latest.finding.subjects;
-    let ports = subjects.iter().filter_map(|subject| subject.port);
+    let ports: Vec<u16> = subjects.iter().filter_map(|subject| subject.port).collect();
+    if ports.is_empty() && state.filter.trim().bytes().all(|byte| byte.is_ascii_digit()) {
+        return true;
+    }
     let mut names: Vec<&str> = subjects.iter().filter_map(|subject| subject.process.as_deref()).collect();
     names.push(episode.latest.title);
-    keeps(filter, ports, &names)
+    state.keeps(ports, &names)
 }
 
 /// The word that stands where the colour is.
-fn state_word(episode: &Episode) -> &'static str {
+pub fn state_word(episode: &Episode) -> &'static str {
     match (episode.phase, episode.latest.finding.state) {
         (Phase::Ended, _) => "ended",
         (_, Finding::Benign) => "harmless",
@@ -50,9 +54,14 @@ pub fn table(state: &State, width: usize) -> Table {
         let number = episodes.iter().position(|other| other.key == episode.key).map_or(0, |index| index + 1);
         row(state, number, episode, line, room)
     });
-    let none = state.run().tick.is_some() && episodes.is_empty();
-    let notes = none.then(|| "none was found so far".to_owned()).into_iter().collect();
-    Table { title: title(state, Pane::Causes, "Causes"), columns, rows: rows.collect(), notes }
+    let rows: Vec<_> = rows.collect();
+    let note = match (episodes.is_empty(), rows.is_empty()) {
+        (true, _) if state.run().tick.is_some() => Some("none was found so far"),
+        (false, true) => Some("none of this port or process: Esc shows all"),
+        _ => None,
+    };
+    let notes = note.map(str::to_owned).into_iter().collect();
+    Table { title: title(state, Pane::Causes, "Causes"), columns, rows, notes }
 }
 
 fn row(state: &State, number: usize, episode: &Episode, line: usize, room: usize) -> Vec<Cell> {
@@ -72,9 +81,9 @@ fn row(state: &State, number: usize, episode: &Episode, line: usize, room: usize
         Phase::Ended => cell("0.0", DIM),
     };
     let since = match (episode.phase, episode.from_start) {
-        (Phase::Ended, _) => ago(state.now, episode.last),
+        (Phase::Ended, _) => format!("{} ago", ago(state.now(), episode.last)),
         (_, true) => "the start".to_owned(),
-        (_, false) => ago(state.now, episode.since),
+        (_, false) => ago(state.now(), episode.since),
     };
     let name = named(episode.latest.title, &episode.key.place, room);
     let mut cells =

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Cell, Table, cell, keeps, left, plain, rest, right, title};
+use super::{Cell, Column, Table, cell, left, plain, rest, right, room, title};
 use crate::diagnosis::ListenerRow;
 use crate::tui::glyphs::{BOLD, DIM};
 use crate::tui::history::High;
@@ -14,16 +14,15 @@ const BAR: usize = 8;
 
 pub fn table(state: &State, width: usize) -> Table {
     let wide = width >= 100;
-    let mut columns = vec![rest(""), left("", BAR), right("queue", 12), right("most", 6), right("lost", 7)];
+    let mut columns = vec![rest(""), left("", BAR), right("queue", 12), right("most", 6), right("lost ≤", 7)];
     if wide {
         columns.push(left("limit set by", 12));
     }
-    columns.push(left("owner", if wide { 24 } else { 20 }));
     let run = state.run();
     let all = run.tick.as_ref().map_or(&[][..], |tick| &tick.diagnosis.listeners);
     let high = |row: &ListenerRow| run.history.listeners.get(&(row.address, row.port)).cloned().unwrap_or_default();
     let mut listeners: Vec<(&ListenerRow, High)> =
-        all.iter().filter(|row| is_kept(&state.filter, row)).map(|row| (row, high(row))).collect();
+        all.iter().filter(|row| is_kept(state, row)).map(|row| (row, high(row))).collect();
     let share = |queue: u32, backlog: u32| u64::from(queue) * 1_000_000 / u64::from(backlog.max(1));
     match state.sorted[Pane::Listeners as usize] {
         0 => listeners.sort_by_key(|(row, high)| std::cmp::Reverse((high.lost, share(high.queue, row.backlog)))),
@@ -35,7 +34,11 @@ pub fn table(state: &State, width: usize) -> Table {
         (false, true) => Some("none of this port or process"),
         _ => None,
     };
-    let rows = listeners.iter().map(|(listener, high)| row(state, listener, high, wide)).collect();
+    columns.push(left("owner", if wide { 24 } else { 20 }));
+    let longest = listeners.iter().map(|(listener, _)| endpoint(listener).chars().count()).max().unwrap_or(0);
+    make_room(&mut columns, width, longest);
+    let for_name = room(&columns, width);
+    let rows = listeners.iter().map(|(listener, high)| row(state, listener, high, wide, for_name)).collect();
     Table {
         title: title(state, Pane::Listeners, "Listeners"),
         columns,
@@ -44,19 +47,43 @@ pub fn table(state: &State, width: usize) -> Table {
     }
 }
 
-fn is_kept(filter: &str, row: &ListenerRow) -> bool {
+/// The owner's column gives way to the address, down to what still tells one program from another.
+fn make_room(columns: &mut [Column], width: usize, wanted: usize) {
+    const SHORTEST_OWNER: usize = 8;
+    let lacks = wanted.saturating_sub(room(columns, width));
+    if let Some(owner) = columns.last_mut().and_then(|column| column.width.as_mut()) {
+        *owner = owner.saturating_sub(lacks).max(SHORTEST_OWNER);
+    }
+}
+
+fn endpoint(listener: &ListenerRow) -> String {
+    let endpoint = SocketAddr::new(listener.address, listener.port);
+    match listener.sockets {
+        0 | 1 => endpoint.to_string(),
+        n => format!("{endpoint} x{n}"),
+    }
+}
+
+/// Cut where it says least: the port stays.
+fn shortened(name: String, room: usize) -> String {
+    let length = name.chars().count();
+    if length <= room {
+        return name;
+    }
+    let port = name.rfind(':').and_then(|at| name.get(at..)).unwrap_or_default();
+    let left = room.saturating_sub(port.chars().count() + 1);
+    name.chars().take(left).chain(['…']).chain(port.chars()).collect()
+}
+
+fn is_kept(state: &State, row: &ListenerRow) -> bool {
     let address = row.address.to_string();
     let mut names: Vec<&str> = row.processes.iter().map(|process| process.name.as_str()).collect();
     names.push(&address);
-    keeps(filter, [row.port], &names)
+    state.keeps([row.port], &names)
 }
 
-fn row(state: &State, listener: &ListenerRow, high: &High, wide: bool) -> Vec<Cell> {
-    let endpoint = SocketAddr::new(listener.address, listener.port);
-    let name = match listener.sockets {
-        0 | 1 => endpoint.to_string(),
-        n => format!("{endpoint} x{n}"),
-    };
+fn row(state: &State, listener: &ListenerRow, high: &High, wide: bool, room: usize) -> Vec<Cell> {
+    let name = shortened(endpoint(listener), room);
     let full = listener.full_samples > 0;
     // The kernel admits one connection more than the limit, so 6/5 is right.
     let queue = format!("{}/{}{}", listener.recv_q, listener.backlog, if full { " full" } else { "" });
@@ -84,4 +111,29 @@ fn row(state: &State, listener: &ListenerRow, high: &High, wide: bool) -> Vec<Ce
     }
     cells.push(plain(owner));
     cells
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_the_room_the_port_of_a_listener_is_seen_whole() {
+        let short = |room| shortened("192.168.100.100:8080".to_owned(), room);
+        assert_eq!((short(20).as_str(), short(14).as_str()), ("192.168.100.100:8080", "192.168.…:8080"));
+        assert_eq!(shortened("[2001:db8:1:2::15]:443".to_owned(), 12), "[2001:d…:443");
+        assert_eq!(shortened("[2001:db8:1:2::15]:443 x4".to_owned(), 12), "[200…:443 x4");
+    }
+
+    #[test]
+    fn the_owner_gives_way_to_the_address() {
+        let with = |wanted| {
+            let mut columns = vec![rest(""), left("", BAR), right("queue", 12), left("owner", 20)];
+            make_room(&mut columns, 60, wanted);
+            (room(&columns, 60), columns[3].width)
+        };
+        assert_eq!(with(10), (17, Some(20)));
+        assert_eq!(with(22), (22, Some(15)));
+        assert_eq!(with(50), (29, Some(8)));
+    }
 }

@@ -1,6 +1,6 @@
 //! The latest single resets, newest first, or why they are not visible.
 
-use super::{Table, keeps, plain, rest, title};
+use super::{Table, plain, rest, title};
 use crate::evidence::Missing;
 use crate::render::trace::Lines;
 use crate::trace::Reset;
@@ -13,7 +13,7 @@ pub fn table(state: &State, width: usize) -> Table {
     let Some(tick) = &run.tick else { return table };
     // One line of text each, where there is room for it.
     let mut lines = Lines::new(u16::try_from(width).ok());
-    for reset in run.history.resets.iter().rev().filter(|reset| is_kept(&state.filter, reset)) {
+    for reset in run.history.resets.iter().rev().filter(|reset| is_kept(state, reset)) {
         let mut text = String::new();
         lines.reset(&mut text, reset);
         table.rows.extend(text.lines().map(|line| vec![plain(line)]));
@@ -28,10 +28,10 @@ pub fn table(state: &State, width: usize) -> Table {
     table
 }
 
-fn is_kept(filter: &str, reset: &Reset) -> bool {
+fn is_kept(state: &State, reset: &Reset) -> bool {
     let ports = [reset.local(), reset.peer()].into_iter().flatten().map(|end| end.port());
     let name = reset.process.as_ref().map_or("", |process| process.name.as_str());
-    keeps(filter, ports, &[name])
+    state.keeps(ports, &[name])
 }
 
 /// Why there are none, and the one command that changes it.

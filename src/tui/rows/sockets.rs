@@ -9,7 +9,13 @@ pub fn table(state: &State) -> Table {
     let columns = vec![rest(""), right("now", 10), right("change", 10)];
     let run = state.run();
     let age = run.tick.as_ref().map(|tick| tick.sweep.age).unwrap_or_default();
-    let name = if age.as_secs() >= 3 { format!("Sockets, {} ago", seconds(age)) } else { "Sockets".to_owned() };
+    let mut name = "Sockets".to_owned();
+    if !state.filter.is_empty() {
+        name.push_str(", whole host");
+    }
+    if age.as_secs() >= 3 {
+        name.push_str(&format!(", {} ago", seconds(age)));
+    }
     let mut table = Table { title: title(state, Pane::Sockets, &name), columns, ..Table::default() };
     let Some(sockets) = &run.history.sockets else {
         if run.tick.is_some() {

@@ -2,18 +2,19 @@
 //! the keys.
 
 use super::{BOLD, Buffer, DIM, HEAD, PLAIN, Rect, State, fit, put, wrap};
+use crate::diagnosis::{Diagnosis, Status};
 use crate::render::table::sentence;
 use crate::render::watch::{clock, status};
 use crate::tui::detail;
 use crate::tui::keys::BINDINGS;
 use crate::tui::rows;
-use crate::tui::state::Over;
+use crate::tui::state::{Over, Playback};
 use crate::watch::{Episode, Phase, Tick};
 use crate::words::{counted, seconds};
 
 pub fn above(state: &State, buffer: &mut Buffer, area: Rect) {
     let line = |y: u16| Rect { y: area.y + y, height: 1, ..area };
-    let time = clock(state.now);
+    let time = clock(state.now());
     let width = usize::from(area.width);
     put(buffer, line(0), &fit(&header(state), width.saturating_sub(time.len() + 2), false), DIM);
     let right = Rect { x: area.width.saturating_sub(time.len() as u16), ..line(0) };
@@ -29,6 +30,10 @@ pub fn above(state: &State, buffer: &mut Buffer, area: Rect) {
     let word = status(tick.status);
     let text = match top {
         Some(episode) => format!("{}.", sentence(&episode.latest.finding.summary)),
+        // What this window would say alone is usual on this host, or has not come often enough to be believed.
+        None if tick.status == Status::Ok && matches!(tick.diagnosis.status, Status::Warning | Status::Critical) => {
+            "Nothing beyond what is usual here.".to_owned()
+        }
         None => sentence(&tick.diagnosis.summary),
     };
     let indent = word.len() as u16 + 2;
@@ -42,11 +47,22 @@ pub fn above(state: &State, buffer: &mut Buffer, area: Rect) {
     for (y, text) in (1..).zip(&lines) {
         put(buffer, Rect { x: area.x + indent, width: room, ..line(y) }, text, BOLD);
     }
-    put(buffer, line(3), &fit(&notes(state, tick, top).join(" · "), width, false), PLAIN);
+    let style = if state.behind().is_some() { BOLD } else { PLAIN };
+    put(buffer, line(3), &fit(&notes(state, tick, top).join(" · "), width, false), style);
+    if let Some(text) = fix(state) {
+        put(buffer, line(4), &fit(&text, width, false), BOLD);
+    }
+}
+
+/// The first step against what is worst, where it fits on a line of its own.
+pub fn fix(state: &State) -> Option<String> {
+    let top = top(state.run().tick.as_ref()?)?;
+    let first = top.latest.finding.remedies.first()?;
+    state.over.is_none().then(|| format!("fix  {}  (Enter: how)", first.text))
 }
 
 fn header(state: &State) -> String {
-    let tick = state.run().tick.as_ref();
+    let tick = state.run().tick.as_deref();
     let diagnosis = tick.map(|tick| &tick.diagnosis);
     let parts = [
         Some("rstdoctor watch".to_owned()),
@@ -54,12 +70,27 @@ fn header(state: &State) -> String {
         diagnosis.and_then(|diagnosis| diagnosis.netns_name.as_ref().map(|name| format!("netns {name}"))),
         diagnosis.filter(|d| !d.filter.is_empty()).map(|diagnosis| format!("only {}", diagnosis.filter)),
         Some(match &state.setup.playback {
-            Some(name) => format!("playing {name}, {} x", state.speed),
+            Some(playback) => playing(playback, tick, state.speed),
             None => format!("a tick every {}", seconds(state.interval)),
         }),
-        diagnosis.and_then(|d| d.host.uid.filter(|uid| *uid != 0)).map(|uid| format!("uid {uid}")),
+        diagnosis.and_then(|d| Some(uid(d.host.uid.filter(|uid| *uid != 0)?, d))),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(" · ")
+}
+
+/// How far a playback has come, and how fast it goes.
+fn playing(playback: &Playback, tick: Option<&Tick>, speed: f64) -> String {
+    let played = tick.map(|tick| tick.at.mono.saturating_sub(playback.started.mono)).unwrap_or_default();
+    let whole = playback.length.as_secs_f64();
+    format!("playing {:.0} of {whole:.0} s, {speed} x, {}", played.as_secs_f64().min(whole), playback.name)
+}
+
+/// An ordinary user may be told that all is well because much cannot be seen.
+fn uid(uid: u32, diagnosis: &Diagnosis) -> String {
+    match diagnosis.not_checked.iter().filter(|cause| cause.missing.needs.is_some()).count() {
+        0 => format!("uid {uid}"),
+        unchecked => format!("uid {uid}, {unchecked} unchecked"),
+    }
 }
 
 /// The worst of what goes on and is wrong: the sentence belongs to the word before it.
@@ -71,8 +102,10 @@ fn top(tick: &Tick) -> Option<&Episode> {
 /// What has to be known to read this tick; the most urgent first.
 fn notes(state: &State, tick: &Tick, top: Option<&Episode>) -> Vec<String> {
     let mut notes = Vec::new();
-    if let Some(behind) = state.behind() {
-        notes.push(format!("PAUSED, {} came meanwhile (p goes on)", counted(behind, "tick")));
+    if let Some((behind, latest)) = state.behind() {
+        let changed = latest.filter(|latest| *latest != tick.status).map(|latest| format!(", now {}", status(latest)));
+        let (at, changed) = (clock(tick.at), changed.unwrap_or_default());
+        notes.push(format!("PAUSED at {at}, {} came since{changed} (p goes on)", counted(behind, "tick")));
     }
     match (state.ended, state.stopped) {
         (true, _) => notes.push("END of the recording: this is its last tick".to_owned()),
@@ -83,14 +116,19 @@ fn notes(state: &State, tick: &Tick, top: Option<&Episode>) -> Vec<String> {
         notes.push(format!("this tick came {} late", seconds(late)));
     }
     if let Some(episode) = top {
-        let ago = rows::ago(state.now, episode.since);
+        if episode.phase == Phase::Quiet {
+            notes.push(format!("not in this tick, last seen {} ago", rows::ago(state.now(), episode.last)));
+        }
+        let ago = rows::ago(state.now(), episode.since);
         notes.push(match episode.from_start {
             true => format!("since watching began, {ago} ago, or longer"),
             false => format!("since {}, {ago} ago", clock(episode.since)),
         });
         let others = tick.episodes.iter().filter(|e| e.phase != Phase::Ended && e.is_alarm()).count() as u64 - 1;
         if others > 0 {
-            notes.push(format!("{others} more below"));
+            // The filter may keep them out of sight.
+            let where_ = if state.filter.is_empty() { " below" } else { "" };
+            notes.push(format!("{others} more{where_}"));
         }
     }
     if let Some(left) = tick.learning {

@@ -87,8 +87,9 @@ fn draw(state: &State, buffer: &mut Buffer, area: Rect, pane: Pane, table: &Tabl
     let heads: Vec<Cell> =
         table.columns.iter().map(|column| Cell { text: column.head.to_owned(), style: HEAD }).collect();
     buffer.set_style(Rect { height: 1, ..inner }, HEAD);
-    cells(buffer, inner, &table.columns, &widths, &heads);
     let part = if shown < count { format!("  {}-{} of {count}", first + 1, first + shown) } else { String::new() };
+    let after_title = table.title.chars().count() + part.chars().count();
+    cells(buffer, inner, &table.columns, &widths, &behind(heads, &widths, after_title));
     put(buffer, Rect { height: 1, ..area }, if focused { "> " } else { "  " }, BOLD);
     let style = if focused { HEAD.patch(REVERSED) } else { HEAD.patch(BOLD) };
     put(buffer, Rect { height: 1, ..inner }, &table.title, style);
@@ -99,7 +100,7 @@ fn draw(state: &State, buffer: &mut Buffer, area: Rect, pane: Pane, table: &Tabl
     for (index, row) in table.rows.iter().enumerate().skip(first).take(shown) {
         let line = Rect { y, height: 1, ..inner };
         cells(buffer, line, &table.columns, &widths, row);
-        if focused && index == chosen && (pane == Pane::Causes || count > shown) {
+        if index == chosen && (pane == Pane::Causes || focused && count > shown) {
             put(buffer, Rect { x: area.x, width: MARK, ..line }, ">", BOLD);
         }
         y += 1;
@@ -110,6 +111,20 @@ fn draw(state: &State, buffer: &mut Buffer, area: Rect, pane: Pane, table: &Tabl
         }
         y += 1;
     }
+}
+
+/// The heads of columns that begin behind the title: half a word is worse than none.
+fn behind(mut heads: Vec<Cell>, widths: &[usize], title: usize) -> Vec<Cell> {
+    let mut end = 0;
+    for (head, width) in heads.iter_mut().zip(widths) {
+        end += width;
+        // Where the column is aligned to the right, its head may begin behind the title although the column does not.
+        if end.saturating_sub(head.text.chars().count()) <= title {
+            head.text.clear();
+        }
+        end += rows::GAP;
+    }
+    heads
 }
 
 fn widths(columns: &[Column], width: usize) -> Vec<usize> {
