@@ -70,6 +70,12 @@ impl<'a> Evidence<'a> {
         shared("sockets", &self.before().census)
     }
 
+    /// The sweep before is from about when the window began. A live view's may be from long before: what was so then says little
+    /// about the moment before a reset, and what grew since then did not grow in the window.
+    pub fn sweep_before_is_fresh(&self) -> bool {
+        self.before().at.mono.saturating_sub(self.before().surveyed.mono) <= self.window()
+    }
+
     /// Groups of sockets of one kind, largest first.
     pub fn groups(&self, kind: GroupKind) -> Result<Vec<&'a Group>, Missing> {
         let mut groups: Vec<_> = self.census()?.groups.iter().filter(|group| group.kind == kind).collect();

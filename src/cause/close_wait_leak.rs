@@ -67,9 +67,7 @@ fn persisted(e: &Evidence<'_>, group: &Group, before: Option<&Group>) -> Option<
 /// Of the connections that were opened in the window, nearly all are left in CLOSE_WAIT.
 fn keeps_all(e: &Evidence<'_>, group: &Group, grown: u64) -> bool {
     let opened = e.counter(if group.accepted { "Tcp.PassiveOpens" } else { "Tcp.ActiveOpens" });
-    // A live view's earlier sweep may be from long before the window, and what grew since then, too.
-    let since_sweep = e.before().at.mono.saturating_sub(e.before().surveyed.mono);
-    let comparable = e.window() >= Duration::from_secs(1) && since_sweep <= e.window();
+    let comparable = e.window() >= Duration::from_secs(1) && e.sweep_before_is_fresh();
     comparable && grown >= MANY && opened.is_ok_and(|opened| grown * 10 >= opened.delta * 8)
 }
 

@@ -93,6 +93,10 @@ fn by_last_words(e: &Evidence<'_>, words: &LastWords) -> Dead {
 fn by_sweep(e: &Evidence<'_>) -> Result<Dead, Missing> {
     let resets = e.resets()?;
     let census = e.census_before()?;
+    if !e.sweep_before_is_fresh() {
+        let why = "the latest look at all sockets was long before the window: what a connection did since is not known";
+        return Err(Missing::new("sockets", why));
+    }
     let samples: BTreeMap<u64, &Sample> =
         census.groups.iter().flat_map(|group| &group.samples).map(|sample| (sample.cookie, sample)).collect();
     let start = e.before().surveyed.mono;
@@ -202,6 +206,16 @@ mod tests {
         let finding = idle(4, 350_000).finding(&IDLE_TIMEOUT);
         assert!(finding.confidence >= 0.8 && finding.subjects[0].port == Some(5432));
         assert!(finding.evidence[1].text.contains("Network Load Balancer"), "{:?}", finding.evidence);
+    }
+
+    /// A live view looks at all sockets now and then; a connection may have been busy since.
+    #[test]
+    fn a_sweep_from_long_before_says_nothing_about_the_pause() {
+        let mut case = idle(10, 20);
+        case.0.before.surveyed.mono -= std::time::Duration::from_secs(60);
+        assert!(matches!(case.judge(&IDLE_TIMEOUT), Err(Missing { source: "sockets", .. })));
+        let busy = case.last_words(10, CALLED, 20, 0);
+        assert!(matches!(busy.judge(&IDLE_TIMEOUT), Ok(Verdict::RuledOut(_))), "last words know better");
     }
 
     const CALLED: [&str; 2] = ["10.0.0.9:0", "10.0.7.1:5432"];
