@@ -13,6 +13,7 @@ use rstdoctor::host::recording::RecordError;
 use rstdoctor::host::{BundleHost, LiveHost, RollingHost};
 use rstdoctor::observe::Plan;
 use rstdoctor::source::Host;
+use rstdoctor::source::reset_events::{Caller, Direction, ResetEvent};
 use rstdoctor::watch::{Driver, Next, Tick};
 
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -20,6 +21,7 @@ const INTERVAL: Duration = Duration::from_millis(200);
 fn ticks(host: &mut dyn Host, plan: &Plan, most: usize, mut between: impl FnMut(usize)) -> Vec<Tick> {
     let mut driver = Driver::start(host, plan, INTERVAL, Filter::default()).expect("something to observe");
     let mut ticks = Vec::new();
+    between(0);
     while ticks.len() < most {
         if ticks.len() + 1 == most {
             driver.sweep_next();
@@ -86,6 +88,43 @@ fn what_was_seen_can_be_saved_and_played() {
         assert_eq!(diagnosis.causes.first().map(|cause| cause.id), Some("close-with-unread-data"));
         assert_eq!(diagnosis.ledger.sent.unexplained(), Some(0));
         let events = whole.reset_events.value().expect("events");
-        assert_eq!((events.lost, events.count(rstdoctor::source::reset_events::Direction::Sent, true)), (0, 30));
+        assert_eq!((events.lost, events.count(Direction::Sent, true)), (0, 30));
+    });
+}
+
+/// What came before the part that is saved is in none of its counts, and what was said once, before it, is known in it.
+#[test]
+fn a_saved_recording_stands_for_itself() {
+    isolated("a_saved_recording_stands_for_itself", || {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("saved.rst");
+        let listener = TcpListener::bind("127.0.0.1:9000").expect("a free port");
+        let mut host = RollingHost::new(LiveHost::new(Arc::default()));
+        let history = host.history();
+        let endless = Plan { window: Duration::MAX, ..Plan::scan(INTERVAL) };
+        // In the first tick, with which the recording begins, and at the very end.
+        let live = ticks(&mut host, &endless, 6, |done| {
+            if [0, 5].contains(&done) {
+                fault(&listener);
+            }
+        });
+        assert_eq!(sent(&live[0]), (Some(10), Some(0)));
+        history.save(&file).expect("a recording");
+        let mut bundle = BundleHost::open(&file).expect("a sound recording");
+        let window = bundle.windows().first().expect("a window").planned;
+        let whole = rstdoctor::observe::observe(&mut bundle, &Plan::scan(window)).unwrap();
+        let events = whole.reset_events.value().expect("events");
+        assert_eq!((events.lost, events.count(Direction::Sent, true)), (0, 10));
+        let own = |event: &&ResetEvent| event.local.port() == 9000;
+        for event in events.events.iter().filter(own).filter(|event| event.active) {
+            assert_eq!(event.caller, Some(Caller::Close), "the functions were named in the first tick");
+        }
+        let diagnosis = rstdoctor::diagnosis::diagnose(&whole);
+        assert_eq!(diagnosis.ledger.sent.unexplained(), Some(0));
+        assert_eq!(diagnosis.ledger.sent.total, Ok(10));
+        for snapshot in [&whole.before, &whole.after] {
+            assert!(snapshot.host.kernel.is_some(), "{:?}", snapshot.host);
+            assert!(snapshot.sysctls.get("net.core.somaxconn").is_some_and(|value| value.value().is_some()));
+        }
     });
 }

@@ -81,6 +81,7 @@ pub struct BundleHost {
 struct Replay {
     kind: FrameKind,
     at: Moment,
+    due: Duration,
     answers: HashMap<String, Vec<Stored>>,
 }
 
@@ -130,6 +131,10 @@ impl Host for BundleHost {
         self.next += 1;
         self.asked.clear();
         Some(at)
+    }
+
+    fn due(&self, asked: Duration) -> Duration {
+        self.current().map_or(asked, |frame| frame.due)
     }
 
     fn ask(&mut self, ask: &Ask, sink: &mut dyn FnMut(&[u8])) -> Answer {
@@ -230,7 +235,8 @@ fn assemble(manifest: Manifest, mut entries: BTreeMap<String, Vec<u8>>) -> Resul
             let failure = ask.failure.map(Failure::from);
             answers.entry(ask.key).or_default().push(Stored { parts, failure });
         }
-        frames.push(Replay { kind: record.kind, at: record.moment(), answers });
+        let due = Duration::from_nanos(record.due_ns);
+        frames.push(Replay { kind: record.kind, at: record.moment(), due, answers });
     }
     match entries.keys().next() {
         Some(name) => Err(BundleProblem::Damaged(format!("entry {name:?} is not listed in {END}"))),

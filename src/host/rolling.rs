@@ -2,15 +2,16 @@
 //! the fault was seen.
 //!
 //! The remembered frames begin in the middle of a row. To be a recording of its own, the first of them becomes survey and
-//! opening snapshot, the last the closing one; and the streams begin anew: their opening blocks are kept from the very first
-//! answer, and their running totals count from the beginning of the recording.
+//! opening snapshot, the last the closing one; and the streams begin anew: what they said once and for all is kept when the
+//! frame that heard it is forgotten ([`Past`]), and their running totals count from the beginning of the recording.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::recording::{RecordError, RecordingFile, RecordingHost};
+use super::trace_context;
 use crate::source::stream::{Blocks, Kind, send};
 use crate::source::{Answer, Ask, Failure, FailureKind, Frame, Host, Moment};
 
@@ -18,6 +19,8 @@ use crate::source::{Answer, Ask, Failure, FailureKind, Frame, Host, Moment};
 const MINUTES: Duration = Duration::from_secs(600);
 /// Bytes that are remembered at most.
 const MOST: usize = 32 << 20;
+/// Files of which the latest text is kept.
+const FILES: usize = 256;
 /// An answer that is larger, a sweep of very many sockets, is not remembered: it would push out all others.
 const LARGE: usize = 4 << 20;
 
@@ -35,14 +38,17 @@ pub struct History(Arc<Mutex<Remembered>>);
 struct Remembered {
     frames: VecDeque<KeptFrame>,
     bytes: usize,
-    /// The opening blocks of each stream, by key.
-    openings: BTreeMap<String, Vec<u8>>,
+    /// Up to the first frame.
+    past: Past,
 }
 
+#[derive(Clone)]
 struct KeptFrame {
     frame: Frame,
     at: Moment,
     answers: Vec<Kept>,
+    /// The processes of this moment, as the stream of reset events lists them at its beginning.
+    tasks: Option<String>,
 }
 
 #[derive(Clone)]
@@ -73,15 +79,24 @@ impl<H: Host> Host for RollingHost<H> {
 
     fn ask(&mut self, ask: &Ask, sink: &mut dyn FnMut(&[u8])) -> Answer {
         let (mut parts, mut bytes) = (Vec::new(), 0);
-        let answer = self.inner.ask(ask, &mut |part| {
+        let mut answer = self.inner.ask(ask, &mut |part| {
             bytes += part.len();
             if bytes <= LARGE {
                 parts.push(part.to_vec());
             }
             sink(part);
         });
+        // A recording begins with a sweep, if it can: who started since the first tick is not in its events. It is a part of
+        // what a sweep costs, by which the next one is scheduled.
+        let start = Instant::now();
+        let tasks = matches!(ask, Ask::SocketOwners { .. }).then(trace_context::tasks);
+        answer.took += start.elapsed();
+        let mut remembered = self.history.lock();
         if bytes <= LARGE {
-            self.history.lock().keep(Kept { ask: ask.clone(), parts, answer: answer.clone() });
+            remembered.keep(Kept { ask: ask.clone(), parts, answer: answer.clone() });
+        }
+        if let (Some(_), Some(frame)) = (&tasks, remembered.frames.back_mut()) {
+            frame.tasks = tasks;
         }
         answer
     }
@@ -97,14 +112,11 @@ impl History {
     /// # Errors
     /// The file exists or cannot be written, or fewer than two ticks are remembered.
     pub fn save(&self, path: &Path) -> Result<Duration, RecordError> {
-        let (frames, openings) = {
-            let remembered = self.lock();
-            (remembered.cut(), remembered.openings.clone())
-        };
+        let (past, frames) = self.lock().cut();
         let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return Err(RecordError::Empty) };
         let covered = last.at.mono.saturating_sub(first.at.mono);
         let file = RecordingFile::create(path, false)?;
-        let mut recording = RecordingHost::new(Player { frames: renewed(frames, openings), next: 0 }, file, false);
+        let mut recording = RecordingHost::new(Player { frames: renewed(past, frames), next: 0 }, file, false);
         let mut next = 0;
         while let Some((frame, asks)) = recording.inner().upcoming(next) {
             next += 1;
@@ -120,17 +132,16 @@ impl History {
 
 impl Remembered {
     fn begin(&mut self, frame: Frame, at: Moment) {
-        self.frames.push_back(KeptFrame { frame, at, answers: Vec::new() });
+        self.frames.push_back(KeptFrame { frame, at, answers: Vec::new(), tasks: None });
         let old = |frame: &KeptFrame| at.mono.saturating_sub(frame.at.mono) > MINUTES;
         while self.frames.len() > 1 && (self.bytes > MOST || self.frames.front().is_some_and(old)) {
-            self.bytes -= self.frames.pop_front().map_or(0, |frame| frame.answers.iter().map(Kept::len).sum());
+            let Some(frame) = self.frames.pop_front() else { return };
+            self.bytes -= frame.answers.iter().map(Kept::len).sum::<usize>();
+            self.past.absorb(&frame);
         }
     }
 
     fn keep(&mut self, kept: Kept) {
-        if kept.ask.is_stream() && kept.answer.result.is_ok() {
-            self.openings.entry(kept.ask.key()).or_insert_with(|| opening(&kept.parts));
-        }
         if let Some(frame) = self.frames.back_mut() {
             self.bytes += kept.len();
             frame.answers.push(kept);
@@ -138,17 +149,18 @@ impl Remembered {
     }
 
     /// The frames of the recording: from a tick that looked at all sockets, if there is one but the last, to the latest
-    /// tick.
-    fn cut(&self) -> Vec<KeptFrame> {
+    /// tick. And what was before its end of the first.
+    fn cut(&self) -> (Past, Vec<KeptFrame>) {
         let whole = |frame: &KeptFrame| matches!(frame.frame, Frame::Tick { .. } | Frame::Before);
         let swept = |frame: &KeptFrame| frame.answers.iter().any(|kept| matches!(kept.ask, Ask::SocketOwners { .. }));
-        let Some(last) = self.frames.iter().rposition(whole) else { return Vec::new() };
+        let Some(last) = self.frames.iter().rposition(whole) else { return Default::default() };
         let before = |wanted: &dyn Fn(&KeptFrame) -> bool| self.frames.iter().take(last).position(wanted);
         let Some(first) = before(&|frame| whole(frame) && swept(frame)).or_else(|| before(&whole)) else {
-            return Vec::new();
+            return Default::default();
         };
-        let copy = |frame: &KeptFrame| KeptFrame { frame: frame.frame, at: frame.at, answers: frame.answers.clone() };
-        self.frames.range(first..=last).map(copy).collect()
+        let mut past = self.past.clone();
+        self.frames.range(..=first).for_each(|frame| past.absorb(frame));
+        (past, self.frames.range(first..=last).cloned().collect())
     }
 }
 
@@ -158,70 +170,62 @@ impl Kept {
     }
 }
 
-/// The frames as a recording has them.
-fn renewed(frames: Vec<KeptFrame>, mut openings: BTreeMap<String, Vec<u8>>) -> Vec<KeptFrame> {
-    let Some(start) = frames.first().map(|frame| frame.at.mono) else { return frames };
-    let count = frames.len();
-    let mut totals: BTreeMap<String, Totals> = BTreeMap::new();
-    let mut out = Vec::with_capacity(count + 1);
-    for (index, mut kept) in frames.into_iter().enumerate() {
-        let due = kept.at.mono.saturating_sub(start);
-        for answer in kept.answers.iter_mut().filter(|kept| kept.ask.is_stream()) {
-            let key = answer.ask.key();
-            let totals = totals.entry(key.clone()).or_default();
-            let parts: Vec<u8> = answer.parts.concat();
-            answer.parts = match index {
-                // What it brought happened before.
-                0 => {
-                    totals.begin(&parts);
-                    openings.remove(&key).into_iter().collect()
+/// What stays true of frames that are forgotten.
+#[derive(Clone, Default)]
+struct Past {
+    streams: BTreeMap<String, StreamStart>,
+    /// The latest text of each file and link, by key: settings are not looked at in every tick.
+    files: BTreeMap<String, Kept>,
+}
+
+impl Past {
+    fn absorb(&mut self, frame: &KeptFrame) {
+        for kept in &frame.answers {
+            let key = kept.ask.key();
+            match &kept.ask {
+                ask if ask.is_stream() && kept.answer.result.is_ok() => {
+                    self.streams.entry(key).or_default().absorb(&kept.parts.concat());
                 }
-                _ => vec![totals.rebased(&parts)],
-            };
+                Ask::File(_) | Ask::Link(_) if self.files.len() < FILES || self.files.contains_key(&key) => {
+                    self.files.insert(key, kept.clone());
+                }
+                _ => {}
+            }
         }
-        kept.frame = match (kept.frame, index) {
-            (_, 0) => Frame::Before,
-            (_, index) if index + 1 == count => Frame::After { end: due },
-            (Frame::Tick { .. }, _) => Frame::Tick { due, end: Duration::MAX },
-            _ => Frame::Poll { due, end: Duration::MAX },
-        };
-        if index == 0 {
-            let answers = kept.answers.iter().filter(|kept| !kept.ask.is_stream()).cloned().collect();
-            out.push(KeptFrame { frame: Frame::Survey, at: kept.at, answers });
-        }
-        out.push(kept);
     }
-    out
 }
 
-/// The blocks that a stream begins with and that stay true: all but records, counts and times.
-fn opening(parts: &[Vec<u8>]) -> Vec<u8> {
-    let mut out = Vec::new();
-    blocks(&parts.concat(), &mut |kind, cpu, payload| {
-        if !matches!(kind, Kind::Records | Kind::Counts | Kind::Clock) {
-            push(&mut out, kind, cpu, payload);
-        }
-    });
-    out
+/// How a stream has to begin, to go on from some point: what it said that stays true, and what its running totals were.
+#[derive(Clone, Default)]
+struct StreamStart {
+    blocks: Vec<(Kind, u16, Vec<u8>)>,
+    /// In reset events the first number of a line is the event that it is about; otherwise a line is one number.
+    totals: BTreeMap<String, Vec<u64>>,
 }
 
-/// What the running totals of a stream were when the recording began. In reset events the first number of a line is the
-/// event that it is about; otherwise a line is one number.
-#[derive(Default)]
-struct Totals(BTreeMap<String, Vec<u64>>);
-
-impl Totals {
-    fn begin(&mut self, stream: &[u8]) {
-        blocks(stream, &mut |kind, _, payload| {
-            if kind == Kind::Counts {
-                for line in String::from_utf8_lossy(payload).lines() {
-                    let (name, numbers) = numbers(line);
-                    self.0.insert(name, numbers);
+impl StreamStart {
+    fn absorb(&mut self, stream: &[u8]) {
+        blocks(stream, &mut |kind, cpu, payload| match kind {
+            Kind::Records | Kind::Clock => {}
+            Kind::Counts => {
+                let lines = String::from_utf8_lossy(payload);
+                self.totals.extend(lines.lines().map(numbers));
+            }
+            Kind::Scope | Kind::Tasks | Kind::Symbols => self.replace(kind, cpu, payload),
+            Kind::Start | Kind::Format | Kind::Note => {
+                if !self.blocks.iter().any(|(of, _, known)| *of == kind && known == payload) {
+                    self.blocks.push((kind, cpu, payload.to_vec()));
                 }
             }
         });
     }
 
+    fn replace(&mut self, kind: Kind, cpu: u16, payload: &[u8]) {
+        self.blocks.retain(|(of, ..)| *of != kind);
+        self.blocks.push((kind, cpu, payload.to_vec()));
+    }
+
+    /// The same, with its totals counted from here.
     fn rebased(&self, stream: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(stream.len());
         blocks(stream, &mut |kind, cpu, payload| {
@@ -242,7 +246,7 @@ impl Totals {
         if numbers.is_empty() {
             return whole.to_owned();
         }
-        let before = self.0.get(&name);
+        let before = self.totals.get(&name);
         let since = numbers.iter().enumerate().map(|(index, number)| {
             let before = before.and_then(|before| before.get(index)).copied().unwrap_or(0);
             number.saturating_sub(before).to_string()
@@ -250,6 +254,49 @@ impl Totals {
         let name = Some(name).filter(|name| !name.is_empty());
         name.into_iter().chain(since).collect::<Vec<_>>().join(" ") + &whole[line.len()..]
     }
+}
+
+/// The frames as a recording has them.
+fn renewed(mut past: Past, frames: Vec<KeptFrame>) -> Vec<KeptFrame> {
+    let Some(start) = frames.first().map(|frame| frame.at.mono) else { return frames };
+    let count = frames.len();
+    let mut out = Vec::with_capacity(count + 1);
+    for (index, mut kept) in frames.into_iter().enumerate() {
+        let due = kept.at.mono.saturating_sub(start);
+        let events = past.streams.get_mut(&Ask::ResetEvents.key());
+        if let (0, Some(tasks), Some(events)) = (index, &kept.tasks, events) {
+            events.replace(Kind::Tasks, 0, tasks.as_bytes());
+        }
+        for answer in kept.answers.iter_mut().filter(|kept| kept.ask.is_stream()) {
+            let stream = past.streams.entry(answer.ask.key()).or_default();
+            answer.parts = match index {
+                // What it brought happened before. A second answer in the same frame goes on.
+                0 => std::mem::take(&mut stream.blocks).into_iter().map(as_bytes).collect(),
+                _ => vec![stream.rebased(&answer.parts.concat())],
+            };
+        }
+        kept.frame = match (kept.frame, index) {
+            (_, 0) => Frame::Before,
+            (_, index) if index + 1 == count => Frame::After { end: due },
+            (Frame::Tick { .. }, _) => Frame::Tick { due, end: Duration::MAX },
+            _ => Frame::Poll { due, end: Duration::MAX },
+        };
+        if index == 0 {
+            let own = kept.answers.iter().filter(|kept| !kept.ask.is_stream());
+            let mut answers: Vec<Kept> = own.cloned().collect();
+            let known: BTreeSet<String> = answers.iter().map(|kept| kept.ask.key()).collect();
+            answers.extend(past.files.iter().filter(|(key, _)| !known.contains(*key)).map(|(_, kept)| kept.clone()));
+            out.push(KeptFrame { frame: Frame::Survey, answers, ..kept.clone() });
+        }
+        out.push(kept);
+    }
+    out
+}
+
+fn as_bytes((kind, cpu, payload): (Kind, u16, Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    push(&mut out, kind, cpu, &payload);
+    out
 }
 
 /// What a line is about, and its totals.

@@ -107,6 +107,11 @@ impl Watching {
         self.tick_due = self.passed(now) + interval;
     }
 
+    /// The next window looks at the settings, too.
+    pub fn settings_next(&mut self) {
+        self.settings = Moment::default();
+    }
+
     /// Waits for the next frame and looks. A recording may hold other frames than are due: whichever follows is taken.
     pub fn step(&mut self, host: &mut dyn Host) -> Step {
         let poll = Frame::Poll { due: self.poll_due, end: self.end };
@@ -116,7 +121,7 @@ impl Watching {
         let Some((frame, at)) = opened(first, host).or_else(|| opened(second, host)) else { return Step::Over };
         match frame {
             Frame::Tick { .. } => {
-                let late = self.passed(at).saturating_sub(self.tick_due);
+                let late = self.passed(at).saturating_sub(host.due(self.tick_due));
                 self.tick_due = next_due(self.tick_due, self.passed(at), self.interval);
                 let observation = self.close(host, at);
                 Step::Tick(Box::new(Ticked { observation, swept: false, late, interval: self.interval }))
@@ -133,7 +138,7 @@ impl Watching {
     /// Closes the last window, with a sweep. `None` when the host has no closing frame.
     pub fn finish(&mut self, host: &mut dyn Host) -> Option<Ticked> {
         let at = host.frame(Frame::After { end: self.end })?;
-        self.settings = Moment::default();
+        self.settings_next();
         let mut observation = self.close(host, at);
         let swept = self.sweep(host, &mut observation);
         Some(Ticked { observation, swept, late: Duration::ZERO, interval: self.interval })

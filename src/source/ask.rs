@@ -18,6 +18,17 @@ pub struct Moment {
     pub asleep: Duration,
 }
 
+impl Moment {
+    /// Time since then without suspend, in which nothing happened.
+    pub fn awake_since(self, then: Self) -> Duration {
+        /// Two clocks that are read one after the other.
+        const NOISE: Duration = Duration::from_millis(1);
+        let asleep = self.asleep.saturating_sub(then.asleep);
+        let asleep = if asleep < NOISE { Duration::ZERO } else { asleep };
+        self.mono.saturating_sub(then.mono).saturating_sub(asleep)
+    }
+}
+
 /// The moments of one observation, in the order in which they come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame {
@@ -160,6 +171,12 @@ pub trait Host {
     /// Waits until the frame is due and opens it. `None` says that no such frame follows: the window is over, the user
     /// interrupted it, or the recording holds no more of that kind.
     fn frame(&mut self, frame: Frame) -> Option<Moment>;
+
+    /// When the frame that was opened last was due, counted from the window's [`Frame::Before`]: as asked, unless the host is a
+    /// recording, whose frames come whatever is asked for.
+    fn due(&self, asked: Duration) -> Duration {
+        asked
+    }
 
     /// Streams the raw bytes that answer `ask`. Bytes may have reached the sink before an error is returned; the
     /// receiver must treat them as a prefix.

@@ -72,6 +72,7 @@ impl<'a> Driver<'a> {
     /// The next tick looks at all sockets, so that a recording can end with it.
     pub fn sweep_next(&mut self) {
         self.watch.sweep_next();
+        self.watching.settings_next();
     }
 
     fn judge(&mut self, mut ticked: Ticked) -> Next {
