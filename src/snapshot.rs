@@ -98,8 +98,28 @@ pub struct ListenerTrace {
 }
 
 impl Observation {
-    /// Length of the window.
+    /// Length of the window, without suspend.
     pub fn duration(&self) -> Duration {
-        self.after.at.mono.saturating_sub(self.before.at.mono)
+        self.after.at.awake_since(self.before.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cause::testing::Case;
+    use std::time::Duration;
+
+    /// 200 losses in 2 s awake are 100 per second, however long the machine slept in between.
+    #[test]
+    fn suspend_is_no_part_of_a_window() {
+        let mut observation = Case::new().0;
+        let awake = observation.duration();
+        observation.after.at.mono += Duration::from_secs(300);
+        observation.after.at.asleep += Duration::from_secs(300);
+        assert_eq!(observation.duration(), awake);
+        // Clocks that are read one after the other differ a little.
+        observation.after.at.asleep += Duration::from_nanos(80);
+        observation.before.at.asleep += Duration::from_secs(300);
+        assert_eq!(observation.duration(), awake + Duration::from_secs(300));
     }
 }

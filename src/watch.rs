@@ -41,6 +41,8 @@ pub struct Watch {
     schedule: Schedule,
     timeline: Timeline,
     ticks: u64,
+    /// Of these, those in which too little was seen for a verdict.
+    unknown: u64,
     started: Option<Moment>,
     latest: Option<Moment>,
 }
@@ -84,6 +86,7 @@ impl Watch {
             schedule: Schedule::default(),
             timeline: Timeline::default(),
             ticks: 0,
+            unknown: 0,
             started: None,
             latest: None,
         }
@@ -109,18 +112,20 @@ impl Watch {
         let started = *self.started.get_or_insert(observation.before.at);
         self.latest = Some(at);
         self.ticks += 1;
-        let learning = LEARNING.checked_sub(at.mono.saturating_sub(started.mono)).filter(|left| !left.is_zero());
+        let learning = LEARNING.checked_sub(at.awake_since(started)).filter(|left| !left.is_zero());
         let events = self.timeline.tick(at, &diagnosis, learning.is_none());
+        let status = self.timeline.status().unwrap_or(match diagnosis.status {
+            Status::Unknown => Status::Unknown,
+            _ => Status::Ok,
+        });
+        self.unknown += u64::from(status == Status::Unknown);
         Tick {
             number: self.ticks,
             at,
             late,
             sweep: Sweep { taken, age: at.mono.saturating_sub(observation.after.surveyed.mono) },
             learning,
-            status: self.timeline.status().unwrap_or(match diagnosis.status {
-                Status::Unknown => Status::Unknown,
-                _ => Status::Ok,
-            }),
+            status,
             diagnosis,
             episodes: self.timeline.episodes().to_vec(),
             events,
@@ -151,6 +156,16 @@ impl Watch {
 
     pub fn ticks(&self) -> u64 {
         self.ticks
+    }
+
+    /// Ticks in which too little was seen for a verdict.
+    pub fn unknown(&self) -> u64 {
+        self.unknown
+    }
+
+    /// What it was restricted to.
+    pub fn filter(&self) -> &Filter {
+        &self.filter
     }
 }
 

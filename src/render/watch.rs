@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::escape::visible;
 use super::json::rfc3339_seconds;
 use super::layout::wrap;
-use crate::cause::{Severity, State};
+use crate::cause::Severity;
 use crate::diagnosis::Status;
 use crate::source::Moment;
 use crate::watch::{Change, Episode, Event, Phase, Tick, Watch, What};
@@ -22,11 +22,13 @@ pub struct Lines {
     width: Option<usize>,
     /// Of the latest line, as the date of RFC 3339.
     day: String,
+    /// Too little was seen in the latest tick.
+    unknown: bool,
 }
 
 impl Lines {
     pub fn new(width: Option<u16>) -> Self {
-        Self { width: width.map(|width| usize::from(width).max(MIN_WIDTH)), day: String::new() }
+        Self { width: width.map(|width| usize::from(width).max(MIN_WIDTH)), day: String::new(), unknown: false }
     }
 
     /// What changed with this tick; empty if nothing did. The first tick says how things are.
@@ -46,6 +48,11 @@ impl Lines {
                 self.line(&mut out, tick.at, "note", &text);
             }
         }
+        let unknown = tick.status == Status::Unknown;
+        if unknown != self.unknown && tick.number > 1 {
+            self.line(&mut out, tick.at, status(tick.status), &tick.diagnosis.summary);
+        }
+        self.unknown = unknown;
         for event in tick.events.iter().filter(|event| is_told(event)) {
             self.line(&mut out, event.at, event.what.name(), &told(event));
         }
@@ -62,16 +69,15 @@ impl Lines {
         };
         let time = seconds(latest.mono.saturating_sub(started.mono));
         let mut out = format!("Watched {time}, {}", counted(watch.ticks(), "tick"));
-        let mut told: Vec<&Episode> =
-            watch.episodes().iter().filter(|e| e.latest.finding.state != State::Benign).collect();
+        let mut told: Vec<&Episode> = watch.episodes().iter().filter(|episode| !episode.harmless).collect();
         if told.is_empty() {
-            out.push_str(": no connection was refused, dropped or reset for a bad reason.\n");
+            let _ = writeln!(out, ": {}.", nothing(watch));
             return out;
         }
         out.push_str(":\n");
-        told.sort_by_key(|episode| (episode.severity, episode.since.mono));
+        told.sort_by_key(|episode| (episode.worst, episode.since.mono));
         for episode in told {
-            let label = format!("  {}", word(episode.severity));
+            let label = format!("  {}", word(episode.worst));
             self.wrapped(&mut out, &label, 12, &past(episode));
         }
         out
@@ -102,7 +108,7 @@ impl Lines {
 
 /// What explains numbers and is no fault makes no line. That something has eased is seen when it ends.
 pub fn is_told(event: &Event) -> bool {
-    event.state != State::Benign && event.what != What::Eased
+    !event.harmless && event.what != What::Eased
 }
 
 /// What happened, in one sentence behind the word of [`What`].
@@ -113,6 +119,7 @@ pub fn told(event: &Event) -> String {
         What::Ended => {
             let all = match event.events {
                 0 => String::new(),
+                events if event.times > 1 => format!(": {} in {} times", amount(events, event.unit), event.times),
                 events => format!(": {} in all", amount(events, event.unit)),
             };
             format!("{}{at}, after {}{all}", event.title, seconds(event.lasted))
@@ -127,6 +134,19 @@ pub fn told(event: &Event) -> String {
     }
 }
 
+/// What may be said of a run in which nothing was found.
+fn nothing(watch: &Watch) -> String {
+    let seen = match watch.filter() {
+        all if all.is_empty() => "no connection was refused, dropped or reset for a bad reason".to_owned(),
+        narrow => format!("nothing wrong was seen with {narrow}"),
+    };
+    match watch.unknown() {
+        0 => seen,
+        unknown if unknown == watch.ticks() => "too little could be seen to say whether anything was wrong".to_owned(),
+        unknown => format!("{seen}, but in {} too little could be seen to say so", counted(unknown, "tick")),
+    }
+}
+
 fn past(episode: &Episode) -> String {
     let place = episode.key.place.to_string();
     let at = if place.is_empty() { String::new() } else { format!(" ({place})") };
@@ -135,14 +155,14 @@ fn past(episode: &Episode) -> String {
         Phase::Ended => format!("{from} to {}", clock(episode.last)),
         _ => format!("since {from}, still going on").replace("since from", "from"),
     };
-    let times = if episode.times > 1 { format!(", {} times", episode.times) } else { String::new() };
+    let times = if episode.times > 1 { format!("{} times, the last ", episode.times) } else { String::new() };
     let unit = episode.latest.finding.impact.unit;
     let much = match episode.events {
         0 => String::new(),
         events => format!(" {}, at most {:.1} per s,", amount(events, unit), episode.peak_per_s),
     };
     let sure = percent(episode.latest.finding.confidence);
-    format!("{}{at}:{much} {sure} sure; {until}{times}", episode.latest.title)
+    format!("{}{at}:{much} {sure} sure; {times}{until}", episode.latest.title)
 }
 
 /// `1 reset`, `1,204 resets`. The unit is a plural noun.
@@ -251,6 +271,33 @@ mod tests {
         assert!(summary.contains("no connection was refused, dropped or reset"), "{summary}");
         let never = Lines::new(None).summary(&Watch::new(Filter::default()));
         assert!(never.contains("before the first tick"));
+    }
+
+    #[test]
+    fn health_is_claimed_only_where_it_was_seen() {
+        let watched = |seen: &[bool], filter: Filter| {
+            let (mut watch, mut lines, mut told) = (Watch::new(filter), Lines::new(None), String::new());
+            for (number, seen) in seen.iter().enumerate() {
+                let mut observation = window(false, 3 * number as u64);
+                if !seen {
+                    let failure =
+                        crate::source::Failure::new(crate::source::FailureKind::Broken, "too many open files");
+                    observation.after.netstat = crate::source::Observed::Unavailable(failure);
+                }
+                let interval = Duration::from_secs(3);
+                let mut ticked = Ticked { observation, swept: false, late: Duration::ZERO, interval };
+                told.push_str(&lines.tick(&watch.tick(&mut ticked, &mut |_| false)));
+            }
+            (told, lines.summary(&watch))
+        };
+        let (_, summary) = watched(&[false, false], Filter::default());
+        assert!(summary.contains("too little could be seen") && !summary.contains("no connection"), "{summary}");
+        let (told, summary) = watched(&[true, false, true], Filter::default());
+        assert!(summary.contains("no connection was") && summary.contains("but in 1 tick too little"), "{summary}");
+        let verdicts = |word: &str| told.lines().filter(|line| line.contains(word)).count();
+        assert_eq!((verdicts("Z  UNKNOWN"), verdicts("Z  OK ")), (1, 2), "{told}");
+        let (_, summary) = watched(&[true], Filter { port: Some(80), ..Filter::default() });
+        assert!(summary.contains("nothing wrong was seen with port 80"), "{summary}");
     }
 
     #[test]

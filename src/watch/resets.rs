@@ -35,6 +35,12 @@ pub fn latest(observation: &Observation, filter: &Filter) -> Vec<Reset> {
     let mut joiner = Joiner::default();
     // Events of earlier windows take their packets and are not shown again.
     let earlier = observation.earlier_resets.clone();
+    // The last of them came after the clock was read and before the counters were.
+    let again: Vec<ResetEvent> = earlier.iter().filter(|event| event.at >= opened).cloned().collect();
+    let is_new = |joined: &Joined| match &joined.event {
+        Some(event) => event.at >= opened && !again.contains(event),
+        None => joined.at() >= opened,
+    };
     let read = Read { events: [earlier, shown].concat(), packets: packets.into(), words };
     let traced = traced(observation);
     let holders = match (observation.after.listeners.value(), observation.after.owners.value()) {
@@ -48,7 +54,7 @@ pub fn latest(observation: &Observation, filter: &Filter) -> Vec<Reset> {
     let mut resets: Vec<Reset> = joiner
         .step(read, Duration::MAX)
         .into_iter()
-        .filter(|joined| joined.at() >= opened && here(joined))
+        .filter(|joined| is_new(joined) && here(joined))
         .map(|joined| Reset::new(joined, traced, &holders, observation.after.at))
         .filter(|reset| wanted.keeps(reset))
         .filter(|reset| filter.pid.is_none_or(|pid| reset.process.as_ref().is_some_and(|process| process.pid == pid)))

@@ -38,6 +38,12 @@ pub struct Episode {
     pub phase: Phase,
     /// Believed: a severity that flickers does not show here.
     pub severity: Severity,
+    /// Believed, as the severity is.
+    pub state: State,
+    /// The worst that was believed, however often it came.
+    pub worst: Severity,
+    /// Whenever it came, it explained numbers and was no fault.
+    pub harmless: bool,
     /// When the first window in which it was found this time began.
     pub since: Moment,
     /// It was there in the first window already: when it began is not known.
@@ -67,7 +73,7 @@ pub struct Episode {
 impl Episode {
     /// Something is wrong, rather than seen.
     pub fn is_alarm(&self) -> bool {
-        self.severity < Severity::Info && matches!(self.latest.finding.state, State::Active | State::Risk)
+        self.severity < Severity::Info && matches!(self.state, State::Active | State::Risk)
     }
 
     /// How long it went on this time.
@@ -86,6 +92,8 @@ pub struct Event {
     pub title: &'static str,
     pub severity: Severity,
     pub state: State,
+    /// It never was a fault so far, see [`Episode::harmless`].
+    pub harmless: bool,
     /// The sentence of the finding.
     pub summary: String,
     pub per_s: f64,
@@ -148,6 +156,11 @@ impl Timeline {
         let found = found(diagnosis);
         for episode in &mut self.episodes {
             let now = found.iter().find(|(key, ..)| *key == episode.key);
+            let unseen = diagnosis.status == Status::Unknown
+                && diagnosis.not_checked.iter().any(|cause| cause.id == episode.key.id);
+            if now.is_none() && unseen && episode.is_held_unseen(at) {
+                continue;
+            }
             episode.rates.push(now.map_or(0.0, |(_, ranked, _)| ranked.finding.impact.per_s), window);
             episode.usual = learned.then(|| episode.rates.usual()).flatten();
             match now {
@@ -223,6 +236,9 @@ impl Episode {
             key,
             phase: Phase::Active,
             severity: ranked.finding.severity,
+            state: ranked.finding.state,
+            worst: ranked.finding.severity,
+            harmless: ranked.finding.state == State::Benign,
             since,
             from_start,
             last: at,
@@ -244,18 +260,17 @@ impl Episode {
         let back = self.phase == Phase::Ended;
         let impact = ranked.finding.impact.clone();
         self.latest = ranked.clone();
-        self.latest.finding.severity = ranked.finding.severity;
         (self.phase, self.last, self.quiet) = (Phase::Active, at, 0);
         self.events = self.events.saturating_add(impact.events);
         self.peak_per_s = self.peak_per_s.max(impact.per_s);
         if back {
             (self.since, self.from_start) = (since, false);
             self.times += 1;
-            (self.severity, self.told_per_s) = (ranked.finding.severity, impact.per_s);
-            (self.worse, self.better) = (0, 0);
+            self.told_per_s = impact.per_s;
+            self.take(ranked);
             return Some(self.event(What::Again, at));
         }
-        let changed = self.believe(ranked.finding.severity, impact.per_s);
+        let changed = self.believe(ranked, impact.per_s);
         if let Some(what) = changed.or_else(|| self.grew(impact.per_s)) {
             self.told_per_s = impact.per_s;
             return Some(self.event(what, at));
@@ -265,7 +280,8 @@ impl Episode {
 
     /// A step up is believed at once, unless the rate is a usual one here: then chance has to be ruled out first. A step
     /// down always takes some ticks.
-    fn believe(&mut self, judged: Severity, per_s: f64) -> Option<What> {
+    fn believe(&mut self, ranked: &Ranked, per_s: f64) -> Option<What> {
+        let judged = ranked.finding.severity;
         let usual = self.usual.is_some_and(|usual| per_s <= usual.high);
         (self.worse, self.better) = match judged.cmp(&self.severity) {
             std::cmp::Ordering::Less => (self.worse + 1, 0),
@@ -276,10 +292,32 @@ impl Episode {
             (HOLDS.., _) => What::Worsened,
             (1.., _) if !usual => What::Worsened,
             (_, HOLDS..) => What::Eased,
-            _ => return None,
+            _ => {
+                if judged == self.severity {
+                    self.take(ranked);
+                }
+                return None;
+            }
         };
-        (self.severity, self.worse, self.better) = (judged, 0, 0);
+        self.take(ranked);
         Some(what)
+    }
+
+    /// Believes what was judged.
+    fn take(&mut self, ranked: &Ranked) {
+        let Finding { severity, state, .. } = ranked.finding;
+        (self.severity, self.state, self.worse, self.better) = (severity, state, 0, 0);
+        self.worst = self.worst.min(severity);
+        self.harmless &= state == State::Benign;
+    }
+
+    /// Nobody could look whether it goes on: that is no end, for as long as a quiet may belong to it.
+    fn is_held_unseen(&mut self, at: Moment) -> bool {
+        let held = self.phase != Phase::Ended && at.mono.saturating_sub(self.last.mono) <= LONGEST_HOLD;
+        if held {
+            self.phase = Phase::Quiet;
+        }
+        held
     }
 
     /// The rate is three times what was told last, and more than is usual.
@@ -306,14 +344,15 @@ impl Episode {
     }
 
     fn event(&self, what: What, at: Moment) -> Event {
-        let Finding { state, ref impact, ref summary, .. } = self.latest.finding;
+        let Finding { ref impact, ref summary, .. } = self.latest.finding;
         Event {
             what,
             at,
             key: self.key.clone(),
             title: self.latest.title,
             severity: self.severity,
-            state,
+            state: self.state,
+            harmless: self.harmless,
             summary: summary.clone(),
             per_s: impact.per_s,
             unit: impact.unit,

@@ -113,7 +113,7 @@ fn clocks(told: &mut Told, before: Moment, after: Moment, late: Option<Duration>
     if by > CLOCK {
         told.add(ChangeKind::ClockSet, format!("the clock was set {text} by {}", words::seconds(by)));
     }
-    if let Some(late) = late.filter(|late| *late > asleep + ASLEEP || asleep.is_zero()) {
+    if let Some(late) = late.filter(|late| *late > asleep + ASLEEP || asleep < ASLEEP) {
         let text = "this tick came {} late: the host is busy, or rstdoctor was stopped";
         told.add(ChangeKind::Late, text.replace("{}", &words::seconds(late)));
     }
@@ -302,15 +302,16 @@ mod tests {
 
     #[test]
     fn a_late_tick_says_so_unless_a_suspend_explains_it() {
-        let kinds = |asleep: u64| {
+        let kinds = |asleep: Duration, late: Duration| {
             let mut observation = Case::new().0;
-            let slept = Duration::from_secs(asleep);
-            observation.after.at.asleep += slept;
-            let late = Some(Duration::from_secs(60));
-            changes(&observation, false, late).into_iter().map(|change| change.kind).collect::<Vec<_>>()
+            observation.after.at.asleep += asleep;
+            changes(&observation, false, Some(late)).into_iter().map(|change| change.kind).collect::<Vec<_>>()
         };
-        assert_eq!(kinds(0), [ChangeKind::Late]);
-        assert_eq!(kinds(60), [ChangeKind::Suspended]);
+        let minute = Duration::from_secs(60);
+        assert_eq!(kinds(Duration::ZERO, minute), [ChangeKind::Late]);
+        assert_eq!(kinds(minute, minute), [ChangeKind::Suspended]);
+        let noise = Duration::from_nanos(80);
+        assert_eq!(kinds(noise, Duration::from_millis(600)), [ChangeKind::Late], "two clocks are never read at once");
     }
 
     #[test]

@@ -15,7 +15,8 @@ struct Row {
 
 impl Row {
     fn new() -> Self {
-        let quiet = Diagnosis { causes: Vec::new(), window: WINDOW, ..diagnose(&Case::new().0) };
+        let blind = diagnose(&Case::new().0);
+        let quiet = Diagnosis { causes: Vec::new(), window: WINDOW, status: Status::Ok, ..blind };
         Self { timeline: Timeline::default(), at: quiet.started, quiet, learned: false }
     }
 
@@ -176,4 +177,45 @@ fn what_is_long_over_is_forgotten() {
     assert_eq!(row.ids().len(), 1);
     (0..3).for_each(|_| drop(row.tick(&[])));
     assert_eq!(row.ids().len(), 0);
+}
+
+#[test]
+fn what_could_not_be_looked_at_has_not_ended() {
+    let mut row = Row::new();
+    row.tick(&[warning(3.0)]);
+    row.quiet.status = Status::Unknown;
+    assert!(row.quiet.not_checked.iter().any(|cause| cause.id == "abortive-close"));
+    let blind = (1..100).find(|_| row.tick(&[]).contains(&What::Ended));
+    assert_eq!(blind, Some(16), "more than half a minute of it is too old to go on");
+    let mut row = Row::new();
+    row.tick(&[warning(3.0)]);
+    row.quiet.status = Status::Unknown;
+    assert_eq!(row.tick(&[]), []);
+    assert_eq!((row.timeline.episodes()[0].phase, row.timeline.status()), (Phase::Quiet, Some(Status::Warning)));
+    assert_eq!(row.tick(&[warning(3.0)]), [], "it goes on");
+    row.quiet.status = Status::Ok;
+    assert_eq!(row.tick(&[]), [What::Ended]);
+}
+
+/// A full SYN queue answers by cookie in one window and loses SYNs in the next.
+#[test]
+fn what_is_harmless_now_and_then_is_one_fault() {
+    let harmless = || {
+        let mut ranked = warning(3.0);
+        (ranked.finding.state, ranked.finding.severity) = (State::Benign, Severity::Info);
+        ranked
+    };
+    let mut row = Row::new();
+    row.tick(&[warning(3.0)]);
+    for _ in 0..5 {
+        assert_eq!(row.tick(&[harmless()]), []);
+        assert_eq!(row.timeline.status(), Some(Status::Warning));
+        assert_eq!(row.tick(&[warning(3.0)]), []);
+    }
+    row.tick(&[harmless()]);
+    let ended = row.events(&[]).remove(0);
+    assert!(ended.what == What::Ended && !ended.harmless, "what was told of has an end that is told, too");
+    let mut row = Row::new();
+    assert!(row.events(&[harmless()]).remove(0).harmless);
+    assert!(row.events(&[]).remove(0).harmless);
 }
