@@ -35,7 +35,12 @@ impl<'a> Service<'a> {
     /// How much SK_MEMINFO_DROPS grew over the window, all sockets together: an upper bound of lost connections. `None`
     /// when the kernel does not report it.
     pub fn drops(&self) -> Option<u64> {
-        self.sockets.iter().map(|socket| Some(u64::from(socket.last.drops?.wrapping_sub(socket.first.drops?)))).sum()
+        let of = |socket: &&ListenerTrace| {
+            // One that began to listen in the window began at 0, and may have lost some before it was seen first.
+            let before = if socket.in_before { socket.first.drops? } else { 0 };
+            Some(u64::from(socket.last.drops?.wrapping_sub(before)))
+        };
+        self.sockets.iter().map(of).sum()
     }
 
     /// `0.0.0.0:8080`, `[::]:8080`.
@@ -86,4 +91,22 @@ pub fn holders(owners: &Owners, inodes: impl IntoIterator<Item = u32>) -> Vec<&P
     pids.sort_unstable();
     pids.dedup();
     pids.into_iter().filter_map(|pid| owners.processes.get(&pid)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cause::testing::{Case, process};
+
+    #[test]
+    fn drops_are_those_of_the_window_also_where_the_listener_is_new() {
+        let drops = |in_before| {
+            let mut case = Case::new().listener("0.0.0.0:80", 5, 6, 60, &process(7, "api")).listener_drops(70);
+            for trace in case.0.listener_traces.values_mut() {
+                (trace.in_before, trace.first.drops) = (in_before, Some(30));
+            }
+            services(&case.0)[0].drops()
+        };
+        assert_eq!((drops(true), drops(false)), (Some(40), Some(70)));
+    }
 }
