@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{linger_0, out_rsts, pairs};
-use rstdoctor::host::tracepoint::Tracepoints;
+use rstdoctor::host::tracepoint::{Counts, Tracepoints};
 use rstdoctor::source::reset_events::{Caller, Direction, Place, ResetEvents, ResetParser, ResetTally};
 use rstdoctor::source::tcp_state::TcpState;
 
@@ -17,7 +17,7 @@ fn isolated(name: &str, test: fn(Tracepoints)) {
 }
 
 fn drain(tracepoints: &mut Tracepoints, parser: &mut ResetParser) {
-    tracepoints.drain(false, &mut |bytes| parser.feed(bytes)).unwrap();
+    tracepoints.drain(Counts::Seldom, &mut |bytes| parser.feed(bytes)).unwrap();
 }
 
 fn finish(tracepoints: Tracepoints) -> ResetEvents {
@@ -26,7 +26,7 @@ fn finish(tracepoints: Tracepoints) -> ResetEvents {
 
 /// Ends the observation: from here on the account is exact.
 fn last(mut tracepoints: Tracepoints, mut parser: ResetParser) -> ResetEvents {
-    tracepoints.drain(true, &mut |bytes| parser.feed(bytes)).unwrap();
+    tracepoints.drain(Counts::Final, &mut |bytes| parser.feed(bytes)).unwrap();
     let (events, error) = parser.finish();
     assert_eq!(error, None);
     let tallied: u64 = events.tallies.iter().map(|tally| tally.count).sum();

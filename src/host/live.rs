@@ -16,7 +16,7 @@ use super::netlink::DiagSocket;
 use super::owners;
 use super::packet::PacketSocket;
 use super::syscall::retry;
-use super::tracepoint::Tracepoints;
+use super::tracepoint::{Counts, Tracepoints};
 use crate::source::{Answer, Ask, Failure, FailureKind, Frame, Host, Moment};
 
 /// How late an interrupt may be noticed while waiting for a frame.
@@ -33,8 +33,9 @@ const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 pub struct LiveHost {
     stop: Arc<AtomicBool>,
     window: Option<Duration>,
-    /// The window is over: what is asked now is asked for the last time.
-    over: bool,
+    /// What the next question for reset events has to know of the kernel's counts: at the end of a window more, and nothing
+    /// comes after the last one.
+    counts: Counts,
     diag: DiagSocket,
     /// Opened by the first question, so that a scan that does not ask pays nothing.
     tracepoints: Option<Result<Tracepoints, Failure>>,
@@ -48,7 +49,7 @@ impl LiveHost {
         Self {
             stop,
             window: None,
-            over: false,
+            counts: Counts::Seldom,
             diag: DiagSocket::default(),
             tracepoints: None,
             packets: None,
@@ -59,10 +60,11 @@ impl LiveHost {
     fn reset_events(&mut self, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
         match self.tracepoints.get_or_insert_with(Tracepoints::open) {
             Ok(tracepoints) => {
-                let result = tracepoints.drain(self.over, sink);
-                if self.over {
+                let result = tracepoints.drain(self.counts, sink);
+                match self.counts {
                     // They are stopped for good; a further window opens its own.
-                    self.tracepoints = None;
+                    Counts::Final => self.tracepoints = None,
+                    Counts::Now | Counts::Seldom => self.counts = Counts::Seldom,
                 }
                 result
             }
@@ -88,7 +90,11 @@ impl LiveHost {
 
 impl Host for LiveHost {
     fn frame(&mut self, frame: Frame) -> Option<Moment> {
-        self.over = matches!(frame, Frame::After { .. });
+        self.counts = match frame {
+            Frame::After { .. } => Counts::Final,
+            Frame::Tick { .. } => Counts::Now,
+            Frame::Survey | Frame::Before | Frame::Poll { .. } => Counts::Seldom,
+        };
         match frame {
             Frame::Survey => {}
             Frame::Before => {

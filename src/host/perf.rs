@@ -220,9 +220,47 @@ impl Ring {
     }
 }
 
+/// How many of these whole records, which may go on from one piece to the other, are of type PERF_RECORD_SAMPLE.
+pub fn samples(first: &[u8], second: &[u8]) -> u64 {
+    const SAMPLE: u32 = 9;
+    let (mut at, mut samples) = (0, 0);
+    // The ring's size and all records are multiples of 8, so a head of u32 type, u16 misc, u16 size is in one piece.
+    while let Some(&[a, b, c, d, _, _, e, f]) = first
+        .get(at..)
+        .filter(|rest| !rest.is_empty())
+        .or_else(|| second.get(at - first.len()..))
+        .and_then(<[u8]>::first_chunk)
+    {
+        samples += u64::from(u32::from_ne_bytes([a, b, c, d]) == SAMPLE);
+        at += usize::from(u16::from_ne_bytes([e, f])).max(8);
+    }
+    samples
+}
+
 impl Drop for Ring {
     fn drop(&mut self) {
         // SAFETY: exactly the mapping made in map(); no slice of it outlives drain().
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.page + self.data) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::samples;
+
+    #[test]
+    fn samples_are_counted_where_the_ring_wraps_too() {
+        let record = |kind: u32, size: u16| {
+            let mut bytes = vec![0xff; usize::from(size)];
+            bytes[..4].copy_from_slice(&kind.to_ne_bytes());
+            bytes[6..8].copy_from_slice(&size.to_ne_bytes());
+            bytes
+        };
+        let all = [record(9, 48), record(3, 16), record(9, 8), record(2, 24), record(9, 40)].concat();
+        for cut in (0..=all.len()).step_by(8) {
+            let (first, second) = all.split_at(cut);
+            assert_eq!(samples(first, second), 3, "cut at {cut}");
+        }
+        assert_eq!(samples(&[], &[]), 0);
     }
 }

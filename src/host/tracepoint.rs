@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::perf::{self, Attr, Event, Flag, Ring};
 use super::trace_context;
 use crate::source::reset_events::format::Format;
-use crate::source::reset_events::{FINAL, MAGIC};
+use crate::source::reset_events::{FINAL, MAGIC, SETTLED_NS};
 use crate::source::stream::{self, Kind, send};
 use crate::source::{Failure, FailureKind};
 
@@ -26,6 +26,17 @@ const SIDE_RING: usize = 128 << 10;
 const SAMPLE: u64 = perf::SAMPLE_IDENTIFIER | perf::SAMPLE_TID | perf::SAMPLE_TIME | perf::SAMPLE_RAW;
 /// Frames kept of a call chain: do_exit() is about the twelfth.
 const MAX_STACK: u16 = 24;
+
+/// When a count of the kernel's is read. Each reading interrupts the CPU that it is of, so it is not done at each look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counts {
+    /// About once a second, and with records.
+    Seldom,
+    /// A window ends: what was counted and brought no record is to be known.
+    Now,
+    /// And nothing is recorded after this, so that the counts are exactly those of the records, or of what was lost of them.
+    Final,
+}
 
 struct Wanted {
     name: &'static str,
@@ -54,12 +65,17 @@ pub struct Tracepoints {
     addresses_read: u64,
     counts_read: u64,
     symbols_sent: bool,
+    /// A count was higher than the records that had come.
+    missing: bool,
 }
 
 #[derive(Debug)]
 struct Cpu {
     number: u32,
     ring: Ring,
+    /// Records of events that the ring has given, and how many more were counted the last time they were compared.
+    samples: u64,
+    missing: u64,
     side: Option<Ring>,
     events: Vec<(u64, bool, Event)>,
     /// Keeps the side-band alive.
@@ -122,14 +138,27 @@ impl Tracepoints {
             event.enable().map_err(|error| refused(&error))?;
         }
         put(&mut header, Kind::Tasks, trace_context::tasks().as_bytes());
-        Ok(Self { header, cpus, addresses_read: trace_context::clocks().0, counts_read: 0, symbols_sent: false })
+        Ok(Self {
+            header,
+            cpus,
+            addresses_read: trace_context::clocks().0,
+            counts_read: 0,
+            symbols_sent: false,
+            missing: false,
+        })
     }
 
-    /// Everything that arrived since the previous call. `last`: nothing is recorded after this call, so that the counts
-    /// are exactly those of the records, or of what was lost of them.
-    pub fn drain(&mut self, last: bool, sink: &mut Sink<'_>) -> Result<(), Failure> {
+    /// Everything that arrived since the previous call.
+    pub fn drain(&mut self, wanted: Counts, sink: &mut Sink<'_>) -> Result<(), Failure> {
         const ADDRESSES_EVERY_NS: u64 = 5_000_000_000;
         const COUNTS_EVERY_NS: u64 = 900_000_000;
+        let last = wanted == Counts::Final;
+        let again = std::mem::take(&mut self.missing);
+        if again && !last {
+            // A record that is only late has come by then, and the reader can tell it from one that never comes.
+            let since = trace_context::clocks().0.saturating_sub(self.counts_read);
+            std::thread::sleep(Duration::from_nanos(SETTLED_NS.saturating_sub(since)));
+        }
         // Before the events end, which takes milliseconds: this is the time that the reader's counters belong to.
         let (mono, boot) = trace_context::clocks();
         if last {
@@ -144,7 +173,8 @@ impl Tracepoints {
             self.addresses_read = mono;
             send(sink, Kind::Scope, 0, trace_context::scope().as_bytes());
         }
-        let count_all = last || mono.saturating_sub(self.counts_read) >= COUNTS_EVERY_NS;
+        let seldom = mono.saturating_sub(self.counts_read) >= COUNTS_EVERY_NS;
+        let count_all = wanted != Counts::Seldom || again || seldom;
         if count_all {
             self.counts_read = mono;
         }
@@ -152,7 +182,8 @@ impl Tracepoints {
         let heads: Vec<u64> = self.cpus.iter().map(|cpu| cpu.ring.head()).collect();
         let mut counts = String::new();
         let mut chains = false;
-        for cpu in &self.cpus {
+        let mut counted = vec![None; self.cpus.len()];
+        for (cpu, counted) in self.cpus.iter().zip(&mut counted) {
             if let Some(side) = &cpu.side {
                 drain_ring(side, side.head(), cpu.number, sink);
             }
@@ -162,6 +193,7 @@ impl Tracepoints {
             }
             for (id, chain, event) in &cpu.events {
                 if let Ok((count, lost)) = event.counts() {
+                    *counted.get_or_insert(0) += count;
                     chains |= *chain && count > 0;
                     let lost = lost.map(|lost| format!(" {lost}")).unwrap_or_default();
                     counts.push_str(&format!("{id} {count}{lost}\n"));
@@ -176,8 +208,9 @@ impl Tracepoints {
                 Err(reason) => send(sink, Kind::Note, 0, format!("kallsyms {reason}").as_bytes()),
             }
         }
-        for (cpu, head) in self.cpus.iter().zip(heads) {
-            drain_ring(&cpu.ring, head, cpu.number, sink);
+        for ((cpu, head), counted) in self.cpus.iter_mut().zip(heads).zip(counted) {
+            cpu.samples += drain_ring(&cpu.ring, head, cpu.number, sink);
+            self.missing |= counted.is_some_and(|counted| cpu.lacks(counted));
         }
         if last {
             counts.push_str(FINAL);
@@ -203,6 +236,16 @@ impl Tracepoints {
 }
 
 impl Cpu {
+    /// So many were counted, and more of them than before have no record, although none is under way.
+    fn lacks(&mut self, counted: u64) -> bool {
+        let missing = counted.saturating_sub(self.samples);
+        let more = missing > self.missing && self.ring.is_empty();
+        if more {
+            self.missing = missing;
+        }
+        more
+    }
+
     fn open(
         number: u32,
         formats: &[(&'static str, String, Format)],
@@ -248,7 +291,7 @@ impl Cpu {
                 (None, None)
             }
         };
-        Ok(Self { number, ring, side, events, _dummy: dummy })
+        Ok(Self { number, ring, samples: 0, missing: 0, side, events, _dummy: dummy })
     }
 
     /// Tracepoint name of each event, in the order opened.
@@ -356,14 +399,18 @@ fn online_cpus() -> Vec<u32> {
     text.trim().split(',').filter_map(range).flatten().collect()
 }
 
-fn drain_ring(ring: &Ring, head: u64, cpu: u32, sink: &mut Sink<'_>) {
+/// How many of the records were samples.
+fn drain_ring(ring: &Ring, head: u64, cpu: u32, sink: &mut Sink<'_>) -> u64 {
+    let mut samples = 0;
     ring.drain(head, |length, first, second| {
         sink(&stream::head(Kind::Records, cpu as u16, length as u32));
         sink(first);
         if !second.is_empty() {
             sink(second);
         }
+        samples = perf::samples(first, second);
     });
+    samples
 }
 
 fn put(out: &mut Vec<u8>, kind: Kind, payload: &[u8]) {

@@ -64,6 +64,9 @@ pub const MAGIC: &str = "rstdoctor-reset-events 1";
 /// The last line of a counts block after which nothing more was recorded.
 pub const FINAL: &str = "final\n";
 
+/// A record is written within this time of its event being counted: it is a microsecond unless the CPU is taken away.
+pub const SETTLED_NS: u64 = 5_000_000;
+
 /// What the reset tracepoints delivered between two frames.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ResetEvents {

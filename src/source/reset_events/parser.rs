@@ -14,7 +14,7 @@ use super::record::{self, Change, Record, Sample};
 use super::scope::Scope;
 use super::tally::Tallies;
 use super::tasks::Tasks;
-use super::{Direction, FINAL, ListenerClosed, MAGIC, Missing, Place, ResetEvent, ResetEvents, Task};
+use super::{Direction, FINAL, ListenerClosed, MAGIC, Missing, Place, ResetEvent, ResetEvents, SETTLED_NS, Task};
 use crate::source::ParseError;
 use crate::source::stream::{self, Content, Kind, Parser};
 use crate::source::tcp_state::TcpState;
@@ -28,9 +28,6 @@ const MAX_LISTENERS: usize = 1_000;
 const MAX_WAITING: usize = 64;
 /// How far apart the records of one kernel call may be: generous, it is microseconds unless the CPU is taken away.
 const TOGETHER_NS: u64 = 50_000_000;
-
-/// A record is written within this time of its event being counted: it is a microsecond unless the CPU is taken away.
-const SETTLED_NS: u64 = 5_000_000;
 
 /// TRACE_FLAG_HARDIRQ | TRACE_FLAG_SOFTIRQ | TRACE_FLAG_NMI (include/linux/trace_events.h): the same bits since 2.6.
 const INTERRUPT_FLAGS: u64 = 0x08 | 0x10 | 0x40;
