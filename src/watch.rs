@@ -71,6 +71,17 @@ pub struct Tick {
     pub resets: Vec<Reset>,
 }
 
+impl Tick {
+    /// What belongs to the verdict where no episode is behind it.
+    pub fn sentence(&self) -> &str {
+        match (self.status, self.diagnosis.status) {
+            // What this window would say alone is usual on this host, or has not come often enough to be believed.
+            (Status::Ok, Status::Warning | Status::Critical) => "Nothing beyond what is usual here",
+            _ => &self.diagnosis.summary,
+        }
+    }
+}
+
 /// How old the sweep of all sockets is that the window was judged with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sweep {

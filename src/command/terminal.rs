@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::os::fd::RawFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::Terminal;
 
@@ -37,16 +37,24 @@ pub fn size() -> Option<(u16, u16)> {
     (result == 0 && size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col, size.ws_row))
 }
 
-/// This process group was started by no shell with job control: it is the first of its session, as by `ssh -t`.
-pub fn leads_session() -> bool {
-    // SAFETY: plain calls without pointers.
-    unsafe { libc::getsid(0) == libc::getpgrp() }
-}
-
-/// Stops all processes of this job, as the terminal does at Ctrl-Z: a script that started this one, too.
-pub fn stop_job() {
-    // SAFETY: plain call without pointers.
-    unsafe { libc::kill(0, libc::SIGSTOP) };
+/// Stops all processes of this job as the terminal does at Ctrl-Z, a script that started this one too, until somebody lets it go
+/// on. False if nobody could: the kernel does not stop a job whose parents are all of other sessions (`ssh -t`, `docker exec`).
+pub fn stop_job() -> bool {
+    /// A signal to the process may reach another thread first.
+    const DELIVERED: Duration = Duration::from_millis(20);
+    let start = Instant::now();
+    // SAFETY: sigaction is plain data, valid as zeros (SIG_DFL, no flags); both live across the calls.
+    unsafe {
+        let default: libc::sigaction = std::mem::zeroed();
+        let mut ours: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(libc::SIGTSTP, &default, &mut ours) != 0 {
+            return false;
+        }
+        libc::kill(0, libc::SIGTSTP);
+        std::thread::sleep(DELIVERED);
+        libc::sigaction(libc::SIGTSTP, &ours, std::ptr::null_mut());
+    }
+    start.elapsed() > 2 * DELIVERED
 }
 
 /// The other end of a pipe at standard output is closed: `| head -1` ends a live command although nothing more comes.

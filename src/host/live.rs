@@ -36,6 +36,8 @@ pub struct LiveHost {
     /// What the next question for reset events has to know of the kernel's counts: at the end of a window more, and nothing
     /// comes after the last one.
     counts: Counts,
+    /// The reset events of this frame were the last.
+    ended: bool,
     diag: DiagSocket,
     /// Opened by the first question, so that a scan that does not ask pays nothing.
     tracepoints: Option<Result<Tracepoints, Failure>>,
@@ -50,6 +52,7 @@ impl LiveHost {
             stop,
             window: None,
             counts: Counts::Seldom,
+            ended: false,
             diag: DiagSocket::default(),
             tracepoints: None,
             packets: None,
@@ -58,12 +61,15 @@ impl LiveHost {
     }
 
     fn reset_events(&mut self, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
+        if self.ended {
+            return Ok(());
+        }
         match self.tracepoints.get_or_insert_with(Tracepoints::open) {
             Ok(tracepoints) => {
                 let result = tracepoints.drain(self.counts, sink);
                 match self.counts {
                     // They are stopped for good; a further window opens its own.
-                    Counts::Final => self.tracepoints = None,
+                    Counts::Final => (self.tracepoints, self.ended) = (None, true),
                     Counts::Now | Counts::Seldom => self.counts = Counts::Seldom,
                 }
                 result
@@ -90,6 +96,7 @@ impl LiveHost {
 
 impl Host for LiveHost {
     fn frame(&mut self, frame: Frame) -> Option<Moment> {
+        self.ended = false;
         self.counts = match frame {
             Frame::After { .. } => Counts::Final,
             Frame::Tick { .. } => Counts::Now,

@@ -64,6 +64,7 @@ pub struct Tracepoints {
     /// CLOCK_MONOTONIC, ns.
     addresses_read: u64,
     counts_read: u64,
+    drained: u64,
     symbols_sent: bool,
     /// A count was higher than the records that had come.
     missing: bool,
@@ -143,6 +144,7 @@ impl Tracepoints {
             cpus,
             addresses_read: trace_context::clocks().0,
             counts_read: 0,
+            drained: 0,
             symbols_sent: false,
             missing: false,
         })
@@ -156,11 +158,12 @@ impl Tracepoints {
         let again = std::mem::take(&mut self.missing);
         if again && !last {
             // A record that is only late has come by then, and the reader can tell it from one that never comes.
-            let since = trace_context::clocks().0.saturating_sub(self.counts_read);
+            let since = trace_context::clocks().0.saturating_sub(self.drained);
             std::thread::sleep(Duration::from_nanos(SETTLED_NS.saturating_sub(since)));
         }
         // Before the events end, which takes milliseconds: this is the time that the reader's counters belong to.
         let (mono, boot) = trace_context::clocks();
+        self.drained = mono;
         if last {
             self.stop().map_err(|error| refused(&error))?;
         }
@@ -238,12 +241,11 @@ impl Tracepoints {
 impl Cpu {
     /// So many were counted, and more of them than before have no record, although none is under way.
     fn lacks(&mut self, counted: u64) -> bool {
-        let missing = counted.saturating_sub(self.samples);
-        let more = missing > self.missing && self.ring.is_empty();
-        if more {
-            self.missing = missing;
+        if !self.ring.is_empty() {
+            return false;
         }
-        more
+        let missing = counted.saturating_sub(self.samples);
+        std::mem::replace(&mut self.missing, missing) < missing
     }
 
     fn open(

@@ -162,7 +162,11 @@ impl Watching {
 
     /// The next window begins where this one ended. Call it with each window that was closed.
     pub fn remember(&mut self, observation: Observation) {
-        self.looks = Looks::from(observation.after.listeners.value());
+        // What a list that was read in part lacks is not new in the next window.
+        self.looks = Looks::from(match &observation.after.listeners {
+            Observed::Full(listeners) => Some(listeners),
+            _ => None,
+        });
         if let Some(events) = observation.reset_events.value() {
             self.recent.extend(events.events.iter().rev().take(RECENT).rev().cloned());
         }

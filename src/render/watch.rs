@@ -40,7 +40,7 @@ impl Lines {
             let text = format!("Watching {host}, a tick every {window}; a line follows for each change");
             let _ = writeln!(out, "{}", visible(&text));
             if tick.events.iter().all(|event| !is_told(event)) {
-                self.line(&mut out, tick.at, status(tick.status), &tick.diagnosis.summary);
+                self.line(&mut out, tick.at, status(tick.status), tick.sentence());
             }
             let unchecked = tick.diagnosis.not_checked.len() as u64;
             if unchecked > 0 {
@@ -50,7 +50,7 @@ impl Lines {
         }
         let unknown = tick.status == Status::Unknown;
         if unknown != self.unknown && tick.number > 1 {
-            self.line(&mut out, tick.at, status(tick.status), &tick.diagnosis.summary);
+            self.line(&mut out, tick.at, status(tick.status), tick.sentence());
         }
         self.unknown = unknown;
         for event in tick.events.iter().filter(|event| is_told(event)) {
@@ -69,7 +69,7 @@ impl Lines {
         };
         let time = seconds(latest.mono.saturating_sub(started.mono));
         let mut out = format!("Watched {time}, {}", counted(watch.ticks(), "tick"));
-        let mut told: Vec<&Episode> = watch.episodes().iter().filter(|episode| !episode.harmless).collect();
+        let mut told: Vec<&Episode> = watch.episodes().iter().filter(|episode| episode.faulted).collect();
         if told.is_empty() {
             let _ = writeln!(out, ": {}.", nothing(watch));
             return out;

@@ -38,12 +38,12 @@ pub struct Episode {
     pub phase: Phase,
     /// Believed: a severity that flickers does not show here.
     pub severity: Severity,
-    /// Believed, as the severity is.
-    pub state: State,
     /// The worst that was believed, however often it came.
     pub worst: Severity,
-    /// Whenever it came, it explained numbers and was no fault.
+    /// This time it explains numbers and is no fault.
     pub harmless: bool,
+    /// Now or earlier it was a fault.
+    pub faulted: bool,
     /// When the first window in which it was found this time began.
     pub since: Moment,
     /// It was there in the first window already: when it began is not known.
@@ -60,7 +60,7 @@ pub struct Episode {
     pub rates: Rates,
     /// Once enough was seen.
     pub usual: Option<Usual>,
-    /// As found last.
+    /// As found last with the severity that is believed; its impact is that of the latest window.
     pub latest: Ranked,
     quiet: u32,
     /// Ticks in which the judged severity differed from the believed one to the same side.
@@ -73,7 +73,7 @@ pub struct Episode {
 impl Episode {
     /// Something is wrong, rather than seen.
     pub fn is_alarm(&self) -> bool {
-        self.severity < Severity::Info && matches!(self.state, State::Active | State::Risk)
+        self.severity < Severity::Info && matches!(self.latest.finding.state, State::Active | State::Risk)
     }
 
     /// How long it went on this time.
@@ -236,9 +236,9 @@ impl Episode {
             key,
             phase: Phase::Active,
             severity: ranked.finding.severity,
-            state: ranked.finding.state,
             worst: ranked.finding.severity,
             harmless: ranked.finding.state == State::Benign,
+            faulted: ranked.finding.state != State::Benign,
             since,
             from_start,
             last: at,
@@ -259,7 +259,7 @@ impl Episode {
     fn found(&mut self, since: Moment, at: Moment, ranked: &Ranked) -> Option<Event> {
         let back = self.phase == Phase::Ended;
         let impact = ranked.finding.impact.clone();
-        self.latest = ranked.clone();
+        self.latest.finding.impact = impact.clone();
         (self.phase, self.last, self.quiet) = (Phase::Active, at, 0);
         self.events = self.events.saturating_add(impact.events);
         self.peak_per_s = self.peak_per_s.max(impact.per_s);
@@ -267,12 +267,15 @@ impl Episode {
             (self.since, self.from_start) = (since, false);
             self.times += 1;
             self.told_per_s = impact.per_s;
+            self.harmless = true;
             self.take(ranked);
+            self.tell();
             return Some(self.event(What::Again, at));
         }
         let changed = self.believe(ranked, impact.per_s);
-        if let Some(what) = changed.or_else(|| self.grew(impact.per_s)) {
+        if let Some(what) = changed.or_else(|| self.grew(&ranked.finding)) {
             self.told_per_s = impact.per_s;
+            self.tell();
             return Some(self.event(what, at));
         }
         None
@@ -305,10 +308,15 @@ impl Episode {
 
     /// Believes what was judged.
     fn take(&mut self, ranked: &Ranked) {
-        let Finding { severity, state, .. } = ranked.finding;
-        (self.severity, self.state, self.worse, self.better) = (severity, state, 0, 0);
-        self.worst = self.worst.min(severity);
-        self.harmless &= state == State::Benign;
+        self.latest = ranked.clone();
+        (self.severity, self.worse, self.better) = (ranked.finding.severity, 0, 0);
+        self.worst = self.worst.min(self.severity);
+    }
+
+    /// There is an event that says how it is now.
+    fn tell(&mut self) {
+        self.harmless &= self.latest.finding.state == State::Benign;
+        self.faulted |= !self.harmless;
     }
 
     /// Nobody could look whether it goes on: that is no end, for as long as a quiet may belong to it.
@@ -321,9 +329,12 @@ impl Episode {
     }
 
     /// The rate is three times what was told last, and more than is usual.
-    fn grew(&self, per_s: f64) -> Option<What> {
+    fn grew(&self, judged: &Finding) -> Option<What> {
+        let per_s = judged.impact.per_s;
         let usual = self.usual.is_some_and(|usual| per_s <= usual.high);
-        let grew = self.is_alarm() && !usual && per_s >= 3.0 * self.told_per_s && per_s - self.told_per_s >= 1.0;
+        let as_bad = judged.severity <= self.severity && judged.state != State::Benign;
+        let grew =
+            self.is_alarm() && as_bad && !usual && per_s >= 3.0 * self.told_per_s && per_s - self.told_per_s >= 1.0;
         grew.then_some(What::Worsened)
     }
 
@@ -344,14 +355,14 @@ impl Episode {
     }
 
     fn event(&self, what: What, at: Moment) -> Event {
-        let Finding { ref impact, ref summary, .. } = self.latest.finding;
+        let Finding { state, ref impact, ref summary, .. } = self.latest.finding;
         Event {
             what,
             at,
             key: self.key.clone(),
             title: self.latest.title,
             severity: self.severity,
-            state: self.state,
+            state,
             harmless: self.harmless,
             summary: summary.clone(),
             per_s: impact.per_s,

@@ -148,7 +148,8 @@ fn backwards(before: &Observed<Counters>, after: &Observed<Counters>) -> Vec<Str
 type End = (IpAddr, u16);
 
 fn listeners(told: &mut Told, before: &Snapshot, after: &Snapshot) {
-    let (Some(was), Some(is)) = (before.listeners.value(), after.listeners.value()) else { return };
+    // What a list lacks that was read in part may well be there.
+    let (Observed::Full(was), Observed::Full(is)) = (&before.listeners, &after.listeners) else { return };
     let (was, is) = (by_end(was), by_end(is));
     let name =
         |snapshot: &Snapshot, listeners: &[&Listener]| holder(snapshot, listeners).map(|process| process.name.clone());
@@ -358,7 +359,12 @@ mod tests {
     #[test]
     fn listeners_that_could_not_be_read_are_not_gone() {
         let failure = crate::source::Failure::new(crate::source::FailureKind::Denied, "no");
-        assert_eq!(told(|o| o.after.listeners = Observed::Unavailable(failure)), []);
+        assert_eq!(told(|o| o.after.listeners = Observed::Unavailable(failure.clone())), []);
+        let part = |o: &mut Observation| {
+            o.before.listeners = Observed::Full(vec![listener(80, 1), listener(81, 2)]);
+            o.after.listeners = Observed::Partial(vec![listener(80, 1)], failure.clone());
+        };
+        assert_eq!(told(part), []);
     }
 
     #[test]

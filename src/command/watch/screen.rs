@@ -140,15 +140,12 @@ fn show(setup: Setup, screen: &mut FullScreen, inbox: &Receiver<Message>, orders
     }
 }
 
-/// Stops the job as Ctrl-Z does elsewhere; it goes on here with SIGCONT. Without a shell that could continue it (ssh -t,
-/// docker exec) it would be stopped for ever: there it is not.
+/// Stops the job as Ctrl-Z does elsewhere; it goes on here with SIGCONT.
 fn suspend(state: &mut State) {
-    if terminal::leads_session() {
-        state.message = Some("there is no shell to come back from; q quits".to_owned());
-        return;
-    }
     full_screen::leave();
-    terminal::stop_job();
+    if !terminal::stop_job() {
+        state.message = Some("there is no shell to come back from; q quits".to_owned());
+    }
 }
 
 /// Passes signals on. A terminal that hangs must not keep the process: with the second signal, or when the first one is not

@@ -154,7 +154,7 @@ fn episode(episode: &watch::Episode) -> Episode {
             Phase::Ended => EpisodePhase::Ended,
         },
         severity: severity(episode.severity),
-        state: state(episode.state),
+        state: state(episode.latest.finding.state),
         since: rfc3339_millis(episode.since.wall),
         from_start: episode.from_start,
         last: rfc3339_millis(episode.last.wall),

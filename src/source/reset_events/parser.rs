@@ -143,6 +143,9 @@ impl Content for Events {
                         self.losses.total(id, event.tracepoint == SEND, lost);
                     }
                 }
+                if last {
+                    self.end();
+                }
             }
             Kind::Note => {
                 let (name, reason) = text.split_once(' ').unwrap_or((text, ""));
@@ -180,6 +183,7 @@ impl Events {
         if lines.next() != Some(MAGIC) {
             return Err(ParseError::new(SOURCE, Some(1), format!("does not begin with {MAGIC:?}")));
         }
+        self.end();
         // A later observation in the same recording: sockets and pids of the former say nothing about it.
         let (tallies, out) = (std::mem::take(&mut self.tallies), std::mem::take(&mut self.out));
         let losses = std::mem::take(&mut self.losses).closed();

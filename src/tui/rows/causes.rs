@@ -28,7 +28,7 @@ fn is_kept(state: &State, episode: &Episode) -> bool {
 
 /// The word that stands where the colour is.
 pub fn state_word(episode: &Episode) -> &'static str {
-    match (episode.phase, episode.state) {
+    match (episode.phase, episode.latest.finding.state) {
         (Phase::Ended, _) => "ended",
         (_, Finding::Benign) => "harmless",
         _ => word(episode.severity),
@@ -75,7 +75,7 @@ fn row(state: &State, number: usize, episode: &Episode, line: usize, room: usize
         _ => glyphs.severity(Severity::Info),
     };
     let rate = match episode.phase {
-        Phase::Active if episode.state == Finding::Risk => plain("-"),
+        Phase::Active if finding.state == Finding::Risk => plain("-"),
         Phase::Active => cell(format!("{:.1}", finding.impact.per_s), if episode.is_alarm() { BOLD } else { DIM }),
         Phase::Quiet => plain("quiet"),
         Phase::Ended => cell("0.0", DIM),

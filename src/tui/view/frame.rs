@@ -2,7 +2,7 @@
 //! the keys.
 
 use super::{BOLD, Buffer, DIM, HEAD, PLAIN, Rect, State, fit, put, wrap};
-use crate::diagnosis::{Diagnosis, Status};
+use crate::diagnosis::Diagnosis;
 use crate::render::table::sentence;
 use crate::render::watch::{clock, status};
 use crate::tui::detail;
@@ -30,11 +30,7 @@ pub fn above(state: &State, buffer: &mut Buffer, area: Rect) {
     let word = status(tick.status);
     let text = match top {
         Some(episode) => format!("{}.", sentence(&episode.latest.finding.summary)),
-        // What this window would say alone is usual on this host, or has not come often enough to be believed.
-        None if tick.status == Status::Ok && matches!(tick.diagnosis.status, Status::Warning | Status::Critical) => {
-            "Nothing beyond what is usual here.".to_owned()
-        }
-        None => sentence(&tick.diagnosis.summary),
+        None => sentence(tick.sentence()),
     };
     let indent = word.len() as u16 + 2;
     put(buffer, line(1), word, state.setup.glyphs.status(tick.status));

@@ -201,8 +201,9 @@ fn what_could_not_be_looked_at_has_not_ended() {
 #[test]
 fn what_is_harmless_now_and_then_is_one_fault() {
     let harmless = || {
-        let mut ranked = warning(3.0);
+        let mut ranked = warning(30.0);
         (ranked.finding.state, ranked.finding.severity) = (State::Benign, Severity::Info);
+        ranked.finding.summary = "none lost".to_owned();
         ranked
     };
     let mut row = Row::new();
@@ -210,12 +211,16 @@ fn what_is_harmless_now_and_then_is_one_fault() {
     for _ in 0..5 {
         assert_eq!(row.tick(&[harmless()]), []);
         assert_eq!(row.timeline.status(), Some(Status::Warning));
+        assert_eq!(row.timeline.episodes()[0].latest.finding.summary, "something happened", "beside a warning");
         assert_eq!(row.tick(&[warning(3.0)]), []);
     }
     row.tick(&[harmless()]);
     let ended = row.events(&[]).remove(0);
     assert!(ended.what == What::Ended && !ended.harmless, "what was told of has an end that is told, too");
+    let again = row.events(&[harmless()]).remove(0);
+    assert!(again.what == What::Again && again.harmless, "this time it is no fault");
+    assert!(row.timeline.episodes()[0].faulted, "but it was");
     let mut row = Row::new();
     assert!(row.events(&[harmless()]).remove(0).harmless);
-    assert!(row.events(&[]).remove(0).harmless);
+    assert!(row.events(&[]).remove(0).harmless && !row.timeline.episodes()[0].faulted);
 }
