@@ -71,7 +71,9 @@ impl Lines {
         let mut out = format!("Watched {time}, {}", counted(watch.ticks(), "tick"));
         let mut told: Vec<&Episode> = watch.episodes().iter().filter(|episode| episode.faulted).collect();
         if told.is_empty() {
-            let _ = writeln!(out, ": {}.", nothing(watch));
+            let whole = format!("{out}: {}.", nothing(watch));
+            out.clear();
+            self.wrapped(&mut out, "", 0, &whole);
             return out;
         }
         out.push_str(":\n");
@@ -269,6 +271,8 @@ mod tests {
     fn a_quiet_watch_says_so_at_the_end() {
         let (_, summary) = told(&[false, false], None);
         assert!(summary.contains("no connection was refused, dropped or reset"), "{summary}");
+        let narrow = self::told(&[false, false], Some(60)).1;
+        assert!(narrow.lines().count() > 1 && narrow.lines().all(|line| line.len() <= 60), "{narrow}");
         let never = Lines::new(None).summary(&Watch::new(Filter::default()));
         assert!(never.contains("before the first tick"));
     }
