@@ -18,6 +18,7 @@ use crate::source::Host;
 use crate::watch::{Change, ChangeKind, Driver, Next, Tick};
 
 mod keyboard;
+mod message;
 mod playing;
 mod screen;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use super::screen::Message;
+use super::message::Message;
 use crate::command::full_screen;
 use crate::command::terminal::poll;
 use crate::tui::{Event, Key};

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::View;
-use super::screen::Message;
+use super::message::Message;
 use crate::command::SAW_NOTHING;
 use crate::config::{Origin, Watch};
 use crate::host::History;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::iterator::Signals;
 
+use super::message::Message;
 use super::{keyboard, playing};
 use crate::command::full_screen::{self, FullScreen};
 use crate::command::terminal;
@@ -25,17 +26,6 @@ const SECOND: Duration = Duration::from_secs(1);
 /// written.
 const PATIENCE: Duration = Duration::from_secs(2);
 const SAVING: Duration = Duration::from_secs(15);
-
-pub enum Message {
-    /// The host is open, or the recording with this window.
-    Opened(Option<Window>),
-    Event(Event),
-    Signal(i32),
-    /// The keyboard is gone, and the terminal with it.
-    Hangup,
-    /// The thread that drives has ended.
-    Ended,
-}
 
 /// Shows it until it ends. What was seen stays on the terminal as a summary.
 ///
