@@ -3,7 +3,7 @@
 //!
 //! The remembered frames begin in the middle of a row. To be a recording of its own, the first of them becomes survey and
 //! opening snapshot, the last the closing one; and the streams begin anew: what they said once and for all is kept when the
-//! frame that heard it is forgotten ([`Past`]), and their running totals count from the beginning of the recording.
+//! frame that heard it is forgotten (`Past`), and their running totals count from the beginning of the recording.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;

@@ -6,7 +6,7 @@
 //! ended it. Which one ended it shows by joining the message to a reset, by cookie or by both ends.
 //!
 //! # The stream
-//! Blocks as in [`stream`](super::stream): start (text: [`MAGIC`]), clock (text: CLOCK_BOOTTIME, ns, when the
+//! Blocks as in [`stream`]: start (text: [`MAGIC`]), clock (text: CLOCK_BOOTTIME, ns, when the
 //! drain began), records (netlink datagrams as the kernel sent them), counts (text: how often the kernel had no room; how
 //! many messages that cost is not known), note (text: why the collection ended early).
 

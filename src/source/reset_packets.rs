@@ -4,7 +4,7 @@
 //! does not know for a reset sent from LISTEN, and proves the namespace.
 //!
 //! # The stream
-//! Blocks as in [`stream`](super::stream): start (text: [`MAGIC`]), scope (text: `address A`...), clock (text:
+//! Blocks as in [`stream`]: start (text: [`MAGIC`]), scope (text: `address A`...), clock (text:
 //! `REALTIME BOOTTIME`, ns), counts (text: `LOST`, packets that found no room since the start), and records: per packet,
 //! little-endian, `u64` CLOCK_REALTIME ns, `u32` interface index, `u16` ARPHRD type, `u8` PACKET_* type, `u8` 0, `u32` bytes
 //! captured, then those bytes from the IP header on. Beside all RSTs it holds samples of what else was received, for the TTL

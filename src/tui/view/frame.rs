@@ -117,7 +117,7 @@ fn notes(state: &State, tick: &Tick, top: Option<&Episode>) -> Vec<String> {
         }
         let ago = rows::ago(state.now(), episode.since);
         notes.push(match episode.from_start {
-            true => format!("since watching began, {ago} ago, or longer"),
+            true => format!("for {ago} or longer"),
             false => format!("since {}, {ago} ago", clock(episode.since)),
         });
         let others = tick.episodes.iter().filter(|e| e.phase != Phase::Ended && e.is_alarm()).count() as u64 - 1;
