@@ -148,6 +148,9 @@ pub struct Attribution {
     pub groups: Vec<Group>,
     /// Why the sent ones cannot be told apart, if they cannot.
     pub sent: Result<(), Missing>,
+    /// RSTs that this namespace sent and whose records were lost, at most, where they are more than a tenth of all: what no event
+    /// shows may be among them.
+    pub hidden: u64,
     pub lost: LostRecords,
 }
 
@@ -235,7 +238,10 @@ pub fn attribute(observation: &Observation, wire: Option<&Wire>) -> Result<Attri
     };
     let received = events.lost.saturating_sub(events.lost_sent);
     let lost = LostRecords { sent: events.lost_sent, received, of: events.read + events.lost };
-    Ok(Attribution { groups, sent, lost })
+    let known: u64 = groups.iter().filter(|group| group.direction == Direction::Sent).map(|group| group.count).sum();
+    let hidden = moved.map_or(0, |moved| moved.saturating_sub(known).min(events.lost_sent));
+    let hidden = if hidden * 10 > moved.unwrap_or(0) { hidden } else { 0 };
+    Ok(Attribution { groups, sent, lost, hidden })
 }
 
 /// A listener that was there when the window opened, or in a sample, and is gone at its end.

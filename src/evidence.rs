@@ -168,7 +168,14 @@ impl<'a> Evidence<'a> {
             attribution.sent.clone()?;
         }
         let belongs = |group: &&ResetGroup| group.direction == direction && group.kind.cause() == Some(cause);
-        Ok(attribution.groups.iter().filter(belongs).collect())
+        let found: Vec<_> = attribution.groups.iter().filter(belongs).collect();
+        match attribution.hidden {
+            hidden @ 1.. if found.is_empty() && direction == Direction::Sent => Err(Missing::new(
+                "reset_events",
+                format!("the records of {} were lost", crate::words::counted(hidden, "sent RST")),
+            )),
+            _ => Ok(found),
+        }
     }
 
     /// Open files of the whole host at the end of the window: (allocated, the most that fs.file-max allows).

@@ -143,6 +143,22 @@ mod tests {
         assert!(confidence <= 0.6, "five RSTs that nothing explains: {confidence}");
     }
 
+    /// The kernel wrote no record of them, while another namespace with our addresses was busy.
+    #[test]
+    fn events_that_lack_most_of_what_was_sent_rule_out_nothing() {
+        let events = |lost| {
+            let state = Some(TcpState::Listen);
+            let mut case = timers(6, 10).sent(1, "NO_SOCKET", state, ["10.0.0.9:81", "10.0.7.1:5432"], None);
+            if let crate::source::Observed::Full(events) = &mut case.0.reset_events {
+                (events.lost, events.lost_sent) = (lost, lost);
+            }
+            case
+        };
+        assert_eq!(events(5).finding(&KEEPALIVE_TIMEOUT).impact.events, 5);
+        assert!(!matches!(events(5).judge(&RETRANSMISSION_TIMEOUT), Ok(Verdict::Found(_))));
+        assert!(events(0).is_ruled_out(&KEEPALIVE_TIMEOUT), "with all records they would be seen");
+    }
+
     #[test]
     fn one_dead_peer_with_many_connections_is_a_warning() {
         let state = Some(TcpState::Established);

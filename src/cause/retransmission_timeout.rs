@@ -44,7 +44,11 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         return Ok(harm::still(&reading));
     }
     let counted = estimate(e)?;
-    let exact = e.attribution().ok().filter(|events| events.sent.is_ok()).map(|events| events.count(Kind::Keepalive));
+    let exact = e
+        .attribution()
+        .ok()
+        .filter(|events| events.sent.is_ok() && events.hidden == 0)
+        .map(|events| events.count(Kind::Keepalive));
     let silent = exact.map_or(counted.silent_timeouts, |keepalive| reading.delta.saturating_sub(keepalive));
     if silent == 0 {
         return Ok(Verdict::RuledOut("every timer that gave up was keepalive".into()));
