@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::recording::{RecordError, RecordingFile, RecordingHost};
 use super::trace_context;
-use crate::source::stream::{Blocks, Kind, send};
+use crate::source::stream::{Blocks, Kind, append};
 use crate::source::{Answer, Ask, Failure, FailureKind, Frame, Host, Moment};
 
 /// Nothing older is written.
@@ -230,11 +230,11 @@ impl StreamStart {
         let mut out = Vec::with_capacity(stream.len());
         blocks(stream, &mut |kind, cpu, payload| {
             if kind != Kind::Counts {
-                return push(&mut out, kind, cpu, payload);
+                return append(&mut out, kind, cpu, payload);
             }
             let text = String::from_utf8_lossy(payload);
             let rebased: String = text.split_inclusive('\n').map(|line| self.line(line)).collect();
-            push(&mut out, kind, cpu, rebased.as_bytes());
+            append(&mut out, kind, cpu, rebased.as_bytes());
         });
         out
     }
@@ -295,7 +295,7 @@ fn renewed(mut past: Past, frames: Vec<KeptFrame>) -> Vec<KeptFrame> {
 
 fn as_bytes((kind, cpu, payload): (Kind, u16, Vec<u8>)) -> Vec<u8> {
     let mut out = Vec::new();
-    push(&mut out, kind, cpu, &payload);
+    append(&mut out, kind, cpu, &payload);
     out
 }
 
@@ -312,10 +312,6 @@ fn blocks(stream: &[u8], each: &mut dyn FnMut(Kind, u16, &[u8])) {
         each(kind, cpu, payload);
         Ok(())
     });
-}
-
-fn push(out: &mut Vec<u8>, kind: Kind, cpu: u16, payload: &[u8]) {
-    send(&mut |bytes| out.extend_from_slice(bytes), kind, cpu, payload);
 }
 
 /// Plays the remembered frames to the one who writes them.

@@ -12,7 +12,7 @@ use super::perf::{self, Attr, Event, Flag, Ring};
 use super::trace_context;
 use crate::source::reset_events::format::Format;
 use crate::source::reset_events::{FINAL, MAGIC, SETTLED_NS};
-use crate::source::stream::{self, Kind, send};
+use crate::source::stream::{self, Kind, append, send};
 use crate::source::{Failure, FailureKind};
 
 type Sink<'a> = dyn FnMut(&[u8]) + 'a;
@@ -126,19 +126,19 @@ impl Tracepoints {
                 start.push_str(&format!("event {id} {} {bits:#x} {name}\n", cpu.number));
             }
         }
-        put(&mut header, Kind::Start, start.as_bytes());
+        append(&mut header, Kind::Start, 0, start.as_bytes());
         for (_, text, _) in &formats {
-            put(&mut header, Kind::Format, text.as_bytes());
+            append(&mut header, Kind::Format, 0, text.as_bytes());
         }
         for note in notes {
-            put(&mut header, Kind::Note, note.as_bytes());
+            append(&mut header, Kind::Note, 0, note.as_bytes());
         }
-        put(&mut header, Kind::Scope, trace_context::scope().as_bytes());
+        append(&mut header, Kind::Scope, 0, trace_context::scope().as_bytes());
         // Enabled before the processes are listed, so that none falls between the list and the side-band.
         for event in cpus.iter().flat_map(|cpu| cpu.events.iter().map(|(_, _, e)| e).chain(&cpu._dummy)) {
             event.enable().map_err(|error| refused(&error))?;
         }
-        put(&mut header, Kind::Tasks, trace_context::tasks().as_bytes());
+        append(&mut header, Kind::Tasks, 0, trace_context::tasks().as_bytes());
         Ok(Self {
             header,
             cpus,
@@ -413,8 +413,4 @@ fn drain_ring(ring: &Ring, head: u64, cpu: u32, sink: &mut Sink<'_>) -> u64 {
         samples = perf::samples(first, second);
     });
     samples
-}
-
-fn put(out: &mut Vec<u8>, kind: Kind, payload: &[u8]) {
-    send(&mut |bytes| out.extend_from_slice(bytes), kind, 0, payload);
 }

@@ -109,9 +109,14 @@ pub fn head(kind: Kind, cpu: u16, length: u32) -> [u8; HEAD] {
 }
 
 /// Sends one block.
-pub fn send(sink: &mut (impl FnMut(&[u8]) + ?Sized), kind: Kind, cpu: u16, payload: &[u8]) {
+pub fn send(sink: &mut dyn FnMut(&[u8]), kind: Kind, cpu: u16, payload: &[u8]) {
     sink(&head(kind, cpu, payload.len() as u32));
     sink(payload);
+}
+
+/// Writes one block behind others.
+pub fn append(out: &mut Vec<u8>, kind: Kind, cpu: u16, payload: &[u8]) {
+    send(&mut |bytes| out.extend_from_slice(bytes), kind, cpu, payload);
 }
 
 /// Takes one block: kind, CPU, payload.

@@ -2,7 +2,7 @@
 //! is left out.
 
 use super::names::Pseudonyms;
-use crate::source::stream::{Blocks, Kind, send};
+use crate::source::stream::{Blocks, Kind, append};
 use crate::source::{ParseError, last_words, reset_packets};
 
 /// Redacts one block.
@@ -25,7 +25,7 @@ impl Stream {
         let result = self.0.feed(bytes, &mut |kind, cpu, payload| {
             let redacted = each(kind, payload)
                 .ok_or_else(|| ParseError::new("redaction", None, format!("{kind:?} block not understood")))?;
-            send(&mut |bytes| out.extend_from_slice(bytes), kind, cpu, &redacted);
+            append(&mut out, kind, cpu, &redacted);
             Ok(())
         });
         (out, result.is_ok())

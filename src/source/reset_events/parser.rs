@@ -119,9 +119,7 @@ impl Content for Events {
                 self.boot_offset = boot.saturating_sub(mono);
                 self.drains = (self.drains.1, mono);
                 self.tasks.next_drain();
-                for cpu in self.cpus.keys().copied().collect::<Vec<_>>() {
-                    self.release(cpu, self.drains.0);
-                }
+                self.release_all(self.drains.0);
             }
             Kind::Counts => {
                 let last = text.ends_with(FINAL);
@@ -171,9 +169,7 @@ impl Content for Events {
     }
 
     fn end(&mut self) {
-        for cpu in self.cpus.keys().copied().collect::<Vec<_>>() {
-            self.release(cpu, u64::MAX);
-        }
+        self.release_all(u64::MAX);
     }
 }
 
@@ -322,6 +318,12 @@ impl Events {
             self.emit(event);
         }
         self.release(cpu, sample.time.saturating_sub(TOGETHER_NS));
+    }
+
+    fn release_all(&mut self, before: u64) {
+        for cpu in self.cpus.keys().copied().collect::<Vec<_>>() {
+            self.release(cpu, before);
+        }
     }
 
     /// Lets go of received resets of a CPU that are older than `before` (CLOCK_MONOTONIC ns): nothing will join them.
