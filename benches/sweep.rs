@@ -15,7 +15,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rstdoctor::host::netlink::DiagSocket;
+use rstdoctor::kernel::netlink::DiagSocket;
 use rstdoctor::source::census::{Fold, QUERY};
 use rstdoctor::source::listeners;
 use rstdoctor::source::sock_diag::{Walker, request_both_families};

@@ -1,42 +1,65 @@
 //! rstdoctor: who reset my connections, why, and what do I change?
 //!
-//! # Flow
-//!
-//! ```text
-//! host -> source -> snapshot -> delta -> readings -> attribution -> ledger -> evidence -> cause -> rank -> diagnosis -> watch
-//!      -> render -> tui
-//! ```
-//!
-//! [`observe`] drives a host through one window, or through a row of them that [`watch`] judges. Each stage imports only
-//! from stages to its left. Everything right of `host` is a pure function of bytes and time: the trait through which it is
-//! asked, [`source::Host`], lives with the sources that consume it.
+//! The rooms stand below in the order of the flow: **each imports only from those above it**. Everything up to `tui` is a
+//! pure function of bytes and time; only `kernel` asks the kernel, and only the rooms after it touch files, clocks and
+//! terminals. The architecture test reads this list, so a room that is not on it fails.
 
-pub mod attribution;
-pub mod backlog;
-pub mod catalogue;
-pub mod cause;
-pub mod cli;
-pub mod command;
-pub mod config;
-pub mod delta;
-pub mod diagnosis;
-pub mod estimate;
-pub mod evidence;
-pub mod filter;
-pub mod host;
-pub mod knowledge;
-pub mod lab;
-pub mod ledger;
-pub mod log;
-pub mod observe;
-pub mod port;
-pub mod rank;
-pub mod readings;
-pub mod render;
-pub mod service;
-pub mod snapshot;
+/// Points in time, what was observed and why not, TCP states, words for people.
+pub mod value;
+
+/// One question to the kernel, and the trait through which it is asked.
+pub mod ask;
+
+/// The block grammar of the streams: reset events, RST packets, destroyed sockets.
+pub mod stream;
+
+/// One file per evidence source: what to ask, and a pure parser of the answer.
 pub mod source;
+
+/// Data files: servers and their settings, idle limits, error texts.
+pub mod knowledge;
+
+/// A window: two snapshots and what was seen between them.
+pub mod observation;
+
+/// One reset: event and packet joined, and which kind it is.
+pub mod reset;
+
+/// The typed questions that causes may ask about an observation.
+pub mod evidence;
+
+/// One file per root cause.
+pub mod cause;
+
+/// Causes ranked, filtered and put into one sentence.
+pub mod diagnosis;
+
+/// Drives a probe through windows, live or replayed.
+pub mod session;
+
+/// Single resets in bounded memory, as `trace` shows them.
 pub mod trace;
+
+/// A row of diagnoses: what appeared, worsened and ended.
+pub mod timeline;
+
+/// One file per output format.
+pub mod render;
+
+/// The live screen: a pure state, and a view that draws it.
 pub mod tui;
-pub mod watch;
-pub mod words;
+
+/// The only room that talks to the kernel.
+pub mod kernel;
+
+/// Recordings: written, read, redacted, kept in memory.
+pub mod recording;
+
+/// Standard output and standard error.
+pub mod output;
+
+/// Reproduces faults in namespaces of its own.
+pub mod lab;
+
+/// The command line: wires only.
+pub mod command;

@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    rstdoctor::command::run(rstdoctor::cli::Cli::parse())
+    rstdoctor::command::run(rstdoctor::command::cli::Cli::parse())
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use rstdoctor::host::bundle::BundleProblem;
-use rstdoctor::host::recording::RecordError;
-use rstdoctor::host::{BundleHost, RecordingFile, RecordingHost};
-use rstdoctor::source::{Answer, Ask, DiagQuery, Failure, FailureKind, Frame, Host, Moment};
+use rstdoctor::ask::{Answer, Ask, DiagQuery, Frame, Host};
+use rstdoctor::recording::read::BundleProblem;
+use rstdoctor::recording::write::RecordError;
+use rstdoctor::recording::{BundleHost, RecordingFile, RecordingHost};
+use rstdoctor::value::{Failure, FailureKind, Moment};
 
 /// Answers from a script: netstat grows with each frame, the sweep is `sweep` messages of 4 KiB.
 struct Script {

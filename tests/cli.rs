@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use rstdoctor::render::escape::visible;
+use rstdoctor::value::escape::visible;
 use serde_json::Value;
 
 fn rstdoctor(arguments: &[&str]) -> Command {

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use rstdoctor::{catalogue, command, render};
+use rstdoctor::command;
+use rstdoctor::render::{self, catalogue};
 
 fn check(path: &str, wanted: &[u8]) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);

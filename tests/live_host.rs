@@ -12,8 +12,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use flate2::read::GzDecoder;
-use rstdoctor::host::{BundleHost, LiveHost, RecordingHost, namespace};
-use rstdoctor::source::{Ask, DiagQuery, Frame, Host, ask};
+use rstdoctor::ask::{self, Ask, DiagQuery, Frame, Host};
+use rstdoctor::kernel::{LiveHost, namespace};
+use rstdoctor::recording::{BundleHost, RecordingHost};
 
 const SWEEP: DiagQuery = DiagQuery { name: "sweep", states: 0x1fff, extensions: 0xff };
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 77, 3, 9);

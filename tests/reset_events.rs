@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{linger_0, out_rsts, pairs};
-use rstdoctor::host::tracepoint::{Counts, Tracepoints};
+use rstdoctor::kernel::tracepoint::{Counts, Tracepoints};
 use rstdoctor::source::reset_events::{Caller, Direction, Place, ResetEvents, ResetParser, ResetTally};
-use rstdoctor::source::tcp_state::TcpState;
+use rstdoctor::value::TcpState;
 
 fn isolated(name: &str, test: fn(Tracepoints)) {
     common::isolated(name, || test(Tracepoints::open().unwrap()));

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::{isolated, linger_0, out_rsts, pairs};
-use rstdoctor::host::packet::PacketSocket;
+use rstdoctor::kernel::packet::PacketSocket;
 use rstdoctor::source::reset_events::Direction;
 use rstdoctor::source::reset_packets::{PacketParser, ResetPackets, Signature};
 

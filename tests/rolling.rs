@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::isolated;
-use rstdoctor::filter::Filter;
-use rstdoctor::host::recording::RecordError;
-use rstdoctor::host::{BundleHost, LiveHost, RollingHost};
-use rstdoctor::observe::Plan;
-use rstdoctor::source::Host;
+use rstdoctor::ask::Host;
+use rstdoctor::diagnosis::filter::Filter;
+use rstdoctor::kernel::LiveHost;
+use rstdoctor::recording::write::RecordError;
+use rstdoctor::recording::{BundleHost, RollingHost};
+use rstdoctor::session::Plan;
 use rstdoctor::source::reset_events::{Caller, Direction, ResetEvent};
-use rstdoctor::watch::{Driver, Next, Tick};
+use rstdoctor::timeline::{Driver, Next, Tick};
 
 const INTERVAL: Duration = Duration::from_millis(200);
 
@@ -83,7 +84,7 @@ fn what_was_seen_can_be_saved_and_played() {
             let ids = |tick: &Tick| tick.diagnosis.causes.iter().map(|cause| cause.id).collect::<Vec<_>>();
             assert_eq!(ids(then), ids(now), "tick {}", then.number);
         }
-        let whole = rstdoctor::observe::observe(&mut BundleHost::open(&file).unwrap(), &Plan::scan(window)).unwrap();
+        let whole = rstdoctor::session::observe(&mut BundleHost::open(&file).unwrap(), &Plan::scan(window)).unwrap();
         let diagnosis = rstdoctor::diagnosis::diagnose(&whole);
         assert_eq!(diagnosis.causes.first().map(|cause| cause.id), Some("close-with-unread-data"));
         assert_eq!(diagnosis.ledger.sent.unexplained(), Some(0));
@@ -112,7 +113,7 @@ fn a_saved_recording_stands_for_itself() {
         history.save(&file).expect("a recording");
         let mut bundle = BundleHost::open(&file).expect("a sound recording");
         let window = bundle.windows().first().expect("a window").planned;
-        let whole = rstdoctor::observe::observe(&mut bundle, &Plan::scan(window)).unwrap();
+        let whole = rstdoctor::session::observe(&mut bundle, &Plan::scan(window)).unwrap();
         let events = whole.reset_events.value().expect("events");
         assert_eq!((events.lost, events.count(Direction::Sent, true)), (0, 10));
         let own = |event: &&ResetEvent| event.local.port() == 9000;

@@ -8,13 +8,13 @@ use std::time::Duration;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Color;
-use rstdoctor::filter::Filter;
-use rstdoctor::host::BundleHost;
-use rstdoctor::ledger::Account;
-use rstdoctor::observe::{Plan, Ticked, observe};
-use rstdoctor::snapshot::Observation;
+use rstdoctor::diagnosis::filter::Filter;
+use rstdoctor::evidence::ledger::Account;
+use rstdoctor::observation::Observation;
+use rstdoctor::recording::BundleHost;
+use rstdoctor::session::{Plan, Ticked, observe};
+use rstdoctor::timeline::{Phase, Tick, Watch};
 use rstdoctor::tui::{self, Event, Key, Playback, Setup, State};
-use rstdoctor::watch::{Phase, Tick, Watch};
 
 const SIZES: [(u16, u16); 2] = [(80, 24), (160, 50)];
 

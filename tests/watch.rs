@@ -266,11 +266,11 @@ fn a_recording_plays_the_ticks_that_it_holds() {
 /// Every recording of a real fault, played tick by tick.
 #[test]
 fn each_tick_of_each_recorded_fault_follows_the_schema() {
-    use rstdoctor::filter::Filter;
-    use rstdoctor::host::BundleHost;
-    use rstdoctor::observe::Plan;
+    use rstdoctor::diagnosis::filter::Filter;
+    use rstdoctor::recording::BundleHost;
     use rstdoctor::render::json;
-    use rstdoctor::watch::{Driver, Next};
+    use rstdoctor::session::Plan;
+    use rstdoctor::timeline::{Driver, Next};
 
     let schema = serde_json::from_str(&json::schema()).expect("a schema");
     let validator = jsonschema::validator_for(&schema).expect("a sound schema");

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rstdoctor::host::LiveHost;
-use rstdoctor::source::{Ask, Host};
+use rstdoctor::ask::{Ask, Host};
+use rstdoctor::kernel::LiveHost;
 
 use crate::reader::Reader;
 use crate::{load, median, storm};

@@ -1,9 +1,9 @@
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
-use crate::estimate::estimate;
 use crate::evidence::Evidence;
+use crate::evidence::estimate::estimate;
 use crate::source::reset_events::Direction;
-use crate::words;
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -108,9 +108,9 @@ fn with_remedies(finding: Finding, pid: Option<u32>) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Case, process, task};
     use super::*;
-    use crate::source::tcp_state::TcpState;
+    use crate::observation::testing::{Case, process, task};
+    use crate::value::TcpState;
 
     fn twenty() -> Case {
         Case::new()

@@ -1,8 +1,8 @@
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, queue};
 use crate::evidence::Evidence;
-use crate::service::Service;
+use crate::evidence::service::Service;
 use crate::source::owners::Process;
-use crate::words;
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -57,7 +57,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         }
     }
     if findings.is_empty() && unclear {
-        return Err(crate::evidence::Missing {
+        return Err(crate::value::Missing {
             source: "listeners",
             reason: "a queue is full, but too few samples were taken to see whether it drains".into(),
             needs: Some("a window (rstdoctor scan --duration 3s)".into()),
@@ -117,7 +117,7 @@ fn stalled(e: &Evidence<'_>, service: &Service<'_>, why: &Why<'_>, confidence: f
         Why::Blocked => "accepts nothing",
     };
     let wait = if waiting == 1 { "waits" } else { "wait" };
-    let summary = format!("{} {what}: {} {wait}", words::who(service), words::counted(waiting, "connection"));
+    let summary = format!("{} {what}: {} {wait}", service.who(), words::counted(waiting, "connection"));
     let mut finding = Finding::new(state, severity, confidence, impact, summary)
         .subject(Subject::listener(service).counted(waiting))
         .evidence(queue::length(service))
@@ -144,7 +144,7 @@ fn continue_stopped(service: &Service<'_>, stopped: &[&Process], mut finding: Fi
     for process in stopped.iter().take(4) {
         let how = if process.state == 't' { "stopped by a debugger (state t)" } else { "stopped (state T)" };
         finding = finding
-            .evidence(EvidenceItem::fact("owners", "state", format!("{} is {how}", words::process(process))))
+            .evidence(EvidenceItem::fact("owners", "state", format!("{} is {how}", process.label())))
             .subject(Subject::process(process));
     }
     let running = service.owners.len() - stopped.len();
@@ -182,11 +182,7 @@ fn look_at_blocked(e: &Evidence<'_>, service: &Service<'_>, mut finding: Finding
             'Z' => "is dead and not yet reaped (state Z)",
             _ => "sleeps (state S)",
         };
-        finding = finding.evidence(EvidenceItem::fact(
-            "owners",
-            "state",
-            format!("{} {doing}{cpu}", words::process(process)),
-        ));
+        finding = finding.evidence(EvidenceItem::fact("owners", "state", format!("{} {doing}{cpu}", process.label())));
     }
     if let Some(item) = queue::hidden_owner(e, service) {
         finding = finding.against(item);
@@ -200,7 +196,7 @@ fn look_at_blocked(e: &Evidence<'_>, service: &Service<'_>, mut finding: Finding
     if let Some(process) = service.owners.last() {
         finding = finding.remedy(queue::look_inside(
             process,
-            format!("See what {} waits for", words::process(process)),
+            format!("See what {} waits for", process.label()),
             "the same wait each time is what blocks it",
         ));
     }
@@ -213,8 +209,8 @@ fn look_at_blocked(e: &Evidence<'_>, service: &Service<'_>, mut finding: Finding
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Case, process};
     use super::*;
+    use crate::observation::testing::{Case, process};
 
     fn full(state: char) -> Case {
         let mut owner = process(4121, "nginx");

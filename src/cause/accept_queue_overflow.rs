@@ -1,9 +1,9 @@
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, queue};
-use crate::backlog::{BindingLimit, binding_limit, known_server};
-use crate::delta::Reading;
 use crate::evidence::Evidence;
-use crate::service::Service;
-use crate::words;
+use crate::evidence::backlog::{BindingLimit, binding_limit, known_server};
+use crate::evidence::service::Service;
+use crate::observation::delta::Reading;
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -110,7 +110,7 @@ fn overflowing(e: &Evidence<'_>, service: &Service<'_>, overflows: &Reading, los
     let severity = if per_s >= 1.0 { Severity::Critical } else { Severity::Warning };
     let summary = format!(
         "{} accepts more slowly than clients connect: {} lost in {}",
-        words::who(service),
+        service.who(),
         words::counted(lost, "connection attempt"),
         words::seconds(e.window()),
     );
@@ -145,7 +145,7 @@ fn overflowing(e: &Evidence<'_>, service: &Service<'_>, overflows: &Reading, los
 }
 
 fn about_to_overflow(e: &Evidence<'_>, service: &Service<'_>) -> Finding {
-    let summary = format!("the accept queue of {} is full: the next connection is lost", words::who(service));
+    let summary = format!("the accept queue of {} is full: the next connection is lost", service.who());
     let impact = Impact { events: 0, per_s: 0.0, unit: UNIT };
     let finding = Finding::new(State::Risk, Severity::Warning, 0.9, impact, summary)
         .subject(Subject::listener(service))
@@ -291,14 +291,14 @@ fn slow_accept(e: &Evidence<'_>, service: &Service<'_>) -> Remedy {
     match busiest {
         // Below half a CPU it mostly waits; above, its own work is the reason.
         Some((process, share)) if share >= 0.5 => Remedy::new(
-            format!("Find out why accept is slow: {} used {:.0} % of a CPU", words::process(process), share * 100.0),
+            format!("Find out why accept is slow: {} used {:.0} % of a CPU", process.label(), share * 100.0),
             verify,
         )
         .command(format!("perf top -p {}", process.pid)),
         Some((process, share)) => Remedy::new(
             format!(
                 "Find out why accept is slow: {} used only {:.0} % of a CPU, so it waits for something",
-                words::process(process),
+                process.label(),
                 share * 100.0
             ),
             verify,
@@ -310,8 +310,8 @@ fn slow_accept(e: &Evidence<'_>, service: &Service<'_>) -> Remedy {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Case, process};
     use super::*;
+    use crate::observation::testing::{Case, process};
 
     fn overflow(full_samples: u32, overflows: u64) -> Case {
         Case::new()

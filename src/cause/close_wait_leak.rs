@@ -5,7 +5,7 @@ use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity,
 use crate::evidence::Evidence;
 use crate::source::census::{Group, GroupKind};
 use crate::source::owners::Process;
-use crate::words;
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -125,7 +125,7 @@ fn leak(e: &Evidence<'_>, group: &Group) -> Option<Finding> {
             Impact { events: grown, per_s: e.rate(grown), unit: "connections" },
             format!(
                 "{} does not close {} that the peer has closed",
-                owners.first().map_or_else(|| format!("a program ({})", place(group)), |p| words::process(p)),
+                owners.first().map_or_else(|| format!("a program ({})", place(group)), |p| p.label()),
                 words::counted(group.sockets, "connection")
             ),
         ),
@@ -165,12 +165,8 @@ fn describe(
     }
     for process in owners.iter().take(2) {
         if let (Some(open), Some(limit)) = (process.open_files, process.open_files_limit) {
-            let text = format!(
-                "{} has {} of {} files open",
-                words::process(process),
-                words::thousands(open),
-                words::thousands(limit)
-            );
+            let text =
+                format!("{} has {} of {} files open", process.label(), words::thousands(open), words::thousands(limit));
             finding = finding.evidence(EvidenceItem::value("owners", "open_files", open as f64, text));
         }
     }
@@ -203,8 +199,8 @@ fn describe(
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Case, group, process};
     use super::*;
+    use crate::observation::testing::{Case, group, process};
     use crate::source::census::Census;
 
     /// Groups of this many sockets before and after, with cookies from the given numbers on.
@@ -237,7 +233,7 @@ mod tests {
     #[test]
     fn never_accepted_ones_belong_to_the_accept_queue() {
         let mut case = case((40, 1000), (40, 1000), 90_000);
-        if let crate::source::Observed::Full(census) = &mut case.0.after.census {
+        if let crate::value::Observed::Full(census) = &mut case.0.after.census {
             let census = std::sync::Arc::make_mut(census);
             census.groups[0].samples.iter_mut().for_each(|sample| sample.inode = 0);
         }

@@ -3,7 +3,7 @@ use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject
 use crate::evidence::Evidence;
 use crate::source::census::GroupKind;
 use crate::source::reset_events::Direction;
-use crate::words;
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -133,9 +133,9 @@ fn with_remedies(finding: Finding, port: Option<u16>) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::super::State;
-    use super::super::testing::{Case, process, task};
     use super::*;
-    use crate::source::tcp_state::TcpState;
+    use crate::observation::testing::{Case, process, task};
+    use crate::value::TcpState;
 
     fn twenty() -> Case {
         Case::new()

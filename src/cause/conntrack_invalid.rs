@@ -1,7 +1,6 @@
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict};
 use crate::evidence::Evidence;
-use crate::source::tcp_state::TcpState;
-use crate::words;
+use crate::value::{TcpState, words};
 
 cause! {
     /// ## What happens
@@ -53,7 +52,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
             .total
             .clone()
             .err()
-            .unwrap_or_else(|| crate::evidence::Missing::new("snmp", "no total of resets")));
+            .unwrap_or_else(|| crate::value::Missing::new("snmp", "no total of resets")));
     };
     // An answer that passes NAT untranslated is, to TCP, a segment of no connection.
     let unexplained = unexplained + sent.count_of("stale-connection");
@@ -120,8 +119,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Case, tracked};
     use super::*;
+    use crate::observation::testing::{Case, tracked};
     use crate::source::census::Census;
 
     fn case(count: u64, invalid: u64, sent: u64) -> Case {

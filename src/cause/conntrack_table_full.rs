@@ -1,6 +1,6 @@
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict};
 use crate::evidence::Evidence;
-use crate::words;
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -148,8 +148,8 @@ fn remedies(e: &Evidence<'_>, finding: Finding, max: u64) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Case, tracked};
     use super::*;
+    use crate::observation::testing::{Case, tracked};
 
     fn case(count: u64, moved: &[(&str, u64)]) -> Case {
         Case::new().conntrack(tracked(count, 1000, &[]), tracked(count, 1000, moved))

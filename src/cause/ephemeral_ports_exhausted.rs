@@ -1,10 +1,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict};
-use crate::evidence::{Evidence, Missing};
+use crate::evidence::Evidence;
 use crate::source::census::Destination;
 use crate::source::owners::Process;
-use crate::words;
+use crate::value::{Missing, words};
 
 cause! {
     /// ## What happens
@@ -112,7 +112,7 @@ fn exhausted(e: &Evidence<'_>, destination: &Destination, available: u64, range:
     let to = SocketAddr::new(destination.address, destination.port);
     let from = destination.source;
     let gone = share >= 0.98;
-    let who = owners.first().map_or(String::new(), |process| format!(" ({})", words::process(process)));
+    let who = owners.first().map_or(String::new(), |process| format!(" ({})", process.label()));
     let (state, severity, confidence, summary) = match gone {
         true => (
             State::Active,
@@ -168,7 +168,7 @@ fn remedies(e: &Evidence<'_>, destination: &Destination, taken: u64, owners: &[&
     );
     let nginx = owners.iter().any(|process| process.name == "nginx");
     let short_lived = destination.time_wait * 2 >= destination.ports_used;
-    let caller = owners.first().map_or("the caller".to_owned(), |process| words::process(process));
+    let caller = owners.first().map_or("the caller".to_owned(), |process| process.label());
     let text = if short_lived {
         format!("Let {caller} keep its connections to {to} alive, in a pool")
     } else {
@@ -199,8 +199,8 @@ fn remedies(e: &Evidence<'_>, destination: &Destination, taken: u64, owners: &[&
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Case, address};
     use super::*;
+    use crate::observation::testing::{Case, address};
     use crate::source::census::Census;
 
     fn case(to: &str, ports_used: u64, time_wait: u64) -> Case {
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn a_high_total_of_time_wait_over_many_destinations_is_fine() {
         let mut case = case("10.0.7.1", 9_000, 9_000).sockstat("TCP.tw", 60_000);
-        if let crate::source::Observed::Full(census) = &mut case.0.after.census {
+        if let crate::value::Observed::Full(census) = &mut case.0.after.census {
             let census = std::sync::Arc::make_mut(census);
             let one = census.destinations[0].clone();
             census.destinations.extend((2..6).map(|n| Destination { port: n, ..one.clone() }));

@@ -1,12 +1,12 @@
 use std::collections::BTreeSet;
 
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, queue};
-use crate::evidence::{Evidence, Missing};
+use crate::evidence::Evidence;
+use crate::evidence::service::Service;
 use crate::knowledge::servers;
-use crate::service::Service;
 use crate::source::census::GroupKind;
 use crate::source::owners::Process;
-use crate::words;
+use crate::value::{Missing, words};
 
 cause! {
     /// ## What happens
@@ -116,19 +116,19 @@ fn listener(e: &Evidence<'_>, service: &Service<'_>, near: &[&Process]) -> Findi
             State::Active,
             Severity::Critical,
             if exhausted.len() == service.owners.len() || worst.drained == 0 { 0.96 } else { 0.85 },
-            format!("{} is out of file descriptors ({numbers}): it cannot accept", words::who(service)),
+            format!("{} is out of file descriptors ({numbers}): it cannot accept", service.who()),
         ),
         (false, false) => (
             State::Risk,
             Severity::Warning,
             0.9,
-            format!("{} is at its limit of open files ({numbers}): the next accept() fails", words::who(service)),
+            format!("{} is at its limit of open files ({numbers}): the next accept() fails", service.who()),
         ),
         (false, true) => (
             State::Risk,
             Severity::Warning,
             0.9,
-            format!("{} is close to its limit of open files ({numbers})", words::who(service)),
+            format!("{} is close to its limit of open files ({numbers})", service.who()),
         ),
     };
     let impact = Impact {
@@ -170,11 +170,8 @@ fn listener(e: &Evidence<'_>, service: &Service<'_>, near: &[&Process]) -> Findi
 
 /// A process without a waiting listener: its own socket() and open() fail.
 fn client(e: &Evidence<'_>, process: &Process) -> Finding {
-    let summary = format!(
-        "{} is at its limit of open files ({}): it can open no connection",
-        words::process(process),
-        files(process)
-    );
+    let summary =
+        format!("{} is at its limit of open files ({}): it can open no connection", process.label(), files(process));
     let impact = Impact { events: 0, per_s: 0.0, unit: "connection attempts" };
     let finding = Finding::new(State::Risk, Severity::Warning, 0.9, impact, summary)
         .subject(Subject::process(process))
@@ -217,7 +214,7 @@ fn files(process: &Process) -> String {
 }
 
 fn open_files(process: &Process) -> EvidenceItem {
-    let text = format!("{} has {} files open", words::process(process), files(process));
+    let text = format!("{} has {} files open", process.label(), files(process));
     EvidenceItem::value("owners", "open_files", process.open_files.unwrap_or(0) as f64, text)
 }
 
@@ -279,8 +276,8 @@ fn leaked(e: &Evidence<'_>, process: &Process) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Case, process};
     use super::*;
+    use crate::observation::testing::{Case, process};
 
     fn with_files(open: u64, recv_q: u32) -> Case {
         let mut owner = process(4121, "nginx");

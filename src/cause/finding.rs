@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use crate::backlog::BindingLimit;
-use crate::delta::Reading;
-use crate::evidence::Missing;
+use crate::evidence::backlog::BindingLimit;
+use crate::evidence::service::Service;
 pub use crate::knowledge::servers::Restart;
-use crate::service::Service;
+use crate::observation::delta::Reading;
 use crate::source::owners::Process;
 use crate::source::reset_events::Task;
+use crate::value::Missing;
 
 /// The three values of a verdict are `Ok(Found)`, `Ok(RuledOut)` and `Err(Missing)`: could not check.
 pub type Judgement = Result<Verdict, Missing>;

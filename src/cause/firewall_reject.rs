@@ -1,8 +1,8 @@
 use super::harm;
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
-use crate::attribution::wire::{Hook, Rejected};
 use crate::evidence::Evidence;
-use crate::words;
+use crate::reset::wire::{Hook, Rejected};
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -169,8 +169,8 @@ fn with_remedies(finding: Finding, chain: &str, filter: &str) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::super::State;
-    use super::super::testing::{Case, process};
     use super::*;
+    use crate::observation::testing::{Case, process};
     use crate::source::reset_events::Direction;
 
     const RST: u8 = 4;

@@ -6,10 +6,9 @@
 use std::time::Duration;
 
 use super::{EvidenceItem, queue};
-use crate::evidence::{Evidence, Missing};
-use crate::service::Service;
-use crate::source::tcp_state::TcpState;
-use crate::words;
+use crate::evidence::Evidence;
+use crate::evidence::service::Service;
+use crate::value::{Missing, TcpState, words};
 
 /// Half-open connections of one window.
 pub struct HalfOpen<'e, 'a> {

@@ -1,8 +1,8 @@
 use super::harm;
 use super::{EvidenceItem, Judgement, Remedy, Subject, Verdict};
-use crate::attribution::wire::Hook;
 use crate::evidence::Evidence;
-use crate::words;
+use crate::reset::wire::Hook;
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -79,8 +79,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 #[cfg(test)]
 mod tests {
     use super::super::State;
-    use super::super::testing::Case;
     use super::*;
+    use crate::observation::testing::Case;
 
     fn probes(embryonic: u64, failed: u64) -> Case {
         Case::new().counter("TcpExt.EmbryonicRsts", 50_000, embryonic).counter("Tcp.AttemptFails", 60_000, failed)

@@ -12,9 +12,9 @@
 //!    browsers, probes) needs far more before it is one.
 
 use super::{EvidenceItem, Finding, Impact, Severity, State, Verdict};
-use crate::delta::Reading;
-use crate::evidence::{Evidence, Missing};
-use crate::words;
+use crate::evidence::Evidence;
+use crate::observation::delta::Reading;
+use crate::value::{Missing, words};
 
 mod place;
 
@@ -128,9 +128,9 @@ pub fn ss_filter(port: Option<u16>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Case, process, task};
     use crate::diagnosis::{Status, diagnose};
-    use crate::source::tcp_state::TcpState;
+    use crate::observation::testing::{Case, process, task};
+    use crate::value::TcpState;
 
     /// A busy host where every counter that the causes read exists and most stood at an old total.
     fn host(moved: &[(&str, u64)]) -> Case {

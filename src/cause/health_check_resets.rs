@@ -2,7 +2,7 @@ use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Verdict};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
-use crate::words;
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -71,10 +71,9 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
 mod tests {
     use super::super::State;
     use super::super::peer_reset::PEER_RESET;
-    use super::super::testing::{Case, process};
     use super::*;
-    use crate::source::Observed;
-    use crate::source::tcp_state::TcpState;
+    use crate::observation::testing::{Case, process};
+    use crate::value::{Observed, TcpState};
     use std::time::Duration;
 
     fn every(gaps_ms: &[u64]) -> Case {

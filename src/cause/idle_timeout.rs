@@ -3,13 +3,13 @@ use std::net::SocketAddr;
 
 use super::harm;
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
-use crate::attribution::deaths::{End, deaths};
-use crate::evidence::{Evidence, Missing};
+use crate::evidence::Evidence;
 use crate::knowledge::idle_timeouts::devices_near;
+use crate::reset::deaths::{End, deaths};
 use crate::source::census::Sample;
 use crate::source::last_words::LastWords;
 use crate::source::reset_events::Direction;
-use crate::words;
+use crate::value::{Missing, words};
 
 cause! {
     /// ## What happens
@@ -170,10 +170,10 @@ fn finding(e: &Evidence<'_>, peer: SocketAddr, mut ages: Vec<f64>) -> Option<Fin
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Case;
     use super::*;
+    use crate::observation::testing::Case;
     use crate::source::census::{Census, Group, GroupKind};
-    use crate::source::tcp_state::TcpState;
+    use crate::value::TcpState;
 
     fn idle(count: u16, idle_ms: u32) -> Case {
         let sample = |number: u16| Sample {

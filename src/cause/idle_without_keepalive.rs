@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict};
 use crate::evidence::Evidence;
 use crate::source::census::{Group, GroupKind, IDLE_AFTER};
-use crate::words;
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -52,7 +52,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 
 fn idle(e: &Evidence<'_>, group: &Group) -> Finding {
     let owners = e.holders(group.samples.iter().map(|sample| sample.inode));
-    let name = owners.first().map_or("a program".to_owned(), |process| words::process(process));
+    let name = owners.first().map_or("a program".to_owned(), |process| process.label());
     let place = if group.accepted { format!("on port {}", group.port) } else { format!("to port {}", group.port) };
     let connections = words::counted(group.sockets, "idle connection");
     let summary = format!("{name} holds {connections} {place} without keepalive");
@@ -112,8 +112,8 @@ fn idle(e: &Evidence<'_>, group: &Group) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Case, group, process};
     use super::*;
+    use crate::observation::testing::{Case, group, process};
     use crate::source::census::Census;
 
     fn case(kind: GroupKind, sockets: u64) -> Case {

@@ -1,9 +1,9 @@
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
-use crate::estimate::estimate;
 use crate::evidence::Evidence;
+use crate::evidence::estimate::estimate;
 use crate::source::reset_events::Direction;
-use crate::words;
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -113,9 +113,9 @@ fn with_remedies(finding: Finding) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::super::retransmission_timeout::RETRANSMISSION_TIMEOUT;
-    use super::super::testing::Case;
     use super::*;
-    use crate::source::tcp_state::TcpState;
+    use crate::observation::testing::Case;
+    use crate::value::TcpState;
 
     fn timers(resets: u64, probes: u64) -> Case {
         Case::new().counter("Tcp.OutRsts", 0, resets).counter("TcpExt.TCPAbortOnTimeout", 0, 5).counter(
@@ -149,7 +149,7 @@ mod tests {
         let events = |lost| {
             let state = Some(TcpState::Listen);
             let mut case = timers(6, 10).sent(1, "NO_SOCKET", state, ["10.0.0.9:81", "10.0.7.1:5432"], None);
-            if let crate::source::Observed::Full(events) = &mut case.0.reset_events {
+            if let crate::value::Observed::Full(events) = &mut case.0.reset_events {
                 (events.lost, events.lost_sent) = (lost, lost);
             }
             case

@@ -1,9 +1,9 @@
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
-use crate::estimate::estimate;
-use crate::evidence::{Evidence, Missing};
+use crate::evidence::Evidence;
+use crate::evidence::estimate::estimate;
 use crate::source::reset_events::Direction;
-use crate::words;
+use crate::value::{Missing, words};
 
 cause! {
     /// ## What happens
@@ -124,9 +124,9 @@ fn with_remedies(finding: Finding) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Case, process};
     use super::*;
-    use crate::source::tcp_state::TcpState;
+    use crate::observation::testing::{Case, process};
+    use crate::value::TcpState;
 
     fn late(port: u16) -> Case {
         Case::new()

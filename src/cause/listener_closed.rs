@@ -1,10 +1,11 @@
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
-use crate::attribution::{GoneListener, gone_listeners};
-use crate::estimate::estimate;
 use crate::evidence::Evidence;
+use crate::evidence::estimate::estimate;
+use crate::evidence::service::Service;
+use crate::reset::{GoneListener, gone_listeners};
 use crate::source::reset_events::Direction;
-use crate::words;
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -68,7 +69,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 fn who(e: &Evidence<'_>, gone: &GoneListener<'_>) -> String {
     let endpoint = std::net::SocketAddr::new(gone.trace.last.address, gone.trace.last.port);
     let service = e.services().ok().and_then(|all| all.iter().find(|s| s.endpoint() == endpoint.to_string()));
-    service.map_or_else(|| format!("the listener {endpoint}"), words::who)
+    service.map_or_else(|| format!("the listener {endpoint}"), Service::who)
 }
 
 fn subject(e: &Evidence<'_>, gone: &GoneListener<'_>) -> Subject {
@@ -135,9 +136,9 @@ fn handover() -> Remedy {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Case, process, task};
     use super::*;
-    use crate::source::tcp_state::TcpState;
+    use crate::observation::testing::{Case, process, task};
+    use crate::value::TcpState;
 
     fn queued(recv_q: u32) -> Case {
         Case::new().counter("Tcp.OutRsts", 0, 20).counter("Tcp.EstabResets", 0, 20).listener(

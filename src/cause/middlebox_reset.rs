@@ -2,11 +2,11 @@ use std::collections::BTreeSet;
 
 use super::harm;
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
-use crate::attribution::Group;
-use crate::attribution::wire::{Suspect, Wire};
-use crate::evidence::{Evidence, Missing};
+use crate::evidence::Evidence;
+use crate::reset::Group;
+use crate::reset::wire::{Suspect, Wire};
 use crate::source::reset_events::Direction;
-use crate::words;
+use crate::value::{Missing, words};
 
 cause! {
     /// ## What happens
@@ -153,9 +153,9 @@ fn with_remedies(finding: Finding) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::super::peer_reset::PEER_RESET;
-    use super::super::testing::Case;
     use super::*;
-    use crate::source::tcp_state::TcpState;
+    use crate::observation::testing::Case;
+    use crate::value::TcpState;
 
     const ENDS: [&str; 2] = ["10.0.0.9:8080", "10.0.3.7:0"];
 

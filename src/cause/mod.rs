@@ -71,8 +71,6 @@ mod stale_connection;
 mod syn_flood;
 mod syn_queue_overflow;
 mod tcp_memory_exhausted;
-#[cfg(test)]
-pub(crate) mod testing;
 mod time_wait_table_full;
 mod timestamp_rejected;
 mod upstream_refused;

@@ -1,6 +1,6 @@
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict};
-use crate::evidence::{Evidence, Missing};
-use crate::words;
+use crate::evidence::Evidence;
+use crate::value::{Missing, words};
 
 cause! {
     /// ## What happens
@@ -155,8 +155,8 @@ fn remedies(e: &Evidence<'_>, finding: Finding) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Case;
     use super::*;
+    use crate::observation::testing::Case;
 
     fn case(aborts: u64, orphans: u64, mem: u64) -> Case {
         Case::new()

@@ -1,7 +1,7 @@
 use super::harm;
 use super::{EvidenceItem, Judgement, Remedy, Severity, Subject, Verdict};
 use crate::evidence::Evidence;
-use crate::words;
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -78,8 +78,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Case;
     use super::*;
+    use crate::observation::testing::Case;
 
     fn challenges(acks: u64, syns: u64, resets: u64) -> Case {
         Case::new().counter("TcpExt.TCPChallengeACK", 10, acks).counter("TcpExt.TCPSYNChallenge", 10, syns).counter(

@@ -1,11 +1,11 @@
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
-use crate::attribution::Kind;
-use crate::attribution::wire::Suspect;
-use crate::estimate::estimate;
 use crate::evidence::Evidence;
+use crate::evidence::estimate::estimate;
+use crate::reset::Kind;
+use crate::reset::wire::Suspect;
 use crate::source::reset_events::Direction;
-use crate::words;
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -213,9 +213,9 @@ fn with_remedies(finding: Finding, called: Option<std::net::SocketAddr>) -> Find
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Case;
     use super::*;
-    use crate::source::tcp_state::TcpState;
+    use crate::observation::testing::Case;
+    use crate::value::TcpState;
 
     #[test]
     fn resets_that_answer_challenge_acks_are_another_cause() {

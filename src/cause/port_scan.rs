@@ -2,7 +2,7 @@ use super::harm;
 use super::{EvidenceItem, Judgement, Remedy, Subject, Verdict};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
-use crate::words;
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -68,8 +68,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 #[cfg(test)]
 mod tests {
     use super::super::State;
-    use super::super::testing::Case;
     use super::*;
+    use crate::observation::testing::Case;
 
     #[test]
     fn a_scan_is_benign_and_names_its_source() {

@@ -1,10 +1,10 @@
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
-use crate::attribution::gone_listeners;
-use crate::estimate::estimate;
 use crate::evidence::Evidence;
+use crate::evidence::estimate::estimate;
+use crate::reset::gone_listeners;
 use crate::source::reset_events::Direction;
-use crate::words;
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -136,9 +136,9 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::super::port_scan::PORT_SCAN;
-    use super::super::testing::{Case, process};
     use super::super::wrong_bind_address::WRONG_BIND_ADDRESS;
     use super::*;
+    use crate::observation::testing::{Case, process};
 
     fn refused(case: Case, count: u16, port: u16) -> Case {
         let local = format!("10.0.0.9:{port}");

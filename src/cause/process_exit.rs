@@ -1,12 +1,11 @@
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
-use crate::attribution::{gone_listeners, is_gone};
-use crate::estimate::estimate;
 use crate::evidence::Evidence;
+use crate::evidence::estimate::estimate;
+use crate::reset::{gone_listeners, is_gone};
 use crate::source::owners::Process;
 use crate::source::reset_events::Direction;
-use crate::source::tcp_state::TcpState;
-use crate::words;
+use crate::value::{TcpState, words};
 
 cause! {
     /// ## What happens
@@ -110,13 +109,13 @@ fn by_owner(e: &Evidence<'_>, process: &Process, resets: u64) -> Finding {
     };
     let ports_text = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
     let state = if unserved { "nobody serves it now" } else { "the port is still served" };
-    let summary = format!("{} exited, it listened on port {ports_text}: {state}", words::process(process));
+    let summary = format!("{} exited, it listened on port {ports_text}: {state}", process.label());
     let subject = Subject { port: ports.first().copied(), ..Subject::process(process) };
     let mut finding =
         harm::active(e, severity, confidence, resets, "resets", summary).subject(subject).evidence(EvidenceItem::fact(
             "owners",
             "pid",
-            format!("{} held the listener when the window opened and not when it closed", words::process(process)),
+            format!("{} held the listener when the window opened and not when it closed", process.label()),
         ));
     if resets > 0 {
         finding = finding.against(EvidenceItem::value(
@@ -171,8 +170,8 @@ fn with_remedies(e: &Evidence<'_>, finding: Finding, name: Option<&str>, unit: O
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Case, process, task};
     use super::*;
+    use crate::observation::testing::{Case, process, task};
     use crate::source::census::{Census, PortUse};
 
     fn server() -> Case {

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use super::{EvidenceItem, Remedy, Restart};
 use crate::evidence::Evidence;
+use crate::evidence::service::Service;
 use crate::knowledge::servers::Server;
-use crate::service::Service;
 use crate::source::owners::Process;
-use crate::words;
+use crate::value::words;
 
 /// How full the accept queue was.
 pub fn length(service: &Service<'_>) -> EvidenceItem {

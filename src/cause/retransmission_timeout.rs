@@ -1,10 +1,10 @@
 use super::harm;
 use super::{EvidenceItem, Judgement, Remedy, Severity, Subject, Verdict};
-use crate::attribution::Kind;
-use crate::estimate::estimate;
 use crate::evidence::Evidence;
+use crate::evidence::estimate::estimate;
+use crate::reset::Kind;
 use crate::source::census::GroupKind;
-use crate::words;
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -112,8 +112,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Case;
     use super::*;
+    use crate::observation::testing::Case;
 
     #[test]
     fn silent_timeouts_are_told_and_single_ones_are_no_alarm() {

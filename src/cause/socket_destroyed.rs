@@ -2,7 +2,7 @@ use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Verdict};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
-use crate::words;
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -70,9 +70,9 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Case, process, task};
     use super::*;
-    use crate::source::tcp_state::TcpState;
+    use crate::observation::testing::{Case, process, task};
+    use crate::value::TcpState;
 
     fn aborted(state: TcpState) -> Case {
         Case::new().listener("0.0.0.0:9000", 128, 0, 0, &process(7, "app")).sent(

@@ -1,10 +1,10 @@
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
-use crate::attribution::gone_listeners;
-use crate::estimate::estimate;
-use crate::evidence::{Evidence, Missing};
+use crate::evidence::Evidence;
+use crate::evidence::estimate::estimate;
+use crate::reset::gone_listeners;
 use crate::source::reset_events::Direction;
-use crate::words;
+use crate::value::{Missing, words};
 
 cause! {
     /// ## What happens
@@ -127,9 +127,9 @@ fn with_remedies(finding: Finding) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Case, process};
     use super::*;
-    use crate::source::tcp_state::TcpState;
+    use crate::observation::testing::{Case, process};
+    use crate::value::TcpState;
 
     fn stale(case: Case) -> Case {
         case.listener("0.0.0.0:9000", 128, 0, 0, &process(7, "app")).sent(

@@ -1,7 +1,8 @@
 use super::half_open::{HalfOpen, Who};
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict};
 use crate::evidence::Evidence;
-use crate::words;
+use crate::evidence::service::Service;
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -52,7 +53,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     match seen.who() {
         Who::Nobody(confidence) => Ok(Verdict::Found(vec![flood(e, &seen, State::Active, confidence)])),
         Who::Unclear if seen.swept => Ok(Verdict::Found(vec![flood(e, &seen, State::Active, 0.4)])),
-        Who::Unclear => Err(crate::evidence::Missing::new(
+        Who::Unclear => Err(crate::value::Missing::new(
             "sockets",
             "the SYN queue overflowed, and without a sweep nobody can say whether the handshakes complete",
         )),
@@ -64,7 +65,7 @@ fn flood(e: &Evidence<'_>, seen: &HalfOpen<'_, '_>, state: State, confidence: f6
     // Dropped SYNs lock real clients out; unanswered cookies only cost CPU.
     let severity = if seen.dropped > 0 { Severity::Critical } else { Severity::Warning };
     let unanswered = seen.dropped + seen.sent.saturating_sub(seen.returned);
-    let name = seen.worst.map_or("this host".to_owned(), words::who);
+    let name = seen.worst.map_or("this host".to_owned(), Service::who);
     let summary = if state == State::Risk {
         format!("{} half-open connections on {name} do not complete", words::thousands(seen.requests))
     } else {
@@ -110,8 +111,8 @@ fn flood(e: &Evidence<'_>, seen: &HalfOpen<'_, '_>, state: State, confidence: f6
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Case, half_open, process};
     use super::*;
+    use crate::observation::testing::{Case, half_open, process};
 
     fn case(moved: [u64; 4], requests: [u64; 3], full_samples: u32) -> Case {
         let queue = if full_samples > 0 { 129 } else { 0 };
@@ -161,8 +162,8 @@ mod tests {
     #[test]
     fn without_a_sweep_drops_alone_do_not_tell() {
         let mut case = case([0, 5000, 0, 0], [0, 0, 0], 0);
-        case.0.after.census = crate::source::Observed::Unavailable(crate::source::Failure::new(
-            crate::source::FailureKind::Denied,
+        case.0.after.census = crate::value::Observed::Unavailable(crate::value::Failure::new(
+            crate::value::FailureKind::Denied,
             "no sock_diag",
         ));
         assert_eq!(case.judge(&SYN_FLOOD).expect_err("no sweep").source, "sockets");

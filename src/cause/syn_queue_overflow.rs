@@ -1,8 +1,9 @@
 use super::half_open::{HalfOpen, Who};
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, queue};
-use crate::backlog::known_server;
 use crate::evidence::Evidence;
-use crate::words;
+use crate::evidence::backlog::known_server;
+use crate::evidence::service::Service;
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -62,7 +63,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         _ if per_s >= 1.0 => (State::Active, Severity::Critical),
         _ => (State::Active, Severity::Warning),
     };
-    let name = seen.worst.map_or("a listener".to_owned(), words::who);
+    let name = seen.worst.map_or("a listener".to_owned(), Service::who);
     let window = words::seconds(e.window());
     let summary = match (lost, state) {
         (0, State::Benign) => format!(
@@ -129,8 +130,8 @@ fn remedies(e: &Evidence<'_>, seen: &HalfOpen<'_, '_>, mut finding: Finding) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Case, half_open, process};
     use super::*;
+    use crate::observation::testing::{Case, half_open, process};
 
     fn case(cookies: u64, drops: u64, returned: u64, requests: u64, retransmitted: u64) -> Case {
         half_open(

@@ -1,7 +1,7 @@
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict};
-use crate::evidence::{Evidence, Missing};
+use crate::evidence::Evidence;
 use crate::source::census::GroupKind;
-use crate::words;
+use crate::value::{Missing, words};
 
 cause! {
     /// ## What happens
@@ -103,7 +103,7 @@ fn who(e: &Evidence<'_>, finding: Finding) -> Finding {
         return finding;
     };
     let holders = e.holders(worst.samples.iter().map(|sample| sample.inode));
-    let name = holders.first().map_or("a program that you cannot see".to_owned(), |process| words::process(process));
+    let name = holders.first().map_or("a program that you cannot see".to_owned(), |process| process.label());
     let text = format!("{name} leaves {} MiB unread (port {})", worst.unread_bytes >> 20, worst.port);
     let finding = finding.evidence(EvidenceItem::value("sockets", "unread", worst.unread_bytes as f64, text));
     match holders.first() {
@@ -132,8 +132,8 @@ fn remedies(finding: Finding, high: u64) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Case;
     use super::*;
+    use crate::observation::testing::Case;
 
     fn case(mem: u64) -> Case {
         Case::new()

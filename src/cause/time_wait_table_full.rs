@@ -1,6 +1,6 @@
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict};
-use crate::evidence::{Evidence, Missing};
-use crate::words;
+use crate::evidence::Evidence;
+use crate::value::{Missing, words};
 
 cause! {
     /// ## What happens
@@ -114,8 +114,8 @@ fn remedies(finding: Finding, limit: u64) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Case;
     use super::*;
+    use crate::observation::testing::Case;
 
     fn case(overflows: u64, tw: u64) -> Case {
         Case::new()

@@ -2,7 +2,7 @@ use super::harm;
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
-use crate::words;
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -99,8 +99,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Case;
     use super::*;
+    use crate::observation::testing::Case;
 
     fn paws(before: u64, delta: u64) -> Case {
         Case::new().counter("TcpExt.PAWSEstab", before, delta)

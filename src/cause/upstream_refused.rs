@@ -1,9 +1,9 @@
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
-use crate::estimate::estimate;
 use crate::evidence::Evidence;
+use crate::evidence::estimate::estimate;
 use crate::source::reset_events::Direction;
-use crate::words;
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -109,9 +109,9 @@ fn with_remedies(finding: Finding, called: Option<std::net::SocketAddr>) -> Find
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Case;
     use super::*;
-    use crate::source::tcp_state::TcpState;
+    use crate::observation::testing::Case;
+    use crate::value::TcpState;
 
     #[test]
     fn a_dead_upstream_is_named() {

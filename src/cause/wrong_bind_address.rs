@@ -1,9 +1,9 @@
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Verdict};
-use crate::attribution::Kind;
 use crate::evidence::Evidence;
+use crate::reset::Kind;
 use crate::source::reset_events::Direction;
-use crate::words;
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -82,8 +82,8 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Case, process};
     use super::*;
+    use crate::observation::testing::{Case, process};
 
     #[test]
     fn localhost_tried_by_ipv6_first_is_no_alarm() {

@@ -7,14 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::config::{Live, Origin, Record};
-use crate::filter::Filter;
-use crate::host::namespace::{self, Entered};
-use crate::host::{BundleHost, LiveHost, RecordingFile, RecordingHost};
-use crate::observe::{Plan, observe as observe_host};
-use crate::snapshot::Observation;
-use crate::source::{Host, process};
-use crate::watch::{Driver, Next};
+use crate::ask::Host;
+use crate::command::config::{Live, Origin, Record};
+use crate::diagnosis::filter::Filter;
+use crate::kernel::LiveHost;
+use crate::kernel::namespace::{self, Entered};
+use crate::observation::Observation;
+use crate::recording::{BundleHost, RecordingFile, RecordingHost};
+use crate::session::{Plan, observe as observe_host};
+use crate::source::process;
+use crate::timeline::{Driver, Next};
 
 /// An observation and the name under which its network namespace was asked for.
 pub struct Collected {

@@ -6,12 +6,11 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::explain_text;
-use crate::catalogue;
 use crate::cause::{Cause, REGISTRY};
-use crate::cli::ExplainArgs;
-use crate::config::Terminal;
+use crate::command::cli::ExplainArgs;
+use crate::command::config::Terminal;
 use crate::render::layout::{self, Page};
-use crate::render::markdown;
+use crate::render::{catalogue, markdown};
 
 /// Neither a cause nor an error text that is known.
 #[derive(Debug, thiserror::Error)]

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::BufRead;
 
-use crate::catalogue;
 use crate::cause;
 use crate::knowledge::error_texts::{self, ERROR_TEXTS, ErrorText};
-use crate::log;
+use crate::knowledge::log;
+use crate::render::catalogue;
 use crate::render::layout::{Page, shorten};
-use crate::words::{counted, thousands};
+use crate::value::words::{counted, thousands};
 
 /// Causes that are named for one text or log.
 const CAUSES: usize = 6;

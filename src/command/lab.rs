@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use crate::cli::{LabArgs, LabCommand, LabOptions};
-use crate::config::{self, UsageError};
+use crate::command::cli::{LabArgs, LabCommand, LabOptions};
+use crate::command::config::{self, UsageError};
 use crate::lab::{self, Command, How, Options};
 
 pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::CommandFactory;
 
-use crate::catalogue;
-use crate::cli::{Cli, ManArgs};
+use crate::command::cli::{Cli, ManArgs};
+use crate::render::catalogue;
 
 pub fn run(args: &ManArgs) -> anyhow::Result<ExitCode> {
     let pages = pages()?;

@@ -1,7 +1,9 @@
 //! One file per command: orchestration only. Everything that decides is in pure modules.
 
+pub mod cli;
 mod collect;
 mod completions;
+pub mod config;
 mod explain;
 mod explain_text;
 pub mod full_screen;
@@ -15,13 +17,12 @@ mod trace;
 mod trace_output;
 mod watch;
 
-use std::fmt;
-use std::io::Write;
 use std::process::ExitCode;
 
-use crate::cli::{Cli, Command};
-use crate::config::UsageError;
-use crate::render::escape::visible;
+use crate::command::cli::{Cli, Command};
+use crate::command::config::UsageError;
+use crate::output::say;
+use crate::value::escape::visible;
 
 /// It ran; a finding reached `--fail-on`.
 const FOUND: u8 = 1;
@@ -57,18 +58,6 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 const SAW_NOTHING: &str = "nothing could be collected: not one source of evidence could be read";
-
-/// A result to standard output, whole and at once: whoever reads a pipe wants it when it is there.
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
-}
-
-/// Writes a line to standard error. Not by `eprintln!`, which panics where that cannot be written to (`2> /dev/full`).
-pub(crate) fn say(line: impl fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "{line}");
-}
 
 /// The reader of our output went away: `rstdoctor scan | head` is no failure.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {

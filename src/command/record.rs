@@ -2,13 +2,14 @@
 
 use std::process::ExitCode;
 
+use super::collect;
 use super::progress::Progress;
-use super::{collect, say};
-use crate::cli::RecordArgs;
-use crate::config::{self, Terminal};
+use crate::command::cli::RecordArgs;
+use crate::command::config::{self, Terminal};
 use crate::diagnosis::diagnose;
-use crate::render::escape::visible;
-use crate::words;
+use crate::output::say;
+use crate::value::escape::visible;
+use crate::value::words;
 
 pub fn run(args: &RecordArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let config = config::record(args, terminal)?;

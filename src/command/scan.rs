@@ -4,10 +4,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::progress::Progress;
-use super::{FOUND, INTERRUPTED, NOTHING, SAW_NOTHING, collect, print, say};
-use crate::cli::{Format, ScanArgs};
-use crate::config::{self, Origin, Scan, Terminal};
+use super::{FOUND, INTERRUPTED, NOTHING, SAW_NOTHING, collect};
+use crate::command::cli::{Format, ScanArgs};
+use crate::command::config::{self, Origin, Scan, Terminal};
 use crate::diagnosis::{Diagnosis, diagnose_for};
+use crate::output::{print, say};
 use crate::render;
 
 pub fn run(args: &ScanArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {

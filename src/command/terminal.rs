@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-use crate::config::Terminal;
+use crate::command::config::Terminal;
 
 /// Asks the terminal and the environment, once.
 pub fn terminal() -> Terminal {

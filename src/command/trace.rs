@@ -12,14 +12,17 @@ use anyhow::bail;
 use super::collect;
 use super::terminal::reader_is_gone;
 use super::trace_output::Output;
-use crate::cli::TraceArgs;
-use crate::config::{self, Terminal, Trace};
-use crate::host::live::now;
-use crate::host::{LiveHost, namespace};
-use crate::render::escape::visible;
+use crate::ask::{self, Ask, Frame, Host};
+use crate::command::cli::TraceArgs;
+use crate::command::config::{self, Terminal, Trace};
+use crate::kernel::live::now;
+use crate::kernel::{LiveHost, namespace};
+use crate::output;
 use crate::render::trace::{self as text, Lines, json};
-use crate::source::{Ask, Failure, Frame, Host, Moment, ask, connections, listeners, owners, sysctl};
+use crate::source::{connections, listeners, owners, sysctl};
 use crate::trace::{Batch, Holders, Reset, Session};
+use crate::value::escape::visible;
+use crate::value::{Failure, Moment};
 
 /// Between two readings. In a storm the rings of the kernel fill within 100 ms.
 const QUIET: Duration = Duration::from_millis(50);
@@ -77,7 +80,7 @@ pub fn run(args: &TraceArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     output.finish()?;
     if !config.json && !gone {
         let gap = if terminal.progress { "\n" } else { "" };
-        super::say(format_args!("{gap}{}", text::summary(&summary, terminal.columns()).trim_end()));
+        output::say(format_args!("{gap}{}", text::summary(&summary, terminal.columns()).trim_end()));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -138,7 +141,7 @@ impl Tracer {
         tracer.read_words();
         if config.terminal.progress {
             let how = if config.duration.is_none() { ", Ctrl-C ends it" } else { "" };
-            super::say(format_args!("Tracing resets of this network namespace{how}."));
+            output::say(format_args!("Tracing resets of this network namespace{how}."));
         }
         Ok(tracer)
     }
@@ -224,7 +227,7 @@ impl Tracer {
     /// Says something on standard error, once.
     fn note(&mut self, text: &str) {
         if self.noted.len() < 64 && self.noted.insert(text.to_owned()) {
-            super::say(format_args!("rstdoctor: {}", visible(text)));
+            output::say(format_args!("rstdoctor: {}", visible(text)));
         }
     }
 }

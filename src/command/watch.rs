@@ -6,16 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::terminal::reader_is_gone;
-use super::{NOTHING, SAW_NOTHING, collect, print, say};
-use crate::cli::WatchArgs;
-use crate::config::{self, Origin, Terminal, Watch, WatchOutput};
-use crate::host::bundle::Window;
-use crate::host::namespace::Entered;
-use crate::host::{BundleHost, History, LiveHost, RollingHost};
-use crate::observe::Plan;
+use super::{NOTHING, SAW_NOTHING, collect};
+use crate::ask::Host;
+use crate::command::cli::WatchArgs;
+use crate::command::config::{self, Origin, Terminal, Watch, WatchOutput};
+use crate::kernel::LiveHost;
+use crate::kernel::namespace::Entered;
+use crate::output::{print, say};
+use crate::recording::read::Window;
+use crate::recording::{BundleHost, History, RollingHost};
 use crate::render::{json, watch as text};
-use crate::source::Host;
-use crate::watch::{Change, ChangeKind, Driver, Next, Tick};
+use crate::session::Plan;
+use crate::timeline::{Change, ChangeKind, Driver, Next, Tick};
 
 mod keyboard;
 mod message;

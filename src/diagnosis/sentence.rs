@@ -2,10 +2,10 @@
 
 use super::{ListenerRow, Status, weighs};
 use crate::cause::{Severity, State};
+use crate::diagnosis::filter::{Filter, is_host_wide};
+use crate::diagnosis::rank::Ranked;
 use crate::evidence::Evidence;
-use crate::filter::{Filter, is_host_wide};
-use crate::rank::Ranked;
-use crate::words;
+use crate::value::words;
 
 /// Nothing is wrong with what was asked for, which does not mean that nothing is wrong.
 pub(super) fn narrow(
@@ -99,10 +99,10 @@ pub(super) fn whole(evidence: &Evidence<'_>, filter: &Filter, status: Status, ca
 
 #[cfg(test)]
 mod tests {
-    use crate::cause::testing::{Case, process};
+    use crate::diagnosis::filter::Filter;
     use crate::diagnosis::{Diagnosis, Status, diagnose_for};
-    use crate::filter::Filter;
-    use crate::source::observed::Observed;
+    use crate::observation::testing::{Case, process};
+    use crate::value::Observed;
 
     /// nginx on port 80 and redis on 6379, nothing lost.
     fn host() -> Case {

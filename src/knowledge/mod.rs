@@ -2,4 +2,5 @@
 
 pub mod error_texts;
 pub mod idle_timeouts;
+pub mod log;
 pub mod servers;

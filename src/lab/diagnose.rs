@@ -6,17 +6,19 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::How;
-use crate::attribution::Attribution;
+use crate::ask::{Answer, Ask, Frame, Host};
 use crate::cause::{self, Severity, State};
+use crate::diagnosis::filter::Filter;
 use crate::diagnosis::{self, Diagnosis};
 use crate::evidence::Evidence;
-use crate::filter::Filter;
-use crate::host::{LiveHost, RecordingFile, RecordingHost};
-use crate::ledger::Account;
-use crate::observe::{Plan, observe};
+use crate::evidence::ledger::Account;
+use crate::kernel::LiveHost;
+use crate::recording::{RecordingFile, RecordingHost};
+use crate::reset::Attribution;
+use crate::session::{Plan, observe};
 use crate::source::reset_events::Direction;
-use crate::source::{Answer, Ask, Frame, Host, Moment};
-use crate::watch::{Driver, Next};
+use crate::timeline::{Driver, Next};
+use crate::value::Moment;
 
 /// The part of a diagnosis that a scenario can state beforehand.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! Runs scenarios, each in a process of its own that is killed when it takes too long, and prints.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use super::inside::die_with_parent;
 use super::report::{Report, Status};
 use super::scenario::{self, Scenario};
 use super::{How, Options};
-use crate::command::say;
+use crate::output::{print, say};
 
 /// No scenario may take longer.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -27,6 +27,8 @@ pub fn list() -> ExitCode {
     }
     match print(&text) {
         Ok(()) => ExitCode::SUCCESS,
+        // A closed pipe is no fault of the lab.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             say(format_args!("rstdoctor lab: {error}"));
             ExitCode::from(3)
@@ -228,13 +230,4 @@ fn summary(reports: &[Report]) -> String {
         count(Status::Fail),
         count(Status::Skipped),
     )
-}
-
-/// A closed pipe is no fault of the lab.
-fn print(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
-    }
 }

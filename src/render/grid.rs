@@ -2,8 +2,8 @@
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 
-use super::escape::visible;
 use super::layout::Page;
+use crate::value::escape::visible;
 
 /// An empty table that fits the width.
 pub fn new(width: usize) -> Table {

@@ -8,7 +8,7 @@ mod wire;
 
 use std::time::{Duration, SystemTime};
 
-use super::escape::is_hidden;
+use crate::value::escape::is_hidden;
 
 pub use convert::report;
 pub use live::*;

@@ -2,7 +2,7 @@
 
 use unicode_width::UnicodeWidthStr;
 
-use super::escape::visible;
+use crate::value::escape::visible;
 
 /// Prose wider than this is hard to read, however wide the terminal is.
 const MAX_PROSE: usize = 110;

@@ -6,9 +6,9 @@ use comfy_table::Table;
 
 use super::grid;
 use super::layout::Page;
-use crate::delta::per_second;
-use crate::ledger::{Account, Basis, Ledger, Line};
-use crate::words::{seconds, thousands};
+use crate::evidence::ledger::{Account, Basis, Ledger, Line};
+use crate::observation::delta::per_second;
+use crate::value::words::{seconds, thousands};
 
 /// Adds the table. Without `all`, sides that could not be counted are left to "could not check".
 pub fn write(page: &mut Page, ledger: &Ledger, window: Duration, all: bool) {

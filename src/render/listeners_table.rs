@@ -5,7 +5,7 @@ use comfy_table::Cell;
 use super::grid;
 use super::layout::Page;
 use crate::diagnosis::ListenerRow;
-use crate::words::thousands;
+use crate::value::words::thousands;
 
 /// Rows shown without `--all`.
 const CAP: usize = 10;

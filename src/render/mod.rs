@@ -1,7 +1,7 @@
 //! From a diagnosis to bytes: one file per output format. Nothing here knows a terminal; its width and whether it shows
 //! colour are parameters.
 
-pub mod escape;
+pub mod catalogue;
 mod grid;
 pub mod json;
 pub mod layout;

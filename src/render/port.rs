@@ -1,9 +1,9 @@
 //! The section about one port in the human report.
 
 use super::layout::Page;
-use crate::port::{BindCheck, BindOutcome, PortReport};
-use crate::source::tcp_state::TcpState;
-use crate::words::{counted, thousands};
+use crate::diagnosis::port::{BindCheck, BindOutcome, PortReport};
+use crate::value::TcpState;
+use crate::value::words::{counted, thousands};
 
 const INDENT: usize = 16;
 

@@ -1,11 +1,11 @@
 //! Diagnoses built by hand, for the tests of the formats.
 
-use crate::cause::testing::{Case, process};
+use crate::diagnosis::filter::Filter;
 use crate::diagnosis::{Diagnosis, diagnose_for};
-use crate::filter::Filter;
+use crate::observation::testing::{Case, process};
 use crate::source::census::{Census, PortUse};
 use crate::source::host_facts::HostFacts;
-use crate::source::tcp_state::TcpState;
+use crate::value::TcpState;
 
 fn facts(mut case: Case, uid: u32) -> Case {
     case.0.after.host = HostFacts {

@@ -1,14 +1,14 @@
 //! The report for people. A tired person reads the verdict in the first three lines and what to type in the next ten.
 
-use super::escape::visible;
 use super::layout::{Page, Paint};
 use super::{ledger_table, listeners_table, missing, port};
 use crate::cause::{Finding, Remedy, Restart, Severity, State, Subject};
+use crate::diagnosis::filter::is_whole_host;
+use crate::diagnosis::rank::Ranked;
 use crate::diagnosis::{Diagnosis, Status};
-use crate::filter::is_whole_host;
-use crate::rank::Ranked;
 use crate::source::host_facts::HostFacts;
-use crate::words::{percent, seconds, thousands};
+use crate::value::escape::visible;
+use crate::value::words::{percent, seconds, thousands};
 
 /// How to draw the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 
 use unicode_width::UnicodeWidthStr;
 
-use super::escape::visible;
 use super::json::rfc3339_millis;
 use super::layout::Page;
 use crate::knowledge::idle_timeouts::devices_near;
 use crate::source::reset_events::Direction;
 use crate::trace::{Basis, End, PortSide, Process, Reset, Summary};
-use crate::words::{counted, seconds, thousands};
+use crate::value::escape::visible;
+use crate::value::words::{counted, seconds, thousands};
 
 pub mod json;
 
@@ -224,8 +224,8 @@ mod tests {
     use super::*;
     use crate::source::reset_events::{ResetEvent, Task};
     use crate::source::reset_packets::ResetPacket;
-    use crate::source::tcp_state::TcpState;
     use crate::trace::testing::{event, joined, packet};
+    use crate::value::TcpState;
 
     fn unread() -> Reset {
         let task = Some(Task { pid: 977, name: "api-server".into() });

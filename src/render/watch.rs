@@ -2,14 +2,14 @@
 
 use std::fmt::Write as _;
 
-use super::escape::visible;
 use super::json::rfc3339_seconds;
 use super::layout::wrap;
 use crate::cause::Severity;
 use crate::diagnosis::Status;
-use crate::source::Moment;
-use crate::watch::{Change, Episode, Event, Phase, Tick, Watch, What};
-use crate::words::{counted, percent, seconds, thousands};
+use crate::timeline::{Change, Episode, Event, Phase, Tick, Watch, What};
+use crate::value::Moment;
+use crate::value::escape::visible;
+use crate::value::words::{counted, percent, seconds, thousands};
 
 /// Where the text of a line begins: behind the time and one word.
 const INDENT: usize = 21;
@@ -217,10 +217,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::cause::testing::{Case, process};
-    use crate::filter::Filter;
-    use crate::observe::Ticked;
-    use crate::snapshot::Observation;
+    use crate::diagnosis::filter::Filter;
+    use crate::observation::Observation;
+    use crate::observation::testing::{Case, process};
+    use crate::session::Ticked;
 
     /// A window with a full accept queue, or a quiet one, that ends `seconds` after the first.
     fn window(fault: bool, seconds: u64) -> Observation {
@@ -284,9 +284,8 @@ mod tests {
             for (number, seen) in seen.iter().enumerate() {
                 let mut observation = window(false, 3 * number as u64);
                 if !seen {
-                    let failure =
-                        crate::source::Failure::new(crate::source::FailureKind::Broken, "too many open files");
-                    observation.after.netstat = crate::source::Observed::Unavailable(failure);
+                    let failure = crate::value::Failure::new(crate::value::FailureKind::Broken, "too many open files");
+                    observation.after.netstat = crate::value::Observed::Unavailable(failure);
                 }
                 let interval = Duration::from_secs(3);
                 let mut ticked = Ticked { observation, swept: false, late: Duration::ZERO, interval };

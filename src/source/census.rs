@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::ask::{DiagQuery, Failure, Host};
 use super::listeners::Listener;
-use super::observed::Observed;
 use super::sock_diag::{self, Walker};
-use super::tcp_state::TcpState;
+use crate::ask::{DiagQuery, Host};
+use crate::value::{Failure, Observed, TcpState};
 
 mod fold;
 mod ports;

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::ask::{DiagQuery, Host};
 use super::sock_diag::{self, Socket};
 use super::sockstat;
-use super::tcp_state::TcpState;
+use crate::ask::{DiagQuery, Host};
+use crate::value::TcpState;
 
 /// An open connection that a process holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::ask::{self, Ask, Failure, Host};
-use super::observed::{Observed, ParseError};
 use super::text;
+use crate::ask::{self, Ask, Host};
+use crate::value::{Failure, Observed, ParseError};
 
 /// Identity of the observed host; live facts, none of them needed for a verdict.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -13,9 +13,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::ParseError;
 use super::sock_diag::{Socket, Walker};
-use super::stream::{self, Content, Kind, Parser};
+use crate::stream::{self, Content, Kind, Parser};
+use crate::value::ParseError;
 
 const SOURCE: &str = "last words";
 pub const MAGIC: &str = "rstdoctor-last-words 1";
@@ -184,8 +184,8 @@ impl Words {
 
 #[cfg(test)]
 mod tests {
-    use super::super::stream::head;
     use super::*;
+    use crate::stream::head;
     use proptest::prelude::*;
 
     fn block(kind: Kind, payload: &[u8]) -> Vec<u8> {

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::ask::{DiagQuery, Failure, FailureKind, Host};
-use super::observed::Observed;
 use super::sock_diag::{self, Socket, Walker};
-use super::tcp_state::TcpState;
+use crate::ask::{DiagQuery, Host};
+use crate::value::{Failure, FailureKind, Observed, TcpState};
 
 /// One listening socket. With SO_REUSEPORT several share an address and port; the cookie tells them apart.
 #[derive(Debug, Clone, PartialEq, Eq)]

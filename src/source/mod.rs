@@ -1,6 +1,5 @@
 //! One file per evidence source: what to ask the host for, and a pure parser of the bytes that it returns.
 
-pub mod ask;
 pub mod census;
 pub mod connections;
 pub mod conntrack;
@@ -11,7 +10,6 @@ pub mod host_facts;
 pub mod last_words;
 pub mod listeners;
 pub mod netstat;
-pub mod observed;
 pub mod owners;
 pub mod process;
 pub mod reset_events;
@@ -20,12 +18,7 @@ pub mod snmp;
 pub mod snmp6;
 pub mod sock_diag;
 pub mod sockstat;
-pub mod stream;
 pub mod sysctl;
-pub mod tcp_state;
 mod text;
 mod two_line_table;
 pub mod vmstat;
-
-pub use ask::{Answer, Ask, DiagQuery, Failure, FailureKind, Frame, Host, Moment};
-pub use observed::{Observed, ParseError};

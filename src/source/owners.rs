@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::ask::{self, Ask, Failure, Host};
-use super::observed::{Observed, ParseError};
 pub use super::process::{Process, TICKS_PER_SECOND};
 use super::{process, text};
+use crate::ask::{self, Ask, Host};
+use crate::value::{Failure, FailureKind, Observed, ParseError};
 
 /// Holders of the sockets that were asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -55,7 +55,7 @@ pub fn collect(host: &mut dyn Host, inodes: BTreeSet<u64>, also: BTreeSet<u32>) 
         Some(failure) => Observed::Partial(owners, failure),
         None if owners.denied > 0 => {
             let reason = format!("the files of {} processes are not readable", owners.denied);
-            Observed::Partial(owners, Failure::new(ask::FailureKind::Denied, reason).needs("root or CAP_SYS_PTRACE"))
+            Observed::Partial(owners, Failure::new(FailureKind::Denied, reason).needs("root or CAP_SYS_PTRACE"))
         }
         None => Observed::Full(owners),
     };
@@ -128,8 +128,9 @@ impl Found {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::ask::{Answer, Frame, Moment};
     use super::*;
+    use crate::ask::{Answer, Frame};
+    use crate::value::Moment;
 
     const LINES: &[u8] = b"fd 20 4 1001\nfd 10 3 1001\nfd 10 9 1001\nfd 10 5 1002\nfiles 10 12\nfiles 20 7\ndenied 0\n";
 
@@ -153,7 +154,7 @@ mod tests {
                     sink(bytes);
                     Ok(())
                 }
-                None => Err(Failure::new(ask::FailureKind::Absent, "gone")),
+                None => Err(Failure::new(FailureKind::Absent, "gone")),
             };
             Answer { result, took: Duration::from_micros(1) }
         }

@@ -3,8 +3,8 @@
 use procfs::process::Stat;
 use procfs::{FromRead, ProcessCGroups};
 
-use super::ask::{self, Ask, FailureKind, Host};
-use super::observed::ParseError;
+use crate::ask::{self, Ask, Host};
+use crate::value::{FailureKind, ParseError};
 
 /// One process, from /proc/PID/{stat,limits,cgroup,cmdline}; see proc_pid_stat(5).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,6 +28,13 @@ pub struct Process {
     pub open_files: Option<u64>,
     /// Soft RLIMIT_NOFILE; `None` when unlimited or not readable.
     pub open_files_limit: Option<u64>,
+}
+
+impl Process {
+    /// `nginx (pid 4121)`. The name is as the kernel gave it; renderers escape it.
+    pub fn label(&self) -> String {
+        format!("{} (pid {})", self.name, self.pid)
+    }
 }
 
 /// Clock ticks per second in /proc/PID/stat: USER_HZ, 100 on every Linux that Rust supports.

@@ -1,8 +1,8 @@
 //! Single resets as the kernel reported them by tracepoint: the types, and (in the submodules) a pure parser of the
-//! byte stream that answers [`Ask::ResetEvents`](super::Ask::ResetEvents).
+//! byte stream that answers [`Ask::ResetEvents`](crate::ask::Ask::ResetEvents).
 //!
 //! # The stream
-//! Blocks as in [`stream`](super::stream):
+//! Blocks as in [`stream`](crate::stream):
 //!
 //! | kind | payload |
 //! |---|---|
@@ -44,7 +44,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::tcp_state::TcpState;
+use crate::value::TcpState;
 
 mod call_chain;
 pub mod format;

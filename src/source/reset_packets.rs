@@ -15,9 +15,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ParseError;
 use super::reset_events::Direction;
-use super::stream::{self, Content, Kind, Parser};
+use crate::stream::{self, Content, Kind, Parser};
+use crate::value::ParseError;
 
 mod ip_id;
 mod ttl;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::ask::Host;
 use super::counters::Counters;
-use super::observed::{Observed, ParseError};
 use super::{text, two_line_table};
+use crate::ask::Host;
+use crate::value::{Observed, ParseError};
 
 const PATH: &str = "/proc/net/snmp";
 

@@ -16,7 +16,8 @@ use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, AF_UNSPEC, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 
-use super::ask::{Ask, DiagQuery, Failure, FailureKind, Host};
+use crate::ask::{Ask, DiagQuery, Host};
+use crate::value::{Failure, FailureKind};
 
 // Plain numbers, so that the parser needs nothing of the machine it runs on (include/uapi/asm-generic/errno*.h).
 const EPERM: i32 = 1;

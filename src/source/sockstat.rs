@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use super::ask::Host;
 use super::counters::Counters;
-use super::observed::{Observed, ParseError};
 use super::text;
+use crate::ask::Host;
+use crate::value::{Observed, ParseError};
 
 const PATH: &str = "/proc/net/sockstat";
 const PATH_6: &str = "/proc/net/sockstat6";

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::ask::Host;
-use super::observed::{Observed, ParseError};
 use super::text;
+use crate::ask::Host;
+use crate::value::{Observed, ParseError};
 
 /// Names as sysctl(8) spells them; meaning in Documentation/networking/ip-sysctl and sysctl/{net,fs}.
 ///

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::ask::{self, Ask, Host};
 use super::counters::Counters;
-use super::observed::{Observed, ParseError};
+use crate::ask::{self, Ask, Host};
+use crate::value::{Observed, ParseError};
 
 /// The lines of `bytes` with their numbers from 1. The kernel ends every line of the files that we read with a newline, so
 /// text without one at its end was cut, perhaps in the middle of a number.

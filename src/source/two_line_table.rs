@@ -2,8 +2,8 @@
 //! (net/ipv4/proc.c netstat_seq_show, snmp_seq_show).
 
 use super::counters::Counters;
-use super::observed::ParseError;
 use super::text::lines;
+use crate::value::ParseError;
 
 /// Counters named `Prefix.Name`. Negative values are left out: `Tcp.MaxConn` is -1 for "no limit" (RFC 4022) and no
 /// other is signed.

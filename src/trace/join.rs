@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::attribution::pairing::pair;
+use crate::reset::pairing::pair;
 use crate::source::last_words::LastWord;
 use crate::source::reset_events::{Direction, Missing, ResetEvent};
 use crate::source::reset_packets::{ResetPacket, Signature};

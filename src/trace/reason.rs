@@ -3,10 +3,10 @@
 //! Where that leaves two histories open, the words say so.
 
 use super::join::Traced;
-use crate::attribution::Kind;
+use crate::reset::Kind;
 use crate::source::reset_events::{Caller, Direction, ResetEvent};
 use crate::source::reset_packets::{ResetPacket, Signature};
-use crate::source::tcp_state::TcpState;
+use crate::value::TcpState;
 
 const FLAG_ACK: u8 = 0x10;
 

@@ -8,7 +8,7 @@ use super::{Filter, Holders, Reset, Summary};
 use crate::source::last_words::LastWordsParser;
 use crate::source::reset_events::{Missing, Place, ResetEvents, ResetParser};
 use crate::source::reset_packets::{PacketParser, ResetPackets};
-use crate::source::{Moment, ParseError};
+use crate::value::{Moment, ParseError};
 
 /// Both sources write with clocks read on other CPUs: what happened this shortly before a drain may come with the next.
 const SLACK: Duration = Duration::from_millis(5);

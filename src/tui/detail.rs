@@ -8,8 +8,8 @@ use crate::render::layout::Page;
 use crate::render::markdown;
 use crate::render::table::{self, Root};
 use crate::render::watch::{amount, clock, ordinal};
-use crate::watch::{Episode, Phase};
-use crate::words::{percent, seconds};
+use crate::timeline::{Episode, Phase};
+use crate::value::words::{percent, seconds};
 
 /// Rows of a text on a screen of this size: all but the header, the verdict and the last line.
 pub fn height(size: (u16, u16)) -> usize {

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use super::rows::named;
 use crate::cause::Severity;
-use crate::delta::per_second;
-use crate::ledger::Account;
+use crate::evidence::ledger::Account;
+use crate::observation::delta::per_second;
 use crate::render::watch as text;
-use crate::source::Moment;
-use crate::source::tcp_state::TcpState;
+use crate::timeline::{Tick, What};
 use crate::trace::Reset;
-use crate::watch::{Tick, What};
+use crate::value::{Moment, TcpState};
 
 /// Ticks of a rate, single resets, and things that happened.
 const RATES: usize = 240;

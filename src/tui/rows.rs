@@ -6,9 +6,9 @@ use ratatui::style::Style;
 
 use super::glyphs::PLAIN;
 use super::state::{Pane, State};
-use crate::source::Moment;
-use crate::watch::Place;
-use crate::words::seconds;
+use crate::timeline::Place;
+use crate::value::Moment;
+use crate::value::words::seconds;
 
 mod causes;
 mod ledger;

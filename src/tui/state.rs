@@ -9,8 +9,8 @@ use super::keys::{self, Key, Meaning};
 use super::{detail, rows};
 use crate::diagnosis::Status;
 use crate::render::json::rfc3339_seconds;
-use crate::source::Moment;
-use crate::watch::{self, Tick};
+use crate::timeline::{self, Tick};
+use crate::value::Moment;
 
 /// What does not change while it runs.
 #[derive(Debug, Clone)]
@@ -94,7 +94,7 @@ pub struct Run {
 /// A text over the panes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Over {
-    Cause(watch::Key),
+    Cause(timeline::Key),
     Help,
 }
 
@@ -109,7 +109,7 @@ pub struct State {
     pub focus: Pane,
     chosen: [usize; 5],
     /// The chosen cause, wherever it moves.
-    cause: Option<watch::Key>,
+    cause: Option<timeline::Key>,
     pub sorted: [usize; 5],
     pub over: Option<(Over, usize)>,
     pub filter: String,

@@ -10,8 +10,8 @@ use unicode_width::UnicodeWidthStr;
 use super::glyphs::{BOLD, DIM, HEAD, PLAIN, REVERSED};
 use super::rows::{self, Cell, Column, Table};
 use super::state::{Pane, State};
-use crate::render::escape::visible;
 use crate::render::layout::wrap;
+use crate::value::escape::visible;
 
 mod frame;
 mod overlay;

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::attribution::Group;
-use crate::attribution::deaths::{Death, End, deaths};
 use crate::cause::{EvidenceItem, Subject};
 use crate::evidence::Evidence;
-use crate::service::{self, Service};
+use crate::evidence::service::{self, Service};
+use crate::reset::Group;
+use crate::reset::deaths::{Death, End, deaths};
 use crate::source::census::Census;
 use crate::source::owners::Process;
 use crate::source::reset_events::Task;
-use crate::words;
+use crate::value::words;
 
 /// All of one cause at one place: a served port, or the destination that this host called.
 #[derive(Debug, Clone)]
@@ -72,7 +72,7 @@ impl<'a> Place<'a> {
         let owner = self.service(e).and_then(|service| service.owners.first());
         let process = match (self.task(), owner) {
             (Some(task), _) => Some(format!("{} (pid {})", task.name, task.pid)),
-            (None, Some(process)) => Some(words::process(process)),
+            (None, Some(process)) => Some(process.label()),
             (None, None) => None,
         };
         match (process, self.port, self.called) {

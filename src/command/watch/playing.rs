@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 use super::View;
 use super::message::Message;
 use crate::command::SAW_NOTHING;
-use crate::config::{Origin, Watch};
-use crate::host::History;
-use crate::host::live::now;
-use crate::render::escape::visible;
+use crate::command::config::{Origin, Watch};
+use crate::kernel::live::now;
+use crate::recording::History;
 use crate::render::watch::Lines;
-use crate::source::Moment;
+use crate::timeline::{Driver, Next};
 use crate::tui::{Event, Order, Play};
-use crate::watch::{Driver, Next};
-use crate::words::seconds;
+use crate::value::Moment;
+use crate::value::escape::visible;
+use crate::value::words::seconds;
 
 /// Starts it. Its result is the summary of what was seen. It ends with `stop`, or when nobody listens to it any more.
 pub fn start(

@@ -12,11 +12,12 @@ use signal_hook::iterator::Signals;
 
 use super::message::Message;
 use super::{keyboard, playing};
+use crate::command::config::{Origin, Watch};
 use crate::command::full_screen::{self, FullScreen};
 use crate::command::terminal;
-use crate::config::{Origin, Watch};
-use crate::host::bundle::Window;
-use crate::host::live::now;
+use crate::kernel::live::now;
+use crate::output;
+use crate::recording::read::Window;
 use crate::tui::{self, Event, Order, Playback, Setup, State};
 
 /// Messages that wait for a terminal that is slow; then ticks wait, too.
@@ -48,7 +49,7 @@ pub fn run(config: &Watch) -> anyhow::Result<ExitCode> {
     drop((orders, inbox));
     let summary = finish(driver)?;
     if told {
-        super::print(&summary)?;
+        output::print(&summary)?;
     }
     Ok(ExitCode::SUCCESS)
 }

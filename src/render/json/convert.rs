@@ -4,13 +4,14 @@ use std::net::IpAddr;
 
 use super::wire::*;
 use super::{SCHEMA, rfc3339_millis};
+use crate::diagnosis::port::{self, BindCheck, PortReport};
+use crate::diagnosis::rank::Ranked;
 use crate::diagnosis::{Diagnosis, ListenerRow, Status};
-use crate::ledger::Account;
-use crate::port::{BindCheck, PortReport};
-use crate::rank::Ranked;
+use crate::evidence::backlog;
+use crate::evidence::ledger::{self, Account};
 use crate::source::owners;
-use crate::source::tcp_state::TcpState;
-use crate::{backlog, cause, ledger, port, snapshot};
+use crate::value::TcpState;
+use crate::{cause, observation};
 
 /// The report of a diagnosis.
 pub fn report(diagnosis: &Diagnosis) -> Report {
@@ -71,7 +72,7 @@ pub(super) fn rounded(number: f64) -> f64 {
     if number.is_finite() { (number * 1e6).round() / 1e6 } else { 0.0 }
 }
 
-fn source(status: &snapshot::SourceStatus) -> Source {
+fn source(status: &observation::SourceStatus) -> Source {
     Source {
         name: status.name.to_owned(),
         status: match (&status.failure, status.partial) {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::convert::{rounded, severity, state, status};
 use super::wire::{Report, Severity, State, VerdictStatus};
 use super::{report, rfc3339_millis};
-use crate::watch::{self, Phase};
+use crate::timeline::{self, Phase};
 
 /// One tick of a live view. The rest of the report judges the window of this tick alone; this remembers the ones before.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -103,7 +103,7 @@ pub enum EpisodePhase {
 }
 
 /// The report of one tick.
-pub fn tick(tick: &watch::Tick) -> Report {
+pub fn tick(tick: &timeline::Tick) -> Report {
     let watch = Watch {
         tick: tick.number,
         status: status(tick.status),
@@ -120,11 +120,11 @@ pub fn tick(tick: &watch::Tick) -> Report {
     Report { watch: Some(watch), ..report(&tick.diagnosis) }
 }
 
-fn place(key: &watch::Key) -> Option<String> {
+fn place(key: &timeline::Key) -> Option<String> {
     Some(key.place.to_string()).filter(|place| !place.is_empty())
 }
 
-fn event(event: &watch::Event) -> Event {
+fn event(event: &timeline::Event) -> Event {
     Event {
         what: event.what.name().to_owned(),
         at: rfc3339_millis(event.at.wall),
@@ -140,11 +140,11 @@ fn event(event: &watch::Event) -> Event {
     }
 }
 
-fn change(change: &watch::Change) -> Change {
+fn change(change: &timeline::Change) -> Change {
     Change { at: rfc3339_millis(change.at.wall), kind: change.kind.name().to_owned(), text: change.text.clone() }
 }
 
-fn episode(episode: &watch::Episode) -> Episode {
+fn episode(episode: &timeline::Episode) -> Episode {
     Episode {
         id: episode.key.id.to_owned(),
         place: place(&episode.key),

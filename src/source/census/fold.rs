@@ -8,9 +8,9 @@ use std::hash::{Hash, Hasher};
 use super::super::heavy_hitters::{FastHash, HeavyHitters, Hit};
 use super::super::listeners::Listener;
 use super::super::sock_diag::{Address, Socket, to_ip};
-use super::super::tcp_state::TcpState;
 use super::ports::Ports;
 use super::{Census, Destination, Group, GroupKind, IDLE_AFTER, Peer, PortUse, Sample};
+use crate::value::TcpState;
 
 /// Destinations, peers and groups that are counted at once, each.
 const TRACKED: usize = 2048;

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::source::ParseError;
+use crate::value::ParseError;
 
 /// Byte order of the machine that wrote the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -15,9 +15,8 @@ use super::scope::Scope;
 use super::tally::Tallies;
 use super::tasks::Tasks;
 use super::{Direction, FINAL, ListenerClosed, MAGIC, Missing, Place, ResetEvent, ResetEvents, SETTLED_NS, Task};
-use crate::source::ParseError;
-use crate::source::stream::{self, Content, Kind, Parser};
-use crate::source::tcp_state::TcpState;
+use crate::stream::{self, Content, Kind, Parser};
+use crate::value::{ParseError, TcpState};
 
 const SOURCE: &str = "reset events";
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::{Caller, Direction, Place, ResetEvent, ResetEvents, Task};
-use crate::source::tcp_state::TcpState;
+use crate::value::TcpState;
 
 /// Above this many groups new ones are kept without their peer, and above twice as many without addresses and process.
 const MAX_GROUPS: usize = 4096;
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn what_came_after_the_end_is_the_next_windows() {
-        let mut events = crate::cause::testing::Case::new()
+        let mut events = crate::observation::testing::Case::new()
             .tracepoints()
             .sent(4, "NO_SOCKET", None, ["10.0.0.1:80", "10.0.0.2:0"], None)
             .0

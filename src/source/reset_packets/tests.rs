@@ -1,5 +1,5 @@
-use super::super::stream::head;
 use super::*;
+use crate::stream::head;
 use proptest::prelude::*;
 
 fn block(kind: Kind, payload: &[u8]) -> Vec<u8> {

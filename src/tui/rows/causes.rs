@@ -3,10 +3,10 @@
 use super::{Cell, Table, ago, cell, left, named, plain, rest, right, title};
 use crate::cause::{Severity, State as Finding};
 use crate::render::watch::word;
+use crate::timeline::{Episode, Phase};
 use crate::tui::glyphs::{BOLD, DIM};
 use crate::tui::state::{Pane, State};
-use crate::watch::{Episode, Phase};
-use crate::words::percent;
+use crate::value::words::percent;
 
 /// The episodes that the filter keeps, in the order in which a person reads them.
 pub fn causes(state: &State) -> Vec<&Episode> {

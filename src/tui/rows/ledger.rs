@@ -4,7 +4,7 @@ use super::{Cell, Table, cell, left, plain, rest, right, title};
 use crate::tui::glyphs::{BOLD, DIM, PLAIN};
 use crate::tui::history::{Row, Side};
 use crate::tui::state::{Pane, State};
-use crate::words::thousands;
+use crate::value::words::thousands;
 
 pub const ORDERS: [&str; 3] = ["number in this run", "rate now", "first seen"];
 

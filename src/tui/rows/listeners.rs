@@ -7,7 +7,7 @@ use crate::diagnosis::ListenerRow;
 use crate::tui::glyphs::{BOLD, DIM};
 use crate::tui::history::High;
 use crate::tui::state::{Pane, State};
-use crate::words::thousands;
+use crate::value::words::thousands;
 
 pub const ORDERS: [&str; 3] = ["trouble in this run", "queue now", "port"];
 const BAR: usize = 8;

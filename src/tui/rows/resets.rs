@@ -1,10 +1,10 @@
 //! The latest single resets, newest first, or why they are not visible.
 
 use super::{Table, plain, rest, title};
-use crate::evidence::Missing;
 use crate::render::trace::Lines;
 use crate::trace::Reset;
 use crate::tui::state::{Pane, State};
+use crate::value::Missing;
 
 pub fn table(state: &State, width: usize) -> Table {
     let mut table =

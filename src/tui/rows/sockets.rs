@@ -3,7 +3,7 @@
 use super::{Table, cell, plain, rest, right, title};
 use crate::tui::glyphs::{BOLD, DIM};
 use crate::tui::state::{Pane, State};
-use crate::words::{seconds, thousands};
+use crate::value::words::{seconds, thousands};
 
 pub fn table(state: &State) -> Table {
     let columns = vec![rest(""), right("now", 10), right("change", 10)];

@@ -1,10 +1,10 @@
 //! What keys and ticks do.
 
 use super::*;
-use crate::cause::testing::{Case, process};
-use crate::filter::Filter;
-use crate::observe::Ticked;
-use crate::watch::Watch;
+use crate::diagnosis::filter::Filter;
+use crate::observation::testing::{Case, process};
+use crate::session::Ticked;
+use crate::timeline::Watch;
 
 /// The tick at this second: nginx on 8080 loses connections, redis on 6379 is well.
 pub fn ticks(count: u64) -> Vec<Tick> {

@@ -5,12 +5,11 @@ use super::{BOLD, Buffer, DIM, HEAD, PLAIN, Rect, State, fit, put, wrap};
 use crate::diagnosis::Diagnosis;
 use crate::render::table::sentence;
 use crate::render::watch::{clock, status};
-use crate::tui::detail;
+use crate::timeline::{Episode, Phase, Tick};
 use crate::tui::keys::BINDINGS;
-use crate::tui::rows;
 use crate::tui::state::{Over, Playback};
-use crate::watch::{Episode, Phase, Tick};
-use crate::words::{counted, seconds};
+use crate::tui::{detail, rows};
+use crate::value::words::{counted, seconds};
 
 pub fn above(state: &State, buffer: &mut Buffer, area: Rect) {
     let line = |y: u16| Rect { y: area.y + y, height: 1, ..area };

@@ -4,7 +4,7 @@ use super::super::Caller;
 use super::super::format::tests::{RECEIVE_6_18, SEND_4_16, SEND_5_15, SEND_6_18, STATE_6_18};
 use super::super::record::CONTEXT_MARKS;
 use super::*;
-use crate::source::stream::head;
+use crate::stream::head;
 use std::net::{IpAddr, SocketAddr};
 
 const SEND: u64 = 101;

@@ -1,0 +1,168 @@
+//! From arguments to validated settings. Pure: what the environment and the terminal are like is a parameter.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::command::cli::Look;
+use crate::diagnosis::filter::Filter;
+
+mod record;
+mod scan;
+mod trace;
+mod watch;
+
+pub use record::{Record, record};
+pub use scan::{Scan, scan};
+pub use trace::{Trace, trace};
+pub use watch::{LONGEST_INTERVAL, SHORTEST_INTERVAL, Watch, WatchOutput, tick_interval, watch};
+
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// Arguments that do not make sense: exit status 2.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UsageError {
+    #[error("{option}: {given:?} is no duration: give a number with a unit, for example 500ms, 3s or 1m")]
+    Duration { option: &'static str, given: String },
+    #[error("{option}: {given} is too long: at most 24h")]
+    TooLong { option: &'static str, given: String },
+    #[error("{option}: it must be longer than 0, for example {example}")]
+    Zero { option: &'static str, example: &'static str },
+    #[error("{one} and {other} exclude each other: {why}")]
+    Conflict { one: &'static str, other: &'static str, why: &'static str },
+    #[error("--port: no socket has port 0: give 1 to 65535")]
+    PortZero,
+    #[error("{option}: it is empty")]
+    Empty { option: &'static str },
+    #[error("{option}: it must be at least 1")]
+    NotOne { option: &'static str },
+    #[error("--output is missing: say where the recording goes, for example: rstdoctor record -o web.rst")]
+    NoOutput,
+    #[error("--interval {given} is too long: at most 1h")]
+    IntervalTooLong { given: String },
+    #[error("--interval {given} is too short: at least 100ms, because a tick costs about 1 ms of CPU")]
+    TooShort { given: String },
+    #[error("--interval {interval} is longer than --duration {duration}: no window would be complete")]
+    Interval { interval: String, duration: String },
+}
+
+/// What is on the other side of standard output and standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Terminal {
+    /// Columns of standard output; `None` if it is no terminal.
+    pub width: Option<u16>,
+    /// Standard input is a terminal, so keys can be read.
+    pub keys: bool,
+    /// It cannot move the cursor (TERM is "dumb", or not set).
+    pub dumb: bool,
+    /// Its locale is UTF-8 and it can show block characters.
+    pub unicode: bool,
+    /// Standard error is a terminal, so progress can be shown.
+    pub progress: bool,
+    /// NO_COLOR is set and not empty (no-color.org).
+    pub no_color: bool,
+}
+
+impl Terminal {
+    /// Columns to write for, 80 in a log.
+    pub fn columns(&self) -> u16 {
+        self.width.unwrap_or(80)
+    }
+
+    pub fn colour(&self) -> bool {
+        self.width.is_some() && !self.no_color
+    }
+}
+
+/// Where an observation comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    Live(Live),
+    Bundle(PathBuf),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Live {
+    /// Length of the window; zero reads totals since boot only.
+    pub duration: Duration,
+    /// Network namespace by name, process id or path; `None` for our own.
+    pub netns: Option<String>,
+    /// Use the reset tracepoints where possible.
+    pub events: bool,
+}
+
+/// How many scenarios of the lab run at the same time.
+///
+/// # Errors
+/// [`UsageError`]: none at all.
+pub fn jobs(given: Option<usize>) -> Result<usize, UsageError> {
+    match given {
+        Some(0) => Err(UsageError::NotOne { option: "--jobs" }),
+        given => Ok(given.unwrap_or(1)),
+    }
+}
+
+/// A recording, or a live run of this length. With a recording, no option that shapes a live run may be given.
+fn origin(look: &Look, timing: (&'static str, bool), duration: Duration) -> Result<Origin, UsageError> {
+    let netns = not_empty("--netns", look.netns.as_ref())?;
+    let Some(bundle) = &look.from else { return Ok(Origin::Live(Live { duration, netns, events: !look.no_events })) };
+    let excluded = [timing, ("--netns", netns.is_some()), ("--no-events", look.no_events)];
+    match excluded.into_iter().find(|(_, given)| *given) {
+        Some((other, _)) => {
+            Err(UsageError::Conflict { one: "--from", other, why: "a recording holds what was recorded" })
+        }
+        None => Ok(Origin::Bundle(bundle.clone())),
+    }
+}
+
+fn filter(look: &Look) -> Result<Filter, UsageError> {
+    Ok(Filter { port: port(look.port)?, pid: look.pid, process: not_empty("--process", look.process.as_ref())? })
+}
+
+fn port(given: Option<u16>) -> Result<Option<u16>, UsageError> {
+    match given {
+        Some(0) => Err(UsageError::PortZero),
+        given => Ok(given),
+    }
+}
+
+fn positive(
+    option: &'static str,
+    text: Option<&String>,
+    example: &'static str,
+) -> Result<Option<Duration>, UsageError> {
+    match text.map(|text| duration(option, text)).transpose()? {
+        Some(Duration::ZERO) => Err(UsageError::Zero { option, example }),
+        duration => Ok(duration),
+    }
+}
+
+fn duration(option: &'static str, text: &str) -> Result<Duration, UsageError> {
+    let duration = humantime::parse_duration(text.trim()).map_err(|error| match error {
+        humantime::DurationError::NumberOverflow => UsageError::TooLong { option, given: text.to_owned() },
+        _ => UsageError::Duration { option, given: text.to_owned() },
+    })?;
+    if duration > LONGEST {
+        return Err(UsageError::TooLong { option, given: text.to_owned() });
+    }
+    Ok(duration)
+}
+
+fn not_empty(option: &'static str, text: Option<&String>) -> Result<Option<String>, UsageError> {
+    match text {
+        Some(text) if text.is_empty() => Err(UsageError::Empty { option }),
+        text => Ok(text.cloned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colour_needs_a_terminal_and_leave() {
+        let colour = |width, no_color| Terminal { width, no_color, ..Terminal::default() }.colour();
+        assert!(colour(Some(80), false));
+        assert!(!colour(Some(80), true));
+        assert!(!colour(None, false));
+    }
+}

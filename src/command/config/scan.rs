@@ -1,0 +1,112 @@
+//! The settings of `scan`.
+
+use std::time::Duration;
+
+use super::{Origin, Terminal, UsageError, duration, filter, origin};
+use crate::cause::Severity;
+use crate::command::cli::{FailOn, Format, ScanArgs};
+use crate::diagnosis::filter::Filter;
+use crate::render::Options;
+
+const SCAN: Duration = Duration::from_secs(3);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scan {
+    pub origin: Origin,
+    pub format: Format,
+    pub filter: Filter,
+    /// Severity from which the exit status is 1.
+    pub fail_on: Option<Severity>,
+    pub options: Options,
+    pub progress: bool,
+}
+
+/// Validates the arguments of `scan`.
+///
+/// # Errors
+/// [`UsageError`] names the option and what to write instead.
+pub fn scan(args: &ScanArgs, terminal: Terminal) -> Result<Scan, UsageError> {
+    let duration = args.duration.as_deref().map(|text| duration("--duration", text)).transpose()?;
+    if args.json && args.format == Some(Format::Table) {
+        return Err(UsageError::Conflict { one: "--json", other: "--format table", why: "give one of them" });
+    }
+    let origin = origin(&args.look, ("--duration", duration.is_some()), duration.unwrap_or(SCAN))?;
+    Ok(Scan {
+        origin,
+        format: if args.json { Format::Json } else { args.format.unwrap_or(Format::Table) },
+        filter: filter(&args.look)?,
+        fail_on: args.fail_on.map(|level| match level {
+            FailOn::Info => Severity::Info,
+            FailOn::Warning => Severity::Warning,
+            FailOn::Critical => Severity::Critical,
+        }),
+        options: Options { width: terminal.columns(), colour: terminal.colour(), all: args.all },
+        progress: terminal.progress,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::config::Live;
+
+    fn scan_with(change: impl FnOnce(&mut ScanArgs)) -> Result<Scan, UsageError> {
+        let mut args = ScanArgs::default();
+        change(&mut args);
+        scan(&args, Terminal::default())
+    }
+
+    fn live_for(text: &str) -> Result<Duration, UsageError> {
+        match scan_with(|args| args.duration = Some(text.into()))?.origin {
+            Origin::Live(live) => Ok(live.duration),
+            Origin::Bundle(_) => panic!("a live scan"),
+        }
+    }
+
+    #[test]
+    fn durations_have_units() {
+        for (text, millis) in [("500ms", 500), ("3s", 3_000), ("1m", 60_000), ("0s", 0), ("24h", 86_400_000)] {
+            assert_eq!(live_for(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bad_duration_is_answered_with_an_example() {
+        for text in ["", "3", "3 parsecs", "-3s", "s", "٣s"] {
+            let error = live_for(text).expect_err(text);
+            assert!(matches!(error, UsageError::Duration { .. }), "{text}: {error:?}");
+            assert!(error.to_string().contains("--duration") && error.to_string().contains("500ms"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_absurd_duration_is_refused() {
+        for text in ["25h", "9999999999999999999999s", "1000000years"] {
+            assert!(matches!(live_for(text), Err(UsageError::TooLong { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn defaults_are_three_seconds_and_a_table() {
+        let scan = scan_with(|_| ()).expect("valid");
+        let live = Live { duration: Duration::from_secs(3), netns: None, events: true };
+        assert_eq!((scan.origin, scan.format), (Origin::Live(live), Format::Table));
+        assert_eq!(scan.options, Options { width: 80, colour: false, all: false });
+    }
+
+    #[test]
+    fn what_excludes_each_other_is_refused() {
+        type Change = fn(&mut ScanArgs);
+        let cases: [Change; 5] = [
+            |args| (args.json, args.format) = (true, Some(Format::Table)),
+            |args| (args.look.from, args.duration) = (Some("x".into()), Some("3s".into())),
+            |args| (args.look.from, args.look.netns) = (Some("x".into()), Some("blue".into())),
+            |args| (args.look.from, args.look.no_events) = (Some("x".into()), true),
+            |args| args.look.port = Some(0),
+        ];
+        for (index, change) in cases.into_iter().enumerate() {
+            assert!(scan_with(change).is_err(), "case {index}");
+        }
+        assert!(scan_with(|args| (args.json, args.format) = (true, Some(Format::Json))).is_ok());
+    }
+}

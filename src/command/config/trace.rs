@@ -1,0 +1,74 @@
+//! The settings of `trace`.
+
+use std::time::Duration;
+
+use super::{Terminal, UsageError, not_empty, port, positive};
+use crate::command::cli::TraceArgs;
+use crate::source::reset_events::Direction;
+use crate::trace;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace {
+    pub filter: trace::Filter,
+    pub json: bool,
+    /// `None`: until interrupted.
+    pub count: Option<u64>,
+    /// `None`: until interrupted.
+    pub duration: Option<Duration>,
+    /// Network namespace by name, process id or path; `None` for our own.
+    pub netns: Option<String>,
+    pub terminal: Terminal,
+}
+
+/// Validates the arguments of `trace`.
+///
+/// # Errors
+/// [`UsageError`] names the option and what to write instead.
+pub fn trace(args: &TraceArgs, terminal: Terminal) -> Result<Trace, UsageError> {
+    if args.count == Some(0) {
+        return Err(UsageError::NotOne { option: "--count" });
+    }
+    let direction = match (args.sent, args.received) {
+        (true, true) => {
+            let why = "without either, both are shown";
+            return Err(UsageError::Conflict { one: "--sent", other: "--received", why });
+        }
+        (true, false) => Some(Direction::Sent),
+        (false, true) => Some(Direction::Received),
+        (false, false) => None,
+    };
+    Ok(Trace {
+        filter: trace::Filter {
+            direction,
+            port: port(args.port)?,
+            process: not_empty("--process", args.process.as_ref())?,
+        },
+        json: args.json,
+        count: args.count,
+        duration: positive("--duration", args.duration.as_ref(), "30s")?,
+        netns: not_empty("--netns", args.netns.as_ref())?,
+        terminal,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_runs_until_interrupted_unless_told_otherwise() {
+        let given = |args: &TraceArgs| trace(args, Terminal::default());
+        let all = given(&TraceArgs::default()).expect("no argument is needed");
+        assert_eq!((all.count, all.duration, all.filter.is_empty()), (None, None, true));
+        let sent = given(&TraceArgs { sent: true, ..TraceArgs::default() }).expect("valid");
+        assert_eq!(sent.filter.direction, Some(Direction::Sent));
+        let both = given(&TraceArgs { sent: true, received: true, ..TraceArgs::default() });
+        assert!(matches!(both, Err(UsageError::Conflict { .. })));
+        assert_eq!(
+            given(&TraceArgs { count: Some(0), ..TraceArgs::default() }),
+            Err(UsageError::NotOne { option: "--count" })
+        );
+        let nothing = given(&TraceArgs { duration: Some("0s".into()), ..TraceArgs::default() });
+        assert!(matches!(nothing, Err(UsageError::Zero { .. })));
+    }
+}

@@ -1,0 +1,232 @@
+//! The result: ranked causes, what was ruled out, what could not be checked, the ledger, listeners and sockets.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::cause::{Finding, REGISTRY, Severity, State, Verdict};
+use crate::diagnosis::filter::{Filter, is_host_wide};
+use crate::diagnosis::port::PortReport;
+use crate::diagnosis::rank::Ranked;
+use crate::evidence::backlog::{BindingLimit, binding_limit};
+use crate::evidence::ledger::Ledger;
+use crate::evidence::service::Service;
+use crate::evidence::{Evidence, Used};
+use crate::observation::{Observation, SourceStatus};
+use crate::source::host_facts::HostFacts;
+use crate::source::owners::Process;
+use crate::value::{Missing, Moment, TcpState};
+
+pub mod filter;
+pub mod port;
+pub mod rank;
+mod sentence;
+
+#[derive(Debug, Clone)]
+pub struct Diagnosis {
+    pub host: HostFacts,
+    /// Name under which the network namespace was asked for.
+    pub netns_name: Option<String>,
+    pub started: Moment,
+    pub window: Duration,
+    pub totals_only: bool,
+    pub sources: Vec<SourceStatus>,
+    pub status: Status,
+    /// One plain sentence.
+    pub summary: String,
+    pub causes: Vec<Ranked>,
+    pub ruled_out: Vec<RuledOut>,
+    pub not_checked: Vec<NotChecked>,
+    pub ledger: Ledger,
+    pub listeners: Vec<ListenerRow>,
+    /// Number of sockets by state; `None` without a sweep.
+    pub sockets: Option<BTreeMap<TcpState, u64>>,
+    /// Sockets without a process, host-wide; `None` when not observed.
+    pub orphans: Option<u64>,
+    /// Limits as sysctl(8) names them, with their text.
+    pub limits: BTreeMap<&'static str, String>,
+    /// Counters that a cause or the ledger used.
+    pub counters: BTreeMap<String, Used>,
+    /// What the causes and listeners above are restricted to.
+    pub filter: Filter,
+    /// The port that was asked for.
+    pub port: Option<PortReport>,
+}
+
+impl Diagnosis {
+    /// Not one source of evidence could be read.
+    pub fn saw_nothing(&self) -> bool {
+        !self.sources.is_empty() && self.sources.iter().all(|source| source.failure.is_some() && !source.partial)
+    }
+
+    /// A convincing finding that is active, or will bite, is at least this severe.
+    pub fn reaches(&self, level: Severity) -> bool {
+        self.causes.iter().any(|cause| weighs(&cause.finding) && cause.finding.severity <= level)
+    }
+}
+
+/// The verdict in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Status {
+    Ok,
+    Warning,
+    Critical,
+    /// Too little was observed to call the host healthy.
+    Unknown,
+}
+
+impl Status {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuledOut {
+    pub id: &'static str,
+    pub why: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotChecked {
+    pub id: &'static str,
+    pub missing: Missing,
+}
+
+/// One listener for the report.
+#[derive(Debug, Clone)]
+pub struct ListenerRow {
+    pub address: IpAddr,
+    pub port: u16,
+    /// Longest accept queue seen in the window.
+    pub recv_q: u32,
+    /// Limit of the accept queue.
+    pub backlog: u32,
+    pub full_samples: u32,
+    pub samples: u32,
+    /// Drops in the window, an upper bound; `None` when the kernel does not report them.
+    pub drops: Option<u64>,
+    pub binding_limit: Option<BindingLimit>,
+    /// Half-open requests; `None` without a sweep.
+    pub syn_recv: Option<u64>,
+    pub processes: Vec<Process>,
+    /// Sockets that share the address and port by SO_REUSEPORT.
+    pub sockets: usize,
+}
+
+/// Judges one observation.
+pub fn diagnose(observation: &Observation) -> Diagnosis {
+    diagnose_for(observation, &Filter::default())
+}
+
+/// Judges one observation for somebody who asked about one port or process; the verdict is about that, too.
+pub fn diagnose_for(observation: &Observation, filter: &Filter) -> Diagnosis {
+    let evidence = Evidence::new(observation);
+    let services = evidence.services().unwrap_or_default();
+    let scope = filter.resolve(services);
+    let mut found = Vec::new();
+    let mut elsewhere = Vec::new();
+    let mut ruled_out = Vec::new();
+    let mut not_checked = Vec::new();
+    for cause in REGISTRY.iter().copied() {
+        match (cause.judge)(&evidence) {
+            Ok(Verdict::Found(findings)) => {
+                let (kept, other): (Vec<_>, Vec<_>) = findings.into_iter().partition(|finding| scope.keeps(finding));
+                found.extend(kept.into_iter().map(|finding| (cause, finding)));
+                if other.iter().any(|finding| weighs(finding) && finding.severity <= Severity::Warning) {
+                    elsewhere.push(cause.id);
+                }
+            }
+            Ok(Verdict::RuledOut(why)) => ruled_out.push(RuledOut { id: cause.id, why }),
+            Err(missing) => not_checked.push(NotChecked { id: cause.id, missing }),
+        }
+    }
+    let causes = rank::rank(found);
+    let unseen = !filter.sees_process(&evidence) && causes.iter().all(|cause| is_host_wide(&cause.finding));
+    let status = if unseen { Status::Unknown } else { status(&evidence, &causes) };
+    let somaxconn = evidence.sysctl_number("net.core.somaxconn").ok();
+    let mut listeners: Vec<_> =
+        services.iter().filter(|s| filter.keeps_service(s)).map(|s| row(s, somaxconn)).collect();
+    if observation.totals_only {
+        // Drops are differences over a window, and there was none.
+        listeners.iter_mut().for_each(|row| row.drops = None);
+    }
+    let summary = match status {
+        _ if unseen => sentence::unseen(&evidence, filter, &causes),
+        Status::Ok if !filter.is_empty() && !evidence.totals_only() => {
+            sentence::narrow(&evidence, filter, &listeners, &elsewhere)
+        }
+        _ => sentence::whole(&evidence, filter, status, &causes),
+    };
+    let port = filter.port.map(|port| port::report(&evidence, port));
+    let limits = observation
+        .after
+        .sysctls
+        .iter()
+        .filter_map(|(name, observed)| Some((*name, observed.value()?.clone())))
+        .collect();
+    Diagnosis {
+        host: observation.after.host.clone(),
+        netns_name: None,
+        started: observation.before.at,
+        window: observation.duration(),
+        totals_only: observation.totals_only,
+        sources: observation.after.sources.clone(),
+        status,
+        summary,
+        causes,
+        ruled_out,
+        not_checked,
+        ledger: evidence.ledger().clone(),
+        listeners,
+        sockets: evidence.census().ok().map(|census| census.by_state.clone()),
+        orphans: evidence.sockstat("TCP.orphan").ok(),
+        limits,
+        counters: evidence.used_counters(),
+        filter: filter.clone(),
+        port,
+    }
+}
+
+fn row(service: &Service<'_>, somaxconn: Option<u64>) -> ListenerRow {
+    let worst = service.worst();
+    ListenerRow {
+        address: service.address,
+        port: service.port,
+        recv_q: worst.max_recv_q,
+        backlog: worst.last.backlog,
+        full_samples: worst.full_samples,
+        samples: worst.samples,
+        drops: service.drops(),
+        binding_limit: somaxconn
+            .map(|somaxconn| binding_limit(u64::from(worst.last.backlog), somaxconn, &service.owners)),
+        syn_recv: service.port_use.map(|used| used.by_state.get(&TcpState::SynRecv).copied().unwrap_or(0)),
+        processes: service.owners.iter().copied().cloned().collect(),
+        sockets: service.sockets.len(),
+    }
+}
+
+/// Below this confidence a finding is a hint: it is shown, and does not make the verdict worse.
+pub const CONVINCING: f64 = 0.5;
+
+fn weighs(finding: &Finding) -> bool {
+    finding.confidence >= CONVINCING && matches!(finding.state, State::Active | State::Risk)
+}
+
+fn status(evidence: &Evidence<'_>, causes: &[Ranked]) -> Status {
+    let convincing =
+        |severity: Severity| causes.iter().any(|cause| cause.finding.severity == severity && weighs(&cause.finding));
+    // Without both counters nobody can say that nothing was lost.
+    let blind = evidence.counter("Tcp.OutRsts").is_err() || evidence.counter("TcpExt.ListenOverflows").is_err();
+    match () {
+        () if convincing(Severity::Critical) => Status::Critical,
+        () if convincing(Severity::Warning) => Status::Warning,
+        () if blind => Status::Unknown,
+        () => Status::Ok,
+    }
+}

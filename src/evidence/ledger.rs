@@ -1,0 +1,295 @@
+//! The reset ledger: resets are counted like money. What the kernel says was sent or received in total is set against
+//! what can be attributed; the remainder is shown, never hidden.
+
+use std::collections::BTreeMap;
+
+use crate::evidence::estimate::estimate;
+use crate::evidence::readings::Readings;
+use crate::reset::wire::Wire;
+use crate::reset::{Attribution, Kind, LostRecords};
+use crate::source::reset_events::Direction;
+use crate::value::Missing;
+use crate::value::words::thousands;
+
+/// How a line of the ledger is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// The kernel reported each event with its reason, or counts exactly this.
+    Measured,
+    /// Concluded from counters that also move for other reasons.
+    Inferred,
+}
+
+/// One reason and how many resets it accounts for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Stable name for programs: `closed-with-unread-data`.
+    pub reason: &'static str,
+    /// A few plain words for people: `closed with unread data`.
+    pub label: String,
+    pub count: u64,
+    /// The cause that this reason belongs to, when there is only one.
+    pub cause: Option<&'static str>,
+    pub basis: Basis,
+    /// Counter, kernel reason or other origin, for people: `TCPAbortOnClose`.
+    pub known_from: String,
+}
+
+/// A total and the lines that account for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Account {
+    /// What the kernel counted; why not, if it did not.
+    pub total: Result<u64, Missing>,
+    pub basis: Basis,
+    pub lines: Vec<Line>,
+}
+
+impl Account {
+    fn unknown(why: Missing) -> Self {
+        Self { total: Err(why), basis: Basis::Inferred, lines: Vec::new() }
+    }
+
+    /// Sum of the lines.
+    pub fn explained(&self) -> u64 {
+        self.lines.iter().map(|line| line.count).sum()
+    }
+
+    /// What no line accounts for; `None` without a total.
+    pub fn unexplained(&self) -> Option<u64> {
+        self.total.as_ref().ok().map(|total| total.saturating_sub(self.explained()))
+    }
+
+    /// By how much the lines exceed the total, if they do: events and counters are not read in the same instant, so on a
+    /// busy host a few are in the one and not in the other.
+    pub fn excess(&self) -> Option<u64> {
+        self.total.as_ref().ok().and_then(|total| self.explained().checked_sub(*total)).filter(|excess| *excess > 0)
+    }
+
+    pub fn count_of(&self, reason: &str) -> u64 {
+        self.lines.iter().filter(|line| line.reason == reason).map(|line| line.count).sum()
+    }
+
+    /// Adds a line unless it is empty. What is only inferred cannot be more than is left of the total.
+    fn add(&mut self, mut line: Line) {
+        if let (Basis::Inferred, Some(rest)) = (line.basis, self.unexplained()) {
+            line.count = line.count.min(rest);
+        }
+        if line.count > 0 {
+            self.lines.push(line);
+        }
+    }
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        Self::unknown(Missing::new("snmp", "not accounted"))
+    }
+}
+
+/// All accounts of a window.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Ledger {
+    /// RSTs that this host's TCP sent.
+    pub sent: Account,
+    /// RSTs that ended connections of this host.
+    pub received: Account,
+    /// RSTs on the wire that TCP did not count: netfilter sent them.
+    pub firewall: Account,
+    /// Connection attempts that were lost without a RST.
+    pub dropped: Account,
+}
+
+/// Draws up the ledger.
+pub fn account(
+    readings: &Readings<'_>,
+    attribution: Result<&Attribution, &Missing>,
+    wire: Result<&Wire, &Missing>,
+) -> Ledger {
+    Ledger {
+        sent: sent(readings, attribution),
+        received: received(readings, attribution),
+        firewall: firewall(readings, wire),
+        dropped: dropped(readings),
+    }
+}
+
+fn inferred(reason: &'static str, label: &str, count: u64, cause: Option<&'static str>, from: &str) -> Line {
+    Line { reason, label: label.to_owned(), count, cause, basis: Basis::Inferred, known_from: from.to_owned() }
+}
+
+/// Sent RSTs by the kernel's reason for each where that is known, else by the counters on the same paths.
+fn sent(e: &Readings<'_>, attribution: Result<&Attribution, &Missing>) -> Account {
+    let total = match e.counter("Tcp.OutRsts") {
+        Ok(reading) => reading.delta,
+        Err(missing) => return Account::unknown(missing),
+    };
+    let mut account = Account { total: Ok(total), basis: Basis::Measured, lines: Vec::new() };
+    match attribution {
+        Ok(events) if events.sent.is_ok() => {
+            by_kind(events, Direction::Sent, "kernel reason").into_iter().for_each(|line| account.add(line));
+            account.add(lost(events.lost.sent, &events.lost));
+        }
+        _ => sent_by_counters(e).into_iter().for_each(|line| account.add(line)),
+    }
+    account
+}
+
+fn by_kind(events: &Attribution, direction: Direction, known_from: &str) -> Vec<Line> {
+    let mut counts: BTreeMap<Kind, u64> = BTreeMap::new();
+    for group in events.groups.iter().filter(|group| group.direction == direction) {
+        *counts.entry(group.kind).or_default() += group.count;
+    }
+    let mut lines: Vec<Line> = counts
+        .into_iter()
+        .map(|(kind, count)| {
+            let (reason, label, cause) = kind.describe();
+            let basis = Basis::Measured;
+            Line { reason, label: label.to_owned(), count, cause, basis, known_from: known_from.to_owned() }
+        })
+        .collect();
+    lines.sort_by_key(|line| std::cmp::Reverse(line.count));
+    lines
+}
+
+/// Without these the remainder would look like resets that nothing explains.
+fn lost(count: u64, lost: &LostRecords) -> Line {
+    let all = thousands(lost.sent + lost.received);
+    Line {
+        reason: "record-lost",
+        label: "record lost".to_owned(),
+        count,
+        cause: None,
+        basis: Basis::Measured,
+        known_from: format!("tracepoints: {all} of {} records of the host", thousands(lost.of)),
+    }
+}
+
+fn sent_by_counters(e: &Readings<'_>) -> Vec<Line> {
+    let Ok(counted) = estimate(e) else { return Vec::new() };
+    let of = |kind: Kind, count, from: &str| {
+        let (reason, label, cause) = kind.describe();
+        inferred(reason, label, count, cause, from)
+    };
+    vec![
+        of(Kind::UnreadData, counted.unread, "TCPAbortOnClose"),
+        of(Kind::Memory, counted.memory, "TCPAbortOnMemory"),
+        of(Kind::LingerTimeout, counted.linger_timeout, "TCPAbortOnLinger"),
+        inferred("aborted-on-data", "aborted (linger 0), or data after close", counted.on_data, None, "TCPAbortOnData"),
+        of(Kind::Keepalive, counted.keepalive, "TCPAbortOnTimeout, TCPKeepAlive"),
+        of(Kind::AcceptQueueFull, counted.accept_queue, "EmbryonicRsts, ListenOverflows"),
+        inferred(
+            "refused-local-connect",
+            "nothing listens, asked by a program of this host",
+            counted.refused_here,
+            Some("port-without-listener"),
+            "OutRsts and AttemptFails together",
+        ),
+        of(Kind::ListenerClosed, counted.listener_closed, "a listener gone with a queue"),
+    ]
+}
+
+/// Received RSTs: each event where they are known, else EstabResets less what this host caused itself.
+fn received(e: &Readings<'_>, attribution: Result<&Attribution, &Missing>) -> Account {
+    if let Ok(events) = attribution {
+        let mut lines = by_kind(events, Direction::Received, "kernel event");
+        lines.push(lost(events.lost.received, &events.lost));
+        lines.retain(|line| line.count > 0);
+        return Account { total: Ok(lines.iter().map(|line| line.count).sum()), basis: Basis::Measured, lines };
+    }
+    let counted = e.counter("Tcp.EstabResets").and_then(|_| estimate(e));
+    let estimate = match counted {
+        Ok(counted) => counted.received,
+        Err(missing) => return Account::unknown(missing),
+    };
+    let mut account = Account { total: Ok(estimate), basis: Basis::Inferred, lines: Vec::new() };
+    let cause = Some("peer-reset");
+    account.add(inferred("established", "in an open connection", estimate, cause, "EstabResets less own aborts"));
+    account
+}
+
+/// RSTs that left this host, or came back to it, and that its TCP did not send.
+fn firewall(e: &Readings<'_>, wire: Result<&Wire, &Missing>) -> Account {
+    let wire = match wire {
+        Ok(wire) if !e.totals_only() => wire,
+        Ok(_) => return Account::unknown(Missing::new("window", "packets were not looked at")),
+        Err(missing) => return Account::unknown(missing.clone()),
+    };
+    let total = wire.rejected_total();
+    let mut account = Account { total: Ok(total), basis: Basis::Measured, lines: Vec::new() };
+    let line =
+        inferred("rejected", "rejected by netfilter", total, Some("firewall-reject"), "packets without a TCP RST");
+    account.add(Line { basis: Basis::Measured, ..line });
+    account
+}
+
+/// Connection attempts lost without a RST; the counters count packets, so one client's retries count again.
+fn dropped(e: &Readings<'_>) -> Account {
+    let drops = match e.counter("TcpExt.ListenDrops") {
+        Ok(reading) => reading.delta,
+        Err(missing) => return Account::unknown(missing),
+    };
+    let measured = |reason, label: &str, count, cause, from: &str| Line {
+        basis: Basis::Measured,
+        ..inferred(reason, label, count, cause, from)
+    };
+    let mut account = Account { total: Ok(drops), basis: Basis::Measured, lines: Vec::new() };
+    account.add(measured(
+        "accept-queue-full",
+        "accept queue full",
+        e.moved("TcpExt.ListenOverflows"),
+        Some("accept-queue-overflow"),
+        "ListenOverflows",
+    ));
+    account.add(measured(
+        "syn-queue-full",
+        "SYN queue full",
+        e.moved("TcpExt.TCPReqQFullDrop"),
+        Some("syn-queue-overflow"),
+        "TCPReqQFullDrop",
+    ));
+    account
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::Evidence;
+    use crate::observation::testing::Case;
+    use crate::value::Observed;
+
+    fn line(count: u64, basis: Basis) -> Line {
+        Line { basis, ..inferred("reason", "label", count, None, "origin") }
+    }
+
+    #[test]
+    fn measured_lines_are_never_cut_and_the_excess_is_told() {
+        let mut account = Account { total: Ok(10), basis: Basis::Measured, lines: Vec::new() };
+        account.add(line(9, Basis::Measured));
+        assert_eq!((account.unexplained(), account.excess()), (Some(1), None));
+        account.add(line(4, Basis::Measured));
+        assert_eq!((account.explained(), account.unexplained(), account.excess()), (13, Some(0), Some(3)));
+    }
+
+    #[test]
+    fn an_inference_cannot_exceed_what_was_counted() {
+        let mut account = Account { total: Ok(10), basis: Basis::Measured, lines: Vec::new() };
+        account.add(line(8, Basis::Inferred));
+        account.add(line(8, Basis::Inferred));
+        assert_eq!((account.explained(), account.excess()), (10, None));
+    }
+
+    #[test]
+    fn lost_records_are_a_line_and_no_remainder() {
+        let mut case = Case::new().tracepoints().counter("Tcp.OutRsts", 0, 10);
+        case = case.sent(6, "NO_SOCKET", None, ["10.0.0.1:80", "10.0.0.2:0"], None);
+        if let Observed::Full(events) = &mut case.0.reset_events {
+            (events.read, events.lost, events.lost_sent) = (6, 7, 4);
+        }
+        let evidence = Evidence::new(&case.0);
+        let Ledger { sent, received, .. } = evidence.ledger();
+        assert_eq!((sent.count_of("record-lost"), sent.unexplained()), (4, Some(0)));
+        assert_eq!((received.count_of("record-lost"), received.total.clone()), (3, Ok(3)));
+        let line = sent.lines.iter().find(|line| line.reason == "record-lost");
+        assert_eq!(line.map(|line| line.known_from.as_str()), Some("tracepoints: 7 of 13 records of the host"));
+    }
+}

@@ -1,0 +1,120 @@
+//! A service: everything that listens on one address and port, with its queue over the window and its owners.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::observation::{ListenerTrace, Observation};
+use crate::source::census::PortUse;
+use crate::source::owners::{Owners, Process};
+
+/// All sockets that listen on one address and port: one, or several with SO_REUSEPORT.
+#[derive(Debug, Clone)]
+pub struct Service<'a> {
+    pub address: IpAddr,
+    pub port: u16,
+    /// The listening sockets, the fullest first; never empty.
+    pub sockets: Vec<&'a ListenerTrace>,
+    /// Processes that hold any of the sockets at the end of the window, or at its start where the socket is gone.
+    pub owners: Vec<&'a Process>,
+    /// Half-open and other sockets on this port at the end of the window.
+    pub port_use: Option<&'a PortUse>,
+}
+
+impl<'a> Service<'a> {
+    /// The socket whose queue was full most often, then the fullest.
+    pub fn worst(&self) -> &'a ListenerTrace {
+        self.sockets[0]
+    }
+
+    /// Share of the samples in which the worst socket's accept queue was full.
+    pub fn full_share(&self) -> f64 {
+        let worst = self.worst();
+        f64::from(worst.full_samples) / f64::from(worst.samples.max(1))
+    }
+
+    /// How much SK_MEMINFO_DROPS grew over the window, all sockets together: an upper bound of lost connections. `None`
+    /// when the kernel does not report it.
+    pub fn drops(&self) -> Option<u64> {
+        let of = |socket: &&ListenerTrace| {
+            // One that began to listen in the window began at 0, and may have lost some before it was seen first.
+            let before = if socket.in_before { socket.first.drops? } else { 0 };
+            Some(u64::from(socket.last.drops?.wrapping_sub(before)))
+        };
+        self.sockets.iter().map(of).sum()
+    }
+
+    /// `0.0.0.0:8080`, `[::]:8080`.
+    pub fn endpoint(&self) -> String {
+        std::net::SocketAddr::new(self.address, self.port).to_string()
+    }
+
+    /// `nginx on 0.0.0.0:8080`, or the endpoint alone when the owner is not visible.
+    pub fn who(&self) -> String {
+        match self.owners.first() {
+            Some(process) => format!("{} on {}", process.name, self.endpoint()),
+            None => format!("the listener {}", self.endpoint()),
+        }
+    }
+
+    /// One of the sockets still listened at the end of the window.
+    pub fn listens_now(&self) -> bool {
+        self.sockets.iter().any(|socket| socket.in_after)
+    }
+}
+
+/// Groups the listeners of an observation, the service with the fullest queue first.
+pub fn services(observation: &Observation) -> Vec<Service<'_>> {
+    let mut by_endpoint: BTreeMap<(IpAddr, u16), Vec<&ListenerTrace>> = BTreeMap::new();
+    for trace in observation.listener_traces.values() {
+        by_endpoint.entry((trace.last.address, trace.last.port)).or_default().push(trace);
+    }
+    let mut services: Vec<_> = by_endpoint
+        .into_iter()
+        .map(|((address, port), mut sockets)| {
+            sockets.sort_by_key(|socket| {
+                std::cmp::Reverse((socket.full_samples, socket.max_recv_q, socket.last.recv_q, socket.last.cookie))
+            });
+            let inodes: Vec<u32> = sockets.iter().map(|socket| socket.last.inode).collect();
+            let owners = [&observation.after, &observation.before]
+                .into_iter()
+                .filter_map(|snapshot| snapshot.owners.value())
+                .map(|owners| holders(owners, inodes.iter().copied()))
+                .find(|owners| !owners.is_empty())
+                .unwrap_or_default();
+            let port_use = observation.after.census.value().and_then(|census| census.ports.get(&port));
+            Service { address, port, sockets, owners, port_use }
+        })
+        .collect();
+    services.sort_by(|a, b| {
+        let key = |s: &Service| (s.full_share(), f64::from(s.worst().max_recv_q));
+        key(b).partial_cmp(&key(a)).unwrap_or(std::cmp::Ordering::Equal)
+    });
+    services
+}
+
+/// Processes that hold any of the sockets, each once, ascending.
+pub fn holders(owners: &Owners, inodes: impl IntoIterator<Item = u32>) -> Vec<&Process> {
+    let mut pids: Vec<u32> =
+        inodes.into_iter().filter_map(|inode| owners.by_inode.get(&inode)).flatten().copied().collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids.into_iter().filter_map(|pid| owners.processes.get(&pid)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observation::testing::{Case, process};
+
+    #[test]
+    fn drops_are_those_of_the_window_also_where_the_listener_is_new() {
+        let drops = |in_before| {
+            let mut case = Case::new().listener("0.0.0.0:80", 5, 6, 60, &process(7, "api")).listener_drops(70);
+            for trace in case.0.listener_traces.values_mut() {
+                (trace.in_before, trace.first.drops) = (in_before, Some(30));
+            }
+            services(&case.0)[0].drops()
+        };
+        assert_eq!((drops(true), drops(false)), (Some(40), Some(70)));
+    }
+}

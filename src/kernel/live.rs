@@ -1,0 +1,343 @@
+//! The running kernel as a [`Host`].
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::last_words::LastWordsSocket;
+use super::netlink::DiagSocket;
+use super::owners;
+use super::packet::PacketSocket;
+use super::syscall::retry;
+use super::tracepoint::{Counts, Tracepoints};
+use crate::ask::{Answer, Ask, Frame, Host};
+use crate::value::{Failure, FailureKind, Moment};
+
+/// How late an interrupt may be noticed while waiting for a frame.
+const SLICE: Duration = Duration::from_millis(200);
+/// No file that we ask for comes near this; it ends the read of a file without an end.
+const MAX_FILE: usize = 64 << 20;
+/// statfs(2) magic of procfs, include/uapi/linux/magic.h.
+const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+
+/// Asks the kernel that runs this process, in the network namespace of the calling thread.
+///
+/// The netlink socket is opened by the first dump and stays in the namespace of that moment: enter another namespace
+/// before the first question, and keep the host on one thread.
+pub struct LiveHost {
+    stop: Arc<AtomicBool>,
+    window: Option<Duration>,
+    /// What the next question for reset events has to know of the kernel's counts: at the end of a window more, and nothing
+    /// comes after the last one.
+    counts: Counts,
+    /// The reset events of this frame were the last.
+    ended: bool,
+    diag: DiagSocket,
+    /// Opened by the first question, so that a scan that does not ask pays nothing.
+    tracepoints: Option<Result<Tracepoints, Failure>>,
+    packets: Option<Result<PacketSocket, Failure>>,
+    last_words: Option<Result<LastWordsSocket, Failure>>,
+}
+
+impl LiveHost {
+    /// `stop` ends the window early once it is true; signal handlers set it.
+    pub fn new(stop: Arc<AtomicBool>) -> Self {
+        Self {
+            stop,
+            window: None,
+            counts: Counts::Seldom,
+            ended: false,
+            diag: DiagSocket::default(),
+            tracepoints: None,
+            packets: None,
+            last_words: None,
+        }
+    }
+
+    fn reset_events(&mut self, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
+        if self.ended {
+            return Ok(());
+        }
+        match self.tracepoints.get_or_insert_with(Tracepoints::open) {
+            Ok(tracepoints) => {
+                let result = tracepoints.drain(self.counts, sink);
+                match self.counts {
+                    // They are stopped for good; a further window opens its own.
+                    Counts::Final => (self.tracepoints, self.ended) = (None, true),
+                    Counts::Now | Counts::Seldom => self.counts = Counts::Seldom,
+                }
+                result
+            }
+            Err(failure) => Err(failure.clone()),
+        }
+    }
+
+    /// Sleeps until `due` after the window began. False when the stop flag came first.
+    fn wait(&self, due: Duration) -> bool {
+        let start = self.window.unwrap_or_else(|| now().mono);
+        let due = start.saturating_add(due);
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return false;
+            }
+            match due.checked_sub(now().mono) {
+                None | Some(Duration::ZERO) => return true,
+                Some(left) => thread::sleep(left.min(SLICE)),
+            }
+        }
+    }
+}
+
+impl Host for LiveHost {
+    fn frame(&mut self, frame: Frame) -> Option<Moment> {
+        self.ended = false;
+        self.counts = match frame {
+            Frame::After { .. } => Counts::Final,
+            Frame::Tick { .. } => Counts::Now,
+            Frame::Survey | Frame::Before | Frame::Poll { .. } => Counts::Seldom,
+        };
+        match frame {
+            Frame::Survey => {}
+            Frame::Before => {
+                let moment = now();
+                self.window = Some(moment.mono);
+                return Some(moment);
+            }
+            Frame::Poll { due, end } | Frame::Tick { due, end } => {
+                if due >= end || !self.wait(due) {
+                    return None;
+                }
+            }
+            // An interrupted window is closed at once, so that what was seen so far can still be judged.
+            Frame::After { end } => {
+                self.wait(end);
+            }
+        }
+        Some(now())
+    }
+
+    fn ask(&mut self, ask: &Ask, sink: &mut dyn FnMut(&[u8])) -> Answer {
+        let start = Instant::now();
+        let result = match ask {
+            Ask::File(path) => read_file(path, sink),
+            Ask::Link(path) => read_link(path, sink),
+            Ask::SockDiag(query) => self.diag.dump(query, sink),
+            Ask::SocketOwners { inodes, also } => owners::socket_owners(inodes, also, sink),
+            Ask::ResetEvents => self.reset_events(sink),
+            Ask::ResetPackets => match self.packets.get_or_insert_with(PacketSocket::open) {
+                Ok(packets) => packets.drain(sink),
+                Err(failure) => Err(failure.clone()),
+            },
+            Ask::LastWords => match self.last_words.get_or_insert_with(LastWordsSocket::open) {
+                Ok(words) => words.drain(sink),
+                Err(failure) => Err(failure.clone()),
+            },
+        };
+        Answer { result, took: start.elapsed() }
+    }
+}
+
+/// Reads both clocks, see [`Moment`].
+pub fn now() -> Moment {
+    // CLOCK_MONOTONIC first: a suspend between the two would otherwise go unnoticed this time, and only this time.
+    let awake = clock(libc::CLOCK_MONOTONIC);
+    let mono = clock(libc::CLOCK_BOOTTIME);
+    Moment { mono, wall: clock(libc::CLOCK_REALTIME), asleep: mono.saturating_sub(awake) }
+}
+
+fn clock(id: libc::clockid_t) -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid timespec for the kernel to fill. Both clocks exist since Linux 2.6.39.
+    unsafe { libc::clock_gettime(id, &mut time) };
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// The path to open for an asked path. `/proc/net` is a link to `self/net`, which shows the namespace of the main
+/// thread even to a thread that entered another one; `thread-self` (Linux 3.17) shows the thread's own.
+fn resolve(path: &str, fallback: bool) -> Result<String, Failure> {
+    let refused = || Failure::new(FailureKind::Broken, format!("{path:?} is not a plain path below /proc"));
+    let below = path.strip_prefix("/proc/").ok_or_else(refused)?;
+    if below.contains('\0') || below.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(refused());
+    }
+    let own = if fallback { "/proc/self/net" } else { "/proc/thread-self/net" };
+    Ok(match below.strip_prefix("net").filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+        Some(rest) => format!("{own}{rest}"),
+        None => path.to_owned(),
+    })
+}
+
+/// Calls `open` for the path, and again for the fallback where the kernel has no `thread-self`.
+fn with_fallback<T>(path: &str, open: impl Fn(&str) -> io::Result<T>) -> Result<T, Failure> {
+    let first = resolve(path, false)?;
+    let mut result = open(&first);
+    if first.starts_with("/proc/thread-self/")
+        && result.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)
+        && !Path::new("/proc/thread-self").exists()
+    {
+        result = open(&resolve(path, true)?);
+    }
+    result.map_err(|error| failure(path, &error))
+}
+
+fn read_file(path: &str, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
+    let mut file = with_fallback(path, open)?;
+    let mut buffer = vec![0; 64 << 10];
+    let mut total = 0;
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(len) => {
+                total += len;
+                if total > MAX_FILE {
+                    return Err(Failure::new(FailureKind::Broken, format!("{path} is larger than {MAX_FILE} bytes")));
+                }
+                sink(buffer.get(..len).unwrap_or_default());
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(failure(path, &error)),
+        }
+    }
+}
+
+/// Opens a procfs file. Links such as /proc/PID/root lead out of procfs, so the file system is checked after the open;
+/// O_NONBLOCK keeps the open itself from waiting on a pipe found that way.
+fn open(path: &str) -> io::Result<File> {
+    let name = CString::new(path)?;
+    let fd = retry(|| {
+        // SAFETY: `name` is NUL-terminated and outlives the call.
+        unsafe { libc::open(name.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK) }
+    })?;
+    // SAFETY: the descriptor was just opened and has no other owner.
+    let file = unsafe { File::from_raw_fd(fd) };
+    // SAFETY: statfs is plain data, valid as zeros, and the kernel fills it.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open and `stat` is writable.
+    retry(|| unsafe { libc::fstatfs(file.as_raw_fd(), &mut stat) })?;
+    if stat.f_type as u64 != PROC_SUPER_MAGIC {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "it leads out of procfs"));
+    }
+    Ok(file)
+}
+
+fn read_link(path: &str, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
+    let target = with_fallback(path, |path| std::fs::read_link(path))?;
+    sink(target.as_os_str().as_bytes());
+    Ok(())
+}
+
+/// What an error on this path means for the one who asked.
+fn failure(path: &str, error: &io::Error) -> Failure {
+    match error.raw_os_error() {
+        // ESRCH is what an open file below /proc/PID answers once the process is gone.
+        Some(libc::ENOENT | libc::ENOTDIR) => Failure::new(FailureKind::Absent, format!("{path} does not exist")),
+        Some(libc::ESRCH) => Failure::new(FailureKind::Absent, format!("{path}: the process is gone")),
+        Some(libc::EACCES | libc::EPERM) => {
+            Failure::new(FailureKind::Denied, format!("{path}: permission denied")).needs(needs(path))
+        }
+        _ => Failure::new(FailureKind::Broken, format!("{path}: {error}")),
+    }
+}
+
+/// What opens a path: another user's process is guarded by ptrace(2) access, conntrack by CAP_NET_ADMIN over the
+/// namespace (net/netfilter/nf_conntrack_standalone.c), anything else by the file's owner, which is root.
+fn needs(path: &str) -> &'static str {
+    let first = path.trim_start_matches("/proc/").split('/').next().unwrap_or_default();
+    if first.bytes().all(|byte| byte.is_ascii_digit()) {
+        "root or CAP_SYS_PTRACE"
+    } else if path.contains("conntrack") {
+        "root or CAP_NET_ADMIN"
+    } else {
+        "root"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> (LiveHost, Arc<AtomicBool>) {
+        let stop = Arc::new(AtomicBool::new(false));
+        (LiveHost::new(stop.clone()), stop)
+    }
+
+    fn file(path: &str) -> Result<Vec<u8>, Failure> {
+        crate::ask::read(&mut host().0, &Ask::File(path.to_owned())).0
+    }
+
+    #[test]
+    fn a_proc_file_arrives_whole() {
+        let text = file("/proc/net/netstat").expect("readable by anyone");
+        assert!(text.starts_with(b"TcpExt: "));
+        assert!(text.ends_with(b"\n"));
+    }
+
+    #[test]
+    fn a_missing_file_is_absent_and_names_the_path() {
+        let failure = file("/proc/net/there_is_no_such_file").expect_err("missing");
+        assert_eq!(failure.kind, FailureKind::Absent);
+        assert!(failure.reason.contains("/proc/net/there_is_no_such_file"));
+    }
+
+    #[test]
+    fn nothing_outside_proc_is_served() {
+        for path in
+            ["/etc/passwd", "/proc/../etc/passwd", "/proc//net", "proc/net", "/proc/self/root/etc/passwd", "/proc/\0"]
+        {
+            let failure = file(path).expect_err(path);
+            assert_eq!(failure.kind, FailureKind::Broken, "{path}: {failure}");
+        }
+    }
+
+    #[test]
+    fn a_link_gives_its_target() {
+        let (mut host, _) = host();
+        let mut target = Vec::new();
+        let answer = host.ask(&Ask::Link("/proc/self/ns/net".into()), &mut |bytes| target.extend_from_slice(bytes));
+        assert_eq!(answer.result, Ok(()));
+        assert!(target.starts_with(b"net:["), "{target:?}");
+    }
+
+    #[test]
+    fn denied_says_what_would_help() {
+        let denied = io::Error::from_raw_os_error(libc::EACCES);
+        assert_eq!(failure("/proc/17/cgroup", &denied).needs.as_deref(), Some("root or CAP_SYS_PTRACE"));
+        assert_eq!(failure("/proc/net/nf_conntrack", &denied).needs.as_deref(), Some("root or CAP_NET_ADMIN"));
+        assert_eq!(failure("/proc/sys/net/core/bpf_jit_enable", &denied).kind, FailureKind::Denied);
+    }
+
+    #[test]
+    fn frames_come_when_due_and_polls_stop_at_the_end() {
+        let (mut host, _) = host();
+        let end = Duration::from_millis(60);
+        let before = host.frame(Frame::Before).expect("at once");
+        let poll = host.frame(Frame::Poll { due: Duration::from_millis(20), end }).expect("due before the end");
+        assert!(poll.mono - before.mono >= Duration::from_millis(20));
+        assert_eq!(host.frame(Frame::Poll { due: end, end }), None);
+        let after = host.frame(Frame::After { end }).expect("always");
+        assert!(after.mono - before.mono >= end);
+    }
+
+    #[test]
+    fn an_interrupt_closes_the_window_early() {
+        let (mut host, stop) = host();
+        let end = Duration::from_secs(30);
+        host.frame(Frame::Before);
+        let start = Instant::now();
+        let setter = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(30));
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(host.frame(Frame::Poll { due: Duration::from_secs(20), end }), None);
+        assert!(host.frame(Frame::After { end }).is_some());
+        assert!(start.elapsed() < Duration::from_secs(5));
+        setter.join().expect("setter");
+    }
+}

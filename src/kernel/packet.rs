@@ -1,0 +1,197 @@
+//! RST packets of this network namespace, streamed as `source::reset_packets` describes.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use super::packet_ring::PacketRing;
+use super::trace_context;
+use crate::source::reset_packets::{FEWER, MAGIC};
+use crate::stream::{Kind, send};
+use crate::value::{Failure, FailureKind};
+
+/// IPv6 header and a TCP header with all options.
+pub(super) const CAPTURE: usize = 128;
+/// Bytes of a packet that is only there for its TTL and IP id: IPv6 header and a TCP header without options.
+const SAMPLE: usize = 60;
+/// With more packets than this in one drain fewer are sampled: the room is for RSTs.
+const BUSY: usize = 5_000;
+
+/// Which received packets other than RSTs are taken, for TTL and IP id of their senders: one in so many, a power of two.
+#[derive(Debug, Clone, Copy)]
+struct Sampling {
+    syn: u32,
+    rest: u32,
+}
+
+/// From the finest to none.
+const SAMPLINGS: [Option<Sampling>; 3] =
+    [Some(Sampling { syn: 1, rest: 16 }), Some(Sampling { syn: 64, rest: 1024 }), None];
+
+/// The open packet socket. It ends with its descriptor; nothing stays behind.
+#[derive(Debug)]
+pub struct PacketSocket {
+    fd: OwnedFd,
+    ring: PacketRing,
+    /// CLOCK_MONOTONIC, ns; `None` before the first drain.
+    addresses_read: Option<u64>,
+    lost: u64,
+    /// Index in [`SAMPLINGS`].
+    sampling: usize,
+}
+
+impl PacketSocket {
+    /// ETH_P_ALL, because a socket bound to one protocol does not see outgoing packets (dev_queue_xmit_nit).
+    pub fn open() -> Result<Self, Failure> {
+        // Protocol 0 first: nothing may arrive before the filter is in place.
+        let kind = libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        // SAFETY: plain socket call.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
+        if fd < 0 {
+            return Err(refused("socket(AF_PACKET)", &io::Error::last_os_error()));
+        }
+        // SAFETY: the kernel just gave us this descriptor.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        attach(&fd, SAMPLINGS[0]).map_err(|error| refused("SO_ATTACH_FILTER", &error))?;
+        let ring = PacketRing::map(&fd).map_err(|error| refused("PACKET_RX_RING", &error))?;
+        // SAFETY: an all-zero sockaddr_ll is valid.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+        let size = size_of_val(&address) as libc::socklen_t;
+        // SAFETY: address and size describe one sockaddr_ll.
+        if unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), size) } != 0 {
+            return Err(refused("bind(AF_PACKET)", &io::Error::last_os_error()));
+        }
+        Ok(Self { fd, ring, addresses_read: None, lost: 0, sampling: 0 })
+    }
+
+    /// Everything that arrived since the previous call.
+    pub fn drain(&mut self, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
+        const ADDRESSES_EVERY_NS: u64 = 5_000_000_000;
+        if self.addresses_read.is_none() {
+            send(sink, Kind::Start, 0, MAGIC.as_bytes());
+        }
+        let (mono, boot) = trace_context::clocks();
+        if self.addresses_read.is_none_or(|then| mono.saturating_sub(then) > ADDRESSES_EVERY_NS) {
+            self.addresses_read = Some(mono);
+            send(sink, Kind::Scope, 0, trace_context::scope().as_bytes());
+        }
+        // The kernel drops where the ring is full, so an empty one has nothing to count either.
+        if self.ring.is_empty() {
+            return Ok(());
+        }
+        send(sink, Kind::Clock, 0, format!("{} {boot}", trace_context::wall_clock()).as_bytes());
+        let packets = self.ring.drain(|batch| send(sink, Kind::Records, 0, batch));
+        let lost = self.dropped();
+        self.lost += lost;
+        if (packets > BUSY || lost > 0)
+            && let Some(coarser) = SAMPLINGS.get(self.sampling + 1)
+            && attach(&self.fd, *coarser).is_ok()
+        {
+            self.sampling += 1;
+            send(sink, Kind::Note, 0, FEWER.as_bytes());
+        }
+        send(sink, Kind::Counts, 0, self.lost.to_string().as_bytes());
+        Ok(())
+    }
+
+    /// PACKET_STATISTICS starts again at zero with each reading.
+    fn dropped(&self) -> u64 {
+        // struct tpacket_stats: packets, drops.
+        let mut stats = [0u32; 2];
+        let mut size = size_of_val(&stats) as libc::socklen_t;
+        // SAFETY: the buffer has the stated size.
+        let result = unsafe {
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                stats.as_mut_ptr().cast(),
+                &raw mut size,
+            )
+        };
+        if result == 0 { u64::from(stats[1]) } else { 0 }
+    }
+}
+
+/// Replaces the filter at once, without a gap.
+fn attach(fd: &OwnedFd, sampling: Option<Sampling>) -> io::Result<()> {
+    let mut code = filter(sampling);
+    let program = libc::sock_fprog { len: code.len() as u16, filter: code.as_mut_ptr() };
+    set(fd, libc::SO_ATTACH_FILTER, &program)
+}
+
+/// TCP with RST, and samples of received TCP without; from the network header on (SOCK_DGRAM). IPv6 extension headers
+/// before TCP are not followed.
+fn filter(sampling: Option<Sampling>) -> [libc::sock_filter; 28] {
+    // linux/bpf_common.h, linux/filter.h.
+    const LD_W_ABS: u16 = 0x20;
+    const LD_H_ABS: u16 = 0x28;
+    const LD_B_ABS: u16 = 0x30;
+    const LD_B_IND: u16 = 0x50;
+    const LDX_B_MSH: u16 = 0xb1;
+    const AND: u16 = 0x54;
+    const JA: u16 = 0x05;
+    const JEQ: u16 = 0x15;
+    const JSET: u16 = 0x45;
+    const TAX: u16 = 0x07;
+    const TXA: u16 = 0x87;
+    const RET: u16 = 0x06;
+    const SKF_AD_PROTOCOL: u32 = -0x1000_i32 as u32;
+    const SKF_AD_PKTTYPE: u32 = SKF_AD_PROTOCOL + 4;
+    const SKF_AD_RANDOM: u32 = SKF_AD_PROTOCOL + 56;
+    const SYN: u32 = 0x02;
+    const RST: u32 = 0x04;
+    let op = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let (syn, rest) = sampling.map_or((1, 1), |sampling| (sampling.syn, sampling.rest));
+    [
+        /* 0 */ op(LD_H_ABS, 0, 0, SKF_AD_PROTOCOL),
+        /* 1 */ op(JEQ, 0, 7, 0x0800),
+        // IPv4: TCP, not a later fragment.
+        /* 2 */ op(LD_B_ABS, 0, 0, 9),
+        /* 3 */ op(JEQ, 0, 23, 6),
+        /* 4 */ op(LD_H_ABS, 0, 0, 6),
+        /* 5 */ op(JSET, 21, 0, 0x1fff),
+        /* 6 */ op(LDX_B_MSH, 0, 0, 0),
+        /* 7 */ op(LD_B_IND, 0, 0, 13),
+        /* 8 */ op(JA, 0, 0, 4),
+        // IPv6.
+        /* 9 */ op(JEQ, 0, 17, 0x86dd),
+        /* 10 */ op(LD_B_ABS, 0, 0, 6),
+        /* 11 */ op(JEQ, 0, 15, 6),
+        /* 12 */ op(LD_B_ABS, 0, 0, 40 + 13),
+        // The flags.
+        /* 13 */ op(JSET, 0, 1, RST),
+        /* 14 */ op(RET, 0, 0, CAPTURE as u32),
+        /* 15 */ op(TAX, 0, 0, 0),
+        /* 16 */ op(LD_B_ABS, 0, 0, SKF_AD_PKTTYPE),
+        /* 17 */ op(JEQ, 9, if sampling.is_none() { 9 } else { 0 }, u32::from(libc::PACKET_OUTGOING)),
+        /* 18 */ op(TXA, 0, 0, 0),
+        /* 19 */ op(JSET, 0, 3, SYN),
+        /* 20 */ op(LD_W_ABS, 0, 0, SKF_AD_RANDOM),
+        /* 21 */ op(AND, 0, 0, syn - 1),
+        /* 22 */ op(JEQ, 3, 4, 0),
+        /* 23 */ op(LD_W_ABS, 0, 0, SKF_AD_RANDOM),
+        /* 24 */ op(AND, 0, 0, rest - 1),
+        /* 25 */ op(JEQ, 0, 1, 0),
+        /* 26 */ op(RET, 0, 0, SAMPLE as u32),
+        /* 27 */ op(RET, 0, 0, 0),
+    ]
+}
+
+fn set<T>(fd: &OwnedFd, option: libc::c_int, value: &T) -> io::Result<()> {
+    let size = size_of::<T>() as libc::socklen_t;
+    // SAFETY: value points at `size` readable bytes.
+    let result =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, std::ptr::from_ref(value).cast(), size) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn refused(what: &str, error: &io::Error) -> Failure {
+    let text = format!("{what}: {error}");
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => Failure::new(FailureKind::Denied, text).needs("root or CAP_NET_RAW"),
+        Some(libc::EAFNOSUPPORT) => Failure::new(FailureKind::Absent, text).needs("a kernel with CONFIG_PACKET"),
+        _ => Failure::new(FailureKind::Broken, text),
+    }
+}

@@ -1,0 +1,19 @@
+//! Standard output and standard error, written without ever panicking.
+
+use std::fmt;
+use std::io::{self, Write};
+
+/// A result to standard output, whole and at once: whoever reads a pipe wants it when it is there.
+///
+/// # Errors
+/// It could not be written; a closed pipe too.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Writes a line to standard error. Not by `eprintln!`, which panics where that cannot be written to (`2> /dev/full`).
+pub fn say(line: impl fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

@@ -1,0 +1,358 @@
+//! A [`Host`] that remembers the last minutes of what another one answered, so that they can be written as a recording after
+//! the fault was seen.
+//!
+//! The remembered frames begin in the middle of a row. To be a recording of its own, the first of them becomes survey and
+//! opening snapshot, the last the closing one; and the streams begin anew: what they said once and for all is kept when the
+//! frame that heard it is forgotten (`Past`), and their running totals count from the beginning of the recording.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::ask::{Answer, Ask, Frame, Host};
+use crate::kernel::trace_context;
+use crate::recording::write::{RecordError, RecordingFile, RecordingHost};
+use crate::stream::{Blocks, Kind, append};
+use crate::value::{Failure, FailureKind, Moment};
+
+/// Nothing older is written.
+const MINUTES: Duration = Duration::from_secs(600);
+/// Bytes that are remembered at most.
+const MOST: usize = 32 << 20;
+/// Files of which the latest text is kept.
+const FILES: usize = 256;
+/// An answer that is larger, a sweep of very many sockets, is not remembered: it would push out all others.
+const LARGE: usize = 4 << 20;
+
+/// Passes questions on and remembers the answers.
+pub struct RollingHost<H: Host> {
+    inner: H,
+    history: History,
+}
+
+/// What is remembered; clones share it.
+#[derive(Clone, Default)]
+pub struct History(Arc<Mutex<Remembered>>);
+
+#[derive(Default)]
+struct Remembered {
+    frames: VecDeque<KeptFrame>,
+    bytes: usize,
+    /// Up to the first frame.
+    past: Past,
+}
+
+#[derive(Clone)]
+struct KeptFrame {
+    frame: Frame,
+    at: Moment,
+    answers: Vec<Kept>,
+    /// The processes of this moment, as the stream of reset events lists them at its beginning.
+    tasks: Option<String>,
+}
+
+#[derive(Clone)]
+struct Kept {
+    ask: Ask,
+    /// As the sink got them: a message or line is never cut.
+    parts: Vec<Vec<u8>>,
+    answer: Answer,
+}
+
+impl<H: Host> RollingHost<H> {
+    pub fn new(inner: H) -> Self {
+        Self { inner, history: History::default() }
+    }
+
+    /// What can be saved at any time.
+    pub fn history(&self) -> History {
+        self.history.clone()
+    }
+}
+
+impl<H: Host> Host for RollingHost<H> {
+    fn frame(&mut self, frame: Frame) -> Option<Moment> {
+        let at = self.inner.frame(frame)?;
+        self.history.lock().begin(frame, at);
+        Some(at)
+    }
+
+    fn ask(&mut self, ask: &Ask, sink: &mut dyn FnMut(&[u8])) -> Answer {
+        let (mut parts, mut bytes) = (Vec::new(), 0);
+        let mut answer = self.inner.ask(ask, &mut |part| {
+            bytes += part.len();
+            if bytes <= LARGE {
+                parts.push(part.to_vec());
+            }
+            sink(part);
+        });
+        // A recording begins with a sweep, if it can: who started since the first tick is not in its events. It is a part of
+        // what a sweep costs, by which the next one is scheduled.
+        let start = Instant::now();
+        let tasks = matches!(ask, Ask::SocketOwners { .. }).then(trace_context::tasks);
+        answer.took += start.elapsed();
+        let mut remembered = self.history.lock();
+        if bytes <= LARGE {
+            remembered.keep(Kept { ask: ask.clone(), parts, answer: answer.clone() });
+        }
+        if let (Some(_), Some(frame)) = (&tasks, remembered.frames.back_mut()) {
+            frame.tasks = tasks;
+        }
+        answer
+    }
+}
+
+impl History {
+    fn lock(&self) -> MutexGuard<'_, Remembered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what is remembered, up to the latest tick. How long a time it covers.
+    ///
+    /// # Errors
+    /// The file exists or cannot be written, or fewer than two ticks are remembered.
+    pub fn save(&self, path: &Path) -> Result<Duration, RecordError> {
+        let (past, frames) = self.lock().cut();
+        let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return Err(RecordError::Empty) };
+        let covered = last.at.mono.saturating_sub(first.at.mono);
+        let file = RecordingFile::create(path, false)?;
+        let mut recording = RecordingHost::new(Player { frames: renewed(past, frames), next: 0 }, file, false);
+        let mut next = 0;
+        while let Some((frame, asks)) = recording.inner().upcoming(next) {
+            next += 1;
+            recording.frame(frame);
+            for ask in asks {
+                recording.ask(&ask, &mut |_| {});
+            }
+        }
+        recording.finish().and_then(RecordingFile::persist)?;
+        Ok(covered)
+    }
+}
+
+impl Remembered {
+    fn begin(&mut self, frame: Frame, at: Moment) {
+        self.frames.push_back(KeptFrame { frame, at, answers: Vec::new(), tasks: None });
+        let old = |frame: &KeptFrame| at.mono.saturating_sub(frame.at.mono) > MINUTES;
+        while self.frames.len() > 1 && (self.bytes > MOST || self.frames.front().is_some_and(old)) {
+            let Some(frame) = self.frames.pop_front() else { return };
+            self.bytes -= frame.answers.iter().map(Kept::len).sum::<usize>();
+            self.past.absorb(&frame);
+        }
+    }
+
+    fn keep(&mut self, kept: Kept) {
+        if let Some(frame) = self.frames.back_mut() {
+            self.bytes += kept.len();
+            frame.answers.push(kept);
+        }
+    }
+
+    /// The frames of the recording: from a tick that looked at all sockets, if there is one but the last, to the latest
+    /// tick. And what was before its end of the first.
+    fn cut(&self) -> (Past, Vec<KeptFrame>) {
+        let whole = |frame: &KeptFrame| matches!(frame.frame, Frame::Tick { .. } | Frame::Before);
+        let swept = |frame: &KeptFrame| frame.answers.iter().any(|kept| matches!(kept.ask, Ask::SocketOwners { .. }));
+        let Some(last) = self.frames.iter().rposition(whole) else { return Default::default() };
+        let before = |wanted: &dyn Fn(&KeptFrame) -> bool| self.frames.iter().take(last).position(wanted);
+        let Some(first) = before(&|frame| whole(frame) && swept(frame)).or_else(|| before(&whole)) else {
+            return Default::default();
+        };
+        let mut past = self.past.clone();
+        self.frames.range(..=first).for_each(|frame| past.absorb(frame));
+        (past, self.frames.range(first..=last).cloned().collect())
+    }
+}
+
+impl Kept {
+    fn len(&self) -> usize {
+        self.parts.iter().map(Vec::len).sum()
+    }
+}
+
+/// What stays true of frames that are forgotten.
+#[derive(Clone, Default)]
+struct Past {
+    streams: BTreeMap<String, StreamStart>,
+    /// The latest text of each file and link, by key: settings are not looked at in every tick.
+    files: BTreeMap<String, Kept>,
+}
+
+impl Past {
+    fn absorb(&mut self, frame: &KeptFrame) {
+        for kept in &frame.answers {
+            let key = kept.ask.key();
+            match &kept.ask {
+                ask if ask.is_stream() && kept.answer.result.is_ok() => {
+                    self.streams.entry(key).or_default().absorb(&kept.parts.concat());
+                }
+                Ask::File(_) | Ask::Link(_) if self.files.len() < FILES || self.files.contains_key(&key) => {
+                    self.files.insert(key, kept.clone());
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// How a stream has to begin, to go on from some point: what it said that stays true, and what its running totals were.
+#[derive(Clone, Default)]
+struct StreamStart {
+    blocks: Vec<(Kind, u16, Vec<u8>)>,
+    /// In reset events the first number of a line is the event that it is about; otherwise a line is one number.
+    totals: BTreeMap<String, Vec<u64>>,
+}
+
+impl StreamStart {
+    fn absorb(&mut self, stream: &[u8]) {
+        blocks(stream, &mut |kind, cpu, payload| match kind {
+            Kind::Records | Kind::Clock => {}
+            Kind::Counts => {
+                let lines = String::from_utf8_lossy(payload);
+                self.totals.extend(lines.lines().map(numbers));
+            }
+            Kind::Scope | Kind::Tasks | Kind::Symbols => self.replace(kind, cpu, payload),
+            Kind::Start | Kind::Format | Kind::Note => {
+                if !self.blocks.iter().any(|(of, _, known)| *of == kind && known == payload) {
+                    self.blocks.push((kind, cpu, payload.to_vec()));
+                }
+            }
+        });
+    }
+
+    fn replace(&mut self, kind: Kind, cpu: u16, payload: &[u8]) {
+        self.blocks.retain(|(of, ..)| *of != kind);
+        self.blocks.push((kind, cpu, payload.to_vec()));
+    }
+
+    /// The same, with its totals counted from here.
+    fn rebased(&self, stream: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(stream.len());
+        blocks(stream, &mut |kind, cpu, payload| {
+            if kind != Kind::Counts {
+                return append(&mut out, kind, cpu, payload);
+            }
+            let text = String::from_utf8_lossy(payload);
+            let rebased: String = text.split_inclusive('\n').map(|line| self.line(line)).collect();
+            append(&mut out, kind, cpu, rebased.as_bytes());
+        });
+        out
+    }
+
+    fn line(&self, whole: &str) -> String {
+        let line = whole.trim_end_matches('\n');
+        let (name, numbers) = numbers(line);
+        // A line of words says something else than a total.
+        if numbers.is_empty() {
+            return whole.to_owned();
+        }
+        let before = self.totals.get(&name);
+        let since = numbers.iter().enumerate().map(|(index, number)| {
+            let before = before.and_then(|before| before.get(index)).copied().unwrap_or(0);
+            number.saturating_sub(before).to_string()
+        });
+        let name = Some(name).filter(|name| !name.is_empty());
+        name.into_iter().chain(since).collect::<Vec<_>>().join(" ") + &whole[line.len()..]
+    }
+}
+
+/// The frames as a recording has them.
+fn renewed(mut past: Past, frames: Vec<KeptFrame>) -> Vec<KeptFrame> {
+    let Some(start) = frames.first().map(|frame| frame.at.mono) else { return frames };
+    let count = frames.len();
+    let mut out = Vec::with_capacity(count + 1);
+    for (index, mut kept) in frames.into_iter().enumerate() {
+        let due = kept.at.mono.saturating_sub(start);
+        let events = past.streams.get_mut(&Ask::ResetEvents.key());
+        if let (0, Some(tasks), Some(events)) = (index, &kept.tasks, events) {
+            events.replace(Kind::Tasks, 0, tasks.as_bytes());
+        }
+        for answer in kept.answers.iter_mut().filter(|kept| kept.ask.is_stream()) {
+            let stream = past.streams.entry(answer.ask.key()).or_default();
+            answer.parts = match index {
+                // What it brought happened before. A second answer in the same frame goes on.
+                0 => std::mem::take(&mut stream.blocks).into_iter().map(as_bytes).collect(),
+                _ => vec![stream.rebased(&answer.parts.concat())],
+            };
+        }
+        kept.frame = match (kept.frame, index) {
+            (_, 0) => Frame::Before,
+            (_, index) if index + 1 == count => Frame::After { end: due },
+            (Frame::Tick { .. }, _) => Frame::Tick { due, end: Duration::MAX },
+            _ => Frame::Poll { due, end: Duration::MAX },
+        };
+        if index == 0 {
+            let own = kept.answers.iter().filter(|kept| !kept.ask.is_stream());
+            let mut answers: Vec<Kept> = own.cloned().collect();
+            let known: BTreeSet<String> = answers.iter().map(|kept| kept.ask.key()).collect();
+            answers.extend(past.files.iter().filter(|(key, _)| !known.contains(*key)).map(|(_, kept)| kept.clone()));
+            out.push(KeptFrame { frame: Frame::Survey, answers, ..kept.clone() });
+        }
+        out.push(kept);
+    }
+    out
+}
+
+fn as_bytes((kind, cpu, payload): (Kind, u16, Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    append(&mut out, kind, cpu, &payload);
+    out
+}
+
+/// What a line is about, and its totals.
+fn numbers(line: &str) -> (String, Vec<u64>) {
+    let words: Vec<&str> = line.split(' ').collect();
+    let (name, rest) = if words.len() > 1 { (words[0], &words[1..]) } else { ("", &words[..]) };
+    (name.to_owned(), rest.iter().map_while(|word| word.parse().ok()).collect())
+}
+
+/// The stream is ours, written a moment ago: it holds whole blocks.
+fn blocks(stream: &[u8], each: &mut dyn FnMut(Kind, u16, &[u8])) {
+    let _ = Blocks::new("the last minutes").feed(stream, &mut |kind, cpu, payload| {
+        each(kind, cpu, payload);
+        Ok(())
+    });
+}
+
+/// Plays the remembered frames to the one who writes them.
+struct Player {
+    frames: Vec<KeptFrame>,
+    /// Index of the frame after the current one.
+    next: usize,
+}
+
+impl Player {
+    /// The frame with this number and what was asked in it.
+    fn upcoming(&self, number: usize) -> Option<(Frame, Vec<Ask>)> {
+        let frame = self.frames.get(number)?;
+        Some((frame.frame, frame.answers.iter().map(|kept| kept.ask.clone()).collect()))
+    }
+}
+
+impl Host for Player {
+    fn frame(&mut self, _: Frame) -> Option<Moment> {
+        let frame = self.frames.get(self.next)?;
+        self.next += 1;
+        Some(frame.at)
+    }
+
+    /// Each question once, in the order in which they were asked.
+    fn ask(&mut self, ask: &Ask, sink: &mut dyn FnMut(&[u8])) -> Answer {
+        let frame = self.next.checked_sub(1).and_then(|current| self.frames.get_mut(current));
+        let kept = frame.and_then(|frame| {
+            let place = frame.answers.iter().position(|kept| kept.ask == *ask)?;
+            Some(frame.answers.remove(place))
+        });
+        match kept {
+            Some(kept) => {
+                kept.parts.iter().for_each(|part| sink(part));
+                kept.answer
+            }
+            None => {
+                let failure = Failure::new(FailureKind::NotCollected, format!("{} was not remembered", ask.key()));
+                Answer { result: Err(failure), took: Duration::ZERO }
+            }
+        }
+    }
+}

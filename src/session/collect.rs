@@ -1,0 +1,115 @@
+//! Fills a snapshot: which sources are asked, in which order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::looks::Looks;
+use crate::ask::Host;
+use crate::observation::{Snapshot, SourceStatus};
+use crate::source::census::{self, Census};
+use crate::source::listeners::{self, Listener};
+use crate::source::{conntrack, file_nr, host_facts, netstat, owners, snmp, snmp6, sockstat, sysctl, vmstat};
+use crate::value::{Moment, Observed};
+
+impl Snapshot {
+    pub(super) fn empty(at: Moment) -> Self {
+        Self {
+            at,
+            surveyed: at,
+            netstat: Observed::not_asked(),
+            snmp: Observed::not_asked(),
+            snmp6: Observed::not_asked(),
+            sockstat: Observed::not_asked(),
+            sockstat6: Observed::not_asked(),
+            vmstat: Observed::not_asked(),
+            file_nr: Observed::not_asked(),
+            sysctls: BTreeMap::new(),
+            conntrack: Observed::not_asked(),
+            listeners: Observed::not_asked(),
+            census: Observed::not_asked(),
+            owners: Observed::not_asked(),
+            host: host_facts::HostFacts::default(),
+            sources: Vec::new(),
+        }
+    }
+
+    /// Keeps the value and notes how the source went.
+    fn keep<T>(&mut self, name: &'static str, (observed, took): (Observed<T>, Duration)) -> Observed<T> {
+        let status = SourceStatus {
+            name,
+            failure: observed.failure().cloned(),
+            partial: matches!(observed, Observed::Partial(..)),
+            took,
+        };
+        match self.sources.iter_mut().find(|known| known.name == name) {
+            Some(known) => *known = status,
+            None => self.sources.push(status),
+        }
+        observed
+    }
+
+    pub(super) fn counters(&mut self, host: &mut dyn Host) {
+        self.snmp6 = self.keep("snmp6", snmp6::collect(host));
+        self.sockstat = self.keep("sockstat", sockstat::collect(host));
+        self.sockstat6 = self.keep("sockstat6", sockstat::collect6(host));
+        self.conntrack = self.keep("conntrack", conntrack::collect(host));
+        self.vmstat = self.keep("vmstat", vmstat::collect(host));
+        self.file_nr = self.keep("file_nr", file_nr::collect(host));
+        // Last, next to the streams that are read after them: what comes between belongs to two windows.
+        self.netstat = self.keep("netstat", netstat::collect(host));
+        self.snmp = self.keep("snmp", snmp::collect(host));
+    }
+
+    pub(super) fn listeners(&mut self, host: &mut dyn Host, looks: &mut Looks) {
+        self.listeners = self.keep("listeners", listeners::collect(host));
+        if let Some(listening) = self.listeners.value() {
+            looks.look(listening);
+        }
+    }
+
+    /// The sweep of all sockets, and the owners of the listeners in `seen` and of the sockets that a cause may want to
+    /// name. `also`: processes whose state is wanted whatever they hold now.
+    pub(super) fn sockets<'a>(
+        &mut self,
+        host: &mut dyn Host,
+        seen: impl Iterator<Item = &'a Listener>,
+        also: &BTreeSet<u32>,
+    ) {
+        let listening = self.listeners.value().cloned().unwrap_or_default();
+        self.census = self.keep("sockets", census::collect(host, &listening)).map(Arc::new);
+        let listening = listening.iter().map(|listener| listener.inode).chain(seen.map(|listener| listener.inode));
+        let inodes = inodes(listening, self.census.value().map(Arc::as_ref));
+        self.owners = self.keep("owners", owners::collect(host, inodes, also.clone())).map(Arc::new);
+    }
+
+    /// Settings and identity, which seldom move.
+    pub(super) fn context(&mut self, host: &mut dyn Host) {
+        let (sysctls, took) = sysctl::collect(host);
+        let missing = sysctls.values().all(|value| value.value().is_none());
+        let status: Observed<()> = match sysctls.values().find_map(Observed::failure) {
+            Some(failure) if missing => Observed::Unavailable(failure.clone()),
+            _ => Observed::Full(()),
+        };
+        self.keep("sysctl", (status, took));
+        self.sysctls = sysctls;
+        let facts = self.keep("host", host_facts::collect(host));
+        self.host = facts.value().cloned().unwrap_or_default();
+    }
+
+    /// Processes that held something that was looked up.
+    pub(super) fn known_processes(&self) -> BTreeSet<u32> {
+        self.owners.value().map(|owners| owners.processes.keys().copied().collect()).unwrap_or_default()
+    }
+}
+
+/// Sockets whose owners are worth a look: every listener of the window and the samples of the sweep.
+fn inodes(listeners: impl Iterator<Item = u32>, census: Option<&Census>) -> BTreeSet<u64> {
+    let sampled = census.into_iter().flat_map(|census| {
+        let groups = census.groups.iter().flat_map(|group| group.samples.iter().map(|sample| sample.inode));
+        let destinations = census.destinations.iter().flat_map(|destination| destination.inodes.iter().copied());
+        groups.chain(destinations)
+    });
+    // Inode 0 is a socket without a process: TIME_WAIT, an orphan, a half-open request.
+    listeners.chain(sampled).filter(|inode| *inode != 0).map(u64::from).collect()
+}

@@ -1,0 +1,67 @@
+//! What accumulates over the looks at the listeners between two snapshots.
+
+use std::collections::BTreeMap;
+
+use crate::observation::ListenerTrace;
+use crate::source::listeners::Listener;
+
+/// The listeners of one window, by cookie.
+#[derive(Default)]
+pub(super) struct Looks {
+    traces: BTreeMap<u64, ListenerTrace>,
+    looks: u32,
+}
+
+impl Looks {
+    /// Begins a window with the listeners as they were seen last.
+    pub fn from(listeners: Option<&Vec<Listener>>) -> Self {
+        let mut looks = Self::default();
+        if let Some(listeners) = listeners {
+            looks.look(listeners);
+        }
+        looks
+    }
+
+    pub fn look(&mut self, listeners: &[Listener]) {
+        let look = self.looks;
+        self.looks += 1;
+        for listener in listeners {
+            let full = u32::from(listener.is_full());
+            self.traces
+                .entry(listener.cookie)
+                .and_modify(|trace| {
+                    trace.samples += 1;
+                    trace.full_samples += full;
+                    trace.max_recv_q = trace.max_recv_q.max(listener.recv_q);
+                    trace.drained += u32::from(listener.recv_q < trace.last.recv_q);
+                    trace.last_sample = look;
+                    trace.last = listener.clone();
+                })
+                .or_insert_with(|| ListenerTrace {
+                    last: listener.clone(),
+                    first: listener.clone(),
+                    samples: 1,
+                    full_samples: full,
+                    max_recv_q: listener.recv_q,
+                    drained: 0,
+                    in_before: look == 0,
+                    in_after: false,
+                    first_sample: look,
+                    last_sample: look,
+                });
+        }
+    }
+
+    /// Every listener that was seen.
+    pub fn seen(&self) -> impl Iterator<Item = &Listener> {
+        self.traces.values().map(|trace| &trace.last)
+    }
+
+    /// The traces and the number of looks.
+    pub fn close(mut self) -> (BTreeMap<u64, ListenerTrace>, u32) {
+        for trace in self.traces.values_mut() {
+            trace.in_after = trace.last_sample + 1 == self.looks;
+        }
+        (self.traces, self.looks)
+    }
+}

@@ -1,0 +1,378 @@
+//! Causes over time: when each appeared, worsened and ended. The judge of single windows knows no yesterday; here what comes
+//! and goes at the edge of a threshold becomes one episode.
+//!
+//! A cause ends with the first quiet tick. If it comes back, it is the same episode again, and from then on it takes twice
+//! as many quiet ticks to end, up to half a minute: what flickers is soon told as one thing that goes on.
+
+use std::time::Duration;
+
+use super::place::Key;
+use super::rate::{Rates, Usual};
+use crate::cause::{Finding, Severity, State};
+use crate::diagnosis::rank::Ranked;
+use crate::diagnosis::{CONVINCING, Diagnosis, Status};
+use crate::value::Moment;
+
+/// The longest quiet that still belongs to an episode.
+const LONGEST_HOLD: Duration = Duration::from_secs(30);
+/// How long an episode that ended is remembered, and how many are.
+const REMEMBERED: Duration = Duration::from_secs(600);
+const MOST: usize = 128;
+/// Ticks that a severity must hold before it is believed, where nothing else speaks for it.
+const HOLDS: u32 = 3;
+
+/// Whether it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Found in the latest window.
+    Active,
+    /// Not found in the latest window, and too short a quiet to call it ended.
+    Quiet,
+    Ended,
+}
+
+/// A cause at one place over time.
+#[derive(Debug, Clone)]
+pub struct Episode {
+    pub key: Key,
+    pub phase: Phase,
+    /// Believed: a severity that flickers does not show here.
+    pub severity: Severity,
+    /// The worst that was believed, however often it came.
+    pub worst: Severity,
+    /// This time it explains numbers and is no fault.
+    pub harmless: bool,
+    /// Now or earlier it was a fault.
+    pub faulted: bool,
+    /// When the first window in which it was found this time began.
+    pub since: Moment,
+    /// It was there in the first window already: when it began is not known.
+    pub from_start: bool,
+    /// When the last window in which it was found ended.
+    pub last: Moment,
+    /// How often it came.
+    pub times: u32,
+    /// What was lost or reset over all of it.
+    pub events: u64,
+    /// Highest events per second of one window.
+    pub peak_per_s: f64,
+    /// One for each tick since it first came.
+    pub rates: Rates,
+    /// Once enough was seen.
+    pub usual: Option<Usual>,
+    /// As found last with the severity that is believed; its impact is that of the latest window.
+    pub latest: Ranked,
+    quiet: u32,
+    /// Ticks in which the judged severity differed from the believed one to the same side.
+    worse: u32,
+    better: u32,
+    /// The rate that was told of last.
+    told_per_s: f64,
+}
+
+impl Episode {
+    /// Something is wrong, rather than seen.
+    pub fn is_alarm(&self) -> bool {
+        self.severity < Severity::Info && matches!(self.latest.finding.state, State::Active | State::Risk)
+    }
+
+    /// How long it went on this time.
+    pub fn lasted(&self) -> Duration {
+        self.last.mono.saturating_sub(self.since.mono)
+    }
+}
+
+/// Something that happened to an episode, at the end of a tick's window.
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub what: What,
+    /// When; of an end, when the last window in which it was found ended.
+    pub at: Moment,
+    pub key: Key,
+    pub title: &'static str,
+    pub severity: Severity,
+    pub state: State,
+    /// It never was a fault so far, see [`Episode::harmless`].
+    pub harmless: bool,
+    /// The sentence of the finding.
+    pub summary: String,
+    pub per_s: f64,
+    pub unit: &'static str,
+    /// Of an end: how long it went on, and how much there was.
+    pub lasted: Duration,
+    pub events: u64,
+    /// How often it came.
+    pub times: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum What {
+    Appeared,
+    /// It had ended and is back.
+    Again,
+    Worsened,
+    Eased,
+    Ended,
+}
+
+impl What {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Appeared => "appeared",
+            Self::Again => "again",
+            Self::Worsened => "worsened",
+            Self::Eased => "eased",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Timeline {
+    /// In the order in which a person reads them.
+    episodes: Vec<Episode>,
+    ticks: u64,
+}
+
+impl Timeline {
+    pub fn episodes(&self) -> &[Episode] {
+        &self.episodes
+    }
+
+    /// The worst of what goes on; `None` if nothing that is wrong does.
+    pub fn status(&self) -> Option<Status> {
+        let worst = self.episodes.iter().filter(|e| e.phase != Phase::Ended && e.is_alarm()).map(|e| e.severity).min();
+        worst.map(|severity| match severity {
+            Severity::Critical => Status::Critical,
+            _ => Status::Warning,
+        })
+    }
+
+    /// Takes the next window. `learned`: enough was seen to call a rate usual.
+    pub fn tick(&mut self, at: Moment, diagnosis: &Diagnosis, learned: bool) -> Vec<Event> {
+        self.ticks += 1;
+        let window = diagnosis.window;
+        let mut events = Vec::new();
+        let found = found(diagnosis);
+        for episode in &mut self.episodes {
+            let now = found.iter().find(|(key, ..)| *key == episode.key);
+            let unseen = diagnosis.status == Status::Unknown
+                && diagnosis.not_checked.iter().any(|cause| cause.id == episode.key.id);
+            if now.is_none() && unseen && episode.is_held_unseen(at) {
+                continue;
+            }
+            episode.rates.push(now.map_or(0.0, |(_, ranked, _)| ranked.finding.impact.per_s), window);
+            episode.usual = learned.then(|| episode.rates.usual()).flatten();
+            match now {
+                Some((_, ranked, _)) => events.extend(episode.found(diagnosis.started, at, ranked)),
+                None => events.extend(episode.missed(at, window)),
+            }
+        }
+        // First, so that nothing new is put before what has just ended at the top.
+        self.reorder(&events, &found);
+        for (rank, (key, ranked, _)) in found.iter().enumerate() {
+            if self.episodes.iter().all(|episode| episode.key != *key) {
+                let mut episode = Episode::new(key.clone(), diagnosis.started, at, ranked, self.ticks == 1);
+                episode.rates.push(ranked.finding.impact.per_s, window);
+                events.push(episode.event(What::Appeared, at));
+                let place = self.place(&found, rank);
+                self.episodes.insert(place, episode);
+            }
+        }
+        self.forget(at);
+        events
+    }
+
+    /// Before the first known one that ranks below.
+    fn place(&self, found: &[Found<'_>], rank: usize) -> usize {
+        let below = |episode: &Episode| {
+            let known = found.iter().position(|(key, ..)| *key == episode.key);
+            episode.phase == Phase::Ended || known.is_some_and(|known| known > rank)
+        };
+        self.episodes.iter().position(below).unwrap_or(self.episodes.len())
+    }
+
+    /// What ended goes behind what goes on; what came back or changed its severity is put where it ranks now. Nothing else
+    /// moves.
+    fn reorder(&mut self, events: &[Event], found: &[Found<'_>]) {
+        for event in events.iter().filter(|event| event.what != What::Appeared) {
+            let Some(index) = self.episodes.iter().position(|episode| episode.key == event.key) else { continue };
+            let episode = self.episodes.remove(index);
+            let place = match found.iter().position(|(key, ..)| *key == event.key) {
+                Some(rank) if event.what != What::Ended => self.place(found, rank),
+                _ => self.episodes.iter().position(|e| e.phase == Phase::Ended).unwrap_or(self.episodes.len()),
+            };
+            self.episodes.insert(place, episode);
+        }
+    }
+
+    fn forget(&mut self, at: Moment) {
+        let old = |e: &Episode| e.phase == Phase::Ended && at.mono.saturating_sub(e.last.mono) > REMEMBERED;
+        self.episodes.retain(|episode| !old(episode));
+        self.episodes.truncate(MOST);
+    }
+}
+
+/// Key, finding, and its rank in the window.
+type Found<'a> = (Key, &'a Ranked, usize);
+
+/// The findings of a window that are worth following, one for each key: the first, which is the worst.
+fn found(diagnosis: &Diagnosis) -> Vec<Found<'_>> {
+    let mut found: Vec<Found<'_>> = Vec::new();
+    for (rank, ranked) in diagnosis.causes.iter().enumerate() {
+        let finding = &ranked.finding;
+        let key = Key::of(ranked);
+        if finding.state != State::Past && finding.confidence >= CONVINCING && found.iter().all(|(k, ..)| *k != key) {
+            found.push((key, ranked, rank));
+        }
+    }
+    found
+}
+
+impl Episode {
+    fn new(key: Key, since: Moment, at: Moment, ranked: &Ranked, from_start: bool) -> Self {
+        let impact = &ranked.finding.impact;
+        Self {
+            key,
+            phase: Phase::Active,
+            severity: ranked.finding.severity,
+            worst: ranked.finding.severity,
+            harmless: ranked.finding.state == State::Benign,
+            faulted: ranked.finding.state != State::Benign,
+            since,
+            from_start,
+            last: at,
+            times: 1,
+            events: impact.events,
+            peak_per_s: impact.per_s,
+            rates: Rates::default(),
+            usual: None,
+            latest: ranked.clone(),
+            quiet: 0,
+            worse: 0,
+            better: 0,
+            told_per_s: impact.per_s,
+        }
+    }
+
+    /// It is there in this window.
+    fn found(&mut self, since: Moment, at: Moment, ranked: &Ranked) -> Option<Event> {
+        let back = self.phase == Phase::Ended;
+        let impact = ranked.finding.impact.clone();
+        self.latest.finding.impact = impact.clone();
+        (self.phase, self.last, self.quiet) = (Phase::Active, at, 0);
+        self.events = self.events.saturating_add(impact.events);
+        self.peak_per_s = self.peak_per_s.max(impact.per_s);
+        if back {
+            (self.since, self.from_start) = (since, false);
+            self.times += 1;
+            self.told_per_s = impact.per_s;
+            self.harmless = true;
+            self.take(ranked);
+            self.tell();
+            return Some(self.event(What::Again, at));
+        }
+        let changed = self.believe(ranked, impact.per_s);
+        if let Some(what) = changed.or_else(|| self.grew(&ranked.finding)) {
+            self.told_per_s = impact.per_s;
+            self.tell();
+            return Some(self.event(what, at));
+        }
+        None
+    }
+
+    /// A step up is believed at once, unless the rate is a usual one here: then chance has to be ruled out first. A step
+    /// down always takes some ticks.
+    fn believe(&mut self, ranked: &Ranked, per_s: f64) -> Option<What> {
+        let judged = ranked.finding.severity;
+        let usual = self.usual.is_some_and(|usual| per_s <= usual.high);
+        (self.worse, self.better) = match judged.cmp(&self.severity) {
+            std::cmp::Ordering::Less => (self.worse + 1, 0),
+            std::cmp::Ordering::Greater => (0, self.better + 1),
+            std::cmp::Ordering::Equal => (0, 0),
+        };
+        let what = match (self.worse, self.better) {
+            (HOLDS.., _) => What::Worsened,
+            (1.., _) if !usual => What::Worsened,
+            (_, HOLDS..) => What::Eased,
+            _ => {
+                if judged == self.severity {
+                    self.take(ranked);
+                }
+                return None;
+            }
+        };
+        self.take(ranked);
+        Some(what)
+    }
+
+    /// Believes what was judged.
+    fn take(&mut self, ranked: &Ranked) {
+        self.latest = ranked.clone();
+        (self.severity, self.worse, self.better) = (ranked.finding.severity, 0, 0);
+        self.worst = self.worst.min(self.severity);
+    }
+
+    /// There is an event that says how it is now.
+    fn tell(&mut self) {
+        self.harmless &= self.latest.finding.state == State::Benign;
+        self.faulted |= !self.harmless;
+    }
+
+    /// Nobody could look whether it goes on: that is no end, for as long as a quiet may belong to it.
+    fn is_held_unseen(&mut self, at: Moment) -> bool {
+        let held = self.phase != Phase::Ended && at.mono.saturating_sub(self.last.mono) <= LONGEST_HOLD;
+        if held {
+            self.phase = Phase::Quiet;
+        }
+        held
+    }
+
+    /// The rate is three times what was told last, and more than is usual.
+    fn grew(&self, judged: &Finding) -> Option<What> {
+        let per_s = judged.impact.per_s;
+        let usual = self.usual.is_some_and(|usual| per_s <= usual.high);
+        let as_bad = judged.severity <= self.severity && judged.state != State::Benign;
+        let grew =
+            self.is_alarm() && as_bad && !usual && per_s >= 3.0 * self.told_per_s && per_s - self.told_per_s >= 1.0;
+        grew.then_some(What::Worsened)
+    }
+
+    /// It is not there in this window.
+    fn missed(&mut self, at: Moment, window: Duration) -> Option<Event> {
+        if self.phase == Phase::Ended {
+            return None;
+        }
+        self.quiet += 1;
+        self.phase = Phase::Quiet;
+        let longest = LONGEST_HOLD.as_secs_f64() / window.as_secs_f64().max(0.001);
+        let hold = 2f64.powi(i32::try_from(self.times - 1).unwrap_or(i32::MAX)).min(longest.max(2.0));
+        if f64::from(self.quiet) < hold {
+            return None;
+        }
+        self.phase = Phase::Ended;
+        Some(Event { at: self.last, ..self.event(What::Ended, at) })
+    }
+
+    fn event(&self, what: What, at: Moment) -> Event {
+        let Finding { state, ref impact, ref summary, .. } = self.latest.finding;
+        Event {
+            what,
+            at,
+            key: self.key.clone(),
+            title: self.latest.title,
+            severity: self.severity,
+            state,
+            harmless: self.harmless,
+            summary: summary.clone(),
+            per_s: impact.per_s,
+            unit: impact.unit,
+            lasted: self.lasted(),
+            events: self.events,
+            times: self.times,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! A row of windows judged one by one, and what a person wants to know of the row: what appeared, worsened and ended, when,
+//! and what else changed meanwhile. Pure: [`Watch`] takes windows and gives [`Tick`]s.
+
+use std::time::Duration;
+
+use crate::diagnosis::filter::Filter;
+use crate::diagnosis::{Diagnosis, Status, diagnose_for};
+use crate::observation::Observation;
+use crate::session::Ticked;
+use crate::trace::Reset;
+use crate::value::Moment;
+
+mod changes;
+mod driver;
+mod episodes;
+mod place;
+mod rate;
+mod resets;
+mod schedule;
+
+pub use changes::{Change, ChangeKind};
+pub use driver::{Driver, Next};
+pub use episodes::{Episode, Event, Phase, What};
+pub use place::{Key, Place};
+pub use rate::Usual;
+pub use schedule::Why;
+
+use episodes::Timeline;
+use schedule::Schedule;
+
+/// So much must have been seen before a rate is called usual.
+pub const LEARNING: Duration = Duration::from_secs(60);
+
+/// Single resets of one window that are shown.
+pub const RESETS: usize = 200;
+
+/// The judge of a row of windows.
+#[derive(Debug)]
+pub struct Watch {
+    filter: Filter,
+    schedule: Schedule,
+    timeline: Timeline,
+    ticks: u64,
+    /// Of these, those in which too little was seen for a verdict.
+    unknown: u64,
+    started: Option<Moment>,
+    latest: Option<Moment>,
+}
+
+/// One window, judged.
+#[derive(Debug, Clone)]
+pub struct Tick {
+    /// From 1.
+    pub number: u64,
+    /// When the window ended.
+    pub at: Moment,
+    /// How long after its time it ended, where that is more than the clock's noise.
+    pub late: Option<Duration>,
+    pub sweep: Sweep,
+    /// How long until rates can be called usual; `None` when that is over.
+    pub learning: Option<Duration>,
+    /// The verdict without flicker: that of what goes on, see [`Episode`].
+    pub status: Status,
+    /// Of this window alone.
+    pub diagnosis: Diagnosis,
+    /// What goes on and what ended lately. The order changes only when something appears or its severity changes.
+    pub episodes: Vec<Episode>,
+    pub events: Vec<Event>,
+    pub changes: Vec<Change>,
+    /// Single resets of this window, oldest first, the latest [`RESETS`] of them.
+    pub resets: Vec<Reset>,
+}
+
+impl Tick {
+    /// What belongs to the verdict where no episode is behind it.
+    pub fn sentence(&self) -> &str {
+        match (self.status, self.diagnosis.status) {
+            // What this window would say alone is usual on this host, or has not come often enough to be believed.
+            (Status::Ok, Status::Warning | Status::Critical) => "Nothing beyond what is usual here",
+            _ => &self.diagnosis.summary,
+        }
+    }
+}
+
+/// How old the sweep of all sockets is that the window was judged with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sweep {
+    /// Why it was taken in this window, if it was.
+    pub taken: Option<Why>,
+    pub age: Duration,
+}
+
+impl Watch {
+    pub fn new(filter: Filter) -> Self {
+        Self {
+            filter,
+            schedule: Schedule::default(),
+            timeline: Timeline::default(),
+            ticks: 0,
+            unknown: 0,
+            started: None,
+            latest: None,
+        }
+    }
+
+    /// Judges a window. `sweep` adds a look at all sockets to it and says whether it could; it is called at most once, if
+    /// the window asks for it.
+    pub fn tick(&mut self, ticked: &mut Ticked, sweep: &mut dyn FnMut(&mut Observation) -> bool) -> Tick {
+        let late = (ticked.late > ticked.interval / 4 && ticked.late > NOISE).then_some(ticked.late);
+        let observation = &mut ticked.observation;
+        let mut diagnosis = diagnose_for(observation, &self.filter);
+        let mut taken = ticked.swept.then_some(Why::Last);
+        if taken.is_none() {
+            taken = self.schedule.wants(observation, &diagnosis).filter(|_| sweep(observation));
+            if taken.is_some() {
+                diagnosis = diagnose_for(observation, &self.filter);
+            }
+        }
+        if taken.is_some() {
+            self.schedule.swept(observation);
+        }
+        let at = observation.after.at;
+        let started = *self.started.get_or_insert(observation.before.at);
+        self.latest = Some(at);
+        self.ticks += 1;
+        let learning = LEARNING.checked_sub(at.awake_since(started)).filter(|left| !left.is_zero());
+        let events = self.timeline.tick(at, &diagnosis, learning.is_none());
+        let status = self.timeline.status().unwrap_or(match diagnosis.status {
+            Status::Unknown => Status::Unknown,
+            _ => Status::Ok,
+        });
+        self.unknown += u64::from(status == Status::Unknown);
+        Tick {
+            number: self.ticks,
+            at,
+            late,
+            sweep: Sweep { taken, age: at.mono.saturating_sub(observation.after.surveyed.mono) },
+            learning,
+            status,
+            diagnosis,
+            episodes: self.timeline.episodes().to_vec(),
+            events,
+            resets: resets::latest(observation, &self.filter),
+            changes: changes::changes(observation, taken.is_some(), late),
+        }
+    }
+
+    /// The next window is to have a sweep, because it will close a recording.
+    pub fn sweep_next(&mut self) {
+        self.schedule.ask();
+    }
+
+    /// Everything that was seen, what goes on first.
+    pub fn episodes(&self) -> &[Episode] {
+        self.timeline.episodes()
+    }
+
+    /// When the first window began; `None` before there was one.
+    pub fn started(&self) -> Option<Moment> {
+        self.started
+    }
+
+    /// When the latest window ended.
+    pub fn latest(&self) -> Option<Moment> {
+        self.latest
+    }
+
+    pub fn ticks(&self) -> u64 {
+        self.ticks
+    }
+
+    /// Ticks in which too little was seen for a verdict.
+    pub fn unknown(&self) -> u64 {
+        self.unknown
+    }
+
+    /// What it was restricted to.
+    pub fn filter(&self) -> &Filter {
+        &self.filter
+    }
+}
+
+/// A tick is not called late for less.
+const NOISE: Duration = Duration::from_millis(100);

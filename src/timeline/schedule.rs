@@ -1,0 +1,217 @@
+//! When to look at all sockets again. A tick costs about 1 ms, a sweep of 200,000 sockets and their owners half a second: it
+//! is taken when something asks for it, and never for more than a small share of the time.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::cause::{Severity, State};
+use crate::diagnosis::Diagnosis;
+use crate::observation::{Observation, Snapshot};
+use crate::value::Moment;
+
+/// A sweep may take this part of the time: 2.5 % of one CPU.
+const SHARE: u32 = 40;
+/// What passes without a sweep on a quiet host, and the part of the time that a sweep may take which nothing asks for.
+const QUIET: Duration = Duration::from_secs(30);
+const QUIET_SHARE: u32 = 400;
+/// With findings that are no alarm, or that only a sweep shows.
+const SOME: Duration = Duration::from_secs(10);
+/// The number of sockets moved much: by a tenth, and by more than this.
+const MOVED: u64 = 100;
+
+/// Why a sweep was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    First,
+    /// A cause was found, and wants to name who.
+    Cause,
+    /// Something listens that was not there at the last sweep, or no longer does.
+    Listeners,
+    /// The socket counts of sockstat moved much.
+    Sockets,
+    /// The last one is old.
+    Age,
+    /// Somebody wants to save what was seen.
+    Asked,
+    /// It closes a recording.
+    Last,
+}
+
+impl Why {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Cause => "cause",
+            Self::Listeners => "listeners",
+            Self::Sockets => "sockets",
+            Self::Age => "age",
+            Self::Asked => "asked",
+            Self::Last => "last",
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Schedule {
+    last: Option<Sweep>,
+    asked: bool,
+}
+
+#[derive(Debug)]
+struct Sweep {
+    at: Moment,
+    cost: Duration,
+    sockets: Option<u64>,
+    listeners: BTreeSet<u64>,
+    /// There was an alarm: whether it goes on is to be seen.
+    alarm: bool,
+}
+
+impl Schedule {
+    /// The next window is to have a sweep, whatever it costs.
+    pub fn ask(&mut self) {
+        self.asked = true;
+    }
+
+    /// Whether this window, judged without a sweep of its own, asks for one.
+    pub fn wants(&mut self, observation: &Observation, diagnosis: &Diagnosis) -> Option<Why> {
+        let after = &observation.after;
+        if std::mem::take(&mut self.asked) {
+            return Some(Why::Asked);
+        }
+        let Some(last) = &mut self.last else { return Some(Why::First) };
+        let passed = after.at.mono.saturating_sub(last.at.mono);
+        if passed < last.cost * SHARE {
+            return None;
+        }
+        let alarm = diagnosis
+            .causes
+            .iter()
+            .any(|cause| cause.finding.state == State::Active && cause.finding.severity < Severity::Info);
+        let ended = std::mem::replace(&mut last.alarm, alarm) && !alarm;
+        let some = diagnosis.causes.iter().any(|cause| matches!(cause.finding.state, State::Active | State::Risk));
+        let moved = match (last.sockets, sockets(after)) {
+            (Some(then), Some(now)) => then.abs_diff(now) > MOVED.max(then / 10),
+            _ => false,
+        };
+        match () {
+            () if alarm || ended => Some(Why::Cause),
+            () if listeners(after) != last.listeners => Some(Why::Listeners),
+            () if moved => Some(Why::Sockets),
+            () if some && passed >= SOME => Some(Why::Cause),
+            () if passed >= QUIET.max(last.cost * QUIET_SHARE) => Some(Why::Age),
+            () => None,
+        }
+    }
+
+    /// Notes the sweep that was taken for this window.
+    pub fn swept(&mut self, observation: &Observation) {
+        let after = &observation.after;
+        let cost = ["sockets", "owners"];
+        let alarm = self.last.as_ref().is_some_and(|last| last.alarm);
+        self.last = Some(Sweep {
+            at: after.at,
+            cost: after.sources.iter().filter(|source| cost.contains(&source.name)).map(|source| source.took).sum(),
+            sockets: sockets(after),
+            listeners: listeners(after),
+            alarm,
+        });
+    }
+}
+
+fn listeners(snapshot: &Snapshot) -> BTreeSet<u64> {
+    snapshot.listeners.value().into_iter().flatten().map(|listener| listener.cookie).collect()
+}
+
+/// Sockets of both families that sockstat counts: in use (which TIME_WAIT is not) and in TIME_WAIT.
+fn sockets(snapshot: &Snapshot) -> Option<u64> {
+    let v4 = snapshot.sockstat.value()?;
+    let v6 = snapshot.sockstat6.value().and_then(|counters| counters.get("TCP6.inuse")).unwrap_or(0);
+    Some(v4.get("TCP.inuse")? + v4.get("TCP.tw").unwrap_or(0) + v6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnosis::diagnose;
+    use crate::observation::SourceStatus;
+    use crate::observation::testing::Case;
+
+    /// A quiet window that ends `seconds` after the first.
+    fn window(seconds: u64) -> Observation {
+        with_sockets(1_000, seconds)
+    }
+
+    fn with_sockets(sockets: u64, seconds: u64) -> Observation {
+        let mut observation = Case::new().sockstat("TCP.inuse", sockets).0;
+        observation.after.at.mono += Duration::from_secs(seconds);
+        observation
+    }
+
+    fn ask(schedule: &mut Schedule, observation: &Observation) -> Option<Why> {
+        let why = schedule.wants(observation, &diagnose(observation));
+        if why.is_some() {
+            schedule.swept(observation);
+        }
+        why
+    }
+
+    fn swept_once(cost: Duration) -> Schedule {
+        let mut schedule = Schedule::default();
+        let mut first = window(0);
+        first.after.sources = vec![SourceStatus { name: "sockets", failure: None, partial: false, took: cost }];
+        assert_eq!(ask(&mut schedule, &first), Some(Why::First));
+        schedule
+    }
+
+    #[test]
+    fn a_quiet_host_is_swept_every_half_minute() {
+        let mut schedule = swept_once(Duration::from_millis(1));
+        let swept: Vec<u64> = (1..=90).filter(|second| ask(&mut schedule, &window(*second)).is_some()).collect();
+        assert_eq!(swept, [30, 60, 90]);
+    }
+
+    #[test]
+    fn many_more_sockets_ask_for_a_sweep() {
+        let mut schedule = swept_once(Duration::from_millis(1));
+        assert_eq!(ask(&mut schedule, &with_sockets(1_090, 2)), None);
+        assert_eq!(ask(&mut schedule, &with_sockets(1_101, 2)), Some(Why::Sockets));
+    }
+
+    #[test]
+    fn a_dear_sweep_waits_until_it_is_a_small_share_of_the_time() {
+        let mut schedule = swept_once(Duration::from_secs(1));
+        let swept = (1..=120).find(|second| ask(&mut schedule, &with_sockets(2_000, *second)).is_some());
+        assert_eq!(swept, Some(40));
+    }
+
+    #[test]
+    fn what_nothing_asks_for_takes_a_smaller_share() {
+        let mut schedule = swept_once(Duration::from_millis(250));
+        let swept = (1..=129).find(|second| ask(&mut schedule, &window(*second)).is_some());
+        assert_eq!(swept, Some(100));
+    }
+
+    #[test]
+    fn an_alarm_asks_in_each_tick_and_once_more_when_it_is_over() {
+        let mut schedule = swept_once(Duration::from_millis(1));
+        let alarm = |second| {
+            let process = crate::source::owners::Process { pid: 1, name: "api".into(), ..Default::default() };
+            let mut observation = Case::new()
+                .counter("TcpExt.ListenOverflows", 0, 500)
+                .counter("TcpExt.ListenDrops", 0, 500)
+                .counter("Tcp.PassiveOpens", 0, 500)
+                .sysctl("net.core.somaxconn", "4096")
+                .listener("0.0.0.0:80", 5, 6, 60, &process)
+                .0;
+            observation.after.at.mono += Duration::from_secs(second);
+            observation
+        };
+        // The listener of the alarm stays: only the alarm itself may ask.
+        let quiet = |second| Observation { listener_traces: Default::default(), ..window(second) };
+        assert_eq!(ask(&mut schedule, &alarm(2)), Some(Why::Cause));
+        assert_eq!(ask(&mut schedule, &alarm(4)), Some(Why::Cause));
+        assert_eq!(ask(&mut schedule, &quiet(6)), Some(Why::Cause));
+        assert_eq!(ask(&mut schedule, &quiet(8)), None);
+    }
+}

@@ -1,0 +1,247 @@
+//! Single resets as they happen: the kernel's event and the packet of the same RST joined into one [`Reset`], with its reason,
+//! a filter, and a summary. Pure: [`Session`] takes bytes and times and gives resets.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::reset::Kind;
+use crate::source::last_words::LastWord;
+use crate::source::reset_events::{Direction, ResetEvent};
+use crate::source::reset_packets::ResetPacket;
+use crate::value::words::{counted, seconds};
+use crate::value::{Moment, TcpState};
+
+mod holders;
+mod join;
+mod reason;
+mod session;
+mod summary;
+
+pub use holders::Holders;
+pub use join::{Joined, Joiner, Read, Traced};
+pub use reason::What;
+pub use session::{Batch, Session};
+pub use summary::{PortSide, Summary};
+
+/// One RST, seen by the kernel's event, on the wire, or both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reset {
+    /// CLOCK_REALTIME, since the Unix epoch.
+    pub wall: Duration,
+    pub what: What,
+    pub event: Option<ResetEvent>,
+    pub packet: Option<ResetPacket>,
+    pub end: Option<End>,
+    pub process: Option<Process>,
+}
+
+/// What the connection looked like when it was reset; where the kernel told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// Without data in either direction, or since it was made; too long by up to the time between two readings.
+    pub idle: Duration,
+    /// Before its last use, to which nothing came in answer; from a second on.
+    pub pause: Option<Duration>,
+    pub bytes_in: Option<u64>,
+    pub bytes_out: Option<u64>,
+    /// Received, and never read by the process.
+    pub unread: u32,
+    /// Written by the process, and never acknowledged by the peer.
+    pub unacknowledged: u32,
+    /// Those of them that were never sent.
+    pub unsent: Option<u32>,
+}
+
+/// A shorter pause is nothing that a connection dies of.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+impl End {
+    fn of(word: &LastWord, reset: Duration, state: Option<TcpState>) -> Self {
+        // A FIN takes a place in the sequence, and so counts as a byte: the last that came, or the last that was written.
+        let fin_in = matches!(state, Some(TcpState::CloseWait | TcpState::LastAck | TcpState::Closing));
+        let fin_out = matches!(state, Some(TcpState::FinWait1 | TcpState::LastAck | TcpState::Closing));
+        Self {
+            idle: word.idle(reset),
+            pause: word
+                .pause()
+                .filter(|pause| *pause >= SHORTEST_PAUSE && word.asked_last() && word.unacknowledged > 0),
+            bytes_in: word.bytes_received.map(|bytes| bytes.saturating_sub(fin_in.into())),
+            bytes_out: word.bytes_sent,
+            unread: word.unread.saturating_sub(fin_in.into()),
+            unacknowledged: word.unacknowledged.saturating_sub(fin_out.into()),
+            unsent: word.unsent.map(|unsent| unsent.min(word.unacknowledged.saturating_sub(fin_out.into()))),
+        }
+    }
+}
+
+/// A process behind a reset.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Process {
+    pub pid: u32,
+    /// comm; escape it before printing. Empty when it was not seen.
+    pub name: String,
+    pub basis: Basis,
+}
+
+/// How a process was found. None of them is the task that a softirq interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Basis {
+    /// The kernel named it: it caused the reset.
+    Event,
+    /// It held the connection when that was looked up.
+    Connection,
+    /// It listens on the local port; whether it had a part in the reset is not known.
+    Listener,
+}
+
+/// An ignored RST ended nothing, and before a connection is made tcp_info has no ages.
+fn ended_a_connection(what: What) -> bool {
+    !matches!(what, What::Ignored | What::FirewallReject | What::NotByTcp | What::Kind(Kind::UpstreamRefused))
+}
+
+impl Reset {
+    /// Judges one reset. `now` relates the two clocks.
+    pub fn new(joined: Joined, traced: Traced, holders: &Holders, now: Moment) -> Self {
+        let at = joined.at();
+        let Joined { event, packet, word } = joined;
+        let what = What::of(event.as_ref(), packet.as_ref(), traced);
+        let state = event.as_ref().and_then(ResetEvent::state_before);
+        let end = word.filter(|_| ended_a_connection(what)).map(|word| End::of(&word, at, state));
+        let process = event.as_ref().and_then(|event| event.task.as_ref()).map(|task| Process {
+            pid: task.pid,
+            name: task.name.clone(),
+            basis: Basis::Event,
+        });
+        let wall = now.wall.saturating_sub(now.mono.saturating_sub(at));
+        let mut reset = Self { wall, what, event, packet, end, process };
+        if reset.process.is_none() {
+            reset.process = reset.local().and_then(|local| holders.of(local, reset.peer())).cloned();
+        }
+        reset
+    }
+
+    pub fn direction(&self) -> Direction {
+        match (&self.event, &self.packet) {
+            (Some(event), _) => event.direction,
+            (None, Some(packet)) => packet.direction,
+            (None, None) => Direction::Sent,
+        }
+    }
+
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.event.as_ref().map(|event| event.local).or(self.packet.as_ref().map(|packet| packet.local))
+    }
+
+    /// `None` where only an event of a LISTEN socket was seen.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        let of_event = self.event.as_ref().and_then(|event| event.peer);
+        of_event.or(self.packet.as_ref().map(|packet| packet.peer))
+    }
+
+    /// State of the connection before this reset ended it.
+    pub fn state_before(&self) -> Option<TcpState> {
+        self.event.as_ref().and_then(ResetEvent::state_before)
+    }
+
+    /// The process was in exit(2) or being killed.
+    pub fn exiting(&self) -> bool {
+        self.event.as_ref().is_some_and(|event| event.exiting)
+    }
+
+    /// The reason in plain words, with the port, the bytes or the age where that is the point.
+    pub fn words(&self) -> Cow<'static, str> {
+        let (id, words, _) = self.what.describe();
+        match (id, self.local(), self.end) {
+            ("no-listener", Some(local), _) => Cow::Owned(format!("nothing listens on {}", local.port())),
+            ("closed-with-unread-data", _, Some(End { unread: 1.., .. })) => {
+                let unread = self.end.map_or(0, |end| end.unread);
+                Cow::Owned(format!("closed with {}", counted(unread.into(), "unread byte")))
+            }
+            ("established", _, Some(End { pause: Some(pause), .. })) => {
+                Cow::Owned(format!("reset after {} idle", age(pause)))
+            }
+            _ => Cow::Borrowed(words),
+        }
+    }
+}
+
+/// An idle limit is looked up in seconds.
+fn age(pause: Duration) -> String {
+    match pause.as_secs() {
+        long @ 120..7_200 => format!("{long} s"),
+        _ => seconds(pause),
+    }
+}
+
+/// Conditions that must all hold; empty lets everything through.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filter {
+    pub direction: Option<Direction>,
+    /// Local or remote.
+    pub port: Option<u16>,
+    /// Process name (comm). The kernel keeps 15 bytes of a name, so no more are compared.
+    pub process: Option<String>,
+}
+
+/// TASK_COMM_LEN less the terminating zero, include/linux/sched.h.
+const MAX_COMM: usize = 15;
+
+impl Filter {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub fn keeps(&self, reset: &Reset) -> bool {
+        let port = |wanted| [reset.local(), reset.peer()].into_iter().flatten().any(|end| end.port() == wanted);
+        let named = |wanted: &str| {
+            let wanted = wanted.as_bytes().get(..MAX_COMM).unwrap_or(wanted.as_bytes());
+            reset.process.as_ref().is_some_and(|process| process.name.as_bytes() == wanted)
+        };
+        self.direction.is_none_or(|direction| direction == reset.direction())
+            && self.port.is_none_or(port)
+            && self.process.as_deref().is_none_or(named)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{event, joined};
+    use super::*;
+
+    #[test]
+    fn a_filter_keeps_what_meets_all_of_it() {
+        let mut reset = joined(Some(event(Direction::Sent, "10.0.0.9:9000", "10.0.3.7:52144")), None);
+        reset.process = Some(Process { pid: 7, name: "a-very-long-nam".into(), basis: Basis::Event });
+        let keeps = |direction, port, process: Option<&str>| {
+            Filter { direction, port, process: process.map(str::to_owned) }.keeps(&reset)
+        };
+        assert!(keeps(None, None, None));
+        assert!(keeps(Some(Direction::Sent), Some(9000), Some("a-very-long-name-indeed")));
+        assert!(keeps(None, Some(52144), None), "either end");
+        assert!(!keeps(Some(Direction::Received), None, None));
+        assert!(!keeps(None, Some(9001), None));
+        assert!(!keeps(None, None, Some("a-very-long")));
+    }
+
+    #[test]
+    fn a_fin_is_no_byte_that_was_lost() {
+        let word = LastWord { unread: 1, unacknowledged: 1, ..testing::word("10.0.0.9:9000", "10.0.3.7:52144") };
+        let end = |state| End::of(&word, word.after, state);
+        let open = end(Some(TcpState::Established));
+        assert_eq!((open.unread, open.unacknowledged, open.bytes_in), (1, 1, Some(1_204)));
+        let closed_by_both = end(Some(TcpState::LastAck));
+        let left = (closed_by_both.unread, closed_by_both.unacknowledged, closed_by_both.bytes_in);
+        assert_eq!(left, (0, 0, Some(1_203)));
+    }
+
+    #[test]
+    fn a_refusal_names_the_port() {
+        let mut refused = event(Direction::Sent, "10.0.0.9:9200", "10.0.3.8:40112");
+        refused.reason = Some("NO_SOCKET".to_owned());
+        assert_eq!(joined(Some(refused), None).words(), "nothing listens on 9200");
+    }
+}

@@ -1,0 +1,13 @@
+//! Small values that every room uses: points in time, what was observed and why not, TCP states, words for people.
+
+pub mod escape;
+mod failure;
+mod moment;
+mod observed;
+mod tcp_state;
+pub mod words;
+
+pub use failure::{Failure, FailureKind, Missing};
+pub use moment::Moment;
+pub use observed::{Observed, ParseError};
+pub use tcp_state::TcpState;

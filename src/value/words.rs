@@ -1,0 +1,74 @@
+//! Plain words for numbers, times and names, so that every cause says them alike.
+
+use std::time::Duration;
+
+/// `1,204`.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1 reset`, `1,204 resets`.
+pub fn counted(number: u64, singular: &str) -> String {
+    let ending = match singular {
+        _ if number == 1 => "",
+        word if word.ends_with(['s', 'x']) => "es",
+        _ => "s",
+    };
+    format!("{} {singular}{ending}", thousands(number))
+}
+
+/// A duration for people: `0.4 s`, `3 s`, `12.4 s`, `5 min`, `2 h 10 min`, `3 days`.
+pub fn seconds(duration: Duration) -> String {
+    let s = duration.as_secs_f64();
+    let whole = duration.as_secs();
+    match whole {
+        0..120 if (s - s.round()).abs() < 0.05 => format!("{s:.0} s"),
+        0..120 => format!("{s:.1} s"),
+        120..7_200 => format!("{} min", whole / 60),
+        7_200..172_800 if whole % 3600 / 60 == 0 => format!("{} h", whole / 3600),
+        7_200..172_800 => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+        _ => format!("{} days", whole / 86_400),
+    }
+}
+
+/// `98 %`, from a share between 0 and 1.
+pub fn percent(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_thousands_separators() {
+        assert_eq!(thousands(0), "0");
+        assert_eq!(thousands(999), "999");
+        assert_eq!(thousands(1_000), "1,000");
+        assert_eq!(thousands(12_345_678), "12,345,678");
+    }
+
+    #[test]
+    fn one_is_singular() {
+        assert_eq!(counted(1, "reset"), "1 reset");
+        assert_eq!(counted(0, "reset"), "0 resets");
+        assert_eq!(counted(25, "process"), "25 processes");
+    }
+
+    #[test]
+    fn durations_read_as_people_say_them() {
+        assert_eq!(seconds(Duration::from_millis(400)), "0.4 s");
+        assert_eq!(seconds(Duration::from_millis(3001)), "3 s");
+        assert_eq!(seconds(Duration::from_secs(351)), "5 min");
+        assert_eq!(seconds(Duration::from_secs(7800)), "2 h 10 min");
+        assert_eq!(seconds(Duration::from_secs(432_000)), "5 days");
+    }
+}
