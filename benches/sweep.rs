@@ -16,9 +16,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rstdoctor::kernel::netlink::DiagSocket;
-use rstdoctor::source::census::{Fold, QUERY};
 use rstdoctor::source::listeners;
 use rstdoctor::source::sock_diag::{Walker, request_both_families};
+use rstdoctor::source::socket_dump::{Fold, QUERY};
 
 mod load;
 
@@ -123,9 +123,9 @@ fn compare(sockets: usize) {
         let start = Clock::start();
         let (mut walker, mut fold) = (Walker::default(), Fold::new(listeners));
         let dumped = socket.dump(&QUERY, &mut |datagram| walker.feed(datagram, |socket| fold.add(socket)));
-        let census = fold.finish();
+        let socket_dump = fold.finish();
         sweep.push(start.elapsed());
-        seen = census.by_state.values().sum();
+        seen = socket_dump.by_state.values().sum();
         assert_eq!(dumped.and(walker.finish()), Ok(()), "the dump is whole");
     }
     assert!(seen as usize >= sockets, "{seen} sockets seen of {sockets}");

@@ -8,9 +8,9 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use rstdoctor::ask::{Answer, Ask, DiagQuery, Frame, Host};
-use rstdoctor::recording::read::BundleProblem;
+use rstdoctor::recording::read::RecordingProblem;
 use rstdoctor::recording::write::RecordError;
-use rstdoctor::recording::{BundleHost, RecordingFile, RecordingHost};
+use rstdoctor::recording::{RecordingFile, RecordingHost, ReplayHost};
 use rstdoctor::value::{Failure, FailureKind, Moment};
 
 /// Answers from a script: netstat grows with each frame, the sweep is `sweep` messages of 4 KiB.
@@ -102,8 +102,8 @@ fn recording(redact: bool, sweep: usize) -> Vec<u8> {
     host.finish().expect("recorded")
 }
 
-fn open(bytes: &[u8]) -> Result<BundleHost, BundleProblem> {
-    BundleHost::read(bytes).map_err(|error| error.problem)
+fn open(bytes: &[u8]) -> Result<ReplayHost, RecordingProblem> {
+    ReplayHost::read(bytes).map_err(|error| error.problem)
 }
 
 fn unpacked(bytes: &[u8]) -> Vec<u8> {
@@ -144,20 +144,20 @@ fn a_replay_gives_what_was_recorded() {
     // 600 messages of 4 KiB need three parts.
     let live = observe(&mut Script { frames: 0, sweep: 600 });
     let bytes = recording(false, 600);
-    let mut bundle = open(&bytes).expect("sound");
-    assert_eq!(observe(&mut bundle), live);
-    assert!(!bundle.manifest().redacted);
-    assert_eq!(bundle.manifest().started_at, "2023-11-14T22:13:20.050000000Z");
-    let [window] = bundle.windows() else { panic!("one window: {:?}", bundle.windows()) };
+    let mut recording = open(&bytes).expect("sound");
+    assert_eq!(observe(&mut recording), live);
+    assert!(!recording.manifest().redacted);
+    assert_eq!(recording.manifest().started_at, "2023-11-14T22:13:20.050000000Z");
+    let [window] = recording.windows() else { panic!("one window: {:?}", recording.windows()) };
     assert_eq!((window.length, window.planned, window.polls), (Duration::from_millis(150), END, 2));
 }
 
 #[test]
 fn no_message_is_cut_between_two_parts() {
-    let mut bundle = open(&recording(false, 600)).expect("sound");
-    bundle.frame(Frame::Before);
+    let mut recording = open(&recording(false, 600)).expect("sound");
+    recording.frame(Frame::Before);
     let mut calls = 0;
-    bundle.ask(&Ask::SockDiag(SWEEP), &mut |chunk| {
+    recording.ask(&Ask::SockDiag(SWEEP), &mut |chunk| {
         calls += 1;
         assert_eq!(chunk.len() % 4096, 0);
         assert!(chunk.len() <= 1 << 20);
@@ -167,23 +167,23 @@ fn no_message_is_cut_between_two_parts() {
 
 #[test]
 fn the_recording_decides_which_frame_follows() {
-    let mut bundle = open(&recording(false, 0)).expect("sound");
-    assert_eq!(bundle.frame(poll(0)), None, "a recording starts with its first snapshot");
-    assert!(bundle.frame(Frame::Before).is_some());
-    assert!(bundle.frame(poll(9_999_999)).is_some());
-    assert!(bundle.frame(poll(0)).is_some());
-    assert_eq!(bundle.frame(poll(0)), None, "two polls were recorded");
-    assert!(bundle.frame(Frame::After { end: Duration::ZERO }).is_some());
-    assert_eq!(bundle.frame(Frame::Before), None);
+    let mut recording = open(&recording(false, 0)).expect("sound");
+    assert_eq!(recording.frame(poll(0)), None, "a recording starts with its first snapshot");
+    assert!(recording.frame(Frame::Before).is_some());
+    assert!(recording.frame(poll(9_999_999)).is_some());
+    assert!(recording.frame(poll(0)).is_some());
+    assert_eq!(recording.frame(poll(0)), None, "two polls were recorded");
+    assert!(recording.frame(Frame::After { end: Duration::ZERO }).is_some());
+    assert_eq!(recording.frame(Frame::Before), None);
 }
 
 #[test]
 fn what_was_not_recorded_is_not_collected() {
-    let mut bundle = open(&recording(false, 0)).expect("sound");
-    let before = bundle.ask(&file("/proc/net/netstat"), &mut |_| panic!("no frame yet")).result.unwrap_err();
+    let mut recording = open(&recording(false, 0)).expect("sound");
+    let before = recording.ask(&file("/proc/net/netstat"), &mut |_| panic!("no frame yet")).result.unwrap_err();
     assert_eq!(before.kind, FailureKind::NotCollected);
-    bundle.frame(Frame::Before);
-    let failure = bundle.ask(&file("/proc/net/other"), &mut |_| panic!("nothing to say")).result.unwrap_err();
+    recording.frame(Frame::Before);
+    let failure = recording.ask(&file("/proc/net/other"), &mut |_| panic!("nothing to say")).result.unwrap_err();
     assert_eq!(failure.kind, FailureKind::NotCollected);
     assert!(failure.reason.contains("not in this recording"), "{failure}");
 }
@@ -194,7 +194,7 @@ fn every_truncation_is_noticed() {
     for len in (0..bytes.len()).step_by(7).chain(bytes.len() - 12..bytes.len()) {
         let problem = open(&bytes[..len]).expect_err("cut off");
         assert!(
-            matches!(problem, BundleProblem::Truncated(_) | BundleProblem::NotGzip | BundleProblem::NotTar),
+            matches!(problem, RecordingProblem::Truncated(_) | RecordingProblem::NotGzip | RecordingProblem::NotTar),
             "{len} of {}: {problem}",
             bytes.len()
         );
@@ -208,7 +208,7 @@ fn every_truncation_is_noticed() {
         cut.append(&header, &mut entry).expect("memory");
     }
     let problem = open(&packed(&cut.into_inner().expect("memory"))).expect_err("no index");
-    assert!(matches!(problem, BundleProblem::Truncated(_)), "{problem}");
+    assert!(matches!(problem, RecordingProblem::Truncated(_)), "{problem}");
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn entries_that_a_recording_never_holds_are_refused() {
             header.set_link_name("/etc/passwd").expect("short");
         }))
         .expect_err("refused");
-        assert!(matches!(problem, BundleProblem::Unsafe { .. }), "{kind:?}: {problem}");
+        assert!(matches!(problem, RecordingProblem::Unsafe { .. }), "{kind:?}: {problem}");
     }
     for name in ["../escape", "frames/../../escape", "/etc/escape", "a//b", "./a", "\x1b[31m"] {
         let problem = open(&with_entry(|header| {
@@ -256,15 +256,15 @@ fn entries_that_a_recording_never_holds_are_refused() {
             field[..name.len()].copy_from_slice(name.as_bytes());
         }))
         .expect_err("refused");
-        assert!(matches!(problem, BundleProblem::Unsafe { .. }), "{name}: {problem}");
+        assert!(matches!(problem, RecordingProblem::Unsafe { .. }), "{name}: {problem}");
         assert!(!problem.to_string().contains('\x1b'), "escaped");
     }
     for name in ["manifest.json", "frames/00000-before/file/proc/net/netstat"] {
         let problem = open(&with_entry(|header| header.set_path(name).expect("short"))).expect_err("refused");
-        assert!(matches!(problem, BundleProblem::Duplicate { .. }), "{name}: {problem}");
+        assert!(matches!(problem, RecordingProblem::Duplicate { .. }), "{name}: {problem}");
     }
     let problem = open(&with_entry(|_| {})).expect_err("not in the index");
-    assert!(matches!(problem, BundleProblem::Damaged(_)), "{problem}");
+    assert!(matches!(problem, RecordingProblem::Damaged(_)), "{problem}");
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn bombs_and_trailing_bytes_are_refused() {
     let zeros = vec![0; 1 << 20];
     (0..4).for_each(|_| gzip.write_all(&zeros).expect("memory"));
     let problem = open(&gzip.finish().expect("memory")).expect_err("bomb");
-    assert!(matches!(problem, BundleProblem::TooLarge { .. }), "{problem}");
+    assert!(matches!(problem, RecordingProblem::TooLarge { .. }), "{problem}");
 
     let bytes = recording(false, 1);
     let behind_gzip = [&bytes[..], b"x"].concat();
@@ -286,17 +286,17 @@ fn bombs_and_trailing_bytes_are_refused() {
     let behind_tar = packed(&[&unpacked(&bytes)[..], b"x"].concat());
     let long_padding = packed(&[&unpacked(&bytes)[..], &zeros].concat());
     for bytes in [behind_gzip, second_member, behind_tar, long_padding] {
-        assert!(matches!(open(&bytes).expect_err("refused"), BundleProblem::TrailingGarbage));
+        assert!(matches!(open(&bytes).expect_err("refused"), RecordingProblem::TrailingGarbage));
     }
 }
 
 #[test]
 fn other_files_are_told_apart() {
-    assert!(matches!(open(b"").unwrap_err(), BundleProblem::NotGzip));
-    assert!(matches!(open(b"Tcp: 1 2 3\n").unwrap_err(), BundleProblem::NotGzip));
-    assert!(matches!(open(&packed(b"just some text")).unwrap_err(), BundleProblem::NotTar));
-    assert!(matches!(open(&packed(&[7; 4096])).unwrap_err(), BundleProblem::NotTar));
-    assert!(matches!(open(&packed(&[0; 4096])).unwrap_err(), BundleProblem::Foreign(_)));
+    assert!(matches!(open(b"").unwrap_err(), RecordingProblem::NotGzip));
+    assert!(matches!(open(b"Tcp: 1 2 3\n").unwrap_err(), RecordingProblem::NotGzip));
+    assert!(matches!(open(&packed(b"just some text")).unwrap_err(), RecordingProblem::NotTar));
+    assert!(matches!(open(&packed(&[7; 4096])).unwrap_err(), RecordingProblem::NotTar));
+    assert!(matches!(open(&packed(&[0; 4096])).unwrap_err(), RecordingProblem::Foreign(_)));
     let one = |name: &str, body: &[u8]| {
         let mut tar = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_ustar();
@@ -306,32 +306,32 @@ fn other_files_are_told_apart() {
         tar.append(&header, body).expect("memory");
         open(&packed(&tar.into_inner().expect("memory"))).unwrap_err()
     };
-    assert!(matches!(one("README.md", b"hello"), BundleProblem::Foreign(_)));
-    assert!(matches!(one("manifest.json", b"{}"), BundleProblem::Foreign(_)));
-    assert!(matches!(one("manifest.json", br#"{"format":"other/v1"}"#), BundleProblem::Foreign(_)));
+    assert!(matches!(one("README.md", b"hello"), RecordingProblem::Foreign(_)));
+    assert!(matches!(one("manifest.json", b"{}"), RecordingProblem::Foreign(_)));
+    assert!(matches!(one("manifest.json", br#"{"format":"other/v1"}"#), RecordingProblem::Foreign(_)));
     let newer = one("manifest.json", br#"{"format":"rstdoctor/recording/v2","shape":"unknown"}"#);
-    assert!(matches!(newer, BundleProblem::NewerFormat { .. }), "{newer}");
+    assert!(matches!(newer, RecordingProblem::NewerFormat { .. }), "{newer}");
     assert!(newer.to_string().contains("newer rstdoctor"));
 }
 
 #[test]
 fn an_error_names_the_file() {
-    let missing = BundleHost::open("/nonexistent/x.rstdoctor".as_ref()).unwrap_err();
+    let missing = ReplayHost::open("/nonexistent/x.rstdoctor".as_ref()).unwrap_err();
     assert!(missing.to_string().starts_with("/nonexistent/x.rstdoctor: cannot be read: No such file"), "{missing}");
 }
 
 #[test]
 fn redaction_leaves_out_what_it_cannot_judge() {
-    let mut bundle = open(&recording(true, 3)).expect("sound");
-    assert!(bundle.manifest().redacted);
-    bundle.frame(Frame::Before);
-    let events = bundle.ask(&Ask::ResetEvents, &mut |_| panic!("raw events name peers")).result.unwrap_err();
+    let mut recording = open(&recording(true, 3)).expect("sound");
+    assert!(recording.manifest().redacted);
+    recording.frame(Frame::Before);
+    let events = recording.ask(&Ask::ResetEvents, &mut |_| panic!("raw events name peers")).result.unwrap_err();
     assert_eq!(events.kind, FailureKind::Broken);
     assert!(events.reason.starts_with("left out by --redact"), "{}", events.reason);
     let mut bytes = 0;
-    assert_eq!(bundle.ask(&Ask::SockDiag(SWEEP), &mut |chunk| bytes += chunk.len()).result, Ok(()));
+    assert_eq!(recording.ask(&Ask::SockDiag(SWEEP), &mut |chunk| bytes += chunk.len()).result, Ok(()));
     assert_eq!(bytes, 3 * 4096);
-    let denied = bundle.ask(&file("/proc/1/limits"), &mut |_| {}).result.unwrap_err();
+    let denied = recording.ask(&file("/proc/1/limits"), &mut |_| {}).result.unwrap_err();
     assert_eq!(denied.kind, FailureKind::Denied, "the reason of the host stays");
 }
 
@@ -353,7 +353,7 @@ fn a_recording_appears_whole_or_not_at_all() {
     assert_eq!(names(), [format!("out.rstdoctor.partial-{}", std::process::id())].into());
     host.finish().expect("written").persist().expect("named");
     assert_eq!(names(), ["out.rstdoctor".to_owned()].into());
-    BundleHost::open(&target).expect("sound");
+    ReplayHost::open(&target).expect("sound");
 
     let refused = RecordingFile::create(&target, false).expect_err("exists");
     assert!(

@@ -14,7 +14,7 @@ use std::time::Duration;
 use flate2::read::GzDecoder;
 use rstdoctor::ask::{self, Ask, DiagQuery, Frame, Host};
 use rstdoctor::kernel::{LiveHost, namespace};
-use rstdoctor::recording::{BundleHost, RecordingHost};
+use rstdoctor::recording::{RecordingHost, ReplayHost};
 
 const SWEEP: DiagQuery = DiagQuery { name: "sweep", states: 0x1fff, extensions: 0xff };
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 77, 3, 9);
@@ -120,10 +120,10 @@ fn a_redacted_recording_of_real_sockets_names_no_one_and_still_joins() {
         assert!(!contains(&tar, name.trim_end().as_bytes()), "process name {name}");
         assert!(!contains(&tar, b"live_host"), "command line");
 
-        let mut bundle = BundleHost::read(&bytes[..]).unwrap();
-        bundle.frame(Frame::Before).unwrap();
+        let mut recording = ReplayHost::read(&bytes[..]).unwrap();
+        recording.frame(Frame::Before).unwrap();
         let mut dump = Vec::new();
-        assert_eq!(bundle.ask(&Ask::SockDiag(SWEEP), &mut |bytes| dump.extend_from_slice(bytes)).result, Ok(()));
+        assert_eq!(recording.ask(&Ask::SockDiag(SWEEP), &mut |bytes| dump.extend_from_slice(bytes)).result, Ok(()));
         let (real, redacted) = (sockets(&real), sockets(&dump));
         assert_eq!(real.len(), redacted.len());
         assert!(real.len() >= 10, "2 listeners, 4 connections with two ends: {real:?}");
@@ -141,9 +141,9 @@ fn a_redacted_recording_of_real_sockets_names_no_one_and_still_joins() {
         );
         assert!(redacted.iter().any(|socket| socket.3[..4] == [127, 0, 0, 1]), "loopback stays");
         assert!(redacted.iter().any(|socket| socket.1 == 10 && socket.2 == [0; 16]), "unspecified stays");
-        assert!(text(&mut bundle, format!("/proc/{pid}/stat")).starts_with(&format!("{pid} (process-1) ")));
-        assert!(text(&mut bundle, format!("/proc/{pid}/status")).starts_with("Name:\tprocess-1\n"));
-        assert_eq!(text(&mut bundle, "/proc/sys/kernel/hostname".to_owned()), "host-1\n");
+        assert!(text(&mut recording, format!("/proc/{pid}/stat")).starts_with(&format!("{pid} (process-1) ")));
+        assert!(text(&mut recording, format!("/proc/{pid}/status")).starts_with("Name:\tprocess-1\n"));
+        assert_eq!(text(&mut recording, "/proc/sys/kernel/hostname".to_owned()), "host-1\n");
         assert!(!hostname.starts_with("host-1\n"));
     });
     if !ran {

@@ -12,7 +12,7 @@ use rstdoctor::ask::Host;
 use rstdoctor::diagnosis::filter::Filter;
 use rstdoctor::kernel::LiveHost;
 use rstdoctor::recording::write::RecordError;
-use rstdoctor::recording::{BundleHost, RollingHost};
+use rstdoctor::recording::{ReplayHost, RollingHost};
 use rstdoctor::session::Plan;
 use rstdoctor::source::reset_events::{Caller, Direction, ResetEvent};
 use rstdoctor::timeline::{Driver, Next, Tick};
@@ -75,16 +75,16 @@ fn what_was_seen_can_be_saved_and_played() {
         assert!(covered >= 4 * INTERVAL, "{covered:?}");
         assert!(matches!(history.save(&file), Err(RecordError::Exists { .. })), "nothing is overwritten");
 
-        let mut bundle = BundleHost::open(&file).expect("a sound recording");
-        let window = bundle.windows().first().expect("a window").planned;
-        let played = ticks(&mut bundle, &Plan::scan(window), usize::MAX, |_| ());
+        let mut recording = ReplayHost::open(&file).expect("a sound recording");
+        let window = recording.windows().first().expect("a window").planned;
+        let played = ticks(&mut recording, &Plan::scan(window), usize::MAX, |_| ());
         assert!(played.len() >= 5, "{}", played.len());
         for (then, now) in live.iter().rev().zip(played.iter().rev()) {
             assert_eq!(sent(then), sent(now));
             let ids = |tick: &Tick| tick.diagnosis.causes.iter().map(|cause| cause.id).collect::<Vec<_>>();
             assert_eq!(ids(then), ids(now), "tick {}", then.number);
         }
-        let whole = rstdoctor::session::observe(&mut BundleHost::open(&file).unwrap(), &Plan::scan(window)).unwrap();
+        let whole = rstdoctor::session::observe(&mut ReplayHost::open(&file).unwrap(), &Plan::scan(window)).unwrap();
         let diagnosis = rstdoctor::diagnosis::diagnose(&whole);
         assert_eq!(diagnosis.causes.first().map(|cause| cause.id), Some("close-with-unread-data"));
         assert_eq!(diagnosis.ledger.sent.unexplained(), Some(0));
@@ -111,9 +111,9 @@ fn a_saved_recording_stands_for_itself() {
         });
         assert_eq!(sent(&live[0]), (Some(10), Some(0)));
         history.save(&file).expect("a recording");
-        let mut bundle = BundleHost::open(&file).expect("a sound recording");
-        let window = bundle.windows().first().expect("a window").planned;
-        let whole = rstdoctor::session::observe(&mut bundle, &Plan::scan(window)).unwrap();
+        let mut recording = ReplayHost::open(&file).expect("a sound recording");
+        let window = recording.windows().first().expect("a window").planned;
+        let whole = rstdoctor::session::observe(&mut recording, &Plan::scan(window)).unwrap();
         let events = whole.reset_events.value().expect("events");
         assert_eq!((events.lost, events.count(Direction::Sent, true)), (0, 10));
         let own = |event: &&ResetEvent| event.local.port() == 9000;

@@ -11,7 +11,7 @@ use ratatui::style::Color;
 use rstdoctor::diagnosis::filter::Filter;
 use rstdoctor::evidence::ledger::Account;
 use rstdoctor::observation::Observation;
-use rstdoctor::recording::BundleHost;
+use rstdoctor::recording::ReplayHost;
 use rstdoctor::session::{Plan, Ticked, observe};
 use rstdoctor::timeline::{Phase, Tick, Watch};
 use rstdoctor::tui::{self, Event, Key, Playback, Setup, State};
@@ -24,7 +24,7 @@ fn root() -> PathBuf {
 
 /// What was recorded of a fault: `accept-queue-overflow/positive`.
 fn recorded(name: &str) -> Observation {
-    let mut host = BundleHost::open(&root().join("fixtures").join(name).with_extension("rst")).expect("a recording");
+    let mut host = ReplayHost::open(&root().join("fixtures").join(name).with_extension("rst")).expect("a recording");
     let window = host.windows().first().expect("a window").planned;
     observe(&mut host, &Plan::scan(window)).expect("an observation")
 }
@@ -41,7 +41,7 @@ fn ticks(observations: &[&Observation]) -> Vec<Tick> {
         observation.before.at = at;
         at.mono += length;
         at.wall += length;
-        (observation.after.at, observation.after.surveyed) = (at, at);
+        (observation.after.at, observation.after.dumped) = (at, at);
         let mut ticked = Ticked { observation, swept: true, late: Duration::ZERO, interval: length };
         watch.tick(&mut ticked, &mut |_| false)
     };

@@ -267,7 +267,7 @@ fn a_recording_plays_the_ticks_that_it_holds() {
 #[test]
 fn each_tick_of_each_recorded_fault_follows_the_schema() {
     use rstdoctor::diagnosis::filter::Filter;
-    use rstdoctor::recording::BundleHost;
+    use rstdoctor::recording::ReplayHost;
     use rstdoctor::render::json;
     use rstdoctor::session::Plan;
     use rstdoctor::timeline::{Driver, Next};
@@ -277,9 +277,9 @@ fn each_tick_of_each_recorded_fault_follows_the_schema() {
     let mut played = 0;
     for cause in rstdoctor::cause::REGISTRY {
         let path = format!("{}/fixtures/{}/positive.rst", env!("CARGO_MANIFEST_DIR"), cause.id);
-        let mut bundle = BundleHost::open(path.as_ref()).unwrap_or_else(|error| panic!("{error}"));
-        let window = bundle.windows().first().expect("a window").planned;
-        let mut driver = Driver::start(&mut bundle, &Plan::scan(window), window, Filter::default()).expect("frames");
+        let mut recording = ReplayHost::open(path.as_ref()).unwrap_or_else(|error| panic!("{error}"));
+        let window = recording.windows().first().expect("a window").planned;
+        let mut driver = Driver::start(&mut recording, &Plan::scan(window), window, Filter::default()).expect("frames");
         loop {
             match driver.advance() {
                 Next::Looked => {}

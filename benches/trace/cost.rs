@@ -32,7 +32,7 @@ pub fn of_readers(readers: &[&Reader], seconds: Duration, rounds: usize) {
 /// A regular connection while one source of the kernel is open.
 pub fn of_sources(seconds: Duration, rounds: usize) {
     println!("cost of a regular connection, one thread; median of {rounds}");
-    let sources = [None, Some(Ask::LastWords), Some(Ask::ResetPackets), Some(Ask::ResetEvents)];
+    let sources = [None, Some(Ask::DestroyedSockets), Some(Ask::ResetPackets), Some(Ask::ResetEvents)];
     let names = ["none", "destroy multicast", "packets, TTL samples", "tracepoints"];
     take_turns(&names, rounds, |index| with(sources[index].clone(), || load::regular(seconds)));
 }

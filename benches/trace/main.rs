@@ -6,7 +6,7 @@
 //! 1. A storm of 100,000 resets a second: made (`OutRsts`), counted by the kernel, recorded, lost; the reader's CPU and memory.
 //!    The account must be exact, or the bench fails.
 //! 2. What a refused connect costs with a reader beside one without, as fast as the machine can.
-//! 3. What a regular connection costs with the destroy multicast (`Ask::LastWords`) and with the packet socket that samples
+//! 3. What a regular connection costs with the destroy multicast (`Ask::DestroyedSockets`) and with the packet socket that samples
 //!    first segments for their TTL (`Ask::ResetPackets`), beside neither.
 //!
 //! The readers take turns, so that a slow moment of the machine hits all of them; a ratio is to the run without in the same

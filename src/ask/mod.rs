@@ -12,7 +12,7 @@ use crate::value::{Failure, FailureKind, Moment};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame {
     /// The slow look at all sockets and their owners that precedes a window, so that it does not eat into it.
-    Survey,
+    Dump,
     /// The counters that open the window: it begins here.
     Before,
     /// A cheap look at the listeners inside the window.
@@ -58,9 +58,9 @@ pub enum Ask {
     /// RST packets on the wire since the previous [`Frame`], see `source::reset_packets`. Asked in every frame; the first
     /// call opens the packet socket.
     ResetPackets,
-    /// Connections destroyed since the previous [`Frame`], see `source::last_words`. Asked in every frame; the first call
+    /// Connections destroyed since the previous [`Frame`], see `source::destroyed_sockets`. Asked in every frame; the first call
     /// joins the multicast groups.
-    LastWords,
+    DestroyedSockets,
 }
 
 /// A sock_diag dump: which sockets and which extensions.
@@ -77,7 +77,7 @@ pub struct DiagQuery {
 impl Ask {
     /// Whether an answer holds what came since the one before, rather than how things are.
     pub fn is_stream(&self) -> bool {
-        matches!(self, Ask::ResetEvents | Ask::ResetPackets | Ask::LastWords)
+        matches!(self, Ask::ResetEvents | Ask::ResetPackets | Ask::DestroyedSockets)
     }
 
     /// The stable name of this question inside a frame: lower-case path segments, safe as a tar entry name.
@@ -89,7 +89,7 @@ impl Ask {
             Ask::SocketOwners { .. } => "socket_owners".to_owned(),
             Ask::ResetEvents => "reset_events".to_owned(),
             Ask::ResetPackets => "reset_packets".to_owned(),
-            Ask::LastWords => "last_words".to_owned(),
+            Ask::DestroyedSockets => "last_words".to_owned(),
         }
     }
 }

@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, queue};
 use crate::evidence::Evidence;
-use crate::source::census::{Group, GroupKind};
 use crate::source::owners::Process;
+use crate::source::socket_dump::{Group, GroupKind};
 use crate::value::words;
 
 cause! {
@@ -55,7 +55,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 /// Whether most samples were there at the start of the window too. The age of the last data does not tell: it also counts
 /// the silence before the peer closed. `None` without a sweep at the start.
 fn persisted(e: &Evidence<'_>, group: &Group, before: Option<&Group>) -> Option<bool> {
-    e.census_before().ok()?;
+    e.socket_dump_before().ok()?;
     let Some(before) = before else { return Some(false) };
     let then: BTreeSet<u64> = before.samples.iter().map(|sample| sample.cookie).collect();
     let still = group.samples.iter().filter(|sample| then.contains(&sample.cookie)).count();
@@ -77,12 +77,12 @@ fn leak(e: &Evidence<'_>, group: &Group) -> Option<Finding> {
     if unaccepted * 2 > group.samples.len() {
         return None;
     }
-    let before = e.census_before().ok().and_then(|census| {
+    let before = e.socket_dump_before().ok().and_then(|socket_dump| {
         let same =
             |other: &&Group| other.kind == group.kind && other.port == group.port && other.accepted == group.accepted;
-        census.groups.iter().find(same)
+        socket_dump.groups.iter().find(same)
     });
-    let sweep_before = e.census_before().is_ok();
+    let sweep_before = e.socket_dump_before().is_ok();
     let grown = match before {
         Some(before) => group.sockets.saturating_sub(before.sockets),
         None if sweep_before => group.sockets,
@@ -177,7 +177,7 @@ fn describe(
             "who holds them is not visible to you: run as root",
         ));
     }
-    if e.census_before().is_err() {
+    if e.socket_dump_before().is_err() {
         finding = finding.against(EvidenceItem::fact("sockets", "close_wait", "seen once only: they may be passing"));
     }
     let side = if group.accepted { "sport" } else { "dport" };
@@ -201,15 +201,15 @@ fn describe(
 mod tests {
     use super::*;
     use crate::observation::testing::{Case, group, process};
-    use crate::source::census::Census;
+    use crate::source::socket_dump::SocketDump;
 
     /// Groups of this many sockets before and after, with cookies from the given numbers on.
     fn case(before: (u64, u64), after: (u64, u64), idle_ms: u32) -> Case {
-        let census = |(sockets, cookie): (u64, u64)| Census {
+        let socket_dump = |(sockets, cookie): (u64, u64)| SocketDump {
             groups: vec![group(GroupKind::CloseWait, 8080, sockets, cookie, idle_ms)],
-            ..Census::default()
+            ..SocketDump::default()
         };
-        Case::new().census(census(before), census(after)).holder(1000, &process(977, "api"))
+        Case::new().socket_dump(socket_dump(before), socket_dump(after)).holder(1000, &process(977, "api"))
     }
 
     #[test]
@@ -233,9 +233,9 @@ mod tests {
     #[test]
     fn never_accepted_ones_belong_to_the_accept_queue() {
         let mut case = case((40, 1000), (40, 1000), 90_000);
-        if let crate::value::Observed::Full(census) = &mut case.0.after.census {
-            let census = std::sync::Arc::make_mut(census);
-            census.groups[0].samples.iter_mut().for_each(|sample| sample.inode = 0);
+        if let crate::value::Observed::Full(socket_dump) = &mut case.0.after.socket_dump {
+            let socket_dump = std::sync::Arc::make_mut(socket_dump);
+            socket_dump.groups[0].samples.iter_mut().for_each(|sample| sample.inode = 0);
         }
         assert!(matches!(case.judge(&CLOSE_WAIT_LEAK), Ok(Verdict::RuledOut(_))));
     }

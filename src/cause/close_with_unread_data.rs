@@ -1,8 +1,8 @@
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
 use crate::evidence::Evidence;
-use crate::source::census::GroupKind;
 use crate::source::reset_events::Direction;
+use crate::source::socket_dump::GroupKind;
 use crate::value::words;
 
 cause! {

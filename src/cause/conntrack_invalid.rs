@@ -64,7 +64,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         )));
     }
     let tracked = e.conntrack()?.count;
-    let own: u64 = e.census()?.by_state.iter().filter(|(state, _)| **state != TcpState::Listen).map(|(_, n)| n).sum();
+    let own: u64 =
+        e.socket_dump()?.by_state.iter().filter(|(state, _)| **state != TcpState::Listen).map(|(_, n)| n).sum();
     // Nothing says directly that this host translates addresses. One that does tracks connections that are not its own.
     if tracked <= own.saturating_mul(2) {
         return Ok(Verdict::RuledOut("connection tracking holds only this host's own connections: no NAT here".into()));
@@ -121,13 +122,13 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 mod tests {
     use super::*;
     use crate::observation::testing::{Case, tracked};
-    use crate::source::census::Census;
+    use crate::source::socket_dump::SocketDump;
 
     fn case(count: u64, invalid: u64, sent: u64) -> Case {
-        let census = Census { by_state: [(TcpState::Established, 40)].into(), ..Census::default() };
+        let socket_dump = SocketDump { by_state: [(TcpState::Established, 40)].into(), ..SocketDump::default() };
         Case::new()
             .counter("Tcp.OutRsts", 0, sent)
-            .census(census.clone(), census)
+            .socket_dump(socket_dump.clone(), socket_dump)
             .conntrack(tracked(count, 9000, &[]), tracked(count, 9000, &[("invalid", invalid)]))
     }
 

@@ -2,8 +2,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict};
 use crate::evidence::Evidence;
-use crate::source::census::Destination;
 use crate::source::owners::Process;
+use crate::source::socket_dump::Destination;
 use crate::value::{Missing, words};
 
 cause! {
@@ -201,7 +201,7 @@ fn remedies(e: &Evidence<'_>, destination: &Destination, taken: u64, owners: &[&
 mod tests {
     use super::*;
     use crate::observation::testing::{Case, address};
-    use crate::source::census::Census;
+    use crate::source::socket_dump::SocketDump;
 
     fn case(to: &str, ports_used: u64, time_wait: u64) -> Case {
         let destination = Destination {
@@ -212,12 +212,12 @@ mod tests {
             time_wait,
             inodes: Vec::new(),
         };
-        let census = Census { destinations: vec![destination], ..Census::default() };
+        let socket_dump = SocketDump { destinations: vec![destination], ..SocketDump::default() };
         Case::new()
             .sysctl(RANGE, "32768\t60999")
             .sysctl("net.ipv4.tcp_tw_reuse", "2")
             .sysctl("net.ipv4.tcp_timestamps", "1")
-            .census(Census::default(), census)
+            .socket_dump(SocketDump::default(), socket_dump)
     }
 
     #[test]
@@ -241,10 +241,10 @@ mod tests {
     #[test]
     fn a_high_total_of_time_wait_over_many_destinations_is_fine() {
         let mut case = case("10.0.7.1", 9_000, 9_000).sockstat("TCP.tw", 60_000);
-        if let crate::value::Observed::Full(census) = &mut case.0.after.census {
-            let census = std::sync::Arc::make_mut(census);
-            let one = census.destinations[0].clone();
-            census.destinations.extend((2..6).map(|n| Destination { port: n, ..one.clone() }));
+        if let crate::value::Observed::Full(socket_dump) = &mut case.0.after.socket_dump {
+            let socket_dump = std::sync::Arc::make_mut(socket_dump);
+            let one = socket_dump.destinations[0].clone();
+            socket_dump.destinations.extend((2..6).map(|n| Destination { port: n, ..one.clone() }));
         }
         assert!(matches!(case.judge(&EPHEMERAL_PORTS_EXHAUSTED), Ok(Verdict::RuledOut(_))));
     }

@@ -4,8 +4,8 @@ use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity,
 use crate::evidence::Evidence;
 use crate::evidence::service::Service;
 use crate::knowledge::servers;
-use crate::source::census::GroupKind;
 use crate::source::owners::Process;
+use crate::source::socket_dump::GroupKind;
 use crate::value::{Missing, words};
 
 cause! {

@@ -76,7 +76,7 @@ impl<'e, 'a> HalfOpen<'e, 'a> {
             requests: worst.map_or(0, half_open),
             retransmitted: port_use.map_or(0, |used| used.syn_recv_retransmitted),
             peers: port_use.map_or(0, |used| used.syn_recv_peers),
-            swept: e.census().is_ok(),
+            swept: e.socket_dump().is_ok(),
             backlog: worst.map_or(0, |s| s.sockets.iter().map(|socket| u64::from(socket.last.backlog)).sum()),
             window: e.window(),
             accept_queue_full: worst.is_some_and(|service| service.worst().full_samples > 0),

@@ -6,9 +6,9 @@ use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict
 use crate::evidence::Evidence;
 use crate::knowledge::idle_timeouts::devices_near;
 use crate::reset::deaths::{End, deaths};
-use crate::source::census::Sample;
-use crate::source::last_words::LastWords;
+use crate::source::destroyed_sockets::DestroyedSockets;
 use crate::source::reset_events::Direction;
+use crate::source::socket_dump::Sample;
 use crate::value::{Missing, words};
 
 cause! {
@@ -51,8 +51,10 @@ type Dead = BTreeMap<SocketAddr, Vec<f64>>;
 
 fn judge(e: &Evidence<'_>) -> Judgement {
     harm::window(e)?;
-    let findings: Vec<_> = match e.last_words() {
-        Ok(words) => by_last_words(e, words).into_iter().filter_map(|(peer, ages)| finding(e, peer, ages)).collect(),
+    let findings: Vec<_> = match e.destroyed_sockets() {
+        Ok(words) => {
+            by_destroyed_socket(e, words).into_iter().filter_map(|(peer, ages)| finding(e, peer, ages)).collect()
+        }
         Err(_) => Vec::new(),
     };
     if !findings.is_empty() {
@@ -63,7 +65,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
             let findings: Vec<_> = dead.into_iter().filter_map(|(peer, ages)| finding(e, peer, ages)).collect();
             Ok(Verdict::from_findings(findings, "no connection was reset, or given up, at its first use after a pause"))
         }
-        Err(missing) => match e.last_words() {
+        Err(missing) => match e.destroyed_sockets() {
             Ok(words) if words.ended_early.is_none() => {
                 Ok(Verdict::RuledOut("no connection was reset, or given up, at its first use after a pause".into()))
             }
@@ -74,7 +76,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 
 /// Own connections whose first use after a pause was reset, or never answered. Where others to the same server died
 /// without a pause, it is the server that went away.
-fn by_last_words(e: &Evidence<'_>, words: &LastWords) -> Dead {
+fn by_destroyed_socket(e: &Evidence<'_>, words: &DestroyedSockets) -> Dead {
     let mut dead = Dead::new();
     let mut busy: BTreeMap<SocketAddr, usize> = BTreeMap::new();
     for death in deaths(e.observation(), words) {
@@ -92,14 +94,14 @@ fn by_last_words(e: &Evidence<'_>, words: &LastWords) -> Dead {
 /// How long a connection was idle is known from the sweep before it died, by its cookie.
 fn by_sweep(e: &Evidence<'_>) -> Result<Dead, Missing> {
     let resets = e.resets()?;
-    let census = e.census_before()?;
+    let socket_dump = e.socket_dump_before()?;
     if !e.sweep_before_is_fresh() {
         let why = "the latest look at all sockets was long before the window: what a connection did since is not known";
         return Err(Missing::new("sockets", why));
     }
     let samples: BTreeMap<u64, &Sample> =
-        census.groups.iter().flat_map(|group| &group.samples).map(|sample| (sample.cookie, sample)).collect();
-    let start = e.before().surveyed.mono;
+        socket_dump.groups.iter().flat_map(|group| &group.samples).map(|sample| (sample.cookie, sample)).collect();
+    let start = e.before().dumped.mono;
     let mut dead = Dead::new();
     for event in resets.events.iter().filter(|event| event.direction == Direction::Received) {
         let Some(sample) = event.cookie.and_then(|cookie| samples.get(&cookie)) else { continue };
@@ -172,7 +174,7 @@ fn finding(e: &Evidence<'_>, peer: SocketAddr, mut ages: Vec<f64>) -> Option<Fin
 mod tests {
     use super::*;
     use crate::observation::testing::Case;
-    use crate::source::census::{Census, Group, GroupKind};
+    use crate::source::socket_dump::{Group, GroupKind, SocketDump};
     use crate::value::TcpState;
 
     fn idle(count: u16, idle_ms: u32) -> Case {
@@ -193,8 +195,8 @@ mod tests {
             oldest_idle_ms: Some(idle_ms),
             samples: (0..count).map(sample).collect(),
         };
-        let census = Census { groups: vec![group], ..Census::default() };
-        Case::new().census(census.clone(), census).received(
+        let socket_dump = SocketDump { groups: vec![group], ..SocketDump::default() };
+        Case::new().socket_dump(socket_dump.clone(), socket_dump).received(
             count,
             TcpState::Established,
             ["10.0.0.9:0", "10.0.7.1:5432"],
@@ -212,9 +214,9 @@ mod tests {
     #[test]
     fn a_sweep_from_long_before_says_nothing_about_the_pause() {
         let mut case = idle(10, 20);
-        case.0.before.surveyed.mono -= std::time::Duration::from_secs(60);
+        case.0.before.dumped.mono -= std::time::Duration::from_secs(60);
         assert!(matches!(case.judge(&IDLE_TIMEOUT), Err(Missing { source: "sockets", .. })));
-        let busy = case.last_words(10, CALLED, 20, 0);
+        let busy = case.destroyed_sockets(10, CALLED, 20, 0);
         assert!(matches!(busy.judge(&IDLE_TIMEOUT), Ok(Verdict::RuledOut(_))), "last words know better");
     }
 
@@ -222,7 +224,7 @@ mod tests {
 
     #[test]
     fn last_words_tell_the_pause_before_the_reset() {
-        let case = Case::new().received(6, TcpState::Established, CALLED).last_words(6, CALLED, 350_400, 0);
+        let case = Case::new().received(6, TcpState::Established, CALLED).destroyed_sockets(6, CALLED, 350_400, 0);
         let finding = case.finding(&IDLE_TIMEOUT);
         assert!(finding.confidence >= 0.8 && finding.subjects[0].port == Some(5432), "{finding:?}");
         assert!(finding.evidence[1].text.contains("NAT gateway"), "{:?}", finding.evidence);
@@ -230,18 +232,18 @@ mod tests {
 
     #[test]
     fn a_device_that_drops_is_found_by_the_pause_before_the_retransmissions() {
-        let finding = Case::new().last_words(6, CALLED, 240_300, 3).finding(&IDLE_TIMEOUT);
+        let finding = Case::new().destroyed_sockets(6, CALLED, 240_300, 3).finding(&IDLE_TIMEOUT);
         assert!(finding.evidence[1].text.contains("Azure"), "{:?}", finding.evidence);
     }
 
     #[test]
     fn a_server_that_closed_first_or_that_resets_busy_connections_too_is_not_this() {
-        let closed = Case::new().received(6, TcpState::CloseWait, CALLED).last_words(6, CALLED, 60_400, 0);
+        let closed = Case::new().received(6, TcpState::CloseWait, CALLED).destroyed_sockets(6, CALLED, 60_400, 0);
         assert!(closed.is_ruled_out(&IDLE_TIMEOUT));
         let restarted = Case::new()
             .received(6, TcpState::Established, CALLED)
-            .last_words(3, CALLED, 60_400, 0)
-            .last_words(6, CALLED, 20, 0);
+            .destroyed_sockets(3, CALLED, 60_400, 0)
+            .destroyed_sockets(6, CALLED, 20, 0);
         assert!(restarted.is_ruled_out(&IDLE_TIMEOUT));
     }
 

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict};
 use crate::evidence::Evidence;
-use crate::source::census::{Group, GroupKind, IDLE_AFTER};
+use crate::source::socket_dump::{Group, GroupKind, IDLE_AFTER};
 use crate::value::words;
 
 cause! {
@@ -114,12 +114,13 @@ fn idle(e: &Evidence<'_>, group: &Group) -> Finding {
 mod tests {
     use super::*;
     use crate::observation::testing::{Case, group, process};
-    use crate::source::census::Census;
+    use crate::source::socket_dump::SocketDump;
 
     fn case(kind: GroupKind, sockets: u64) -> Case {
-        let census = Census { groups: vec![group(kind, 5432, sockets, 1000, 351_000)], ..Census::default() };
+        let socket_dump =
+            SocketDump { groups: vec![group(kind, 5432, sockets, 1000, 351_000)], ..SocketDump::default() };
         Case::new()
-            .census(Census::default(), census)
+            .socket_dump(SocketDump::default(), socket_dump)
             .sysctl("net.ipv4.tcp_keepalive_time", "7200")
             .holder(1000, &process(977, "api"))
     }

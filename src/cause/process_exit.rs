@@ -135,7 +135,7 @@ fn by_owner(e: &Evidence<'_>, process: &Process, resets: u64) -> Finding {
 
 /// Clients were connected to this port when the window opened.
 fn was_in_use(e: &Evidence<'_>, port: u16) -> bool {
-    let used = e.census_before().ok().and_then(|census| census.ports.get(&port));
+    let used = e.socket_dump_before().ok().and_then(|socket_dump| socket_dump.ports.get(&port));
     used.and_then(|used| used.by_state.get(&TcpState::Established)).is_some_and(|connections| *connections > 0)
 }
 
@@ -172,7 +172,7 @@ fn with_remedies(e: &Evidence<'_>, finding: Finding, name: Option<&str>, unit: O
 mod tests {
     use super::*;
     use crate::observation::testing::{Case, process, task};
-    use crate::source::census::{Census, PortUse};
+    use crate::source::socket_dump::{PortUse, SocketDump};
 
     fn server() -> Case {
         Case::new().counter("Tcp.OutRsts", 0, 20).counter("Tcp.PassiveOpens", 0, 0).listener(
@@ -230,8 +230,8 @@ mod tests {
         };
         assert_eq!(case().finding(&PROCESS_EXIT).severity, Severity::Info);
         let used = PortUse { by_state: [(TcpState::Established, 3)].into(), ..PortUse::default() };
-        let before = Census { ports: [(50_243, used)].into(), ..Census::default() };
-        let finding = case().census(before, Census::default()).finding(&PROCESS_EXIT);
+        let before = SocketDump { ports: [(50_243, used)].into(), ..SocketDump::default() };
+        let finding = case().socket_dump(before, SocketDump::default()).finding(&PROCESS_EXIT);
         assert_eq!(finding.severity, Severity::Critical, "clients were connected");
     }
 

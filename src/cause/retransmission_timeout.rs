@@ -3,7 +3,7 @@ use super::{EvidenceItem, Judgement, Remedy, Severity, Subject, Verdict};
 use crate::evidence::Evidence;
 use crate::evidence::estimate::estimate;
 use crate::reset::Kind;
-use crate::source::census::GroupKind;
+use crate::source::socket_dump::GroupKind;
 use crate::value::words;
 
 cause! {

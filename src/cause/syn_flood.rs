@@ -79,8 +79,8 @@ fn flood(e: &Evidence<'_>, seen: &HalfOpen<'_, '_>, state: State, confidence: f6
     let mut finding = Finding::new(state, severity, confidence, impact, summary)
         .subject(seen.worst.map_or_else(Subject::host, Subject::listener));
     finding.evidence = seen.evidence(e);
-    if let Ok(census) = e.census() {
-        for peer in census.peers.iter().filter(|peer| peer.syn_recv > 0).take(3) {
+    if let Ok(socket_dump) = e.socket_dump() {
+        for peer in socket_dump.peers.iter().filter(|peer| peer.syn_recv > 0).take(3) {
             // One address that holds a good part of the queue can be filtered; spread ones cannot.
             if peer.syn_recv * 5 >= seen.requests {
                 finding = finding.subject(Subject::peer(peer.address, None).counted(peer.syn_recv));
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn without_a_sweep_drops_alone_do_not_tell() {
         let mut case = case([0, 5000, 0, 0], [0, 0, 0], 0);
-        case.0.after.census = crate::value::Observed::Unavailable(crate::value::Failure::new(
+        case.0.after.socket_dump = crate::value::Observed::Unavailable(crate::value::Failure::new(
             crate::value::FailureKind::Denied,
             "no sock_diag",
         ));

@@ -84,7 +84,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
             "many handshakes do not complete: this may be a SYN flood",
         ));
     }
-    if e.census().is_err() {
+    if e.socket_dump().is_err() {
         finding =
             finding.against(EvidenceItem::fact("sockets", "syn_recv", "which listener: the sweep was not possible"));
     }

@@ -1,6 +1,6 @@
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict};
 use crate::evidence::Evidence;
-use crate::source::census::GroupKind;
+use crate::source::socket_dump::GroupKind;
 use crate::value::{Missing, words};
 
 cause! {

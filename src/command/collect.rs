@@ -13,7 +13,7 @@ use crate::diagnosis::filter::Filter;
 use crate::kernel::LiveHost;
 use crate::kernel::namespace::{self, Entered};
 use crate::observation::Observation;
-use crate::recording::{BundleHost, RecordingFile, RecordingHost};
+use crate::recording::{RecordingFile, RecordingHost, ReplayHost};
 use crate::session::{Plan, observe as observe_host};
 use crate::source::process;
 use crate::timeline::{Driver, Next};
@@ -62,7 +62,7 @@ pub fn observe(origin: &Origin, filter: &Filter, stop: &Arc<AtomicBool>) -> anyh
             let observation = observe_host(&mut host, &plan(live))?;
             Ok((!stop.load(Ordering::Relaxed)).then_some(Collected { observation, netns_name }))
         }
-        Origin::Bundle(path) => Ok(Some(Collected { observation: replay(path)?, netns_name: None })),
+        Origin::Recording(path) => Ok(Some(Collected { observation: replay(path)?, netns_name: None })),
     }
 }
 
@@ -82,10 +82,10 @@ pub fn must_exist(host: &mut dyn Host, filter: &Filter) -> anyhow::Result<()> {
 /// # Errors
 /// The recording is not sound.
 pub fn replay(path: &Path) -> anyhow::Result<Observation> {
-    let mut bundle = BundleHost::open(path)?;
-    let window = bundle.windows().first().with_context(|| format!("{}: no window was recorded", path.display()))?;
+    let mut recording = ReplayHost::open(path)?;
+    let window = recording.windows().first().with_context(|| format!("{}: no window was recorded", path.display()))?;
     let plan = Plan::scan(window.planned);
-    Ok(observe_host(&mut bundle, &plan)?)
+    Ok(observe_host(&mut recording, &plan)?)
 }
 
 /// Records until the duration is over or the user interrupts. What was recorded so far is kept either way.

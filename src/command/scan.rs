@@ -15,7 +15,7 @@ pub fn run(args: &ScanArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let config = config::scan(args, terminal)?;
     let (stop, wait) = match &config.origin {
         Origin::Live(live) => (collect::stop_on_signals()?, live.duration),
-        Origin::Bundle(_) => (collect::end_on_signals()?, Duration::ZERO),
+        Origin::Recording(_) => (collect::end_on_signals()?, Duration::ZERO),
     };
     let progress = Progress::start("watching", wait, config.progress);
     let collected = collect::observe(&config.origin, &config.filter, &stop);

@@ -183,7 +183,7 @@ impl Tracer {
     fn read_words(&mut self) {
         let session = &mut self.session;
         if self.words {
-            let result = self.host.ask(&Ask::LastWords, &mut |bytes| session.feed_words(bytes)).result;
+            let result = self.host.ask(&Ask::DestroyedSockets, &mut |bytes| session.feed_words(bytes)).result;
             self.words = result.is_ok();
         }
     }

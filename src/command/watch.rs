@@ -14,7 +14,7 @@ use crate::kernel::LiveHost;
 use crate::kernel::namespace::Entered;
 use crate::output::{print, say};
 use crate::recording::read::Window;
-use crate::recording::{BundleHost, History, RollingHost};
+use crate::recording::{History, ReplayHost, RollingHost};
 use crate::render::{json, watch as text};
 use crate::session::Plan;
 use crate::timeline::{Change, ChangeKind, Driver, Next, Tick};
@@ -31,7 +31,7 @@ pub fn run(args: &WatchArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     }
     let stop = match &config.origin {
         Origin::Live(_) => collect::stop_on_signals()?,
-        Origin::Bundle(_) => collect::end_on_signals()?,
+        Origin::Recording(_) => collect::end_on_signals()?,
     };
     let mut view = View::open(&config, &stop)?;
     let mut driver = Driver::start(&mut *view.host, &view.plan, config.interval, config.filter.clone())?;
@@ -92,12 +92,12 @@ impl View {
                 }
                 Self { host: Box::new(host), plan, namespace, history: None, recorded: None }
             }
-            Origin::Bundle(path) => {
-                let bundle = BundleHost::open(path)?;
+            Origin::Recording(path) => {
+                let recording = ReplayHost::open(path)?;
                 // The recorded frames decide what follows; only that there is an end matters.
-                let recorded = bundle.windows().first().copied();
+                let recorded = recording.windows().first().copied();
                 let plan = Plan::scan(recorded.map_or(Duration::ZERO, |window| window.planned));
-                Self { host: Box::new(bundle), plan, namespace: Namespace::default(), history: None, recorded }
+                Self { host: Box::new(recording), plan, namespace: Namespace::default(), history: None, recorded }
             }
         })
     }

@@ -184,7 +184,7 @@ pub fn diagnose_for(observation: &Observation, filter: &Filter) -> Diagnosis {
         not_checked,
         ledger: evidence.ledger().clone(),
         listeners,
-        sockets: evidence.census().ok().map(|census| census.by_state.clone()),
+        sockets: evidence.socket_dump().ok().map(|socket_dump| socket_dump.by_state.clone()),
         orphans: evidence.sockstat("TCP.orphan").ok(),
         limits,
         counters: evidence.used_counters(),

@@ -99,15 +99,15 @@ fn holder(service: &Service<'_>) -> Holder {
 }
 
 fn sockets(evidence: &Evidence<'_>, port: u16) -> Result<Vec<(TcpState, u64)>, Missing> {
-    let census = evidence.census()?;
-    match census.ports.get(&port) {
+    let socket_dump = evidence.socket_dump()?;
+    match socket_dump.ports.get(&port) {
         Some(used) => Ok(used
             .by_state
             .iter()
             .filter(|(state, _)| **state != TcpState::Listen)
             .map(|(state, count)| (*state, *count))
             .collect()),
-        None if census.capped.is_empty() => Ok(Vec::new()),
+        None if socket_dump.capped.is_empty() => Ok(Vec::new()),
         // The port may be one of those that the cap left out.
         None => Err(Missing::new("sockets", "more ports are in use than the sweep keeps apart")),
     }
@@ -165,12 +165,12 @@ fn overlap(held: IpAddr, wanted: IpAddr, dual_stack_possible: bool) -> bool {
 mod tests {
     use super::*;
     use crate::observation::testing::{Case, process};
-    use crate::source::census::{Census, PortUse};
+    use crate::source::socket_dump::{PortUse, SocketDump};
 
     fn with_sockets(case: Case, port: u16, states: &[(TcpState, u64)]) -> Case {
         let used = PortUse { by_state: states.iter().copied().collect(), ..PortUse::default() };
-        let census = Census { ports: [(port, used)].into(), ..Census::default() };
-        case.census(census.clone(), census)
+        let socket_dump = SocketDump { ports: [(port, used)].into(), ..SocketDump::default() };
+        case.socket_dump(socket_dump.clone(), socket_dump)
     }
 
     fn outcomes(case: &Case, port: u16) -> (BindOutcome, BindOutcome) {

@@ -11,11 +11,11 @@ use crate::evidence::service::Service;
 use crate::observation::{Observation, Snapshot};
 use crate::reset::wire::Wire;
 use crate::reset::{self, Attribution, Group as ResetGroup};
-use crate::source::census::{Census, Destination, Group, GroupKind};
 use crate::source::conntrack::Conntrack;
-use crate::source::last_words::LastWords;
+use crate::source::destroyed_sockets::DestroyedSockets;
 use crate::source::owners::{Owners, Process, TICKS_PER_SECOND};
 use crate::source::reset_events::{Direction, ResetEvents};
+use crate::source::socket_dump::{Destination, Group, GroupKind, SocketDump};
 use crate::value::{Missing, Observed};
 
 pub mod backlog;
@@ -68,30 +68,30 @@ impl<'a> Evidence<'a> {
     }
 
     /// The latest sweep of all sockets: at the end of the window, or in a live view some ticks before.
-    pub fn census(&self) -> Result<&'a Census, Missing> {
-        shared("sockets", &self.after().census)
+    pub fn socket_dump(&self) -> Result<&'a SocketDump, Missing> {
+        shared("sockets", &self.after().socket_dump)
     }
 
-    pub fn census_before(&self) -> Result<&'a Census, Missing> {
-        shared("sockets", &self.before().census)
+    pub fn socket_dump_before(&self) -> Result<&'a SocketDump, Missing> {
+        shared("sockets", &self.before().socket_dump)
     }
 
     /// The sweep before is from about when the window began. A live view's may be from long before: what was so then says little
     /// about the moment before a reset, and what grew since then did not grow in the window.
     pub fn sweep_before_is_fresh(&self) -> bool {
-        self.before().at.mono.saturating_sub(self.before().surveyed.mono) <= self.window()
+        self.before().at.mono.saturating_sub(self.before().dumped.mono) <= self.window()
     }
 
     /// Groups of sockets of one kind, largest first.
     pub fn groups(&self, kind: GroupKind) -> Result<Vec<&'a Group>, Missing> {
-        let mut groups: Vec<_> = self.census()?.groups.iter().filter(|group| group.kind == kind).collect();
+        let mut groups: Vec<_> = self.socket_dump()?.groups.iter().filter(|group| group.kind == kind).collect();
         groups.sort_by_key(|group| std::cmp::Reverse(group.sockets));
         Ok(groups)
     }
 
     /// Local ports in use per (source, destination, destination port), largest first.
     pub fn destinations(&self) -> Result<&'a [Destination], Missing> {
-        Ok(&self.census()?.destinations)
+        Ok(&self.socket_dump()?.destinations)
     }
 
     pub fn conntrack(&self) -> Result<&'a Conntrack, Missing> {
@@ -138,7 +138,7 @@ impl<'a> Evidence<'a> {
     pub fn cpu_share(&self, pid: u32) -> Option<f64> {
         let process = |snapshot: &'a Snapshot| snapshot.owners.value()?.processes.get(&pid);
         let (before, after) = (process(self.before())?, process(self.after())?);
-        let between = self.after().surveyed.mono.saturating_sub(self.before().surveyed.mono);
+        let between = self.after().dumped.mono.saturating_sub(self.before().dumped.mono);
         if before.start_ticks != after.start_ticks || between.is_zero() {
             return None;
         }
@@ -162,8 +162,8 @@ impl<'a> Evidence<'a> {
     }
 
     /// Connections that were destroyed in the window.
-    pub fn last_words(&self) -> Result<&'a LastWords, Missing> {
-        self.observation().last_words.get().map_err(|failure| Missing::from_failure("last_words", failure))
+    pub fn destroyed_sockets(&self) -> Result<&'a DestroyedSockets, Missing> {
+        self.observation().destroyed_sockets.get().map_err(|failure| Missing::from_failure("last_words", failure))
     }
 
     /// The resets that belong to a cause, by single events; most frequent first. A cause of sent resets also needs the

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::observation::{ListenerTrace, Observation};
-use crate::source::census::PortUse;
 use crate::source::owners::{Owners, Process};
+use crate::source::socket_dump::PortUse;
 
 /// All sockets that listen on one address and port: one, or several with SO_REUSEPORT.
 #[derive(Debug, Clone)]
@@ -81,7 +81,7 @@ pub fn services(observation: &Observation) -> Vec<Service<'_>> {
                 .map(|owners| holders(owners, inodes.iter().copied()))
                 .find(|owners| !owners.is_empty())
                 .unwrap_or_default();
-            let port_use = observation.after.census.value().and_then(|census| census.ports.get(&port));
+            let port_use = observation.after.socket_dump.value().and_then(|socket_dump| socket_dump.ports.get(&port));
             Service { address, port, sockets, owners, port_use }
         })
         .collect();

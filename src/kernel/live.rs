@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::last_words::LastWordsSocket;
+use super::destroyed_sockets::DestroyedMulticast;
 use super::netlink::DiagSocket;
 use super::owners;
 use super::packet::PacketSocket;
@@ -43,7 +43,7 @@ pub struct LiveHost {
     /// Opened by the first question, so that a scan that does not ask pays nothing.
     tracepoints: Option<Result<Tracepoints, Failure>>,
     packets: Option<Result<PacketSocket, Failure>>,
-    last_words: Option<Result<LastWordsSocket, Failure>>,
+    destroyed_sockets: Option<Result<DestroyedMulticast, Failure>>,
 }
 
 impl LiveHost {
@@ -57,7 +57,7 @@ impl LiveHost {
             diag: DiagSocket::default(),
             tracepoints: None,
             packets: None,
-            last_words: None,
+            destroyed_sockets: None,
         }
     }
 
@@ -101,10 +101,10 @@ impl Host for LiveHost {
         self.counts = match frame {
             Frame::After { .. } => Counts::Final,
             Frame::Tick { .. } => Counts::Now,
-            Frame::Survey | Frame::Before | Frame::Poll { .. } => Counts::Seldom,
+            Frame::Dump | Frame::Before | Frame::Poll { .. } => Counts::Seldom,
         };
         match frame {
-            Frame::Survey => {}
+            Frame::Dump => {}
             Frame::Before => {
                 let moment = now();
                 self.window = Some(moment.mono);
@@ -135,7 +135,7 @@ impl Host for LiveHost {
                 Ok(packets) => packets.drain(sink),
                 Err(failure) => Err(failure.clone()),
             },
-            Ask::LastWords => match self.last_words.get_or_insert_with(LastWordsSocket::open) {
+            Ask::DestroyedSockets => match self.destroyed_sockets.get_or_insert_with(DestroyedMulticast::open) {
                 Ok(words) => words.drain(sink),
                 Err(failure) => Err(failure.clone()),
             },

@@ -1,6 +1,6 @@
 //! The only room that talks to the kernel.
 
-pub mod last_words;
+pub mod destroyed_sockets;
 pub mod live;
 pub mod namespace;
 pub mod netlink;

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::source::census::Census;
 use crate::source::conntrack::Conntrack;
 use crate::source::counters::Counters;
+use crate::source::destroyed_sockets::DestroyedSockets;
 use crate::source::host_facts::HostFacts;
-use crate::source::last_words::LastWords;
 use crate::source::listeners::Listener;
 use crate::source::owners::Owners;
 use crate::source::reset_events::{ResetEvent, ResetEvents};
 use crate::source::reset_packets::ResetPackets;
+use crate::source::socket_dump::SocketDump;
 use crate::value::{Failure, Moment, Observed};
 
 pub mod delta;
@@ -26,7 +26,7 @@ pub struct Snapshot {
     pub at: Moment,
     /// When the sockets, their owners and the sysctls were looked at: with a scan just before or after the counters, with
     /// a live view at its latest sweep.
-    pub surveyed: Moment,
+    pub dumped: Moment,
     pub netstat: Observed<Counters>,
     pub snmp: Observed<Counters>,
     pub snmp6: Observed<Counters>,
@@ -40,7 +40,7 @@ pub struct Snapshot {
     pub conntrack: Observed<Conntrack>,
     pub listeners: Observed<Vec<Listener>>,
     /// Shared by the snapshots of a live view between two sweeps.
-    pub census: Observed<Arc<Census>>,
+    pub socket_dump: Observed<Arc<SocketDump>>,
     pub owners: Observed<Arc<Owners>>,
     pub host: HostFacts,
     /// How each source went, in the order asked.
@@ -74,7 +74,7 @@ pub struct Observation {
     /// RST packets on the interfaces.
     pub reset_packets: Observed<ResetPackets>,
     /// Connections that were destroyed.
-    pub last_words: Observed<LastWords>,
+    pub destroyed_sockets: Observed<DestroyedSockets>,
     /// Only totals since boot were asked for (`--duration 0s`): no delta means anything.
     pub totals_only: bool,
 }

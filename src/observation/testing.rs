@@ -8,15 +8,15 @@ use std::time::Duration;
 use crate::cause::{Finding, Verdict};
 use crate::evidence::Evidence;
 use crate::observation::{ListenerTrace, Observation, Snapshot};
-use crate::source::census::Census;
 use crate::source::conntrack::Conntrack;
 use crate::source::counters::Counters;
+use crate::source::destroyed_sockets::DestroyedSocket;
 use crate::source::host_facts::HostFacts;
-use crate::source::last_words::LastWord;
 use crate::source::listeners::Listener;
 use crate::source::owners::{Owners, Process};
 use crate::source::reset_events::{Direction, Place, ResetEvent, ResetEvents, Task, regroup};
 use crate::source::reset_packets::{ResetPacket, Track};
+use crate::source::socket_dump::SocketDump;
 use crate::value::{Failure, FailureKind, Missing, Moment, Observed, TcpState};
 
 mod parts;
@@ -35,7 +35,7 @@ fn empty_snapshot(mono: u64) -> Snapshot {
     let at = Moment { mono, wall, ..Moment::default() };
     Snapshot {
         at,
-        surveyed: at,
+        dumped: at,
         netstat: unavailable(),
         snmp: unavailable(),
         snmp6: unavailable(),
@@ -46,7 +46,7 @@ fn empty_snapshot(mono: u64) -> Snapshot {
         sysctls: BTreeMap::new(),
         conntrack: unavailable(),
         listeners: unavailable(),
-        census: unavailable(),
+        socket_dump: unavailable(),
         owners: unavailable(),
         host: HostFacts::default(),
         sources: Vec::new(),
@@ -69,7 +69,7 @@ impl Case {
             reset_events: unavailable(),
             earlier_resets: Vec::new(),
             reset_packets: unavailable(),
-            last_words: unavailable(),
+            destroyed_sockets: unavailable(),
             totals_only: false,
         })
     }
@@ -180,9 +180,9 @@ impl Case {
         self
     }
 
-    pub fn census(mut self, before: Census, after: Census) -> Self {
-        self.0.before.census = Observed::Full(before.into());
-        self.0.after.census = Observed::Full(after.into());
+    pub fn socket_dump(mut self, before: SocketDump, after: SocketDump) -> Self {
+        self.0.before.socket_dump = Observed::Full(before.into());
+        self.0.after.socket_dump = Observed::Full(after.into());
         self
     }
 
@@ -320,14 +320,14 @@ impl Case {
     }
 
     /// `count` connections between these ends were destroyed, after a pause before their last use and `retransmits`.
-    pub fn last_words(mut self, count: u16, ends: [&str; 2], pause_ms: u32, retransmits: u8) -> Self {
-        let mut seen = self.0.last_words.value().cloned().unwrap_or_default();
+    pub fn destroyed_sockets(mut self, count: u16, ends: [&str; 2], pause_ms: u32, retransmits: u8) -> Self {
+        let mut seen = self.0.destroyed_sockets.value().cloned().unwrap_or_default();
         let [local, peer]: [SocketAddr; 2] = ends.map(|end| end.parse().expect("endpoint"));
         for number in 0..count {
             let clients =
                 |end: SocketAddr| SocketAddr::new(end.ip(), if end.port() == 0 { 40_000 + number } else { end.port() });
             let at = Duration::from_secs(1001) + Duration::from_millis(u64::from(number) * 50 + 20);
-            seen.words.push(LastWord {
+            seen.words.push(DestroyedSocket {
                 at,
                 after: at - Duration::from_millis(50),
                 local: clients(local),
@@ -345,7 +345,7 @@ impl Case {
                 unsent: Some(0),
             });
         }
-        self.0.last_words = Observed::Full(seen);
+        self.0.destroyed_sockets = Observed::Full(seen);
         self
     }
 

@@ -64,7 +64,8 @@ pub(super) struct FrameRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum FrameKind {
-    Survey,
+    #[serde(rename = "survey")]
+    Dump,
     Before,
     Poll,
     Tick,
@@ -102,7 +103,7 @@ enum KindRecord {
 impl FrameKind {
     pub fn of(frame: Frame) -> Self {
         match frame {
-            Frame::Survey => Self::Survey,
+            Frame::Dump => Self::Dump,
             Frame::Before => Self::Before,
             Frame::Poll { .. } => Self::Poll,
             Frame::Tick { .. } => Self::Tick,
@@ -112,7 +113,7 @@ impl FrameKind {
 
     fn name(self) -> &'static str {
         match self {
-            Self::Survey => "survey",
+            Self::Dump => "survey",
             Self::Before => "before",
             Self::Poll => "poll",
             Self::Tick => "tick",
@@ -124,7 +125,7 @@ impl FrameKind {
 impl FrameRecord {
     pub fn new(frame: Frame, at: Moment) -> Self {
         let (due, end) = match frame {
-            Frame::Survey | Frame::Before => (Duration::ZERO, Duration::ZERO),
+            Frame::Dump | Frame::Before => (Duration::ZERO, Duration::ZERO),
             Frame::Poll { due, end } | Frame::Tick { due, end } => (due, end),
             Frame::After { end } => (end, end),
         };

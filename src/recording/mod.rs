@@ -7,6 +7,6 @@ pub mod rolling;
 pub mod write;
 
 pub use format::{Manifest, Tool};
-pub use read::BundleHost;
+pub use read::ReplayHost;
 pub use rolling::{History, RollingHost};
 pub use write::{RecordingFile, RecordingHost};

@@ -1,4 +1,4 @@
-//! A [`Host`] backed by a recording, see `bundle_format`.
+//! A [`Host`] backed by a recording, see `format`.
 //!
 //! A recording comes from someone else's machine and is not trusted: it is decompressed into memory under caps, nothing
 //! is written to disk, and anything but a complete, well-formed recording is refused as a whole.
@@ -20,14 +20,14 @@ use archive::{Archive, Limits};
 /// A recording that cannot be used: which one and why.
 #[derive(Debug, thiserror::Error)]
 #[error("{}{problem}", path.as_ref().map(|path| format!("{}: ", path.display())).unwrap_or_default())]
-pub struct BundleError {
+pub struct RecordingError {
     pub path: Option<PathBuf>,
-    pub problem: BundleProblem,
+    pub problem: RecordingProblem,
 }
 
 /// What is wrong with a recording.
 #[derive(Debug, thiserror::Error)]
-pub enum BundleProblem {
+pub enum RecordingProblem {
     #[error("cannot be read: {0}")]
     Read(io::Error),
     #[error("is not a recording (no gzip data); `rstdoctor record -o FILE` makes one")]
@@ -68,7 +68,7 @@ pub struct Window {
 
 /// Replays a recording. The recorded frames decide what follows, not the times that the caller asks for.
 #[derive(Debug)]
-pub struct BundleHost {
+pub struct ReplayHost {
     manifest: Manifest,
     windows: Vec<Window>,
     frames: Vec<Replay>,
@@ -92,20 +92,20 @@ struct Stored {
     failure: Option<Failure>,
 }
 
-impl BundleHost {
+impl ReplayHost {
     /// Reads the whole recording and checks it.
     ///
     /// # Errors
-    /// See [`BundleProblem`]; nothing of a recording that is not sound is used.
-    pub fn open(path: &Path) -> Result<Self, BundleError> {
-        let located = |problem| BundleError { path: Some(path.to_owned()), problem };
-        let file = File::open(path).map_err(|error| located(BundleProblem::Read(error)))?;
+    /// See [`RecordingProblem`]; nothing of a recording that is not sound is used.
+    pub fn open(path: &Path) -> Result<Self, RecordingError> {
+        let located = |problem| RecordingError { path: Some(path.to_owned()), problem };
+        let file = File::open(path).map_err(|error| located(RecordingProblem::Read(error)))?;
         load(BufReader::new(file), LIMITS).map_err(located)
     }
 
-    /// As [`BundleHost::open`], from any source of bytes.
-    pub fn read(reader: impl BufRead) -> Result<Self, BundleError> {
-        load(reader, LIMITS).map_err(|problem| BundleError { path: None, problem })
+    /// As [`ReplayHost::open`], from any source of bytes.
+    pub fn read(reader: impl BufRead) -> Result<Self, RecordingError> {
+        load(reader, LIMITS).map_err(|problem| RecordingError { path: None, problem })
     }
 
     pub fn manifest(&self) -> &Manifest {
@@ -122,7 +122,7 @@ impl BundleHost {
     }
 }
 
-impl Host for BundleHost {
+impl Host for ReplayHost {
     fn frame(&mut self, frame: Frame) -> Option<Moment> {
         let next = self.frames.get(self.next)?;
         if next.kind != FrameKind::of(frame) {
@@ -158,33 +158,33 @@ impl Host for BundleHost {
     }
 }
 
-type Result<T, E = BundleProblem> = std::result::Result<T, E>;
+type Result<T, E = RecordingProblem> = std::result::Result<T, E>;
 
-fn load(reader: impl BufRead, limits: Limits) -> Result<BundleHost> {
+fn load(reader: impl BufRead, limits: Limits) -> Result<ReplayHost> {
     let mut input = Archive::open(reader, limits)?;
     let mut entries = BTreeMap::new();
     let mut manifest = None;
     while let Some((name, size)) = input.header(entries.is_empty() && manifest.is_none())? {
         if manifest.is_some() && entries.contains_key(END) {
-            return Err(BundleProblem::Damaged(format!("entry {name:?} follows the index")));
+            return Err(RecordingProblem::Damaged(format!("entry {name:?} follows the index")));
         }
         if entries.len() >= limits.entries {
-            return Err(BundleProblem::TooLarge { limit: format!("{} entries", limits.entries) });
+            return Err(RecordingProblem::TooLarge { limit: format!("{} entries", limits.entries) });
         }
         if manifest.is_none() {
             if name != MANIFEST {
-                return Err(BundleProblem::Foreign(format!("it starts with {name:?} and not with {MANIFEST}")));
+                return Err(RecordingProblem::Foreign(format!("it starts with {name:?} and not with {MANIFEST}")));
             }
             manifest = Some(check_manifest(&input.body(&name, size)?)?);
         } else if name == MANIFEST || entries.contains_key(&name) {
-            return Err(BundleProblem::Duplicate { entry: name });
+            return Err(RecordingProblem::Duplicate { entry: name });
         } else {
             let body = input.body(&name, size)?;
             entries.insert(name, body);
         }
     }
     input.finish()?;
-    let manifest = manifest.ok_or_else(|| BundleProblem::Foreign(format!("it holds no {MANIFEST}")))?;
+    let manifest = manifest.ok_or_else(|| RecordingProblem::Foreign(format!("it holds no {MANIFEST}")))?;
     assemble(manifest, entries)
 }
 
@@ -194,25 +194,25 @@ fn check_manifest(bytes: &[u8]) -> Result<Manifest> {
     struct Format {
         format: String,
     }
-    let foreign = |what: String| BundleProblem::Foreign(format!("{MANIFEST} {what}"));
+    let foreign = |what: String| RecordingProblem::Foreign(format!("{MANIFEST} {what}"));
     let Format { format } = serde_json::from_slice(bytes).map_err(|error| foreign(format!("is not ours: {error}")))?;
     match format.strip_prefix(FORMAT_PREFIX).and_then(|version| version.parse::<u32>().ok()) {
         Some(FORMAT_VERSION) => {}
-        Some(version) if version > FORMAT_VERSION => return Err(BundleProblem::NewerFormat { format }),
+        Some(version) if version > FORMAT_VERSION => return Err(RecordingProblem::NewerFormat { format }),
         _ => return Err(foreign(format!("has the format {format:?}"))),
     }
-    serde_json::from_slice(bytes).map_err(|error| BundleProblem::Damaged(format!("{MANIFEST}: {error}")))
+    serde_json::from_slice(bytes).map_err(|error| RecordingProblem::Damaged(format!("{MANIFEST}: {error}")))
 }
 
 /// Puts the entries where the index says. Each must be listed, and each listed one be there.
-fn assemble(manifest: Manifest, mut entries: BTreeMap<String, Vec<u8>>) -> Result<BundleHost> {
-    let index = entries.remove(END).ok_or_else(|| BundleProblem::Truncated(format!("before its {END}")))?;
+fn assemble(manifest: Manifest, mut entries: BTreeMap<String, Vec<u8>>) -> Result<ReplayHost> {
+    let index = entries.remove(END).ok_or_else(|| RecordingProblem::Truncated(format!("before its {END}")))?;
     let index: End =
-        serde_json::from_slice(&index).map_err(|error| BundleProblem::Damaged(format!("{END}: {error}")))?;
+        serde_json::from_slice(&index).map_err(|error| RecordingProblem::Damaged(format!("{END}: {error}")))?;
     let found = entries.len() as u64 + 2;
     if found != index.entries {
         let listed = index.entries;
-        return Err(BundleProblem::Damaged(format!("{END} counts {listed} entries, but there are {found}")));
+        return Err(RecordingProblem::Damaged(format!("{END} counts {listed} entries, but there are {found}")));
     }
     let windows = windows(&index);
     let mut frames = Vec::new();
@@ -222,7 +222,7 @@ fn assemble(manifest: Manifest, mut entries: BTreeMap<String, Vec<u8>>) -> Resul
         for ask in asks {
             let whole = record.entry(number, &ask.key, answers.get(&ask.key).map_or(0, Vec::len));
             let mut take = |name: String| {
-                entries.remove(&name).ok_or_else(|| BundleProblem::Damaged(format!("entry {name:?} is missing")))
+                entries.remove(&name).ok_or_else(|| RecordingProblem::Damaged(format!("entry {name:?} is missing")))
             };
             let parts = match ask.parts {
                 0 => Vec::new(),
@@ -231,7 +231,7 @@ fn assemble(manifest: Manifest, mut entries: BTreeMap<String, Vec<u8>>) -> Resul
             };
             let bytes = parts.iter().map(|part| part.len() as u64).sum::<u64>();
             if bytes != ask.bytes {
-                return Err(BundleProblem::Damaged(format!("{whole:?} has {bytes} bytes instead of {}", ask.bytes)));
+                return Err(RecordingProblem::Damaged(format!("{whole:?} has {bytes} bytes instead of {}", ask.bytes)));
             }
             let failure = ask.failure.map(Failure::from);
             answers.entry(ask.key).or_default().push(Stored { parts, failure });
@@ -240,8 +240,8 @@ fn assemble(manifest: Manifest, mut entries: BTreeMap<String, Vec<u8>>) -> Resul
         frames.push(Replay { kind: record.kind, at: record.moment(), due, answers });
     }
     match entries.keys().next() {
-        Some(name) => Err(BundleProblem::Damaged(format!("entry {name:?} is not listed in {END}"))),
-        None => Ok(BundleHost { manifest, windows, frames, next: 0, asked: HashMap::new() }),
+        Some(name) => Err(RecordingProblem::Damaged(format!("entry {name:?} is not listed in {END}"))),
+        None => Ok(ReplayHost { manifest, windows, frames, next: 0, asked: HashMap::new() }),
     }
 }
 
@@ -290,21 +290,21 @@ mod tests {
         br#"{"format":"rstdoctor/recording/v1","tool":{"name":"rstdoctor","version":"0"},"redacted":false,
         "started_at":"2026-01-01T00:00:00Z"}"#;
 
-    fn small(bytes: &[u8]) -> BundleProblem {
+    fn small(bytes: &[u8]) -> RecordingProblem {
         load(bytes, Limits { total: 64 << 10, entries: 8, entry: 16 << 10 }).unwrap_err()
     }
 
     #[test]
     fn caps_hold_while_streaming() {
         let big = vec![0; 17 << 10];
-        assert!(matches!(small(&packed(&[(MANIFEST, OURS), ("a", &big)])), BundleProblem::TooLarge { .. }));
+        assert!(matches!(small(&packed(&[(MANIFEST, OURS), ("a", &big)])), RecordingProblem::TooLarge { .. }));
         let half = vec![0; 15 << 10];
         let many = [(MANIFEST, OURS), ("a", &half), ("b", &half), ("c", &half), ("d", &half), ("e", &half)];
-        assert!(matches!(small(&packed(&many)), BundleProblem::TooLarge { .. }));
+        assert!(matches!(small(&packed(&many)), RecordingProblem::TooLarge { .. }));
         let names: Vec<String> = (0..20).map(|number| number.to_string()).collect();
         let mut entries: Vec<(&str, &[u8])> = vec![(MANIFEST, OURS)];
         entries.extend(names.iter().map(|name| (name.as_str(), &b""[..])));
-        assert!(matches!(small(&packed(&entries)), BundleProblem::TooLarge { .. }));
+        assert!(matches!(small(&packed(&entries)), RecordingProblem::TooLarge { .. }));
     }
 
     #[test]
@@ -316,6 +316,6 @@ mod tests {
         let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
         gzip.write_all(header.as_bytes()).unwrap();
         let bytes = gzip.finish().unwrap();
-        assert!(matches!(load(&bytes[..], LIMITS), Err(BundleProblem::Truncated(_))));
+        assert!(matches!(load(&bytes[..], LIMITS), Err(RecordingProblem::Truncated(_))));
     }
 }

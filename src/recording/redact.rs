@@ -26,7 +26,7 @@ pub(super) struct Redactor {
     names: Pseudonyms,
     events: (Stream, Events),
     packets: Stream,
-    last_words: Stream,
+    destroyed_sockets: Stream,
 }
 
 /// The redaction of one answer.
@@ -49,7 +49,7 @@ enum Mode {
     },
     Events,
     Packets,
-    LastWords,
+    DestroyedSockets,
 }
 
 impl Redactor {
@@ -61,7 +61,7 @@ impl Redactor {
             Ask::Link(path) => Mode::Text { path: path.clone(), link: true, text: Vec::new() },
             Ask::ResetEvents => Mode::Events,
             Ask::ResetPackets => Mode::Packets,
-            Ask::LastWords => Mode::LastWords,
+            Ask::DestroyedSockets => Mode::DestroyedSockets,
         };
         Session { redactor: self, mode, failure: None }
     }
@@ -81,7 +81,7 @@ impl Session<'_> {
         if self.failure.is_some() {
             return Vec::new();
         }
-        let Redactor { names, events: (stream, events), packets, last_words } = &mut *self.redactor;
+        let Redactor { names, events: (stream, events), packets, destroyed_sockets } = &mut *self.redactor;
         let (out, understood) = match &mut self.mode {
             Mode::Messages => {
                 let mut messages = bytes.to_vec();
@@ -90,7 +90,9 @@ impl Session<'_> {
             }
             Mode::Events => stream.feed(bytes, &mut |kind, payload| events.block(names, kind, payload)),
             Mode::Packets => packets.feed(bytes, &mut |kind, payload| stream::packets(names, kind, payload)),
-            Mode::LastWords => last_words.feed(bytes, &mut |kind, payload| stream::last_words(names, kind, payload)),
+            Mode::DestroyedSockets => {
+                destroyed_sockets.feed(bytes, &mut |kind, payload| stream::destroyed_sockets(names, kind, payload))
+            }
             Mode::Numbers => {
                 if bytes.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b' ' | b'\n')) {
                     return bytes.to_vec();
@@ -127,7 +129,9 @@ impl Session<'_> {
             // An answer ends with a whole block.
             (None, Mode::Events) if self.redactor.events.0.is_within_a_block() => Err(not_understood()),
             (None, Mode::Packets) if self.redactor.packets.is_within_a_block() => Err(not_understood()),
-            (None, Mode::LastWords) if self.redactor.last_words.is_within_a_block() => Err(not_understood()),
+            (None, Mode::DestroyedSockets) if self.redactor.destroyed_sockets.is_within_a_block() => {
+                Err(not_understood())
+            }
             (None, _) => Ok(Vec::new()),
         }
     }

@@ -1,7 +1,7 @@
 //! A [`Host`] that remembers the last minutes of what another one answered, so that they can be written as a recording after
 //! the fault was seen.
 //!
-//! The remembered frames begin in the middle of a row. To be a recording of its own, the first of them becomes survey and
+//! The remembered frames begin in the middle of a row. To be a recording of its own, the first of them becomes dump and
 //! opening snapshot, the last the closing one; and the streams begin anew: what they said once and for all is kept when the
 //! frame that heard it is forgotten (`Past`), and their running totals count from the beginning of the recording.
 
@@ -287,7 +287,7 @@ fn renewed(mut past: Past, frames: Vec<KeptFrame>) -> Vec<KeptFrame> {
             let mut answers: Vec<Kept> = own.cloned().collect();
             let known: BTreeSet<String> = answers.iter().map(|kept| kept.ask.key()).collect();
             answers.extend(past.files.iter().filter(|(key, _)| !known.contains(*key)).map(|(_, kept)| kept.clone()));
-            out.push(KeptFrame { frame: Frame::Survey, answers, ..kept.clone() });
+            out.push(KeptFrame { frame: Frame::Dump, answers, ..kept.clone() });
         }
         out.push(kept);
     }

@@ -33,7 +33,7 @@ pub enum RecordError {
     Empty,
 }
 
-/// Stores what another host answers, as described in `bundle_format`.
+/// Stores what another host answers, as described in `format`.
 ///
 /// The answers are written as they arrive: memory holds one part of at most about 1 MiB, and with redaction the maps of
 /// the names and addresses seen. Questions before the first frame are passed on but not stored.

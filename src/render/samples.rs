@@ -3,8 +3,8 @@
 use crate::diagnosis::filter::Filter;
 use crate::diagnosis::{Diagnosis, diagnose_for};
 use crate::observation::testing::{Case, process};
-use crate::source::census::{Census, PortUse};
 use crate::source::host_facts::HostFacts;
+use crate::source::socket_dump::{PortUse, SocketDump};
 use crate::value::TcpState;
 
 fn facts(mut case: Case, uid: u32) -> Case {
@@ -40,12 +40,12 @@ fn nginx() -> crate::source::owners::Process {
 fn swept(case: Case) -> Case {
     let used =
         PortUse { by_state: [(TcpState::Established, 211), (TcpState::TimeWait, 1_900)].into(), ..PortUse::default() };
-    let census = Census {
+    let socket_dump = SocketDump {
         by_state: [(TcpState::Established, 211), (TcpState::TimeWait, 1_900), (TcpState::Listen, 2)].into(),
         ports: [(8080, used)].into(),
-        ..Census::default()
+        ..SocketDump::default()
     };
-    case.census(census.clone(), census)
+    case.socket_dump(socket_dump.clone(), socket_dump)
 }
 
 fn overflow_case(name: &str) -> Case {

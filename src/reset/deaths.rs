@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::context::Surroundings;
 use crate::observation::Observation;
-use crate::source::last_words::{LastWord, LastWords};
+use crate::source::destroyed_sockets::{DestroyedSocket, DestroyedSockets};
 use crate::source::reset_events::Direction;
 use crate::value::TcpState;
 
@@ -25,7 +25,7 @@ pub enum End {
 /// A destroyed connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Death<'a> {
-    pub word: &'a LastWord,
+    pub word: &'a DestroyedSocket,
     pub end: End,
     /// Whom this host had called; `None` where it was the server.
     pub called: Option<SocketAddr>,
@@ -40,7 +40,7 @@ impl Death<'_> {
 }
 
 /// Joins last words to what else was seen.
-pub fn deaths<'a>(observation: &Observation, words: &'a LastWords) -> Vec<Death<'a>> {
+pub fn deaths<'a>(observation: &Observation, words: &'a DestroyedSockets) -> Vec<Death<'a>> {
     let surroundings = Surroundings::new(observation);
     let received = |direction| direction == Direction::Received;
     let now = observation.reset_events.value().into_iter().flat_map(|events| &events.events);

@@ -271,7 +271,7 @@ pub fn gone_listeners(observation: &Observation) -> Vec<GoneListener<'_>> {
 /// A process that held a listener at the start and holds nothing that was looked up at the end: it died, or it closed all
 /// of that. `None` when owners were not seen at both ends, as in a live view's window without a sweep.
 pub fn is_gone(observation: &Observation, pid: u32) -> Option<bool> {
-    if observation.after.surveyed.mono < observation.before.at.mono {
+    if observation.after.dumped.mono < observation.before.at.mono {
         return None;
     }
     let before = observation.before.owners.value()?;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::looks::Looks;
 use crate::ask::Host;
 use crate::observation::{Snapshot, SourceStatus};
-use crate::source::census::{self, Census};
 use crate::source::listeners::{self, Listener};
+use crate::source::socket_dump::{self, SocketDump};
 use crate::source::{conntrack, file_nr, host_facts, netstat, owners, snmp, snmp6, sockstat, sysctl, vmstat};
 use crate::value::{Moment, Observed};
 
@@ -16,7 +16,7 @@ impl Snapshot {
     pub(super) fn empty(at: Moment) -> Self {
         Self {
             at,
-            surveyed: at,
+            dumped: at,
             netstat: Observed::not_asked(),
             snmp: Observed::not_asked(),
             snmp6: Observed::not_asked(),
@@ -27,7 +27,7 @@ impl Snapshot {
             sysctls: BTreeMap::new(),
             conntrack: Observed::not_asked(),
             listeners: Observed::not_asked(),
-            census: Observed::not_asked(),
+            socket_dump: Observed::not_asked(),
             owners: Observed::not_asked(),
             host: host_facts::HostFacts::default(),
             sources: Vec::new(),
@@ -77,9 +77,9 @@ impl Snapshot {
         also: &BTreeSet<u32>,
     ) {
         let listening = self.listeners.value().cloned().unwrap_or_default();
-        self.census = self.keep("sockets", census::collect(host, &listening)).map(Arc::new);
+        self.socket_dump = self.keep("sockets", socket_dump::collect(host, &listening)).map(Arc::new);
         let listening = listening.iter().map(|listener| listener.inode).chain(seen.map(|listener| listener.inode));
-        let inodes = inodes(listening, self.census.value().map(Arc::as_ref));
+        let inodes = inodes(listening, self.socket_dump.value().map(Arc::as_ref));
         self.owners = self.keep("owners", owners::collect(host, inodes, also.clone())).map(Arc::new);
     }
 
@@ -104,10 +104,10 @@ impl Snapshot {
 }
 
 /// Sockets whose owners are worth a look: every listener of the window and the samples of the sweep.
-fn inodes(listeners: impl Iterator<Item = u32>, census: Option<&Census>) -> BTreeSet<u64> {
-    let sampled = census.into_iter().flat_map(|census| {
-        let groups = census.groups.iter().flat_map(|group| group.samples.iter().map(|sample| sample.inode));
-        let destinations = census.destinations.iter().flat_map(|destination| destination.inodes.iter().copied());
+fn inodes(listeners: impl Iterator<Item = u32>, socket_dump: Option<&SocketDump>) -> BTreeSet<u64> {
+    let sampled = socket_dump.into_iter().flat_map(|socket_dump| {
+        let groups = socket_dump.groups.iter().flat_map(|group| group.samples.iter().map(|sample| sample.inode));
+        let destinations = socket_dump.destinations.iter().flat_map(|destination| destination.inodes.iter().copied());
         groups.chain(destinations)
     });
     // Inode 0 is a socket without a process: TIME_WAIT, an orphan, a half-open request.

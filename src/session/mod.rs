@@ -84,8 +84,8 @@ fn open(
     looks: &mut Looks,
     resets: &mut Resets,
 ) -> Result<(Snapshot, Vec<ResetEvent>), NothingObserved> {
-    let surveyed = host.frame(Frame::Survey).ok_or(NothingObserved("no opening survey"))?;
-    let mut before = Snapshot::empty(surveyed);
+    let dumped = host.frame(Frame::Dump).ok_or(NothingObserved("no opening survey"))?;
+    let mut before = Snapshot::empty(dumped);
     before.listeners(host, looks);
     before.sockets(host, looks.seen(), &BTreeSet::new());
     before.context(host);
@@ -133,7 +133,7 @@ fn observation(before: Snapshot, after: Snapshot, looks: Looks) -> Observation {
         reset_events: Observed::not_asked(),
         earlier_resets: Vec::new(),
         reset_packets: Observed::not_asked(),
-        last_words: Observed::not_asked(),
+        destroyed_sockets: Observed::not_asked(),
         totals_only: false,
     }
 }

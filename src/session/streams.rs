@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::ask::{Ask, Host};
 use crate::observation::{Observation, Snapshot};
-use crate::source::last_words::{LastWords, Words};
+use crate::source::destroyed_sockets::{DestroyedSockets, Words};
 use crate::source::reset_events::{Events, ResetEvent, ResetEvents};
 use crate::source::reset_packets::{Packets, ResetPackets};
 use crate::source::sysctl;
@@ -70,7 +70,7 @@ pub(super) struct Resets {
 pub(super) struct Seen {
     events: Observed<ResetEvents>,
     packets: Observed<ResetPackets>,
-    words: Observed<LastWords>,
+    words: Observed<DestroyedSockets>,
 }
 
 impl Seen {
@@ -82,7 +82,7 @@ impl Seen {
     pub fn into_observation(self, observation: &mut Observation) {
         observation.reset_events = self.events;
         observation.reset_packets = self.packets;
-        observation.last_words = self.words;
+        observation.destroyed_sockets = self.words;
     }
 }
 
@@ -91,7 +91,7 @@ impl Resets {
         Self {
             events: Stream::new(Ask::ResetEvents, wanted),
             packets: Stream::new(Ask::ResetPackets, wanted),
-            words: Stream::new(Ask::LastWords, wanted),
+            words: Stream::new(Ask::DestroyedSockets, wanted),
         }
     }
 

@@ -92,7 +92,7 @@ impl Watching {
             interval,
             poll_due: plan.poll_every,
             tick_due: interval,
-            settings: first.surveyed,
+            settings: first.dumped,
             earlier: first.clone(),
             previous: first,
             looks,
@@ -152,12 +152,12 @@ impl Watching {
         fresh.listeners = observation.after.listeners.clone();
         let traced = observation.listener_traces.values().map(|trace| &trace.last);
         fresh.sockets(host, traced, &observation.after.known_processes());
-        if matches!(&fresh.census, Observed::Unavailable(Failure { kind: FailureKind::NotCollected, .. })) {
+        if matches!(&fresh.socket_dump, Observed::Unavailable(Failure { kind: FailureKind::NotCollected, .. })) {
             return false;
         }
         // It was carried here from the latest sweep.
-        carry_survey(&observation.after, &mut observation.before);
-        carry_survey(&fresh, &mut observation.after);
+        carry_dump(&observation.after, &mut observation.before);
+        carry_dump(&fresh, &mut observation.after);
         true
     }
 
@@ -215,9 +215,9 @@ impl Watching {
         after.listeners(host, &mut looks);
         // `remember` gives it its successor.
         let mut before = std::mem::replace(&mut self.previous, Snapshot::empty(at));
-        carry_survey(&before, &mut after);
+        carry_dump(&before, &mut after);
         self.settings(host, &before, &mut after);
-        carry_survey(&self.earlier, &mut before);
+        carry_dump(&self.earlier, &mut before);
         let mut observation = observation(before, after, looks);
         self.resets.take().into_observation(&mut observation);
         let later = streams::take_later(&mut observation, end);
@@ -228,9 +228,9 @@ impl Watching {
 }
 
 /// The part of a snapshot that a sweep gives.
-fn carry_survey(from: &Snapshot, to: &mut Snapshot) {
-    to.surveyed = from.surveyed;
-    to.census = from.census.clone();
+fn carry_dump(from: &Snapshot, to: &mut Snapshot) {
+    to.dumped = from.dumped;
+    to.socket_dump = from.socket_dump.clone();
     to.owners = from.owners.clone();
     carry_sources(from, to, &["sockets", "owners"]);
 }

@@ -1,13 +1,12 @@
 //! One file per evidence source: what to ask the host for, and a pure parser of the bytes that it returns.
 
-pub mod census;
 pub mod connections;
 pub mod conntrack;
 pub mod counters;
+pub mod destroyed_sockets;
 pub mod file_nr;
 mod heavy_hitters;
 pub mod host_facts;
-pub mod last_words;
 pub mod listeners;
 pub mod netstat;
 pub mod owners;
@@ -17,6 +16,7 @@ pub mod reset_packets;
 pub mod snmp;
 pub mod snmp6;
 pub mod sock_diag;
+pub mod socket_dump;
 pub mod sockstat;
 pub mod sysctl;
 mod text;

@@ -134,7 +134,7 @@ impl Watch {
             number: self.ticks,
             at,
             late,
-            sweep: Sweep { taken, age: at.mono.saturating_sub(observation.after.surveyed.mono) },
+            sweep: Sweep { taken, age: at.mono.saturating_sub(observation.after.dumped.mono) },
             learning,
             status,
             diagnosis,

@@ -31,7 +31,7 @@ pub fn latest(observation: &Observation, filter: &Filter) -> Vec<Reset> {
     if shown.is_empty() && packets.is_empty() {
         return Vec::new();
     }
-    let words = observation.last_words.value().map(|words| words.words.clone()).unwrap_or_default();
+    let words = observation.destroyed_sockets.value().map(|words| words.words.clone()).unwrap_or_default();
     let mut joiner = Joiner::default();
     // Events of earlier windows take their packets and are not shown again.
     let earlier = observation.earlier_resets.clone();

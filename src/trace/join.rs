@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::reset::pairing::pair;
-use crate::source::last_words::LastWord;
+use crate::source::destroyed_sockets::DestroyedSocket;
 use crate::source::reset_events::{Direction, Missing, ResetEvent};
 use crate::source::reset_packets::{ResetPacket, Signature};
 
@@ -52,7 +52,7 @@ fn at_least(release: &str, wanted: (u32, u32)) -> bool {
 pub struct Joined {
     pub event: Option<ResetEvent>,
     pub packet: Option<ResetPacket>,
-    pub word: Option<LastWord>,
+    pub word: Option<DestroyedSocket>,
 }
 
 impl Joined {
@@ -87,14 +87,14 @@ impl Joined {
 pub struct Read {
     pub events: Vec<ResetEvent>,
     pub packets: Vec<ResetPacket>,
-    pub words: Vec<LastWord>,
+    pub words: Vec<DestroyedSocket>,
 }
 
 #[derive(Debug, Default)]
 pub struct Joiner {
     events: Vec<(ResetEvent, Option<ResetPacket>)>,
     packets: Vec<ResetPacket>,
-    words: Vec<LastWord>,
+    words: Vec<DestroyedSocket>,
 }
 
 /// Local and peer.
@@ -144,7 +144,7 @@ impl Joiner {
         if self.words.is_empty() {
             return;
         }
-        let mut words: Vec<Option<LastWord>> = std::mem::take(&mut self.words).into_iter().map(Some).collect();
+        let mut words: Vec<Option<DestroyedSocket>> = std::mem::take(&mut self.words).into_iter().map(Some).collect();
         let mut by_ends: HashMap<Ends, VecDeque<usize>> = HashMap::new();
         for (index, word) in words.iter().enumerate() {
             if let Some(word) = word {
@@ -250,7 +250,7 @@ mod tests {
         };
         let mut joiner = Joiner::default();
         // An earlier connection with the same ends, the one that was reset, and one that a mere answer cannot have ended.
-        let earlier = LastWord { at: reset.at - Duration::from_millis(1), ..word("10.0.0.2:4000", 0) };
+        let earlier = DestroyedSocket { at: reset.at - Duration::from_millis(1), ..word("10.0.0.2:4000", 0) };
         let mut heard = read(&[reset.clone(), answer], &[]);
         heard.words = vec![earlier, word("10.0.0.2:4000", 900), word("10.0.0.2:4001", 900)];
         let resets = joiner.step(heard, END);

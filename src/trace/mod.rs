@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::reset::Kind;
-use crate::source::last_words::LastWord;
+use crate::source::destroyed_sockets::DestroyedSocket;
 use crate::source::reset_events::{Direction, ResetEvent};
 use crate::source::reset_packets::ResetPacket;
 use crate::value::words::{counted, seconds};
@@ -57,7 +57,7 @@ pub struct End {
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl End {
-    fn of(word: &LastWord, reset: Duration, state: Option<TcpState>) -> Self {
+    fn of(word: &DestroyedSocket, reset: Duration, state: Option<TcpState>) -> Self {
         // A FIN takes a place in the sequence, and so counts as a byte: the last that came, or the last that was written.
         let fin_in = matches!(state, Some(TcpState::CloseWait | TcpState::LastAck | TcpState::Closing));
         let fin_out = matches!(state, Some(TcpState::FinWait1 | TcpState::LastAck | TcpState::Closing));
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_fin_is_no_byte_that_was_lost() {
-        let word = LastWord { unread: 1, unacknowledged: 1, ..testing::word("10.0.0.9:9000", "10.0.3.7:52144") };
+        let word = DestroyedSocket { unread: 1, unacknowledged: 1, ..testing::word("10.0.0.9:9000", "10.0.3.7:52144") };
         let end = |state| End::of(&word, word.after, state);
         let open = end(Some(TcpState::Established));
         assert_eq!((open.unread, open.unacknowledged, open.bytes_in), (1, 1, Some(1_204)));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::join::{Joined, Joiner, Read, Traced};
 use super::{Filter, Holders, Reset, Summary};
-use crate::source::last_words::LastWordsParser;
+use crate::source::destroyed_sockets::DestroyedParser;
 use crate::source::reset_events::{Missing, Place, ResetEvents, ResetParser};
 use crate::source::reset_packets::{PacketParser, ResetPackets};
 use crate::value::{Moment, ParseError};
@@ -34,7 +34,7 @@ pub struct Session {
     holders: Holders,
     events: ResetParser,
     packets: PacketParser,
-    words: LastWordsParser,
+    words: DestroyedParser,
     /// They still come.
     has_words: bool,
     /// Bytes of that source arrived.
@@ -63,7 +63,7 @@ impl Session {
             holders: Holders::default(),
             events: ResetParser::keeping(MOST),
             packets: PacketParser::new(),
-            words: LastWordsParser::default(),
+            words: DestroyedParser::default(),
             has_words: false,
             has_events: false,
             has_packets: false,
@@ -96,7 +96,7 @@ impl Session {
         self.packets.feed(bytes);
     }
 
-    /// More of the answer to `Ask::LastWords`.
+    /// More of the answer to `Ask::DestroyedSockets`.
     pub fn feed_words(&mut self, bytes: &[u8]) {
         self.has_words = true;
         self.words.feed(bytes);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::join::Traced;
 use super::{Reset, What};
-use crate::source::last_words::LastWord;
+use crate::source::destroyed_sockets::DestroyedSocket;
 use crate::source::reset_events::{Direction, Place, ResetEvent};
 use crate::source::reset_packets::ResetPacket;
 
@@ -51,8 +51,8 @@ pub fn packet(direction: Direction, local: &str, peer: &str) -> ResetPacket {
 }
 
 /// Idle for 0.1 s, with nothing left over.
-pub fn word(local: &str, peer: &str) -> LastWord {
-    LastWord {
+pub fn word(local: &str, peer: &str) -> DestroyedSocket {
+    DestroyedSocket {
         at: Duration::from_millis(100_020),
         after: Duration::from_millis(99_970),
         local: local.parse().expect("address"),

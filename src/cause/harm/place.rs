@@ -8,9 +8,9 @@ use crate::evidence::Evidence;
 use crate::evidence::service::{self, Service};
 use crate::reset::Group;
 use crate::reset::deaths::{Death, End, deaths};
-use crate::source::census::Census;
 use crate::source::owners::Process;
 use crate::source::reset_events::Task;
+use crate::source::socket_dump::SocketDump;
 use crate::value::words;
 
 /// All of one cause at one place: a served port, or the destination that this host called.
@@ -117,7 +117,7 @@ impl<'a> Place<'a> {
             Some(_) => death.called == self.called,
             None => death.called.is_none() && self.port.is_none_or(|port| death.word.local.port() == port),
         };
-        let deaths = deaths(e.observation(), e.last_words().ok()?);
+        let deaths = deaths(e.observation(), e.destroyed_sockets().ok()?);
         let reset: Vec<_> = deaths.iter().filter(|death| death.end == End::Reset && here(death)).collect();
         let under_way = reset.iter().filter(|death| death.under_way()).count() as u64;
         let text = match (under_way, reset.len() as u64) {
@@ -148,14 +148,16 @@ impl<'a> Place<'a> {
 
 /// Processes that hold a connection, or an attempt, to this destination in one of the two sweeps.
 pub fn callers(e: &Evidence<'_>, called: SocketAddr) -> Vec<Subject> {
-    let inodes = |census: &Census| -> Vec<u32> {
-        let samples = census.groups.iter().flat_map(|group| &group.samples);
+    let inodes = |socket_dump: &SocketDump| -> Vec<u32> {
+        let samples = socket_dump.groups.iter().flat_map(|group| &group.samples);
         samples.filter(|sample| sample.peer == called && sample.inode != 0).map(|sample| sample.inode).collect()
     };
     let mut found: BTreeMap<u32, &Process> = BTreeMap::new();
     for snapshot in [e.before(), e.after()] {
-        let (Some(census), Some(owners)) = (snapshot.census.value(), snapshot.owners.value()) else { continue };
-        for process in service::holders(owners, inodes(census)) {
+        let (Some(socket_dump), Some(owners)) = (snapshot.socket_dump.value(), snapshot.owners.value()) else {
+            continue;
+        };
+        for process in service::holders(owners, inodes(socket_dump)) {
             found.insert(process.pid, process);
         }
     }

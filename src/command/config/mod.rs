@@ -77,7 +77,7 @@ impl Terminal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     Live(Live),
-    Bundle(PathBuf),
+    Recording(PathBuf),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -104,13 +104,15 @@ pub fn jobs(given: Option<usize>) -> Result<usize, UsageError> {
 /// A recording, or a live run of this length. With a recording, no option that shapes a live run may be given.
 fn origin(look: &Look, timing: (&'static str, bool), duration: Duration) -> Result<Origin, UsageError> {
     let netns = not_empty("--netns", look.netns.as_ref())?;
-    let Some(bundle) = &look.from else { return Ok(Origin::Live(Live { duration, netns, events: !look.no_events })) };
+    let Some(recording) = &look.from else {
+        return Ok(Origin::Live(Live { duration, netns, events: !look.no_events }));
+    };
     let excluded = [timing, ("--netns", netns.is_some()), ("--no-events", look.no_events)];
     match excluded.into_iter().find(|(_, given)| *given) {
         Some((other, _)) => {
             Err(UsageError::Conflict { one: "--from", other, why: "a recording holds what was recorded" })
         }
-        None => Ok(Origin::Bundle(bundle.clone())),
+        None => Ok(Origin::Recording(recording.clone())),
     }
 }
 

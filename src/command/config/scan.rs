@@ -59,7 +59,7 @@ mod tests {
     fn live_for(text: &str) -> Result<Duration, UsageError> {
         match scan_with(|args| args.duration = Some(text.into()))?.origin {
             Origin::Live(live) => Ok(live.duration),
-            Origin::Bundle(_) => panic!("a live scan"),
+            Origin::Recording(_) => panic!("a live scan"),
         }
     }
 

@@ -50,7 +50,7 @@ fn drive(
 ) -> anyhow::Result<String> {
     let mut view = View::open(config, stop)?;
     let driver = Driver::start(&mut *view.host, &view.plan, config.interval, config.filter.clone())?;
-    let pace = matches!(config.origin, Origin::Bundle(_)).then(Pace::default);
+    let pace = matches!(config.origin, Origin::Recording(_)).then(Pace::default);
     let mut playing = Playing { driver, pace, history: view.history, wanted: None };
     let lines = Lines::new(config.terminal.width);
     // They end before the program does, and the summary names them all.

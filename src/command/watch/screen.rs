@@ -69,7 +69,7 @@ fn finish(driver: JoinHandle<anyhow::Result<String>>) -> anyhow::Result<String> 
 
 fn setup(config: &Watch, recorded: Option<Window>) -> Setup {
     let playback = match &config.origin {
-        Origin::Bundle(path) => Some(Playback {
+        Origin::Recording(path) => Some(Playback {
             name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             started: recorded.map(|window| window.started).unwrap_or_default(),
             length: recorded.map(|window| window.length).unwrap_or_default(),

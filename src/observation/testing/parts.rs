@@ -3,11 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::Case;
-use crate::source::census::{Census, Group, GroupKind, PortUse, Sample};
 use crate::source::conntrack::Conntrack;
 use crate::source::counters::Counters;
 use crate::source::owners::Process;
 use crate::source::reset_events::Task;
+use crate::source::socket_dump::{Group, GroupKind, PortUse, Sample, SocketDump};
 use crate::value::TcpState;
 
 /// A sleeping process with room for files.
@@ -66,8 +66,8 @@ pub fn address(text: &str) -> IpAddr {
 /// many requests one port has, how many of them were retransmitted, from how many peers.
 pub fn half_open(case: Case, moved: [u64; 4], port: u16, [requests, retransmitted, peers]: [u64; 3]) -> Case {
     let [cookies, drops, sent, returned] = moved;
-    let mut census = Census::default();
-    census.ports.insert(
+    let mut socket_dump = SocketDump::default();
+    socket_dump.ports.insert(
         port,
         PortUse {
             by_state: [(TcpState::SynRecv, requests)].into(),
@@ -79,5 +79,5 @@ pub fn half_open(case: Case, moved: [u64; 4], port: u16, [requests, retransmitte
         .counter("TcpExt.TCPReqQFullDrop", 0, drops)
         .counter("TcpExt.SyncookiesSent", 0, sent)
         .counter("TcpExt.SyncookiesRecv", 0, returned)
-        .census(Census::default(), census)
+        .socket_dump(SocketDump::default(), socket_dump)
 }

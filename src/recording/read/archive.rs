@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Chain, Cursor, ErrorKind, Read};
 
 use flate2::bufread::GzDecoder;
 
-use super::{BundleProblem, Result};
+use super::{RecordingProblem, Result};
 
 const BLOCK: usize = 512;
 
@@ -28,11 +28,11 @@ impl<R: BufRead> Archive<R> {
     pub fn open(mut reader: R, limits: Limits) -> Result<Self> {
         let mut magic = [0; 2];
         reader.read_exact(&mut magic).map_err(|error| match error.kind() {
-            ErrorKind::UnexpectedEof => BundleProblem::NotGzip,
-            _ => BundleProblem::Read(error),
+            ErrorKind::UnexpectedEof => RecordingProblem::NotGzip,
+            _ => RecordingProblem::Read(error),
         })?;
         if magic != [0x1f, 0x8b] {
-            return Err(BundleProblem::NotGzip);
+            return Err(RecordingProblem::NotGzip);
         }
         Ok(Self { gzip: GzDecoder::new(Cursor::new(magic).chain(reader)), total: 0, limits })
     }
@@ -50,18 +50,18 @@ impl<R: BufRead> Archive<R> {
         }
         self.total += filled as u64;
         if self.total > self.limits.total {
-            return Err(BundleProblem::TooLarge { limit: format!("{} bytes", self.limits.total) });
+            return Err(RecordingProblem::TooLarge { limit: format!("{} bytes", self.limits.total) });
         }
         Ok(filled)
     }
 
-    fn problem(&self, error: io::Error) -> BundleProblem {
+    fn problem(&self, error: io::Error) -> RecordingProblem {
         match error.kind() {
-            ErrorKind::UnexpectedEof => BundleProblem::Truncated(format!("after {} bytes of content", self.total)),
+            ErrorKind::UnexpectedEof => RecordingProblem::Truncated(format!("after {} bytes of content", self.total)),
             ErrorKind::InvalidData | ErrorKind::InvalidInput => {
-                BundleProblem::Damaged(format!("{error}, after {} bytes of content", self.total))
+                RecordingProblem::Damaged(format!("{error}, after {} bytes of content", self.total))
             }
-            _ => BundleProblem::Read(error),
+            _ => RecordingProblem::Read(error),
         }
     }
 
@@ -69,14 +69,14 @@ impl<R: BufRead> Archive<R> {
     pub fn header(&mut self, first: bool) -> Result<Option<(String, u64)>> {
         let at = self.total;
         let broken = |what: &str| match first {
-            true => BundleProblem::NotTar,
-            false => BundleProblem::Damaged(format!("{what} at byte {at} of the content")),
+            true => RecordingProblem::NotTar,
+            false => RecordingProblem::Damaged(format!("{what} at byte {at} of the content")),
         };
         let mut header = tar::Header::new_old();
         match self.fill(header.as_mut_bytes())? {
             BLOCK => {}
-            _ if first => return Err(BundleProblem::NotTar),
-            _ => return Err(BundleProblem::Truncated(format!("after {} bytes of content", self.total))),
+            _ if first => return Err(RecordingProblem::NotTar),
+            _ => return Err(RecordingProblem::Truncated(format!("after {} bytes of content", self.total))),
         }
         if header.as_bytes().iter().all(|byte| *byte == 0) {
             return Ok(None);
@@ -96,7 +96,7 @@ impl<R: BufRead> Archive<R> {
         }
         let path = header.path_bytes();
         let entry = String::from_utf8_lossy(&path).into_owned();
-        let refuse = |why| Err(BundleProblem::Unsafe { entry: entry.clone(), why });
+        let refuse = |why| Err(RecordingProblem::Unsafe { entry: entry.clone(), why });
         if header.entry_type() != tar::EntryType::Regular {
             return refuse("it is not a plain file");
         }
@@ -115,7 +115,7 @@ impl<R: BufRead> Archive<R> {
 
     pub fn body(&mut self, name: &str, size: u64) -> Result<Vec<u8>> {
         if size > self.limits.entry {
-            return Err(BundleProblem::TooLarge { limit: format!("{} bytes in entry {name:?}", self.limits.entry) });
+            return Err(RecordingProblem::TooLarge { limit: format!("{} bytes in entry {name:?}", self.limits.entry) });
         }
         let mut body = Vec::new();
         let mut piece = [0; 16 * BLOCK];
@@ -124,7 +124,7 @@ impl<R: BufRead> Archive<R> {
             let want = left.min(piece.len() as u64) as usize;
             let got = self.fill(piece.get_mut(..want).unwrap_or_default())?;
             if got < want {
-                return Err(BundleProblem::Truncated(format!("in entry {name:?}")));
+                return Err(RecordingProblem::Truncated(format!("in entry {name:?}")));
             }
             body.extend_from_slice(piece.get(..got).unwrap_or_default());
             left -= got as u64;
@@ -141,17 +141,17 @@ impl<R: BufRead> Archive<R> {
         for _ in 0..64 {
             let got = self.fill(&mut padding)?;
             if padding.get(..got).unwrap_or_default().iter().any(|byte| *byte != 0) {
-                return Err(BundleProblem::TrailingGarbage);
+                return Err(RecordingProblem::TrailingGarbage);
             }
             if got < BLOCK {
                 let mut rest = self.gzip.into_inner();
                 return match rest.fill_buf() {
                     Ok([]) => Ok(()),
-                    Ok(_) => Err(BundleProblem::TrailingGarbage),
-                    Err(error) => Err(BundleProblem::Read(error)),
+                    Ok(_) => Err(RecordingProblem::TrailingGarbage),
+                    Err(error) => Err(RecordingProblem::Read(error)),
                 };
             }
         }
-        Err(BundleProblem::TrailingGarbage)
+        Err(RecordingProblem::TrailingGarbage)
     }
 }

@@ -2,7 +2,7 @@
 //! is left out.
 
 use super::names::Pseudonyms;
-use crate::source::{last_words, reset_packets};
+use crate::source::{destroyed_sockets, reset_packets};
 use crate::stream::{Blocks, Kind, append};
 use crate::value::ParseError;
 
@@ -122,9 +122,9 @@ fn packet_headers(names: &mut Pseudonyms, packet: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// A block of last words.
-pub fn last_words(names: &mut Pseudonyms, kind: Kind, payload: &[u8]) -> Option<Vec<u8>> {
+pub fn destroyed_sockets(names: &mut Pseudonyms, kind: Kind, payload: &[u8]) -> Option<Vec<u8>> {
     match kind {
-        Kind::Start => (payload == last_words::MAGIC.as_bytes()).then(|| payload.to_vec()),
+        Kind::Start => (payload == destroyed_sockets::MAGIC.as_bytes()).then(|| payload.to_vec()),
         Kind::Clock | Kind::Counts => plain(payload),
         Kind::Note => note(payload),
         Kind::Records => {

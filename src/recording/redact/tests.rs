@@ -1,7 +1,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::*;
-use crate::source::{last_words, reset_events, reset_packets};
+use crate::source::{destroyed_sockets, reset_events, reset_packets};
 use crate::stream::{Kind, head};
 
 fn redact(redactor: &mut Redactor, path: &str, text: &str) -> Result<String, Failure> {
@@ -115,7 +115,7 @@ proptest::proptest! {
     fn any_bytes_are_survived(mut bytes: Vec<u8>, text: String) {
         let mut redactor = Redactor::default();
         redactor.names.messages(&mut bytes);
-        for ask in [Ask::ResetEvents, Ask::ResetPackets, Ask::LastWords] {
+        for ask in [Ask::ResetEvents, Ask::ResetPackets, Ask::DestroyedSockets] {
             redactor.begin(&ask).push(&bytes);
         }
         for path in ["/proc/1/stat", "/proc/1/status", "/proc/1/cgroup"] {
@@ -169,7 +169,7 @@ fn a_packet_keeps_its_fixed_headers_and_its_ends_join_the_sockets() {
 fn a_stream_that_is_not_understood_ends_there() {
     for (ask, magic) in [
         (Ask::ResetPackets, reset_packets::MAGIC),
-        (Ask::LastWords, last_words::MAGIC),
+        (Ask::DestroyedSockets, destroyed_sockets::MAGIC),
         (Ask::ResetEvents, reset_events::MAGIC),
     ] {
         let start = block(Kind::Start, magic.as_bytes());

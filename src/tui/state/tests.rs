@@ -20,7 +20,7 @@ pub fn ticks(count: u64) -> Vec<Tick> {
             .listener("127.0.0.1:6379", 511, 0, 0, &process(800, "redis-server"));
         let mut observation = case.0;
         let length = observation.duration();
-        for moment in [&mut observation.before.at, &mut observation.after.at, &mut observation.after.surveyed] {
+        for moment in [&mut observation.before.at, &mut observation.after.at, &mut observation.after.dumped] {
             moment.mono += length * u32::try_from(second).expect("a small number");
         }
         let mut ticked = Ticked { observation, swept: true, late: Duration::ZERO, interval: length };

@@ -1,4 +1,4 @@
-//! The fold of a sweep into a [`Census`]: one pass, no allocation per socket, memory that does not grow with the sockets.
+//! The fold of a sweep into a [`SocketDump`]: one pass, no allocation per socket, memory that does not grow with the sockets.
 //!
 //! The hot path counts in arrays and in [`HeavyHitters`]; the maps that are nice to read are made once, at the end.
 
@@ -9,7 +9,7 @@ use super::super::heavy_hitters::{FastHash, HeavyHitters, Hit};
 use super::super::listeners::Listener;
 use super::super::sock_diag::{Address, Socket, to_ip};
 use super::ports::Ports;
-use super::{Census, Destination, Group, GroupKind, IDLE_AFTER, Peer, PortUse, Sample};
+use super::{Destination, Group, GroupKind, IDLE_AFTER, Peer, PortUse, Sample, SocketDump};
 use crate::value::TcpState;
 
 /// Destinations, peers and groups that are counted at once, each.
@@ -34,7 +34,7 @@ const TIMER_RETRANSMIT: u8 = 1;
 const TIMER_KEEPALIVE: u8 = 2;
 const TIMER_PROBE: u8 = 4;
 
-/// A census in the making.
+/// A socket_dump in the making.
 pub struct Fold {
     by_state: [u64; TcpState::ALL.len()],
     ports: Ports,
@@ -205,8 +205,8 @@ impl Fold {
         }
     }
 
-    /// The census of the sockets so far.
-    pub fn finish(self) -> Census {
+    /// The socket_dump of the sockets so far.
+    pub fn finish(self) -> SocketDump {
         let mut capped = Vec::new();
         let destinations_cut = cut_note("destinations", self.destinations.evictions());
         let peers_cut = cut_note("peers", self.peers.evictions());
@@ -233,7 +233,7 @@ impl Fold {
             (*port, port_use)
         });
 
-        Census {
+        SocketDump {
             by_state: present((1u8..=12).zip(self.by_state)),
             ports: ports.collect(),
             destinations: reported("destinations", self.destinations.into_hits(), &mut capped, |hit| {

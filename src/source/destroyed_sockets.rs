@@ -24,9 +24,9 @@ const MAX_WORDS: usize = 20_000;
 
 /// The connections that were destroyed in the window.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct LastWords {
+pub struct DestroyedSockets {
     /// In order of arrival, capped; `dropped` counts those over the cap.
-    pub words: Vec<LastWord>,
+    pub words: Vec<DestroyedSocket>,
     pub dropped: u64,
     /// How often the kernel had no room: each time an unknown number is missing.
     pub gaps: u64,
@@ -36,7 +36,7 @@ pub struct LastWords {
 
 /// One destroyed connection. Ages are milliseconds before `at`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastWord {
+pub struct DestroyedSocket {
     /// CLOCK_BOOTTIME, as `Moment::mono`, of the drain that found it: late by up to the time between two drains.
     pub at: Duration,
     /// The drain before, or zero: it was destroyed between the two.
@@ -63,7 +63,7 @@ pub struct LastWord {
     pub bytes_sent: Option<u64>,
 }
 
-impl LastWord {
+impl DestroyedSocket {
     fn read((after, at): (Duration, Duration), socket: &Socket<'_>) -> Option<Self> {
         let info = socket.tcp_info()?;
         Some(Self {
@@ -116,8 +116,8 @@ impl LastWord {
     }
 }
 
-/// Collects the answers to `Ask::LastWords`.
-pub type LastWordsParser = Parser<Words>;
+/// Collects the answers to `Ask::DestroyedSockets`.
+pub type DestroyedParser = Parser<Words>;
 
 /// What the blocks say.
 #[derive(Default)]
@@ -128,11 +128,11 @@ pub struct Words {
     gaps_taken: u64,
     /// Clocks of the previous and the current drain.
     drains: (Duration, Duration),
-    out: LastWords,
+    out: DestroyedSockets,
 }
 
 impl Content for Words {
-    type Parsed = LastWords;
+    type Parsed = DestroyedSockets;
     const SOURCE: &'static str = SOURCE;
 
     fn block(&mut self, kind: Kind, _: u16, payload: &[u8]) -> Result<(), ParseError> {
@@ -158,9 +158,9 @@ impl Content for Words {
     }
 
     /// That the collection ended early stays true.
-    fn take(&mut self) -> LastWords {
+    fn take(&mut self) -> DestroyedSockets {
         let ended_early = self.out.ended_early.clone();
-        let mut out = std::mem::replace(&mut self.out, LastWords { ended_early, ..LastWords::default() });
+        let mut out = std::mem::replace(&mut self.out, DestroyedSockets { ended_early, ..DestroyedSockets::default() });
         out.gaps = self.gaps.saturating_sub(self.gaps_taken);
         self.gaps_taken = self.gaps;
         out
@@ -172,7 +172,7 @@ impl Words {
         let (drains, out) = (self.drains, &mut self.out);
         // A multicast has no end (NLMSG_DONE), so only the sockets count.
         Walker::default().feed(datagrams, |socket| {
-            let Some(word) = LastWord::read(drains, socket) else { return };
+            let Some(word) = DestroyedSocket::read(drains, socket) else { return };
             if out.words.len() < MAX_WORDS {
                 out.words.push(word);
             } else {
@@ -221,8 +221,8 @@ mod tests {
         message
     }
 
-    fn read(stream: &[u8]) -> (LastWords, Option<ParseError>) {
-        let mut parser = LastWordsParser::default();
+    fn read(stream: &[u8]) -> (DestroyedSockets, Option<ParseError>) {
+        let mut parser = DestroyedParser::default();
         parser.feed(stream);
         parser.finish()
     }

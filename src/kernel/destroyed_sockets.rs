@@ -1,4 +1,4 @@
-//! sock_diag's multicast of destroyed sockets, streamed as `source::last_words` describes.
+//! sock_diag's multicast of destroyed sockets, streamed as `source::destroyed_sockets` describes.
 
 use std::io;
 use std::time::Instant;
@@ -7,7 +7,7 @@ use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr};
 
 use super::trace_context;
-use crate::source::last_words::MAGIC;
+use crate::source::destroyed_sockets::MAGIC;
 use crate::stream::{Kind, send};
 use crate::value::{Failure, FailureKind};
 
@@ -23,7 +23,7 @@ const MAX_PER_SECOND: f64 = 20_000.0;
 const BURST: f64 = 5_000.0;
 
 /// The open socket. It ends with its descriptor; nothing stays behind.
-pub struct LastWordsSocket {
+pub struct DestroyedMulticast {
     /// `None` once left.
     socket: Option<Socket>,
     started: bool,
@@ -32,7 +32,7 @@ pub struct LastWordsSocket {
     buffer: Vec<u8>,
 }
 
-impl LastWordsSocket {
+impl DestroyedMulticast {
     /// Joins the groups of the calling thread's network namespace.
     pub fn open() -> Result<Self, Failure> {
         let joined = || -> io::Result<Socket> {
@@ -117,12 +117,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::source::last_words::LastWordsParser;
+    use crate::source::destroyed_sockets::DestroyedParser;
 
     #[test]
     fn a_connection_that_ends_says_what_it_had_done() {
-        let mut socket = LastWordsSocket::open().expect("any user may listen");
-        let mut parser = LastWordsParser::default();
+        let mut socket = DestroyedMulticast::open().expect("any user may listen");
+        let mut parser = DestroyedParser::default();
         socket.drain(&mut |bytes| parser.feed(bytes)).expect("drain");
         let listener = TcpListener::bind("127.0.0.1:0").expect("listener");
         let mut client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");

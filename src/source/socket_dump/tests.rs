@@ -12,11 +12,11 @@ fn listener(address: &str, port: u16) -> Listener {
     Listener { address, port, recv_q: 0, backlog: 1, drops: None, inode: 1, uid: 0, cookie: 1 }
 }
 
-fn census(messages: &[Message], listeners: &[Listener]) -> Census {
+fn socket_dump(messages: &[Message], listeners: &[Listener]) -> SocketDump {
     let mut bytes: Vec<u8> = messages.iter().flat_map(Message::bytes).collect();
     bytes.extend(done(0));
     match parse(&bytes, listeners) {
-        Observed::Full(census) => census,
+        Observed::Full(socket_dump) => socket_dump,
         other => panic!("{other:?}"),
     }
 }
@@ -25,8 +25,8 @@ fn established(local: &str, peer: &str) -> Message {
     Message::new(TcpState::Established as u8, local, peer)
 }
 
-fn group(census: &Census, kind: GroupKind) -> Option<&Group> {
-    census.groups.iter().find(|group| group.kind == kind)
+fn group(socket_dump: &SocketDump, kind: GroupKind) -> Option<&Group> {
+    socket_dump.groups.iter().find(|group| group.kind == kind)
 }
 
 #[test]
@@ -37,11 +37,12 @@ fn accepted_and_own_connections_are_told_apart_by_the_listener_and_its_address()
         established("10.0.0.1:8080", "10.0.0.9:50001"),
         established("[2001:db8::1]:8080", "[2001:db8::9]:443"),
     ];
-    let census = census(&messages, &[listener("10.0.0.1", 80), listener("0.0.0.0", 8080)]);
-    let mut services: Vec<_> = census.groups.iter().map(|group| (group.port, group.accepted, group.sockets)).collect();
+    let socket_dump = socket_dump(&messages, &[listener("10.0.0.1", 80), listener("0.0.0.0", 8080)]);
+    let mut services: Vec<_> =
+        socket_dump.groups.iter().map(|group| (group.port, group.accepted, group.sockets)).collect();
     services.sort();
     assert_eq!(services, [(80, true, 1), (443, false, 2), (8080, true, 1)]);
-    let destinations: Vec<_> = census.destinations.iter().map(|to| (to.source.to_string(), to.port)).collect();
+    let destinations: Vec<_> = socket_dump.destinations.iter().map(|to| (to.source.to_string(), to.port)).collect();
     assert_eq!(destinations, [("10.0.0.2".to_owned(), 443), ("2001:db8::1".to_owned(), 443)]);
 }
 
@@ -51,11 +52,11 @@ fn a_destination_counts_the_ports_it_holds_and_which_are_in_time_wait() {
         (0..5).map(|n| Message::new(TIME_WAIT, &format!("10.0.0.1:{}", 40000 + n), "10.0.0.2:5432")).collect();
     messages.iter_mut().for_each(|message| message.inode = 0);
     messages.push(established("10.0.0.1:50000", "10.0.0.2:5432"));
-    let census = census(&messages, &[]);
-    let [to] = census.destinations.as_slice() else { panic!("{:?}", census.destinations) };
+    let socket_dump = socket_dump(&messages, &[]);
+    let [to] = socket_dump.destinations.as_slice() else { panic!("{:?}", socket_dump.destinations) };
     assert_eq!((to.ports_used, to.time_wait, to.inodes.as_slice()), (6, 5, [77].as_slice()));
-    assert_eq!(census.by_state.get(&TcpState::TimeWait), Some(&5));
-    assert_eq!(census.peers.first().map(|peer| peer.sockets), Some(6));
+    assert_eq!(socket_dump.by_state.get(&TcpState::TimeWait), Some(&5));
+    assert_eq!(socket_dump.peers.first().map(|peer| peer.sockets), Some(6));
 }
 
 #[test]
@@ -66,11 +67,11 @@ fn half_open_requests_are_counted_with_their_retransmissions_and_peers() {
         (message.retransmits, message.inode) = (u8::from(n < 3), 0);
         messages.push(message);
     }
-    let census = census(&messages, &[listener("0.0.0.0", 80)]);
-    let port = &census.ports[&80];
+    let socket_dump = socket_dump(&messages, &[listener("0.0.0.0", 80)]);
+    let port = &socket_dump.ports[&80];
     assert_eq!(port.by_state.get(&TcpState::SynRecv), Some(&10));
     assert_eq!((port.syn_recv_retransmitted, port.syn_recv_peers), (3, 4));
-    assert!(census.destinations.is_empty() && census.groups.is_empty());
+    assert!(socket_dump.destinations.is_empty() && socket_dump.groups.is_empty());
 }
 
 #[test]
@@ -87,11 +88,11 @@ fn only_old_connections_without_a_timer_to_another_host_are_idle_without_keepali
         established("10.0.0.1:1006", "10.0.0.1:443").idle(old, old),
         established("10.0.0.1:1007", "10.0.0.2:443"),
     ];
-    let census = census(&messages, &[]);
-    let idle = group(&census, GroupKind::IdleWithoutKeepalive).unwrap();
+    let socket_dump = socket_dump(&messages, &[]);
+    let idle = group(&socket_dump, GroupKind::IdleWithoutKeepalive).unwrap();
     assert_eq!((idle.sockets, idle.oldest_idle_ms), (1, Some(old + 7)));
     assert_eq!(idle.samples[0].idle_ms, Some(old), "a sample shows the time without data in either direction");
-    assert_eq!(group(&census, GroupKind::Established).map(|group| group.sockets), Some(7));
+    assert_eq!(group(&socket_dump, GroupKind::Established).map(|group| group.sockets), Some(7));
 }
 
 #[test]
@@ -101,9 +102,9 @@ fn the_unread_end_of_a_stream_is_not_unread_data() {
         message.rqueue = rqueue;
         message
     };
-    let census = census(&[close_wait(1, 0), close_wait(2, 1), close_wait(3, 101)], &[]);
-    assert_eq!(group(&census, GroupKind::CloseWait).map(|group| group.sockets), Some(3));
-    let unread = group(&census, GroupKind::Unread).unwrap();
+    let socket_dump = socket_dump(&[close_wait(1, 0), close_wait(2, 1), close_wait(3, 101)], &[]);
+    assert_eq!(group(&socket_dump, GroupKind::CloseWait).map(|group| group.sockets), Some(3));
+    let unread = group(&socket_dump, GroupKind::Unread).unwrap();
     assert_eq!((unread.sockets, unread.unread_bytes), (1, 100));
 }
 
@@ -115,10 +116,10 @@ fn timers_tell_dead_peers() {
         message
     };
     let messages = [with(1, 1, 2), with(1, 4, 5), with(1, 1, 1), with(1, 2, 1), with(1, 2, 0), with(2, 1, 3)];
-    let census = census(&messages, &[]);
-    assert_eq!(group(&census, GroupKind::Retransmitting).map(|group| group.sockets), Some(2));
-    assert_eq!(group(&census, GroupKind::KeepaliveProbing).map(|group| group.sockets), Some(1));
-    assert_eq!(group(&census, GroupKind::Connecting).map(|group| group.sockets), Some(1));
+    let socket_dump = socket_dump(&messages, &[]);
+    assert_eq!(group(&socket_dump, GroupKind::Retransmitting).map(|group| group.sockets), Some(2));
+    assert_eq!(group(&socket_dump, GroupKind::KeepaliveProbing).map(|group| group.sockets), Some(1));
+    assert_eq!(group(&socket_dump, GroupKind::Connecting).map(|group| group.sockets), Some(1));
 }
 
 #[test]
@@ -133,16 +134,23 @@ fn caps_hold_are_named_and_keep_the_heavy_ones() {
             add(established(&format!("10.0.0.1:{}", 1024 + n), "192.0.2.1:5432"));
         }
     }
-    let census = fold.finish();
-    assert_eq!((census.peers[0].address.to_string(), census.peers[0].sockets), ("192.0.2.1".to_owned(), 1500));
-    assert_eq!((census.destinations[0].port, census.destinations[0].ports_used), (5432, 1500));
-    assert_eq!(census.groups[0].port, 5432);
-    assert!(census.peers.len() <= 1024 && census.ports.len() <= 4096 && census.groups.len() <= 4096);
-    let samples: usize = census.groups.iter().map(|group| group.samples.len()).sum();
+    let socket_dump = fold.finish();
+    assert_eq!(
+        (socket_dump.peers[0].address.to_string(), socket_dump.peers[0].sockets),
+        ("192.0.2.1".to_owned(), 1500)
+    );
+    assert_eq!((socket_dump.destinations[0].port, socket_dump.destinations[0].ports_used), (5432, 1500));
+    assert_eq!(socket_dump.groups[0].port, 5432);
+    assert!(socket_dump.peers.len() <= 1024 && socket_dump.ports.len() <= 4096 && socket_dump.groups.len() <= 4096);
+    let samples: usize = socket_dump.groups.iter().map(|group| group.samples.len()).sum();
     assert!(samples <= 4096);
-    assert_eq!(census.groups[0].samples.len(), 64, "the heavy group has its samples");
+    assert_eq!(socket_dump.groups[0].samples.len(), 64, "the heavy group has its samples");
     for what in ["destinations:", "peers:", "groups:", "ports:"] {
-        assert!(census.capped.iter().any(|note| note.starts_with(what)), "{what} missing in {:?}", census.capped);
+        assert!(
+            socket_dump.capped.iter().any(|note| note.starts_with(what)),
+            "{what} missing in {:?}",
+            socket_dump.capped
+        );
     }
 }
 

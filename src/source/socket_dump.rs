@@ -16,7 +16,7 @@ pub use fold::Fold;
 
 /// What a full sweep found. Every list is capped; `capped` says which caps were reached.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Census {
+pub struct SocketDump {
     /// Number of sockets in each state. LISTEN is included.
     pub by_state: BTreeMap<TcpState, u64>,
     /// The local ports with the most sockets, LISTEN excluded.
@@ -117,21 +117,21 @@ pub const IDLE_AFTER: u32 = 240;
 pub const QUERY: DiagQuery = DiagQuery { name: "sweep", states: 0x1ffe, extensions: sock_diag::WITH_TCP_INFO };
 
 /// Sweeps all sockets. `listeners` decides which local ports are services of this host.
-pub fn collect(host: &mut dyn Host, listeners: &[Listener]) -> (Observed<Census>, Duration) {
+pub fn collect(host: &mut dyn Host, listeners: &[Listener]) -> (Observed<SocketDump>, Duration) {
     let mut fold = Fold::new(listeners);
     let dumped = sock_diag::dump(host, QUERY, |socket| fold.add(socket));
     (observed(fold, dumped.sockets, dumped.result), dumped.took)
 }
 
-/// The census of one dump: `Partial` if the dump is a prefix, `Unavailable` if it broke off before any socket.
-pub fn parse(bytes: &[u8], listeners: &[Listener]) -> Observed<Census> {
+/// The socket_dump of one dump: `Partial` if the dump is a prefix, `Unavailable` if it broke off before any socket.
+pub fn parse(bytes: &[u8], listeners: &[Listener]) -> Observed<SocketDump> {
     let mut fold = Fold::new(listeners);
     let mut walker = Walker::default();
     walker.feed(bytes, |socket| fold.add(socket));
     observed(fold, walker.sockets(), walker.finish())
 }
 
-fn observed(fold: Fold, sockets: u64, result: Result<(), Failure>) -> Observed<Census> {
+fn observed(fold: Fold, sockets: u64, result: Result<(), Failure>) -> Observed<SocketDump> {
     match result {
         Ok(()) => Observed::Full(fold.finish()),
         Err(failure) if sockets == 0 => Observed::Unavailable(failure),
