@@ -1,19 +1,17 @@
 //! Real resets in a network namespace of its own, seen through the tracepoints.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{linger_0, out_rsts, pairs};
+use crate::common::{self, linger_0, out_rsts, pairs, skipped};
 use rstdoctor::kernel::tracepoint::{Counts, Tracepoints};
 use rstdoctor::source::reset_events::{Caller, Direction, Place, ResetEvents, ResetParser, ResetTally};
 use rstdoctor::value::TcpState;
 
-fn isolated(name: &str, test: fn(Tracepoints)) {
-    common::isolated(name, || test(Tracepoints::open().unwrap()));
+fn isolated<T: FnOnce(Tracepoints)>(test: T) {
+    common::isolated_as::<T>(|| test(Tracepoints::open().unwrap()));
 }
 
 fn drain(tracepoints: &mut Tracepoints, parser: &mut ResetParser) {
@@ -53,14 +51,14 @@ fn own_name() -> String {
 fn reasons_known(events: &ResetEvents) -> bool {
     let known = events.events.iter().any(|e| e.active && e.reason.as_deref().is_some_and(|r| r != "NOT_SPECIFIED"));
     if !known {
-        common::skipped("this kernel gives no reason for active resets");
+        skipped("this kernel gives no reason for active resets");
     }
     known
 }
 
 #[test]
 fn connects_to_a_closed_port() {
-    isolated("connects_to_a_closed_port", |tracepoints| {
+    isolated(|tracepoints| {
         let closed: SocketAddr = "127.0.0.1:81".parse().unwrap();
         for _ in 0..20 {
             assert!(TcpStream::connect(closed).is_err());
@@ -90,7 +88,7 @@ fn connects_to_a_closed_port() {
 
 #[test]
 fn closes_with_unread_data_and_linger_0_name_the_process() {
-    isolated("closes_with_unread_data_and_linger_0_name_the_process", |tracepoints| {
+    isolated(|tracepoints| {
         for (mut client, server) in pairs(20) {
             client.write_all(b"x").unwrap();
             drop(server);
@@ -123,7 +121,7 @@ fn closes_with_unread_data_and_linger_0_name_the_process() {
 
 #[test]
 fn a_closed_listener_resets_what_it_had_queued() {
-    isolated("a_closed_listener_resets_what_it_had_queued", |tracepoints| {
+    isolated(|tracepoints| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let clients: Vec<_> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
@@ -143,7 +141,7 @@ fn a_closed_listener_resets_what_it_had_queued() {
 
 #[test]
 fn data_after_close_is_no_received_reset() {
-    isolated("data_after_close_is_no_received_reset", |tracepoints| {
+    isolated(|tracepoints| {
         let mut streams = Vec::new();
         for (mut client, server) in pairs(20) {
             // Without close the socket stays whole in FIN_WAIT2: the variant with a bogus receive event.
@@ -164,7 +162,7 @@ fn data_after_close_is_no_received_reset() {
 
 #[test]
 fn a_killed_process_is_named_after_it_is_gone() {
-    isolated("a_killed_process_is_named_after_it_is_gone", |mut tracepoints| {
+    isolated(|mut tracepoints| {
         let mut parser = ResetParser::new();
         drain(&mut tracepoints, &mut parser);
         const SERVER: &str = "
@@ -209,17 +207,17 @@ sys.stdin.read()";
 
 #[test]
 fn ss_kill_is_a_destroyed_socket_and_sent_from_a_listener_has_no_peer() {
-    isolated("ss_kill_is_a_destroyed_socket_and_sent_from_a_listener_has_no_peer", |tracepoints| {
+    isolated(|tracepoints| {
         let pairs = pairs(3);
         let killed = Command::new("ss").args(["-K", "-t", "state", "established"]).output();
         if !killed.is_ok_and(|out| out.status.success()) {
-            common::skipped("ss -K does not run here");
+            skipped("ss -K does not run here");
             return;
         }
         let events = finish(tracepoints);
         let sent: Vec<_> = of(&events, Direction::Sent, "").filter(|e| e.active).collect();
         if sent.is_empty() {
-            common::skipped("kernel without CONFIG_INET_DIAG_DESTROY");
+            skipped("kernel without CONFIG_INET_DIAG_DESTROY");
             return;
         }
         for event in &sent {
@@ -232,7 +230,7 @@ fn ss_kill_is_a_destroyed_socket_and_sent_from_a_listener_has_no_peer() {
 
 #[test]
 fn resets_of_another_namespace_are_not_counted_here() {
-    isolated("resets_of_another_namespace_are_not_counted_here", |tracepoints| {
+    isolated(|tracepoints| {
         let script = "import socket\nfor _ in range(20):\n  try: socket.create_connection(('127.0.0.1', 81))\n  except OSError: pass";
         let enter = "ip link set lo up && exec python3 -c \"$0\"";
         assert!(Command::new("unshare").args(["-n", "sh", "-c", enter, script]).status().is_ok_and(|s| s.success()));
@@ -252,7 +250,7 @@ fn resets_of_another_namespace_are_not_counted_here() {
 
 #[test]
 fn a_flood_is_counted_exactly() {
-    isolated("a_flood_is_counted_exactly", |mut tracepoints| {
+    isolated(|mut tracepoints| {
         const SLOTS: u32 = 20;
         const PER_SLOT: u32 = 5_000;
         let before = out_rsts();
@@ -284,7 +282,7 @@ fn a_flood_is_counted_exactly() {
 
 #[test]
 fn losses_are_exact_when_nobody_reads() {
-    isolated("losses_are_exact_when_nobody_reads", |mut tracepoints| {
+    isolated(|mut tracepoints| {
         let mut parser = ResetParser::new();
         drain(&mut tracepoints, &mut parser);
         // Three records each, of more than 100 bytes: refused, received, and SYN_SENT to CLOSE.

@@ -1,24 +1,50 @@
-//! Namespaces and sockets for tests that provoke real resets.
-#![allow(dead_code, reason = "each test binary uses its part")]
+//! Namespaces and sockets for tests that provoke real resets, and the account of tests that could not be run.
 
-use std::fmt::Display;
-use std::io::Write;
+pub mod skips;
+
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Runs the named test again in a process with a network and mount namespace of its own, so that nothing outside changes
-/// and all ends with it. A process, because the namespace of an event is that of the process behind it.
-pub fn isolated(name: &str, test: impl FnOnce()) {
-    const INSIDE: &str = "RSTDOCTOR_TEST_ISOLATED";
+pub use skips::skipped;
+
+/// Names, to the process inside, the test that it runs.
+const INSIDE: &str = "RSTDOCTOR_TEST_ISOLATED";
+
+/// The name of the test that runs on this thread.
+pub fn test_name() -> String {
+    let here = std::thread::current().name().unwrap_or("a test").to_owned();
+    std::env::var(INSIDE).unwrap_or(here)
+}
+
+/// For what must not run beside a test that floods: the tracepoints see the whole host, so one test's flood is in the
+/// tallies of all.
+pub fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs the calling test, whose body this is, again in a process with a network and mount namespace of its own, so that
+/// nothing outside changes and all ends with it. A process, because the namespace of an event is that of the process
+/// behind it.
+pub fn isolated<T: FnOnce()>(test: T) {
+    isolated_as::<T>(test);
+}
+
+/// As [`isolated`], for helpers that wrap the body `T` of the test.
+pub fn isolated_as<T>(test: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
-        return test();
+        test();
+        return skips::passed_inside();
     }
-    // The tracepoints see the whole host: one test's flood is in the tallies of all that run beside it.
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    const ENTER: &str = "mount -t tracefs tracefs /sys/kernel/tracing && ip link set lo up && exec \"$@\"";
+    // "it::MODULE::TEST::{{closure}}"
+    let path = std::any::type_name::<T>();
+    let name = path.split_once("::").and_then(|(_, path)| path.strip_suffix("::{{closure}}"));
+    let name = name.unwrap_or_else(|| panic!("{path} is no closure in a test"));
+    let _turn = one_at_a_time();
+    const ENTER: &str = "{ grep -q ' /sys/kernel/tracing tracefs ' /proc/self/mounts || \
+                         mount -t tracefs tracefs /sys/kernel/tracing; } && ip link set lo up && exec \"$@\"";
     match Command::new("unshare").args(["-mn", "sh", "-c", ENTER, "sh", "true"]).output() {
         Ok(tried) if tried.status.success() => {}
         tried => {
@@ -27,22 +53,11 @@ pub fn isolated(name: &str, test: impl FnOnce()) {
             return skipped(format!("needs root, for a network namespace and a tracefs of its own ({})", why.trim()));
         }
     }
-    let exe = std::env::current_exe().unwrap();
-    let status = Command::new("unshare")
-        .args(["-mn", "sh", "-c", ENTER, "sh"])
-        .arg(exe)
-        .args([name, "--exact", "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .status()
-        .unwrap();
+    let mut inside = Command::new("unshare");
+    inside.args(["-mn", "sh", "-c", ENTER, "sh"]).arg(std::env::current_exe().unwrap());
+    inside.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(INSIDE, name);
+    let status = skips::collect(inside);
     assert!(status.success(), "{name} failed inside its namespace");
-}
-
-/// Says that the running test cannot be run here, and why. Unlike `eprintln!`, whose output cargo shows of failed tests
-/// only, this is always seen.
-pub fn skipped(why: impl Display) {
-    let thread = std::thread::current();
-    let _ = writeln!(std::io::stderr(), "skipped {}: {why}", thread.name().unwrap_or("a test"));
 }
 
 /// Established connections over loopback: client, server.

@@ -1,14 +1,12 @@
 //! `rstdoctor trace` on real resets, in a network namespace of its own.
 
-mod common;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{isolated, linger_0};
+use crate::common::{isolated, linger_0, skipped};
 use serde_json::Value;
 
 /// Starts a trace and waits until it looks.
@@ -53,7 +51,7 @@ fn three_faults() {
 
 #[test]
 fn each_reset_is_a_line_and_an_interrupt_ends_with_the_summary() {
-    isolated("each_reset_is_a_line_and_an_interrupt_ends_with_the_summary", || {
+    isolated(|| {
         let child = trace(&[]);
         three_faults();
         interrupt(&child);
@@ -88,7 +86,7 @@ fn each_reset_is_a_line_and_an_interrupt_ends_with_the_summary() {
 
 #[test]
 fn json_lines_follow_the_schema_and_the_filters() {
-    isolated("json_lines_follow_the_schema_and_the_filters", || {
+    isolated(|| {
         let child = trace(&["--json", "--sent", "--port", "9000", "-d", "3s"]);
         three_faults();
         let output = child.wait_with_output().unwrap();
@@ -120,7 +118,7 @@ fn json_lines_follow_the_schema_and_the_filters() {
 /// Nothing but a timer sends this RST: whichever task it interrupts, in whichever namespace, has no part in it.
 #[test]
 fn a_keepalive_that_gives_up_is_seen_on_loopback_and_names_the_holder_of_the_connection() {
-    isolated("a_keepalive_that_gives_up_is_seen_on_loopback_and_names_the_holder_of_the_connection", || {
+    isolated(|| {
         let listener = TcpListener::bind("127.0.0.1:9000").unwrap();
         let (client, server) = pair(&listener);
         for (option, value) in [(libc::TCP_KEEPIDLE, 1i32), (libc::TCP_KEEPINTVL, 1), (libc::TCP_KEEPCNT, 2)] {
@@ -132,8 +130,7 @@ fn a_keepalive_that_gives_up_is_seen_on_loopback_and_names_the_holder_of_the_con
             "table ip t {{ chain o {{ type filter hook output priority 0; tcp sport 9000 tcp dport {port} drop; }} }}"
         );
         if !Command::new("nft").arg(rules).status().is_ok_and(|status| status.success()) {
-            eprintln!("skipped: needs nft");
-            return;
+            return skipped("needs nft");
         }
         let child = trace(&["--json", "-d", "6s"]);
         let output = child.wait_with_output().unwrap();
@@ -158,7 +155,7 @@ fn set(stream: &TcpStream, level: i32, option: i32, value: i32) {
 
 #[test]
 fn a_count_ends_it_and_a_closed_pipe_too() {
-    isolated("a_count_ends_it_and_a_closed_pipe_too", || {
+    isolated(|| {
         let child = trace(&["-n", "1"]);
         three_faults();
         let output = child.wait_with_output().unwrap();
@@ -191,7 +188,7 @@ fn a_count_ends_it_and_a_closed_pipe_too() {
 
 #[test]
 fn a_reader_that_hangs_costs_lines_which_are_counted() {
-    isolated("a_reader_that_hangs_costs_lines_which_are_counted", || {
+    isolated(|| {
         let child = trace(&["--json", "--sent"]);
         // More than the buffers hold: nobody reads until the end.
         const CONNECTS: u64 = 40_000;
@@ -240,7 +237,7 @@ fn tracefs() -> Vec<(String, String)> {
 
 #[test]
 fn killed_at_any_moment_of_a_storm_it_leaves_nothing_in_tracefs() {
-    isolated("killed_at_any_moment_of_a_storm_it_leaves_nothing_in_tracefs", || {
+    isolated(|| {
         const PATIENCE: Duration = Duration::from_secs(20);
         let before = tracefs();
         assert!(before.len() > 5, "tracefs is read: {before:?}");
@@ -279,16 +276,16 @@ fn killed_at_any_moment_of_a_storm_it_leaves_nothing_in_tracefs() {
 /// What an ordinary user without any capability gets.
 #[test]
 fn without_any_permission_it_says_what_is_needed() {
-    isolated("without_any_permission_it_says_what_is_needed", || {
+    isolated(|| {
         let mut command = Command::new("setpriv");
         command.args(["--bounding-set=-all", "--inh-caps=-all", "--reuid=65534", "--clear-groups"]);
         let Ok(output) = command.args([env!("CARGO_BIN_EXE_rstdoctor"), "trace", "-d", "1s"]).output() else {
-            common::skipped("needs setpriv");
+            skipped("needs setpriv");
             return;
         };
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         if text.contains("failed to execute") {
-            common::skipped(format!("another user cannot run the binary: {text}"));
+            skipped(format!("another user cannot run the binary: {text}"));
             return;
         }
         assert_eq!(output.status.code(), Some(3), "{text}");

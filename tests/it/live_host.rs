@@ -1,7 +1,5 @@
 //! The host against the running kernel, in a network namespace of its own.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
@@ -11,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use crate::common::skipped;
 use flate2::read::GzDecoder;
 use rstdoctor::ask::{self, Ask, DiagQuery, Frame, Host};
 use rstdoctor::kernel::{LiveHost, namespace};
@@ -118,7 +117,8 @@ fn a_redacted_recording_of_real_sockets_names_no_one_and_still_joins() {
         GzDecoder::new(&bytes[..]).read_to_end(&mut tar).unwrap();
         assert!(!contains(&tar, &HOST.octets()) && !contains(&tar, &six));
         assert!(!contains(&tar, name.trim_end().as_bytes()), "process name {name}");
-        assert!(!contains(&tar, b"live_host"), "command line");
+        let program = std::env::current_exe().unwrap();
+        assert!(!contains(&tar, program.file_name().unwrap().as_encoded_bytes()), "command line");
 
         let mut recording = ReplayHost::read(&bytes[..]).unwrap();
         recording.frame(Frame::Before).unwrap();
@@ -147,7 +147,7 @@ fn a_redacted_recording_of_real_sockets_names_no_one_and_still_joins() {
         assert!(!hostname.starts_with("host-1\n"));
     });
     if !ran {
-        common::skipped("a network namespace of its own needs root and ip(8)");
+        skipped("a network namespace of its own needs root and ip(8)");
     }
 }
 
@@ -182,11 +182,11 @@ fn files_and_sockets_are_those_of_the_threads_namespace() {
         drop(listener);
     });
     if !ran {
-        common::skipped("a network namespace of its own needs root and ip(8)");
+        skipped("a network namespace of its own needs root and ip(8)");
     }
 }
 
-/// `cargo test --release --test live_host -- --ignored --nocapture` shows the cost on this machine.
+/// `cargo test --release --test it live_host:: -- --ignored --nocapture` shows the cost on this machine.
 #[test]
 #[ignore = "measures; takes all descriptors of this process"]
 fn a_walk_of_many_descriptors_is_fast() {

@@ -1,5 +1,5 @@
 //! What the live view looks like: pictures made of recordings, compared with those in tests/screens. Look at each by eye
-//! before it is renewed with `RSTDOCTOR_UPDATE=1 cargo test --test screens`.
+//! before it is renewed with `RSTDOCTOR_UPDATE=1 cargo test --test it screens::`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -109,7 +109,7 @@ fn check(name: &str, ticks: &[Tick], keys: &[Key]) {
         let wanted = fs::read_to_string(&file).unwrap_or_default();
         assert!(
             found == wanted,
-            "{}: it now looks like this. If it is better: RSTDOCTOR_UPDATE=1 cargo test --test screens\n{found}",
+            "{}: it now looks like this. If it is better: RSTDOCTOR_UPDATE=1 cargo test --test it screens::\n{found}",
             relative(&file)
         );
     }

@@ -1,13 +1,11 @@
 //! A recording of what a live view saw in the last minutes, made after the fact.
 
-mod common;
-
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::isolated;
+use crate::common::isolated;
 use rstdoctor::ask::Host;
 use rstdoctor::diagnosis::filter::Filter;
 use rstdoctor::kernel::LiveHost;
@@ -57,7 +55,7 @@ fn sent(tick: &Tick) -> (Option<u64>, Option<u64>) {
 
 #[test]
 fn what_was_seen_can_be_saved_and_played() {
-    isolated("what_was_seen_can_be_saved_and_played", || {
+    isolated(|| {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("saved.rst");
         let listener = TcpListener::bind("127.0.0.1:9000").expect("a free port");
@@ -96,7 +94,7 @@ fn what_was_seen_can_be_saved_and_played() {
 /// What came before the part that is saved is in none of its counts, and what was said once, before it, is known in it.
 #[test]
 fn a_saved_recording_stands_for_itself() {
-    isolated("a_saved_recording_stands_for_itself", || {
+    isolated(|| {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("saved.rst");
         let listener = TcpListener::bind("127.0.0.1:9000").expect("a free port");

@@ -1,7 +1,5 @@
 //! The live view on a real terminal: tmux plays the person and the terminal, in a network namespace of its own.
 
-mod common;
-
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -11,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use common::isolated;
+use crate::common::{isolated, skipped};
 use ratatui::style::Style;
 use rstdoctor::command::full_screen::FullScreen;
 
@@ -25,7 +23,7 @@ impl Tmux {
     /// `None`, visibly, where there is no tmux.
     fn start() -> Option<Self> {
         if !Command::new("tmux").arg("-V").output().is_ok_and(|output| output.status.success()) {
-            eprintln!("skipped: needs tmux");
+            skipped("needs tmux");
             return None;
         }
         let tmux = Self { directory: tempfile::tempdir().unwrap() };
@@ -164,7 +162,7 @@ fn columns(screen: &str, row: &str) -> Option<(usize, usize)> {
 
 #[test]
 fn a_fault_appears_within_two_ticks_and_ends_within_two() {
-    isolated("a_fault_appears_within_two_ticks_and_ends_within_two", || {
+    isolated(|| {
         let Some(tmux) = Tmux::start() else { return };
         tmux.watch("-i 1s");
         tmux.wait("a verdict", |screen| screen.contains("OK  No connection was refused"));
@@ -189,7 +187,7 @@ fn a_fault_appears_within_two_ticks_and_ends_within_two() {
 
 #[test]
 fn the_terminal_is_given_back() {
-    isolated("the_terminal_is_given_back", || {
+    isolated(|| {
         let Some(tmux) = Tmux::start() else { return };
         let before = tmux.settings();
         for end in ["q", "C-c"] {
@@ -214,7 +212,7 @@ fn the_terminal_is_given_back() {
 
 #[test]
 fn suspended_it_gives_the_terminal_back_until_it_returns() {
-    isolated("suspended_it_gives_the_terminal_back_until_it_returns", || {
+    isolated(|| {
         let Some(tmux) = Tmux::start() else { return };
         let before = tmux.settings();
         tmux.watch("-i 200ms");
@@ -241,12 +239,15 @@ fn suspended_it_gives_the_terminal_back_until_it_returns() {
 
 #[test]
 fn a_terminal_that_is_killed_takes_it_along() {
-    isolated("a_terminal_that_is_killed_takes_it_along", || {
+    isolated(|| {
         for (how, blocked) in [("SIGHUP", false), ("the end of its input", true)] {
             let Some(tmux) = Tmux::start() else { return };
             if blocked {
                 let exe = std::env::current_exe().unwrap();
-                tmux.type_line(&format!("{} watches_without_hangups --exact --ignored --nocapture", exe.display()));
+                tmux.type_line(&format!(
+                    "{} watch_terminal::watches_without_hangups --exact --ignored --nocapture",
+                    exe.display()
+                ));
                 tmux.wait("the first tick", |screen| screen.contains("none so far: "));
             } else {
                 tmux.watch("-i 200ms");
@@ -280,7 +281,7 @@ fn watches_without_hangups() {
 
 #[test]
 fn a_storm_of_resizes_ends_in_a_whole_picture() {
-    isolated("a_storm_of_resizes_ends_in_a_whole_picture", || {
+    isolated(|| {
         let Some(tmux) = Tmux::start() else { return };
         tmux.watch("-i 200ms");
         for round in 0..60 {
@@ -303,7 +304,7 @@ fn a_storm_of_resizes_ends_in_a_whole_picture() {
 
 #[test]
 fn a_recording_plays_to_its_end_and_stays_there() {
-    isolated("a_recording_plays_to_its_end_and_stays_there", || {
+    isolated(|| {
         let Some(tmux) = Tmux::start() else { return };
         let recording = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/accept-queue-overflow/positive.rst");
         tmux.watch(&format!("--from {}", recording.display()));
@@ -320,7 +321,7 @@ fn a_recording_plays_to_its_end_and_stays_there() {
 
 #[test]
 fn the_last_minutes_are_saved_and_can_be_diagnosed() {
-    isolated("the_last_minutes_are_saved_and_can_be_diagnosed", || {
+    isolated(|| {
         let Some(tmux) = Tmux::start() else { return };
         let directory = tempfile::tempdir().unwrap();
         tmux.type_line(&format!("cd {}", directory.path().display()));
@@ -340,7 +341,7 @@ fn the_last_minutes_are_saved_and_can_be_diagnosed() {
 
 #[test]
 fn an_error_is_an_ordinary_line() {
-    isolated("an_error_is_an_ordinary_line", || {
+    isolated(|| {
         let Some(tmux) = Tmux::start() else { return };
         let before = tmux.settings();
         tmux.type_line(&format!("{} watch --from /nonesuch", env!("CARGO_BIN_EXE_rstdoctor")));
@@ -353,12 +354,14 @@ fn an_error_is_an_ordinary_line() {
 
 #[test]
 fn a_panic_gives_the_terminal_back_and_is_told() {
-    isolated("a_panic_gives_the_terminal_back_and_is_told", || {
+    isolated(|| {
         let Some(tmux) = Tmux::start() else { return };
         let before = tmux.settings();
         let exe = std::env::current_exe().unwrap();
         let exe = exe.display();
-        tmux.type_line(&format!("RUST_BACKTRACE=0 {exe} panics_with_the_terminal --exact --ignored --nocapture"));
+        tmux.type_line(&format!(
+            "RUST_BACKTRACE=0 {exe} watch_terminal::panics_with_the_terminal --exact --ignored --nocapture"
+        ));
         tmux.wait("what it said", |screen| screen.contains("as it was meant to"));
         assert_eq!(tmux.settings(), before);
     });

@@ -1,7 +1,5 @@
 //! `rstdoctor watch` without a screen: lines, JSON, playback, signals, and a world that changes meanwhile.
 
-mod common;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
@@ -10,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::isolated;
+use crate::common::isolated;
 use serde_json::Value;
 
 fn watch(arguments: &[&str]) -> Command {
@@ -183,7 +181,7 @@ fn unread_data(stop: &Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
 
 #[test]
 fn a_fault_appears_within_two_ticks_and_ends_within_two() {
-    isolated("a_fault_appears_within_two_ticks_and_ends_within_two", || {
+    isolated(|| {
         let mut live = Live::start(&["-i", "500ms"]);
         live.tick();
         let stop = Arc::new(AtomicBool::new(false));
@@ -205,7 +203,7 @@ fn a_fault_appears_within_two_ticks_and_ends_within_two() {
 
 #[test]
 fn settings_and_listeners_that_change_are_told() {
-    isolated("settings_and_listeners_that_change_are_told", || {
+    isolated(|| {
         let first = TcpListener::bind("127.0.0.1:8080").expect("a free port");
         let mut live = Live::start(&["-i", "300ms"]);
         live.tick();
@@ -225,7 +223,7 @@ fn settings_and_listeners_that_change_are_told() {
 
 #[test]
 fn a_namespace_that_goes_away_is_told() {
-    isolated("a_namespace_that_goes_away_is_told", || {
+    isolated(|| {
         let mut other = Command::new("unshare").args(["-n", "sleep", "60"]).spawn().expect("unshare");
         std::thread::sleep(Duration::from_millis(300));
         let pid = other.id().to_string();
@@ -240,7 +238,7 @@ fn a_namespace_that_goes_away_is_told() {
 
 #[test]
 fn a_recording_plays_the_ticks_that_it_holds() {
-    isolated("a_recording_plays_the_ticks_that_it_holds", || {
+    isolated(|| {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("fault.rst");
         let file = file.to_str().expect("a path");

@@ -1,11 +1,10 @@
 //! The real program, as a person or a script meets it: options, exit status, pipes, colour.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::common::skipped;
 use rstdoctor::value::escape::visible;
 use serde_json::Value;
 
@@ -201,7 +200,7 @@ fn on_a_terminal(command: &str, no_color: bool) -> Option<String> {
     match script.output() {
         Ok(output) => Some(stdout(&output)),
         Err(error) => {
-            common::skipped(format!("script(1) does not run here: {error}"));
+            skipped(format!("script(1) does not run here: {error}"));
             None
         }
     }
@@ -292,7 +291,7 @@ fn a_scan_ends_with_a_diagnosis() {
 
 #[test]
 fn a_report_of_this_host_is_valid_against_the_schema() {
-    let schema: Value = serde_json::from_str(include_str!("../src/render/report.v1.schema.json")).expect("schema");
+    let schema: Value = serde_json::from_str(include_str!("../../src/render/report.v1.schema.json")).expect("schema");
     let validator = jsonschema::validator_for(&schema).expect("schema is sound");
     for arguments in [&["scan", "--json", "-d", "300ms"][..], &["scan", "-f", "json", "-d", "0s", "--port", "22"]] {
         let report = json(&run(arguments));
@@ -399,7 +398,7 @@ fn a_kernel_without_sock_diag_is_diagnosed_from_its_counters() {
     let output = Command::new("python3").args(["-c", &deny, exe, "scan", "--json", "-d", "200ms"]).output();
     let output = match output {
         Ok(output) if !output.stdout.is_empty() => output,
-        other => return common::skipped(format!("no python3 or no seccomp here: {other:?}")),
+        other => return skipped(format!("no python3 or no seccomp here: {other:?}")),
     };
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let report = json(&output);
@@ -433,7 +432,7 @@ fn hostile_server() -> Option<(Server, u16)> {
     let program = PROGRAM.replace("\n        ", "\n");
     let started = Command::new("python3").args(["-c", &program]).stdout(Stdio::piped()).spawn();
     let Ok(child) = started else {
-        common::skipped("no python3 here");
+        skipped("no python3 here");
         return None;
     };
     let mut server = Server(child);

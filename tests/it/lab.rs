@@ -1,11 +1,11 @@
 //! The lab's own promises, checked from outside with the real binary: nothing is left behind, and usage is clear.
 
-mod common;
-
 use std::fs;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use crate::common::{one_at_a_time, skipped};
 
 fn lab() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rstdoctor"));
@@ -29,6 +29,7 @@ fn marked(mark: &str) -> Vec<String> {
 
 /// Starts a scenario, waits until its actors run, ends the runner by `signal`: all must go.
 fn nothing_survives(signal: i32, expected_code: Option<i32>) {
+    let _turn = one_at_a_time();
     let mark = format!("RSTDOCTOR_LAB_TEST={}-{signal}", std::process::id());
     let (name, value) = mark.split_once('=').expect("the mark is an assignment");
     let mut runner = lab()
@@ -43,7 +44,7 @@ fn nothing_survives(signal: i32, expected_code: Option<i32>) {
         thread::sleep(Duration::from_millis(20));
     }
     if marked(&mark).len() < 4 {
-        common::skipped("no namespaces can be made here (needs root or unprivileged user namespaces)");
+        skipped("no namespaces can be made here (needs root or unprivileged user namespaces)");
         let _ = runner.kill();
         let _ = runner.wait();
         return;
@@ -71,11 +72,12 @@ fn a_killed_lab_leaves_no_process() {
 
 /// The status and the first cause that the lab reports for a scenario; `None` where it cannot run.
 fn result_of(name: &str) -> Option<(String, String)> {
+    let _turn = one_at_a_time();
     let output = lab().args(["run", name, "--json"]).output().expect("the binary runs");
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
     let status = report["status"].as_str().expect("a status").to_owned();
     if status == "skipped" {
-        common::skipped(format!("{}", report["reason"]));
+        skipped(format!("{}", report["reason"]));
         return None;
     }
     Some((status, report["findings"]["causes"][0]["id"].as_str().unwrap_or_default().to_owned()))

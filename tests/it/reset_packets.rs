@@ -1,13 +1,11 @@
 //! Real RST packets in a network namespace of its own, seen on the wire.
 
-mod common;
-
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-use common::{isolated, linger_0, out_rsts, pairs};
+use crate::common::{isolated, linger_0, out_rsts, pairs, skipped};
 use rstdoctor::kernel::packet::PacketSocket;
 use rstdoctor::source::reset_events::Direction;
 use rstdoctor::source::reset_packets::{PacketParser, ResetPackets, Signature};
@@ -26,7 +24,7 @@ fn sh(script: &str) -> bool {
 
 #[test]
 fn refused_connects_are_answers_and_linger_0_is_active() {
-    isolated("refused_connects_are_answers_and_linger_0_is_active", || {
+    isolated(|| {
         let socket = PacketSocket::open().unwrap();
         let before = out_rsts();
         for _ in 0..20 {
@@ -59,12 +57,12 @@ fn refused_connects_are_answers_and_linger_0_is_active() {
 
 #[test]
 fn a_firewall_reject_is_on_the_wire_although_tcp_counted_nothing() {
-    isolated("a_firewall_reject_is_on_the_wire_although_tcp_counted_nothing", || {
+    isolated(|| {
         const PEER: &str =
             "ip link add v0 type veth peer name v1 && ip addr add 10.98.0.1/24 dev v0 && ip link set v0 up";
         const RULE: &str = "nft 'table inet t { chain i { type filter hook input priority 0; tcp dport 81 reject with tcp reset; }; }'";
         if !sh(PEER) || !sh(RULE) {
-            common::skipped("needs veth and nft");
+            skipped("needs veth and nft");
             return;
         }
         // The peer lives in a namespace of its own that ends with its process.

@@ -1,4 +1,4 @@
-//! Files that are generated from the code are in sync with it. `RSTDOCTOR_UPDATE=1 cargo test --test generated` renews them.
+//! Files that are generated from the code are in sync with it. `RSTDOCTOR_UPDATE=1 cargo test --test it generated::` renews them.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ fn check(path: &str, wanted: &[u8]) {
     let found = fs::read(&file).unwrap_or_default();
     assert!(
         found == wanted,
-        "{path} is not what the code generates; renew it with: RSTDOCTOR_UPDATE=1 cargo test --test generated"
+        "{path} is not what the code generates; renew it with: RSTDOCTOR_UPDATE=1 cargo test --test it generated::"
     );
 }
 
