@@ -1,7 +1,6 @@
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
 use crate::evidence::Evidence;
-use crate::evidence::estimate::estimate;
 use crate::source::reset_events::Direction;
 use crate::value::words;
 
@@ -45,7 +44,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         return Ok(Verdict::from_findings(findings, "no application sent a RST on purpose"));
     }
     let reading = e.counter("TcpExt.TCPAbortOnData")?;
-    let counted = estimate(e)?;
+    let counted = e.estimate()?;
     let events = counted.on_data + counted.linger_timeout;
     if events == 0 {
         // Linger 0 in SYN_SENT counts, and sends no RST.

@@ -1,6 +1,7 @@
 use super::harm;
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
 use crate::evidence::Evidence;
+use crate::evidence::service::Service;
 use crate::reset::wire::{Hook, Rejected};
 use crate::value::words;
 
@@ -55,12 +56,16 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 
 /// Somebody listens there, or this host itself wanted something: a rule that is meant to close a port hits neither.
 fn hurts(e: &Evidence<'_>, rejected: &Rejected) -> bool {
-    let listens = || e.services().is_ok_and(|services| services.iter().any(|s| Some(s.port) == rejected.port));
-    rejected.called.is_some() || listens()
+    rejected.called.is_some() || listener(e, rejected).is_some()
+}
+
+/// Who listens on the port, where listeners could be seen.
+fn listener<'e, 'a>(e: &'e Evidence<'a>, rejected: &Rejected) -> Option<&'e Service<'a>> {
+    e.services().ok().and_then(|_| e.service_of_port(rejected.port?))
 }
 
 fn at_a_place(e: &Evidence<'_>, rejected: &Rejected) -> Finding {
-    let service = e.services().ok().and_then(|services| services.iter().find(|s| Some(s.port) == rejected.port));
+    let service = listener(e, rejected);
     let (what, chain, filter) = match (rejected.hook, rejected.called, rejected.port) {
         (Hook::Input, Some(called), _) => (format!("answers of {called}"), "input", format!("sport {}", called.port())),
         (Hook::Output, Some(called), _) => {

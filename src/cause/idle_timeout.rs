@@ -5,8 +5,7 @@ use super::harm;
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
 use crate::evidence::Evidence;
 use crate::knowledge::idle_timeouts::devices_near;
-use crate::reset::deaths::{End, deaths};
-use crate::source::destroyed_sockets::DestroyedSockets;
+use crate::reset::deaths::{Death, End};
 use crate::source::reset_events::Direction;
 use crate::source::socket_dump::Sample;
 use crate::value::{Missing, words};
@@ -51,12 +50,8 @@ type Dead = BTreeMap<SocketAddr, Vec<f64>>;
 
 fn judge(e: &Evidence<'_>) -> Judgement {
     harm::window(e)?;
-    let findings: Vec<_> = match e.destroyed_sockets() {
-        Ok(words) => {
-            by_destroyed_socket(e, words).into_iter().filter_map(|(peer, ages)| finding(e, peer, ages)).collect()
-        }
-        Err(_) => Vec::new(),
-    };
+    let dead = by_destroyed_socket(e.deaths().unwrap_or_default());
+    let findings: Vec<_> = dead.into_iter().filter_map(|(peer, ages)| finding(e, peer, ages)).collect();
     if !findings.is_empty() {
         return Ok(Verdict::Found(findings));
     }
@@ -76,10 +71,10 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 
 /// Own connections whose first use after a pause was reset, or never answered. Where others to the same server died
 /// without a pause, it is the server that went away.
-fn by_destroyed_socket(e: &Evidence<'_>, words: &DestroyedSockets) -> Dead {
+fn by_destroyed_socket(deaths: &[Death<'_>]) -> Dead {
     let mut dead = Dead::new();
     let mut busy: BTreeMap<SocketAddr, usize> = BTreeMap::new();
-    for death in deaths(e.observation(), words) {
+    for death in deaths {
         let Some(called) = death.called.filter(|_| matches!(death.end, End::Reset | End::GaveUp)) else { continue };
         let pause = death.word.pause().filter(|_| death.word.asked_last() && death.word.unacknowledged > 0);
         match pause.map(|pause| pause.as_secs_f64()) {
@@ -101,7 +96,7 @@ fn by_sweep(e: &Evidence<'_>) -> Result<Dead, Missing> {
     }
     let samples: BTreeMap<u64, &Sample> =
         socket_dump.groups.iter().flat_map(|group| &group.samples).map(|sample| (sample.cookie, sample)).collect();
-    let start = e.before().dumped.mono;
+    let start = e.looked_before_at();
     let mut dead = Dead::new();
     for event in resets.events.iter().filter(|event| event.direction == Direction::Received) {
         let Some(sample) = event.cookie.and_then(|cookie| samples.get(&cookie)) else { continue };

@@ -1,7 +1,6 @@
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
 use crate::evidence::Evidence;
-use crate::evidence::estimate::estimate;
 use crate::source::reset_events::Direction;
 use crate::value::words;
 
@@ -44,7 +43,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     }
     let reading = e.counter("TcpExt.TCPAbortOnTimeout")?;
     let probes = e.counter("TcpExt.TCPKeepAlive")?;
-    let counted = estimate(e)?;
+    let counted = e.estimate()?;
     if counted.keepalive == 0 {
         return Ok(match (reading.delta, probes.delta) {
             (0, _) => harm::still(&reading),

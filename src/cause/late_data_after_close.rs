@@ -1,7 +1,6 @@
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
 use crate::evidence::Evidence;
-use crate::evidence::estimate::estimate;
 use crate::source::reset_events::Direction;
 use crate::value::{Missing, words};
 
@@ -48,7 +47,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         let findings: Vec<_> = harm::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
         return Ok(Verdict::from_findings(findings, "no data arrived after a close"));
     }
-    let counted = estimate(e)?;
+    let counted = e.estimate()?;
     let reading = e.counter("TcpExt.TCPAbortOnData")?;
     if counted.on_data == 0 {
         if counted.rest == 0 {

@@ -1,9 +1,10 @@
+use std::collections::BTreeSet;
+
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
 use crate::evidence::Evidence;
-use crate::evidence::estimate::estimate;
 use crate::evidence::service::Service;
-use crate::reset::{GoneListener, gone_listeners};
+use crate::reset::GoneListener;
 use crate::source::reset_events::Direction;
 use crate::value::words;
 
@@ -42,18 +43,22 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     harm::window(e)?;
     // The question is what became of the listeners: without them nothing is known.
     e.services()?;
-    let gone = gone_listeners(e.observation());
+    let gone = e.gone_listeners();
     if let Ok(groups) = e.resets_of(LISTENER_CLOSED.id, Direction::Sent) {
-        let mut findings: Vec<_> = harm::places(&groups).into_iter().map(|place| by_events(e, place, &gone)).collect();
-        let told = |gone: &GoneListener<'_>| groups.iter().any(|group| group.port == Some(gone.trace.last.port));
-        findings.extend(gone.iter().filter(|gone| !gone.replaced && !told(gone)).map(|gone| empty(e, gone)));
+        let mut findings: Vec<_> = harm::places(&groups).into_iter().map(|place| by_events(e, place, gone)).collect();
+        let told: BTreeSet<u16> = groups.iter().filter_map(|group| group.port).collect();
+        findings.extend(
+            gone.iter()
+                .filter(|gone| !gone.replaced && !told.contains(&gone.trace.last.port))
+                .map(|gone| empty(e, gone)),
+        );
         return Ok(Verdict::from_findings(findings, "no listener was closed, or it reset nobody"));
     }
-    let counted = estimate(e)?;
+    let counted = e.estimate()?;
     let queue_lost = gone.iter().filter(|gone| gone.trace.max_recv_q > 0).max_by_key(|gone| gone.trace.max_recv_q);
     if let Some(lost) = queue_lost.filter(|_| counted.listener_closed > 0) {
         let confidence = if e.moved("Tcp.EstabResets") >= counted.listener_closed { 0.8 } else { 0.5 };
-        let finding = lost_queue(e, who(e, lost), counted.listener_closed, confidence, &gone)
+        let finding = lost_queue(e, who(e, lost), counted.listener_closed, confidence, gone)
             .subject(Subject { port: Some(lost.trace.last.port), ..subject(e, lost) })
             .against(EvidenceItem::fact(
                 "snmp",
@@ -68,15 +73,13 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 
 fn who(e: &Evidence<'_>, gone: &GoneListener<'_>) -> String {
     let endpoint = std::net::SocketAddr::new(gone.trace.last.address, gone.trace.last.port);
-    let service = e.services().ok().and_then(|all| all.iter().find(|s| s.endpoint() == endpoint.to_string()));
+    let service = e.service_on(endpoint.ip(), endpoint.port());
     service.map_or_else(|| format!("the listener {endpoint}"), Service::who)
 }
 
 fn subject(e: &Evidence<'_>, gone: &GoneListener<'_>) -> Subject {
     let last = &gone.trace.last;
-    let service =
-        e.services().ok().and_then(|all| all.iter().find(|s| (s.address, s.port) == (last.address, last.port)));
-    service.map_or_else(Subject::host, Subject::listener)
+    e.service_on(last.address, last.port).map_or_else(Subject::host, Subject::listener)
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>, gone: &[GoneListener<'_>]) -> Finding {

@@ -1,7 +1,6 @@
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
 use crate::evidence::Evidence;
-use crate::evidence::estimate::estimate;
 use crate::reset::Kind;
 use crate::reset::wire::Suspect;
 use crate::source::reset_events::Direction;
@@ -52,7 +51,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         return Ok(Verdict::from_findings(findings, "no open connection was reset by a peer"));
     }
     let reading = e.counter("Tcp.EstabResets")?;
-    let counted = estimate(e)?;
+    let counted = e.estimate()?;
     if let Some(answered) = answers_to_challenges(e, counted.received) {
         return Ok(answered);
     }

@@ -1,8 +1,6 @@
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
 use crate::evidence::Evidence;
-use crate::evidence::estimate::estimate;
-use crate::reset::gone_listeners;
 use crate::source::reset_events::Direction;
 use crate::value::words;
 
@@ -45,7 +43,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         return Ok(Verdict::from_findings(findings, "nobody asked for a port on which nothing listens"));
     }
     let reading = e.counter("Tcp.OutRsts")?;
-    let counted = estimate(e)?;
+    let counted = e.estimate()?;
     let here = counted.refused_here;
     if here + counted.rest == 0 {
         return Ok(Verdict::RuledOut("every RST that was sent has another explanation, or none was sent".into()));
@@ -79,7 +77,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let severity = harm::refusals(e, place.count);
     let port = place.port.map_or_else(|| "several ports".to_owned(), |port| format!("port {port}"));
-    let gone = gone_listeners(e.observation()).iter().any(|gone| Some(gone.trace.last.port) == place.port);
+    let gone = e.gone_listeners().iter().any(|gone| Some(gone.trace.last.port) == place.port);
     let why = match (gone, e.services().is_ok()) {
         (true, _) => ": nothing listens any more there",
         (false, true) => ": nothing listens there",

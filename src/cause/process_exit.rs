@@ -1,8 +1,6 @@
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
 use crate::evidence::Evidence;
-use crate::evidence::estimate::estimate;
-use crate::reset::{gone_listeners, is_gone};
 use crate::source::owners::Process;
 use crate::source::reset_events::Direction;
 use crate::value::{TcpState, words};
@@ -45,9 +43,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     {
         return Ok(Verdict::Found(harm::places(&groups).into_iter().map(|place| by_events(e, place)).collect()));
     }
-    let (before, _) = (e.owners_before()?, e.owners()?);
-    let gone: Vec<&Process> =
-        before.processes.values().filter(|process| is_gone(e.observation(), process.pid) == Some(true)).collect();
+    (e.owners_before()?, e.owners()?);
+    let gone: Vec<&Process> = e.gone_processes().collect();
     if gone.is_empty() {
         let why = match e.hidden_processes() {
             0 => "every process that listened is still there".to_owned(),
@@ -58,7 +55,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         };
         return Ok(Verdict::RuledOut(why));
     }
-    let counted = estimate(e).ok();
+    let counted = e.estimate().ok();
     // What a dying process leaves behind: unread data, its queue, and answers to peers that send on.
     let resets = counted.map_or(0, |c| c.unread + c.listener_closed + c.rest);
     Ok(Verdict::Found(gone.into_iter().map(|process| by_owner(e, process, resets)).collect()))
@@ -80,18 +77,8 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
 }
 
 fn by_owner(e: &Evidence<'_>, process: &Process, resets: u64) -> Finding {
-    let ports: Vec<u16> = e
-        .before()
-        .listeners
-        .value()
-        .map(|listeners| {
-            let owners = e.owners_before().ok();
-            let held =
-                |inode: u32| owners.is_some_and(|o| o.by_inode.get(&inode).is_some_and(|p| p.contains(&process.pid)));
-            listeners.iter().filter(|listener| held(listener.inode)).map(|listener| listener.port).collect()
-        })
-        .unwrap_or_default();
-    let unserved = gone_listeners(e.observation()).iter().any(|g| !g.replaced && ports.contains(&g.trace.last.port));
+    let ports = e.ports_before(process.pid);
+    let unserved = e.gone_listeners().iter().any(|g| !g.replaced && ports.contains(&g.trace.last.port));
     let killed = e.moved("oom_kill") > 0;
     // Workers come and go on a healthy host, and so do programs that listen for a moment on a port that the kernel chose:
     // only their resets, or a known port that nobody serves now, are harm.

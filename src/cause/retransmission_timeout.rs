@@ -1,7 +1,6 @@
 use super::harm;
 use super::{EvidenceItem, Judgement, Remedy, Severity, Subject, Verdict};
 use crate::evidence::Evidence;
-use crate::evidence::estimate::estimate;
 use crate::reset::Kind;
 use crate::source::socket_dump::GroupKind;
 use crate::value::words;
@@ -43,7 +42,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     if reading.delta == 0 {
         return Ok(harm::still(&reading));
     }
-    let counted = estimate(e)?;
+    let counted = e.estimate()?;
     let exact = e
         .attribution()
         .ok()

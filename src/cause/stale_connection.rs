@@ -1,8 +1,6 @@
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
 use crate::evidence::Evidence;
-use crate::evidence::estimate::estimate;
-use crate::reset::gone_listeners;
 use crate::source::reset_events::Direction;
 use crate::value::{Missing, words};
 
@@ -47,11 +45,11 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         let findings: Vec<_> = harm::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
         return Ok(Verdict::from_findings(findings, "no segment arrived for an unknown connection"));
     }
-    let counted = estimate(e)?;
+    let counted = e.estimate()?;
     if counted.rest == 0 {
         return Ok(Verdict::RuledOut("every RST that was sent has another explanation, or none was sent".into()));
     }
-    let restarted = gone_listeners(e.observation()).into_iter().find(|gone| gone.replaced);
+    let restarted = e.gone_listeners().iter().find(|gone| gone.replaced);
     let Some(restarted) = restarted else {
         let reason = format!("{} sent may be an answer to a forgotten connection", words::counted(counted.rest, "RST"));
         let needs = events.err().and_then(|missing| missing.needs);
@@ -80,7 +78,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         _ if place.as_client() => Severity::Info,
         severity => severity.max(Severity::Warning),
     };
-    let restarted = gone_listeners(e.observation()).iter().any(|gone| Some(gone.trace.last.port) == place.port);
+    let restarted = e.gone_listeners().iter().any(|gone| Some(gone.trace.last.port) == place.port);
     let summary = format!(
         "{} for connections that {} no longer knows, in {}",
         words::counted(place.count, "segment"),

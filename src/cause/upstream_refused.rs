@@ -1,7 +1,6 @@
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
 use crate::evidence::Evidence;
-use crate::evidence::estimate::estimate;
 use crate::source::reset_events::Direction;
 use crate::value::words;
 
@@ -46,7 +45,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         return Ok(Verdict::from_findings(findings, "no connect of this host was answered by a RST"));
     }
     let reading = e.counter("Tcp.AttemptFails")?;
-    let counted = estimate(e)?;
+    let counted = e.estimate()?;
     let events = counted.refused_connects;
     if events == 0 {
         return Ok(match reading.delta {

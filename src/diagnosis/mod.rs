@@ -9,10 +9,10 @@ use crate::diagnosis::filter::{Filter, is_host_wide};
 use crate::diagnosis::port::PortReport;
 use crate::diagnosis::rank::Ranked;
 use crate::evidence::backlog::{BindingLimit, binding_limit};
-use crate::evidence::ledger::Ledger;
+use crate::evidence::ledger::{self, Ledger};
 use crate::evidence::service::Service;
-use crate::evidence::{Evidence, Used};
-use crate::observation::{Observation, SourceStatus};
+use crate::evidence::{Evidence, Total};
+use crate::observation::{Observation, SourceStatus, delta};
 use crate::source::host_facts::HostFacts;
 use crate::source::owners::Process;
 use crate::value::{Missing, Moment, TcpState};
@@ -45,8 +45,8 @@ pub struct Diagnosis {
     pub orphans: Option<u64>,
     /// Limits as sysctl(8) names them, with their text.
     pub limits: BTreeMap<&'static str, String>,
-    /// Counters that a cause or the ledger used.
-    pub counters: BTreeMap<String, Used>,
+    /// Counters that the causes above name as evidence, and those of the ledger.
+    pub counters: BTreeMap<String, Total>,
     /// What the causes and listeners above are restricted to.
     pub filter: Filter,
     /// The port that was asked for.
@@ -156,6 +156,7 @@ pub fn diagnose_for(observation: &Observation, filter: &Filter) -> Diagnosis {
         // Drops are differences over a window, and there was none.
         listeners.iter_mut().for_each(|row| row.drops = None);
     }
+    let counters = counters(&evidence, &causes);
     let summary = match status {
         _ if unseen => sentence::unseen(&evidence, filter, &causes),
         Status::Ok if !filter.is_empty() && !evidence.totals_only() => {
@@ -187,10 +188,18 @@ pub fn diagnose_for(observation: &Observation, filter: &Filter) -> Diagnosis {
         sockets: evidence.socket_dump().ok().map(|socket_dump| socket_dump.by_state.clone()),
         orphans: evidence.sockstat("TCP.orphan").ok(),
         limits,
-        counters: evidence.used_counters(),
+        counters,
         filter: filter.clone(),
         port,
     }
+}
+
+fn counters(evidence: &Evidence<'_>, causes: &[Ranked]) -> BTreeMap<String, Total> {
+    let items = causes.iter().flat_map(|cause| cause.finding.evidence.iter().chain(&cause.finding.counter_evidence));
+    // Other sources have words of their own for what they measure.
+    let items = items.filter(|item| delta::source_of(&item.metric).name == item.source);
+    let named = items.map(|item| item.metric.as_str()).chain(ledger::COUNTERS);
+    named.filter_map(|metric| Some((metric.to_owned(), evidence.total(metric)?))).collect()
 }
 
 fn row(service: &Service<'_>, somaxconn: Option<u64>) -> ListenerRow {

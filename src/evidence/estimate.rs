@@ -2,7 +2,7 @@
 //! must take the same numbers from the same look-alikes.
 
 use crate::evidence::readings::Readings;
-use crate::reset::gone_listeners;
+use crate::reset::GoneListener;
 use crate::value::Missing;
 
 /// RSTs and aborts of the window by counter. The exact ones are named after the counter; the others are estimates.
@@ -43,7 +43,7 @@ pub struct Estimate {
 ///
 /// # Errors
 /// Without OutRsts nothing can be said.
-pub fn estimate(e: &Readings<'_>) -> Result<Estimate, Missing> {
+pub fn estimate(e: &Readings<'_>, gone: &[GoneListener<'_>]) -> Result<Estimate, Missing> {
     let sent = e.counter("Tcp.OutRsts")?.delta;
     let mut rest = sent;
     let mut take = |wanted: u64| {
@@ -73,7 +73,7 @@ pub fn estimate(e: &Readings<'_>) -> Result<Estimate, Missing> {
     let connect_timeouts = failed.min(silent_timeouts);
     let refused_connects = failed - connect_timeouts;
     let refused_here = take(refused_connects);
-    let queued: u64 = gone_listeners(e.observation()).iter().map(|gone| u64::from(gone.trace.max_recv_q)).sum();
+    let queued: u64 = gone.iter().map(|gone| u64::from(gone.trace.max_recv_q)).sum();
     let listener_closed = take(queued);
     let own = unread + on_data + memory + timeouts + listener_closed;
     let received = e.moved("Tcp.EstabResets").saturating_sub(own);

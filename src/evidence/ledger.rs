@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::evidence::estimate::estimate;
+use crate::evidence::estimate::Estimate;
 use crate::evidence::readings::Readings;
 use crate::reset::wire::Wire;
 use crate::reset::{Attribution, Kind, LostRecords};
@@ -99,15 +99,37 @@ pub struct Ledger {
     pub dropped: Account,
 }
 
+/// The counters that the ledger is drawn up from, where events are not known.
+pub const COUNTERS: [&str; 17] = [
+    "Tcp.OutRsts",
+    "Tcp.EstabResets",
+    "Tcp.AttemptFails",
+    "Tcp.PassiveOpens",
+    "Tcp.ActiveOpens",
+    "TcpExt.TCPAbortOnClose",
+    "TcpExt.TCPAbortOnData",
+    "TcpExt.TCPAbortOnMemory",
+    "TcpExt.TCPAbortOnLinger",
+    "TcpExt.TCPAbortOnTimeout",
+    "TcpExt.TCPKeepAlive",
+    "TcpExt.TCPTimeouts",
+    "TcpExt.EmbryonicRsts",
+    "TcpExt.ListenOverflows",
+    "TcpExt.ListenDrops",
+    "TcpExt.TCPReqQFullDrop",
+    "TcpExt.SyncookiesFailed",
+];
+
 /// Draws up the ledger.
 pub fn account(
     readings: &Readings<'_>,
+    estimate: Result<&Estimate, &Missing>,
     attribution: Result<&Attribution, &Missing>,
     wire: Result<&Wire, &Missing>,
 ) -> Ledger {
     Ledger {
-        sent: sent(readings, attribution),
-        received: received(readings, attribution),
+        sent: sent(readings, estimate, attribution),
+        received: received(readings, estimate, attribution),
         firewall: firewall(readings, wire),
         dropped: dropped(readings),
     }
@@ -118,7 +140,11 @@ fn inferred(reason: &'static str, label: &str, count: u64, cause: Option<&'stati
 }
 
 /// Sent RSTs by the kernel's reason for each where that is known, else by the counters on the same paths.
-fn sent(e: &Readings<'_>, attribution: Result<&Attribution, &Missing>) -> Account {
+fn sent(
+    e: &Readings<'_>,
+    estimate: Result<&Estimate, &Missing>,
+    attribution: Result<&Attribution, &Missing>,
+) -> Account {
     let total = match e.counter("Tcp.OutRsts") {
         Ok(reading) => reading.delta,
         Err(missing) => return Account::unknown(missing),
@@ -129,7 +155,7 @@ fn sent(e: &Readings<'_>, attribution: Result<&Attribution, &Missing>) -> Accoun
             by_kind(events, Direction::Sent, "kernel reason").into_iter().for_each(|line| account.add(line));
             account.add(lost(events.lost.sent, &events.lost));
         }
-        _ => sent_by_counters(e).into_iter().for_each(|line| account.add(line)),
+        _ => sent_by_counters(estimate).into_iter().for_each(|line| account.add(line)),
     }
     account
 }
@@ -164,8 +190,8 @@ fn lost(count: u64, lost: &LostRecords) -> Line {
     }
 }
 
-fn sent_by_counters(e: &Readings<'_>) -> Vec<Line> {
-    let Ok(counted) = estimate(e) else { return Vec::new() };
+fn sent_by_counters(estimate: Result<&Estimate, &Missing>) -> Vec<Line> {
+    let Ok(counted) = estimate else { return Vec::new() };
     let of = |kind: Kind, count, from: &str| {
         let (reason, label, cause) = kind.describe();
         inferred(reason, label, count, cause, from)
@@ -189,14 +215,18 @@ fn sent_by_counters(e: &Readings<'_>) -> Vec<Line> {
 }
 
 /// Received RSTs: each event where they are known, else EstabResets less what this host caused itself.
-fn received(e: &Readings<'_>, attribution: Result<&Attribution, &Missing>) -> Account {
+fn received(
+    e: &Readings<'_>,
+    estimate: Result<&Estimate, &Missing>,
+    attribution: Result<&Attribution, &Missing>,
+) -> Account {
     if let Ok(events) = attribution {
         let mut lines = by_kind(events, Direction::Received, "kernel event");
         lines.push(lost(events.lost.received, &events.lost));
         lines.retain(|line| line.count > 0);
         return Account { total: Ok(lines.iter().map(|line| line.count).sum()), basis: Basis::Measured, lines };
     }
-    let counted = e.counter("Tcp.EstabResets").and_then(|_| estimate(e));
+    let counted = e.counter("Tcp.EstabResets").and_then(|_| estimate.cloned().map_err(Clone::clone));
     let estimate = match counted {
         Ok(counted) => counted.received,
         Err(missing) => return Account::unknown(missing),

@@ -1,21 +1,27 @@
 //! The questions that causes may ask about an observation. Every answer says where it comes from; an answer that cannot
 //! be given is a [`Missing`], never a zero.
 
-use std::ops::Deref;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::evidence::estimate::Estimate;
 use crate::evidence::ledger::Ledger;
 use crate::evidence::readings::Readings;
-pub use crate::evidence::readings::Used;
+pub use crate::evidence::readings::Total;
 use crate::evidence::service::Service;
+use crate::observation::delta::Reading;
 use crate::observation::{Observation, Snapshot};
+use crate::reset::deaths::{self, Death};
 use crate::reset::wire::Wire;
-use crate::reset::{self, Attribution, Group as ResetGroup};
+use crate::reset::{self, Attribution, GoneListener, GoneProcesses, Group as ResetGroup};
 use crate::source::conntrack::Conntrack;
 use crate::source::destroyed_sockets::DestroyedSockets;
 use crate::source::owners::{Owners, Process, TICKS_PER_SECOND};
 use crate::source::reset_events::{Direction, ResetEvents};
 use crate::source::socket_dump::{Destination, Group, GroupKind, SocketDump};
+use crate::source::sysctl;
 use crate::value::{Missing, Observed};
 
 pub mod backlog;
@@ -28,31 +34,119 @@ fn shared<'a, T>(source: &'static str, observed: &'a Observed<Arc<T>>) -> Result
     observed.get().map(Arc::as_ref).map_err(|failure| Missing::from_failure(source, failure))
 }
 
-/// The evidence of one observation.
+/// The evidence of one observation. Whatever more than one cause asks for is worked out once, when it is made.
 pub struct Evidence<'a> {
+    observation: &'a Observation,
     readings: Readings<'a>,
     services: Vec<Service<'a>>,
+    /// Places in `services`.
+    by_endpoint: HashMap<(IpAddr, u16), usize>,
+    by_port: HashMap<u16, usize>,
     attribution: Result<Attribution, Missing>,
     wire: Result<Wire, Missing>,
+    estimate: Result<Estimate, Missing>,
     ledger: Ledger,
-}
-
-/// Evidence begins with what was read.
-impl<'a> Deref for Evidence<'a> {
-    type Target = Readings<'a>;
-
-    fn deref(&self) -> &Readings<'a> {
-        &self.readings
-    }
+    gone_listeners: Vec<GoneListener<'a>>,
+    gone_processes: GoneProcesses,
+    deaths: Result<Vec<Death<'a>>, Missing>,
 }
 
 impl<'a> Evidence<'a> {
     pub fn new(observation: &'a Observation) -> Self {
         let readings = Readings::new(observation);
+        let services = service::services(observation);
+        let (mut by_endpoint, mut by_port) = (HashMap::new(), HashMap::new());
+        for (index, service) in services.iter().enumerate() {
+            by_endpoint.insert((service.address, service.port), index);
+            by_port.entry(service.port).or_insert(index);
+        }
         let wire = Wire::new(observation);
         let attribution = reset::attribute(observation, wire.as_ref().ok());
-        let ledger = ledger::account(&readings, attribution.as_ref(), wire.as_ref());
-        Self { readings, services: service::services(observation), attribution, wire, ledger }
+        let gone_listeners = reset::gone_listeners(observation);
+        let estimate = estimate::estimate(&readings, &gone_listeners);
+        let ledger = ledger::account(&readings, estimate.as_ref(), attribution.as_ref(), wire.as_ref());
+        let destroyed = observation.destroyed_sockets.get();
+        let deaths = destroyed
+            .map(|words| deaths::deaths(observation, words))
+            .map_err(|failure| Missing::from_failure("last_words", failure));
+        Self {
+            observation,
+            readings,
+            services,
+            by_endpoint,
+            by_port,
+            attribution,
+            wire,
+            estimate,
+            ledger,
+            gone_listeners,
+            gone_processes: GoneProcesses::new(observation),
+            deaths,
+        }
+    }
+
+    fn before(&self) -> &'a Snapshot {
+        &self.observation.before
+    }
+
+    fn after(&self) -> &'a Snapshot {
+        &self.observation.after
+    }
+
+    /// Length of the window.
+    pub fn window(&self) -> Duration {
+        self.readings.window()
+    }
+
+    /// Only totals since boot are known: nothing can be said about now.
+    pub fn totals_only(&self) -> bool {
+        self.readings.totals_only()
+    }
+
+    /// Events per second of this window.
+    pub fn rate(&self, events: u64) -> f64 {
+        self.readings.rate(events)
+    }
+
+    /// See [`Readings::counter`].
+    pub fn counter(&self, metric: &str) -> Result<Reading, Missing> {
+        self.readings.counter(metric)
+    }
+
+    /// See [`Readings::total`].
+    pub fn total(&self, metric: &str) -> Option<Total> {
+        self.readings.total(metric)
+    }
+
+    /// See [`Readings::moved`].
+    pub fn moved(&self, metric: &str) -> u64 {
+        self.readings.moved(metric)
+    }
+
+    /// A gauge of /proc/net/sockstat: `TCP.orphan`, `TCP.tw`, `TCP.mem` (pages), ... as of the end of the window.
+    pub fn sockstat(&self, name: &str) -> Result<u64, Missing> {
+        let counters = self.after().sockstat.get().map_err(|failure| Missing::from_failure("sockstat", failure))?;
+        counters.get(name).ok_or_else(|| Missing::new("sockstat", format!("/proc/net/sockstat has no {name}")))
+    }
+
+    /// See [`Readings::sysctl`].
+    pub fn sysctl(&self, name: &str) -> Result<&'a str, Missing> {
+        self.readings.sysctl(name)
+    }
+
+    /// See [`Readings::sysctl_number`].
+    pub fn sysctl_number(&self, name: &str) -> Result<u64, Missing> {
+        self.readings.sysctl_number(name)
+    }
+
+    /// An outgoing connection, or bind() to port 0, may take this port: it lies in net.ipv4.ip_local_port_range. A range that
+    /// cannot be read is missing, not "outside".
+    pub fn is_ephemeral(&self, port: u16) -> Result<bool, Missing> {
+        let text = self.sysctl("net.ipv4.ip_local_port_range")?;
+        match sysctl::parse_port_range(text) {
+            Some(range) => Ok(range.contains(&port)),
+            None => Err(Missing::new("sysctl", format!("net.ipv4.ip_local_port_range is not two numbers: {text:?}"))),
+        }
     }
 
     pub fn ledger(&self) -> &Ledger {
@@ -65,6 +159,64 @@ impl<'a> Evidence<'a> {
             Ok(_) => Ok(&self.services),
             Err(failure) => Err(Missing::from_failure("listeners", failure)),
         }
+    }
+
+    /// Who listens on exactly this address and port.
+    pub fn service_on(&self, address: IpAddr, port: u16) -> Option<&Service<'a>> {
+        self.by_endpoint.get(&(address, port)).map(|index| &self.services[*index])
+    }
+
+    /// Who listens on this port, whatever the address: the one with the fullest queue.
+    pub fn service_of_port(&self, port: u16) -> Option<&Service<'a>> {
+        self.by_port.get(&port).map(|index| &self.services[*index])
+    }
+
+    /// Listeners that went away in the window.
+    pub fn gone_listeners(&self) -> &[GoneListener<'a>] {
+        &self.gone_listeners
+    }
+
+    /// Processes that held a listener when the window opened, and hold none at its end, ascending by pid.
+    pub fn gone_processes(&self) -> impl Iterator<Item = &'a Process> + '_ {
+        let before = self.before().owners.value();
+        self.gone_processes.pids().filter_map(move |pid| before?.processes.get(&pid))
+    }
+
+    /// Ports on which this process listened when the window opened.
+    pub fn ports_before(&self, pid: u32) -> Vec<u16> {
+        let (Some(listeners), Some(owners)) = (self.before().listeners.value(), self.before().owners.value()) else {
+            return Vec::new();
+        };
+        let held = |inode: u32| owners.by_inode.get(&inode).is_some_and(|holders| holders.contains(&pid));
+        listeners.iter().filter(|listener| held(listener.inode)).map(|listener| listener.port).collect()
+    }
+
+    /// What the counters say about resets where single events are not known.
+    pub fn estimate(&self) -> Result<Estimate, Missing> {
+        self.estimate.clone()
+    }
+
+    /// How the connections that were destroyed in the window ended.
+    pub fn deaths(&self) -> Result<&[Death<'a>], Missing> {
+        self.deaths.as_deref().map_err(Clone::clone)
+    }
+
+    /// When the latest look at all sockets before the window was, CLOCK_BOOTTIME.
+    pub fn looked_before_at(&self) -> Duration {
+        self.before().dumped.mono
+    }
+
+    /// Processes that hold a connection, or an attempt, to this destination in one of the two looks at all sockets; of one
+    /// number the later.
+    pub fn callers(&self, called: SocketAddr) -> Vec<&'a Process> {
+        let mut found: BTreeMap<u32, &Process> = BTreeMap::new();
+        for snapshot in [self.before(), self.after()] {
+            let (Some(dump), Some(owners)) = (snapshot.socket_dump.value(), snapshot.owners.value()) else { continue };
+            let samples = dump.groups.iter().flat_map(|group| &group.samples);
+            let inodes = samples.filter(|sample| sample.peer == called && sample.inode != 0).map(|sample| sample.inode);
+            found.extend(service::holders(owners, inodes).into_iter().map(|process| (process.pid, process)));
+        }
+        found.into_values().collect()
     }
 
     /// The latest sweep of all sockets: at the end of the window, or in a live view some ticks before.
@@ -148,7 +300,7 @@ impl<'a> Evidence<'a> {
 
     /// Single resets with reasons, where tracepoints could be used.
     pub fn resets(&self) -> Result<&'a ResetEvents, Missing> {
-        self.observation().reset_events.get().map_err(|failure| Missing::from_failure("reset_events", failure))
+        self.observation.reset_events.get().map_err(|failure| Missing::from_failure("reset_events", failure))
     }
 
     /// Every reset event of the window by kind.
@@ -163,7 +315,7 @@ impl<'a> Evidence<'a> {
 
     /// Connections that were destroyed in the window.
     pub fn destroyed_sockets(&self) -> Result<&'a DestroyedSockets, Missing> {
-        self.observation().destroyed_sockets.get().map_err(|failure| Missing::from_failure("last_words", failure))
+        self.observation.destroyed_sockets.get().map_err(|failure| Missing::from_failure("last_words", failure))
     }
 
     /// The resets that belong to a cause, by single events; most frequent first. A cause of sent resets also needs the

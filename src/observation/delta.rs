@@ -2,8 +2,36 @@
 
 use std::time::Duration;
 
+use crate::observation::{Observation, Snapshot};
 use crate::source::counters::Counters;
 use crate::value::Observed;
+
+/// Which source holds a counter, and where a snapshot keeps it.
+#[derive(Clone, Copy)]
+pub struct CounterSource {
+    /// As the report names it: `netstat`, `snmp`, ...
+    pub name: &'static str,
+    pub pick: fn(&Snapshot) -> &Observed<Counters>,
+}
+
+/// The source of a counter by its stable name: `TcpExt.ListenOverflows`, `Tcp.OutRsts`; `oom_kill` of /proc/vmstat.
+pub fn source_of(metric: &str) -> CounterSource {
+    match metric.split_once('.') {
+        Some(("TcpExt" | "IpExt" | "MPTcpExt", _)) => CounterSource { name: "netstat", pick: |s| &s.netstat },
+        Some(("Ip6" | "Icmp6", _)) => CounterSource { name: "snmp6", pick: |s| &s.snmp6 },
+        Some(_) => CounterSource { name: "snmp", pick: |s| &s.snmp },
+        None => CounterSource { name: "vmstat", pick: |s| &s.vmstat },
+    }
+}
+
+/// One counter of a window.
+///
+/// # Errors
+/// When it was not read at both ends, or went backwards.
+pub fn counter(observation: &Observation, metric: &str) -> Result<Reading, NoDelta> {
+    let CounterSource { name, pick } = source_of(metric);
+    reading(name, metric, pick(&observation.before), pick(&observation.after), observation.duration())
+}
 
 /// Why two readings of a counter give no delta.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +59,7 @@ pub struct Reading {
 }
 
 /// Reads one counter from both ends of a window of length `window`.
-pub fn reading(
+fn reading(
     source: &'static str,
     metric: &str,
     before: &Observed<Counters>,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::cause::{Finding, Verdict};
 use crate::evidence::Evidence;
+use crate::observation::delta::source_of;
 use crate::observation::{ListenerTrace, Observation, Snapshot};
 use crate::source::conntrack::Conntrack;
 use crate::source::counters::Counters;
@@ -77,12 +78,12 @@ impl Case {
     /// A counter that stood at `before` and moved by `delta`.
     pub fn counter(mut self, name: &str, before: u64, delta: u64) -> Self {
         for (snapshot, value) in [(&mut self.0.before, before), (&mut self.0.after, before + delta)] {
-            let counters = match name.split_once('.') {
-                Some(("TcpExt" | "IpExt" | "MPTcpExt", _)) => &mut snapshot.netstat,
-                Some(("Ip6" | "Icmp6", _)) => &mut snapshot.snmp6,
-                Some(("TCP" | "TCP6", _)) => &mut snapshot.sockstat,
-                Some(_) => &mut snapshot.snmp,
-                None => &mut snapshot.vmstat,
+            let counters = match source_of(name).name {
+                _ if name.starts_with("TCP.") || name.starts_with("TCP6.") => &mut snapshot.sockstat,
+                "netstat" => &mut snapshot.netstat,
+                "snmp6" => &mut snapshot.snmp6,
+                "vmstat" => &mut snapshot.vmstat,
+                _ => &mut snapshot.snmp,
             };
             set(counters, name, value);
         }

@@ -7,8 +7,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::wire::{Answered, Mark, Origin};
-use super::{Kind, SCAN_PORTS, gone_listeners, is_gone};
-use crate::observation::delta::{self, Reading};
+use super::{GoneProcesses, Kind, SCAN_PORTS, gone_listeners};
+use crate::observation::delta;
 use crate::observation::{ListenerTrace, Observation};
 use crate::source::reset_events::{Caller, Direction, Place, ResetEvent, ResetEvents, ResetTally};
 use crate::source::sysctl;
@@ -29,12 +29,7 @@ impl<'a> Surroundings<'a> {
     }
 
     pub fn moved(&self, metric: &str) -> Option<u64> {
-        let pick = |snapshot: &'a crate::observation::Snapshot| {
-            if metric.starts_with("TcpExt.") { &snapshot.netstat } else { &snapshot.snmp }
-        };
-        let (before, after) = (pick(&self.observation.before), pick(&self.observation.after));
-        let reading: Result<Reading, _> = delta::reading("", metric, before, after, self.observation.duration());
-        reading.ok().map(|reading| reading.delta)
+        delta::counter(self.observation, metric).ok().map(|reading| reading.delta)
     }
 
     pub fn is_ephemeral(&self, port: u16) -> bool {
@@ -43,8 +38,8 @@ impl<'a> Surroundings<'a> {
 }
 
 pub(super) struct Context<'a> {
-    observation: &'a Observation,
     around: Surroundings<'a>,
+    gone_processes: GoneProcesses,
     /// Ports that somebody listened on at any time of the window, with the addresses.
     listening: BTreeMap<u16, Vec<IpAddr>>,
     gone_ports: BTreeSet<u16>,
@@ -75,14 +70,14 @@ impl<'a> Context<'a> {
             }
         }
         let gone = gone_listeners(observation);
+        let gone_processes = GoneProcesses::new(observation);
         let owner_died = |trace: &ListenerTrace| {
             let owners = observation.before.owners.value();
             let holders = owners.and_then(|owners| owners.by_inode.get(&trace.last.inode));
-            holders.is_some_and(|pids| pids.iter().all(|pid| is_gone(observation, *pid) == Some(true)))
+            holders.is_some_and(|pids| pids.iter().all(|pid| gone_processes.contains(*pid) == Some(true)))
         };
         let left_by_dead = gone.iter().filter(|gone| owner_died(gone.trace)).map(|gone| gone.trace.last.port);
         Self {
-            observation,
             around: Surroundings::new(observation),
             dead_ports: seen
                 .tallies
@@ -96,6 +91,7 @@ impl<'a> Context<'a> {
             scanners: closed_ports.into_iter().filter(|(_, p)| p.len() >= SCAN_PORTS).map(|(peer, _)| peer).collect(),
             probers: probers(events),
             full_ports,
+            gone_processes,
         }
     }
 
@@ -143,7 +139,7 @@ impl<'a> Context<'a> {
     fn sent(&self, tally: &ResetTally, mark: Mark) -> Kind {
         let Some(reason) = tally.reason.as_deref() else { return Kind::Other };
         let exited = |kind| {
-            let gone = || tally.task.as_ref().and_then(|task| is_gone(self.observation, task.pid)) == Some(true);
+            let gone = || tally.task.as_ref().and_then(|task| self.gone_processes.contains(task.pid)) == Some(true);
             if tally.exiting || gone() { Kind::Exited } else { kind }
         };
         let port = tally.local_port.unwrap_or(0);

@@ -7,16 +7,18 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::observation::{ListenerTrace, Observation};
+use crate::observation::Observation;
 use crate::source::reset_events::{Direction, Place, ResetTally, Task};
 use crate::value::Missing;
 
 mod context;
 pub mod deaths;
+mod gone;
 pub mod pairing;
 pub mod wire;
 
 use context::Context;
+pub use gone::{GoneListener, GoneProcesses, gone_listeners};
 use wire::{Mark, Wire};
 
 /// What one reset was.
@@ -242,53 +244,6 @@ pub fn attribute(observation: &Observation, wire: Option<&Wire>) -> Result<Attri
     let hidden = moved.map_or(0, |moved| moved.saturating_sub(known).min(events.lost_sent));
     let hidden = if hidden * 10 > moved.unwrap_or(0) { hidden } else { 0 };
     Ok(Attribution { groups, sent, lost, hidden })
-}
-
-/// A listener that was there when the window opened, or in a sample, and is gone at its end.
-#[derive(Debug, Clone, Copy)]
-pub struct GoneListener<'a> {
-    pub trace: &'a ListenerTrace,
-    /// Another socket listens on the same address and port now.
-    pub replaced: bool,
-}
-
-/// Listeners that went away in the window; empty when nobody looked at its end.
-pub fn gone_listeners(observation: &Observation) -> Vec<GoneListener<'_>> {
-    if observation.after.listeners.value().is_none() {
-        return Vec::new();
-    }
-    let traces = || observation.listener_traces.values();
-    traces()
-        .filter(|trace| !trace.in_after)
-        .map(|trace| {
-            let same =
-                |other: &ListenerTrace| (other.last.address, other.last.port) == (trace.last.address, trace.last.port);
-            GoneListener { trace, replaced: traces().any(|other| other.in_after && same(other)) }
-        })
-        .collect()
-}
-
-/// A process that held a listener at the start and holds nothing that was looked up at the end: it died, or it closed all
-/// of that. `None` when owners were not seen at both ends, as in a live view's window without a sweep.
-pub fn is_gone(observation: &Observation, pid: u32) -> Option<bool> {
-    if observation.after.dumped.mono < observation.before.at.mono {
-        return None;
-    }
-    let before = observation.before.owners.value()?;
-    let after = observation.after.owners.value()?;
-    let Some(was) = before.processes.get(&pid) else { return Some(false) };
-    let listened = observation
-        .before
-        .listeners
-        .value()?
-        .iter()
-        .any(|l| before.by_inode.get(&l.inode).is_some_and(|holders| holders.contains(&pid)));
-    // The same number with another start is another process; a zombie has exited, its parent has not looked yet.
-    let still = after
-        .processes
-        .get(&pid)
-        .is_some_and(|now| now.start_ticks == was.start_ticks && !matches!(now.state, 'Z' | 'X'));
-    Some(listened && !still)
 }
 
 #[cfg(test)]

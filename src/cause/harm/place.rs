@@ -5,12 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::cause::{EvidenceItem, Subject};
 use crate::evidence::Evidence;
-use crate::evidence::service::{self, Service};
+use crate::evidence::service::Service;
 use crate::reset::Group;
-use crate::reset::deaths::{Death, End, deaths};
+use crate::reset::deaths::{Death, End};
 use crate::source::owners::Process;
 use crate::source::reset_events::Task;
-use crate::source::socket_dump::SocketDump;
 use crate::value::words;
 
 /// All of one cause at one place: a served port, or the destination that this host called.
@@ -54,7 +53,7 @@ impl<'a> Place<'a> {
     }
 
     pub fn service<'e>(&self, e: &'e Evidence<'_>) -> Option<&'e Service<'e>> {
-        e.services().ok()?.iter().find(|service| Some(service.port) == self.port)
+        e.services().ok().and_then(|_| e.service_of_port(self.port?))
     }
 
     /// The process with the most of it.
@@ -117,8 +116,7 @@ impl<'a> Place<'a> {
             Some(_) => death.called == self.called,
             None => death.called.is_none() && self.port.is_none_or(|port| death.word.local.port() == port),
         };
-        let deaths = deaths(e.observation(), e.destroyed_sockets().ok()?);
-        let reset: Vec<_> = deaths.iter().filter(|death| death.end == End::Reset && here(death)).collect();
+        let reset: Vec<_> = e.deaths().ok()?.iter().filter(|death| death.end == End::Reset && here(death)).collect();
         let under_way = reset.iter().filter(|death| death.under_way()).count() as u64;
         let text = match (under_way, reset.len() as u64) {
             (_, 0) => return None,
@@ -148,25 +146,12 @@ impl<'a> Place<'a> {
 
 /// Processes that hold a connection, or an attempt, to this destination in one of the two sweeps.
 pub fn callers(e: &Evidence<'_>, called: SocketAddr) -> Vec<Subject> {
-    let inodes = |socket_dump: &SocketDump| -> Vec<u32> {
-        let samples = socket_dump.groups.iter().flat_map(|group| &group.samples);
-        samples.filter(|sample| sample.peer == called && sample.inode != 0).map(|sample| sample.inode).collect()
-    };
-    let mut found: BTreeMap<u32, &Process> = BTreeMap::new();
-    for snapshot in [e.before(), e.after()] {
-        let (Some(socket_dump), Some(owners)) = (snapshot.socket_dump.value(), snapshot.owners.value()) else {
-            continue;
-        };
-        for process in service::holders(owners, inodes(socket_dump)) {
-            found.insert(process.pid, process);
-        }
-    }
-    let subject = |process: &&Process| Subject {
+    let subject = |process: &Process| Subject {
         address: Some(called.ip()),
         port: Some(called.port()),
         ..Subject::process(process)
     };
-    found.values().take(3).map(subject).collect()
+    e.callers(called).into_iter().take(3).map(subject).collect()
 }
 
 fn sums<K: Ord>(items: impl Iterator<Item = (K, u64)>) -> Vec<(K, u64)> {

@@ -1,0 +1,71 @@
+//! What was there when the window opened and is not when it closes: listeners, and processes that listened.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use crate::observation::{ListenerTrace, Observation};
+use crate::source::owners::Process;
+
+/// A listener that was there when the window opened, or in a sample, and is gone at its end.
+#[derive(Debug, Clone, Copy)]
+pub struct GoneListener<'a> {
+    pub trace: &'a ListenerTrace,
+    /// Another socket listens on the same address and port now.
+    pub replaced: bool,
+}
+
+/// Listeners that went away in the window; empty when nobody looked at its end.
+pub fn gone_listeners(observation: &Observation) -> Vec<GoneListener<'_>> {
+    if observation.after.listeners.value().is_none() {
+        return Vec::new();
+    }
+    let endpoint = |trace: &ListenerTrace| (trace.last.address, trace.last.port);
+    let traces = || observation.listener_traces.values();
+    let listening: BTreeSet<(IpAddr, u16)> = traces().filter(|trace| trace.in_after).map(endpoint).collect();
+    traces()
+        .filter(|trace| !trace.in_after)
+        .map(|trace| GoneListener { trace, replaced: listening.contains(&endpoint(trace)) })
+        .collect()
+}
+
+/// Processes that held a listener at the start and hold nothing that was looked up at the end: they died, or closed all of
+/// that.
+pub struct GoneProcesses {
+    /// `None` when owners were not seen at both ends, as in a live view's window without a sweep.
+    pids: Option<BTreeSet<u32>>,
+}
+
+impl GoneProcesses {
+    pub fn new(observation: &Observation) -> Self {
+        Self { pids: Self::look(observation) }
+    }
+
+    fn look(observation: &Observation) -> Option<BTreeSet<u32>> {
+        if observation.after.dumped.mono < observation.before.at.mono {
+            return None;
+        }
+        let before = observation.before.owners.value()?;
+        let after = observation.after.owners.value()?;
+        let listeners = observation.before.listeners.value()?;
+        // The same number with another start is another process; a zombie has exited, its parent has not looked yet.
+        let still = |was: &Process| {
+            after
+                .processes
+                .get(&was.pid)
+                .is_some_and(|now| now.start_ticks == was.start_ticks && !matches!(now.state, 'Z' | 'X'))
+        };
+        let holders = listeners.iter().filter_map(|listener| before.by_inode.get(&listener.inode)).flatten();
+        let gone = holders.filter(|pid| before.processes.get(*pid).is_some_and(|was| !still(was)));
+        Some(gone.copied().collect())
+    }
+
+    /// Whether this process is one of them; `None` when that could not be seen.
+    pub fn contains(&self, pid: u32) -> Option<bool> {
+        self.pids.as_ref().map(|pids| pids.contains(&pid))
+    }
+
+    /// Their pids, ascending; empty when that could not be seen.
+    pub fn pids(&self) -> impl Iterator<Item = u32> + '_ {
+        self.pids.iter().flatten().copied()
+    }
+}
