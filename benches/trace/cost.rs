@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rstdoctor::ask::{Ask, Host};
+use rstdoctor::ask::{Ask, Probe, What};
 use rstdoctor::kernel::LiveHost;
+use rstdoctor::value::NetnsId;
 
 use crate::reader::Reader;
 use crate::{load, median, storm};
+
+const NETNS: NetnsId = NetnsId(4_026_531_840);
 
 /// A refused connect with each reader, as fast as the machine can.
 pub fn of_readers(readers: &[&Reader], seconds: Duration, rounds: usize) {
@@ -32,7 +35,12 @@ pub fn of_readers(readers: &[&Reader], seconds: Duration, rounds: usize) {
 /// A regular connection while one source of the kernel is open.
 pub fn of_sources(seconds: Duration, rounds: usize) {
     println!("cost of a regular connection, one thread; median of {rounds}");
-    let sources = [None, Some(Ask::DestroyedSockets), Some(Ask::ResetPackets), Some(Ask::ResetEvents)];
+    let sources = [
+        None,
+        Some(Ask::netns(NETNS, What::DestroyedSockets)),
+        Some(Ask::netns(NETNS, What::ResetPackets)),
+        Some(Ask::host(What::ResetEvents)),
+    ];
     let names = ["none", "destroy multicast", "packets, TTL samples", "tracepoints"];
     take_turns(&names, rounds, |index| with(sources[index].clone(), || load::regular(seconds)));
 }

@@ -1,12 +1,12 @@
-//! What the tool asks the kernel, and the trait through which it asks.
+//! What the tool asks the kernel, and the traits through which it asks.
 //!
-//! The trait has two methods, so that a recording or a test can stand in for the kernel: [`Host::frame`] says which
-//! moment of the observation follows, [`Host::ask`] hands over raw bytes of one source within that moment.
+//! A recording or a test can stand in for the kernel: a [`Clock`] says which moment of the observation follows, a [`Probe`]
+//! hands over raw bytes of one source within that moment.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::value::{Failure, FailureKind, Moment};
+use crate::value::{Failure, FailureKind, Moment, NetnsId};
 
 /// The moments of one observation, in the order in which they come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,31 +34,48 @@ pub enum Frame {
     After { end: Duration },
 }
 
+/// What a question is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The whole host: asked once, however many namespaces are looked at.
+    Host,
+    /// One network namespace.
+    Netns(NetnsId),
+}
+
 /// One question to the kernel. [`Ask::key`] names it in recordings, so the meaning of a key is stable for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask {
-    /// The whole of a file below `/proc`, given by absolute path. `/proc/net/...` means the network namespace under
-    /// observation.
+pub struct Ask {
+    pub scope: Scope,
+    pub what: What,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// The whole of a file below `/proc`, given by absolute path. `/proc/net/...` and `/proc/sys/net/...` mean the namespace
+    /// of the scope.
     File(String),
     /// The target of a symbolic link below `/proc`.
     Link(String),
+    /// The network namespaces under observation, host scope: a line `INODE [NAME]` each, NAME as `ip netns` has it.
+    Namespaces,
     /// A sock_diag dump of TCP sockets (sock_diag(7)). The sink receives whole netlink messages, `NLMSG_DONE` included.
     SockDiag(DiagQuery),
-    /// Which processes hold these socket inodes. The sink receives text lines, a line never split between two calls:
-    /// `fd PID FD INODE` for each match, `files PID COUNT` for each process with a match or named in `also`,
+    /// Which processes hold these socket inodes, host scope. The sink receives text lines, a line never split between two
+    /// calls: `fd PID FD INODE` for each match, `files PID COUNT` for each process with a match or named in `also`,
     /// `denied COUNT` once, the number of processes whose descriptors could not be read.
     SocketOwners {
         inodes: BTreeSet<u64>,
         /// Processes whose open files are counted even if they hold none of the inodes.
         also: BTreeSet<u32>,
     },
-    /// Reset events that arrived since the previous [`Frame`]: raw perf records of the tracepoints, see
+    /// Reset events of the whole host that arrived since the previous [`Frame`]: raw perf records of the tracepoints, see
     /// `source::reset_events`. Asked in every frame; the first call opens the tracepoints.
     ResetEvents,
     /// RST packets on the wire since the previous [`Frame`], see `source::reset_packets`. Asked in every frame; the first
     /// call opens the packet socket.
     ResetPackets,
-    /// Connections destroyed since the previous [`Frame`], see `source::destroyed_sockets`. Asked in every frame; the first call
+    /// Sockets destroyed since the previous [`Frame`], see `source::destroyed_sockets`. Asked in every frame; the first call
     /// joins the multicast groups.
     DestroyedSockets,
 }
@@ -75,21 +92,47 @@ pub struct DiagQuery {
 }
 
 impl Ask {
-    /// Whether an answer holds what came since the one before, rather than how things are.
-    pub fn is_stream(&self) -> bool {
-        matches!(self, Ask::ResetEvents | Ask::ResetPackets | Ask::DestroyedSockets)
+    pub fn host(what: What) -> Self {
+        Self { scope: Scope::Host, what }
     }
 
-    /// The stable name of this question inside a frame: lower-case path segments, safe as a tar entry name.
+    pub fn netns(netns: NetnsId, what: What) -> Self {
+        Self { scope: Scope::Netns(netns), what }
+    }
+
+    /// The stable name of this question inside a frame: path segments, `host/file/proc/vmstat`,
+    /// `ns/4026531840/sock_diag/listeners`.
+    pub fn key(&self) -> String {
+        let what = self.what.key();
+        match self.scope {
+            Scope::Host => format!("host/{what}"),
+            Scope::Netns(netns) => format!("ns/{netns}/{what}"),
+        }
+    }
+
+    /// See [`What::is_stream`].
+    pub fn is_stream(&self) -> bool {
+        self.what.is_stream()
+    }
+}
+
+impl What {
+    /// Whether an answer holds what came since the one before, rather than how things are.
+    pub fn is_stream(&self) -> bool {
+        matches!(self, Self::ResetEvents | Self::ResetPackets | Self::DestroyedSockets)
+    }
+
+    /// The part of [`Ask::key`] behind the scope.
     pub fn key(&self) -> String {
         match self {
-            Ask::File(path) => format!("file{path}"),
-            Ask::Link(path) => format!("link{path}"),
-            Ask::SockDiag(query) => format!("sock_diag/{}", query.name),
-            Ask::SocketOwners { .. } => "socket_owners".to_owned(),
-            Ask::ResetEvents => "reset_events".to_owned(),
-            Ask::ResetPackets => "reset_packets".to_owned(),
-            Ask::DestroyedSockets => "last_words".to_owned(),
+            Self::File(path) => format!("file{path}"),
+            Self::Link(path) => format!("link{path}"),
+            Self::Namespaces => "namespaces".to_owned(),
+            Self::SockDiag(query) => format!("sock_diag/{}", query.name),
+            Self::SocketOwners { .. } => "socket_owners".to_owned(),
+            Self::ResetEvents => "reset_events".to_owned(),
+            Self::ResetPackets => "reset_packets".to_owned(),
+            Self::DestroyedSockets => "last_words".to_owned(),
         }
     }
 }
@@ -102,29 +145,37 @@ pub struct Answer {
     pub took: Duration,
 }
 
-/// The kernel, or something that stands in for it.
-pub trait Host {
+/// Which moment of an observation follows.
+pub trait Clock {
     /// Waits until the frame is due and opens it. `None` says that no such frame follows: the window is over, the user
     /// interrupted it, or the recording holds no more of that kind.
     fn frame(&mut self, frame: Frame) -> Option<Moment>;
 
-    /// When the frame that was opened last was due, counted from the window's [`Frame::Before`]: as asked, unless the host is a
+    /// When the frame that was opened last was due, counted from the window's [`Frame::Before`]: as asked, unless it is a
     /// recording, whose frames come whatever is asked for.
     fn due(&self, asked: Duration) -> Duration {
         asked
     }
+}
 
+/// The kernel, or something that stands in for it.
+pub trait Probe {
     /// Streams the raw bytes that answer `ask`. Bytes may have reached the sink before an error is returned; the
     /// receiver must treat them as a prefix.
     fn ask(&mut self, ask: &Ask, sink: &mut dyn FnMut(&[u8])) -> Answer;
 }
 
-/// Reads a whole file through the host. Refuses more than `MAX_FILE` bytes: no /proc text that we read is that large.
-pub fn read(host: &mut dyn Host, ask: &Ask) -> (Result<Vec<u8>, Failure>, Duration) {
+/// What an observation needs.
+pub trait Host: Clock + Probe {}
+
+impl<T: Clock + Probe> Host for T {}
+
+/// Reads a whole answer. Refuses more than `MAX_FILE` bytes: no /proc text that we read is that large.
+pub fn read(probe: &mut dyn Probe, ask: &Ask) -> (Result<Vec<u8>, Failure>, Duration) {
     const MAX_FILE: usize = 4 << 20;
     let mut bytes = Vec::new();
     let mut overflow = false;
-    let answer = host.ask(ask, &mut |chunk| {
+    let answer = probe.ask(ask, &mut |chunk| {
         if bytes.len() + chunk.len() > MAX_FILE {
             overflow = true;
         } else {

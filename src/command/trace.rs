@@ -12,17 +12,17 @@ use anyhow::bail;
 use super::collect;
 use super::terminal::reader_is_gone;
 use super::trace_output::Output;
-use crate::ask::{self, Ask, Frame, Host};
+use crate::ask::{self, Ask, Clock, Frame, Probe, What};
 use crate::command::cli::TraceArgs;
 use crate::command::config::{self, Terminal, Trace};
 use crate::kernel::live::now;
 use crate::kernel::{LiveHost, namespace};
 use crate::output;
 use crate::render::trace::{self as text, Lines, json};
-use crate::source::{connections, listeners, owners, sysctl};
+use crate::source::{connections, listeners, namespaces, owners, sysctl};
 use crate::trace::{Batch, Holders, Reset, Session};
 use crate::value::escape::visible;
-use crate::value::{Failure, Moment};
+use crate::value::{Failure, Moment, NetnsId};
 
 /// Between two readings. In a storm the rings of the kernel fill within 100 ms.
 const QUIET: Duration = Duration::from_millis(50);
@@ -88,6 +88,7 @@ pub fn run(args: &TraceArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
 /// The kernel's side.
 struct Tracer {
     host: LiveHost,
+    netns: NetnsId,
     session: Session,
     start: Moment,
     /// Sources that still answer.
@@ -103,8 +104,10 @@ impl Tracer {
     /// Opens what this user may open.
     fn start(config: &Trace, stop: &Arc<AtomicBool>) -> anyhow::Result<Self> {
         let mut host = LiveHost::new(Arc::clone(stop));
+        let namespaces = namespaces::collect(&mut host).0;
+        let netns = namespaces.value().and_then(|all| all.first()).map(|namespace| namespace.id).unwrap_or_default();
         let mut file = |path: &str| {
-            let bytes = ask::read(&mut host, &Ask::File(path.to_owned())).0.unwrap_or_default();
+            let bytes = ask::read(&mut host, &Ask::netns(netns, What::File(path.to_owned()))).0.unwrap_or_default();
             String::from_utf8_lossy(&bytes).trim().to_owned()
         };
         let kernel = file("/proc/sys/kernel/osrelease");
@@ -115,6 +118,7 @@ impl Tracer {
         let noted = BTreeSet::new();
         let mut tracer = Self {
             host,
+            netns,
             session,
             start,
             events: true,
@@ -174,7 +178,7 @@ impl Tracer {
         if !self.events {
             return Ok(());
         }
-        let result = self.host.ask(&Ask::ResetEvents, &mut |bytes| session.feed_events(bytes)).result;
+        let result = self.host.ask(&Ask::host(What::ResetEvents), &mut |bytes| session.feed_events(bytes)).result;
         self.events = result.is_ok();
         result
     }
@@ -183,7 +187,10 @@ impl Tracer {
     fn read_words(&mut self) {
         let session = &mut self.session;
         if self.words {
-            let result = self.host.ask(&Ask::DestroyedSockets, &mut |bytes| session.feed_words(bytes)).result;
+            let result = self
+                .host
+                .ask(&Ask::netns(self.netns, What::DestroyedSockets), &mut |bytes| session.feed_words(bytes))
+                .result;
             self.words = result.is_ok();
         }
     }
@@ -193,7 +200,8 @@ impl Tracer {
         if !self.packets {
             return Ok(());
         }
-        let result = self.host.ask(&Ask::ResetPackets, &mut |bytes| session.feed_packets(bytes)).result;
+        let result =
+            self.host.ask(&Ask::netns(self.netns, What::ResetPackets), &mut |bytes| session.feed_packets(bytes)).result;
         self.packets = result.is_ok();
         result
     }
@@ -205,10 +213,10 @@ impl Tracer {
     }
 
     fn look_now(&mut self, now: Moment) {
-        let (listening, took) = listeners::collect(&mut self.host);
+        let (listening, took) = listeners::collect(&mut self.host, self.netns);
         self.looked = now;
         let Some(listening) = listening.value() else { return };
-        let (held, longer) = connections::collect(&mut self.host);
+        let (held, longer) = connections::collect(&mut self.host, self.netns);
         let held_inodes = held.iter().map(|connection| connection.inode);
         let inodes = listening.iter().map(|listener| listener.inode).chain(held_inodes).map(u64::from).collect();
         let (owners, longest) = owners::collect(&mut self.host, inodes, BTreeSet::new());

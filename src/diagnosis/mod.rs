@@ -15,7 +15,7 @@ use crate::evidence::{Evidence, Total};
 use crate::observation::{Observation, SourceStatus, delta};
 use crate::source::host_facts::HostFacts;
 use crate::source::owners::Process;
-use crate::value::{Missing, Moment, TcpState};
+use crate::value::{Missing, Moment, NetnsId, TcpState};
 
 pub mod filter;
 pub mod port;
@@ -26,6 +26,7 @@ mod sentence;
 pub struct Diagnosis {
     pub host: HostFacts,
     /// Name under which the network namespace was asked for.
+    pub netns: NetnsId,
     pub netns_name: Option<String>,
     pub started: Moment,
     pub window: Duration,
@@ -173,6 +174,7 @@ pub fn diagnose_for(observation: &Observation, filter: &Filter) -> Diagnosis {
         .collect();
     Diagnosis {
         host: observation.after.host.clone(),
+        netns: observation.after.netns,
         netns_name: None,
         started: observation.before.at,
         window: observation.duration(),

@@ -1,4 +1,4 @@
-//! The running kernel as a [`Host`].
+//! The running kernel as a [`Host`](crate::ask::Host).
 
 use std::ffi::CString;
 use std::fs::File;
@@ -17,13 +17,15 @@ use super::owners;
 use super::packet::PacketSocket;
 use super::syscall::retry;
 use super::tracepoint::{Counts, Tracepoints};
-use crate::ask::{Answer, Ask, Frame, Host};
-use crate::value::{Failure, FailureKind, Moment};
+use crate::ask::{Answer, Ask, Clock, Frame, Probe, What};
+use crate::value::{Failure, FailureKind, Moment, NetnsId};
 
 /// How late an interrupt may be noticed while waiting for a frame.
 const SLICE: Duration = Duration::from_millis(200);
 /// No file that we ask for comes near this; it ends the read of a file without an end.
 const MAX_FILE: usize = 64 << 20;
+/// The namespace of the calling thread.
+const NETNS: &str = "/proc/thread-self/ns/net";
 /// statfs(2) magic of procfs, include/uapi/linux/magic.h.
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
@@ -95,7 +97,7 @@ impl LiveHost {
     }
 }
 
-impl Host for LiveHost {
+impl Clock for LiveHost {
     fn frame(&mut self, frame: Frame) -> Option<Moment> {
         self.ended = false;
         self.counts = match frame {
@@ -122,20 +124,28 @@ impl Host for LiveHost {
         }
         Some(now())
     }
+}
 
+impl Probe for LiveHost {
     fn ask(&mut self, ask: &Ask, sink: &mut dyn FnMut(&[u8])) -> Answer {
         let start = Instant::now();
-        let result = match ask {
-            Ask::File(path) => read_file(path, sink),
-            Ask::Link(path) => read_link(path, sink),
-            Ask::SockDiag(query) => self.diag.dump(query, sink),
-            Ask::SocketOwners { inodes, also } => owners::socket_owners(inodes, also, sink),
-            Ask::ResetEvents => self.reset_events(sink),
-            Ask::ResetPackets => match self.packets.get_or_insert_with(PacketSocket::open) {
+        let result = match &ask.what {
+            What::File(path) => read_file(path, sink),
+            What::Link(path) => read_link(path, sink),
+            What::Namespaces => {
+                let link = std::fs::read_link(NETNS).unwrap_or_default();
+                let netns = NetnsId::from_link(&link.to_string_lossy()).unwrap_or_default();
+                sink(format!("{netns}\n").as_bytes());
+                Ok(())
+            }
+            What::SockDiag(query) => self.diag.dump(query, sink),
+            What::SocketOwners { inodes, also } => owners::socket_owners(inodes, also, sink),
+            What::ResetEvents => self.reset_events(sink),
+            What::ResetPackets => match self.packets.get_or_insert_with(PacketSocket::open) {
                 Ok(packets) => packets.drain(sink),
                 Err(failure) => Err(failure.clone()),
             },
-            Ask::DestroyedSockets => match self.destroyed_sockets.get_or_insert_with(DestroyedMulticast::open) {
+            What::DestroyedSockets => match self.destroyed_sockets.get_or_insert_with(DestroyedMulticast::open) {
                 Ok(words) => words.drain(sink),
                 Err(failure) => Err(failure.clone()),
             },
@@ -269,7 +279,7 @@ mod tests {
     }
 
     fn file(path: &str) -> Result<Vec<u8>, Failure> {
-        crate::ask::read(&mut host().0, &Ask::File(path.to_owned())).0
+        crate::ask::read(&mut host().0, &Ask::host(What::File(path.to_owned()))).0
     }
 
     #[test]
@@ -300,7 +310,8 @@ mod tests {
     fn a_link_gives_its_target() {
         let (mut host, _) = host();
         let mut target = Vec::new();
-        let answer = host.ask(&Ask::Link("/proc/self/ns/net".into()), &mut |bytes| target.extend_from_slice(bytes));
+        let answer =
+            host.ask(&Ask::host(What::Link("/proc/self/ns/net".into())), &mut |bytes| target.extend_from_slice(bytes));
         assert_eq!(answer.result, Ok(()));
         assert!(target.starts_with(b"net:["), "{target:?}");
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::How;
-use crate::ask::{Answer, Ask, Frame, Host};
+use crate::ask::{Answer, Ask, Clock, Frame, Host, Probe};
 use crate::cause::{self, Severity, State};
 use crate::diagnosis::filter::Filter;
 use crate::diagnosis::{self, Diagnosis};
@@ -145,14 +145,16 @@ struct Opening<'a> {
     opened: &'a mut dyn FnMut(),
 }
 
-impl Host for Opening<'_> {
+impl Clock for Opening<'_> {
     fn frame(&mut self, frame: Frame) -> Option<Moment> {
         if let Frame::Poll { .. } = frame {
             (self.opened)();
         }
         self.inner.frame(frame)
     }
+}
 
+impl Probe for Opening<'_> {
     fn ask(&mut self, ask: &Ask, sink: &mut dyn FnMut(&[u8])) -> Answer {
         self.inner.ask(ask, sink)
     }

@@ -13,7 +13,7 @@ use crate::source::owners::Owners;
 use crate::source::reset_events::{ResetEvent, ResetEvents};
 use crate::source::reset_packets::ResetPackets;
 use crate::source::socket_dump::SocketDump;
-use crate::value::{Failure, Moment, Observed};
+use crate::value::{Failure, Moment, NetnsId, Observed};
 
 pub mod delta;
 #[cfg(test)]
@@ -22,6 +22,8 @@ pub(crate) mod testing;
 /// Everything known about one instant. Each source is observed or says why not.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
+    /// The network namespace that it is of.
+    pub netns: NetnsId,
     /// When the counters were read.
     pub at: Moment,
     /// When the sockets, their owners and the sysctls were looked at: with a scan just before or after the counters, with

@@ -18,7 +18,7 @@ use crate::source::owners::{Owners, Process};
 use crate::source::reset_events::{Direction, Place, ResetEvent, ResetEvents, Task, regroup};
 use crate::source::reset_packets::{ResetPacket, Track};
 use crate::source::socket_dump::SocketDump;
-use crate::value::{Failure, FailureKind, Missing, Moment, Observed, TcpState};
+use crate::value::{Failure, FailureKind, Missing, Moment, NetnsId, Observed, TcpState};
 
 mod parts;
 
@@ -35,6 +35,7 @@ fn empty_snapshot(mono: u64) -> Snapshot {
     let (mono, wall) = (Duration::from_secs(mono), Duration::from_secs(1_790_000_000 + mono));
     let at = Moment { mono, wall, ..Moment::default() };
     Snapshot {
+        netns: NetnsId(4_026_531_840),
         at,
         dumped: at,
         netstat: unavailable(),

@@ -9,9 +9,9 @@ use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::ask::{Answer, Ask, Frame, Host};
+use crate::ask::{Answer, Ask, Clock, Frame, Probe, What};
 use crate::recording::format::{END, End, FORMAT_PREFIX, FORMAT_VERSION, FrameKind, MANIFEST, Manifest, part};
-use crate::value::{Failure, FailureKind, Moment};
+use crate::value::{Failure, FailureKind, Moment, NetnsId};
 
 mod archive;
 
@@ -117,12 +117,20 @@ impl ReplayHost {
         &self.windows
     }
 
+    fn namespaces(&self, sink: &mut dyn FnMut(&[u8])) -> Answer {
+        let link = self.frames.iter().find_map(|frame| frame.answers.get("link/proc/thread-self/ns/net"));
+        let link = link.and_then(|stored| Some(String::from_utf8_lossy(stored.first()?.parts.first()?).into_owned()));
+        let netns = link.and_then(|link| NetnsId::from_link(&link)).unwrap_or_default();
+        sink(format!("{netns}\n").as_bytes());
+        Answer { result: Ok(()), took: Duration::ZERO }
+    }
+
     fn current(&self) -> Option<&Replay> {
         self.frames.get(self.next.checked_sub(1)?)
     }
 }
 
-impl Host for ReplayHost {
+impl Clock for ReplayHost {
     fn frame(&mut self, frame: Frame) -> Option<Moment> {
         let next = self.frames.get(self.next)?;
         if next.kind != FrameKind::of(frame) {
@@ -137,9 +145,16 @@ impl Host for ReplayHost {
     fn due(&self, asked: Duration) -> Duration {
         self.current().map_or(asked, |frame| frame.due)
     }
+}
 
+impl Probe for ReplayHost {
     fn ask(&mut self, ask: &Ask, sink: &mut dyn FnMut(&[u8])) -> Answer {
-        let key = ask.key();
+        // The first recordings hold one namespace, and name it by the link that was read for it.
+        if ask.what == What::Namespaces && !self.current().is_some_and(|frame| frame.answers.contains_key("namespaces"))
+        {
+            return self.namespaces(sink);
+        }
+        let key = ask.what.key();
         let repeat = self.asked.get(&key).copied().unwrap_or(0);
         let stored = self.current().and_then(|frame| frame.answers.get(&key)).map(Vec::as_slice).unwrap_or_default();
         // A later version may ask twice what was asked once when this was recorded. Of a stream nothing more came then.

@@ -14,7 +14,7 @@ use events::Events;
 use names::Pseudonyms;
 use stream::Stream;
 
-use crate::ask::Ask;
+use crate::ask::{Ask, What};
 use crate::value::{Failure, FailureKind};
 
 /// No text that is redacted is longer, see `source::ask::read`.
@@ -39,7 +39,7 @@ pub(super) struct Session<'a> {
 enum Mode {
     /// Whole messages, redacted as they arrive.
     Messages,
-    /// Numbers only, see [`Ask::SocketOwners`].
+    /// Numbers only, see [`What::SocketOwners`].
     Numbers,
     /// Redacted once it is whole.
     Text {
@@ -54,14 +54,15 @@ enum Mode {
 
 impl Redactor {
     pub fn begin(&mut self, ask: &Ask) -> Session<'_> {
-        let mode = match ask {
-            Ask::SockDiag(_) => Mode::Messages,
-            Ask::SocketOwners { .. } => Mode::Numbers,
-            Ask::File(path) => Mode::Text { path: path.clone(), link: false, text: Vec::new() },
-            Ask::Link(path) => Mode::Text { path: path.clone(), link: true, text: Vec::new() },
-            Ask::ResetEvents => Mode::Events,
-            Ask::ResetPackets => Mode::Packets,
-            Ask::DestroyedSockets => Mode::DestroyedSockets,
+        let mode = match &ask.what {
+            What::SockDiag(_) => Mode::Messages,
+            What::SocketOwners { .. } => Mode::Numbers,
+            What::File(path) => Mode::Text { path: path.clone(), link: false, text: Vec::new() },
+            What::Link(path) => Mode::Text { path: path.clone(), link: true, text: Vec::new() },
+            What::ResetEvents => Mode::Events,
+            What::ResetPackets => Mode::Packets,
+            What::DestroyedSockets => Mode::DestroyedSockets,
+            What::Namespaces => Mode::Numbers,
         };
         Session { redactor: self, mode, failure: None }
     }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::ask::{Answer, Ask, Frame, Host};
+use crate::ask::{Answer, Ask, Clock, Frame, Host, Probe, What};
 use crate::kernel::trace_context;
 use crate::recording::write::{RecordError, RecordingFile, RecordingHost};
 use crate::stream::{Blocks, Kind, append};
@@ -71,13 +71,15 @@ impl<H: Host> RollingHost<H> {
     }
 }
 
-impl<H: Host> Host for RollingHost<H> {
+impl<H: Host> Clock for RollingHost<H> {
     fn frame(&mut self, frame: Frame) -> Option<Moment> {
         let at = self.inner.frame(frame)?;
         self.history.lock().begin(frame, at);
         Some(at)
     }
+}
 
+impl<H: Host> Probe for RollingHost<H> {
     fn ask(&mut self, ask: &Ask, sink: &mut dyn FnMut(&[u8])) -> Answer {
         let (mut parts, mut bytes) = (Vec::new(), 0);
         let mut answer = self.inner.ask(ask, &mut |part| {
@@ -90,7 +92,7 @@ impl<H: Host> Host for RollingHost<H> {
         // A recording begins with a sweep, if it can: who started since the first tick is not in its events. It is a part of
         // what a sweep costs, by which the next one is scheduled.
         let start = Instant::now();
-        let tasks = matches!(ask, Ask::SocketOwners { .. }).then(trace_context::tasks);
+        let tasks = matches!(ask.what, What::SocketOwners { .. }).then(trace_context::tasks);
         answer.took += start.elapsed();
         let mut remembered = self.history.lock();
         if bytes <= LARGE {
@@ -153,7 +155,8 @@ impl Remembered {
     /// tick. And what was before its end of the first.
     fn cut(&self) -> (Past, Vec<KeptFrame>) {
         let whole = |frame: &KeptFrame| matches!(frame.frame, Frame::Tick { .. } | Frame::Before);
-        let swept = |frame: &KeptFrame| frame.answers.iter().any(|kept| matches!(kept.ask, Ask::SocketOwners { .. }));
+        let swept =
+            |frame: &KeptFrame| frame.answers.iter().any(|kept| matches!(kept.ask.what, What::SocketOwners { .. }));
         let Some(last) = self.frames.iter().rposition(whole) else { return Default::default() };
         let before = |wanted: &dyn Fn(&KeptFrame) -> bool| self.frames.iter().take(last).position(wanted);
         let Some(first) = before(&|frame| whole(frame) && swept(frame)).or_else(|| before(&whole)) else {
@@ -182,12 +185,12 @@ struct Past {
 impl Past {
     fn absorb(&mut self, frame: &KeptFrame) {
         for kept in &frame.answers {
-            let key = kept.ask.key();
-            match &kept.ask {
-                ask if ask.is_stream() && kept.answer.result.is_ok() => {
+            let key = kept.ask.what.key();
+            match &kept.ask.what {
+                what if what.is_stream() && kept.answer.result.is_ok() => {
                     self.streams.entry(key).or_default().absorb(&kept.parts.concat());
                 }
-                Ask::File(_) | Ask::Link(_) if self.files.len() < FILES || self.files.contains_key(&key) => {
+                What::File(_) | What::Link(_) if self.files.len() < FILES || self.files.contains_key(&key) => {
                     self.files.insert(key, kept.clone());
                 }
                 _ => {}
@@ -264,12 +267,12 @@ fn renewed(mut past: Past, frames: Vec<KeptFrame>) -> Vec<KeptFrame> {
     let mut out = Vec::with_capacity(count + 1);
     for (index, mut kept) in frames.into_iter().enumerate() {
         let due = kept.at.mono.saturating_sub(start);
-        let events = past.streams.get_mut(&Ask::ResetEvents.key());
+        let events = past.streams.get_mut(&What::ResetEvents.key());
         if let (0, Some(tasks), Some(events)) = (index, &kept.tasks, events) {
             events.replace(Kind::Tasks, 0, tasks.as_bytes());
         }
         for answer in kept.answers.iter_mut().filter(|kept| kept.ask.is_stream()) {
-            let stream = past.streams.entry(answer.ask.key()).or_default();
+            let stream = past.streams.entry(answer.ask.what.key()).or_default();
             answer.parts = match index {
                 // What it brought happened before. A second answer in the same frame goes on.
                 0 => std::mem::take(&mut stream.blocks).into_iter().map(as_bytes).collect(),
@@ -285,7 +288,7 @@ fn renewed(mut past: Past, frames: Vec<KeptFrame>) -> Vec<KeptFrame> {
         if index == 0 {
             let own = kept.answers.iter().filter(|kept| !kept.ask.is_stream());
             let mut answers: Vec<Kept> = own.cloned().collect();
-            let known: BTreeSet<String> = answers.iter().map(|kept| kept.ask.key()).collect();
+            let known: BTreeSet<String> = answers.iter().map(|kept| kept.ask.what.key()).collect();
             answers.extend(past.files.iter().filter(|(key, _)| !known.contains(*key)).map(|(_, kept)| kept.clone()));
             out.push(KeptFrame { frame: Frame::Dump, answers, ..kept.clone() });
         }
@@ -330,13 +333,15 @@ impl Player {
     }
 }
 
-impl Host for Player {
+impl Clock for Player {
     fn frame(&mut self, _: Frame) -> Option<Moment> {
         let frame = self.frames.get(self.next)?;
         self.next += 1;
         Some(frame.at)
     }
+}
 
+impl Probe for Player {
     /// Each question once, in the order in which they were asked.
     fn ask(&mut self, ask: &Ask, sink: &mut dyn FnMut(&[u8])) -> Answer {
         let frame = self.next.checked_sub(1).and_then(|current| self.frames.get_mut(current));
@@ -350,7 +355,7 @@ impl Host for Player {
                 kept.answer
             }
             None => {
-                let failure = Failure::new(FailureKind::NotCollected, format!("{} was not remembered", ask.key()));
+                let failure = Failure::new(FailureKind::NotCollected, format!("{} was not remembered", ask.what.key()));
                 Answer { result: Err(failure), took: Duration::ZERO }
             }
         }

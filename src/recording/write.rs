@@ -11,7 +11,7 @@ use flate2::write::GzEncoder;
 use serde::Serialize;
 
 use super::redact::Redactor;
-use crate::ask::{Answer, Ask, Frame, Host};
+use crate::ask::{Answer, Ask, Clock, Frame, Host, Probe};
 use crate::recording::format::{
     AskRecord, END, End, FORMAT_PREFIX, FORMAT_VERSION, FailureRecord, FrameRecord, MANIFEST, Manifest, PART, Tool,
     part,
@@ -104,7 +104,7 @@ impl<H: Host, W: Write> RecordingHost<H, W> {
     }
 }
 
-impl<H: Host, W: Write> Host for RecordingHost<H, W> {
+impl<H: Host, W: Write> Clock for RecordingHost<H, W> {
     /// As the inner host; `None` after a failed write, because observing on would be in vain.
     fn frame(&mut self, frame: Frame) -> Option<Moment> {
         if self.error.is_some() {
@@ -121,9 +121,11 @@ impl<H: Host, W: Write> Host for RecordingHost<H, W> {
         self.index.frames.push(FrameRecord::new(frame, at));
         Some(at)
     }
+}
 
+impl<H: Host, W: Write> Probe for RecordingHost<H, W> {
     fn ask(&mut self, ask: &Ask, sink: &mut dyn FnMut(&[u8])) -> Answer {
-        let key = ask.key();
+        let key = ask.what.key();
         let Some(entry) = self.entry(&key) else { return self.inner.ask(ask, sink) };
         if header(&part(&entry, 0)).is_err() {
             let answer = self.inner.ask(ask, sink);

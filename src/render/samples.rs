@@ -12,7 +12,6 @@ fn facts(mut case: Case, uid: u32) -> Case {
         hostname: Some("web-3".into()),
         kernel: Some("6.18.44".into()),
         uptime_s: Some(86_400.5),
-        netns: Some(4_026_531_840),
         uid: Some(uid),
         capabilities: None,
     };

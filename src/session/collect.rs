@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::looks::Looks;
-use crate::ask::Host;
+use crate::ask::Probe;
 use crate::observation::{Snapshot, SourceStatus};
 use crate::source::listeners::{self, Listener};
 use crate::source::socket_dump::{self, SocketDump};
 use crate::source::{conntrack, file_nr, host_facts, netstat, owners, snmp, snmp6, sockstat, sysctl, vmstat};
-use crate::value::{Moment, Observed};
+use crate::value::{Moment, NetnsId, Observed};
 
 impl Snapshot {
-    pub(super) fn empty(at: Moment) -> Self {
+    pub(super) fn empty(netns: NetnsId, at: Moment) -> Self {
         Self {
+            netns,
             at,
             dumped: at,
             netstat: Observed::not_asked(),
@@ -49,20 +50,21 @@ impl Snapshot {
         observed
     }
 
-    pub(super) fn counters(&mut self, host: &mut dyn Host) {
-        self.snmp6 = self.keep("snmp6", snmp6::collect(host));
-        self.sockstat = self.keep("sockstat", sockstat::collect(host));
-        self.sockstat6 = self.keep("sockstat6", sockstat::collect6(host));
-        self.conntrack = self.keep("conntrack", conntrack::collect(host));
-        self.vmstat = self.keep("vmstat", vmstat::collect(host));
-        self.file_nr = self.keep("file_nr", file_nr::collect(host));
+    pub(super) fn counters(&mut self, probe: &mut dyn Probe) {
+        let netns = self.netns;
+        self.snmp6 = self.keep("snmp6", snmp6::collect(probe, netns));
+        self.sockstat = self.keep("sockstat", sockstat::collect(probe, netns));
+        self.sockstat6 = self.keep("sockstat6", sockstat::collect6(probe, netns));
+        self.conntrack = self.keep("conntrack", conntrack::collect(probe, netns));
+        self.vmstat = self.keep("vmstat", vmstat::collect(probe));
+        self.file_nr = self.keep("file_nr", file_nr::collect(probe));
         // Last, next to the streams that are read after them: what comes between belongs to two windows.
-        self.netstat = self.keep("netstat", netstat::collect(host));
-        self.snmp = self.keep("snmp", snmp::collect(host));
+        self.netstat = self.keep("netstat", netstat::collect(probe, netns));
+        self.snmp = self.keep("snmp", snmp::collect(probe, netns));
     }
 
-    pub(super) fn listeners(&mut self, host: &mut dyn Host, looks: &mut Looks) {
-        self.listeners = self.keep("listeners", listeners::collect(host));
+    pub(super) fn listeners(&mut self, probe: &mut dyn Probe, looks: &mut Looks) {
+        self.listeners = self.keep("listeners", listeners::collect(probe, self.netns));
         if let Some(listening) = self.listeners.value() {
             looks.look(listening);
         }
@@ -72,20 +74,20 @@ impl Snapshot {
     /// name. `also`: processes whose state is wanted whatever they hold now.
     pub(super) fn sockets<'a>(
         &mut self,
-        host: &mut dyn Host,
+        probe: &mut dyn Probe,
         seen: impl Iterator<Item = &'a Listener>,
         also: &BTreeSet<u32>,
     ) {
         let listening = self.listeners.value().cloned().unwrap_or_default();
-        self.socket_dump = self.keep("sockets", socket_dump::collect(host, &listening)).map(Arc::new);
+        self.socket_dump = self.keep("sockets", socket_dump::collect(probe, self.netns, &listening)).map(Arc::new);
         let listening = listening.iter().map(|listener| listener.inode).chain(seen.map(|listener| listener.inode));
         let inodes = inodes(listening, self.socket_dump.value().map(Arc::as_ref));
-        self.owners = self.keep("owners", owners::collect(host, inodes, also.clone())).map(Arc::new);
+        self.owners = self.keep("owners", owners::collect(probe, inodes, also.clone())).map(Arc::new);
     }
 
     /// Settings and identity, which seldom move.
-    pub(super) fn context(&mut self, host: &mut dyn Host) {
-        let (sysctls, took) = sysctl::collect(host);
+    pub(super) fn context(&mut self, probe: &mut dyn Probe) {
+        let (sysctls, took) = sysctl::collect(probe, self.netns);
         let missing = sysctls.values().all(|value| value.value().is_none());
         let status: Observed<()> = match sysctls.values().find_map(Observed::failure) {
             Some(failure) if missing => Observed::Unavailable(failure.clone()),
@@ -93,7 +95,7 @@ impl Snapshot {
         };
         self.keep("sysctl", (status, took));
         self.sysctls = sysctls;
-        let facts = self.keep("host", host_facts::collect(host));
+        let facts = self.keep("host", host_facts::collect(probe));
         self.host = facts.value().cloned().unwrap_or_default();
     }
 

@@ -11,11 +11,11 @@ mod watching;
 
 pub use watching::{Step, Ticked, Watching};
 
-use crate::ask::{Frame, Host};
+use crate::ask::{Frame, Host, Probe};
 use crate::observation::{Observation, Snapshot};
-use crate::source::listeners;
 use crate::source::reset_events::ResetEvent;
-use crate::value::{Moment, Observed};
+use crate::source::{listeners, namespaces};
+use crate::value::{Moment, NetnsId, Observed};
 use looks::Looks;
 use streams::Resets;
 
@@ -51,8 +51,9 @@ pub struct NothingObserved(&'static str);
 /// When the host opens no window, or does not close it.
 pub fn observe(host: &mut dyn Host, plan: &Plan) -> Result<Observation, NothingObserved> {
     let mut looks = Looks::default();
-    let mut resets = Resets::new(plan.events);
-    let (before, first) = open(host, &mut looks, &mut resets)?;
+    let netns = namespace(host);
+    let mut resets = Resets::new(netns, plan.events);
+    let (before, first) = open(host, netns, &mut looks, &mut resets)?;
     if plan.window.is_zero() {
         let after = before.clone();
         let mut observation = observation(before, after, looks);
@@ -60,9 +61,9 @@ pub fn observe(host: &mut dyn Host, plan: &Plan) -> Result<Observation, NothingO
         resets.finish(host).into_observation(&mut observation);
         return Ok(observation);
     }
-    inside(host, plan, before.at, &mut looks, &mut resets);
+    inside(host, netns, plan, before.at, &mut looks, &mut resets);
     let closed = host.frame(Frame::After { end: plan.window }).ok_or(NothingObserved("no closing snapshot"))?;
-    let mut after = Snapshot::empty(closed);
+    let mut after = Snapshot::empty(netns, closed);
     after.counters(host);
     let end = resets.drain_at_end(host);
     let seen = resets.finish(host);
@@ -76,16 +77,23 @@ pub fn observe(host: &mut dyn Host, plan: &Plan) -> Result<Observation, NothingO
     Ok(observation)
 }
 
+/// The namespace under observation.
+fn namespace(probe: &mut dyn Probe) -> NetnsId {
+    let namespaces = namespaces::collect(probe).0;
+    namespaces.value().and_then(|namespaces| namespaces.first()).map(|namespace| namespace.id).unwrap_or_default()
+}
+
 /// The slow look at everything, then the counters that begin the window.
 ///
 /// With the resets that came after those counters were read.
 fn open(
     host: &mut dyn Host,
+    netns: NetnsId,
     looks: &mut Looks,
     resets: &mut Resets,
 ) -> Result<(Snapshot, Vec<ResetEvent>), NothingObserved> {
     let dumped = host.frame(Frame::Dump).ok_or(NothingObserved("no opening survey"))?;
-    let mut before = Snapshot::empty(dumped);
+    let mut before = Snapshot::empty(netns, dumped);
     before.listeners(host, looks);
     before.sockets(host, looks.seen(), &BTreeSet::new());
     before.context(host);
@@ -99,7 +107,7 @@ fn open(
 }
 
 /// The looks between the two snapshots. A recording may hold ticks, which mean nothing to a single window but a look more.
-fn inside(host: &mut dyn Host, plan: &Plan, opened: Moment, looks: &mut Looks, resets: &mut Resets) {
+fn inside(host: &mut dyn Host, netns: NetnsId, plan: &Plan, opened: Moment, looks: &mut Looks, resets: &mut Resets) {
     let end = plan.window;
     let mut due = plan.poll_every;
     loop {
@@ -108,7 +116,7 @@ fn inside(host: &mut dyn Host, plan: &Plan, opened: Moment, looks: &mut Looks, r
             return;
         };
         due = next_due(due, at.mono.saturating_sub(opened.mono), plan.poll_every);
-        if let Some(listeners) = listeners::collect(host).0.value() {
+        if let Some(listeners) = listeners::collect(host, netns).0.value() {
             looks.look(listeners);
         }
         resets.drain(host);

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use crate::ask::{Ask, Host};
+use crate::ask::{Ask, Probe, What};
 use crate::observation::{Observation, Snapshot};
 use crate::source::destroyed_sockets::{DestroyedSockets, Words};
 use crate::source::reset_events::{Events, ResetEvent, ResetEvents};
 use crate::source::reset_packets::{Packets, ResetPackets};
 use crate::source::sysctl;
 use crate::stream::{Content, Parser};
-use crate::value::{Failure, FailureKind, Observed, ParseError};
+use crate::value::{Failure, FailureKind, NetnsId, Observed, ParseError};
 
 /// A stream that is drained in every frame.
 struct Stream<C> {
@@ -26,14 +26,14 @@ impl<C: Content> Stream<C> {
     }
 
     /// Takes what arrived and says how many bytes. A failure ends the collection: with a gap nothing could be counted.
-    fn drain(&mut self, host: &mut dyn Host) -> usize {
+    fn drain(&mut self, probe: &mut dyn Probe) -> usize {
         let mut arrived = 0;
         if self.failure.is_none() {
             let mut feed = |bytes: &[u8]| {
                 arrived += bytes.len();
                 self.parser.feed(bytes);
             };
-            self.failure = host.ask(&self.ask, &mut feed).result.err();
+            self.failure = probe.ask(&self.ask, &mut feed).result.err();
         }
         arrived
     }
@@ -44,8 +44,8 @@ impl<C: Content> Stream<C> {
         observed(parsed, self.failure.clone(), self.parser.error().cloned())
     }
 
-    fn finish(mut self, host: &mut dyn Host) -> Observed<C::Parsed> {
-        self.drain(host);
+    fn finish(mut self, probe: &mut dyn Probe) -> Observed<C::Parsed> {
+        self.drain(probe);
         let (parsed, error) = self.parser.finish();
         observed(parsed, self.failure, error)
     }
@@ -87,27 +87,27 @@ impl Seen {
 }
 
 impl Resets {
-    pub fn new(wanted: bool) -> Self {
+    pub fn new(netns: NetnsId, wanted: bool) -> Self {
         Self {
-            events: Stream::new(Ask::ResetEvents, wanted),
-            packets: Stream::new(Ask::ResetPackets, wanted),
-            words: Stream::new(Ask::DestroyedSockets, wanted),
+            events: Stream::new(Ask::host(What::ResetEvents), wanted),
+            packets: Stream::new(Ask::netns(netns, What::ResetPackets), wanted),
+            words: Stream::new(Ask::netns(netns, What::DestroyedSockets), wanted),
         }
     }
 
     /// Takes what arrived; the largest number of bytes in one stream. Events after packets: a packet that came after them
     /// would look like one that TCP did not send.
-    pub fn drain(&mut self, host: &mut dyn Host) -> usize {
-        let packets = self.packets.drain(host);
-        packets.max(self.events.drain(host)).max(self.words.drain(host))
+    pub fn drain(&mut self, probe: &mut dyn Probe) -> usize {
+        let packets = self.packets.drain(probe);
+        packets.max(self.events.drain(probe)).max(self.words.drain(probe))
     }
 
     /// Takes what arrived at the end of a window, whose counters were just read; when that was, as near as the streams tell.
     /// Events once more at the end, for the packets that came meanwhile.
-    pub fn drain_at_end(&mut self, host: &mut dyn Host) -> Duration {
-        self.events.drain(host);
+    pub fn drain_at_end(&mut self, probe: &mut dyn Probe) -> Duration {
+        self.events.drain(probe);
         let end = self.events.parser.drained();
-        self.drain(host);
+        self.drain(probe);
         end
     }
 
@@ -116,9 +116,9 @@ impl Resets {
         Seen { events: self.events.take(), packets: self.packets.take(), words: self.words.take() }
     }
 
-    pub fn finish(self, host: &mut dyn Host) -> Seen {
-        let packets = self.packets.finish(host);
-        Seen { events: self.events.finish(host), packets, words: self.words.finish(host) }
+    pub fn finish(self, probe: &mut dyn Probe) -> Seen {
+        let packets = self.packets.finish(probe);
+        Seen { events: self.events.finish(probe), packets, words: self.words.finish(probe) }
     }
 }
 

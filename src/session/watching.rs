@@ -82,8 +82,9 @@ impl Watching {
     /// When the host opens no window.
     pub fn start(host: &mut dyn Host, plan: &Plan, interval: Duration, relaxed: bool) -> Result<Self, NothingObserved> {
         let mut looks = Looks::default();
-        let mut resets = Resets::new(plan.events);
-        let (first, later) = open(host, &mut looks, &mut resets)?;
+        let netns = super::namespace(host);
+        let mut resets = Resets::new(netns, plan.events);
+        let (first, later) = open(host, netns, &mut looks, &mut resets)?;
         Ok(Self {
             opened: first.at,
             end: plan.window,
@@ -148,7 +149,7 @@ impl Watching {
     /// Looks at all sockets and their owners for the window that was just closed. False if the host does not
     /// have them now: a recording may hold them in some windows only.
     pub fn sweep(&self, host: &mut dyn Host, observation: &mut Observation) -> bool {
-        let mut fresh = Snapshot::empty(observation.after.at);
+        let mut fresh = Snapshot::empty(observation.after.netns, observation.after.at);
         fresh.listeners = observation.after.listeners.clone();
         let traced = observation.listener_traces.values().map(|trace| &trace.last);
         fresh.sockets(host, traced, &observation.after.known_processes());
@@ -185,7 +186,7 @@ impl Watching {
     /// True if it is worth looking again soon.
     fn look(&mut self, host: &mut dyn Host) -> bool {
         let much = self.resets.drain(host) >= MUCH;
-        let listeners = listeners::collect(host).0;
+        let listeners = listeners::collect(host, self.previous.netns).0;
         let Some(listeners) = listeners.value() else { return much };
         self.looks.look(listeners);
         // A quarter full: at the next relaxed look it may have been full and empty again.
@@ -199,7 +200,7 @@ impl Watching {
         if after.at.mono.saturating_sub(self.settings.mono) < SETTINGS {
             return;
         }
-        let mut fresh = Snapshot::empty(after.at);
+        let mut fresh = Snapshot::empty(after.netns, after.at);
         fresh.context(host);
         if fresh.sysctls.values().any(|value| value.value().is_some()) {
             carry_settings(&fresh, after);
@@ -208,13 +209,13 @@ impl Watching {
     }
 
     fn close(&mut self, host: &mut dyn Host, at: Moment) -> Observation {
-        let mut after = Snapshot::empty(at);
+        let mut after = Snapshot::empty(self.previous.netns, at);
         after.counters(host);
         let end = self.resets.drain_at_end(host);
         let mut looks = std::mem::take(&mut self.looks);
         after.listeners(host, &mut looks);
         // `remember` gives it its successor.
-        let mut before = std::mem::replace(&mut self.previous, Snapshot::empty(at));
+        let mut before = std::mem::replace(&mut self.previous, Snapshot::empty(after.netns, at));
         carry_dump(&before, &mut after);
         self.settings(host, &before, &mut after);
         carry_dump(&self.earlier, &mut before);

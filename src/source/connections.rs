@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::sock_diag::{self, Socket};
 use super::sockstat;
-use crate::ask::{DiagQuery, Host};
-use crate::value::TcpState;
+use crate::ask::{DiagQuery, Probe};
+use crate::value::{NetnsId, TcpState};
 
 /// An open connection that a process holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,15 +27,15 @@ pub const QUERY: DiagQuery = DiagQuery {
 const MAX_CONNECTIONS: u64 = 20_000;
 
 /// The open connections; none where there are too many to look at.
-pub fn collect(host: &mut dyn Host) -> (Vec<Connection>, Duration) {
+pub fn collect(probe: &mut dyn Probe, netns: NetnsId) -> (Vec<Connection>, Duration) {
     let mut found = Vec::new();
-    let ((four, took4), (six, took6)) = (sockstat::collect(host), sockstat::collect6(host));
+    let ((four, took4), (six, took6)) = (sockstat::collect(probe, netns), sockstat::collect6(probe, netns));
     let mut took = took4 + took6;
     // Without IPv6 there is no second file.
     let six = six.value().and_then(|counters| counters.get("TCP6.inuse")).unwrap_or(0);
     let four = four.value().and_then(|counters| counters.get("TCP.inuse"));
     if four.is_some_and(|four| four + six <= MAX_CONNECTIONS) {
-        let dumped = sock_diag::dump(host, QUERY, |socket| found.extend(connection(socket)));
+        let dumped = sock_diag::dump(probe, netns, QUERY, |socket| found.extend(connection(socket)));
         took += dumped.took;
     }
     (found, took)

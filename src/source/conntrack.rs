@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::counters::Counters;
 use super::text;
-use crate::ask::Host;
-use crate::value::{Observed, ParseError};
+use crate::ask::{Probe, Scope};
+use crate::value::{NetnsId, Observed, ParseError};
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Conntrack {
@@ -23,10 +23,11 @@ const MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
 const STAT: &str = "/proc/net/stat/nf_conntrack";
 
 /// Unavailable without the nf_conntrack module, `Partial` when only the statistics are missing.
-pub fn collect(host: &mut dyn Host) -> (Observed<Conntrack>, Duration) {
-    let (count, count_took) = text::collect_file(host, COUNT, |bytes| parse_number(COUNT, bytes));
-    let (max, max_took) = text::collect_file(host, MAX, |bytes| parse_number(MAX, bytes));
-    let (stat, stat_took) = text::collect_file(host, STAT, parse);
+pub fn collect(probe: &mut dyn Probe, netns: NetnsId) -> (Observed<Conntrack>, Duration) {
+    let scope = Scope::Netns(netns);
+    let (count, count_took) = text::collect_file(probe, scope, COUNT, |bytes| parse_number(COUNT, bytes));
+    let (max, max_took) = text::collect_file(probe, scope, MAX, |bytes| parse_number(MAX, bytes));
+    let (stat, stat_took) = text::collect_file(probe, scope, STAT, parse);
     let observed = match (count.get(), max.get()) {
         (Ok(count), Ok(max)) => {
             let conntrack = Conntrack { count: *count, max: *max, stat: stat.value().cloned() };

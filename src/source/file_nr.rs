@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::counters::Counters;
 use super::text;
-use crate::ask::Host;
+use crate::ask::{Probe, Scope};
 use crate::value::{Observed, ParseError};
 
 const PATH: &str = "/proc/sys/fs/file-nr";
 
-pub fn collect(host: &mut dyn Host) -> (Observed<Counters>, Duration) {
-    text::collect_file(host, PATH, parse)
+pub fn collect(probe: &mut dyn Probe) -> (Observed<Counters>, Duration) {
+    text::collect_file(probe, Scope::Host, PATH, parse)
 }
 
 /// `allocated` and `max`, both in files. The number between them, free handles, is 0 since 2.6 and left out.

@@ -1,9 +1,9 @@
-//! Which host, kernel, network namespace and privileges the observation was made with.
+//! Which host, kernel and privileges the observation was made with.
 
 use std::time::Duration;
 
 use super::text;
-use crate::ask::{self, Ask, Host};
+use crate::ask::{self, Ask, Probe, What};
 use crate::value::{Failure, Observed, ParseError};
 
 /// Identity of the observed host; live facts, none of them needed for a verdict.
@@ -14,8 +14,6 @@ pub struct HostFacts {
     pub kernel: Option<String>,
     /// Seconds since boot.
     pub uptime_s: Option<f64>,
-    /// Inode of the network namespace.
-    pub netns: Option<u64>,
     /// Effective user id of the observer.
     pub uid: Option<u32>,
     /// CapEff bits, capabilities(7).
@@ -24,19 +22,15 @@ pub struct HostFacts {
 
 const UPTIME: &str = "/proc/uptime";
 const STATUS: &str = "/proc/self/status";
-const NETNS: &str = "/proc/thread-self/ns/net";
 
 /// What could be read; `Partial` with the first thing that could not, `Unavailable` if nothing could.
-pub fn collect(host: &mut dyn Host) -> (Observed<HostFacts>, Duration) {
+pub fn collect(probe: &mut dyn Probe) -> (Observed<HostFacts>, Duration) {
     let mut facts = HostFacts::default();
     let mut failures = Failures::default();
-    facts.hostname = failures.file(host, "/proc/sys/kernel/hostname", parse_name);
-    facts.kernel = failures.file(host, "/proc/sys/kernel/osrelease", parse_name);
-    facts.uptime_s = failures.file(host, UPTIME, parse_uptime);
-    let (link, took) = ask::read(host, &Ask::Link(NETNS.to_owned()));
-    failures.took += took;
-    facts.netns = failures.keep(link.and_then(|bytes| Ok(parse_netns(&bytes)?)));
-    if let Some((uid, capabilities)) = failures.file(host, STATUS, parse_status) {
+    facts.hostname = failures.file(probe, "/proc/sys/kernel/hostname", parse_name);
+    facts.kernel = failures.file(probe, "/proc/sys/kernel/osrelease", parse_name);
+    facts.uptime_s = failures.file(probe, UPTIME, parse_uptime);
+    if let Some((uid, capabilities)) = failures.file(probe, STATUS, parse_status) {
         (facts.uid, facts.capabilities) = (Some(uid), Some(capabilities));
     }
     let observed = match failures.first {
@@ -56,11 +50,11 @@ struct Failures {
 impl Failures {
     fn file<T>(
         &mut self,
-        host: &mut dyn Host,
+        probe: &mut dyn Probe,
         path: &str,
         parse: impl FnOnce(&[u8]) -> Result<T, ParseError>,
     ) -> Option<T> {
-        let (bytes, took) = ask::read(host, &Ask::File(path.to_owned()));
+        let (bytes, took) = ask::read(probe, &Ask::host(What::File(path.to_owned())));
         self.took += took;
         self.keep(bytes.and_then(|bytes| Ok(parse(&bytes)?)))
     }
@@ -88,17 +82,6 @@ pub fn parse_uptime(bytes: &[u8]) -> Result<f64, ParseError> {
     seconds
         .filter(|seconds| seconds.is_finite() && *seconds >= 0.0)
         .ok_or_else(|| ParseError::new(UPTIME, Some(1), "does not begin with the seconds since boot"))
-}
-
-/// The inode in `net:[4026531840]`, namespaces(7).
-///
-/// # Errors
-/// Any other form.
-pub fn parse_netns(bytes: &[u8]) -> Result<u64, ParseError> {
-    let inode = std::str::from_utf8(bytes).ok().and_then(|link| link.trim().strip_prefix("net:[")?.strip_suffix(']'));
-    inode
-        .and_then(|inode| inode.parse().ok())
-        .ok_or_else(|| ParseError::new(NETNS, None, "is not of the form net:[INODE]"))
 }
 
 /// Effective user id and CapEff bits from /proc/self/status, proc_pid_status(5).
@@ -131,7 +114,6 @@ mod tests {
     #[test]
     fn values_of_a_present_kernel() {
         assert_eq!(parse_status(STATUS_6_18).unwrap(), (33, 0x1fffeffffff));
-        assert_eq!(parse_netns(b"net:[4026531840]").unwrap(), 4026531840);
         assert_eq!(parse_uptime(b"1234.56 2000.01\n").unwrap(), 1234.56);
         assert_eq!(parse_name(b"6.18.44\n").unwrap(), "6.18.44");
     }
@@ -141,14 +123,13 @@ mod tests {
         let wanted_lines =
             |prefix: &[u8]| prefix.ends_with(b"\n") && prefix.windows(7).any(|window| window == b"CapEff:");
         text::tests::assert_cuts_are_errors(STATUS_6_18, parse_status, wanted_lines);
-        text::tests::assert_cuts_are_errors(b"net:[4026531840]", parse_netns, |_| false);
         text::tests::assert_cuts_are_errors(b"1234.56 2000.01\n", parse_uptime, |_| false);
     }
 
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..128)) {
-            let _ = (parse_status(&bytes), parse_netns(&bytes), parse_uptime(&bytes), parse_name(&bytes));
+            let _ = (parse_status(&bytes), parse_uptime(&bytes), parse_name(&bytes));
         }
     }
 }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::sock_diag::{self, Socket, Walker};
-use crate::ask::{DiagQuery, Host};
-use crate::value::{Failure, FailureKind, Observed, TcpState};
+use crate::ask::{DiagQuery, Probe};
+use crate::value::{Failure, FailureKind, NetnsId, Observed, TcpState};
 
 /// One listening socket. With SO_REUSEPORT several share an address and port; the cookie tells them apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,9 +41,9 @@ pub const QUERY: DiagQuery =
 const MAX_LISTENERS: usize = 65_536;
 
 /// Every listener once, by address, port and cookie.
-pub fn collect(host: &mut dyn Host) -> (Observed<Vec<Listener>>, Duration) {
+pub fn collect(probe: &mut dyn Probe, netns: NetnsId) -> (Observed<Vec<Listener>>, Duration) {
     let mut found = Found::default();
-    let dumped = sock_diag::dump(host, QUERY, |socket| found.add(socket));
+    let dumped = sock_diag::dump(probe, netns, QUERY, |socket| found.add(socket));
     let sockets = dumped.sockets;
     (found.finish(sockets, dumped.result), dumped.took)
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::counters::Counters;
 use super::{text, two_line_table};
-use crate::ask::Host;
-use crate::value::{Observed, ParseError};
+use crate::ask::{Probe, Scope};
+use crate::value::{NetnsId, Observed, ParseError};
 
 const PATH: &str = "/proc/net/netstat";
 
-pub fn collect(host: &mut dyn Host) -> (Observed<Counters>, Duration) {
-    text::collect_file(host, PATH, parse)
+pub fn collect(probe: &mut dyn Probe, netns: NetnsId) -> (Observed<Counters>, Duration) {
+    text::collect_file(probe, Scope::Netns(netns), PATH, parse)
 }
 
 /// Counters named `TcpExt.ListenOverflows`, `MPTcpExt.MPRstTx`, ...

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 pub use super::process::{Process, TICKS_PER_SECOND};
 use super::{process, text};
-use crate::ask::{self, Ask, Host};
+use crate::ask::{self, Ask, Probe, What};
 use crate::value::{Failure, FailureKind, Observed, ParseError};
 
 /// Holders of the sockets that were asked for.
@@ -25,10 +25,10 @@ const MAX_PROCESSES: usize = 4096;
 
 /// Who holds `inodes`, and in what state those processes and those in `also` are. A process that ends meanwhile is left
 /// out of [`Owners::processes`]. `Partial` when descriptors of some processes were not readable.
-pub fn collect(host: &mut dyn Host, inodes: BTreeSet<u64>, also: BTreeSet<u32>) -> (Observed<Owners>, Duration) {
+pub fn collect(probe: &mut dyn Probe, inodes: BTreeSet<u64>, also: BTreeSet<u32>) -> (Observed<Owners>, Duration) {
     let mut found = Found::default();
     let mut pids = also.clone();
-    let answer = host.ask(&Ask::SocketOwners { inodes, also }, &mut |chunk| found.feed(chunk));
+    let answer = probe.ask(&Ask::host(What::SocketOwners { inodes, also }), &mut |chunk| found.feed(chunk));
     let mut took = answer.took;
     let Found { mut owners, open_files, lines, error, .. } = found;
     let failure = answer.result.err().or(error.map(Failure::from));
@@ -38,7 +38,7 @@ pub fn collect(host: &mut dyn Host, inodes: BTreeSet<u64>, also: BTreeSet<u32>) 
     pids.extend(owners.by_inode.values().flatten());
     for pid in pids.into_iter().take(MAX_PROCESSES) {
         let mut read = |file: &str| {
-            let (bytes, one) = ask::read(host, &Ask::File(format!("/proc/{pid}/{file}")));
+            let (bytes, one) = ask::read(probe, &Ask::host(What::File(format!("/proc/{pid}/{file}"))));
             took += one;
             bytes.ok()
         };
@@ -129,24 +129,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ask::{Answer, Frame};
-    use crate::value::Moment;
+    use crate::ask::Answer;
 
     const LINES: &[u8] = b"fd 20 4 1001\nfd 10 3 1001\nfd 10 9 1001\nfd 10 5 1002\nfiles 10 12\nfiles 20 7\ndenied 0\n";
 
     /// Process 20 ends between the two questions.
     struct Fake;
 
-    impl Host for Fake {
-        fn frame(&mut self, _: Frame) -> Option<Moment> {
-            None
-        }
-
+    impl Probe for Fake {
         fn ask(&mut self, ask: &Ask, sink: &mut dyn FnMut(&[u8])) -> Answer {
-            let known: Option<&[u8]> = match ask {
-                Ask::SocketOwners { .. } => Some(LINES),
-                Ask::File(path) if path == "/proc/10/stat" => Some(process::tests::STAT),
-                Ask::File(path) if path == "/proc/10/cgroup" => Some(b"0::/system.slice/nginx.service\n"),
+            let known: Option<&[u8]> = match &ask.what {
+                What::SocketOwners { .. } => Some(LINES),
+                What::File(path) if path == "/proc/10/stat" => Some(process::tests::STAT),
+                What::File(path) if path == "/proc/10/cgroup" => Some(b"0::/system.slice/nginx.service\n"),
                 _ => None,
             };
             let result = match known {

@@ -3,7 +3,7 @@
 use procfs::process::Stat;
 use procfs::{FromRead, ProcessCGroups};
 
-use crate::ask::{self, Ask, Host};
+use crate::ask::{self, Ask, Probe, What};
 use crate::value::{FailureKind, ParseError};
 
 /// One process, from /proc/PID/{stat,limits,cgroup,cmdline}; see proc_pid_stat(5).
@@ -44,8 +44,8 @@ pub const TICKS_PER_SECOND: u64 = 100;
 const MAX_COMMAND_LINE: usize = 4096;
 
 /// Whether there is such a process now. False also for one that is hidden from this user (`hidepid`, proc(5)).
-pub fn exists(host: &mut dyn Host, pid: u32) -> bool {
-    let (stat, _) = ask::read(host, &Ask::File(format!("/proc/{pid}/stat")));
+pub fn exists(probe: &mut dyn Probe, pid: u32) -> bool {
+    let (stat, _) = ask::read(probe, &Ask::host(What::File(format!("/proc/{pid}/stat"))));
     !stat.is_err_and(|failure| failure.kind == FailureKind::Absent)
 }
 

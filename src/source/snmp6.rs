@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::counters::Counters;
 use super::text;
-use crate::ask::Host;
-use crate::value::{Observed, ParseError};
+use crate::ask::{Probe, Scope};
+use crate::value::{NetnsId, Observed, ParseError};
 
 const PATH: &str = "/proc/net/snmp6";
 
-pub fn collect(host: &mut dyn Host) -> (Observed<Counters>, Duration) {
-    text::collect_file(host, PATH, parse)
+pub fn collect(probe: &mut dyn Probe, netns: NetnsId) -> (Observed<Counters>, Duration) {
+    text::collect_file(probe, Scope::Netns(netns), PATH, parse)
 }
 
 /// Counters named `Ip6.` and the kernel's name, whatever protocol that names: `Ip6.Ip6InReceives`, `Ip6.Icmp6InMsgs`.

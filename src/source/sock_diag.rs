@@ -16,8 +16,8 @@ use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, AF_UNSPEC, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 
-use crate::ask::{Ask, DiagQuery, Host};
-use crate::value::{Failure, FailureKind};
+use crate::ask::{Ask, DiagQuery, Probe, What};
+use crate::value::{Failure, FailureKind, NetnsId};
 
 // Plain numbers, so that the parser needs nothing of the machine it runs on (include/uapi/asm-generic/errno*.h).
 const EPERM: i32 = 1;
@@ -418,11 +418,11 @@ pub struct Dumped {
 }
 
 /// Asks for a dump and calls `each` for every socket.
-pub fn dump(host: &mut dyn Host, query: DiagQuery, mut each: impl FnMut(&Socket<'_>)) -> Dumped {
+pub fn dump(probe: &mut dyn Probe, netns: NetnsId, query: DiagQuery, mut each: impl FnMut(&Socket<'_>)) -> Dumped {
     let mut walker = Walker::default();
-    let answer = host.ask(&Ask::SockDiag(query), &mut |chunk| walker.feed(chunk, &mut each));
+    let answer = probe.ask(&Ask::netns(netns, What::SockDiag(query)), &mut |chunk| walker.feed(chunk, &mut each));
     let sockets = walker.sockets();
-    // The host's own failure explains a missing end better than the missing end does.
+    // The probe's own failure explains a missing end better than the missing end does.
     Dumped { sockets, result: answer.result.and(walker.finish()), took: answer.took }
 }
 

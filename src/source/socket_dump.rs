@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::listeners::Listener;
 use super::sock_diag::{self, Walker};
-use crate::ask::{DiagQuery, Host};
-use crate::value::{Failure, Observed, TcpState};
+use crate::ask::{DiagQuery, Probe};
+use crate::value::{Failure, NetnsId, Observed, TcpState};
 
 mod fold;
 mod ports;
@@ -117,9 +117,9 @@ pub const IDLE_AFTER: u32 = 240;
 pub const QUERY: DiagQuery = DiagQuery { name: "sweep", states: 0x1ffe, extensions: sock_diag::WITH_TCP_INFO };
 
 /// Sweeps all sockets. `listeners` decides which local ports are services of this host.
-pub fn collect(host: &mut dyn Host, listeners: &[Listener]) -> (Observed<SocketDump>, Duration) {
+pub fn collect(probe: &mut dyn Probe, netns: NetnsId, listeners: &[Listener]) -> (Observed<SocketDump>, Duration) {
     let mut fold = Fold::new(listeners);
-    let dumped = sock_diag::dump(host, QUERY, |socket| fold.add(socket));
+    let dumped = sock_diag::dump(probe, netns, QUERY, |socket| fold.add(socket));
     (observed(fold, dumped.sockets, dumped.result), dumped.took)
 }
 

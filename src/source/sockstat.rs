@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use super::counters::Counters;
 use super::text;
-use crate::ask::Host;
-use crate::value::{Observed, ParseError};
+use crate::ask::{Probe, Scope};
+use crate::value::{NetnsId, Observed, ParseError};
 
 const PATH: &str = "/proc/net/sockstat";
 const PATH_6: &str = "/proc/net/sockstat6";
 
 /// `TCP.inuse`, `TCP.orphan`, `TCP.tw`, `TCP.alloc`, `TCP.mem`, ...
-pub fn collect(host: &mut dyn Host) -> (Observed<Counters>, Duration) {
-    text::collect_file(host, PATH, |bytes| parse_named(PATH, bytes))
+pub fn collect(probe: &mut dyn Probe, netns: NetnsId) -> (Observed<Counters>, Duration) {
+    text::collect_file(probe, Scope::Netns(netns), PATH, |bytes| parse_named(PATH, bytes))
 }
 
 /// `TCP6.inuse`, ...
-pub fn collect6(host: &mut dyn Host) -> (Observed<Counters>, Duration) {
-    text::collect_file(host, PATH_6, |bytes| parse_named(PATH_6, bytes))
+pub fn collect6(probe: &mut dyn Probe, netns: NetnsId) -> (Observed<Counters>, Duration) {
+    text::collect_file(probe, Scope::Netns(netns), PATH_6, |bytes| parse_named(PATH_6, bytes))
 }
 
 /// Parses either file.

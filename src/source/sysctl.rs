@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::text;
-use crate::ask::Host;
-use crate::value::{Observed, ParseError};
+use crate::ask::{Probe, Scope};
+use crate::value::{NetnsId, Observed, ParseError};
 
 /// Names as sysctl(8) spells them; meaning in Documentation/networking/ip-sysctl and sysctl/{net,fs}.
 ///
@@ -65,12 +65,17 @@ pub fn path(name: &str) -> String {
     format!("/proc/sys/{}", name.replace('.', "/"))
 }
 
+/// `tcp_mem` and `tcp_max_orphans` are limits of the whole host, and only the first namespace shows them.
+fn scope(name: &str, netns: NetnsId) -> Scope {
+    if name.starts_with("net.") { Scope::Netns(netns) } else { Scope::Host }
+}
+
 /// Every sysctl of [`NAMES`] with its text or why it is missing, and the time of all.
-pub fn collect(host: &mut dyn Host) -> (BTreeMap<&'static str, Observed<String>>, Duration) {
+pub fn collect(probe: &mut dyn Probe, netns: NetnsId) -> (BTreeMap<&'static str, Observed<String>>, Duration) {
     let mut took = Duration::ZERO;
     let values = NAMES.into_iter().map(|name| {
         let path = path(name);
-        let (value, one) = text::collect_file(host, &path, |bytes| parse_named(&path, bytes));
+        let (value, one) = text::collect_file(probe, scope(name, netns), &path, |bytes| parse_named(&path, bytes));
         took += one;
         (name, value)
     });

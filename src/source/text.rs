@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::counters::Counters;
-use crate::ask::{self, Ask, Host};
+use crate::ask::{self, Ask, Probe, Scope, What};
 use crate::value::{Observed, ParseError};
 
 /// The lines of `bytes` with their numbers from 1. The kernel ends every line of the files that we read with a newline, so
@@ -64,11 +64,12 @@ pub(super) fn name_values(
 
 /// Asks for one file and parses it.
 pub(super) fn collect_file<T>(
-    host: &mut dyn Host,
+    probe: &mut dyn Probe,
+    scope: Scope,
     path: &str,
     parse: impl FnOnce(&[u8]) -> Result<T, ParseError>,
 ) -> (Observed<T>, Duration) {
-    let (bytes, took) = ask::read(host, &Ask::File(path.to_owned()));
+    let (bytes, took) = ask::read(probe, &Ask { scope, what: What::File(path.to_owned()) });
     let observed = match bytes.and_then(|bytes| Ok(parse(&bytes)?)) {
         Ok(value) => Observed::Full(value),
         Err(failure) => Observed::Unavailable(failure),

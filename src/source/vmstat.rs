@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::counters::Counters;
 use super::text;
-use crate::ask::Host;
+use crate::ask::{Probe, Scope};
 use crate::value::{Observed, ParseError};
 
 const PATH: &str = "/proc/vmstat";
 
-pub fn collect(host: &mut dyn Host) -> (Observed<Counters>, Duration) {
-    text::collect_file(host, PATH, parse)
+pub fn collect(probe: &mut dyn Probe) -> (Observed<Counters>, Duration) {
+    text::collect_file(probe, Scope::Host, PATH, parse)
 }
 
 /// The counters whose name starts with `oom_kill`, under the kernel's name; none on kernels before 4.13. They count for

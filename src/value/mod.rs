@@ -3,11 +3,13 @@
 pub mod escape;
 mod failure;
 mod moment;
+mod netns;
 mod observed;
 mod tcp_state;
 pub mod words;
 
 pub use failure::{Failure, FailureKind, Missing};
 pub use moment::Moment;
+pub use netns::NetnsId;
 pub use observed::{Observed, ParseError};
 pub use tcp_state::TcpState;

@@ -7,11 +7,13 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use rstdoctor::ask::{Answer, Ask, DiagQuery, Frame, Host};
+use rstdoctor::ask::{Answer, Ask, Clock, DiagQuery, Frame, Host, Probe, What};
 use rstdoctor::recording::read::RecordingProblem;
 use rstdoctor::recording::write::RecordError;
 use rstdoctor::recording::{RecordingFile, RecordingHost, ReplayHost};
-use rstdoctor::value::{Failure, FailureKind, Moment};
+use rstdoctor::value::{Failure, FailureKind, Moment, NetnsId};
+
+const NETNS: NetnsId = NetnsId(4_026_531_840);
 
 /// Answers from a script: netstat grows with each frame, the sweep is `sweep` messages of 4 KiB.
 struct Script {
@@ -22,7 +24,7 @@ struct Script {
 const SWEEP: DiagQuery = DiagQuery { name: "sweep", states: 0xfff, extensions: 0 };
 
 fn file(path: &str) -> Ask {
-    Ask::File(path.to_owned())
+    Ask::host(What::File(path.to_owned()))
 }
 
 /// A socket without addresses, so that redaction leaves it alone.
@@ -35,7 +37,7 @@ fn message(number: usize) -> Vec<u8> {
     bytes
 }
 
-impl Host for Script {
+impl Clock for Script {
     fn frame(&mut self, _: Frame) -> Option<Moment> {
         self.frames += 1;
         Some(Moment {
@@ -44,19 +46,21 @@ impl Host for Script {
             asleep: Duration::ZERO,
         })
     }
+}
 
+impl Probe for Script {
     fn ask(&mut self, ask: &Ask, sink: &mut dyn FnMut(&[u8])) -> Answer {
-        let result = match ask {
-            Ask::SockDiag(_) => {
+        let result = match &ask.what {
+            What::SockDiag(_) => {
                 (0..self.sweep).for_each(|number| sink(&message(number)));
                 Ok(())
             }
-            Ask::File(path) if path == "/proc/net/netstat" => {
+            What::File(path) if path == "/proc/net/netstat" => {
                 sink(b"TcpExt: A\n");
                 sink(format!("TcpExt: {}\n", self.frames).as_bytes());
                 Ok(())
             }
-            Ask::ResetEvents => {
+            What::ResetEvents => {
                 sink(&[1, 2, 3, 4]);
                 Ok(())
             }
@@ -75,9 +79,9 @@ fn poll(due: u64) -> Frame {
 fn questions() -> Vec<Ask> {
     vec![
         file("/proc/net/netstat"),
-        Ask::SockDiag(SWEEP),
+        Ask::netns(NETNS, What::SockDiag(SWEEP)),
         file("/proc/1/limits"),
-        Ask::ResetEvents,
+        Ask::host(What::ResetEvents),
         file("/proc/net/netstat"),
     ]
 }
@@ -157,7 +161,7 @@ fn no_message_is_cut_between_two_parts() {
     let mut recording = open(&recording(false, 600)).expect("sound");
     recording.frame(Frame::Before);
     let mut calls = 0;
-    recording.ask(&Ask::SockDiag(SWEEP), &mut |chunk| {
+    recording.ask(&Ask::netns(NETNS, What::SockDiag(SWEEP)), &mut |chunk| {
         calls += 1;
         assert_eq!(chunk.len() % 4096, 0);
         assert!(chunk.len() <= 1 << 20);
@@ -325,11 +329,15 @@ fn redaction_leaves_out_what_it_cannot_judge() {
     let mut recording = open(&recording(true, 3)).expect("sound");
     assert!(recording.manifest().redacted);
     recording.frame(Frame::Before);
-    let events = recording.ask(&Ask::ResetEvents, &mut |_| panic!("raw events name peers")).result.unwrap_err();
+    let events =
+        recording.ask(&Ask::host(What::ResetEvents), &mut |_| panic!("raw events name peers")).result.unwrap_err();
     assert_eq!(events.kind, FailureKind::Broken);
     assert!(events.reason.starts_with("left out by --redact"), "{}", events.reason);
     let mut bytes = 0;
-    assert_eq!(recording.ask(&Ask::SockDiag(SWEEP), &mut |chunk| bytes += chunk.len()).result, Ok(()));
+    assert_eq!(
+        recording.ask(&Ask::netns(NETNS, What::SockDiag(SWEEP)), &mut |chunk| bytes += chunk.len()).result,
+        Ok(())
+    );
     assert_eq!(bytes, 3 * 4096);
     let denied = recording.ask(&file("/proc/1/limits"), &mut |_| {}).result.unwrap_err();
     assert_eq!(denied.kind, FailureKind::Denied, "the reason of the host stays");

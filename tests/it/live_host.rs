@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use crate::common::skipped;
 use flate2::read::GzDecoder;
-use rstdoctor::ask::{self, Ask, DiagQuery, Frame, Host};
+use rstdoctor::ask::{self, Ask, Clock, DiagQuery, Frame, Probe, What};
 use rstdoctor::kernel::{LiveHost, namespace};
 use rstdoctor::recording::{RecordingHost, ReplayHost};
+use rstdoctor::value::NetnsId;
+
+const NETNS: NetnsId = NetnsId(4_026_531_840);
 
 const SWEEP: DiagQuery = DiagQuery { name: "sweep", states: 0x1fff, extensions: 0xff };
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 77, 3, 9);
@@ -46,10 +49,10 @@ fn live() -> LiveHost {
 }
 
 fn file(path: String) -> Ask {
-    Ask::File(path)
+    Ask::host(What::File(path))
 }
 
-fn text(host: &mut dyn Host, path: String) -> String {
+fn text(host: &mut dyn Probe, path: String) -> String {
     String::from_utf8(ask::read(host, &file(path)).0.expect("read")).expect("text")
 }
 
@@ -103,7 +106,10 @@ fn a_redacted_recording_of_real_sockets_names_no_one_and_still_joins() {
         let mut host = RecordingHost::new(live(), Vec::new(), true);
         host.frame(Frame::Before).unwrap();
         let mut real = Vec::new();
-        assert_eq!(host.ask(&Ask::SockDiag(SWEEP), &mut |bytes| real.extend_from_slice(bytes)).result, Ok(()));
+        assert_eq!(
+            host.ask(&Ask::netns(NETNS, What::SockDiag(SWEEP)), &mut |bytes| real.extend_from_slice(bytes)).result,
+            Ok(())
+        );
         let name = text(&mut host, format!("/proc/{pid}/comm"));
         let hostname = text(&mut host, "/proc/sys/kernel/hostname".to_owned());
         asks.iter().for_each(|ask| assert_eq!(host.ask(ask, &mut |_| {}).result, Ok(())));
@@ -123,7 +129,10 @@ fn a_redacted_recording_of_real_sockets_names_no_one_and_still_joins() {
         let mut recording = ReplayHost::read(&bytes[..]).unwrap();
         recording.frame(Frame::Before).unwrap();
         let mut dump = Vec::new();
-        assert_eq!(recording.ask(&Ask::SockDiag(SWEEP), &mut |bytes| dump.extend_from_slice(bytes)).result, Ok(()));
+        assert_eq!(
+            recording.ask(&Ask::netns(NETNS, What::SockDiag(SWEEP)), &mut |bytes| dump.extend_from_slice(bytes)).result,
+            Ok(())
+        );
         let (real, redacted) = (sockets(&real), sockets(&dump));
         assert_eq!(real.len(), redacted.len());
         assert!(real.len() >= 10, "2 listeners, 4 connections with two ends: {real:?}");
@@ -160,13 +169,16 @@ fn files_and_sockets_are_those_of_the_threads_namespace() {
         assert!(text(&mut host, "/proc/net/fib_trie".to_owned()).contains("10.77.3.9"));
         let link = |host: &mut LiveHost, path: &str| {
             let mut target = String::new();
-            let ask = Ask::Link(path.to_owned());
+            let ask = Ask::host(What::Link(path.to_owned()));
             host.ask(&ask, &mut |bytes| target.push_str(std::str::from_utf8(bytes).unwrap()));
             target
         };
         let own = link(&mut host, "/proc/thread-self/ns/net");
         let mut dump = Vec::new();
-        assert_eq!(host.ask(&Ask::SockDiag(SWEEP), &mut |bytes| dump.extend_from_slice(bytes)).result, Ok(()));
+        assert_eq!(
+            host.ask(&Ask::netns(NETNS, What::SockDiag(SWEEP)), &mut |bytes| dump.extend_from_slice(bytes)).result,
+            Ok(())
+        );
         assert_eq!(sockets(&dump).len(), 1, "only the listener of this namespace");
 
         // By pid into the namespace of the test process, and by path back.
@@ -200,7 +212,7 @@ fn a_walk_of_many_descriptors_is_fast() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let copies: Vec<TcpListener> = (100..limit.rlim_cur).map_while(|_| listener.try_clone().ok()).collect();
     let mut lines = 0;
-    let ask = Ask::SocketOwners { inodes: BTreeSet::from([1]), also: BTreeSet::new() };
+    let ask = Ask::host(What::SocketOwners { inodes: BTreeSet::from([1]), also: BTreeSet::new() });
     let answer = live().ask(&ask, &mut |text| lines += text.iter().filter(|byte| **byte == b'\n').count());
     eprintln!("{} own descriptors and those of others: {:?}, {lines} lines", copies.len(), answer.took);
     assert!(answer.took < Duration::from_secs(1), "{:?}", answer.took);

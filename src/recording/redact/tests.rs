@@ -4,8 +4,10 @@ use super::*;
 use crate::source::{destroyed_sockets, reset_events, reset_packets};
 use crate::stream::{Kind, head};
 
+const NETNS: crate::value::NetnsId = crate::value::NetnsId(4_026_531_840);
+
 fn redact(redactor: &mut Redactor, path: &str, text: &str) -> Result<String, Failure> {
-    let mut session = redactor.begin(&Ask::File(path.to_owned()));
+    let mut session = redactor.begin(&Ask::host(What::File(path.to_owned())));
     assert!(session.push(text.as_bytes()).is_empty());
     session.end(true).map(|bytes| String::from_utf8(bytes).unwrap())
 }
@@ -115,7 +117,7 @@ proptest::proptest! {
     fn any_bytes_are_survived(mut bytes: Vec<u8>, text: String) {
         let mut redactor = Redactor::default();
         redactor.names.messages(&mut bytes);
-        for ask in [Ask::ResetEvents, Ask::ResetPackets, Ask::DestroyedSockets] {
+        for ask in [Ask::host(What::ResetEvents), Ask::netns(NETNS, What::ResetPackets), Ask::netns(NETNS, What::DestroyedSockets)] {
             redactor.begin(&ask).push(&bytes);
         }
         for path in ["/proc/1/stat", "/proc/1/status", "/proc/1/cgroup"] {
@@ -155,7 +157,7 @@ fn a_packet_keeps_its_fixed_headers_and_its_ends_join_the_sockets() {
         block(Kind::Records, &record),
         block(Kind::Note, reset_packets::FEWER.as_bytes()),
     ];
-    let (out, end) = redact_stream(&mut redactor, &Ask::ResetPackets, &stream.concat());
+    let (out, end) = redact_stream(&mut redactor, &Ask::netns(NETNS, What::ResetPackets), &stream.concat());
     assert_eq!(end, Ok(Vec::new()));
     let text = String::from_utf8_lossy(&out);
     assert!(text.contains("address 240.0.0.2\n") && !text.contains("secret") && !text.contains("UDP"), "{text}");
@@ -168,9 +170,9 @@ fn a_packet_keeps_its_fixed_headers_and_its_ends_join_the_sockets() {
 #[test]
 fn a_stream_that_is_not_understood_ends_there() {
     for (ask, magic) in [
-        (Ask::ResetPackets, reset_packets::MAGIC),
-        (Ask::DestroyedSockets, destroyed_sockets::MAGIC),
-        (Ask::ResetEvents, reset_events::MAGIC),
+        (Ask::netns(NETNS, What::ResetPackets), reset_packets::MAGIC),
+        (Ask::netns(NETNS, What::DestroyedSockets), destroyed_sockets::MAGIC),
+        (Ask::host(What::ResetEvents), reset_events::MAGIC),
     ] {
         let start = block(Kind::Start, magic.as_bytes());
         let stream = [start.clone(), block(Kind::Records, &[0xff; 50]), block(Kind::Clock, b"1 2")].concat();
@@ -215,7 +217,7 @@ fn events_keep_what_is_known_and_no_kernel_address() {
         block(Kind::Records, &[record(3, &comm), record(9, &body), record(99, &[1; 8])].concat()),
         block(Kind::Counts, b"5 1 0\nfinal\n"),
     ];
-    let (out, end) = redact_stream(&mut Redactor::default(), &Ask::ResetEvents, &stream.concat());
+    let (out, end) = redact_stream(&mut Redactor::default(), &Ask::host(What::ResetEvents), &stream.concat());
     assert_eq!(end, Ok(Vec::new()));
     let has = |bytes: &[u8]| out.windows(bytes.len()).any(|window| window == bytes);
     assert!(has(b"7 5 user process-1\n") && has(b"process-1\0\0\0\0\0\0\0\x63\0\0\0\0\0\0\0"), "one name");

@@ -24,7 +24,10 @@ pub fn report(diagnosis: &Diagnosis) -> Report {
             hostname: host.hostname.clone(),
             kernel: host.kernel.clone(),
             uptime_s: host.uptime_s.filter(|s| s.is_finite()),
-            netns: Netns { inode: host.netns, name: diagnosis.netns_name.clone() },
+            netns: Netns {
+                inode: Some(diagnosis.netns.0).filter(|inode| *inode != 0),
+                name: diagnosis.netns_name.clone(),
+            },
         },
         window: Window {
             started_at: rfc3339_millis(diagnosis.started.wall),
