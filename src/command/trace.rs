@@ -15,7 +15,7 @@ use super::trace_output::Output;
 use crate::ask::{self, Ask, Clock, Frame, Probe, What};
 use crate::command::cli::TraceArgs;
 use crate::command::config::{self, Terminal, Trace};
-use crate::kernel::live::now;
+use crate::kernel::clock::now;
 use crate::kernel::{LiveHost, namespace};
 use crate::output;
 use crate::render::trace::{self as text, Lines, json};

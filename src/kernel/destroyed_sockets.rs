@@ -6,7 +6,7 @@ use std::time::Instant;
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr};
 
-use super::trace_context;
+use super::clock;
 use crate::source::destroyed_sockets::MAGIC;
 use crate::stream::{Kind, send};
 use crate::value::{Failure, FailureKind};
@@ -61,7 +61,7 @@ impl DestroyedMulticast {
             send(sink, Kind::Start, 0, MAGIC.as_bytes());
         }
         let Some(socket) = &self.socket else { return Ok(()) };
-        send(sink, Kind::Clock, 0, trace_context::clocks().1.to_string().as_bytes());
+        send(sink, Kind::Clock, 0, clock::monotonic_and_boottime().1.to_string().as_bytes());
         let gaps = self.gaps;
         let (mut batch, mut messages) = (Vec::new(), 0.0);
         let most = BURST + MAX_PER_SECOND * self.drained.elapsed().as_secs_f64();

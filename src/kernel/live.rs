@@ -1,21 +1,20 @@
 //! The running kernel as a [`Host`](crate::ask::Host).
 
-use std::ffi::CString;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
-use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::clock::now;
 use super::destroyed_sockets::DestroyedMulticast;
 use super::netlink::DiagSocket;
 use super::owners;
 use super::packet::PacketSocket;
-use super::syscall::retry;
 use super::tracepoint::{Counts, Tracepoints};
 use crate::ask::{Answer, Ask, Clock, Frame, Probe, What};
 use crate::value::{Failure, FailureKind, Moment, NetnsId};
@@ -154,21 +153,6 @@ impl Probe for LiveHost {
     }
 }
 
-/// Reads both clocks, see [`Moment`].
-pub fn now() -> Moment {
-    // CLOCK_MONOTONIC first: a suspend between the two would otherwise go unnoticed this time, and only this time.
-    let awake = clock(libc::CLOCK_MONOTONIC);
-    let mono = clock(libc::CLOCK_BOOTTIME);
-    Moment { mono, wall: clock(libc::CLOCK_REALTIME), asleep: mono.saturating_sub(awake) }
-}
-
-fn clock(id: libc::clockid_t) -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid timespec for the kernel to fill. Both clocks exist since Linux 2.6.39.
-    unsafe { libc::clock_gettime(id, &mut time) };
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
-}
-
 /// The path to open for an asked path. `/proc/net` is a link to `self/net`, which shows the namespace of the main
 /// thread even to a thread that entered another one; `thread-self` (Linux 3.17) shows the thread's own.
 fn resolve(path: &str, fallback: bool) -> Result<String, Failure> {
@@ -220,18 +204,8 @@ fn read_file(path: &str, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
 /// Opens a procfs file. Links such as /proc/PID/root lead out of procfs, so the file system is checked after the open;
 /// O_NONBLOCK keeps the open itself from waiting on a pipe found that way.
 fn open(path: &str) -> io::Result<File> {
-    let name = CString::new(path)?;
-    let fd = retry(|| {
-        // SAFETY: `name` is NUL-terminated and outlives the call.
-        unsafe { libc::open(name.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK) }
-    })?;
-    // SAFETY: the descriptor was just opened and has no other owner.
-    let file = unsafe { File::from_raw_fd(fd) };
-    // SAFETY: statfs is plain data, valid as zeros, and the kernel fills it.
-    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: the descriptor is open and `stat` is writable.
-    retry(|| unsafe { libc::fstatfs(file.as_raw_fd(), &mut stat) })?;
-    if stat.f_type as u64 != PROC_SUPER_MAGIC {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK).open(path)?;
+    if rustix::fs::fstatfs(&file)?.f_type as u64 != PROC_SUPER_MAGIC {
         return Err(io::Error::new(ErrorKind::InvalidInput, "it leads out of procfs"));
     }
     Ok(file)

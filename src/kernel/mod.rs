@@ -1,5 +1,8 @@
 //! The only room that talks to the kernel.
 
+mod addresses;
+pub mod clock;
+mod cpu;
 pub mod destroyed_sockets;
 pub mod live;
 pub mod namespace;
@@ -8,7 +11,7 @@ mod owners;
 pub mod packet;
 mod packet_ring;
 mod perf;
-mod syscall;
+mod sys;
 pub mod trace_context;
 pub mod tracepoint;
 

@@ -1,18 +1,24 @@
-//! Entering another network namespace, see setns(2) and ip-netns(8).
+//! Network namespaces: opened by name, process or path, entered for good or for a moment. See setns(2) and ip-netns(8).
 
-use std::ffi::CString;
-use std::fs::File;
+use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::syscall::retry;
+use rustix::fs::{Mode, OFlags, fstat, fstatfs};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::sys;
 
 const NAMED: &str = "/run/netns";
+/// Of the calling thread. `/proc/self` is that of the main thread, which may be in another one.
+const OWN: &str = "/proc/thread-self/ns/net";
+/// statfs(2) magic of nsfs, include/uapi/linux/magic.h.
+const NSFS_MAGIC: u64 = 0x6e73_6673;
 
-/// Why a network namespace could not be entered.
+/// Why a network namespace could not be opened or entered.
 #[derive(Debug, thiserror::Error)]
 pub enum NamespaceError {
     #[error("no network namespace {spec:?}: {} does not exist; `ip netns list` shows the names, or give a pid or a path", path.display())]
@@ -25,6 +31,162 @@ pub enum NamespaceError {
     Denied { path: PathBuf, needs: &'static str },
     #[error("cannot enter the network namespace {}", path.display())]
     Broken { path: PathBuf, source: io::Error },
+    /// Its user namespace owns the other one, but not the one that the thread comes from.
+    #[error("the network namespace {inode} is not entered: there would be no way back to the own one")]
+    NoWayBack { inode: u64, source: io::Error },
+    /// The thread is still in another namespace: nothing may be asked on it any more.
+    #[error("this thread could not come back from another network namespace")]
+    Stranded,
+}
+
+/// An open network namespace. It lives at least as long as this value.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    fd: Arc<OwnedFd>,
+    inode: u64,
+}
+
+impl PartialEq for Handle {
+    fn eq(&self, other: &Self) -> bool {
+        // All are on the one nsfs of the kernel; an open one keeps its number.
+        self.inode == other.inode
+    }
+}
+
+impl Eq for Handle {}
+
+impl Handle {
+    /// The namespace of the calling thread.
+    ///
+    /// # Errors
+    /// /proc is not there, or its files may not be read.
+    pub fn current() -> Result<Self, NamespaceError> {
+        Self::at(Path::new(OWN), None, OWN)
+    }
+
+    /// The namespace of this process's main thread.
+    ///
+    /// # Errors
+    /// See [`NamespaceError`]. Another user's process needs CAP_SYS_PTRACE.
+    pub fn of_process(pid: u32) -> Result<Self, NamespaceError> {
+        Self::at(&of_process(pid), Some(pid), OWN)
+    }
+
+    /// The inode, as /proc/PID/ns/net and `lsns` show it.
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// Moves the calling thread there.
+    fn enter(&self) -> io::Result<()> {
+        Ok(move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Network))?)
+    }
+
+    /// What `path` leads to, which `spec` stands for.
+    fn at(path: &Path, pid: Option<u32>, spec: &str) -> Result<Self, NamespaceError> {
+        let path = path.to_owned();
+        let opened = open(&path).map_err(|error| match (error.raw_os_error(), pid) {
+            (Some(libc::ENOENT | libc::ESRCH), Some(pid)) => NamespaceError::NoProcess { pid },
+            (Some(libc::ENOENT | libc::ENOTDIR), None) => {
+                NamespaceError::Absent { spec: spec.to_owned(), path: path.clone() }
+            }
+            (Some(libc::EACCES | libc::EPERM), Some(_)) => {
+                NamespaceError::Denied { path: path.clone(), needs: "CAP_SYS_PTRACE and CAP_SYS_ADMIN" }
+            }
+            (Some(libc::EACCES | libc::EPERM), None) => {
+                NamespaceError::Denied { path: path.clone(), needs: "read access and CAP_SYS_ADMIN" }
+            }
+            _ => NamespaceError::Broken { path: path.clone(), source: error },
+        })?;
+        let (fd, inode) = opened.ok_or(NamespaceError::NotANamespace { path })?;
+        Ok(Self { fd: Arc::new(fd), inode })
+    }
+}
+
+/// The namespace behind a path and its inode; `None` for anything else, of which nothing is opened: to open a device or a pipe
+/// may do something.
+fn open(path: &Path) -> io::Result<Option<(OwnedFd, u64)>> {
+    // Only its place: no driver is asked, no writer of a pipe is woken.
+    let place = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    if fstatfs(&place)?.f_type as u64 != NSFS_MAGIC {
+        return Ok(None);
+    }
+    let again = format!("/proc/thread-self/fd/{}", place.as_raw_fd());
+    let fd = rustix::fs::open(again, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    match sys::namespace_type(&fd) {
+        Ok(libc::CLONE_NEWNET) => {}
+        // Before Linux 4.11 only setns(2) tells.
+        Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {}
+        Ok(_) => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let inode = fstat(&fd)?.st_ino;
+    Ok(Some((fd, inode)))
+}
+
+fn of_process(pid: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/ns/net"))
+}
+
+thread_local! {
+    /// The calling thread is in a namespace that it only meant to visit.
+    static STRANDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work` in the namespace `there`, on the calling thread, and comes back however it ends. Sockets that it opens stay there;
+/// /proc/thread-self/net shows it meanwhile.
+///
+/// # Errors
+/// Entering needs CAP_SYS_ADMIN over both namespaces: it is refused before `work` where there is no way back. After
+/// [`NamespaceError::Stranded`] nothing may be asked on this thread any more.
+pub fn with_namespace<T>(there: &Handle, work: impl FnOnce() -> T) -> Result<T, NamespaceError> {
+    must_be_home()?;
+    let home = Handle::current()?;
+    if home == *there {
+        return Ok(work());
+    }
+    // Where the thread may go to although it is there, it may come back to.
+    home.enter().map_err(|source| match source.raw_os_error() {
+        Some(libc::EPERM) => denied(there),
+        _ => NamespaceError::NoWayBack { inode: there.inode, source },
+    })?;
+    there.enter().map_err(|source| match source.raw_os_error() {
+        Some(libc::EPERM) => denied(there),
+        _ => NamespaceError::Broken { path: label(there), source },
+    })?;
+    let back = Back(&home);
+    let result = work();
+    drop(back);
+    must_be_home()?;
+    Ok(result)
+}
+
+/// An error if the calling thread could not come back from a namespace that it visited: whatever it asked would be of that one.
+///
+/// # Errors
+/// [`NamespaceError::Stranded`]
+pub fn must_be_home() -> Result<(), NamespaceError> {
+    if STRANDED.get() { Err(NamespaceError::Stranded) } else { Ok(()) }
+}
+
+struct Back<'a>(&'a Handle);
+
+impl Drop for Back<'_> {
+    fn drop(&mut self) {
+        // The way was tried before; only memory may be short.
+        if (0..3).all(|_| self.0.enter().is_err()) {
+            STRANDED.set(true);
+        }
+    }
+}
+
+fn denied(there: &Handle) -> NamespaceError {
+    NamespaceError::Denied { path: label(there), needs: "CAP_SYS_ADMIN" }
+}
+
+/// As lsns(8) and links show one without a path.
+fn label(there: &Handle) -> PathBuf {
+    PathBuf::from(format!("net:[{}]", there.inode))
 }
 
 /// The namespace that the calling thread is in now.
@@ -52,30 +214,13 @@ impl Entered {
 /// See [`NamespaceError`]. Entering needs CAP_SYS_ADMIN.
 pub fn enter(spec: &str) -> Result<Entered, NamespaceError> {
     let (path, name, pid) = locate(spec, Path::new(NAMED));
-    let broken = |source| NamespaceError::Broken { path: path.clone(), source };
-    let file = open(&path).map_err(|error| match (error.raw_os_error(), pid) {
-        (Some(libc::ENOENT | libc::ESRCH), Some(pid)) => NamespaceError::NoProcess { pid },
-        (Some(libc::ENOENT | libc::ENOTDIR), None) => {
-            NamespaceError::Absent { spec: spec.to_owned(), path: path.clone() }
-        }
-        (Some(libc::EACCES | libc::EPERM), Some(_)) => {
-            NamespaceError::Denied { path: path.clone(), needs: "CAP_SYS_PTRACE and CAP_SYS_ADMIN" }
-        }
-        (Some(libc::EACCES | libc::EPERM), None) => {
-            NamespaceError::Denied { path: path.clone(), needs: "read access and CAP_SYS_ADMIN" }
-        }
-        _ => broken(error),
+    let handle = Handle::at(&path, pid, spec)?;
+    handle.enter().map_err(|error| match error.raw_os_error() {
+        Some(libc::EPERM) => NamespaceError::Denied { path: path.clone(), needs: "CAP_SYS_ADMIN" },
+        Some(libc::EINVAL) => NamespaceError::NotANamespace { path: path.clone() },
+        _ => NamespaceError::Broken { path: path.clone(), source: error },
     })?;
-    let inode = file.metadata().map_err(broken)?.ino();
-    // SAFETY: the descriptor is open; setns changes only the calling thread.
-    retry(|| unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) }).map_err(|error| {
-        match error.raw_os_error() {
-            Some(libc::EPERM) => NamespaceError::Denied { path: path.clone(), needs: "CAP_SYS_ADMIN" },
-            Some(libc::EINVAL) => NamespaceError::NotANamespace { path: path.clone() },
-            _ => broken(error),
-        }
-    })?;
-    Ok(Entered { name, inode, path })
+    Ok(Entered { name, inode: handle.inode, path })
 }
 
 /// Path, name and process id that a specification stands for.
@@ -85,18 +230,9 @@ fn locate(spec: &str, named: &Path) -> (PathBuf, Option<String>, Option<u32>) {
     }
     let by_name = named.join(spec);
     match spec.parse() {
-        Ok(pid) if !by_name.exists() => (PathBuf::from(format!("/proc/{pid}/ns/net")), None, Some(pid)),
+        Ok(pid) if !by_name.exists() => (of_process(pid), None, Some(pid)),
         _ => (by_name, Some(spec.to_owned()), None),
     }
-}
-
-/// O_NONBLOCK: a path from outside may be a pipe, which must not make the open wait.
-fn open(path: &Path) -> io::Result<File> {
-    let name = CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: `name` is NUL-terminated and outlives the call.
-    let fd = retry(|| unsafe { libc::open(name.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK) })?;
-    // SAFETY: the descriptor was just opened and has no other owner.
-    Ok(unsafe { File::from_raw_fd(fd) })
 }
 
 #[cfg(test)]
@@ -123,5 +259,80 @@ mod tests {
         let error = enter(file.path().to_str().unwrap()).unwrap_err();
         assert!(matches!(error, NamespaceError::NotANamespace { .. } | NamespaceError::Denied { .. }), "{error}");
         assert!(matches!(enter("nul\0"), Err(NamespaceError::Broken { .. })));
+    }
+
+    #[test]
+    fn nothing_but_a_network_namespace_is_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, Mode::RWXU, 0).unwrap();
+        // It waits until somebody opens the pipe to read.
+        let mut writer = std::process::Command::new("sh").args(["-c", "echo > \"$0\""]).arg(&pipe).spawn().unwrap();
+        for path in [pipe.as_path(), Path::new("/dev/tty"), Path::new("/proc/self/ns/pid"), directory.path()] {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let error = Handle::at(path, None, "x").unwrap_err();
+            assert!(matches!(error, NamespaceError::NotANamespace { .. }), "{}: {error}", path.display());
+        }
+        assert_eq!(writer.try_wait().unwrap(), None, "the pipe was opened");
+        writer.kill().unwrap();
+        writer.wait().unwrap();
+        let own = Handle::current().unwrap();
+        assert_eq!(own, Handle::at(Path::new("/proc/self/ns/net"), None, "x").unwrap());
+        assert_eq!(label(&own), std::fs::read_link(OWN).unwrap());
+    }
+
+    /// A process in a network namespace of its own; `None`, and said so, where that is not permitted.
+    fn neighbour() -> Option<(std::process::Child, Handle)> {
+        let mut child = std::process::Command::new("unshare")
+            .args(["-n", "sleep", "60"])
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("unshare(1) is there");
+        let own = Handle::current().unwrap();
+        while child.try_wait().unwrap().is_none() {
+            match Handle::of_process(child.id()) {
+                Ok(handle) if handle != own => return Some((child, handle)),
+                _ => std::thread::sleep(std::time::Duration::from_millis(5)),
+            }
+        }
+        // Not by eprintln!, whose output cargo hides.
+        io::Write::write_all(&mut io::stderr(), b"skipped: a network namespace of its own needs root\n").unwrap();
+        None
+    }
+
+    #[test]
+    fn a_socket_opened_in_another_namespace_stays_there_and_the_thread_does_not() {
+        let Some((mut child, there)) = neighbour() else { return };
+        let home = Handle::current().unwrap();
+        let interfaces = || std::fs::read_to_string("/proc/thread-self/net/dev").unwrap().lines().count();
+        let (socket, seen, inside) = with_namespace(&there, || {
+            let socket = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+            (socket, interfaces(), Handle::current().unwrap())
+        })
+        .unwrap();
+        assert_eq!((inside, seen), (there.clone(), 3), "two lines of heading and lo");
+        assert_eq!(Handle::current().unwrap(), home);
+        // Nobody listens there as seen from here.
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], socket.local_addr().unwrap().port()));
+        assert!(std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_secs(1)).is_err());
+        // By a panic, too.
+        let panicked = std::panic::catch_unwind(|| with_namespace(&there, || panic!("in another namespace")));
+        assert!(panicked.is_err());
+        assert_eq!(Handle::current().unwrap(), home);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // The handle keeps it alive, and other threads are where they were.
+        assert_eq!(with_namespace(&there, || Handle::current().unwrap()).unwrap(), there);
+    }
+
+    #[test]
+    fn a_stranded_thread_asks_nothing_more() {
+        let own = Handle::current().unwrap();
+        std::thread::spawn(move || {
+            STRANDED.set(true);
+            assert!(matches!(with_namespace(&own, || ()), Err(NamespaceError::Stranded)));
+        })
+        .join()
+        .unwrap();
     }
 }

@@ -1,12 +1,12 @@
 //! sock_diag dumps over netlink, see sock_diag(7).
 
 use std::io::{self, ErrorKind};
-use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
-use super::syscall::retry;
 use crate::ask::DiagQuery;
 use crate::source::sock_diag;
 use crate::value::{Failure, FailureKind};
@@ -14,7 +14,7 @@ use crate::value::{Failure, FailureKind};
 /// The largest message seen is 32 KiB; larger buffers gain nothing.
 const BUFFER: usize = 64 << 10;
 /// The kernel fills a datagram in well under a millisecond; this only bounds the wait for one that never comes.
-static TIMEOUT: libc::timeval = libc::timeval { tv_sec: 5, tv_usec: 0 };
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 // include/uapi/linux/netlink.h and sock_diag.h
 const NLMSG_HEADER: usize = 16;
@@ -133,11 +133,7 @@ fn open() -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
-    let size = size_of_val(&TIMEOUT) as libc::socklen_t;
-    // SAFETY: the option value is a timeval of the size given, alive during the call.
-    retry(|| unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVTIMEO, (&raw const TIMEOUT).cast(), size)
-    })?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(TIMEOUT))?;
     Ok(socket)
 }
 
@@ -230,7 +226,7 @@ fn failure(name: &str, error: &io::Error) -> Failure {
         }
         Some(libc::EAGAIN) => Failure::new(
             FailureKind::Broken,
-            format!("sock_diag dump of {name}: no answer from the kernel within {} s", TIMEOUT.tv_sec),
+            format!("sock_diag dump of {name}: no answer from the kernel within {} s", TIMEOUT.as_secs()),
         ),
         _ => Failure::new(FailureKind::Broken, reason),
     }

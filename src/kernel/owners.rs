@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::io;
 use std::io::Write as _;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 
-use super::syscall::retry;
+use rustix::fs::{CWD, Mode, OFlags, RawDir, fstat, openat, readlinkat_raw};
+
 use crate::value::{Failure, FailureKind};
 
 /// Lines are handed over in pieces of about this size.
@@ -25,7 +27,7 @@ pub(super) fn socket_owners(
     sink: &mut dyn FnMut(&[u8]),
 ) -> Result<(), Failure> {
     let broken = |error: io::Error| Failure::new(FailureKind::Broken, format!("list of /proc: {error}"));
-    let proc = open_directory(libc::AT_FDCWD, c"/proc").map_err(broken)?;
+    let proc = open_directory(CWD, c"/proc").map_err(broken)?;
     let mut walk = Walk { inodes, size_counts: size_counts(&proc), lines: Vec::new(), sink };
     let mut denied = 0u64;
     let mut pids = Vec::new();
@@ -59,7 +61,7 @@ impl Walk<'_> {
     fn process(&mut self, proc: &OwnedFd, pid: u32, wanted: bool) -> io::Result<()> {
         let mut path = Vec::with_capacity(16);
         let _ = write!(path, "{pid}/fd\0");
-        let fds = open_directory(proc.as_raw_fd(), CStr::from_bytes_until_nul(&path).unwrap_or_default())?;
+        let fds = open_directory(proc, CStr::from_bytes_until_nul(&path).unwrap_or_default())?;
         let mut count = None;
         if self.size_counts {
             let open = size(&fds)?;
@@ -99,13 +101,10 @@ impl Walk<'_> {
     fn descriptor(&mut self, fds: &OwnedFd, pid: u32, fd: u32, matched: &mut bool) -> bool {
         let mut name = [0u8; 12];
         let _ = write!(name.as_mut_slice(), "{fd}");
-        let mut target = [0u8; 32];
-        // SAFETY: `name` ends in NUL (ten digits at most), `target` is writable for its length.
-        let len = unsafe {
-            libc::readlinkat(fds.as_raw_fd(), name.as_ptr().cast(), target.as_mut_ptr().cast(), target.len())
-        };
-        let Ok(len) = usize::try_from(len) else { return false };
-        if let Some(inode) = target.get(..len).and_then(socket_inode)
+        let mut target = [MaybeUninit::uninit(); 32];
+        let name = CStr::from_bytes_until_nul(&name).unwrap_or_default();
+        let Ok((target, _)) = readlinkat_raw(fds, name, &mut target) else { return false };
+        if let Some(inode) = socket_inode(target)
             && self.inodes.contains(&inode)
         {
             *matched = true;
@@ -141,65 +140,31 @@ fn socket_inode(target: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-fn open_directory(at: RawFd, path: &CStr) -> io::Result<OwnedFd> {
-    // SAFETY: `path` is NUL-terminated and outlives the call.
-    let fd =
-        retry(|| unsafe { libc::openat(at, path.as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC) })?;
-    // SAFETY: the descriptor was just opened and has no other owner.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+fn open_directory(at: impl AsFd, path: &CStr) -> io::Result<OwnedFd> {
+    Ok(openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// st_size of a directory.
 fn size(directory: &OwnedFd) -> io::Result<u64> {
-    // SAFETY: stat is plain data, valid as zeros, and the kernel fills it.
-    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: the descriptor is open and `stat` is writable.
-    retry(|| unsafe { libc::fstat(directory.as_raw_fd(), &mut stat) })?;
-    Ok(u64::try_from(stat.st_size).unwrap_or(0))
+    Ok(u64::try_from(fstat(directory)?.st_size).unwrap_or(0))
 }
 
 /// Since Linux 6.2 st_size of /proc/PID/fd is the number of open files, before it is always 0. This process has at
 /// least one file open, so its own directory tells.
 fn size_counts(proc: &OwnedFd) -> bool {
-    open_directory(proc.as_raw_fd(), c"self/fd").and_then(|fds| size(&fds)).is_ok_and(|open| open > 0)
+    open_directory(proc, c"self/fd").and_then(|fds| size(&fds)).is_ok_and(|open| open > 0)
 }
 
 /// Calls `each` with every entry of the directory whose name is a number.
 fn list(directory: &OwnedFd, mut each: impl FnMut(u32)) -> io::Result<()> {
-    /// Offsets in `struct linux_dirent64`, getdents(2).
-    const RECLEN: usize = 16;
-    const NAME: usize = 19;
-    let mut buffer = vec![0u64; 4096];
-    loop {
-        // SAFETY: the buffer is writable for the length given, and aligned for linux_dirent64.
-        let len = unsafe {
-            libc::syscall(libc::SYS_getdents64, directory.as_raw_fd(), buffer.as_mut_ptr(), size_of_val(&buffer[..]))
-        };
-        let Ok(len) = usize::try_from(len) else {
-            let error = io::Error::last_os_error();
-            if error.kind() == io::ErrorKind::Interrupted {
-                continue;
-            }
-            return Err(error);
-        };
-        if len == 0 {
-            return Ok(());
-        }
-        // SAFETY: u64 may be viewed as bytes, and the view is clipped to the buffer.
-        let bytes = unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), size_of_val(&buffer[..])) };
-        let mut rest = bytes.get(..len).unwrap_or(bytes);
-        while let Some(reclen) = rest.get(RECLEN..).and_then(<[u8]>::first_chunk) {
-            let reclen = usize::from(u16::from_ne_bytes(*reclen));
-            let name = rest.get(NAME..).and_then(|name| CStr::from_bytes_until_nul(name).ok());
-            if let Some(number) = name.and_then(|name| name.to_str().ok()).and_then(|name| name.parse().ok()) {
-                each(number);
-            }
-            match rest.get(reclen..) {
-                Some(next) if reclen > NAME => rest = next,
-                _ => break,
-            }
+    let mut buffer = Vec::with_capacity(32 << 10);
+    let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
+        if let Some(number) = entry?.file_name().to_str().ok().and_then(|name| name.parse().ok()) {
+            each(number);
         }
     }
+    Ok(())
 }
 
 /// Kernel threads hold no descriptors, so one that may not be read hides nothing.
@@ -217,6 +182,7 @@ fn is_kernel_thread(pid: u32) -> bool {
 mod tests {
     use super::*;
     use std::net::TcpListener;
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::MetadataExt;
 
     fn inode_of(listener: &TcpListener) -> u64 {
@@ -237,9 +203,8 @@ mod tests {
     fn finds_this_process_by_its_socket_and_counts_its_files() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         // A descriptor far above the others, so that counting up from 0 does not reach it.
-        // SAFETY: duplicates a descriptor that is open.
-        let high = unsafe { libc::fcntl(listener.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 900) };
-        assert!(high >= 900);
+        let copy = rustix::io::fcntl_dupfd_cloexec(&listener, 900).unwrap();
+        let high = copy.as_raw_fd();
         let (pid, inode) = (std::process::id(), inode_of(&listener));
         let lines = lines(BTreeSet::from([inode]), BTreeSet::new());
         assert!(lines.contains(&format!("fd {pid} {} {inode}", listener.as_raw_fd())), "{lines:?}");
@@ -248,8 +213,6 @@ mod tests {
         let files = lines.iter().find_map(|line| line.strip_prefix(&format!("files {pid} "))).expect("counted");
         assert!(files.parse::<u64>().unwrap() >= 3);
         assert_eq!(lines.iter().filter(|line| line.starts_with("denied ")).count(), 1);
-        // SAFETY: closes the duplicate made above.
-        unsafe { libc::close(high) };
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! RST packets of this network namespace, streamed as `source::reset_packets` describes.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use super::packet_ring::PacketRing;
-use super::trace_context;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
+use super::packet_ring::{self, CAPTURE};
+use super::sys::{self, FrameRing};
+use super::{clock, trace_context};
 use crate::source::reset_packets::{FEWER, MAGIC};
 use crate::stream::{Kind, send};
 use crate::value::{Failure, FailureKind};
 
-/// IPv6 header and a TCP header with all options.
-pub(super) const CAPTURE: usize = 128;
 /// Bytes of a packet that is only there for its TTL and IP id: IPv6 header and a TCP header without options.
 const SAMPLE: usize = 60;
 /// With more packets than this in one drain fewer are sampled: the room is for RSTs.
@@ -31,7 +32,7 @@ const SAMPLINGS: [Option<Sampling>; 3] =
 #[derive(Debug)]
 pub struct PacketSocket {
     fd: OwnedFd,
-    ring: PacketRing,
+    ring: FrameRing,
     /// CLOCK_MONOTONIC, ns; `None` before the first drain.
     addresses_read: Option<u64>,
     lost: u64,
@@ -42,26 +43,13 @@ pub struct PacketSocket {
 impl PacketSocket {
     /// ETH_P_ALL, because a socket bound to one protocol does not see outgoing packets (dev_queue_xmit_nit).
     pub fn open() -> Result<Self, Failure> {
-        // Protocol 0 first: nothing may arrive before the filter is in place.
-        let kind = libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-        // SAFETY: plain socket call.
-        let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
-        if fd < 0 {
-            return Err(refused("socket(AF_PACKET)", &io::Error::last_os_error()));
-        }
-        // SAFETY: the kernel just gave us this descriptor.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        // No protocol first: nothing may arrive before the filter is in place.
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let fd = socket_with(AddressFamily::PACKET, SocketType::DGRAM, flags, None)
+            .map_err(|error| refused("socket(AF_PACKET)", &error.into()))?;
         attach(&fd, SAMPLINGS[0]).map_err(|error| refused("SO_ATTACH_FILTER", &error))?;
-        let ring = PacketRing::map(&fd).map_err(|error| refused("PACKET_RX_RING", &error))?;
-        // SAFETY: an all-zero sockaddr_ll is valid.
-        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        address.sll_family = libc::AF_PACKET as u16;
-        address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
-        let size = size_of_val(&address) as libc::socklen_t;
-        // SAFETY: address and size describe one sockaddr_ll.
-        if unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), size) } != 0 {
-            return Err(refused("bind(AF_PACKET)", &io::Error::last_os_error()));
-        }
+        let ring = FrameRing::map(&fd).map_err(|error| refused("PACKET_RX_RING", &error))?;
+        sys::bind_packet(&fd, libc::ETH_P_ALL as u16).map_err(|error| refused("bind(AF_PACKET)", &error))?;
         Ok(Self { fd, ring, addresses_read: None, lost: 0, sampling: 0 })
     }
 
@@ -71,7 +59,7 @@ impl PacketSocket {
         if self.addresses_read.is_none() {
             send(sink, Kind::Start, 0, MAGIC.as_bytes());
         }
-        let (mono, boot) = trace_context::clocks();
+        let (mono, boot) = clock::monotonic_and_boottime();
         if self.addresses_read.is_none_or(|then| mono.saturating_sub(then) > ADDRESSES_EVERY_NS) {
             self.addresses_read = Some(mono);
             send(sink, Kind::Scope, 0, trace_context::scope().as_bytes());
@@ -80,10 +68,10 @@ impl PacketSocket {
         if self.ring.is_empty() {
             return Ok(());
         }
-        send(sink, Kind::Clock, 0, format!("{} {boot}", trace_context::wall_clock()).as_bytes());
-        let packets = self.ring.drain(|batch| send(sink, Kind::Records, 0, batch));
-        let lost = self.dropped();
-        self.lost += lost;
+        send(sink, Kind::Clock, 0, format!("{} {boot}", clock::realtime()).as_bytes());
+        let packets = packet_ring::drain(&mut self.ring, |batch| send(sink, Kind::Records, 0, batch));
+        let lost = u64::from(sys::packets_dropped(&self.fd).unwrap_or(0));
+        self.lost = self.lost.saturating_add(lost);
         if (packets > BUSY || lost > 0)
             && let Some(coarser) = SAMPLINGS.get(self.sampling + 1)
             && attach(&self.fd, *coarser).is_ok()
@@ -94,31 +82,11 @@ impl PacketSocket {
         send(sink, Kind::Counts, 0, self.lost.to_string().as_bytes());
         Ok(())
     }
-
-    /// PACKET_STATISTICS starts again at zero with each reading.
-    fn dropped(&self) -> u64 {
-        // struct tpacket_stats: packets, drops.
-        let mut stats = [0u32; 2];
-        let mut size = size_of_val(&stats) as libc::socklen_t;
-        // SAFETY: the buffer has the stated size.
-        let result = unsafe {
-            libc::getsockopt(
-                self.fd.as_raw_fd(),
-                libc::SOL_PACKET,
-                libc::PACKET_STATISTICS,
-                stats.as_mut_ptr().cast(),
-                &raw mut size,
-            )
-        };
-        if result == 0 { u64::from(stats[1]) } else { 0 }
-    }
 }
 
 /// Replaces the filter at once, without a gap.
 fn attach(fd: &OwnedFd, sampling: Option<Sampling>) -> io::Result<()> {
-    let mut code = filter(sampling);
-    let program = libc::sock_fprog { len: code.len() as u16, filter: code.as_mut_ptr() };
-    set(fd, libc::SO_ATTACH_FILTER, &program)
+    sys::attach_filter(fd, &mut filter(sampling))
 }
 
 /// TCP with RST, and samples of received TCP without; from the network header on (SOCK_DGRAM). IPv6 extension headers
@@ -177,14 +145,6 @@ fn filter(sampling: Option<Sampling>) -> [libc::sock_filter; 28] {
         /* 26 */ op(RET, 0, 0, SAMPLE as u32),
         /* 27 */ op(RET, 0, 0, 0),
     ]
-}
-
-fn set<T>(fd: &OwnedFd, option: libc::c_int, value: &T) -> io::Result<()> {
-    let size = size_of::<T>() as libc::socklen_t;
-    // SAFETY: value points at `size` readable bytes.
-    let result =
-        unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, std::ptr::from_ref(value).cast(), size) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn refused(what: &str, error: &io::Error) -> Failure {

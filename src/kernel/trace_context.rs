@@ -2,25 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::net::IpAddr;
 use std::path::Path;
-
-/// CLOCK_MONOTONIC and CLOCK_BOOTTIME, ns.
-pub fn clocks() -> (u64, u64) {
-    (clock(libc::CLOCK_MONOTONIC), clock(libc::CLOCK_BOOTTIME))
-}
-
-/// CLOCK_REALTIME, ns.
-pub fn wall_clock() -> u64 {
-    clock(libc::CLOCK_REALTIME)
-}
-
-fn clock(id: libc::clockid_t) -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes one timespec; both clocks exist since Linux 2.6.39.
-    unsafe { libc::clock_gettime(id, &mut time) };
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
-}
 
 /// PROC_PID_INIT_INO, include/linux/proc_ns.h, since Linux 3.8.
 const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
@@ -43,7 +25,7 @@ pub fn scope() -> String {
     if pids.to_str() != Some(FIRST_PID_NAMESPACE) {
         let _ = writeln!(text, "namespace 0");
     }
-    for address in addresses() {
+    for address in super::addresses::local().unwrap_or_default() {
         let _ = writeln!(text, "address {address}");
     }
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
@@ -83,37 +65,6 @@ pub fn tasks() -> String {
         let _ = writeln!(text, "{pid} {netns} {kind} {name}");
     }
     text
-}
-
-/// Addresses of the network namespace of the calling thread.
-fn addresses() -> BTreeSet<IpAddr> {
-    let mut found = BTreeSet::new();
-    let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
-    // SAFETY: getifaddrs fills a list that stays valid until freeifaddrs; each sockaddr is read as its family says.
-    unsafe {
-        if libc::getifaddrs(&mut list) != 0 {
-            return found;
-        }
-        let mut next = list;
-        while let Some(entry) = next.as_ref() {
-            if let Some(address) = entry.ifa_addr.as_ref() {
-                match i32::from(address.sa_family) {
-                    libc::AF_INET => {
-                        let v4 = entry.ifa_addr.cast::<libc::sockaddr_in>().read_unaligned();
-                        found.insert(IpAddr::from(v4.sin_addr.s_addr.to_ne_bytes()));
-                    }
-                    libc::AF_INET6 => {
-                        let v6 = entry.ifa_addr.cast::<libc::sockaddr_in6>().read_unaligned();
-                        found.insert(IpAddr::from(v6.sin6_addr.s6_addr));
-                    }
-                    _ => {}
-                }
-            }
-            next = entry.ifa_next;
-        }
-        libc::freeifaddrs(list);
-    }
-    found
 }
 
 /// The functions whose presence in a call chain tells resets apart.

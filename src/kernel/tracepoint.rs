@@ -8,24 +8,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::perf::{self, Attr, Event, Flag, Ring};
-use super::trace_context;
+use super::cpu::{self, Cpu, WANTED, refused};
+use super::sys::PerfRing;
+use super::{clock, perf, trace_context};
 use crate::source::reset_events::format::Format;
 use crate::source::reset_events::{FINAL, MAGIC, SETTLED_NS};
 use crate::stream::{self, Kind, append, send};
 use crate::value::{Failure, FailureKind};
 
 type Sink<'a> = dyn FnMut(&[u8]) + 'a;
-
-/// All rings together, and the limits of one. 8 MiB hold about 64,000 records: 200 ms at 320,000 a second and CPU.
-const ALL_RINGS: usize = 64 << 20;
-const MAX_RING: usize = 8 << 20;
-const MIN_RING: usize = 32 << 10;
-const SIDE_RING: usize = 128 << 10;
-
-const SAMPLE: u64 = perf::SAMPLE_IDENTIFIER | perf::SAMPLE_TID | perf::SAMPLE_TIME | perf::SAMPLE_RAW;
-/// Frames kept of a call chain: do_exit() is about the twelfth.
-const MAX_STACK: u16 = 24;
 
 /// When a count of the kernel's is read. Each reading interrupts the CPU that it is of, so it is not done at each look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,24 +28,6 @@ pub enum Counts {
     /// And nothing is recorded after this, so that the counts are exactly those of the records, or of what was lost of them.
     Final,
 }
-
-struct Wanted {
-    name: &'static str,
-    filter: Option<&'static str>,
-    chain: bool,
-}
-
-/// FIN_WAIT2 and LAST_ACK to CLOSE end every normal connection: a record of each would cost too much and say too little.
-const WANTED: [Wanted; 4] = [
-    Wanted { name: "tcp/tcp_send_reset", filter: Some("skbaddr != 0"), chain: false },
-    Wanted { name: "tcp/tcp_send_reset", filter: Some("skbaddr == 0"), chain: true },
-    Wanted { name: "tcp/tcp_receive_reset", filter: None, chain: false },
-    Wanted {
-        name: "sock/inet_sock_set_state",
-        filter: Some("protocol == 6 && newstate == 7 && oldstate != 5 && oldstate != 9"),
-        chain: false,
-    },
-];
 
 /// The open tracepoints.
 #[derive(Debug)]
@@ -68,19 +41,6 @@ pub struct Tracepoints {
     symbols_sent: bool,
     /// A count was higher than the records that had come.
     missing: bool,
-}
-
-#[derive(Debug)]
-struct Cpu {
-    number: u32,
-    ring: Ring,
-    /// Records of events that the ring has given, and how many more were counted the last time they were compared.
-    samples: u64,
-    missing: u64,
-    side: Option<Ring>,
-    events: Vec<(u64, bool, Event)>,
-    /// Keeps the side-band alive.
-    _dummy: Option<Event>,
 }
 
 impl Tracepoints {
@@ -105,25 +65,18 @@ impl Tracepoints {
             return Err(Failure::new(FailureKind::Absent, "this kernel has no reset tracepoints")
                 .needs("Linux 4.16 or later with CONFIG_TRACEPOINTS"));
         }
-        let online = online_cpus();
-        let ring = (ALL_RINGS / online.len().max(1)).clamp(MIN_RING, MAX_RING);
-        let ring = 1 << ring.ilog2();
-        let mut cpus = Vec::new();
-        for number in online {
-            match Cpu::open(number, &formats, ring, &mut notes) {
-                Ok(cpu) => cpus.push(cpu),
-                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
-                Err(error) => return Err(refused(&error)),
-            }
-        }
-        if cpus.is_empty() {
-            return Err(Failure::new(FailureKind::Broken, "no CPU accepted the reset tracepoints"));
-        }
+        let tracepoints: Vec<_> = formats.iter().map(|(name, _, format): &(_, _, Format)| (*name, format.id)).collect();
+        let cpus = cpu::open_all(&tracepoints, &mut notes)?;
         let mut start = format!("{MAGIC}\nendian {}\n", if cfg!(target_endian = "big") { "big" } else { "little" });
         for cpu in &cpus {
-            for ((id, chain, _), name) in cpu.events.iter().zip(cpu.names(&formats)) {
-                let bits = SAMPLE | if *chain { perf::SAMPLE_CALLCHAIN } else { 0 };
-                start.push_str(&format!("event {id} {} {bits:#x} {name}\n", cpu.number));
+            for event in &cpu.events {
+                start.push_str(&format!(
+                    "event {} {} {:#x} {}\n",
+                    event.id,
+                    cpu.number,
+                    event.sample_type(),
+                    event.name
+                ));
             }
         }
         append(&mut header, Kind::Start, 0, start.as_bytes());
@@ -135,14 +88,14 @@ impl Tracepoints {
         }
         append(&mut header, Kind::Scope, 0, trace_context::scope().as_bytes());
         // Enabled before the processes are listed, so that none falls between the list and the side-band.
-        for event in cpus.iter().flat_map(|cpu| cpu.events.iter().map(|(_, _, e)| e).chain(&cpu._dummy)) {
+        for event in cpus.iter().flat_map(Cpu::all_events) {
             event.enable().map_err(|error| refused(&error))?;
         }
         append(&mut header, Kind::Tasks, 0, trace_context::tasks().as_bytes());
         Ok(Self {
             header,
             cpus,
-            addresses_read: trace_context::clocks().0,
+            addresses_read: clock::monotonic_and_boottime().0,
             counts_read: 0,
             drained: 0,
             symbols_sent: false,
@@ -158,11 +111,11 @@ impl Tracepoints {
         let again = std::mem::take(&mut self.missing);
         if again && !last {
             // A record that is only late has come by then, and the reader can tell it from one that never comes.
-            let since = trace_context::clocks().0.saturating_sub(self.drained);
+            let since = clock::monotonic_and_boottime().0.saturating_sub(self.drained);
             std::thread::sleep(Duration::from_nanos(SETTLED_NS.saturating_sub(since)));
         }
         // Before the events end, which takes milliseconds: this is the time that the reader's counters belong to.
-        let (mono, boot) = trace_context::clocks();
+        let (mono, boot) = clock::monotonic_and_boottime();
         self.drained = mono;
         if last {
             self.stop().map_err(|error| refused(&error))?;
@@ -186,20 +139,22 @@ impl Tracepoints {
         let mut counts = String::new();
         let mut chains = false;
         let mut counted = vec![None; self.cpus.len()];
-        for (cpu, counted) in self.cpus.iter().zip(&mut counted) {
-            if let Some(side) = &cpu.side {
-                drain_ring(side, side.head(), cpu.number, sink);
+        for (cpu, counted) in self.cpus.iter_mut().zip(&mut counted) {
+            if let Some((_, side)) = &mut cpu.side {
+                let head = side.head();
+                drain_ring(side, head, cpu.number, sink);
             }
             // Reading a count interrupts its CPU. Those without records are not spared for long: records can be missing.
             if cpu.ring.is_empty() && !count_all {
                 continue;
             }
-            for (id, chain, event) in &cpu.events {
-                if let Ok((count, lost)) = event.counts() {
-                    *counted.get_or_insert(0) += count;
-                    chains |= *chain && count > 0;
+            for event in &cpu.events {
+                if let Ok((count, lost)) = event.event.counts() {
+                    let sum: &mut u64 = counted.get_or_insert(0);
+                    *sum = sum.saturating_add(count);
+                    chains |= event.chain && count > 0;
                     let lost = lost.map(|lost| format!(" {lost}")).unwrap_or_default();
-                    counts.push_str(&format!("{id} {count}{lost}\n"));
+                    counts.push_str(&format!("{} {count}{lost}\n", event.id));
                 }
             }
         }
@@ -212,7 +167,7 @@ impl Tracepoints {
             }
         }
         for ((cpu, head), counted) in self.cpus.iter_mut().zip(heads).zip(counted) {
-            cpu.samples += drain_ring(&cpu.ring, head, cpu.number, sink);
+            cpu.samples += drain_ring(&mut cpu.ring, head, cpu.number, sink);
             self.missing |= counted.is_some_and(|counted| cpu.lacks(counted));
         }
         if last {
@@ -225,8 +180,8 @@ impl Tracepoints {
     fn stop(&self) -> io::Result<()> {
         /// The record of an event that was under way is written within this time.
         const UNDER_WAY: Duration = Duration::from_millis(1);
-        for (_, _, event) in self.cpus.iter().flat_map(|cpu| &cpu.events) {
-            event.disable()?;
+        for event in self.cpus.iter().flat_map(|cpu| &cpu.events) {
+            event.event.disable()?;
         }
         std::thread::sleep(UNDER_WAY);
         Ok(())
@@ -234,111 +189,7 @@ impl Tracepoints {
 
     /// Bytes mapped for rings.
     pub fn ring_bytes(&self) -> usize {
-        self.cpus.iter().map(|cpu| cpu.ring.size() + cpu.side.as_ref().map_or(0, Ring::size)).sum()
-    }
-}
-
-impl Cpu {
-    /// So many were counted, and more of them than before have no record, although none is under way.
-    fn lacks(&mut self, counted: u64) -> bool {
-        if !self.ring.is_empty() {
-            return false;
-        }
-        let missing = counted.saturating_sub(self.samples);
-        std::mem::replace(&mut self.missing, missing) < missing
-    }
-
-    fn open(
-        number: u32,
-        formats: &[(&'static str, String, Format)],
-        ring_size: usize,
-        notes: &mut Vec<String>,
-    ) -> io::Result<Self> {
-        let mut events: Vec<(u64, bool, Event)> = Vec::new();
-        let mut ring = None;
-        for wanted in &WANTED {
-            let Some((_, _, format)) = formats.iter().find(|(name, _, _)| *name == wanted.name) else { continue };
-            let mut attr = Attr::new(perf::TYPE_TRACEPOINT, format.id).with(&[
-                Flag::Disabled,
-                Flag::UseClockid,
-                Flag::ExcludeCallchainUser,
-            ]);
-            attr.sample_period = 1;
-            attr.sample_type = SAMPLE | if wanted.chain { perf::SAMPLE_CALLCHAIN } else { 0 };
-            attr.clockid = libc::CLOCK_MONOTONIC;
-            attr.sample_max_stack = if wanted.chain { MAX_STACK } else { 0 };
-            attr.read_format = perf::FORMAT_LOST;
-            let event = Event::open(&attr, number).or_else(|error| match error.raw_os_error() {
-                // Before 6.0.
-                Some(libc::EINVAL) => {
-                    attr.read_format = 0;
-                    Event::open(&attr, number)
-                }
-                _ => Err(error),
-            })?;
-            if let Some(filter) = wanted.filter {
-                event.filter(filter)?;
-            }
-            match events.first() {
-                Some((_, _, first)) => event.output_to(first)?,
-                None => ring = Some(map_largest(&event, ring_size, number, notes)?),
-            }
-            events.push((event.id()?, wanted.chain, event));
-        }
-        let ring = ring.ok_or_else(|| io::Error::other("no tracepoint to open"))?;
-        let (side, dummy) = match side_band(number) {
-            Ok((ring, event)) => (Some(ring), Some(event)),
-            Err(error) => {
-                note(notes, format!("processes those that started later have no name: {error}"));
-                (None, None)
-            }
-        };
-        Ok(Self { number, ring, samples: 0, missing: 0, side, events, _dummy: dummy })
-    }
-
-    /// Tracepoint name of each event, in the order opened.
-    fn names(&self, formats: &[(&'static str, String, Format)]) -> impl Iterator<Item = &'static str> {
-        let present: Vec<&'static str> = formats.iter().map(|(name, _, _)| *name).collect();
-        WANTED.iter().map(|wanted| wanted.name).filter(move |name| present.contains(name))
-    }
-}
-
-fn map_largest(event: &Event, mut size: usize, cpu: u32, notes: &mut Vec<String>) -> io::Result<Ring> {
-    loop {
-        match Ring::map(event, size) {
-            // Locked memory beyond kernel.perf_event_mlock_kb needs CAP_IPC_LOCK.
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) && size / 2 >= MIN_RING => size /= 2,
-            Err(error) => return Err(error),
-            Ok(ring) => {
-                if size < MIN_RING * 4 {
-                    note(notes, format!("ring only {size} bytes for CPU {cpu}: a burst may be lost"));
-                }
-                return Ok(ring);
-            }
-        }
-    }
-}
-
-/// Comm, fork, exit and namespace records, in a ring of their own: a fork storm cannot push out resets.
-fn side_band(cpu: u32) -> io::Result<(Ring, Event)> {
-    let mut attr = Attr::new(perf::TYPE_SOFTWARE, perf::SW_DUMMY).with(&[
-        Flag::Disabled,
-        Flag::Comm,
-        Flag::Task,
-        Flag::SampleIdAll,
-        Flag::UseClockid,
-    ]);
-    attr.clockid = libc::CLOCK_MONOTONIC;
-    // Fork and exec of one process may stand in the rings of two CPUs: only the time tells their order.
-    attr.sample_type = perf::SAMPLE_TIME;
-    // PERF_RECORD_NAMESPACES came with 4.12, but needs CONFIG_NAMESPACES.
-    let event = Event::open(&attr.with(&[Flag::Namespaces]), cpu).or_else(|_| Event::open(&attr, cpu))?;
-    Ok((Ring::map(&event, SIDE_RING).or_else(|_| Ring::map(&event, MIN_RING))?, event))
-}
-
-fn note(notes: &mut Vec<String>, text: String) {
-    if notes.len() < 16 && !notes.contains(&text) {
-        notes.push(text);
+        self.cpus.iter().map(|cpu| cpu.ring.size() + cpu.side.as_ref().map_or(0, |(_, side)| side.size())).sum()
     }
 }
 
@@ -376,35 +227,11 @@ fn read_format(root: &Path, name: &str) -> Result<(String, Format), Failure> {
     Ok((text, format))
 }
 
-fn refused(error: &io::Error) -> Failure {
-    let text = format!("perf_event_open: {error}");
-    match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => {
-            Failure::new(FailureKind::Denied, text).needs("root or CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8)")
-        }
-        Some(libc::ENOSYS) => Failure::new(FailureKind::Absent, text).needs("a kernel with CONFIG_PERF_EVENTS"),
-        Some(libc::EMFILE) => {
-            Failure::new(FailureKind::Broken, text).needs("a higher limit of open files (ulimit -n), five per CPU")
-        }
-        _ => Failure::new(FailureKind::Broken, text),
-    }
-}
-
-/// `0-3,8` as in /sys/devices/system/cpu/online.
-fn online_cpus() -> Vec<u32> {
-    const MAX_CPUS: u32 = 8192;
-    let text = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_else(|_| "0".to_owned());
-    let range = |part: &str| {
-        let (low, high) = part.split_once('-').unwrap_or((part, part));
-        Some(low.parse::<u32>().ok()?..=high.parse::<u32>().ok()?.min(MAX_CPUS))
-    };
-    text.trim().split(',').filter_map(range).flatten().collect()
-}
-
 /// How many of the records were samples.
-fn drain_ring(ring: &Ring, head: u64, cpu: u32, sink: &mut Sink<'_>) -> u64 {
+fn drain_ring(ring: &mut PerfRing, head: u64, cpu: u32, sink: &mut Sink<'_>) -> u64 {
     let mut samples = 0;
-    ring.drain(head, |length, first, second| {
+    ring.drain(head, |first, second| {
+        let length = first.len() + second.len();
         sink(&stream::head(Kind::Records, cpu as u16, length as u32));
         sink(first);
         if !second.is_empty() {

@@ -11,7 +11,7 @@ use super::View;
 use super::message::Message;
 use crate::command::SAW_NOTHING;
 use crate::command::config::{Origin, Watch};
-use crate::kernel::live::now;
+use crate::kernel::clock::now;
 use crate::recording::History;
 use crate::render::watch::Lines;
 use crate::timeline::{Driver, Next};

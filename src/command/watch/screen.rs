@@ -15,7 +15,7 @@ use super::{keyboard, playing};
 use crate::command::config::{Origin, Watch};
 use crate::command::full_screen::{self, FullScreen};
 use crate::command::terminal;
-use crate::kernel::live::now;
+use crate::kernel::clock::now;
 use crate::output;
 use crate::recording::read::Window;
 use crate::tui::{self, Event, Order, Playback, Setup, State};
