@@ -1,7 +1,8 @@
 use super::harm::{self, Place};
-use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Setting, Severity, Subject, Verdict, Verify};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
+use crate::value::shell::ShellCommand;
 use crate::value::words;
 
 cause! {
@@ -85,13 +86,15 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
 }
 
 fn with_remedies(finding: Finding, pid: Option<u32>) -> Finding {
-    let verify = "TcpExtTCPAbortOnData in nstat -az stays flat";
-    let find = Remedy::new("See the program set SO_LINGER", "no line shows l_linger=0");
+    let verify = Verify::flat("TcpExtTCPAbortOnData");
     let nginx = finding.subjects.iter().any(|subject| subject.process.as_deref() == Some("nginx"));
     let remove = if nginx {
-        Remedy::new("Let nginx end timed-out connections by FIN", verify)
-            .command("reset_timedout_connection off;    # nginx.conf, server block")
-            .restart(Restart::Reload)
+        Remedy::new("Let nginx end timed-out connections by FIN", verify).setting(Setting::config(
+            "reset_timedout_connection off;",
+            "nginx.conf",
+            Some("server block"),
+            Restart::Reload,
+        ))
     } else {
         Remedy::new(
             "Remove SO_LINGER with time 0 from the program; to avoid TIME_WAIT, reuse connections instead",
@@ -100,8 +103,10 @@ fn with_remedies(finding: Finding, pid: Option<u32>) -> Finding {
         .restart(Restart::Service)
     };
     finding.remedy(remove).remedy(match pid {
-        Some(pid) => find.command(format!("timeout 10 strace -f -e trace=setsockopt,close,connect -p {pid}")),
-        None => find.command("rstdoctor trace --sent -d 10s    # as root, with tracefs: names the process"),
+        Some(pid) => Remedy::new("See the program set SO_LINGER", "no line shows l_linger=0")
+            .command(ShellCommand::new("timeout 10 strace -f -e trace=setsockopt,close,connect -p").arg(pid)),
+        None => Remedy::new("See which program does it (as root, with tracefs)", "the process is named")
+            .command(ShellCommand::new("rstdoctor trace --sent -d 10s")),
     })
 }
 

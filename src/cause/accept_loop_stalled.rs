@@ -2,6 +2,7 @@ use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity,
 use crate::evidence::Evidence;
 use crate::evidence::service::Service;
 use crate::source::owners::Process;
+use crate::value::shell::ShellCommand;
 use crate::value::words;
 
 cause! {
@@ -155,17 +156,18 @@ fn continue_stopped(service: &Service<'_>, stopped: &[&Process], mut finding: Fi
             format!("{} not stopped, but took nothing either", words::counted(running as u64, "other owner")),
         ));
     }
-    let pids = stopped.iter().map(|process| process.pid.to_string()).collect::<Vec<_>>().join(" ");
-    let verify = format!("Recv-Q falls to 0 in ss -lnt 'sport = :{}'", service.port);
+    let pids = stopped.iter().map(|process| process.pid);
+    let verify = queue::drained(service);
     if stopped.iter().any(|process| process.state == 't') {
-        finding = finding.remedy(
-            Remedy::new("Detach the debugger that holds the process", verify.clone())
-                .command(format!("grep TracerPid /proc/{}/status", pids.replace(' ', "/status /proc/"))),
-        );
+        finding =
+            finding.remedy(Remedy::new("Detach the debugger that holds the process", verify.clone()).command(
+                ShellCommand::new("grep TracerPid").args(pids.clone().map(|pid| format!("/proc/{pid}/status"))),
+            ));
     }
     if stopped.iter().any(|process| process.state == 'T') {
-        finding = finding
-            .remedy(Remedy::new("Let the stopped process continue", verify).command(format!("kill -CONT {pids}")));
+        finding = finding.remedy(
+            Remedy::new("Let the stopped process continue", verify).command(ShellCommand::new("kill -CONT").args(pids)),
+        );
     }
     finding
 }
@@ -192,7 +194,6 @@ fn look_at_blocked(e: &Evidence<'_>, service: &Service<'_>, mut finding: Finding
         "drained",
         "a merely slow application would have shortened the queue at least once",
     ));
-    let verify = format!("Recv-Q falls to 0 in ss -lnt 'sport = :{}'", service.port);
     if let Some(process) = service.owners.last() {
         finding = finding.remedy(queue::look_inside(
             process,
@@ -201,7 +202,7 @@ fn look_at_blocked(e: &Evidence<'_>, service: &Service<'_>, mut finding: Finding
         ));
     }
     finding.remedy(
-        Remedy::new("Then restart it: a blocked accept loop rarely recovers by itself", verify)
+        Remedy::new("Then restart it: a blocked accept loop rarely recovers by itself", queue::drained(service))
             .command_if(queue::restart_command(&service.owners))
             .restart(Restart::Service),
     )
@@ -227,7 +228,7 @@ mod tests {
         let finding = full('T').finding(&ACCEPT_LOOP_STALLED);
         assert_eq!((finding.state, finding.severity), (State::Active, Severity::Critical));
         assert!(finding.confidence >= 0.95);
-        assert_eq!(finding.remedies[0].command.as_deref(), Some("kill -CONT 4121"));
+        assert_eq!(finding.remedies[0].line().as_deref(), Some("kill -CONT 4121"));
     }
 
     #[test]

@@ -1,8 +1,11 @@
-use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, queue};
+use super::{
+    EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, Verify, queue,
+};
 use crate::evidence::Evidence;
 use crate::evidence::backlog::{BindingLimit, binding_limit, known_server};
 use crate::evidence::service::Service;
 use crate::observation::delta::Reading;
+use crate::value::shell::ShellCommand;
 use crate::value::words;
 
 cause! {
@@ -188,7 +191,7 @@ fn nowhere_seen(e: &Evidence<'_>, overflows: &Reading) -> Finding {
         .against(EvidenceItem::fact("listeners", "recv_q", why))
         .remedy(
             Remedy::new("Scan for longer, so that the burst is caught", "the listener is named")
-                .command("rstdoctor scan --duration 30s"),
+                .command(ShellCommand::new("rstdoctor scan --duration 30s")),
         )
 }
 
@@ -196,7 +199,7 @@ fn nowhere_seen(e: &Evidence<'_>, overflows: &Reading) -> Finding {
 fn with_limit_and_remedies(e: &Evidence<'_>, service: &Service<'_>, mut finding: Finding) -> Finding {
     let backlog = u64::from(service.worst().last.backlog);
     let verify_longer = |wanted: u64| {
-        format!("ss -lnt 'sport = :{}' shows Send-Q {wanted}, and rstdoctor scan shows no overflow", service.port)
+        Verify::by(queue::listed(service), format!("shows Send-Q {wanted}, and rstdoctor scan shows no overflow"))
     };
     if let Ok(somaxconn) = e.sysctl_number("net.core.somaxconn") {
         let limit = binding_limit(backlog, somaxconn, &service.owners);
@@ -235,7 +238,7 @@ fn with_limit_and_remedies(e: &Evidence<'_>, service: &Service<'_>, mut finding:
                             "Raise somaxconn first: it caps any backlog",
                             "net.core.somaxconn",
                             wanted,
-                            format!("sysctl net.core.somaxconn shows {wanted}"),
+                            Verify::by(ShellCommand::new("sysctl net.core.somaxconn"), format!("shows {wanted}")),
                         )
                         .restart(Restart::Service),
                     ),
@@ -259,7 +262,7 @@ fn with_limit_and_remedies(e: &Evidence<'_>, service: &Service<'_>, mut finding:
             BindingLimit::Stale => finding.remedy(
                 Remedy::new(
                     format!("Restart {program}, so that it calls listen() again under the raised somaxconn"),
-                    format!("ss -lnt 'sport = :{}' shows a Send-Q above {backlog}", service.port),
+                    Verify::by(queue::listed(service), format!("shows a Send-Q above {backlog}")),
                 )
                 .restart(Restart::Service)
                 .command_if(queue::restart_command(&service.owners)),
@@ -275,14 +278,14 @@ fn with_limit_and_remedies(e: &Evidence<'_>, service: &Service<'_>, mut finding:
             "Until then, let clients retry instead of resetting them",
             "net.ipv4.tcp_abort_on_overflow",
             0,
-            "EmbryonicRsts in nstat -az TcpExtEmbryonicRsts stays flat",
+            Verify::flat("TcpExtEmbryonicRsts"),
         ));
     }
     finding
 }
 
 fn slow_accept(e: &Evidence<'_>, service: &Service<'_>) -> Remedy {
-    let verify = "Recv-Q of the listener stays near 0 in ss -lnt";
+    let verify = Verify::by(queue::listed(service), "shows Recv-Q near 0");
     let busiest = service
         .owners
         .iter()
@@ -294,7 +297,7 @@ fn slow_accept(e: &Evidence<'_>, service: &Service<'_>) -> Remedy {
             format!("Find out why accept is slow: {} used {:.0} % of a CPU", process.label(), share * 100.0),
             verify,
         )
-        .command(format!("perf top -p {}", process.pid)),
+        .command(ShellCommand::new("perf top -p").arg(process.pid)),
         Some((process, share)) => Remedy::new(
             format!(
                 "Find out why accept is slow: {} used only {:.0} % of a CPU, so it waits for something",
@@ -303,7 +306,7 @@ fn slow_accept(e: &Evidence<'_>, service: &Service<'_>) -> Remedy {
             ),
             verify,
         )
-        .command(format!("cat /proc/{}/stack /proc/{}/wchan", process.pid, process.pid)),
+        .command(queue::kernel_stack(process)),
         None => Remedy::new("Find out why accept is slow: a longer queue only buys time", verify),
     }
 }
@@ -334,7 +337,7 @@ mod tests {
         assert!(finding.confidence >= 0.9);
         assert_eq!(finding.binding_limit, Some(BindingLimit::Application));
         assert_eq!(finding.subjects[0].pid, Some(4121));
-        let command = finding.remedies[0].command.as_deref().unwrap_or_default();
+        let command = finding.remedies[0].line().unwrap_or_default();
         assert!(command.starts_with("listen 8080 backlog=4096;"), "{command}");
     }
 
@@ -374,8 +377,8 @@ mod tests {
         let case = overflow(60, 312).sysctl("net.core.somaxconn", "511");
         let finding = case.finding(&ACCEPT_QUEUE_OVERFLOW);
         assert_eq!(finding.binding_limit, Some(BindingLimit::Somaxconn));
-        assert_eq!(finding.remedies[0].command.as_deref(), Some("sysctl -w net.core.somaxconn=4096"));
-        assert!(finding.remedies[1].command.as_deref().is_some_and(|line| line.contains("backlog=4096")));
+        assert_eq!(finding.remedies[0].line().as_deref(), Some("sysctl -w net.core.somaxconn=4096"));
+        assert!(finding.remedies[1].line().as_deref().is_some_and(|line| line.contains("backlog=4096")));
     }
 
     #[test]

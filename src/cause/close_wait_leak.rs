@@ -1,10 +1,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, queue};
+use super::{
+    EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, Verify, queue,
+};
 use crate::evidence::Evidence;
 use crate::source::owners::Process;
 use crate::source::socket_dump::{Group, GroupKind};
+use crate::value::shell::ShellCommand;
 use crate::value::words;
 
 cause! {
@@ -181,7 +184,7 @@ fn describe(
         finding = finding.against(EvidenceItem::fact("sockets", "close_wait", "seen once only: they may be passing"));
     }
     let side = if group.accepted { "sport" } else { "dport" };
-    let list = format!("ss -tanp state close-wait '{side} = :{}'", group.port);
+    let list = ShellCommand::new("ss -tanp state close-wait").arg(format_args!("{side} = :{}", group.port));
     finding
         .remedy(
             Remedy::new(
@@ -191,7 +194,7 @@ fn describe(
             .command(list.clone()),
         )
         .remedy(
-            Remedy::new("Until then restart it before its descriptors run out", format!("{list} is empty"))
+            Remedy::new("Until then restart it before its descriptors run out", Verify::by(list, "shows none"))
                 .command_if(queue::restart_command(owners))
                 .restart(Restart::Service),
         )

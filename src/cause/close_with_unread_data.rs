@@ -1,8 +1,9 @@
 use super::harm::{self, Place};
-use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Setting, Severity, Subject, Verdict, Verify, commands};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
 use crate::source::socket_dump::GroupKind;
+use crate::value::shell::ShellCommand;
 use crate::value::words;
 
 cause! {
@@ -98,18 +99,24 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
 }
 
 fn with_remedies(finding: Finding, port: Option<u16>) -> Finding {
-    let verify = "TcpExtTCPAbortOnClose in nstat -az stays flat";
+    let verify = Verify::flat("TcpExtTCPAbortOnClose");
     let server = finding.subjects.iter().find_map(|subject| subject.process.as_deref()).unwrap_or_default();
     let setting = match server {
-        "nginx" => Some(("lingering_close always;    # nginx.conf, server block", Restart::Reload)),
-        "java" => Some(("<Connector ... maxSwallowSize=\"-1\"/>    # Tomcat server.xml", Restart::Service)),
+        "nginx" => {
+            Some(Setting::config("lingering_close always;", "nginx.conf", Some("server block"), Restart::Reload))
+        }
+        "java" => Some(Setting::config(
+            "maxSwallowSize=\"-1\"",
+            "conf/server.xml",
+            Some("Connector of Tomcat"),
+            Restart::Service,
+        )),
         _ => None,
     };
     let finding = match setting {
-        Some((line, restart)) => finding.remedy(
-            Remedy::new("Let the server swallow what clients still send after an early answer", verify)
-                .command(line)
-                .restart(restart),
+        Some(setting) => finding.remedy(
+            Remedy::new("Let the server swallow what clients still send after an early answer", verify.clone())
+                .setting(setting),
         ),
         None => finding,
     };
@@ -126,7 +133,7 @@ fn with_remedies(finding: Finding, port: Option<u16>) -> Finding {
                 "See which connections hold unread data (Recv-Q above 0)",
                 "their Recv-Q goes to 0 before they close",
             )
-            .command(format!("ss -tnp{} | awk '$2 > 0'", harm::ss_filter(port))),
+            .command(commands::ss_of("ss -tnp", port).pipe(ShellCommand::new("awk").arg("$2 > 0"))),
         )
 }
 

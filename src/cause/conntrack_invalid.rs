@@ -1,5 +1,6 @@
-use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict};
+use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict, Verify};
 use crate::evidence::Evidence;
+use crate::value::shell::ShellCommand;
 use crate::value::{TcpState, words};
 
 cause! {
@@ -107,13 +108,18 @@ fn judge(e: &Evidence<'_>) -> Judgement {
                 "Log invalid packets for a minute, and compare with the connections that died",
                 "dmesg names the same addresses and ports",
             )
-            .command("sysctl -w net.netfilter.nf_conntrack_log_invalid=6; sleep 60; sysctl -w net.netfilter.nf_conntrack_log_invalid=0; dmesg | tail -50"),
+            .command(
+                ShellCommand::new("sysctl -w net.netfilter.nf_conntrack_log_invalid=6")
+                    .then(ShellCommand::new("sleep 60"))
+                    .then(ShellCommand::new("sysctl -w net.netfilter.nf_conntrack_log_invalid=0"))
+                    .then(ShellCommand::new("dmesg").pipe(ShellCommand::new("tail -50"))),
+            ),
         )
         .remedy(Remedy::sysctl(
             "If they match: do not judge packets by the window",
             "net.netfilter.nf_conntrack_tcp_be_liberal",
             1,
-            "conntrack -S: invalid stays flat, and so do the resets",
+            Verify::by(ShellCommand::new("conntrack -S"), "shows invalid= flat, and the resets stay flat"),
         ));
     Ok(Verdict::Found(vec![finding]))
 }

@@ -1,5 +1,6 @@
-use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict};
+use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict, Verify, commands};
 use crate::evidence::Evidence;
+use crate::value::shell::ShellCommand;
 use crate::value::words;
 
 cause! {
@@ -113,21 +114,20 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 
 fn remedies(e: &Evidence<'_>, finding: Finding, max: u64) -> Finding {
     let wanted = max.saturating_mul(2);
-    let finding = finding.remedy(Remedy {
-        // A quarter as many buckets as entries was the kernel's own ratio until 5.15; longer chains cost CPU.
-        command: Some(format!(
-            "sysctl -w {MAX}={wanted} && echo {} > /sys/module/nf_conntrack/parameters/hashsize",
-            wanted / 4
-        )),
-        persist: Some(format!(
-            "echo '{MAX} = {wanted}' > /etc/sysctl.d/90-nf_conntrack_max.conf && echo 'options nf_conntrack hashsize={}' > /etc/modprobe.d/nf_conntrack.conf",
-            wanted / 4
-        )),
-        ..Remedy::new(
+    // A quarter as many buckets as entries was the kernel's own ratio until 5.15; longer chains cost CPU.
+    let buckets = wanted / 4;
+    let hash_size = ShellCommand::new("echo").arg(buckets).into_file("/sys/module/nf_conntrack/parameters/hashsize");
+    let option = ShellCommand::new("echo")
+        .arg(format_args!("options nf_conntrack hashsize={buckets}"))
+        .into_file("/etc/modprobe.d/nf_conntrack.conf");
+    let finding = finding.remedy(
+        Remedy::new(
             "Raise the limit and the hash size, on the host itself; an entry costs about 320 bytes",
-            "conntrack -S: drop stays flat",
+            Verify::by(ShellCommand::new("conntrack -S"), "shows drop= flat"),
         )
-    });
+        .command(commands::set_sysctl(MAX, wanted).and(hash_size))
+        .persist(commands::keep_sysctl(MAX, wanted).and(option)),
+    );
     match e.sysctl_number("net.netfilter.nf_conntrack_tcp_timeout_established") {
         Ok(timeout) if timeout > 86_400 => finding.remedy(Remedy::sysctl(
             format!(
@@ -140,10 +140,11 @@ fn remedies(e: &Evidence<'_>, finding: Finding, max: u64) -> Finding {
         )),
         _ => finding,
     }
-    .remedy(
-        Remedy::new("See who holds the entries", "the leading address is expected")
-            .command("conntrack -L 2>/dev/null | grep -o 'src=[^ ]*' | sort | uniq -c | sort -rn | head"),
-    )
+    .remedy(Remedy::new("See who holds the entries", "the leading address is expected").command(
+        commands::most_frequent(
+            ShellCommand::new("conntrack -L").quiet().pipe(ShellCommand::new("grep -o").arg("src=[^ ]*")),
+        ),
+    ))
 }
 
 #[cfg(test)]
@@ -160,7 +161,7 @@ mod tests {
         let finding = case(1000, &[("drop", 50), ("early_drop", 50)]).finding(&CONNTRACK_TABLE_FULL);
         assert_eq!((finding.state, finding.severity, finding.impact.events), (State::Active, Severity::Critical, 50));
         assert!(finding.confidence >= 0.95);
-        assert!(finding.remedies[0].command.as_deref().is_some_and(|c| c.contains("nf_conntrack_max=2000")));
+        assert!(finding.remedies[0].line().as_deref().is_some_and(|c| c.contains("nf_conntrack_max=2000")));
     }
 
     #[test]

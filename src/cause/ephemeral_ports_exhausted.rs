@@ -1,9 +1,12 @@
 use std::net::{IpAddr, SocketAddr};
 
-use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict};
+use super::{
+    EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Setting, Severity, State, Subject, Verdict, Verify,
+};
 use crate::evidence::Evidence;
 use crate::source::owners::Process;
 use crate::source::socket_dump::Destination;
+use crate::value::shell::ShellCommand;
 use crate::value::{Missing, words};
 
 cause! {
@@ -158,14 +161,12 @@ fn exhausted(e: &Evidence<'_>, destination: &Destination, available: u64, range:
 
 fn remedies(e: &Evidence<'_>, destination: &Destination, taken: u64, owners: &[&Process], finding: Finding) -> Finding {
     let to = SocketAddr::new(destination.address, destination.port);
-    let verify = format!(
-        "ss -tanH dst {} dport = :{} | wc -l falls well below the range",
-        match destination.address {
-            IpAddr::V4(address) => address.to_string(),
-            IpAddr::V6(address) => format!("[{address}]"),
-        },
-        destination.port
-    );
+    let host = match destination.address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    };
+    let count = ShellCommand::new("ss -tanH dst").arg(host).arg(format_args!("dport = :{}", destination.port));
+    let verify = Verify::by(count.pipe(ShellCommand::new("wc -l")), "falls well below the range");
     let nginx = owners.iter().any(|process| process.name == "nginx");
     let short_lived = destination.time_wait * 2 >= destination.ports_used;
     let caller = owners.first().map_or("the caller".to_owned(), |process| process.label());
@@ -174,17 +175,22 @@ fn remedies(e: &Evidence<'_>, destination: &Destination, taken: u64, owners: &[&
     } else {
         format!("Limit how many connections {caller} holds open to {to}")
     };
-    let mut finding = finding.remedy(Remedy::new(text, verify.clone()).command_if(
-        (nginx && short_lived).then(|| {
-            "keepalive 64;    # nginx.conf, upstream block; with proxy_http_version 1.1 and proxy_set_header Connection \"\"; in the location"
-                .to_owned()
-        }),
+    let pool = Remedy::new(text, verify.clone());
+    let pool = if nginx && short_lived {
+        pool.setting(Setting {
+            note: Some("with proxy_http_version 1.1 and proxy_set_header Connection \"\"; in the location".to_owned()),
+            ..Setting::config("keepalive 64;", "nginx.conf", Some("upstream block"), Restart::Reload)
+        })
+    } else {
+        pool
+    };
+    let mut finding = finding.remedy(pool);
+    finding = finding.remedy(Remedy::sysctl(
+        "Widen the range (keep your own listening ports out: ip_local_reserved_ports)",
+        RANGE,
+        "10240 65535",
+        verify,
     ));
-    finding = finding.remedy(
-        Remedy::new("Widen the range (keep your own listening ports out: ip_local_reserved_ports)", verify.clone())
-            .command(format!("sysctl -w {RANGE}='10240 65535'"))
-            .persist(format!("echo '{RANGE} = 10240 65535' > /etc/sysctl.d/90-ip_local_port_range.conf")),
-    );
     let in_time_wait = destination.time_wait * 2 >= taken;
     if in_time_wait && !reuses(e, destination) && e.sysctl_number("net.ipv4.tcp_tw_reuse") != Ok(1) {
         finding = finding.remedy(Remedy::sysctl(
@@ -224,13 +230,13 @@ mod tests {
     fn all_ports_towards_one_destination_are_found() {
         let finding = case("10.0.7.1", 28_230, 28_000).finding(&EPHEMERAL_PORTS_EXHAUSTED);
         assert_eq!((finding.state, finding.severity), (State::Active, Severity::Critical));
-        assert!(finding.remedies.iter().any(|r| r.command.as_deref() == Some("sysctl -w net.ipv4.tcp_tw_reuse=1")));
+        assert!(finding.remedies.iter().any(|r| r.line().as_deref() == Some("sysctl -w net.ipv4.tcp_tw_reuse=1")));
     }
 
     #[test]
     fn reuse_is_not_advised_for_open_connections() {
         let finding = case("10.0.7.1", 28_230, 30).finding(&EPHEMERAL_PORTS_EXHAUSTED);
-        assert!(finding.remedies.iter().all(|remedy| !remedy.command.as_deref().unwrap_or("").contains("tw_reuse")));
+        assert!(finding.remedies.iter().all(|remedy| !remedy.line().as_deref().unwrap_or("").contains("tw_reuse")));
     }
 
     #[test]

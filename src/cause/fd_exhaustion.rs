@@ -1,11 +1,15 @@
 use std::collections::BTreeSet;
 
-use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, queue};
+use super::{
+    EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict, Verify, commands, queue,
+};
 use crate::evidence::Evidence;
 use crate::evidence::service::Service;
 use crate::knowledge::servers;
 use crate::source::owners::Process;
 use crate::source::socket_dump::GroupKind;
+use crate::value::outside::UnitName;
+use crate::value::shell::ShellCommand;
 use crate::value::{Missing, words};
 
 cause! {
@@ -202,7 +206,7 @@ fn whole_host(e: &Evidence<'_>, allocated: u64, max: u64) -> Finding {
             "Raise the limit of the whole host, and find who holds so many",
             "fs.file-max",
             wanted,
-            format!("cat /proc/sys/fs/file-nr ends in {wanted}"),
+            Verify::by(ShellCommand::new("cat /proc/sys/fs/file-nr"), format!("ends in {wanted}")),
         ))
 }
 
@@ -236,32 +240,48 @@ fn remedies(e: &Evidence<'_>, near: &[&Process], mut finding: Finding) -> Findin
     }
     let limit = near.iter().filter_map(|process| process.open_files_limit).max().unwrap_or(1024);
     let wanted = (limit.saturating_mul(4)).max(65_536);
-    let pids: Vec<_> = near.iter().map(|process| process.pid.to_string()).collect();
-    let now = match pids.as_slice() {
-        [pid] => format!("prlimit --pid {pid} --nofile={wanted}:{wanted}"),
-        pids => format!("for pid in {}; do prlimit --pid $pid --nofile={wanted}:{wanted}; done", pids.join(" ")),
+    let nofile = format!("--nofile={wanted}:{wanted}");
+    let now = match near {
+        [process] => ShellCommand::new("prlimit --pid").arg(process.pid).arg(&nofile),
+        // Each pid becomes the argument of --pid.
+        _ => ShellCommand::new("echo")
+            .args(near.iter().map(|process| process.pid))
+            .pipe(ShellCommand::new("xargs -n1 prlimit").arg(&nofile).arg("--pid")),
     };
-    let verify = format!("grep 'open files' /proc/{}/limits shows {wanted}, and Recv-Q falls in ss -lnt", first.pid);
+    let limits = ShellCommand::new("grep").arg("open files").arg(format_args!("/proc/{}/limits", first.pid));
+    let verify = Verify::by(limits, format!("shows {wanted}, and Recv-Q falls in ss -lnt"));
     let mut raise =
         Remedy::new("Raise the limit of the running process, and for its next start", verify.clone()).command(now);
-    if let Some(unit) = near.iter().find_map(|process| process.unit.as_deref()).filter(|u| u.ends_with(".service")) {
-        raise = raise.persist(format!(
-            "mkdir -p /etc/systemd/system/{unit}.d && printf '[Service]\\nLimitNOFILE={wanted}\\n' > /etc/systemd/system/{unit}.d/90-nofile.conf && systemctl daemon-reload"
-        ));
+    if let Some(unit) = near.iter().find_map(|process| process.unit.as_ref()).filter(|unit| unit.is_service()) {
+        raise = raise.persist(keep_limit(unit, wanted));
     }
     finding = finding.remedy(raise);
     if let Some((server, setting)) = servers::server_of(first).and_then(|s| Some((s, s.open_files.as_ref()?))) {
         finding = finding.remedy(
             Remedy::new(format!("Raise the limit that {} sets for itself", server.name), verify)
-                .command(format!("{}    # {}", setting.line, setting.place))
-                .restart(setting.restart),
+                .setting(setting.clone()),
         );
     }
     finding.remedy(
-        Remedy::new("Look for a leak: which kind of file grows", "the number stays flat under a steady load")
-            .command(format!("ls -l /proc/{}/fd | awk '{{print $NF}}' | cut -d: -f1 | sort | uniq -c", first.pid))
-            .restart(Restart::None),
+        Remedy::new("Look for a leak: which kind of file grows", "the number stays flat under a steady load").command(
+            commands::most_frequent(
+                ShellCommand::new("ls -l")
+                    .arg(format_args!("/proc/{}/fd", first.pid))
+                    .pipe(ShellCommand::new("awk").arg("{print $NF}"))
+                    .pipe(ShellCommand::new("cut -d: -f1")),
+            ),
+        ),
     )
+}
+
+/// Raises the limit of a service by a drop-in, for its next start.
+fn keep_limit(unit: &UnitName, limit: u64) -> ShellCommand {
+    let directory = format!("/etc/systemd/system/{unit}.d");
+    let text = ShellCommand::new("printf").arg(format_args!("[Service]\\nLimitNOFILE={limit}\\n"));
+    ShellCommand::new("mkdir -p")
+        .arg(&directory)
+        .and(text.into_file(format_args!("{directory}/90-nofile.conf")))
+        .and(ShellCommand::new("systemctl daemon-reload"))
 }
 
 /// CLOSE_WAIT sockets of the groups of which this process holds a sample.
@@ -282,7 +302,7 @@ mod tests {
     fn with_files(open: u64, recv_q: u32) -> Case {
         let mut owner = process(4121, "nginx");
         owner.open_files = Some(open);
-        owner.unit = Some("nginx.service".into());
+        owner.unit = UnitName::parse("my\\x2dapp.service");
         Case::new().counter("TcpExt.ListenOverflows", 0, 0).listener("0.0.0.0:8080", 511, recv_q, 0, &owner)
     }
 
@@ -291,9 +311,13 @@ mod tests {
         let finding = with_files(1024, 40).finding(&FD_EXHAUSTION);
         assert_eq!((finding.state, finding.severity), (State::Active, Severity::Critical));
         assert!(finding.confidence >= 0.9);
-        assert_eq!(finding.remedies[0].command.as_deref(), Some("prlimit --pid 4121 --nofile=65536:65536"));
-        assert!(finding.remedies[0].persist.as_deref().is_some_and(|text| text.contains("nginx.service.d")));
-        assert!(finding.remedies[1].command.as_deref().is_some_and(|line| line.starts_with("worker_rlimit_nofile")));
+        assert_eq!(finding.remedies[0].line().as_deref(), Some("prlimit --pid 4121 --nofile=65536:65536"));
+        let persist = finding.remedies[0].persist_in(None).expect("a drop-in").to_string();
+        assert!(
+            persist.starts_with("mkdir -p '/etc/systemd/system/my\\x2dapp.service.d' && printf '[Service]\\nLimit"),
+            "{persist}"
+        );
+        assert!(finding.remedies[1].line().as_deref().is_some_and(|line| line.starts_with("worker_rlimit_nofile")));
     }
 
     #[test]

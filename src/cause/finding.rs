@@ -4,11 +4,13 @@ use std::net::IpAddr;
 
 use crate::evidence::backlog::BindingLimit;
 use crate::evidence::service::Service;
-pub use crate::knowledge::servers::Restart;
 use crate::observation::delta::Reading;
 use crate::source::owners::Process;
 use crate::source::reset_events::Task;
 use crate::value::Missing;
+use crate::value::outside::UnitName;
+
+use super::remedy::Remedy;
 
 /// The three values of a verdict are `Ok(Found)`, `Ok(RuledOut)` and `Err(Missing)`: could not check.
 pub type Judgement = Result<Verdict, Missing>;
@@ -145,7 +147,7 @@ pub struct Subject {
     pub pid: Option<u32>,
     /// Process name as the kernel gave it; escaped by the renderer.
     pub process: Option<String>,
-    pub unit: Option<String>,
+    pub unit: Option<UnitName>,
     /// How many events fall on this subject.
     pub count: Option<u64>,
 }
@@ -232,58 +234,5 @@ impl EvidenceItem {
     pub fn fact(source: &'static str, metric: impl Into<String>, text: impl Into<String>) -> Self {
         let metric = metric.into();
         Self { source, metric, before: None, after: None, delta: None, per_s: None, text: text.into() }
-    }
-}
-
-/// Something to do about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remedy {
-    /// In plain words, imperative.
-    pub text: String,
-    /// Complete and ready to paste: a shell command, or a line of a configuration file with a trailing `# file` comment.
-    pub command: Option<String>,
-    /// The command that makes it survive a reboot, where `command` does not.
-    pub persist: Option<String>,
-    pub restart: Restart,
-    /// How to see that it worked.
-    pub verify: String,
-}
-
-impl Remedy {
-    pub fn new(text: impl Into<String>, verify: impl Into<String>) -> Self {
-        Self { text: text.into(), command: None, persist: None, restart: Restart::None, verify: verify.into() }
-    }
-
-    pub fn command(mut self, command: impl Into<String>) -> Self {
-        self.command = Some(command.into());
-        self
-    }
-
-    pub fn command_if(mut self, command: Option<String>) -> Self {
-        self.command = command.or(self.command);
-        self
-    }
-
-    pub fn persist(mut self, persist: impl Into<String>) -> Self {
-        self.persist = Some(persist.into());
-        self
-    }
-
-    pub fn restart(mut self, restart: Restart) -> Self {
-        self.restart = restart;
-        self
-    }
-
-    /// Sets a sysctl now and after a reboot.
-    pub fn sysctl(
-        text: impl Into<String>,
-        name: &str,
-        value: impl std::fmt::Display,
-        verify: impl Into<String>,
-    ) -> Self {
-        Self::new(text, verify).command(format!("sysctl -w {name}={value}")).persist(format!(
-            "echo '{name} = {value}' > /etc/sysctl.d/90-{}.conf",
-            name.rsplit('.').next().unwrap_or(name)
-        ))
     }
 }

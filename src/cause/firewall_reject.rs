@@ -3,6 +3,7 @@ use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict
 use crate::evidence::Evidence;
 use crate::evidence::service::Service;
 use crate::reset::wire::{Hook, Rejected};
+use crate::value::shell::ShellCommand;
 use crate::value::words;
 
 cause! {
@@ -163,11 +164,18 @@ fn with_remedies(finding: Finding, chain: &str, filter: &str) -> Finding {
                 format!("Find the rule in the {chain} chain; accept the connection before it, if it is meant to work"),
                 "rstdoctor scan shows no rejected segments",
             )
-            .command("nft list ruleset | grep -n 'reject'; iptables-save -c 2>/dev/null | grep REJECT"),
+            .command(
+                ShellCommand::new("nft list ruleset")
+                    .pipe(ShellCommand::new("grep -n reject"))
+                    .then(ShellCommand::new("iptables-save -c").quiet().pipe(ShellCommand::new("grep REJECT"))),
+            ),
         )
         .remedy(
-            Remedy::new("Where rules have counters, see which one grows", "the counter of one rule grows")
-                .command(format!("nft list chain inet filter {chain} | grep -E 'counter|{filter}'")),
+            Remedy::new("Where rules have counters, see which one grows", "the counter of one rule grows").command(
+                ShellCommand::new("nft list chain inet filter")
+                    .arg(chain)
+                    .pipe(ShellCommand::new("grep -E").arg(format_args!("counter|{filter}"))),
+            ),
         )
 }
 

@@ -2,6 +2,7 @@ use super::harm;
 use super::{EvidenceItem, Judgement, Remedy, Subject, Verdict};
 use crate::evidence::Evidence;
 use crate::reset::wire::Hook;
+use crate::value::shell::ShellCommand;
 use crate::value::words;
 
 cause! {
@@ -70,8 +71,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         ));
     Ok(Verdict::Found(vec![
         finding.remedy(
-            Remedy::new("Nothing to change for probes; to see who does it", "few peers, at regular intervals")
-                .command("rstdoctor trace --received -d 10s    # as root"),
+            Remedy::new("Nothing to change for probes; to see who does it, as root", "few peers, at regular intervals")
+                .command(ShellCommand::new("rstdoctor trace --received -d 10s")),
         ),
     ]))
 }

@@ -121,11 +121,6 @@ pub fn moved(reading: &Reading, meaning: &str) -> EvidenceItem {
     EvidenceItem::counter(reading, format!("{name} +{}: {meaning}", words::thousands(reading.delta)))
 }
 
-/// `ss` filter for one port, or for all: to be pasted after `ss -tnp`.
-pub fn ss_filter(port: Option<u16>) -> String {
-    port.map(|port| format!(" 'sport = :{port}'")).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use crate::diagnosis::{Status, diagnose};

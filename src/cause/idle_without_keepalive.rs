@@ -1,8 +1,9 @@
 use std::time::Duration;
 
-use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict};
+use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, Verify};
 use crate::evidence::Evidence;
 use crate::source::socket_dump::{Group, GroupKind, IDLE_AFTER};
+use crate::value::shell::ShellCommand;
 use crate::value::words;
 
 cause! {
@@ -85,7 +86,8 @@ fn idle(e: &Evidence<'_>, group: &Group) -> Finding {
         }
     }
     let side = if group.accepted { "sport" } else { "dport" };
-    let verify = format!("ss -tno state established '{side} = :{}' shows timer:(keepalive", group.port);
+    let list = ShellCommand::new("ss -tno state established").arg(format_args!("{side} = :{}", group.port));
+    let verify = Verify::by(list, "shows timer:(keepalive");
     finding = finding
         .against(EvidenceItem::fact(
             "sockets",
@@ -131,7 +133,7 @@ mod tests {
         assert_eq!((finding.state, finding.severity), (State::Risk, Severity::Info));
         assert_eq!(finding.subjects[0].pid, Some(977));
         assert!(finding.evidence[0].text.contains("5 min"), "{}", finding.evidence[0].text);
-        assert_eq!(finding.remedies[1].command.as_deref(), Some("sysctl -w net.ipv4.tcp_keepalive_time=200"));
+        assert_eq!(finding.remedies[1].line().as_deref(), Some("sysctl -w net.ipv4.tcp_keepalive_time=200"));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 use super::harm::{self, Place};
-use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict, Verify};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
+use crate::value::shell::ShellCommand;
 use crate::value::words;
 
 cause! {
@@ -99,13 +100,13 @@ fn with_remedies(finding: Finding) -> Finding {
                 "Look at the peer or the path: is the host up, did a firewall forget the connection?",
                 "the peer answers",
             )
-            .command("ss -tno state established | grep 'keepalive'"),
+            .command(ShellCommand::new("ss -tno state established").pipe(ShellCommand::new("grep keepalive"))),
         )
         .remedy(Remedy::sysctl(
             "If a device on the path forgets idle connections: probe before it does (sockets with SO_KEEPALIVE only)",
             "net.ipv4.tcp_keepalive_time",
             120,
-            "TcpExtTCPAbortOnTimeout in nstat -az stays flat",
+            Verify::flat("TcpExtTCPAbortOnTimeout"),
         ))
 }
 

@@ -1,5 +1,7 @@
 use super::harm::{self, Place};
-use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
+use super::{
+    EvidenceItem, Finding, Judgement, Remedy, Restart, Setting, SettingKind, Severity, Subject, Verdict, Verify,
+};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
 use crate::value::{Missing, words};
@@ -97,22 +99,34 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
 }
 
 fn with_remedies(finding: Finding) -> Finding {
-    let verify = "rstdoctor scan shows no data after close";
+    let verify = Verify::scan("shows no data after close");
     let line = match finding.subjects.iter().find_map(|subject| subject.process.as_deref()).unwrap_or_default() {
-        "nginx" => {
-            Some(("keepalive_timeout 75s;    # nginx.conf: above the idle limit of every caller", Restart::Reload))
-        }
-        "node" => Some(("server.keepAliveTimeout = 75000;    // the server's code, ms", Restart::Service)),
-        "gunicorn" => Some(("gunicorn --keep-alive 75", Restart::Service)),
-        "uvicorn" => Some(("uvicorn --timeout-keep-alive 75", Restart::Service)),
+        "nginx" => Some(Setting::config("keepalive_timeout 75s;", "nginx.conf", None, Restart::Reload)),
+        "node" => Some(Setting {
+            kind: SettingKind::Code,
+            line: "server.keepAliveTimeout = 75000;".to_owned(),
+            file: None,
+            place: Some("in the server's code, ms".to_owned()),
+            note: None,
+            restart: Restart::Service,
+        }),
+        "gunicorn" => Some(Setting::config("keepalive = 75", "gunicorn.conf.py", None, Restart::Service)),
+        "uvicorn" => Some(Setting {
+            kind: SettingKind::Config,
+            line: "--timeout-keep-alive 75".to_owned(),
+            file: None,
+            place: Some("on the uvicorn command line".to_owned()),
+            note: None,
+            restart: Restart::Service,
+        }),
         _ => None,
     };
     let idle = Remedy::new(
         "Make this side's idle limit longer than that of every caller (or theirs shorter), so that the caller closes first",
-        verify,
+        verify.clone(),
     );
     let idle = match line {
-        Some((line, restart)) => idle.command(line).restart(restart),
+        Some(setting) => idle.setting(setting),
         None => idle.restart(Restart::Service),
     };
     finding.remedy(idle).remedy(
@@ -145,7 +159,7 @@ mod tests {
     fn late_requests_are_a_warning_with_the_setting() {
         let finding = late(8080).finding(&LATE_DATA_AFTER_CLOSE);
         assert_eq!(finding.severity, Severity::Warning);
-        assert!(finding.remedies[0].command.as_deref().unwrap_or_default().contains("keepAliveTimeout"));
+        assert!(finding.remedies[0].line().as_deref().unwrap_or_default().contains("keepAliveTimeout"));
     }
 
     #[test]

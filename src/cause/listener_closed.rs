@@ -1,11 +1,12 @@
 use std::collections::BTreeSet;
 
 use super::harm::{self, Place};
-use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict, Verify, commands};
 use crate::evidence::Evidence;
 use crate::evidence::service::Service;
 use crate::reset::GoneListener;
 use crate::source::reset_events::Direction;
+use crate::value::shell::ShellCommand;
 use crate::value::words;
 
 cause! {
@@ -103,7 +104,7 @@ fn lost_queue(e: &Evidence<'_>, who: String, events: u64, confidence: f64, gone:
         "Where several SO_REUSEPORT listeners share the port: let the others take the queue over",
         "net.ipv4.tcp_migrate_req",
         1,
-        "TcpExtTCPMigrateReqSuccess in nstat -az grows at the next restart",
+        Verify::by(ShellCommand::new("nstat -az TcpExtTCPMigrateReqSuccess"), "grows at the next restart"),
     ))
 }
 
@@ -124,7 +125,7 @@ fn empty(e: &Evidence<'_>, gone: &GoneListener<'_>) -> Finding {
     let summary = format!("{} stopped listening and nobody took its place", who(e, gone));
     harm::active(e, Severity::Info, 0.9, 0, "resets", summary).subject(subject(e, gone)).evidence(item(gone)).remedy(
         Remedy::new("If this was not meant, start the service again", "the port is listed by ss")
-            .command(format!("ss -lntp{}; systemctl --failed", harm::ss_filter(Some(gone.trace.last.port))))
+            .command(commands::listening_or_failed(Some(gone.trace.last.port)))
             .restart(Restart::Service),
     )
 }
@@ -132,7 +133,7 @@ fn empty(e: &Evidence<'_>, gone: &GoneListener<'_>) -> Finding {
 fn handover() -> Remedy {
     Remedy::new(
         "Keep the listening socket open across restarts: reload instead of restart, or a systemd .socket unit",
-        "ss -lnte shows the same sk: cookie before and after",
+        Verify::by(ShellCommand::new("ss -lnte"), "shows the same sk: cookie before and after"),
     )
     .restart(Restart::Service)
 }

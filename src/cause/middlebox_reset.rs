@@ -6,6 +6,7 @@ use crate::evidence::Evidence;
 use crate::reset::Group;
 use crate::reset::wire::{Suspect, Wire};
 use crate::source::reset_events::Direction;
+use crate::value::shell::ShellCommand;
 use crate::value::{Missing, words};
 
 cause! {
@@ -143,10 +144,10 @@ fn finding(e: &Evidence<'_>, wire: &Wire, count: u64, subjects: Vec<Subject>, gr
 fn with_remedies(finding: Finding) -> Finding {
     finding.remedy(
         Remedy::new(
-            "Find the device: firewall, proxy or intrusion prevention between the two; ask for an exception",
+            "Find the device: firewall, proxy or intrusion prevention between the two (ttl and id tell it from the peer, traceroute shows the hop); ask for an exception",
             "the peer's own OutRsts does not move while RSTs arrive here",
         )
-        .command("tcpdump -nvi any 'tcp[tcpflags] & tcp-rst != 0'    # compare ttl and id; traceroute shows the hop"),
+        .command(ShellCommand::new("tcpdump -nvi any").arg("tcp[tcpflags] & tcp-rst != 0")),
     )
 }
 

@@ -1,12 +1,15 @@
 //! One file per root cause. A cause is its documentation, the causes that it explains and a judge; everything else, from
 //! the explain text to the man page, derives from the registry below.
 
+mod commands;
 mod finding;
 pub(crate) mod harm;
+mod remedy;
 
-pub use finding::{
-    EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, SubjectKind, Verdict,
-};
+pub use finding::{EvidenceItem, Finding, Impact, Judgement, Severity, State, Subject, SubjectKind, Verdict};
+pub use remedy::{Change, Remedy, Verify};
+
+pub use crate::knowledge::servers::{Restart, Setting, SettingKind};
 
 use crate::evidence::Evidence;
 

@@ -1,5 +1,6 @@
-use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict};
+use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict, Verify};
 use crate::evidence::Evidence;
+use crate::value::shell::ShellCommand;
 use crate::value::{Missing, words};
 
 cause! {
@@ -133,7 +134,10 @@ fn remedies(e: &Evidence<'_>, finding: Finding) -> Finding {
             "Find whose peers do not take their data: port and peer of closing connections",
             "orphan in /proc/net/sockstat falls",
         )
-        .command("ss -tnoH state fin-wait-1 state last-ack state closing | head -50"),
+        .command(
+            ShellCommand::new("ss -tnoH state fin-wait-1 state last-ack state closing")
+                .pipe(ShellCommand::new("head -50")),
+        ),
     );
     // The sysctl exists in the first network namespace only.
     match e.sysctl_number("net.ipv4.tcp_max_orphans") {
@@ -141,14 +145,17 @@ fn remedies(e: &Evidence<'_>, finding: Finding) -> Finding {
             "Raise the limit; each orphan may hold 64 KiB of memory",
             "net.ipv4.tcp_max_orphans",
             limit.saturating_mul(2).max(8192),
-            "TcpExtTCPAbortOnMemory in nstat -az stays flat",
+            Verify::flat("TcpExtTCPAbortOnMemory"),
         )),
         Err(_) => finding.remedy(
             Remedy::new(
                 "Look at the limit on the host itself, outside this namespace",
                 "both numbers are visible there",
             )
-            .command("sysctl net.ipv4.tcp_max_orphans; grep TCP: /proc/net/sockstat"),
+            .command(
+                ShellCommand::new("sysctl net.ipv4.tcp_max_orphans")
+                    .then(ShellCommand::new("grep TCP: /proc/net/sockstat")),
+            ),
         ),
     }
 }

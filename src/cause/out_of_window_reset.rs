@@ -1,6 +1,7 @@
 use super::harm;
 use super::{EvidenceItem, Judgement, Remedy, Severity, Subject, Verdict};
 use crate::evidence::Evidence;
+use crate::value::shell::ShellCommand;
 use crate::value::words;
 
 cause! {
@@ -71,7 +72,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
                     "See who sends them: a rebooted client, a NAT in a hurry, or a stranger",
                     "few peers are named",
                 )
-                .command("timeout 10 tcpdump -ni any 'tcp[tcpflags] & (tcp-rst|tcp-syn) != 0'"),
+                .command(ShellCommand::new("timeout 10 tcpdump -ni any").arg("tcp[tcpflags] & (tcp-rst|tcp-syn) != 0")),
             ),
     ]))
 }

@@ -1,9 +1,10 @@
 use super::harm::{self, Place};
-use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict, Verify};
 use crate::evidence::Evidence;
 use crate::reset::Kind;
 use crate::reset::wire::Suspect;
 use crate::source::reset_events::Direction;
+use crate::value::shell::ShellCommand;
 use crate::value::words;
 
 cause! {
@@ -196,17 +197,23 @@ fn suspects(e: &Evidence<'_>, place: &Place<'_>) -> u64 {
 }
 
 fn with_remedies(finding: Finding, called: Option<std::net::SocketAddr>) -> Finding {
-    let verify = "rstdoctor scan shows no reset by the other end";
+    let verify = Verify::scan("shows no reset by the other end");
     let finding = match called {
         Some(called) => finding.remedy(
-            Remedy::new(format!("Find the reason on {}: it (or a device before it) sent the RST", called.ip()), verify)
-                .command(format!("rstdoctor trace --sent --port {}    # on {}, as root", called.port(), called.ip())),
+            Remedy::new(
+                format!("Find the reason on {}, as root: it (or a device before it) sent the RST", called.ip()),
+                verify.clone(),
+            )
+            .command(ShellCommand::new("rstdoctor trace --sent --port").arg(called.port())),
         ),
         None => finding,
     };
     finding.remedy(
-        Remedy::new("See who resets, and when: clients that cancel need no change here", verify)
-            .command("rstdoctor trace --received -d 30s    # as root, with tracefs"),
+        Remedy::new(
+            "See who resets, and when (as root, with tracefs): clients that cancel need no change here",
+            verify,
+        )
+        .command(ShellCommand::new("rstdoctor trace --received -d 30s")),
     )
 }
 

@@ -1,7 +1,8 @@
 use super::harm;
-use super::{EvidenceItem, Judgement, Remedy, Subject, Verdict};
+use super::{EvidenceItem, Judgement, Remedy, Subject, Verdict, Verify};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
+use crate::value::shell::ShellCommand;
 use crate::value::words;
 
 cause! {
@@ -58,8 +59,13 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     if !first.is_loopback() {
         let family = if first.is_ipv4() { "ip" } else { "ip6" };
         finding = finding.remedy(
-            Remedy::new("Nothing to repair; drop the source if it bothers", "rstdoctor scan does not name it any more")
-                .command(format!("nft insert rule inet filter input {family} saddr {first} drop    # your own table")),
+            Remedy::new(
+                "Nothing to repair; drop the source if it bothers, in a table and chain of your own",
+                Verify::scan("does not name it any more"),
+            )
+            .command(
+                ShellCommand::new("nft insert rule inet filter input").arg(family).arg("saddr").arg(first).arg("drop"),
+            ),
         );
     }
     Ok(Verdict::Found(vec![finding.remedy(Remedy::new("Nothing needs to change here", "none needed"))]))

@@ -1,7 +1,8 @@
 use super::harm::{self, Place};
-use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict, Verify, commands};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
+use crate::value::shell::ShellCommand;
 use crate::value::words;
 
 cause! {
@@ -68,8 +69,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         ));
     Ok(Verdict::Found(vec![
         finding.remedy(
-            Remedy::new("See which ports are asked for", "the ports and the peers are named")
-                .command("rstdoctor trace --sent -d 10s    # as root, with tracefs"),
+            Remedy::new("See which ports are asked for (as root, with tracefs)", "the ports and the peers are named")
+                .command(ShellCommand::new("rstdoctor trace --sent -d 10s")),
         ),
     ]))
 }
@@ -112,22 +113,24 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     } else {
         finding
     };
-    let asked = place.port.map_or_else(String::new, |port| format!(" --port {port}"));
     finding
         .remedy(
             Remedy::new(
                 "Start the service of this port, or correct the port that the clients use",
-                format!("ss -lntp{} shows a listener", harm::ss_filter(place.port)),
+                Verify::by(commands::ss_of("ss -lntp", place.port), "shows a listener"),
             )
-            .command(format!("ss -lntp{}; systemctl --failed", harm::ss_filter(place.port)))
+            .command(commands::listening_or_failed(place.port))
             .restart(Restart::None),
         )
         .remedy(
             Remedy::new(
-                "If the client is a program of this host: have it named (own connects refused)",
+                "If the client is a program of this host: have it named (as root, with tracefs: own connects refused)",
                 "the process is named",
             )
-            .command(format!("rstdoctor trace --received{asked} -d 10s    # as root, with tracefs")),
+            .command(
+                ShellCommand::new("rstdoctor trace --received -d 10s")
+                    .args(place.port.iter().flat_map(|port| ["--port".to_owned(), port.to_string()])),
+            ),
         )
 }
 

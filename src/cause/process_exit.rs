@@ -3,6 +3,8 @@ use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject
 use crate::evidence::Evidence;
 use crate::source::owners::Process;
 use crate::source::reset_events::Direction;
+use crate::value::outside::UnitName;
+use crate::value::shell::ShellCommand;
 use crate::value::{TcpState, words};
 
 cause! {
@@ -117,7 +119,7 @@ fn by_owner(e: &Evidence<'_>, process: &Process, resets: u64) -> Finding {
     }
     finding =
         finding.against(EvidenceItem::fact("owners", "pid", "it may have closed its sockets and live on to drain"));
-    with_remedies(e, finding, Some(&process.name), process.unit.as_deref())
+    with_remedies(e, finding, Some(&process.name), process.unit.as_ref())
 }
 
 /// Clients were connected to this port when the window opened.
@@ -126,22 +128,23 @@ fn was_in_use(e: &Evidence<'_>, port: u16) -> bool {
     used.and_then(|used| used.by_state.get(&TcpState::Established)).is_some_and(|connections| *connections > 0)
 }
 
-fn with_remedies(e: &Evidence<'_>, finding: Finding, name: Option<&str>, unit: Option<&str>) -> Finding {
+fn with_remedies(e: &Evidence<'_>, finding: Finding, name: Option<&str>, unit: Option<&UnitName>) -> Finding {
+    let journal = ShellCommand::new("journalctl --since -10min");
     let journal = match unit {
-        Some(unit) => format!("journalctl -u {unit} --since -10min"),
-        None => "journalctl --since -10min".to_owned(),
+        Some(unit) => journal.arg("-u").arg(unit),
+        None => journal,
     };
+    let killed = ShellCommand::new("grep -Ei").arg("killed process|segfault").pipe(ShellCommand::new("tail"));
     let memory = e.moved("oom_kill") > 0;
     let why = Remedy::new(
         format!("Find out why {} ended: crash, kill, memory or a deploy", name.unwrap_or("the process")),
         "the log names the reason, and rstdoctor scan shows no further exit",
     )
-    .command(format!("{journal}; dmesg -T | grep -Ei 'killed process|segfault' | tail"));
+    .command(journal.then(ShellCommand::new("dmesg -T").pipe(killed)));
     let finding = if memory {
         finding.remedy(
             Remedy::new("Give it more memory, or make it use less", "oom_kill in /proc/vmstat stays")
-                .command(format!("systemctl set-property {} MemoryMax=4G", unit.unwrap_or("UNIT.service")))
-                .restart(Restart::None),
+                .command_if(unit.map(|unit| ShellCommand::new("systemctl set-property").arg(unit).arg("MemoryMax=4G"))),
         )
     } else {
         finding

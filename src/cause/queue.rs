@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
-use super::{EvidenceItem, Remedy, Restart};
+use super::{EvidenceItem, Remedy, Restart, Setting, Verify, commands};
 use crate::evidence::Evidence;
 use crate::evidence::service::Service;
 use crate::knowledge::servers::Server;
 use crate::source::owners::Process;
+use crate::value::shell::ShellCommand;
 use crate::value::words;
 
 /// How full the accept queue was.
@@ -26,19 +27,33 @@ pub fn hidden_owner(e: &Evidence<'_>, service: &Service<'_>) -> Option<EvidenceI
         .then(|| EvidenceItem::fact("owners", "denied", "who owns it is not visible to you: run as root"))
 }
 
-/// Restarts the systemd unit of the first process that has one.
-pub fn restart_command(owners: &[&Process]) -> Option<String> {
-    let unit = owners.iter().find_map(|process| process.unit.as_deref())?;
-    unit.ends_with(".service").then(|| format!("systemctl restart {unit}"))
+/// Restarts the systemd service of the first process that has a unit.
+pub fn restart_command(owners: &[&Process]) -> Option<ShellCommand> {
+    let unit = owners.iter().find_map(|process| process.unit.as_ref())?;
+    unit.is_service().then(|| ShellCommand::new("systemctl restart").arg(unit))
+}
+
+/// Lists the listener of the service with its queue.
+pub fn listed(service: &Service<'_>) -> ShellCommand {
+    commands::ss_of("ss -lnt", Some(service.port))
+}
+
+/// The accept queue is taken up again.
+pub fn drained(service: &Service<'_>) -> Verify {
+    Verify::by(listed(service), "shows Recv-Q back at 0")
+}
+
+/// Where in the kernel a process waits.
+pub fn kernel_stack(process: &Process) -> ShellCommand {
+    ShellCommand::new("cat")
+        .arg(format_args!("/proc/{}/stack", process.pid))
+        .arg(format_args!("/proc/{}/wchan", process.pid))
 }
 
 /// Finds out what a process that should call accept() does instead.
-pub fn look_inside(process: &Process, text: String, verify: impl Into<String>) -> Remedy {
-    let command = if process.name == "java" {
-        format!("jstack {}", process.pid)
-    } else {
-        format!("cat /proc/{0}/stack /proc/{0}/wchan", process.pid)
-    };
+pub fn look_inside(process: &Process, text: String, verify: impl Into<Verify>) -> Remedy {
+    let command =
+        if process.name == "java" { ShellCommand::new("jstack").arg(process.pid) } else { kernel_stack(process) };
     Remedy::new(text, verify).command(command)
 }
 
@@ -49,7 +64,7 @@ pub fn never_drained(service: &Service<'_>) -> bool {
 }
 
 /// Raises the backlog that the program passes to listen() to `wanted`.
-pub fn longer_backlog(service: &Service<'_>, server: Option<&Server>, wanted: u64, verify: String) -> Remedy {
+pub fn longer_backlog(service: &Service<'_>, server: Option<&Server>, wanted: u64, verify: Verify) -> Remedy {
     // A wildcard is what a bare port means in most configurations.
     let listen = match service.address {
         IpAddr::V4(address) if address.is_unspecified() => service.port.to_string(),
@@ -63,12 +78,14 @@ pub fn longer_backlog(service: &Service<'_>, server: Option<&Server>, wanted: u6
     };
     match server {
         Some(server) => match &server.backlog.setting {
-            Some(setting) => Remedy::new(format!("Raise the backlog of {}", server.name), verify)
-                .command(format!("{}    # {}", fill(&setting.line), fill(&setting.place)))
-                .restart(setting.restart),
+            Some(setting) => Remedy::new(format!("Raise the backlog of {}", server.name), verify).setting(Setting {
+                line: fill(&setting.line),
+                place: setting.place.as_deref().map(fill),
+                ..setting.clone()
+            }),
             None => Remedy::new(
                 format!("{} has no setting for its backlog: put less load on this listener", server.name),
-                "rstdoctor scan shows no overflow",
+                Verify::scan("shows no overflow"),
             ),
         },
         None => Remedy::new(

@@ -3,6 +3,7 @@ use super::{EvidenceItem, Judgement, Remedy, Severity, Subject, Verdict};
 use crate::evidence::Evidence;
 use crate::reset::Kind;
 use crate::source::socket_dump::GroupKind;
+use crate::value::shell::ShellCommand;
 use crate::value::words;
 
 cause! {
@@ -99,13 +100,14 @@ fn judge(e: &Evidence<'_>) -> Judgement {
                     "See which peers do not answer, then look at them and at the path",
                     "ss shows no growing backoff",
                 )
-                .command("ss -tnoi | grep -B1 backoff"),
+                .command(ShellCommand::new("ss -tnoi").pipe(ShellCommand::new("grep -B1 backoff"))),
             )
-            .remedy(
-                Remedy::new("If only large packets are lost, let TCP find the path's MTU", "the transfer goes on")
-                    .command("sysctl -w net.ipv4.tcp_mtu_probing=1")
-                    .persist("echo 'net.ipv4.tcp_mtu_probing = 1' > /etc/sysctl.d/90-tcp_mtu_probing.conf"),
-            ),
+            .remedy(Remedy::sysctl(
+                "If only large packets are lost, let TCP find the path's MTU",
+                "net.ipv4.tcp_mtu_probing",
+                1,
+                "the transfer goes on",
+            )),
     ]))
 }
 

@@ -1,7 +1,8 @@
 use super::harm::{self, Place};
-use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Verdict};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Verdict, Verify};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
+use crate::value::shell::ShellCommand;
 use crate::value::words;
 
 cause! {
@@ -63,8 +64,11 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         .evidence(place.item("TCP_STATE", "an abort from outside, in an open connection"))
         .against(EvidenceItem::fact("reset_events", "caller", "a BPF program that destroys sockets looks the same"))
         .remedy(
-            Remedy::new("Find who ran ss -K or an agent that does the same", "rstdoctor scan shows none any more")
-                .command("journalctl --since -10min | grep -Ei 'ss -K|destroy|network.*(down|up)'"),
+            Remedy::new("Find who ran ss -K or an agent that does the same", Verify::scan("shows none any more"))
+                .command(
+                    ShellCommand::new("journalctl --since -10min")
+                        .pipe(ShellCommand::new("grep -Ei").arg("ss -K|destroy|network.*(down|up)")),
+                ),
         )
 }
 

@@ -2,6 +2,7 @@ use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
+use crate::value::shell::ShellCommand;
 use crate::value::{Missing, words};
 
 cause! {
@@ -112,7 +113,10 @@ fn with_remedies(finding: Finding) -> Finding {
                 "Find what made this host forget the connections: restart, crash, failover",
                 "the time of the first RST matches",
             )
-            .command("journalctl --since -10min | grep -Ei 'start|stopp|kill|segfault|oom'"),
+            .command(
+                ShellCommand::new("journalctl --since -10min")
+                    .pipe(ShellCommand::new("grep -Ei").arg("start|stopp|kill|segfault|oom")),
+            ),
         )
         .remedy(
             Remedy::new(

@@ -1,7 +1,8 @@
 use super::half_open::{HalfOpen, Who};
-use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict};
+use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict, Verify, commands};
 use crate::evidence::Evidence;
 use crate::evidence::service::Service;
+use crate::value::shell::ShellCommand;
 use crate::value::words;
 
 cause! {
@@ -97,15 +98,19 @@ fn flood(e: &Evidence<'_>, seen: &HalfOpen<'_, '_>, state: State, confidence: f6
             "Switch SYN cookies on: real clients get in again",
             "net.ipv4.tcp_syncookies",
             1,
-            "TcpExtTCPReqQFullDrop in nstat -az stays flat",
+            Verify::flat("TcpExtTCPReqQFullDrop"),
         ));
     }
     finding.remedy(
         Remedy::new(
             "See who sends them, then filter upstream: at the router, load balancer or provider",
-            "SyncookiesSent in nstat -az stays flat",
+            Verify::flat("TcpExtSyncookiesSent"),
         )
-        .command("ss -tnH state syn-recv | awk '{print $4}' | sed 's/:[0-9]*$//' | sort | uniq -c | sort -rn | head"),
+        .command(commands::most_frequent(
+            ShellCommand::new("ss -tnH state syn-recv")
+                .pipe(ShellCommand::new("awk").arg("{print $4}"))
+                .pipe(ShellCommand::new("sed").arg("s/:[0-9]*$//")),
+        )),
     )
 }
 

@@ -1,8 +1,12 @@
 use super::half_open::{HalfOpen, Who};
-use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, queue};
+use super::{
+    EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, Verify, commands,
+    queue,
+};
 use crate::evidence::Evidence;
 use crate::evidence::backlog::known_server;
 use crate::evidence::service::Service;
+use crate::value::shell::ShellCommand;
 use crate::value::words;
 
 cause! {
@@ -97,23 +101,26 @@ fn remedies(e: &Evidence<'_>, seen: &HalfOpen<'_, '_>, mut finding: Finding) -> 
             "Switch SYN cookies on: a full SYN queue then loses nothing",
             "net.ipv4.tcp_syncookies",
             1,
-            "TcpExtTCPReqQFullDrop in nstat -az stays flat",
+            Verify::flat("TcpExtTCPReqQFullDrop"),
         ));
     }
     if seen.accept_queue_full {
         finding = finding.remedy(Remedy::new(
             "Cure the full accept queue first: it keeps handshakes in the SYN queue",
-            "Recv-Q of the listener stays below Send-Q in ss -lnt",
+            Verify::by(ShellCommand::new("ss -lnt"), "shows Recv-Q below Send-Q"),
         ));
     }
     let wanted = (seen.backlog * 4).max(4096);
     let Some(service) = seen.worst else {
         return finding.remedy(
-            Remedy::new("Find the listener with the most half-open connections", "its port leads the list")
-                .command("ss -tnH state syn-recv | awk '{print $3}' | sort | uniq -c | sort -rn | head"),
+            Remedy::new("Find the listener with the most half-open connections", "its port leads the list").command(
+                commands::most_frequent(
+                    ShellCommand::new("ss -tnH state syn-recv").pipe(ShellCommand::new("awk").arg("{print $3}")),
+                ),
+            ),
         );
     };
-    let verify = format!("ss -lnt 'sport = :{}' shows a Send-Q above {}", service.port, seen.backlog);
+    let verify = Verify::by(queue::listed(service), format!("shows a Send-Q above {}", seen.backlog));
     if e.sysctl_number("net.core.somaxconn").is_ok_and(|somaxconn| somaxconn < wanted) {
         finding = finding.remedy(
             Remedy::sysctl(
@@ -156,7 +163,7 @@ mod tests {
         let finding = case(0, 300, 0, 128, 3).sysctl("net.ipv4.tcp_syncookies", "0").finding(&SYN_QUEUE_OVERFLOW);
         assert_eq!((finding.state, finding.severity), (State::Active, Severity::Critical));
         assert_eq!(finding.subjects[0].port, Some(8080));
-        assert_eq!(finding.remedies[0].command.as_deref(), Some("sysctl -w net.ipv4.tcp_syncookies=1"));
+        assert_eq!(finding.remedies[0].line().as_deref(), Some("sysctl -w net.ipv4.tcp_syncookies=1"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict};
 use crate::evidence::Evidence;
 use crate::source::socket_dump::GroupKind;
+use crate::value::shell::ShellCommand;
 use crate::value::{Missing, words};
 
 cause! {
@@ -112,6 +113,11 @@ fn who(e: &Evidence<'_>, finding: Finding) -> Finding {
     }
 }
 
+/// Connections with the most data queued, by a column of ss.
+fn largest(sort: &'static str) -> ShellCommand {
+    ShellCommand::new("ss -tnpH").pipe(ShellCommand::new(sort)).pipe(ShellCommand::new("head"))
+}
+
 fn remedies(finding: Finding, high: u64) -> Finding {
     let wanted = [high, high.saturating_mul(3) / 2, high.saturating_mul(2)];
     let text = format!("{} {} {}", wanted[0], wanted[1], wanted[2]);
@@ -121,13 +127,14 @@ fn remedies(finding: Finding, high: u64) -> Finding {
                 "Find who holds the memory: large Recv-Q is a program that does not read, large Send-Q a peer that does not",
                 "mem in /proc/net/sockstat falls",
             )
-            .command("ss -tnpH | sort -k2,2nr | head; ss -tnpH | sort -k3,3nr | head"),
+            .command(largest("sort -k2,2nr").then(largest("sort -k3,3nr"))),
         )
-        .remedy(
-            Remedy::new("Raise the limit, if the host has the memory to spare", "mem stays below the second number")
-                .command(format!("sysctl -w net.ipv4.tcp_mem='{text}'"))
-                .persist(format!("echo 'net.ipv4.tcp_mem = {text}' > /etc/sysctl.d/90-tcp_mem.conf")),
-        )
+        .remedy(Remedy::sysctl(
+            "Raise the limit, if the host has the memory to spare",
+            "net.ipv4.tcp_mem",
+            text,
+            "mem stays below the second number",
+        ))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict};
+use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict, Verify, commands};
 use crate::evidence::Evidence;
+use crate::value::shell::ShellCommand;
 use crate::value::{Missing, words};
 
 cause! {
@@ -102,13 +103,15 @@ fn remedies(finding: Finding, limit: u64) -> Finding {
             "Raise the limit; 100,000 entries cost about 25 MB",
             "net.ipv4.tcp_max_tw_buckets",
             limit.saturating_mul(2).max(65_536),
-            "TcpExtTCPTimeWaitOverflow in nstat -az stays flat",
+            Verify::flat("TcpExtTCPTimeWaitOverflow"),
         ))
         .remedy(
             Remedy::new("See which port opens so many short connections, and keep them alive there", "tw falls")
-                .command(
-                    "ss -tanH state time-wait | awk '{print $3}' | sed 's/.*://' | sort | uniq -c | sort -rn | head",
-                ),
+                .command(commands::most_frequent(
+                    ShellCommand::new("ss -tanH state time-wait")
+                        .pipe(ShellCommand::new("awk").arg("{print $3}"))
+                        .pipe(ShellCommand::new("sed").arg("s/.*://")),
+                )),
         )
 }
 
@@ -129,7 +132,7 @@ mod tests {
         let finding = case(45, 65_536).finding(&TIME_WAIT_TABLE_FULL);
         assert_eq!(finding.state, State::Active);
         assert!(finding.confidence >= 0.9);
-        assert_eq!(finding.remedies[0].command.as_deref(), Some("sysctl -w net.ipv4.tcp_max_tw_buckets=131072"));
+        assert_eq!(finding.remedies[0].line().as_deref(), Some("sysctl -w net.ipv4.tcp_max_tw_buckets=131072"));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 use super::harm;
-use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict, commands};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
+use crate::value::shell::ShellCommand;
 use crate::value::words;
 
 cause! {
@@ -85,14 +86,16 @@ fn judge(e: &Evidence<'_>) -> Judgement {
                     "Find the connections whose timestamps jump back, and the device before them",
                     "the PAWS counters in nstat -az stay flat",
                 )
-                .command("timeout 10 tcpdump -nvi any tcp | grep 'TS val'"),
+                .command(
+                    ShellCommand::new("timeout 10 tcpdump -nvi any tcp").pipe(ShellCommand::new("grep").arg("TS val")),
+                ),
             )
             .remedy(
                 Remedy::new(
-                    "As a test only: switch timestamps off for new connections",
+                    "As a test only: switch timestamps off for new connections (and on again with =1)",
                     "the PAWS counters in nstat -az stay flat",
                 )
-                .command("sysctl -w net.ipv4.tcp_timestamps=0    # back with =1"),
+                .command(commands::set_sysctl("net.ipv4.tcp_timestamps", 0)),
             ),
     ]))
 }

@@ -1,7 +1,8 @@
 use super::harm::{self, Place};
-use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict, Verify};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
+use crate::value::shell::ShellCommand;
 use crate::value::words;
 
 cause! {
@@ -88,20 +89,24 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
 }
 
 fn with_remedies(finding: Finding, called: Option<std::net::SocketAddr>) -> Finding {
-    let verify = "the connect succeeds; rstdoctor scan shows no refused connect";
+    let verify = Verify::scan("shows no refused connect, and the connect succeeds");
     match called {
         Some(called) => finding
             .remedy(
                 Remedy::new(format!("Start the server on {called}, or correct the address in the client"), verify)
-                    .command(format!("nc -vz {} {}", called.ip(), called.port()))
+                    .command(ShellCommand::new("nc -vz").arg(called.ip()).arg(called.port()))
                     .restart(Restart::Service),
             )
-            .remedy(Remedy::new("See which program of this host connects there", "the process is named").command(
-                format!("rstdoctor trace --received --port {} -d 10s    # as root, with tracefs", called.port()),
-            )),
+            .remedy(
+                Remedy::new(
+                    "See which program of this host connects there (as root, with tracefs)",
+                    "the process is named",
+                )
+                .command(ShellCommand::new("rstdoctor trace --received -d 10s --port").arg(called.port())),
+            ),
         None => finding.remedy(
-            Remedy::new("See whom this host calls in vain", "the server is named")
-                .command("rstdoctor trace --received -d 10s    # as root, with tracefs"),
+            Remedy::new("See whom this host calls in vain (as root, with tracefs)", "the server is named")
+                .command(ShellCommand::new("rstdoctor trace --received -d 10s")),
         ),
     }
 }

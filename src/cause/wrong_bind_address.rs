@@ -1,5 +1,5 @@
 use super::harm::{self, Place};
-use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Verdict};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Verdict, Verify, commands};
 use crate::evidence::Evidence;
 use crate::reset::Kind;
 use crate::source::reset_events::Direction;
@@ -64,9 +64,9 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         .remedy(
             Remedy::new(
                 format!("Bind the service to {asked} or to all addresses, or let the clients use the address it has"),
-                format!("ss -lnt{} shows the address that clients use", harm::ss_filter(place.port)),
+                Verify::by(commands::ss_of("ss -lnt", place.port), "shows the address that clients use"),
             )
-            .command(format!("ss -lntp{}", harm::ss_filter(place.port)))
+            .command(commands::ss_of("ss -lntp", place.port))
             .restart(Restart::Service),
         );
     if retried {

@@ -40,7 +40,7 @@ fn one(page: &mut Page, text: &ErrorText) {
     page.gap();
     page.heading("How to tell them apart");
     for command in &text.tell_apart {
-        page.command("  ", 2, command);
+        page.example(2, command);
     }
     page.gap();
     page.heading("What to change");

@@ -35,17 +35,33 @@ pub struct Backlog {
     pub setting: Option<Setting>,
 }
 
-/// One line of configuration.
-#[derive(Debug, Clone, Deserialize)]
+/// One line to write, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Setting {
+    #[serde(default)]
+    pub kind: SettingKind,
     /// The line to write; `{backlog}`, `{port}`, `{address}` (with port) and `{listen}` (the port alone if it is bound to
     /// every IPv4 address, else with its address) are filled in.
     pub line: String,
-    /// Where it goes: `nginx.conf, server block`.
-    pub place: String,
+    /// The file that it belongs into: `nginx.conf`.
+    pub file: Option<String>,
+    /// Where in the file, or where instead of one: `server block`, `on the uvicorn command line`.
+    pub place: Option<String>,
+    /// What else to know of it, in plain words.
+    pub note: Option<String>,
     /// `reload`, `service`: what makes it take effect.
     pub restart: Restart,
+}
+
+/// What a line to write is part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SettingKind {
+    #[default]
+    Config,
+    /// The program's own source.
+    Code,
 }
 
 /// What has to be restarted for a change to take effect.
@@ -110,7 +126,8 @@ mod tests {
     fn every_backlog_setting_carries_the_number_and_its_place() {
         for server in SERVERS.iter() {
             if let Some(setting) = &server.backlog.setting {
-                assert!(setting.line.contains("{backlog}") && !setting.place.is_empty(), "{}", server.name);
+                let somewhere = setting.file.is_some() || setting.place.is_some();
+                assert!(setting.line.contains("{backlog}") && somewhere, "{}", server.name);
             }
         }
     }

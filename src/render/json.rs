@@ -106,7 +106,13 @@ mod tests {
         assert_eq!((&cause["rank"], &cause["state"]), (&Value::from(1), &Value::from("active")));
         assert_eq!(cause["subjects"][0]["address"], "0.0.0.0");
         assert_eq!(cause["subjects"][0]["port"], 8080);
-        assert_eq!(cause["remedies"][0]["restart"], "reload");
+        let remedy = &cause["remedies"][0];
+        assert_eq!((&remedy["kind"], &remedy["restart"]), (&Value::from("config"), &Value::from("reload")));
+        assert_eq!((&remedy["file"], &remedy["place"]), (&Value::from("nginx.conf"), &Value::from("server block")));
+        assert_eq!(remedy["line"], "listen 8080 backlog=4096;");
+        assert!(remedy.get("command").is_none());
+        assert_eq!(remedy["verify_command"], "ss -lnt 'sport = :8080'");
+        assert_eq!(cause["remedies"][1]["kind"], "shell");
         assert_eq!(report["listeners"][0]["binding_limit"], "application");
         assert_eq!(report["ledger"]["sent"]["unexplained"], 12);
         assert_eq!(report["counters"]["TcpExt.ListenOverflows"]["delta"], 312);

@@ -3,6 +3,7 @@
 use unicode_width::UnicodeWidthStr;
 
 use crate::value::escape::visible;
+use crate::value::shell::ShellCommand;
 
 /// Prose wider than this is hard to read, however wide the terminal is.
 const MAX_PROSE: usize = 110;
@@ -87,20 +88,32 @@ impl Page {
         }
     }
 
-    /// A command or line of configuration, so that it can be pasted: a comment about the place goes to a line of its own
-    /// and a long shell command is continued with `\` if it does not fit.
-    pub fn command(&mut self, label: &str, indent: usize, command: &str) {
-        let command = visible(command);
+    /// A command to be pasted; continued with `\\` between two words if it does not fit.
+    pub fn shell(&mut self, indent: usize, command: &ShellCommand) {
+        // Its words hold no hidden character.
+        let words = command.quoted_words();
+        self.indented(indent, &continued(words.iter().map(String::as_str), self.width.saturating_sub(indent)));
+    }
+
+    /// A line of configuration or of source; it is never broken, because that would change it.
+    pub fn setting(&mut self, indent: usize, line: &str) {
+        self.indented(indent, &[visible(line).into_owned()]);
+    }
+
+    /// A command of the documentation: a comment behind it goes to a line of its own if it does not fit.
+    pub fn example(&mut self, indent: usize, command: &str) {
         let room = self.width.saturating_sub(indent);
-        let mut first = true;
-        let pad = " ".repeat(indent);
-        let fill = " ".repeat(indent.saturating_sub(label.width()));
-        for line in command_lines(&command, room) {
-            if std::mem::take(&mut first) {
-                self.line(&format!("{label}{fill}{line}"));
-            } else {
-                self.line(&format!("{pad}{line}"));
-            }
+        let lines = match command.split_once("    # ") {
+            _ if command.width() <= room => vec![command.to_owned()],
+            Some((line, comment)) => vec![format!("# {comment}"), line.to_owned()],
+            None => continued(shell_words(command).into_iter(), room),
+        };
+        self.indented(indent, &lines);
+    }
+
+    fn indented(&mut self, indent: usize, lines: &[String]) {
+        for line in lines {
+            self.line(&format!("{:indent$}{line}", ""));
         }
     }
 
@@ -175,18 +188,15 @@ fn pieces(word: &str, width: usize) -> Vec<&str> {
     pieces
 }
 
-fn command_lines(command: &str, room: usize) -> Vec<String> {
-    if command.width() <= room {
-        return vec![command.to_owned()];
-    }
-    if let Some((line, place)) = command.split_once("    # ") {
-        return vec![format!("# {place}"), line.to_owned()];
-    }
+/// The words on lines of `room` columns, each but the last with the mark that the shell joins it to the next by.
+fn continued<'a>(words: impl Iterator<Item = &'a str>, room: usize) -> Vec<String> {
     const MARK: &str = " \\";
     let mut lines = Vec::new();
     let mut current = String::new();
-    for word in shell_words(command) {
-        if !current.is_empty() && current.width() + 1 + word.width() + MARK.len() > room {
+    let mut words = words.peekable();
+    while let Some(word) = words.next() {
+        let mark = if words.peek().is_some() { MARK.len() } else { 0 };
+        if !current.trim_end().is_empty() && current.width() + 1 + word.width() + mark > room {
             lines.push(format!("{current}{MARK}"));
             current = "  ".to_owned();
         } else if !current.is_empty() {
@@ -236,14 +246,18 @@ mod tests {
 
     #[test]
     fn a_long_command_is_continued_outside_quotes() {
-        let lines = command_lines("echo 'net.core.somaxconn = 4096' > /etc/sysctl.d/90-somaxconn.conf", 50);
-        assert_eq!(lines, ["echo 'net.core.somaxconn = 4096' > \\", "  /etc/sysctl.d/90-somaxconn.conf"]);
+        let command =
+            ShellCommand::new("echo").arg("net.core.somaxconn = 4096").into_file("/etc/sysctl.d/90-somaxconn.conf");
+        let mut page = Page::new(50, false);
+        page.shell(0, &command);
+        assert_eq!(page.finish(), "echo 'net.core.somaxconn = 4096' > \\\n  /etc/sysctl.d/90-somaxconn.conf\n");
     }
 
     #[test]
-    fn the_place_of_a_setting_moves_to_its_own_line() {
-        let lines = command_lines("listen 8080 backlog=4096;    # nginx.conf, server block", 40);
-        assert_eq!(lines, ["# nginx.conf, server block", "listen 8080 backlog=4096;"]);
+    fn the_comment_of_an_example_moves_to_its_own_line() {
+        let mut page = Page::new(40, false);
+        page.example(2, "ss -tn state close-wait    # on the client: closed by the server");
+        assert_eq!(page.finish(), "  # on the client: closed by the server\n  ss -tn state close-wait\n");
     }
 
     proptest::proptest! {

@@ -15,7 +15,7 @@ pub fn write(page: &mut Page, markdown: &str) {
                 page.line("");
             }
             Block::Item(text) => page.field("  -", 4, &together(&text)),
-            Block::Code(line) => page.command("", 4, line),
+            Block::Code(line) => page.example(4, line),
             Block::Gap => page.gap(),
         }
     }

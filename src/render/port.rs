@@ -3,6 +3,7 @@
 use super::layout::Page;
 use crate::diagnosis::port::{BindCheck, BindOutcome, PortReport};
 use crate::value::TcpState;
+use crate::value::shell::ShellCommand;
 use crate::value::words::{counted, thousands};
 
 const INDENT: usize = 16;
@@ -49,7 +50,8 @@ pub fn write(page: &mut Page, port: &PortReport) {
     }
     if port.ephemeral == Ok(true) {
         page.field("  note", INDENT, "The port lies in net.ipv4.ip_local_port_range: any outgoing connection can take it before your program does. Keep it free with:");
-        page.command("", INDENT, &format!("sysctl -w net.ipv4.ip_local_reserved_ports={}", port.port));
+        let reserve = format!("net.ipv4.ip_local_reserved_ports={}", port.port);
+        page.shell(INDENT, &ShellCommand::new("sysctl -w").arg(reserve));
         page.field("", INDENT, "(add it to the ports that are reserved already)");
     }
 }

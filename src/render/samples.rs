@@ -6,6 +6,7 @@ use crate::observation::testing::{Case, process};
 use crate::source::host_facts::HostFacts;
 use crate::source::socket_dump::{PortUse, SocketDump};
 use crate::value::TcpState;
+use crate::value::outside::UnitName;
 
 fn facts(mut case: Case, uid: u32) -> Case {
     case.0.after.host = HostFacts {
@@ -33,7 +34,7 @@ fn counters(case: Case) -> Case {
 }
 
 fn nginx() -> crate::source::owners::Process {
-    crate::source::owners::Process { unit: Some("nginx.service".into()), ..process(4121, "nginx") }
+    crate::source::owners::Process { unit: UnitName::parse("nginx.service"), ..process(4121, "nginx") }
 }
 
 fn swept(case: Case) -> Case {

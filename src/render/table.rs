@@ -2,12 +2,13 @@
 
 use super::layout::{Page, Paint};
 use super::{ledger_table, listeners_table, missing, port};
-use crate::cause::{Finding, Remedy, Restart, Severity, State, Subject};
+use crate::cause::{Change, Finding, Remedy, Restart, Severity, State, Subject};
 use crate::diagnosis::filter::is_whole_host;
 use crate::diagnosis::rank::Ranked;
 use crate::diagnosis::{Diagnosis, Status};
 use crate::source::host_facts::HostFacts;
 use crate::value::escape::visible;
+use crate::value::shell::ShellCommand;
 use crate::value::words::{percent, seconds, thousands};
 
 /// How to draw the report.
@@ -115,7 +116,7 @@ fn one_cause(page: &mut Page, diagnosis: &Diagnosis, index: usize, shown: &[usiz
         let place = diagnosis.causes.iter().position(|other| other.id == root)?;
         Some(Root { number: number(place), title: diagnosis.causes.get(place)?.title })
     });
-    body(page, cause, root, !diagnosis.filter.is_empty(), all);
+    body(page, cause, root, About::of(diagnosis), all);
     field(page, "more", &format!("rstdoctor explain {}", cause.id));
 }
 
@@ -126,10 +127,25 @@ pub struct Root<'a> {
     pub title: &'a str,
 }
 
-/// Who, what to do, and why to believe it. `filtered`: only one port or process was asked for.
-pub fn body(page: &mut Page, cause: &Ranked, root: Option<Root<'_>>, filtered: bool, all: bool) {
+/// What the diagnosis of a cause was restricted to.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct About<'a> {
+    /// Only one port or process was asked for.
+    pub filtered: bool,
+    /// Name of the network namespace, where it is not this one.
+    pub netns: Option<&'a str>,
+}
+
+impl<'a> About<'a> {
+    pub fn of(diagnosis: &'a Diagnosis) -> Self {
+        Self { filtered: !diagnosis.filter.is_empty(), netns: diagnosis.netns_name.as_deref() }
+    }
+}
+
+/// Who, what to do, and why to believe it.
+pub fn body(page: &mut Page, cause: &Ranked, root: Option<Root<'_>>, about: About<'_>, all: bool) {
     let finding = &cause.finding;
-    who(page, cause, filtered, all);
+    who(page, cause, about.filtered, all);
     if let Some(Root { number, title }) = root {
         let number = number.map_or_else(String::new, |number| format!("{number}, "));
         field(page, "because of", &format!("{number}{}: change that first", missing::title_of(title)));
@@ -141,7 +157,7 @@ pub fn body(page: &mut Page, cause: &Ranked, root: Option<Root<'_>>, filtered: b
         (false, None) => REMEDIES,
     };
     for (place, item) in finding.remedies.iter().take(remedies).enumerate() {
-        remedy(page, item, place == 0, all);
+        remedy(page, item, about.netns, place == 0, all);
     }
     for (place, item) in finding.evidence.iter().enumerate() {
         field(page, if place == 0 { "evidence" } else { "" }, &item.text);
@@ -212,7 +228,7 @@ fn subject_text(subject: &Subject, unit: Option<&str>) -> String {
         place,
         subject.process.clone(),
         subject.pid.map(|pid| format!("pid {pid}")),
-        subject.unit.clone(),
+        subject.unit.as_ref().map(ToString::to_string),
         unit.and_then(|unit| match subject.count? {
             1 => Some("once".to_owned()),
             count => Some(format!("{} {unit}", thousands(count))),
@@ -222,15 +238,25 @@ fn subject_text(subject: &Subject, unit: Option<&str>) -> String {
     if parts.is_empty() { "the whole host".to_owned() } else { parts.join(", ") }
 }
 
-fn remedy(page: &mut Page, remedy: &Remedy, first: bool, all: bool) {
-    field(page, if first { "fix" } else { "and" }, &sentence(&remedy.text));
+fn remedy(page: &mut Page, remedy: &Remedy, netns: Option<&str>, first: bool, all: bool) {
     let indent = INDENT + 3;
-    if let Some(command) = &remedy.command {
-        page.command("", indent, command);
+    let text = match remedy.place() {
+        Some(place) => format!("{}, {place}:", remedy.text),
+        None => remedy.text.clone(),
+    };
+    field(page, if first { "fix" } else { "and" }, &sentence(&text));
+    if let Some(netns) = netns.filter(|_| remedy.is_per_netns()) {
+        let enter = ShellCommand::new("ip netns exec").arg(netns).arg("sh");
+        page.field("", INDENT + 1, &format!("in network namespace {netns} ({enter}):"));
     }
-    if let Some(persist) = &remedy.persist {
+    match &remedy.change {
+        Change::Advice => {}
+        Change::Shell { command, .. } => page.shell(indent, command),
+        Change::Setting(setting) => page.setting(indent, &setting.line),
+    }
+    if let Some(persist) = remedy.persist_in(netns) {
         page.field("", INDENT + 1, "and to keep it after a reboot:");
-        page.command("", indent, persist);
+        page.shell(indent, persist);
     }
     match remedy.restart {
         Restart::None => {}
@@ -239,7 +265,7 @@ fn remedy(page: &mut Page, remedy: &Remedy, first: bool, all: bool) {
         Restart::Host => page.field("", INDENT + 1, "takes effect after a reboot"),
     }
     if first || all {
-        field(page, "verify", &remedy.verify);
+        field(page, "verify", &remedy.verify.to_string());
     }
 }
 
@@ -357,8 +383,19 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[2].starts_with("CRITICAL  nginx on 0.0.0.0:8080 accepts more slowly"), "{text}");
         let commands = lines[3..13].join("\n");
-        assert!(commands.contains("listen 8080 backlog=4096;    # nginx.conf, server block"), "{text}");
+        assert!(
+            commands.contains("in nginx.conf, server block:\n                listen 8080 backlog=4096;\n"),
+            "{text}"
+        );
         assert!(commands.contains("reload"), "{text}");
+    }
+
+    #[test]
+    fn what_belongs_to_a_namespace_says_in_which() {
+        let named = Diagnosis { netns_name: Some("we'b".to_owned()), ..samples::overflow() };
+        let text = at(100, true, &named);
+        assert!(text.contains(r"in network namespace we'b (ip netns exec 'we'\''b' sh):"), "{text}");
+        assert!(!at(100, true, &samples::overflow()).contains("netns exec"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::text;
 use crate::ask::{self, Ask, Probe, What};
-use crate::value::{Failure, Observed, ParseError};
+use crate::value::{Failure, Observed, ParseError, outside};
 
 /// Identity of the observed host; live facts, none of them needed for a verdict.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -69,7 +69,7 @@ impl Failures {
 /// # Errors
 /// Text that is cut or not UTF-8.
 pub fn parse_name(bytes: &[u8]) -> Result<String, ParseError> {
-    text::single_line("/proc/sys/kernel", bytes).map(str::to_owned)
+    text::single_line("/proc/sys/kernel", bytes).map(|name| outside::bounded(name, outside::UTS))
 }
 
 /// Seconds since boot, the first number of /proc/uptime.

@@ -4,6 +4,7 @@ use procfs::process::Stat;
 use procfs::{FromRead, ProcessCGroups};
 
 use crate::ask::{self, Ask, Probe, What};
+use crate::value::outside::{self, UnitName};
 use crate::value::{FailureKind, ParseError};
 
 /// One process, from /proc/PID/{stat,limits,cgroup,cmdline}; see proc_pid_stat(5).
@@ -22,7 +23,7 @@ pub struct Process {
     pub cpu_ticks: u64,
     pub threads: u64,
     /// systemd unit from the cgroup path ("nginx.service").
-    pub unit: Option<String>,
+    pub unit: Option<UnitName>,
     /// Container id (12 hex digits) from the cgroup path.
     pub container: Option<String>,
     pub open_files: Option<u64>,
@@ -39,6 +40,10 @@ impl Process {
 
 /// Clock ticks per second in /proc/PID/stat: USER_HZ, 100 on every Linux that Rust supports.
 pub const TICKS_PER_SECOND: u64 = 100;
+
+/// More than /proc/PID/stat ever holds, bytes: 52 numbers of at most 20 digits, and a name of at most 64 bytes
+/// (fs/proc/array.c).
+const MAX_STAT: usize = 2048;
 
 /// Longest command line that is kept, bytes.
 const MAX_COMMAND_LINE: usize = 4096;
@@ -58,6 +63,9 @@ pub fn parse_stat(bytes: &[u8]) -> Result<Process, ParseError> {
     let wrong = |problem: &str| ParseError::new(SOURCE, Some(1), problem);
     // The name may hold any byte, parentheses and newlines too. procfs slices around them unchecked, so the frame is
     // checked here.
+    if bytes.len() > MAX_STAT {
+        return Err(wrong("is longer than the kernel writes"));
+    }
     let text = String::from_utf8_lossy(bytes);
     let body = text.strip_suffix('\n').ok_or_else(|| wrong("the line is cut: it has no newline"))?;
     let (pid, rest) = body.split_once(" (").ok_or_else(|| wrong("has no `PID (name)`"))?;
@@ -72,7 +80,7 @@ pub fn parse_stat(bytes: &[u8]) -> Result<Process, ParseError> {
     let stat = Stat::from_read(body.as_bytes()).map_err(|error| wrong(&error.to_string()))?;
     Ok(Process {
         pid: u32::try_from(stat.pid).map_err(|_| wrong("the process id is negative"))?,
-        name: stat.comm,
+        name: outside::bounded(&stat.comm, outside::COMM),
         state: stat.state,
         start_ticks: stat.starttime,
         cpu_ticks: stat.utime.saturating_add(stat.stime),
@@ -102,7 +110,7 @@ pub fn parse_command_line(bytes: &[u8]) -> String {
 
 /// systemd unit and container id from /proc/PID/cgroup, cgroups(7): of the cgroup v2 path if the controllers are there,
 /// else of the named v1 hierarchy of systemd, else of any.
-pub fn parse_cgroup(bytes: &[u8]) -> (Option<String>, Option<String>) {
+pub fn parse_cgroup(bytes: &[u8]) -> (Option<UnitName>, Option<String>) {
     let Ok(groups) = ProcessCGroups::from_read(String::from_utf8_lossy(bytes).as_bytes()) else {
         return (None, None);
     };
@@ -116,38 +124,14 @@ pub fn parse_cgroup(bytes: &[u8]) -> (Option<String>, Option<String>) {
     (groups.iter().find_map(|group| unit(&group.pathname)), groups.iter().find_map(|group| container(&group.pathname)))
 }
 
-/// The innermost service or scope of the path, except `user@1000.service`, which is all that a user runs, and `init.scope`,
+/// The innermost service or scope of the path, as systemd spells it, except `user@1000.service`, which is all that a user runs, and `init.scope`,
 /// which is systemd itself.
-fn unit(path: &str) -> Option<String> {
+fn unit(path: &str) -> Option<UnitName> {
     path.split('/')
         .rev()
         .filter(|segment| segment.ends_with(".service") || segment.ends_with(".scope"))
         .find(|segment| !segment.starts_with("user@") && *segment != "init.scope")
-        .map(unescape)
-}
-
-/// systemd escapes bytes in unit names as `\x2d` (systemd.unit(5)).
-fn unescape(segment: &str) -> String {
-    let mut bytes = Vec::with_capacity(segment.len());
-    let mut rest = segment.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let escaped = rest
-            .strip_prefix(b"\\x")
-            .and_then(|hex| std::str::from_utf8(hex.get(..2)?).ok())
-            .filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match escaped {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = rest.get(4..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+        .and_then(UnitName::parse)
 }
 
 /// The first 12 of the 64 hex digits that docker, containerd, cri-o and podman put into the last path segments:
@@ -205,11 +189,13 @@ pub(super) mod tests {
             ),
             ("0::/user.slice/user-1.slice/user@1.service\n", None, None),
             ("0::/\n", None, None),
+            ("0::/system.slice/x-$(touch x).service\n", None, None),
             ("not a cgroup file", None, None),
             (docker.as_str(), Some(format!("docker-{ID}.scope")), id.clone()),
             (kubernetes.as_str(), Some(format!("cri-containerd-{ID}.scope")), id.clone()),
-            (v1.as_str(), Some("my-app.service".to_owned()), id.clone()),
+            (v1.as_str(), Some("my\\x2dapp.service".to_owned()), id.clone()),
         ] {
+            let unit = unit.map(|unit| UnitName::parse(&unit).expect("sound"));
             assert_eq!(parse_cgroup(text.as_bytes()), (unit, container), "{text}");
         }
     }

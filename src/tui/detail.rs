@@ -6,7 +6,7 @@ use super::state::{Over, State};
 use crate::cause;
 use crate::render::layout::Page;
 use crate::render::markdown;
-use crate::render::table::{self, Root};
+use crate::render::table::{self, About, Root};
 use crate::render::watch::{amount, clock, ordinal};
 use crate::timeline::{Episode, Phase};
 use crate::value::words::{percent, seconds};
@@ -45,8 +45,8 @@ fn cause(page: &mut Page, episodes: &[Episode], index: usize, state: &State) {
         let place = episodes.iter().position(|other| other.key.id == root && other.phase != Phase::Ended)?;
         Some(Root { number: Some(place + 1), title: episodes.get(place)?.latest.title })
     });
-    let filtered = state.run().tick.as_ref().is_some_and(|tick| !tick.diagnosis.filter.is_empty());
-    table::body(page, ranked, root, filtered, true);
+    let about = state.run().tick.as_ref().map(|tick| About::of(&tick.diagnosis)).unwrap_or_default();
+    table::body(page, ranked, root, about, true);
     page.gap();
     if let Some(known) = cause::by_id(ranked.id) {
         markdown::title(page, &format!("About {}", known.title), known.id);

@@ -5,6 +5,8 @@ mod failure;
 mod moment;
 mod netns;
 mod observed;
+pub mod outside;
+pub mod shell;
 mod tcp_state;
 pub mod words;
 

@@ -133,7 +133,7 @@ fn one(rank: usize, ranked: &Ranked, netns: Option<&str>) -> Cause {
         subjects: finding.subjects.iter().map(|s| subject(s, netns)).collect(),
         evidence: finding.evidence.iter().map(evidence).collect(),
         counter_evidence: finding.counter_evidence.iter().map(evidence).collect(),
-        remedies: finding.remedies.iter().map(remedy).collect(),
+        remedies: finding.remedies.iter().map(|item| remedy(item, netns)).collect(),
         because_of: ranked.because_of.map(str::to_owned),
         binding_limit: finding.binding_limit.map(binding_limit),
     }
@@ -153,7 +153,7 @@ fn subject(subject: &cause::Subject, netns: Option<&str>) -> Subject {
         port: subject.port,
         pid: subject.pid,
         process: subject.process.clone(),
-        unit: subject.unit.clone(),
+        unit: subject.unit.as_ref().map(ToString::to_string),
         netns: netns.map(str::to_owned),
         count: subject.count,
     }
@@ -171,18 +171,38 @@ fn evidence(item: &cause::EvidenceItem) -> Evidence {
     }
 }
 
-fn remedy(remedy: &cause::Remedy) -> Remedy {
+fn remedy(remedy: &cause::Remedy, netns: Option<&str>) -> Remedy {
+    let setting = match &remedy.change {
+        cause::Change::Setting(setting) => Some(setting),
+        _ => None,
+    };
     Remedy {
+        kind: match &remedy.change {
+            cause::Change::Advice => RemedyKind::Advice,
+            cause::Change::Shell { .. } => RemedyKind::Shell,
+            cause::Change::Setting(setting) => match setting.kind {
+                cause::SettingKind::Config => RemedyKind::Config,
+                cause::SettingKind::Code => RemedyKind::Code,
+            },
+        },
         text: remedy.text.clone(),
-        command: remedy.command.clone(),
-        persist: remedy.persist.clone(),
+        command: match &remedy.change {
+            cause::Change::Shell { command, .. } => Some(command.to_string()),
+            _ => None,
+        },
+        file: setting.and_then(|setting| setting.file.clone()),
+        place: setting.and_then(|setting| setting.place.clone()),
+        line: setting.map(|setting| setting.line.clone()),
+        netns: netns.filter(|_| remedy.is_per_netns()).map(str::to_owned),
+        persist: remedy.persist_in(netns).map(ToString::to_string),
         restart: match remedy.restart {
             cause::Restart::None => Restart::None,
             cause::Restart::Reload => Restart::Reload,
             cause::Restart::Service => Restart::Service,
             cause::Restart::Host => Restart::Host,
         },
-        verify: remedy.verify.clone(),
+        verify: remedy.verify.to_string(),
+        verify_command: remedy.verify.command.as_ref().map(ToString::to_string),
     }
 }
 
@@ -263,7 +283,7 @@ fn binding_limit(limit: backlog::BindingLimit) -> BindingLimit {
 }
 
 fn process(process: &owners::Process) -> Process {
-    Process { pid: process.pid, name: process.name.clone(), unit: process.unit.clone() }
+    Process { pid: process.pid, name: process.name.clone(), unit: process.unit.as_ref().map(ToString::to_string) }
 }
 
 /// A sweep that found no socket in a state found zero; without a sweep nothing is known.

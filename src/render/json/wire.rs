@@ -209,16 +209,48 @@ pub struct Evidence {
 
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Remedy {
+    /// In plain words.
     pub text: String,
-    /// Ready to paste.
+    pub kind: RemedyKind,
+    /// Of a `shell` remedy: one line for a POSIX shell, to be pasted or run as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
-    /// Makes it survive a reboot, where `command` does not.
+    /// Of a `config` remedy: the file that the line belongs into.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Where in the file, or in the program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+    /// Of a `config` or `code` remedy: what to write.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<String>,
+    /// Name of the network namespace in which `command` has to run, as `ip netns` knows it; absent where it is that of the
+    /// whole report without a name, or does not matter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netns: Option<String>,
+    /// A shell command that makes it survive a reboot, where `command` does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persist: Option<String>,
     pub restart: Restart,
-    /// How to see that it worked.
+    /// How to see that it worked, in words; begins with `verify_command` where there is one.
     pub verify: String,
+    /// The shell command that shows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verify_command: Option<String>,
+}
+
+/// What a remedy asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RemedyKind {
+    /// A command to run.
+    Shell,
+    /// A line of a program's configuration.
+    Config,
+    /// A change of the program's source.
+    Code,
+    /// What only the text says.
+    Advice,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::value::ParseError;
+use crate::value::{ParseError, outside};
 
 /// Byte order of the machine that wrote the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -141,7 +141,7 @@ fn parse_symbols(print: &str) -> BTreeMap<String, BTreeMap<u64, String>> {
                 ["SK_RST_REASON_", "SKB_DROP_REASON_"].iter().find_map(|p| symbol.strip_prefix(p)).unwrap_or(symbol);
             // States appear with names instead of numbers; those are ABI and known without this table.
             if let Ok(number) = number {
-                table.insert(number, symbol.to_owned());
+                table.insert(number, outside::bounded(symbol, outside::NAME));
             }
         }
         if !table.is_empty() {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::record::Change;
+use crate::value::outside;
 
 /// More processes than this are not remembered.
 const MAX_TASKS: usize = 1 << 18;
@@ -36,7 +37,7 @@ impl Tasks {
             let mut words = line.splitn(4, ' ');
             let (Some(pid), Some(netns), Some(kind)) = (words.next(), words.next(), words.next()) else { continue };
             let Ok(pid) = pid.parse() else { continue };
-            let name = unescape(words.next().unwrap_or(""));
+            let name = outside::bounded(&unescape(words.next().unwrap_or("")), outside::COMM);
             let netns = netns.parse().ok();
             namespaces.extend(netns);
             self.insert(pid, Process { name, netns, kernel: kind == "kernel" });
@@ -70,7 +71,7 @@ impl Tasks {
         match change {
             // The name and namespaces of a process are those of its first thread.
             Change::Comm { pid, tid, name } if pid == tid => {
-                let name = String::from_utf8_lossy(&name).into_owned();
+                let name = outside::comm(&name);
                 match self.by_pid.get_mut(&pid) {
                     Some(process) => process.name = name,
                     None => self.insert(pid, Process { name, ..Process::default() }),

@@ -1,0 +1,30 @@
+//! Commands that several causes give.
+
+use crate::value::shell::ShellCommand;
+
+/// `sysctl -w name=value`
+pub fn set_sysctl(name: &'static str, value: impl std::fmt::Display) -> ShellCommand {
+    ShellCommand::new("sysctl -w").arg(format_args!("{name}={value}"))
+}
+
+/// Writes the setting into a file of sysctl.d(5).
+pub fn keep_sysctl(name: &'static str, value: impl std::fmt::Display) -> ShellCommand {
+    let file = name.rsplit('.').next().unwrap_or(name);
+    let file = format!("/etc/sysctl.d/90-{file}.conf");
+    ShellCommand::new("echo").arg(format_args!("{name} = {value}")).into_file(file)
+}
+
+/// `ss` with its filter for one local port, where it is known.
+pub fn ss_of(command: &'static str, port: Option<u16>) -> ShellCommand {
+    ShellCommand::new(command).args(port.map(|port| format!("sport = :{port}")))
+}
+
+/// Who listens, and which services have failed.
+pub fn listening_or_failed(port: Option<u16>) -> ShellCommand {
+    ss_of("ss -lntp", port).then(ShellCommand::new("systemctl --failed"))
+}
+
+/// The most frequent of the lines that a command prints.
+pub fn most_frequent(lines: ShellCommand) -> ShellCommand {
+    ["sort", "uniq -c", "sort -rn", "head"].into_iter().fold(lines, |lines, next| lines.pipe(ShellCommand::new(next)))
+}

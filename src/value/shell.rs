@@ -1,0 +1,194 @@
+//! Commands that a person pastes into a shell, often as root. They are built from words, never from text: programs and
+//! operators stand in this source, and every argument is quoted, so that nothing a process, a cgroup, a recording or a
+//! packet says can add a word to a command.
+
+use std::fmt::{self, Write as _};
+
+use super::escape::visible;
+
+/// One line for a POSIX shell: simple commands joined by operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShellCommand {
+    words: Vec<Word>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Word {
+    Program(&'static str),
+    Argument(String),
+    Operator(&'static str),
+}
+
+impl ShellCommand {
+    /// A program with arguments that are known beforehand, split at spaces: `ss -tnp`.
+    pub fn new(command: &'static str) -> Self {
+        let mut words = command.split_whitespace();
+        let program = words.next().map(Word::Program);
+        Self { words: program.into_iter().chain(words.map(|word| Word::Argument(word.to_owned()))).collect() }
+    }
+
+    /// One more word, whatever it holds. Control and other hidden characters become visible escapes: raw they would act on
+    /// the terminal into which the command is pasted.
+    pub fn arg(mut self, word: impl fmt::Display) -> Self {
+        self.words.push(Word::Argument(visible(&word.to_string()).into_owned()));
+        self
+    }
+
+    /// More words, see [`Self::arg`].
+    pub fn args(self, words: impl IntoIterator<Item = impl fmt::Display>) -> Self {
+        words.into_iter().fold(self, Self::arg)
+    }
+
+    /// `self | next`
+    pub fn pipe(self, next: Self) -> Self {
+        self.joined("|", next)
+    }
+
+    /// `self && next`
+    pub fn and(self, next: Self) -> Self {
+        self.joined("&&", next)
+    }
+
+    /// `self; next`
+    pub fn then(self, next: Self) -> Self {
+        self.joined(";", next)
+    }
+
+    /// `self 2>/dev/null`
+    pub fn quiet(mut self) -> Self {
+        self.words.push(Word::Operator("2>/dev/null"));
+        self
+    }
+
+    /// `self > path`
+    pub fn into_file(mut self, path: impl fmt::Display) -> Self {
+        self.words.push(Word::Operator(">"));
+        self.arg(path)
+    }
+
+    fn joined(mut self, operator: &'static str, next: Self) -> Self {
+        self.words.push(Word::Operator(operator));
+        self.words.extend(next.words);
+        self
+    }
+
+    /// Each program with its arguments, in their order.
+    pub fn simple_commands(&self) -> impl Iterator<Item = (&'static str, Vec<&str>)> {
+        self.words.split(|word| matches!(word, Word::Operator("|" | "&&" | ";"))).filter_map(|words| {
+            let Some((Word::Program(program), rest)) = words.split_first() else { return None };
+            let arguments = rest.iter().filter_map(|word| match word {
+                Word::Argument(argument) => Some(argument.as_str()),
+                _ => None,
+            });
+            Some((*program, arguments.collect()))
+        })
+    }
+
+    /// The words as the shell reads them, quoted: joined by spaces they are the command, and a line may be continued
+    /// between any two of them.
+    pub fn quoted_words(&self) -> Vec<String> {
+        let mut quoted: Vec<String> = Vec::with_capacity(self.words.len());
+        for word in &self.words {
+            match (word, quoted.last_mut()) {
+                (Word::Operator(";"), Some(last)) => last.push(';'),
+                (Word::Program(word) | Word::Operator(word), _) => quoted.push((*word).to_owned()),
+                (Word::Argument(word), _) => quoted.push(quote(word)),
+            }
+        }
+        quoted
+    }
+}
+
+impl fmt::Display for ShellCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, word) in self.quoted_words().iter().enumerate() {
+            if index > 0 {
+                f.write_char(' ')?;
+            }
+            f.write_str(word)?;
+        }
+        Ok(())
+    }
+}
+
+/// Quoted by POSIX (Shell Command Language, 2.2.2): within single quotes every character but the single quote stands for
+/// itself. Words of plain characters only stay as they are: `net.core.somaxconn=4096` is what people know.
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    if !word.is_empty() && !word.starts_with('=') && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What a real shell makes of the arguments: it prints each on a line, and nothing is run but `printf`.
+    fn read_back(command: &ShellCommand) -> Vec<String> {
+        let output = Command::new("sh").args(["-c", &command.to_string()]).output().expect("sh runs");
+        assert!(output.status.success() && output.stderr.is_empty(), "{command}: {output:?}");
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        text.strip_suffix('\n').expect("a line each").split('\n').map(str::to_owned).collect()
+    }
+
+    const HOSTILE: [&str; 14] = [
+        "rl-;touch /tmp/rstdoctor-planted;.service",
+        "$(touch /tmp/rstdoctor-planted)",
+        "`touch /tmp/rstdoctor-planted`",
+        "a\ntouch /tmp/rstdoctor-planted",
+        "'; touch /tmp/rstdoctor-planted; '",
+        "\" && touch /tmp/rstdoctor-planted",
+        "a > /tmp/rstdoctor-planted",
+        "my\\x2dapp.service",
+        "*",
+        "~root",
+        "#no comment",
+        "{a,b}",
+        "",
+        "!!",
+    ];
+
+    #[test]
+    fn a_hostile_word_stays_one_word_for_a_real_shell() {
+        let command = ShellCommand::new("printf").arg("%s\\n").args(HOSTILE);
+        let wanted: Vec<_> = HOSTILE.iter().map(|word| visible(word).into_owned()).collect();
+        assert_eq!(read_back(&command), wanted);
+        assert!(!std::path::Path::new("/tmp/rstdoctor-planted").exists());
+        let joined = command.clone().pipe(ShellCommand::new("cat")).and(ShellCommand::new("true"));
+        assert_eq!(read_back(&joined), wanted);
+    }
+
+    #[test]
+    fn plain_words_stay_as_people_know_them() {
+        let command = ShellCommand::new("sysctl -w").arg(format_args!("net.core.somaxconn={}", 4096));
+        assert_eq!(command.to_string(), "sysctl -w net.core.somaxconn=4096");
+        let list = ShellCommand::new("ss -tnp").arg("sport = :80").pipe(ShellCommand::new("awk").arg("$2 > 0"));
+        assert_eq!(list.to_string(), "ss -tnp 'sport = :80' | awk '$2 > 0'");
+        let file =
+            ShellCommand::new("echo").arg("a = 1").into_file("/etc/x y").then(ShellCommand::new("dmesg").quiet());
+        assert_eq!(file.to_string(), "echo 'a = 1' > '/etc/x y'; dmesg 2>/dev/null");
+    }
+
+    #[test]
+    fn its_programs_are_known() {
+        let command = ShellCommand::new("ss -t").arg("|").pipe(ShellCommand::new("head"));
+        let programs: Vec<_> = command.simple_commands().collect();
+        assert_eq!(programs, [("ss", vec!["-t", "|"]), ("head", vec![])]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_words_come_back_from_a_real_shell(words in proptest::collection::vec(any::<String>(), 1..8)) {
+            let command = ShellCommand::new("printf").arg("%s\\n").args(&words);
+            let wanted: Vec<_> = words.iter().map(|word| visible(word).into_owned()).collect();
+            prop_assert_eq!(read_back(&command), wanted);
+        }
+    }
+}
