@@ -51,8 +51,9 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let services = e.services()?;
     let mut findings = Vec::new();
     let mut unclear = false;
+    let blocked = blocked_confidence(e);
     for service in services.iter().filter(|service| service.listens_now() && service.worst().last.recv_q > 0) {
-        match why(e, service) {
+        match why(service, blocked) {
             Some((why, confidence)) => findings.push(stalled(e, service, &why, confidence)),
             None => unclear |= service.worst().last.is_full() && service.worst().samples < 10,
         }
@@ -71,7 +72,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 const COUNTED: f64 = 0.85;
 
 /// Why this queue does not drain, and how sure that is.
-fn why<'a>(e: &Evidence<'a>, service: &Service<'a>) -> Option<(Why<'a>, f64)> {
+fn why<'a>(service: &Service<'a>, blocked: Option<f64>) -> Option<(Why<'a>, f64)> {
     let stopped: Vec<_> = service.owners.iter().copied().filter(|p| matches!(p.state, 'T' | 't')).collect();
     if !stopped.is_empty() && stopped.len() == service.owners.len() {
         return Some((Why::Stopped(stopped), if service.worst().drained == 0 { 0.97 } else { 0.9 }));
@@ -83,7 +84,7 @@ fn why<'a>(e: &Evidence<'a>, service: &Service<'a>) -> Option<(Why<'a>, f64)> {
     if !stopped.is_empty() {
         return Some((Why::Stopped(stopped), 0.9));
     }
-    let confidence = blocked_confidence(e)?;
+    let confidence = blocked?;
     // A queue that filled up within the window has been full for too short a time for the weaker proofs.
     (worst.full_samples == worst.samples || confidence >= COUNTED).then_some((Why::Blocked, confidence))
 }

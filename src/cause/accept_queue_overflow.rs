@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use super::{
     EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, Verify, queue,
 };
@@ -82,8 +84,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
             overflowing(e, service, &overflows, lost, alone)
         })
         .collect();
-    let is_hit = |service: &Service<'_>| hit.iter().any(|other| other.endpoint() == service.endpoint());
-    let others = services.iter().filter(full_now).filter(|service| !is_hit(service));
+    let is_hit: HashSet<_> = hit.iter().map(|service| (service.address, service.port)).collect();
+    let others = services.iter().filter(full_now).filter(|s| !is_hit.contains(&(s.address, s.port)));
     findings.extend(others.map(|service| about_to_overflow(e, service)));
     Ok(Verdict::Found(findings))
 }

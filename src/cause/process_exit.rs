@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
 use crate::evidence::Evidence;
@@ -46,7 +48,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         return Ok(Verdict::Found(harm::places(&groups).into_iter().map(|place| by_events(e, place)).collect()));
     }
     (e.owners_before()?, e.owners()?);
-    let gone: Vec<&Process> = e.gone_processes().collect();
+    let gone: Vec<_> = e.gone_processes().collect();
     if gone.is_empty() {
         let why = match e.hidden_processes() {
             0 => "every process that listened is still there".to_owned(),
@@ -60,7 +62,11 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let counted = e.estimate().ok();
     // What a dying process leaves behind: unread data, its queue, and answers to peers that send on.
     let resets = counted.map_or(0, |c| c.unread + c.listener_closed + c.rest);
-    Ok(Verdict::Found(gone.into_iter().map(|process| by_owner(e, process, resets)).collect()))
+    let unserved: BTreeSet<u16> =
+        e.gone_listeners().iter().filter(|gone| !gone.replaced).map(|gone| gone.trace.last.port).collect();
+    Ok(Verdict::Found(
+        gone.into_iter().map(|(process, ports)| by_owner(e, process, ports, &unserved, resets)).collect(),
+    ))
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
@@ -78,9 +84,8 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     with_remedies(e, finding, place.task().map(|task| task.name.as_str()), None)
 }
 
-fn by_owner(e: &Evidence<'_>, process: &Process, resets: u64) -> Finding {
-    let ports = e.ports_before(process.pid);
-    let unserved = e.gone_listeners().iter().any(|g| !g.replaced && ports.contains(&g.trace.last.port));
+fn by_owner(e: &Evidence<'_>, process: &Process, ports: &[u16], unserved: &BTreeSet<u16>, resets: u64) -> Finding {
+    let unserved = ports.iter().any(|port| unserved.contains(port));
     let killed = e.moved("oom_kill") > 0;
     // Workers come and go on a healthy host, and so do programs that listen for a moment on a port that the kernel chose:
     // only their resets, or a known port that nobody serves now, are harm.
@@ -96,7 +101,10 @@ fn by_owner(e: &Evidence<'_>, process: &Process, resets: u64) -> Finding {
         (.., true) => 0.75,
         _ => 0.6,
     };
-    let ports_text = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+    let mut ports_text = ports.iter().take(5).map(u16::to_string).collect::<Vec<_>>().join(", ");
+    if ports.len() > 5 {
+        ports_text.push_str(&format!(" and {} more", words::thousands(ports.len() as u64 - 5)));
+    }
     let state = if unserved { "nobody serves it now" } else { "the port is still served" };
     let summary = format!("{} exited, it listened on port {ports_text}: {state}", process.label());
     let subject = Subject { port: ports.first().copied(), ..Subject::process(process) };

@@ -18,6 +18,7 @@ use crate::source::owners::Process;
 use crate::value::{Missing, Moment, NetnsId, TcpState};
 
 pub mod filter;
+mod group;
 pub mod port;
 pub mod rank;
 mod sentence;
@@ -39,7 +40,10 @@ pub struct Diagnosis {
     pub ruled_out: Vec<RuledOut>,
     pub not_checked: Vec<NotChecked>,
     pub ledger: Ledger,
+    /// The fullest first.
     pub listeners: Vec<ListenerRow>,
+    /// Further listeners, none of them fuller than those above.
+    pub listeners_left_out: u64,
     /// Number of sockets by state; `None` without a sweep.
     pub sockets: Option<BTreeMap<TcpState, u64>>,
     /// Sockets without a process, host-wide; `None` when not observed.
@@ -99,6 +103,9 @@ pub struct NotChecked {
     pub missing: Missing,
 }
 
+/// Listeners that a report names one by one.
+const MOST_LISTENERS: usize = 1000;
+
 /// One listener for the report.
 #[derive(Debug, Clone)]
 pub struct ListenerRow {
@@ -138,7 +145,7 @@ pub fn diagnose_for(observation: &Observation, filter: &Filter) -> Diagnosis {
         match (cause.judge)(&evidence) {
             Ok(Verdict::Found(findings)) => {
                 let (kept, other): (Vec<_>, Vec<_>) = findings.into_iter().partition(|finding| scope.keeps(finding));
-                found.extend(kept.into_iter().map(|finding| (cause, finding)));
+                found.extend(group::bounded(kept).into_iter().map(|finding| (cause, finding)));
                 if other.iter().any(|finding| weighs(finding) && finding.severity <= Severity::Warning) {
                     elsewhere.push(cause.id);
                 }
@@ -151,8 +158,9 @@ pub fn diagnose_for(observation: &Observation, filter: &Filter) -> Diagnosis {
     let unseen = !filter.sees_process(&evidence) && causes.iter().all(|cause| is_host_wide(&cause.finding));
     let status = if unseen { Status::Unknown } else { status(&evidence, &causes) };
     let somaxconn = evidence.sysctl_number("net.core.somaxconn").ok();
-    let mut listeners: Vec<_> =
-        services.iter().filter(|s| filter.keeps_service(s)).map(|s| row(s, somaxconn)).collect();
+    let asked: Vec<_> = services.iter().filter(|service| filter.keeps_service(service)).collect();
+    let listeners_left_out = asked.len().saturating_sub(MOST_LISTENERS) as u64;
+    let mut listeners: Vec<_> = asked.iter().take(MOST_LISTENERS).map(|service| row(service, somaxconn)).collect();
     if observation.totals_only {
         // Drops are differences over a window, and there was none.
         listeners.iter_mut().for_each(|row| row.drops = None);
@@ -187,6 +195,7 @@ pub fn diagnose_for(observation: &Observation, filter: &Filter) -> Diagnosis {
         not_checked,
         ledger: evidence.ledger().clone(),
         listeners,
+        listeners_left_out,
         sockets: evidence.socket_dump().ok().map(|socket_dump| socket_dump.by_state.clone()),
         orphans: evidence.sockstat("TCP.orphan").ok(),
         limits,
@@ -234,10 +243,13 @@ fn status(evidence: &Evidence<'_>, causes: &[Ranked]) -> Status {
         |severity: Severity| causes.iter().any(|cause| cause.finding.severity == severity && weighs(&cause.finding));
     // Without both counters nobody can say that nothing was lost.
     let blind = evidence.counter("Tcp.OutRsts").is_err() || evidence.counter("TcpExt.ListenOverflows").is_err();
-    match () {
-        () if convincing(Severity::Critical) => Status::Critical,
-        () if convincing(Severity::Warning) => Status::Warning,
-        () if blind => Status::Unknown,
-        () => Status::Ok,
+    if convincing(Severity::Critical) {
+        Status::Critical
+    } else if convincing(Severity::Warning) {
+        Status::Warning
+    } else if blind {
+        Status::Unknown
+    } else {
+        Status::Ok
     }
 }

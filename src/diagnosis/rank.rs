@@ -10,7 +10,15 @@ pub struct Ranked {
     pub title: &'static str,
     pub finding: Finding,
     /// The deeper cause that explains this one.
-    pub because_of: Option<&'static str>,
+    pub because_of: Option<BecauseOf>,
+}
+
+/// A cause that explains another one of the same report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BecauseOf {
+    pub id: &'static str,
+    /// Its place in the report, from 0: the same cause may be found at several places.
+    pub place: usize,
 }
 
 /// Orders the findings. A finding that a deeper one explains comes directly after it, whatever its own harm.
@@ -31,8 +39,12 @@ pub fn rank(findings: Vec<(&'static Cause, Finding)>) -> Vec<Ranked> {
     for top in tops {
         push_with_symptoms(top, &root_of, &findings, &harm, &mut order);
     }
-    let because_of: Vec<Option<&'static str>> =
-        root_of.iter().map(|root| root.map(|index| findings[index].0.id)).collect();
+    let mut place_of = vec![0; findings.len()];
+    order.iter().enumerate().for_each(|(place, index)| place_of[*index] = place);
+    let because_of: Vec<Option<BecauseOf>> = root_of
+        .iter()
+        .map(|root| root.map(|index| BecauseOf { id: findings[index].0.id, place: place_of[index] }))
+        .collect();
     let mut slots: Vec<Option<(&'static Cause, Finding)>> = findings.into_iter().map(Some).collect();
     order
         .into_iter()
@@ -82,7 +94,9 @@ fn root(findings: &[(&'static Cause, Finding)], symptom: usize) -> Option<usize>
         })
         .collect();
     candidates.iter().copied().max_by_key(|index| {
-        candidates.iter().filter(|other| findings[**other].0.explains.contains(&findings[*index].0.id)).count()
+        let deeper = candidates.iter().filter(|other| findings[**other].0.explains.contains(&findings[*index].0.id));
+        // One at this very place before one that may concern it because it concerns the whole host.
+        (deeper.count(), shares_place(&findings[*index].1.subjects, &finding.subjects))
     })
 }
 
@@ -94,10 +108,12 @@ fn chain(root_of: &[Option<usize>], start: usize) -> impl Iterator<Item = usize>
 /// Two findings concern the same thing if they share a port or a process, or if one of them is about the whole host.
 fn same_subject(a: &[Subject], b: &[Subject]) -> bool {
     let whole_host = |subjects: &[Subject]| subjects.iter().all(|s| s.port.is_none() && s.pid.is_none());
-    whole_host(a)
-        || whole_host(b)
-        || a.iter()
-            .any(|x| b.iter().any(|y| (x.port.is_some() && x.port == y.port) || (x.pid.is_some() && x.pid == y.pid)))
+    whole_host(a) || whole_host(b) || shares_place(a, b)
+}
+
+fn shares_place(a: &[Subject], b: &[Subject]) -> bool {
+    let same = |x: &Subject, y: &Subject| (x.port.is_some() && x.port == y.port) || (x.pid.is_some() && x.pid == y.pid);
+    a.iter().any(|x| b.iter().any(|y| same(x, y)))
 }
 
 /// Harm times confidence. The logarithm keeps a cause with many cheap events from burying one with few dear ones.

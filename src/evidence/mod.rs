@@ -176,19 +176,11 @@ impl<'a> Evidence<'a> {
         &self.gone_listeners
     }
 
-    /// Processes that held a listener when the window opened, and hold none at its end, ascending by pid.
-    pub fn gone_processes(&self) -> impl Iterator<Item = &'a Process> + '_ {
+    /// Processes that held a listener when the window opened, and hold none at its end, ascending by pid; with the ports on
+    /// which they listened.
+    pub fn gone_processes(&self) -> impl Iterator<Item = (&'a Process, &[u16])> {
         let before = self.before().owners.value();
-        self.gone_processes.pids().filter_map(move |pid| before?.processes.get(&pid))
-    }
-
-    /// Ports on which this process listened when the window opened.
-    pub fn ports_before(&self, pid: u32) -> Vec<u16> {
-        let (Some(listeners), Some(owners)) = (self.before().listeners.value(), self.before().owners.value()) else {
-            return Vec::new();
-        };
-        let held = |inode: u32| owners.by_inode.get(&inode).is_some_and(|holders| holders.contains(&pid));
-        listeners.iter().filter(|listener| held(listener.inode)).map(|listener| listener.port).collect()
+        self.gone_processes.iter().filter_map(move |(pid, ports)| Some((before?.processes.get(&pid)?, ports)))
     }
 
     /// What the counters say about resets where single events are not known.

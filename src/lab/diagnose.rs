@@ -177,7 +177,7 @@ fn findings(diagnosis: &Diagnosis) -> Findings {
         }
         .to_owned(),
         confidence: ranked.finding.confidence,
-        because_of: ranked.because_of.map(str::to_owned),
+        because_of: ranked.because_of.map(|root| root.id.to_owned()),
         subjects: ranked.finding.subjects.iter().map(subject).collect(),
     });
     Findings {

@@ -112,10 +112,9 @@ fn one_cause(page: &mut Page, diagnosis: &Diagnosis, index: usize, shown: &[usiz
     let number = |index| shown.iter().position(|other| *other == index).map(|place| place + 1);
     page.gap();
     title(page, number(index).unwrap_or_default(), cause);
-    let root = cause.because_of.and_then(|root| {
-        let place = diagnosis.causes.iter().position(|other| other.id == root)?;
-        Some(Root { number: number(place), title: diagnosis.causes.get(place)?.title })
-    });
+    let root = cause
+        .because_of
+        .and_then(|root| Some(Root { number: number(root.place), title: diagnosis.causes.get(root.place)?.title }));
     body(page, cause, root, About::of(diagnosis), all);
     field(page, "more", &format!("rstdoctor explain {}", cause.id));
 }

@@ -1,6 +1,6 @@
 //! What was there when the window opened and is not when it closes: listeners, and processes that listened.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::observation::{ListenerTrace, Observation};
@@ -31,16 +31,17 @@ pub fn gone_listeners(observation: &Observation) -> Vec<GoneListener<'_>> {
 /// Processes that held a listener at the start and hold nothing that was looked up at the end: they died, or closed all of
 /// that.
 pub struct GoneProcesses {
-    /// `None` when owners were not seen at both ends, as in a live view's window without a sweep.
-    pids: Option<BTreeSet<u32>>,
+    /// The ports on which each listened; `None` when owners were not seen at both ends, as in a live view's window without a
+    /// sweep.
+    ports: Option<BTreeMap<u32, Vec<u16>>>,
 }
 
 impl GoneProcesses {
     pub fn new(observation: &Observation) -> Self {
-        Self { pids: Self::look(observation) }
+        Self { ports: Self::look(observation) }
     }
 
-    fn look(observation: &Observation) -> Option<BTreeSet<u32>> {
+    fn look(observation: &Observation) -> Option<BTreeMap<u32, Vec<u16>>> {
         if observation.after.dumped.mono < observation.before.at.mono {
             return None;
         }
@@ -54,18 +55,24 @@ impl GoneProcesses {
                 .get(&was.pid)
                 .is_some_and(|now| now.start_ticks == was.start_ticks && !matches!(now.state, 'Z' | 'X'))
         };
-        let holders = listeners.iter().filter_map(|listener| before.by_inode.get(&listener.inode)).flatten();
-        let gone = holders.filter(|pid| before.processes.get(*pid).is_some_and(|was| !still(was)));
-        Some(gone.copied().collect())
+        let mut ports: BTreeMap<u32, Vec<u16>> = BTreeMap::new();
+        for listener in listeners {
+            for pid in before.by_inode.get(&listener.inode).into_iter().flatten() {
+                if before.processes.get(pid).is_some_and(|was| !still(was)) {
+                    ports.entry(*pid).or_default().push(listener.port);
+                }
+            }
+        }
+        Some(ports)
     }
 
     /// Whether this process is one of them; `None` when that could not be seen.
     pub fn contains(&self, pid: u32) -> Option<bool> {
-        self.pids.as_ref().map(|pids| pids.contains(&pid))
+        self.ports.as_ref().map(|ports| ports.contains_key(&pid))
     }
 
-    /// Their pids, ascending; empty when that could not be seen.
-    pub fn pids(&self) -> impl Iterator<Item = u32> + '_ {
-        self.pids.iter().flatten().copied()
+    /// Their pids, ascending, and the ports on which they listened; empty when that could not be seen.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &[u16])> {
+        self.ports.iter().flatten().map(|(pid, ports)| (*pid, ports.as_slice()))
     }
 }

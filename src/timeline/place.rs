@@ -38,7 +38,7 @@ impl fmt::Display for Place {
 }
 
 impl Key {
-    pub(super) fn of(ranked: &Ranked) -> Self {
+    pub fn of(ranked: &Ranked) -> Self {
         let subjects = &ranked.finding.subjects;
         let first = |kind: SubjectKind| subjects.iter().find(|subject| subject.kind == kind);
         let remote = |subject: &Subject| Some(SocketAddr::new(subject.address?.to_canonical(), subject.port?));

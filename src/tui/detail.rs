@@ -8,7 +8,7 @@ use crate::render::layout::Page;
 use crate::render::markdown;
 use crate::render::table::{self, About, Root};
 use crate::render::watch::{amount, clock, ordinal};
-use crate::timeline::{Episode, Phase};
+use crate::timeline::{Episode, Key, Phase};
 use crate::value::words::{percent, seconds};
 
 /// Rows of a text on a screen of this size: all but the header, the verdict and the last line.
@@ -42,7 +42,9 @@ fn cause(page: &mut Page, episodes: &[Episode], index: usize, state: &State) {
     field(page, "what", &format!("{}.", table::sentence(&ranked.finding.summary)));
     field(page, "when", &when(episode, state));
     let root = ranked.because_of.and_then(|root| {
-        let place = episodes.iter().position(|other| other.key.id == root && other.phase != Phase::Ended)?;
+        let tick = state.run().tick.as_ref()?;
+        let key = tick.diagnosis.causes.get(root.place).filter(|cause| cause.id == root.id).map(Key::of)?;
+        let place = episodes.iter().position(|other| other.key == key && other.phase != Phase::Ended)?;
         Some(Root { number: Some(place + 1), title: episodes.get(place)?.latest.title })
     });
     let about = state.run().tick.as_ref().map(|tick| About::of(&tick.diagnosis)).unwrap_or_default();

@@ -134,7 +134,7 @@ fn one(rank: usize, ranked: &Ranked, netns: Option<&str>) -> Cause {
         evidence: finding.evidence.iter().map(evidence).collect(),
         counter_evidence: finding.counter_evidence.iter().map(evidence).collect(),
         remedies: finding.remedies.iter().map(|item| remedy(item, netns)).collect(),
-        because_of: ranked.because_of.map(str::to_owned),
+        because_of: ranked.because_of.map(|root| root.id.to_owned()),
         binding_limit: finding.binding_limit.map(binding_limit),
     }
 }
