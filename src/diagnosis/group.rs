@@ -57,7 +57,7 @@ impl Group {
     }
 
     fn add(&mut self, mut other: Finding) {
-        let (events, per_s) = (other.impact.events, other.impact.per_s);
+        let events = other.impact.events;
         other.impact.events = events.saturating_add(self.finding.impact.events);
         other.impact.per_s += self.finding.impact.per_s;
         if events > self.greatest {
