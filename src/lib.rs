@@ -4,62 +4,62 @@
 //! pure function of bytes and time; only `kernel` asks the kernel, and only the rooms after it touch files, clocks and
 //! terminals. The architecture test reads this list, so a room that is not on it fails.
 
-/// Points in time, what was observed and why not, TCP states, words for people.
+// Points in time, what was observed and why not, TCP states, words for people.
 pub mod value;
 
-/// One question to the kernel, and the trait through which it is asked.
+// One question to the kernel, and the trait through which it is asked.
 pub mod ask;
 
-/// The block grammar of the streams: reset events, RST packets, destroyed sockets.
+// The block grammar of the streams: reset events, RST packets, destroyed sockets.
 pub mod stream;
 
-/// One file per evidence source: what to ask, and a pure parser of the answer.
+// One file per evidence source: what to ask, and a pure parser of the answer.
 pub mod source;
 
-/// Data files: servers and their settings, idle limits, error texts.
+// Data files: servers and their settings, idle limits, error texts.
 pub mod knowledge;
 
-/// A window: two snapshots and what was seen between them.
+// A window: two snapshots and what was seen between them.
 pub mod observation;
 
-/// One reset: event and packet joined, and which kind it is.
+// One reset: event and packet joined, and which kind it is.
 pub mod reset;
 
-/// The typed questions that causes may ask about an observation.
+// The typed questions that causes may ask about an observation.
 pub mod evidence;
 
-/// One file per root cause.
+// One file per root cause.
 pub mod cause;
 
-/// Causes ranked, filtered and put into one sentence.
+// Causes ranked, filtered and put into one sentence.
 pub mod diagnosis;
 
-/// Drives a probe through windows, live or replayed.
+// Drives a probe through windows, live or replayed.
 pub mod session;
 
-/// Single resets in bounded memory, as `trace` shows them.
+// Single resets in bounded memory, as `trace` shows them.
 pub mod trace;
 
-/// A row of diagnoses: what appeared, worsened and ended.
+// A row of diagnoses: what appeared, worsened and ended.
 pub mod timeline;
 
-/// One file per output format.
+// One file per output format.
 pub mod render;
 
-/// The live screen: a pure state, and a view that draws it.
+// The live screen: a pure state, and a view that draws it.
 pub mod tui;
 
-/// The only room that talks to the kernel.
+// The only room that talks to the kernel.
 pub mod kernel;
 
-/// Recordings: written, read, redacted, kept in memory.
+// Recordings: written, read, redacted, kept in memory.
 pub mod recording;
 
-/// Standard output and standard error.
+// Standard output and standard error.
 pub mod output;
 
-/// Reproduces faults in namespaces of its own.
+// Reproduces faults in namespaces of its own.
 pub mod lab;
 
-/// The command line: wires only.
+// The command line: wires only.
 pub mod command;

@@ -16,7 +16,7 @@ const FLUSH: usize = 32 << 10;
 /// `PF_KTHREAD` of include/linux/sched.h, in the flags of /proc/PID/stat.
 const PF_KTHREAD: u64 = 0x0020_0000;
 
-/// Answers [`crate::ask::Ask::SocketOwners`] in its text format.
+/// Answers [`What::SocketOwners`](crate::ask::What::SocketOwners) in its text format.
 ///
 /// # Errors
 /// `Broken` when /proc itself cannot be listed. A process that ends meanwhile is left out; one that may not be read is

@@ -1,4 +1,4 @@
-//! A [`Host`] backed by a recording, see `format`.
+//! A [`Host`](crate::ask::Host) backed by a recording, see `format`.
 //!
 //! A recording comes from someone else's machine and is not trusted: it is decompressed into memory under caps, nothing
 //! is written to disk, and anything but a complete, well-formed recording is refused as a whole.

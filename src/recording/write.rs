@@ -61,7 +61,7 @@ impl<H: Host, W: Write> RecordingHost<H, W> {
     /// Closes the recording and hands back where it went.
     ///
     /// # Errors
-    /// The first error of any write, also of those during [`Host::ask`]; or [`RecordError::Empty`].
+    /// The first error of any write, also of those during [`Probe::ask`]; or [`RecordError::Empty`].
     pub fn finish(mut self) -> Result<W, RecordError> {
         if let Some(error) = self.error {
             return Err(RecordError::Write(error));

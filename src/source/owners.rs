@@ -62,7 +62,7 @@ pub fn collect(probe: &mut dyn Probe, inodes: BTreeSet<u64>, also: BTreeSet<u32>
     (observed, took)
 }
 
-/// The lines of [`Ask::SocketOwners`]: `by_inode`, `denied`, and the open files of each process.
+/// The lines of [`What::SocketOwners`]: `by_inode`, `denied`, and the open files of each process.
 ///
 /// # Errors
 /// A line of unknown form, text that is cut, or text without its `denied` line, which comes last.

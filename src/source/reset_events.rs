@@ -1,5 +1,5 @@
 //! Single resets as the kernel reported them by tracepoint: the types, and (in the submodules) a pure parser of the
-//! byte stream that answers [`Ask::ResetEvents`](crate::ask::Ask::ResetEvents).
+//! byte stream that answers [`What::ResetEvents`](crate::ask::What::ResetEvents).
 //!
 //! # The stream
 //! Blocks as in [`stream`](crate::stream):

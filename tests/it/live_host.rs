@@ -182,8 +182,7 @@ fn files_and_sockets_are_those_of_the_threads_namespace() {
         assert_eq!(sockets(&dump).len(), 1, "only the listener of this namespace");
 
         // By pid into the namespace of the test process, and by path back.
-        let path = format!("/proc/self/task/{}/ns/net", unsafe { libc::gettid() });
-        let back = std::fs::File::open(path).unwrap();
+        let back = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
         let entered = namespace::enter(&std::process::id().to_string()).unwrap();
         let outside = link(&mut host, "/proc/thread-self/ns/net");
         assert_ne!(outside, own);

@@ -1,10 +1,21 @@
 //! All integration tests in one program, which is linked once. `cargo test --test it trace::` runs those of one module.
+#![allow(unsafe_code, reason = "faults are provoked by system calls that std does not have")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test fails by them, and its helpers too"
+)]
 
 mod accuracy;
 mod architecture;
 mod bundle;
 mod cli;
 mod common;
+mod dependencies;
 mod fixtures;
 mod generated;
 mod lab;

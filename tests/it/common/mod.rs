@@ -72,6 +72,7 @@ pub fn linger_0(stream: &TcpStream) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     let size = size_of_val(&linger) as libc::socklen_t;
     let fd = stream.as_raw_fd();
+    // SAFETY: the value is a linger of the stated size.
     let result = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), size) };
     assert_eq!(result, 0);
 }
@@ -92,6 +93,7 @@ pub struct RawSender {
 
 impl RawSender {
     pub fn open() -> Self {
+        // SAFETY: socket(2) takes no pointers.
         let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_TCP) };
         assert!(fd >= 0, "{}", std::io::Error::last_os_error());
         Self { fd }
@@ -108,10 +110,12 @@ impl RawSender {
         let sum = (sum & 0xffff) + (sum >> 16);
         let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
         tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+        // SAFETY: sockaddr_in is plain data, for which zero is valid.
         let mut address: libc::sockaddr_in = unsafe { std::mem::zeroed() };
         address.sin_family = libc::AF_INET as u16;
         address.sin_addr.s_addr = u32::from_ne_bytes([127, 0, 0, 1]);
         let size = size_of_val(&address) as libc::socklen_t;
+        // SAFETY: the segment and the address live longer than the call and have the stated sizes.
         let sent =
             unsafe { libc::sendto(self.fd, tcp.as_ptr().cast(), tcp.len(), 0, (&raw const address).cast(), size) };
         assert_eq!(sent, 20, "{}", std::io::Error::last_os_error());
@@ -120,6 +124,7 @@ impl RawSender {
 
 impl Drop for RawSender {
     fn drop(&mut self) {
+        // SAFETY: the descriptor is this one's own and is not used again.
         unsafe { libc::close(self.fd) };
     }
 }

@@ -36,7 +36,10 @@ fn tell(line: &str) {
 /// Runs a process that runs one test, and takes over what it skipped.
 pub fn collect(mut inside: Command) -> ExitStatus {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let status = inside.env(FILE, file.path()).status().unwrap();
+    let output = inside.env(FILE, file.path()).output().unwrap();
+    // By the macro, so that it is shown of a failed test, or of all with --nocapture.
+    print!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let status = output.status;
     let told = std::fs::read_to_string(file.path()).unwrap();
     let (passed, skips): (Vec<_>, Vec<_>) = told.lines().partition(|line| *line == PASSED);
     assert!(!status.success() || passed.len() == 1, "the test of this name was not run inside: {inside:?}");
