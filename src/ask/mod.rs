@@ -83,7 +83,7 @@ pub enum What {
 /// A sock_diag dump: which sockets and which extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiagQuery {
-    /// Short stable name used in recordings: `listeners`, `sweep`.
+    /// Short stable name used in recordings: `listeners`, `sockets`.
     pub name: &'static str,
     /// Bit mask of `1 << TCP_state` (include/net/tcp_states.h); bit 12 is `TCP_NEW_SYN_RECV`.
     pub states: u32,
@@ -132,7 +132,7 @@ impl What {
             Self::SocketOwners { .. } => "socket_owners".to_owned(),
             Self::ResetEvents => "reset_events".to_owned(),
             Self::ResetPackets => "reset_packets".to_owned(),
-            Self::DestroyedSockets => "last_words".to_owned(),
+            Self::DestroyedSockets => "destroyed_sockets".to_owned(),
         }
     }
 }

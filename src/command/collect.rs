@@ -13,6 +13,7 @@ use crate::diagnosis::filter::Filter;
 use crate::kernel::LiveHost;
 use crate::kernel::namespace::{self, Entered};
 use crate::observation::Observation;
+use crate::output::say;
 use crate::recording::{RecordingFile, RecordingHost, ReplayHost};
 use crate::session::{Plan, observe as observe_host};
 use crate::source::process;
@@ -77,15 +78,30 @@ pub fn must_exist(host: &mut dyn Host, filter: &Filter) -> anyhow::Result<()> {
     }
 }
 
+/// Opens a recording, and says if it was cut off.
+///
+/// # Errors
+/// The recording is not sound.
+pub fn open(path: &Path) -> anyhow::Result<ReplayHost> {
+    let recording = ReplayHost::open(path)?;
+    if let Some(failure) = recording.status().and_then(|status| status.failure) {
+        say(format_args!("rstdoctor: {}: {}", path.display(), failure.reason));
+    }
+    Ok(recording)
+}
+
 /// The observation that a recording holds.
 ///
 /// # Errors
 /// The recording is not sound.
 pub fn replay(path: &Path) -> anyhow::Result<Observation> {
-    let mut recording = ReplayHost::open(path)?;
+    let mut recording = open(path)?;
     let window = recording.windows().first().with_context(|| format!("{}: no window was recorded", path.display()))?;
     let plan = Plan::scan(window.planned);
-    Ok(observe_host(&mut recording, &plan)?)
+    let status = recording.status();
+    let mut observation = observe_host(&mut recording, &plan)?;
+    observation.after.sources.extend(status);
+    Ok(observation)
 }
 
 /// Records until the duration is over or the user interrupts. What was recorded so far is kept either way.
@@ -94,7 +110,7 @@ pub fn replay(path: &Path) -> anyhow::Result<Observation> {
 /// The file exists or cannot be written, or the namespace cannot be entered.
 pub fn record(config: &Record, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
     // The file first: a name that cannot be written should not cost half a minute.
-    let file = RecordingFile::create(&config.output, false)?;
+    let file = RecordingFile::create(&config.output)?;
     enter(&config.live)?;
     let mut host = RecordingHost::new(LiveHost::new(Arc::clone(stop)), file, config.redact);
     let recorded = Driver::start(&mut host, &plan(&config.live), config.interval, Filter::default())

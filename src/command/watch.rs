@@ -13,8 +13,8 @@ use crate::command::config::{self, Origin, Terminal, Watch, WatchOutput};
 use crate::kernel::LiveHost;
 use crate::kernel::namespace::Entered;
 use crate::output::{print, say};
-use crate::recording::read::Window;
-use crate::recording::{History, ReplayHost, RollingHost};
+use crate::recording::Window;
+use crate::recording::{History, RollingHost};
 use crate::render::{json, watch as text};
 use crate::session::Plan;
 use crate::timeline::{Change, ChangeKind, Driver, Next, Tick};
@@ -93,7 +93,7 @@ impl View {
                 Self { host: Box::new(host), plan, namespace, history: None, recorded: None }
             }
             Origin::Recording(path) => {
-                let recording = ReplayHost::open(path)?;
+                let recording = collect::open(path)?;
                 // The recorded frames decide what follows; only that there is an end matters.
                 let recorded = recording.windows().first().copied();
                 let plan = Plan::scan(recorded.map_or(Duration::ZERO, |window| window.planned));

@@ -94,7 +94,7 @@ pub fn diagnose(window: Duration, how: &How, opened: &mut dyn FnMut()) -> Result
     match &how.record {
         None => watch(&mut live, window, how.interval),
         Some(path) => {
-            let file = RecordingFile::create(path, false).map_err(|error| error.to_string())?;
+            let file = RecordingFile::create(path).map_err(|error| error.to_string())?;
             let mut recording = RecordingHost::new(live, file, false);
             let diagnosed = watch(&mut recording, window, how.interval)?;
             recording.finish().and_then(RecordingFile::persist).map_err(|error| error.to_string())?;

@@ -1,31 +1,31 @@
-//! What the writer and the reader of a recording share.
-//!
-//! A recording is one gzip member that holds one tar archive of plain files, in this order:
-//! - `manifest.json`: a [`Manifest`];
-//! - `frames/00003-poll/KEY`: the raw answer to the question with that [`crate::ask::Ask::key`] in frame 3. A large
-//!   answer is cut into `KEY.000`, `KEY.001`, ..., between two messages or lines. A question asked again in the same
-//!   frame is `KEY~1`, `KEY~2`, ...;
-//! - `end.json`: an [`End`], the index. It comes last, so its absence tells of a recording that was cut off.
-
-use std::time::Duration;
+//! The bytes of a recording that surround its answers: heads of segments and frames, limits. [`super`] describes the layout.
 
 use serde::{Deserialize, Serialize};
 
+use super::problem::{Place, RecordingProblem};
 use crate::ask::Frame;
-use crate::value::{Failure, FailureKind, Moment};
 
-pub(super) const FORMAT_PREFIX: &str = "rstdoctor/recording/v";
-pub(super) const FORMAT_VERSION: u32 = 1;
-pub(super) const MANIFEST: &str = "manifest.json";
-pub(super) const END: &str = "end.json";
+type Result<T, E = RecordingProblem> = std::result::Result<T, E>;
+
+/// As of PNG: a byte that is no ASCII, so that nobody takes it for text, and line ends that a transfer as text would change.
+pub(super) const MAGIC: [u8; 8] = *b"\x89RST\r\n\x1a\n";
+pub(super) const VERSION: u16 = 1;
+/// Of segments with frames of one host, the only kind so far.
+const OBSERVED: u16 = 1;
+pub(super) const SEGMENT_HEAD: usize = 32;
+pub(super) const FRAME_HEAD: usize = 24;
+/// Of the text in which a segment says what it is.
+pub(super) const MANIFEST_MOST: u32 = 64 << 10;
+/// Of one frame, unpacked: the sockets of a host with 200,000 connections are 80 MB.
+pub(super) const FRAME_MOST: u64 = 96 << 20;
 /// A part of an answer is closed once it has this many bytes.
 pub(super) const PART: usize = 1 << 20;
+/// Answers in one frame.
+pub(super) const ANSWERS_MOST: usize = 200_000;
 
 /// What a recording says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// `rstdoctor/recording/v1`.
-    pub format: String,
     pub tool: Tool,
     /// Addresses and names were replaced before anything was stored.
     pub redacted: bool,
@@ -40,31 +40,47 @@ pub struct Tool {
     pub version: String,
 }
 
-/// The index of a recording.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct End {
-    pub frames: Vec<FrameRecord>,
-    /// Number of entries in the archive, manifest and index included.
-    pub entries: u64,
+/// How much a recording may unpack to: a small file is bounded as a whole, and a long one by its own length. The writer keeps
+/// to the same rule, so that what it writes is never refused.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Allowance {
+    packed: u64,
+    unpacked: u64,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct FrameRecord {
-    pub kind: FrameKind,
-    /// When it was due and when the window was to end, since the start of the window.
-    pub due_ns: u64,
-    pub end_ns: u64,
-    pub mono_ns: u64,
-    pub wall_ns: u64,
-    #[serde(default)]
-    pub asleep_ns: u64,
-    pub asks: Vec<AskRecord>,
+impl Allowance {
+    const FREE: u64 = 128 << 20;
+    /// Deflate reaches 1,032 with zeros, answers of a quiet host some 150.
+    const RATIO: u64 = 256;
+
+    /// For the next frame, bytes.
+    pub fn room(&self) -> u64 {
+        let allowed = Self::FREE.saturating_add(self.packed.saturating_mul(Self::RATIO));
+        allowed.saturating_sub(self.unpacked).min(FRAME_MOST)
+    }
+
+    pub fn packed(&mut self, bytes: u64) {
+        self.packed = self.packed.saturating_add(bytes);
+    }
+
+    pub fn unpacked(&mut self, bytes: u64) {
+        self.unpacked = self.unpacked.saturating_add(bytes);
+    }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum FrameKind {
-    #[serde(rename = "survey")]
+/// What follows the head of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tag {
+    Frame(FrameKind),
+    /// Nothing: the segment ends here, and another one follows.
+    Continued,
+    /// Nothing: the recording ends here.
+    End,
+}
+
+/// The kind of a [`Frame`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameKind {
     Dump,
     Before,
     Poll,
@@ -72,35 +88,9 @@ pub(super) enum FrameKind {
     After,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct AskRecord {
-    pub key: String,
-    /// How many entries hold the answer; 0 if it was empty.
-    pub parts: u32,
-    pub bytes: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failure: Option<FailureRecord>,
-}
-
-/// The stored form of a [`Failure`], frozen apart from the type that the program works with.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct FailureRecord {
-    kind: KindRecord,
-    reason: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    needs: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum KindRecord {
-    Absent,
-    Denied,
-    Broken,
-    NotCollected,
-}
-
 impl FrameKind {
+    pub const ALL: [Self; 5] = [Self::Dump, Self::Before, Self::Poll, Self::Tick, Self::After];
+
     pub fn of(frame: Frame) -> Self {
         match frame {
             Frame::Dump => Self::Dump,
@@ -111,9 +101,9 @@ impl FrameKind {
         }
     }
 
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
-            Self::Dump => "survey",
+            Self::Dump => "dump",
             Self::Before => "before",
             Self::Poll => "poll",
             Self::Tick => "tick",
@@ -122,69 +112,128 @@ impl FrameKind {
     }
 }
 
-impl FrameRecord {
-    pub fn new(frame: Frame, at: Moment) -> Self {
-        let (due, end) = match frame {
-            Frame::Dump | Frame::Before => (Duration::ZERO, Duration::ZERO),
-            Frame::Poll { due, end } | Frame::Tick { due, end } => (due, end),
-            Frame::After { end } => (end, end),
-        };
-        Self {
-            kind: FrameKind::of(frame),
-            due_ns: nanoseconds(due),
-            end_ns: nanoseconds(end),
-            mono_ns: nanoseconds(at.mono),
-            wall_ns: nanoseconds(at.wall),
-            asleep_ns: nanoseconds(at.asleep),
-            asks: Vec::new(),
+impl Tag {
+    fn number(self) -> u8 {
+        match self {
+            Self::Frame(FrameKind::Dump) => 1,
+            Self::Frame(FrameKind::Before) => 2,
+            Self::Frame(FrameKind::Poll) => 3,
+            Self::Frame(FrameKind::Tick) => 4,
+            Self::Frame(FrameKind::After) => 5,
+            Self::Continued => 0xfe,
+            Self::End => 0xff,
         }
     }
 
-    pub fn moment(&self) -> Moment {
-        Moment {
-            mono: Duration::from_nanos(self.mono_ns),
-            wall: Duration::from_nanos(self.wall_ns),
-            asleep: Duration::from_nanos(self.asleep_ns),
+    fn from_number(number: u8) -> Option<Self> {
+        let frames = FrameKind::ALL.into_iter().map(Self::Frame);
+        frames.chain([Self::Continued, Self::End]).find(|tag| tag.number() == number)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FrameHead {
+    pub tag: Tag,
+    /// Counts the frames of the segment from 0; in its end the frames before it.
+    pub number: u32,
+    /// Bytes behind the head, and what they unpack to.
+    pub packed: u32,
+    pub unpacked: u32,
+    pub checksum: u32,
+}
+
+impl FrameHead {
+    pub fn encode(self) -> [u8; FRAME_HEAD] {
+        let mut out = [0; FRAME_HEAD];
+        let words = [u32::from(self.tag.number()), self.number, self.packed, self.unpacked, self.checksum];
+        put(&mut out, &words);
+        out
+    }
+
+    pub fn decode(bytes: [u8; FRAME_HEAD], place: Place) -> Result<Self> {
+        let [tag, number, packed, unpacked, checksum] = checked(&bytes, "the head of a frame", place)?;
+        let tag = u8::try_from(tag).ok().and_then(Tag::from_number);
+        let tag = tag.ok_or_else(|| RecordingProblem::unsafe_at(place, "holds a frame of an unknown kind"))?;
+        let head = Self { tag, number, packed, unpacked, checksum };
+        if number != place.frame.unwrap_or(number) {
+            return Err(RecordingProblem::damaged(place, format!("the frame has number {number}")));
         }
-    }
-
-    /// The entry of an answer in one piece; `repeat` counts earlier questions with that key in this frame.
-    pub fn entry(&self, index: usize, key: &str, repeat: usize) -> String {
-        let repeat = if repeat == 0 { String::new() } else { format!("~{repeat}") };
-        format!("frames/{index:05}-{}/{key}{repeat}", self.kind.name())
+        if !matches!(tag, Tag::Frame(_)) && (packed, unpacked, checksum) != (0, 0, 0) {
+            return Err(RecordingProblem::unsafe_at(place, "holds something in the end of a segment"));
+        }
+        Ok(head)
     }
 }
 
-/// The entry of one piece of a large answer.
-pub(super) fn part(entry: &str, part: u32) -> String {
-    format!("{entry}.{part:03}")
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SegmentHead {
+    /// Counts the segments of the recording from 0.
+    pub number: u32,
+    /// Bytes behind the head.
+    pub manifest: u32,
+    pub checksum: u32,
 }
 
-/// 584 years fit.
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
+impl SegmentHead {
+    pub fn new(number: u32, manifest: &[u8]) -> Self {
+        let length = u32::try_from(manifest.len()).unwrap_or(u32::MAX);
+        Self { number, manifest: length, checksum: crc32fast::hash(manifest) }
+    }
 
-impl From<&Failure> for FailureRecord {
-    fn from(failure: &Failure) -> Self {
-        let kind = match failure.kind {
-            FailureKind::Absent => KindRecord::Absent,
-            FailureKind::Denied => KindRecord::Denied,
-            FailureKind::Broken => KindRecord::Broken,
-            FailureKind::NotCollected => KindRecord::NotCollected,
-        };
-        Self { kind, reason: failure.reason.clone(), needs: failure.needs.clone() }
+    pub fn encode(self) -> [u8; SEGMENT_HEAD] {
+        let mut out = [0; SEGMENT_HEAD];
+        let (magic, rest) = out.split_at_mut(MAGIC.len());
+        magic.copy_from_slice(&MAGIC);
+        put(rest, &[u32::from(VERSION) | u32::from(OBSERVED) << 16, self.number, self.manifest, self.checksum, 0]);
+        let checksum = crc32fast::hash(out.split_at(SEGMENT_HEAD - 4).0);
+        out.split_at_mut(SEGMENT_HEAD - 4).1.copy_from_slice(&checksum.to_le_bytes());
+        out
+    }
+
+    /// The magic is known to be there. What a newer version has behind the version number is its own business.
+    pub fn decode(bytes: [u8; SEGMENT_HEAD], place: Place) -> Result<Self> {
+        let [_, _, version] = words(&bytes);
+        let (version, kind) = ((version & 0xffff) as u16, (version >> 16) as u16);
+        if version > VERSION {
+            return Err(RecordingProblem::NewerFormat { version });
+        }
+        let [_, _, _, number, manifest, checksum, reserved] = checked(&bytes, "the head of a segment", place)?;
+        if version != VERSION || kind != OBSERVED || reserved != 0 {
+            return Err(RecordingProblem::unsafe_at(place, "holds a segment of an unknown kind"));
+        }
+        if number != place.segment {
+            return Err(RecordingProblem::damaged(place, format!("the segment has number {number}")));
+        }
+        if manifest > MANIFEST_MOST {
+            return Err(RecordingProblem::TooLarge { limit: format!("{MANIFEST_MOST} bytes of manifest") });
+        }
+        Ok(Self { number, manifest, checksum })
     }
 }
 
-impl From<FailureRecord> for Failure {
-    fn from(record: FailureRecord) -> Self {
-        let kind = match record.kind {
-            KindRecord::Absent => FailureKind::Absent,
-            KindRecord::Denied => FailureKind::Denied,
-            KindRecord::Broken => FailureKind::Broken,
-            KindRecord::NotCollected => FailureKind::NotCollected,
-        };
-        Self { kind, reason: record.reason, needs: record.needs }
+/// The first words of a head, little-endian; 0 behind its end.
+fn words<const N: usize>(bytes: &[u8]) -> [u32; N] {
+    let mut out = [0; N];
+    for (word, four) in out.iter_mut().zip(bytes.chunks_exact(4)) {
+        *word = four.try_into().map_or(0, u32::from_le_bytes);
+    }
+    out
+}
+
+/// The same of a head whose last word is the checksum of the bytes before it.
+fn checked<const N: usize>(bytes: &[u8], what: &str, place: Place) -> Result<[u32; N]> {
+    let (head, checksum) = bytes.split_at(bytes.len().saturating_sub(4));
+    match checksum == crc32fast::hash(head).to_le_bytes() {
+        true => Ok(words(head)),
+        false => Err(RecordingProblem::damaged(place, format!("{what} has a wrong checksum"))),
+    }
+}
+
+/// Writes the words and behind them their checksum.
+fn put(out: &mut [u8], words: &[u32]) {
+    let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+    for (to, from) in out.iter_mut().zip(bytes) {
+        *to = from;
     }
 }

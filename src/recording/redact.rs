@@ -47,6 +47,8 @@ enum Mode {
         link: bool,
         text: Vec<u8>,
     },
+    /// Inodes stay, names go.
+    Namespaces(Vec<u8>),
     Events,
     Packets,
     DestroyedSockets,
@@ -62,7 +64,7 @@ impl Redactor {
             What::ResetEvents => Mode::Events,
             What::ResetPackets => Mode::Packets,
             What::DestroyedSockets => Mode::DestroyedSockets,
-            What::Namespaces => Mode::Numbers,
+            What::Namespaces => Mode::Namespaces(Vec::new()),
         };
         Session { redactor: self, mode, failure: None }
     }
@@ -101,7 +103,7 @@ impl Session<'_> {
                 self.failure = Some(left_out());
                 return Vec::new();
             }
-            Mode::Text { text, .. } => {
+            Mode::Text { text, .. } | Mode::Namespaces(text) => {
                 if text.len() + bytes.len() > MAX_TEXT {
                     self.failure = Some(left_out());
                 } else {
@@ -126,6 +128,11 @@ impl Session<'_> {
                     false => self.redactor.names.text(&path, text),
                 };
                 redacted.ok_or_else(left_out)
+            }
+            (None, Mode::Namespaces(text)) => {
+                let inode = |line: &[u8]| line.iter().copied().take_while(u8::is_ascii_digit).chain([b'\n']).collect();
+                let lines: Vec<Vec<u8>> = text.split(|byte| *byte == b'\n').map(inode).collect();
+                Ok(lines.into_iter().filter(|line| line.len() > 1).flatten().collect())
             }
             // An answer ends with a whole block.
             (None, Mode::Events) if self.redactor.events.0.is_within_a_block() => Err(not_understood()),

@@ -10,9 +10,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::file::RecordingFile;
+use super::write::{RecordError, RecordingHost};
 use crate::ask::{Answer, Ask, Clock, Frame, Host, Probe, What};
 use crate::kernel::trace_context;
-use crate::recording::write::{RecordError, RecordingFile, RecordingHost};
 use crate::stream::{Blocks, Kind, append};
 use crate::value::{Failure, FailureKind, Moment};
 
@@ -118,7 +119,7 @@ impl History {
         let (past, frames) = self.lock().cut();
         let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return Err(RecordError::Empty) };
         let covered = last.at.mono.saturating_sub(first.at.mono);
-        let file = RecordingFile::create(path, false)?;
+        let file = RecordingFile::create(path)?;
         let mut recording = RecordingHost::new(Player { frames: renewed(past, frames), next: 0 }, file, false);
         let mut next = 0;
         while let Some((frame, asks)) = recording.inner().upcoming(next) {
@@ -148,6 +149,9 @@ impl Remembered {
         if let Some(frame) = self.frames.back_mut() {
             self.bytes += kept.len();
             frame.answers.push(kept);
+        } else if kept.ask.what == What::Namespaces {
+            // Asked before the first frame.
+            self.past.files.insert(kept.ask.key(), kept);
         }
     }
 
@@ -185,12 +189,14 @@ struct Past {
 impl Past {
     fn absorb(&mut self, frame: &KeptFrame) {
         for kept in &frame.answers {
-            let key = kept.ask.what.key();
+            let key = kept.ask.key();
             match &kept.ask.what {
                 what if what.is_stream() && kept.answer.result.is_ok() => {
                     self.streams.entry(key).or_default().absorb(&kept.parts.concat());
                 }
-                What::File(_) | What::Link(_) if self.files.len() < FILES || self.files.contains_key(&key) => {
+                What::File(_) | What::Link(_) | What::Namespaces
+                    if self.files.len() < FILES || self.files.contains_key(&key) =>
+                {
                     self.files.insert(key, kept.clone());
                 }
                 _ => {}
@@ -267,12 +273,12 @@ fn renewed(mut past: Past, frames: Vec<KeptFrame>) -> Vec<KeptFrame> {
     let mut out = Vec::with_capacity(count + 1);
     for (index, mut kept) in frames.into_iter().enumerate() {
         let due = kept.at.mono.saturating_sub(start);
-        let events = past.streams.get_mut(&What::ResetEvents.key());
+        let events = past.streams.get_mut(&Ask::host(What::ResetEvents).key());
         if let (0, Some(tasks), Some(events)) = (index, &kept.tasks, events) {
             events.replace(Kind::Tasks, 0, tasks.as_bytes());
         }
         for answer in kept.answers.iter_mut().filter(|kept| kept.ask.is_stream()) {
-            let stream = past.streams.entry(answer.ask.what.key()).or_default();
+            let stream = past.streams.entry(answer.ask.key()).or_default();
             answer.parts = match index {
                 // What it brought happened before. A second answer in the same frame goes on.
                 0 => std::mem::take(&mut stream.blocks).into_iter().map(as_bytes).collect(),
@@ -288,7 +294,7 @@ fn renewed(mut past: Past, frames: Vec<KeptFrame>) -> Vec<KeptFrame> {
         if index == 0 {
             let own = kept.answers.iter().filter(|kept| !kept.ask.is_stream());
             let mut answers: Vec<Kept> = own.cloned().collect();
-            let known: BTreeSet<String> = answers.iter().map(|kept| kept.ask.what.key()).collect();
+            let known: BTreeSet<String> = answers.iter().map(|kept| kept.ask.key()).collect();
             answers.extend(past.files.iter().filter(|(key, _)| !known.contains(*key)).map(|(_, kept)| kept.clone()));
             out.push(KeptFrame { frame: Frame::Dump, answers, ..kept.clone() });
         }
@@ -355,7 +361,7 @@ impl Probe for Player {
                 kept.answer
             }
             None => {
-                let failure = Failure::new(FailureKind::NotCollected, format!("{} was not remembered", ask.what.key()));
+                let failure = Failure::new(FailureKind::NotCollected, format!("{} was not remembered", ask.key()));
                 Answer { result: Err(failure), took: Duration::ZERO }
             }
         }

@@ -114,7 +114,7 @@ pub struct Sample {
 pub const IDLE_AFTER: u32 = 240;
 
 /// What to ask for: every state, with tcp_info for the idle times.
-pub const QUERY: DiagQuery = DiagQuery { name: "sweep", states: 0x1ffe, extensions: sock_diag::WITH_TCP_INFO };
+pub const QUERY: DiagQuery = DiagQuery { name: "sockets", states: 0x1ffe, extensions: sock_diag::WITH_TCP_INFO };
 
 /// Sweeps all sockets. `listeners` decides which local ports are services of this host.
 pub fn collect(probe: &mut dyn Probe, netns: NetnsId, listeners: &[Listener]) -> (Observed<SocketDump>, Duration) {

@@ -12,7 +12,6 @@
 
 mod accuracy;
 mod architecture;
-mod bundle;
 mod cli;
 mod common;
 mod dependencies;
@@ -20,6 +19,7 @@ mod fixtures;
 mod generated;
 mod lab;
 mod live_host;
+mod recording;
 mod reset_events;
 mod reset_packets;
 mod rolling;

@@ -1,6 +1,6 @@
 //! What the threads of the screen tell the one that draws.
 
-use crate::recording::read::Window;
+use crate::recording::Window;
 use crate::tui::Event;
 
 pub enum Message {

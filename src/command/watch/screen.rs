@@ -17,7 +17,7 @@ use crate::command::full_screen::{self, FullScreen};
 use crate::command::terminal;
 use crate::kernel::clock::now;
 use crate::output;
-use crate::recording::read::Window;
+use crate::recording::Window;
 use crate::tui::{self, Event, Order, Playback, Setup, State};
 
 /// Messages that wait for a terminal that is slow; then ticks wait, too.

@@ -1,5 +1,6 @@
 //! Namespaces and sockets for tests that provoke real resets, and the account of tests that could not be run.
 
+pub mod forge;
 pub mod skips;
 
 use std::net::{TcpListener, TcpStream};
