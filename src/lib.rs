@@ -55,6 +55,9 @@ pub mod kernel;
 // Recordings: written, read, redacted, kept in memory.
 pub mod recording;
 
+// Signals, threads that may not start, privileges.
+pub mod runtime;
+
 // Standard output and standard error.
 pub mod output;
 

@@ -266,8 +266,6 @@ pub struct LabInsideArgs {
     pub record: Option<PathBuf>,
     #[arg(long)]
     pub interval: Option<String>,
-    #[arg(long)]
-    pub first: bool,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -2,10 +2,9 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use anyhow::Context;
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::ask::Host;
 use crate::command::config::{Live, Origin, Record};
@@ -18,6 +17,7 @@ use crate::recording::{RecordingFile, RecordingHost, ReplayHost};
 use crate::session::{Plan, observe as observe_host};
 use crate::source::process;
 use crate::timeline::{Driver, Next};
+use crate::value::Stop;
 
 /// An observation and the name under which its network namespace was asked for.
 pub struct Collected {
@@ -25,36 +25,11 @@ pub struct Collected {
     pub netns_name: Option<String>,
 }
 
-/// A flag that SIGINT and SIGTERM set; a second one ends the program at once.
-///
-/// # Errors
-/// The kernel refused a handler.
-pub fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, super::INTERRUPTED.into(), Arc::clone(&stop))?;
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
-    }
-    Ok(stop)
-}
-
-/// SIGINT and SIGTERM end the program at once: where there is nothing to finish, and opening a pipe may take for ever.
-///
-/// # Errors
-/// The kernel refused a handler.
-pub fn end_on_signals() -> std::io::Result<Arc<AtomicBool>> {
-    let armed = Arc::new(AtomicBool::new(true));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, super::INTERRUPTED.into(), Arc::clone(&armed))?;
-    }
-    Ok(Arc::default())
-}
-
 /// Observes this host, or replays a recording. `None` if it was interrupted before there was a whole window.
 ///
 /// # Errors
 /// The namespace cannot be entered, the process that was asked for does not exist, or the recording is not sound.
-pub fn observe(origin: &Origin, filter: &Filter, stop: &Arc<AtomicBool>) -> anyhow::Result<Option<Collected>> {
+pub fn observe(origin: &Origin, filter: &Filter, stop: &Stop) -> anyhow::Result<Option<Collected>> {
     match origin {
         Origin::Live(live) => {
             let netns_name = enter(live)?.and_then(|entered| entered.name);
@@ -108,7 +83,7 @@ pub fn replay(path: &Path) -> anyhow::Result<Observation> {
 ///
 /// # Errors
 /// The file exists or cannot be written, or the namespace cannot be entered.
-pub fn record(config: &Record, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
+pub fn record(config: &Record, stop: &Stop) -> anyhow::Result<()> {
     // The file first: a name that cannot be written should not cost half a minute.
     let file = RecordingFile::create(&config.output)?;
     enter(&config.live)?;

@@ -1,12 +1,9 @@
 //! The terminal while a program has all of it: no echo, no line editing, the alternate screen. It is given back however the
 //! program ends: [`leave`] is called by drop, by the panic hook and by whoever ends the process.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::os::fd::AsFd;
+use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Once, OnceLock};
-use std::thread;
 use std::time::Duration;
 
 use crossterm::style::ResetColor;
@@ -18,8 +15,10 @@ use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
+use rustix::event::PollFlags;
 
 use super::terminal::poll;
+use crate::output::Stdout;
 
 /// For a terminal that takes no output.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -107,8 +106,8 @@ impl Drop for FullScreen {
 pub fn leave() {
     if ENTERED.swap(false, Ordering::SeqCst) {
         // Whoever ends has no use for an error: the terminal may be gone.
-        if poll(libc::STDOUT_FILENO, libc::POLLOUT, PATIENCE) != 0 {
-            let _ = execute!(Output, ResetColor, EnableLineWrap, cursor::Show, LeaveAlternateScreen);
+        if !poll(&io::stdout(), PollFlags::OUT, PATIENCE).is_empty() {
+            let _ = execute!(Past, ResetColor, EnableLineWrap, cursor::Show, LeaveAlternateScreen);
         }
         let _ = disable_raw_mode();
     }
@@ -116,9 +115,7 @@ pub fn leave() {
 
 /// The terminal's foreground process group is ours. Without job control it always is.
 pub fn is_foreground() -> bool {
-    // SAFETY: neither takes a pointer.
-    let (owner, own) = unsafe { (libc::tcgetpgrp(libc::STDIN_FILENO), libc::getpgrp()) };
-    owner < 0 || owner == own
+    rustix::termios::tcgetpgrp(io::stdin()).map_or(true, |owner| owner == rustix::process::getpgrp())
 }
 
 /// What is written while the terminal is not ours goes nowhere.
@@ -127,7 +124,7 @@ struct Ours;
 
 impl Write for Ours {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if ENTERED.load(Ordering::SeqCst) { Output.write(bytes) } else { Ok(bytes.len()) }
+        if ENTERED.load(Ordering::SeqCst) { Past.write(bytes) } else { Ok(bytes.len()) }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -135,27 +132,12 @@ impl Write for Ours {
     }
 }
 
-/// Standard output past the lock and the buffer of `io::stdout`, which a thread that hangs in a write would hold.
-struct Output;
+/// Past whatever another thread holds while it hangs in a write.
+struct Past;
 
-impl Write for Output {
+impl Write for Past {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        static FILE: OnceLock<File> = OnceLock::new();
-        let file = match FILE.get() {
-            Some(file) => file,
-            None => {
-                let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-                FILE.get_or_init(|| file)
-            }
-        };
-        match (&*file).write(bytes) {
-            // Somebody made the terminal non-blocking: whoever writes everything tries again.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                thread::sleep(Duration::from_millis(20));
-                Err(io::ErrorKind::Interrupted.into())
-            }
-            result => result,
-        }
+        Stdout::open()?.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -17,7 +17,7 @@ pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
         LabCommand::All(all) => Command::All { options: options(&all)? },
         LabCommand::Inside(inside) => {
             let interval = config::tick_interval(inside.interval.as_ref())?;
-            Command::Inside { name: inside.name, how: How { record: inside.record, interval }, first: inside.first }
+            Command::Inside { name: inside.name, how: How { record: inside.record, interval } }
         }
         LabCommand::Actor(actor) => Command::Actor { name: actor.name, json: actor.json },
     }))

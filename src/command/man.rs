@@ -1,10 +1,13 @@
 //! `rstdoctor man`: the manual pages, from the command line's own definition and the registry of causes.
 
+use std::fs::File;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::CommandFactory;
+use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 
 use crate::command::cli::{Cli, ManArgs};
 use crate::render::catalogue;
@@ -13,11 +16,12 @@ pub fn run(args: &ManArgs) -> anyhow::Result<ExitCode> {
     let pages = pages()?;
     match &args.directory {
         Some(directory) => {
-            std::fs::create_dir_all(directory)
-                .with_context(|| format!("{}: cannot make this directory", directory.display()))?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let opened = rustix::fs::open(directory, flags, Mode::empty())
+                .with_context(|| format!("{}: cannot open this directory", directory.display()))?;
             for (name, page) in &pages {
-                let path = directory.join(name);
-                std::fs::write(&path, page).with_context(|| format!("{}: cannot write", path.display()))?;
+                replace(&opened, name, page)
+                    .with_context(|| format!("{}: cannot write", directory.join(name).display()))?;
             }
         }
         None => {
@@ -26,6 +30,21 @@ pub fn run(args: &ManArgs) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Puts a file in the place of one of this name, and of nothing that a link of this name leads to: the directory may be one where
+/// others write.
+fn replace(directory: &OwnedFd, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let unfinished = format!(".{name}.{}", std::process::id());
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
+    let mut file = File::from(openat(directory, &unfinished, flags, mode)?);
+    let written = file.write_all(bytes).and_then(|()| Ok(renameat(directory, &unfinished, directory, name)?));
+    if written.is_err() {
+        // The first error says more.
+        let _ = unlinkat(directory, &unfinished, AtFlags::empty());
+    }
+    written
 }
 
 /// File name and text of every page, rstdoctor(1) first.

@@ -14,14 +14,18 @@ mod record;
 mod scan;
 mod terminal;
 mod trace;
-mod trace_output;
 mod watch;
 
+use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
+use anyhow::Context;
+
 use crate::command::cli::{Cli, Command};
-use crate::command::config::UsageError;
+use crate::command::config::{Terminal, UsageError};
 use crate::output::say;
+use crate::runtime::privilege;
+use crate::runtime::signals::INTERRUPTED;
 use crate::value::escape::visible;
 
 /// It ran; a finding reached `--fail-on`.
@@ -30,13 +34,30 @@ const FOUND: u8 = 1;
 const USAGE: u8 = 2;
 /// Nothing could be collected.
 const NOTHING: u8 = 3;
-/// Interrupted before there was a result.
-const INTERRUPTED: u8 = 130;
 
 /// Runs a command; what failed is on standard error, and in the exit status.
 pub fn run(cli: Cli) -> ExitCode {
     let terminal = terminal::terminal();
-    let result = match cli.command {
+    let result = give_up_privileges(&cli.command).and_then(|()| perform(cli.command, terminal));
+    match result {
+        Ok(code) => code,
+        Err(error) if is(&error, ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
+        Err(error) => {
+            let chain: Vec<_> = error.chain().map(ToString::to_string).collect();
+            say(format_args!("rstdoctor: {}", visible(&chain.join(": "))));
+            let wrong_usage = error.is::<UsageError>() || error.is::<explain::Unknown>();
+            let unread = is(&error, ErrorKind::TimedOut);
+            match (wrong_usage, unread) {
+                (true, _) => ExitCode::from(USAGE),
+                (false, true) => ExitCode::from(INTERRUPTED),
+                (false, false) => ExitCode::from(NOTHING),
+            }
+        }
+    }
+}
+
+fn perform(command: Command, terminal: Terminal) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Scan(args) => scan::run(&args, terminal),
         Command::Watch(args) => watch::run(&args, terminal),
         Command::Trace(args) => trace::run(&args, terminal),
@@ -45,24 +66,28 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Lab(args) => lab::run(args),
         Command::Completions(args) => completions::run(args.shell),
         Command::Man(args) => man::run(&args),
-    };
-    match result {
-        Ok(code) => code,
-        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            let chain: Vec<_> = error.chain().map(ToString::to_string).collect();
-            say(format_args!("rstdoctor: {}", visible(&chain.join(": "))));
-            ExitCode::from(if error.is::<UsageError>() || error.is::<explain::Unknown>() { USAGE } else { NOTHING })
-        }
     }
+}
+
+/// Capabilities of the program file are for looking at this host. What else a user asks is done with the user's own rights.
+fn give_up_privileges(command: &Command) -> anyhow::Result<()> {
+    anyhow::ensure!(!privilege::is_borrowed(), "it is not made to be a set-user-ID program; see SECURITY.md");
+    let looks_at_this_host = match command {
+        Command::Scan(args) => args.look.from.is_none(),
+        Command::Watch(args) => args.look.from.is_none(),
+        Command::Trace(_) | Command::Record(_) => true,
+        Command::Explain(_) | Command::Lab(_) | Command::Completions(_) | Command::Man(_) => false,
+    };
+    if !looks_at_this_host {
+        privilege::drop_borrowed().context("the capabilities of the program file cannot be given up")?;
+    }
+    Ok(())
 }
 
 const SAW_NOTHING: &str = "nothing could be collected: not one source of evidence could be read";
 
-/// The reader of our output went away: `rstdoctor scan | head` is no failure.
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
-        .any(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+/// BrokenPipe: the reader of our output went away, and `rstdoctor scan | head` is no failure. TimedOut: it does not read, and we
+/// were asked to end.
+fn is(error: &anyhow::Error, kind: ErrorKind) -> bool {
+    error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|io| io.kind() == kind)
 }

@@ -5,6 +5,8 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::runtime::thread;
+
 /// Shown until it is dropped.
 pub struct Progress(Option<(Sender<()>, JoinHandle<()>)>);
 
@@ -19,7 +21,7 @@ impl Progress {
         }
         let (stop, stopped) = channel();
         let started = Instant::now();
-        let thread = std::thread::spawn(move || {
+        let thread = thread::start("progress", move || {
             loop {
                 let left = whole.saturating_sub(started.elapsed());
                 let text = match left.as_secs_f64().ceil() {
@@ -34,7 +36,8 @@ impl Progress {
             }
             let _ = write!(std::io::stderr(), "\r\x1b[K");
         });
-        Self(Some((stop, thread)))
+        // Where no thread can be started nothing is counted down.
+        Self(thread.ok().map(|thread| (stop, thread)))
     }
 }
 

@@ -8,12 +8,13 @@ use crate::command::cli::RecordArgs;
 use crate::command::config::{self, Terminal};
 use crate::diagnosis::diagnose;
 use crate::output::say;
+use crate::runtime::signals;
 use crate::value::escape::visible;
 use crate::value::words;
 
 pub fn run(args: &RecordArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let config = config::record(args, terminal)?;
-    let stop = collect::stop_on_signals()?;
+    let stop = signals::stop_on_signals()?;
     let progress = Progress::start("recording", config.live.duration, config.progress);
     let recorded = collect::record(&config, &stop);
     drop(progress);

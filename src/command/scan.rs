@@ -4,18 +4,19 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::progress::Progress;
-use super::{FOUND, INTERRUPTED, NOTHING, SAW_NOTHING, collect};
+use super::{FOUND, NOTHING, SAW_NOTHING, collect};
 use crate::command::cli::{Format, ScanArgs};
 use crate::command::config::{self, Origin, Scan, Terminal};
 use crate::diagnosis::{Diagnosis, diagnose_for};
-use crate::output::{print, say};
+use crate::output::{Output, say};
 use crate::render;
+use crate::runtime::signals::{self, INTERRUPTED};
 
 pub fn run(args: &ScanArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let config = config::scan(args, terminal)?;
     let (stop, wait) = match &config.origin {
-        Origin::Live(live) => (collect::stop_on_signals()?, live.duration),
-        Origin::Recording(_) => (collect::end_on_signals()?, Duration::ZERO),
+        Origin::Live(live) => (signals::stop_on_signals()?, live.duration),
+        Origin::Recording(_) => (signals::end_on_signals()?, Duration::ZERO),
     };
     let progress = Progress::start("watching", wait, config.progress);
     let collected = collect::observe(&config.origin, &config.filter, &stop);
@@ -26,10 +27,11 @@ pub fn run(args: &ScanArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     };
     let mut diagnosis = diagnose_for(&collected.observation, &config.filter);
     diagnosis.netns_name = collected.netns_name;
-    print(&match config.format {
+    let text = match config.format {
         Format::Table => render::table(&diagnosis, &config.options),
         Format::Json => render::json::text(&render::json::report(&diagnosis))?,
-    })?;
+    };
+    Output::start(0, &stop)?.print(&text)?;
     Ok(status(&diagnosis, &config))
 }
 

@@ -1,8 +1,10 @@
 //! What is on the other side of standard output and standard error.
 
 use std::io::IsTerminal;
-use std::os::fd::RawFd;
-use std::time::{Duration, Instant};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::command::config::Terminal;
 
@@ -31,42 +33,21 @@ fn is_utf8() -> bool {
 
 /// Columns and rows of the terminal at standard output, ioctl_tty(2). A terminal that does not know says 0.
 pub fn size() -> Option<(u16, u16)> {
-    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: TIOCGWINSZ writes one winsize, which lives until after the call.
-    let result = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &mut size) };
-    (result == 0 && size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col, size.ws_row))
-}
-
-/// Stops all processes of this job as the terminal does at Ctrl-Z, a script that started this one too, until somebody lets it go
-/// on. False if nobody could: the kernel does not stop a job whose parents are all of other sessions (`ssh -t`, `docker exec`).
-pub fn stop_job() -> bool {
-    /// A signal to the process may reach another thread first.
-    const DELIVERED: Duration = Duration::from_millis(20);
-    let start = Instant::now();
-    // SAFETY: sigaction is plain data, valid as zeros (SIG_DFL, no flags); both live across the calls.
-    unsafe {
-        let default: libc::sigaction = std::mem::zeroed();
-        let mut ours: libc::sigaction = std::mem::zeroed();
-        if libc::sigaction(libc::SIGTSTP, &default, &mut ours) != 0 {
-            return false;
-        }
-        libc::kill(0, libc::SIGTSTP);
-        std::thread::sleep(DELIVERED);
-        libc::sigaction(libc::SIGTSTP, &ours, std::ptr::null_mut());
-    }
-    start.elapsed() > 2 * DELIVERED
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    (size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col, size.ws_row))
 }
 
 /// The other end of a pipe at standard output is closed: `| head -1` ends a live command although nothing more comes.
 pub fn reader_is_gone() -> bool {
-    poll(libc::STDOUT_FILENO, 0, Duration::ZERO) & libc::POLLERR != 0
+    poll(&std::io::stdout(), PollFlags::empty(), Duration::ZERO).contains(PollFlags::ERR)
 }
 
-/// What poll(2) says of a descriptor; 0 if nothing comes in time.
-pub fn poll(fd: RawFd, events: libc::c_short, wait: Duration) -> libc::c_short {
-    let mut asked = libc::pollfd { fd, events, revents: 0 };
-    let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: one pollfd, which lives until after the call.
-    let ready = unsafe { libc::poll(&raw mut asked, 1, wait) };
-    if ready > 0 { asked.revents } else { 0 }
+/// What poll(2) says of a descriptor; nothing if nothing comes in time.
+pub fn poll(fd: &impl AsFd, events: PollFlags, wait: Duration) -> PollFlags {
+    let mut asked = [PollFd::new(fd, events)];
+    let wait = Timespec::try_from(wait).ok();
+    match rustix::event::poll(&mut asked, wait.as_ref()) {
+        Ok(1..) => asked[0].revents(),
+        _ => PollFlags::empty(),
+    }
 }

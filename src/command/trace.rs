@@ -1,7 +1,6 @@
 //! `rstdoctor trace`: each reset as it happens.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,16 +8,15 @@ use std::time::Duration;
 
 use anyhow::bail;
 
-use super::collect;
 use super::terminal::reader_is_gone;
-use super::trace_output::Output;
 use crate::ask::{self, Ask, Clock, Frame, Probe, What};
 use crate::command::cli::TraceArgs;
 use crate::command::config::{self, Terminal, Trace};
 use crate::kernel::clock::now;
 use crate::kernel::{LiveHost, namespace};
-use crate::output;
+use crate::output::{self, Output};
 use crate::render::trace::{self as text, Lines, json};
+use crate::runtime::signals;
 use crate::source::{connections, listeners, namespaces, owners, sysctl};
 use crate::trace::{Batch, Holders, Reset, Session};
 use crate::value::escape::visible;
@@ -38,13 +36,13 @@ const LOOK_SHARE: u32 = 100;
 
 pub fn run(args: &TraceArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let config = config::trace(args, terminal)?;
-    let stop = collect::stop_on_signals()?;
+    let stop = signals::stop_on_signals()?;
     if let Some(spec) = &config.netns {
         namespace::enter(spec)?;
     }
     let mut tracer = Tracer::start(&config, &stop)?;
     let waiting = if terminal.width.is_some() { WAITING_TERMINAL } else { WAITING };
-    let output = Output::start(waiting, io::stdout());
+    let output = Output::start(waiting, &stop)?;
     let mut writer = Writer::new(&config, &output);
     let end = config.duration.map(|duration| tracer.start.mono + duration);
     let (gone, enough) = loop {
@@ -70,12 +68,8 @@ pub fn run(args: &TraceArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
         summary.counted = None;
     }
     if config.json {
-        // Nothing more comes, so there is time to wait for room.
-        let line = json::text(&json::summary(&summary))?;
-        while !output.offer(&line) && !output.has_failed() {
-            output.flush();
-            std::thread::sleep(BUSY);
-        }
+        // Nothing more comes, so there is time to wait for the reader.
+        output.print(&json::text(&json::summary(&summary))?)?;
     }
     output.finish()?;
     if !config.json && !gone {

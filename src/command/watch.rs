@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::terminal::reader_is_gone;
@@ -12,12 +12,14 @@ use crate::command::cli::WatchArgs;
 use crate::command::config::{self, Origin, Terminal, Watch, WatchOutput};
 use crate::kernel::LiveHost;
 use crate::kernel::namespace::Entered;
-use crate::output::{print, say};
+use crate::output::{Output, say};
 use crate::recording::Window;
 use crate::recording::{History, RollingHost};
 use crate::render::{json, watch as text};
+use crate::runtime::signals;
 use crate::session::Plan;
 use crate::timeline::{Change, ChangeKind, Driver, Next, Tick};
+use crate::value::Stop;
 
 mod keyboard;
 mod message;
@@ -30,12 +32,13 @@ pub fn run(args: &WatchArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
         return screen::run(&config);
     }
     let stop = match &config.origin {
-        Origin::Live(_) => collect::stop_on_signals()?,
-        Origin::Recording(_) => collect::end_on_signals()?,
+        Origin::Live(_) => signals::stop_on_signals()?,
+        Origin::Recording(_) => signals::end_on_signals()?,
     };
     let mut view = View::open(&config, &stop)?;
     let mut driver = Driver::start(&mut *view.host, &view.plan, config.interval, config.filter.clone())?;
     let mut lines = text::Lines::new(terminal.width);
+    let output = Output::start(0, &stop)?;
     while !stop.load(Ordering::Relaxed) && !reader_is_gone() {
         let mut tick = match driver.advance() {
             Next::Looked => continue,
@@ -47,7 +50,7 @@ pub fn run(args: &WatchArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
             say(format!("rstdoctor: {SAW_NOTHING}"));
             return Ok(ExitCode::from(NOTHING));
         }
-        print(&match config.output {
+        output.print(&match config.output {
             WatchOutput::Json => json::line(&json::tick(&tick))?,
             _ => lines.tick(&tick),
         })?;
@@ -56,7 +59,7 @@ pub fn run(args: &WatchArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
         }
     }
     if config.output != WatchOutput::Json {
-        print(&lines.summary(driver.watch()))?;
+        output.print(&lines.summary(driver.watch()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -77,7 +80,7 @@ impl View {
     ///
     /// # Errors
     /// Either is not possible.
-    pub fn open(config: &Watch, stop: &Arc<AtomicBool>) -> anyhow::Result<Self> {
+    pub fn open(config: &Watch, stop: &Stop) -> anyhow::Result<Self> {
         Ok(match &config.origin {
             Origin::Live(live) => {
                 let entered = collect::enter(live)?;

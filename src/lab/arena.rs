@@ -6,31 +6,34 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+
 use super::rtnetlink::Rtnetlink;
+use super::sys;
+use crate::runtime::thread::refused;
 
 /// A network namespace that lives as long as a clone of this value, or a thread inside it.
 #[derive(Debug, Clone)]
 pub struct Namespace {
-    descriptor: Arc<File>,
+    descriptor: Arc<OwnedFd>,
 }
 
 impl Namespace {
     /// The namespace of the calling thread.
     pub fn current() -> io::Result<Self> {
-        Ok(Self { descriptor: Arc::new(File::open("/proc/thread-self/ns/net")?) })
+        Ok(Self { descriptor: Arc::new(File::open("/proc/thread-self/ns/net")?.into()) })
     }
 
     /// A new namespace with its loopback interface up. Needs CAP_SYS_ADMIN (in the user namespace at hand).
     pub fn create() -> io::Result<Self> {
         let created: io::Result<Self> = on_a_thread(|| {
-            // SAFETY: unshare(2) takes no pointers; it changes only this short-lived thread.
-            if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-                return Err(io::Error::last_os_error());
-            }
+            // Of this short-lived thread.
+            sys::unshare(UnshareFlags::NEWNET)?;
             loopback_up()?;
             Namespace::current()
         });
@@ -39,11 +42,7 @@ impl Namespace {
 
     /// Moves the calling thread into the namespace; sockets that it opens from now on belong there.
     pub fn enter(&self) -> io::Result<()> {
-        // SAFETY: setns(2) takes no pointers; the descriptor is open.
-        match unsafe { libc::setns(self.descriptor.as_raw_fd(), libc::CLONE_NEWNET) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
+        Ok(move_into_link_name_space(self.descriptor.as_fd(), Some(LinkNameSpaceType::Network))?)
     }
 
     /// Runs `work` inside the namespace, on a thread of its own, and waits for it.
@@ -85,6 +84,11 @@ impl Namespace {
     pub fn add_address(&self, interface: &str, address: IpAddr) -> io::Result<()> {
         let prefix = if address.is_ipv4() { 24 } else { 64 };
         self.run(|| Rtnetlink::open()?.add_address(interface, address, prefix))
+    }
+
+    /// A process that this command starts begins there.
+    pub fn start(&self, command: &mut Command) {
+        sys::start_in(command, Arc::clone(&self.descriptor));
     }
 
     fn raw(&self) -> RawFd {
@@ -133,5 +137,8 @@ fn describe(error: io::Error, what: &str) -> io::Error {
 
 /// setns and unshare of a network namespace change one thread only, so each use gets a thread that ends with it.
 fn on_a_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    thread::scope(|scope| scope.spawn(work).join()).unwrap_or_else(|_| Err(io::Error::other("a lab thread panicked")))
+    thread::scope(|scope| {
+        let started = thread::Builder::new().spawn_scoped(scope, work).map_err(|error| refused(&error))?;
+        started.join().unwrap_or_else(|_| Err(io::Error::other("a lab thread panicked")))
+    })
 }

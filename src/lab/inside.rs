@@ -1,12 +1,15 @@
 //! The process in which one scenario runs, in namespaces of its own.
 
-use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
-use std::ptr;
+use std::process::ExitCode;
 use std::time::Instant;
+
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::process::{Pid, Signal, WaitOptions, getegid, geteuid, set_parent_process_death_signal, waitpid};
+use rustix::system::sethostname;
+use rustix::thread::{CapabilitySet, UnshareFlags};
 
 use super::How;
 use super::arena;
@@ -15,91 +18,107 @@ use super::judge::{judge, judge_ticks};
 use super::report::{Report, Status};
 use super::scenario::{self, Need, Scenario};
 use super::stage::{Stage, Stop, search_path};
+use super::sys::{self, Forked};
+use crate::output::{print, say};
+use crate::runtime::{self, privilege};
 
 /// Where temporary files of a scenario live: a tmpfs that only its mount namespace sees.
 pub const DIRECTORY: &str = "/mnt";
 /// The host name inside.
-const HOSTNAME: &str = "lab";
+const HOSTNAME: &[u8] = b"lab";
 const TRACEFS: &str = "/sys/kernel/tracing";
 
-/// `first`: still outside; make the namespaces and start the process that becomes their init.
-pub fn main(name: &str, how: &How, first: bool) -> ExitCode {
+/// Makes the namespaces, and runs the scenario in a process that is their init. Nothing is done in the namespaces of the caller.
+pub fn main(name: &str, how: &How) -> ExitCode {
     let Some(scenario) = scenario::find(name) else {
-        eprintln!("rstdoctor lab: no scenario {name}");
+        say(format_args!("rstdoctor lab: no scenario {name}"));
         return ExitCode::from(2);
     };
-    let report = if first {
-        match leave_host().and_then(|()| start_second(name, how)) {
-            Ok(code) => return code,
-            Err(error) => Report::without_run(
-                name,
-                Status::Skipped,
-                format!("no namespaces of its own: {error} (needs root, or unprivileged user namespaces)"),
-            ),
-        }
-    } else {
-        perform(scenario, how)
+    let report = match leave_host().and_then(|()| sys::fork()) {
+        Ok(Forked::Parent(init)) => return wait_for(init),
+        Ok(Forked::Child) => match live_as_long_as_the_runner().and_then(|()| Ok(privilege::keep_only(NEEDED)?)) {
+            Ok(()) => perform(scenario, how),
+            Err(error) => Report::without_run(name, Status::Fail, format!("cannot be kept apart: {error}")),
+        },
+        Err(error) => Report::without_run(
+            name,
+            Status::Skipped,
+            format!("no namespaces of its own: {error} (needs root, or unprivileged user namespaces)"),
+        ),
     };
-    match serde_json::to_string(&report) {
-        Ok(line) => {
-            println!("{line}");
-            ExitCode::SUCCESS
-        }
+    match serde_json::to_string(&report).map_err(io::Error::from).and_then(|line| print(&format!("{line}\n"))) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rstdoctor lab: {error}");
+            say(format_args!("rstdoctor lab: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
+/// What the scenarios and the servers that they start need, within the namespaces and of root on the host: no modules, devices,
+/// clocks, raw memory or reboot. Rules of nft load their modules by themselves.
+const NEEDED: CapabilitySet = CapabilitySet::SYS_ADMIN
+    .union(CapabilitySet::NET_ADMIN)
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::PERFMON)
+    .union(CapabilitySet::SYSLOG)
+    .union(CapabilitySet::SYS_PTRACE)
+    .union(CapabilitySet::SYS_RESOURCE)
+    .union(CapabilitySet::IPC_LOCK)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::CHOWN)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::DAC_READ_SEARCH)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETGID);
+
 /// Makes the calling process, and the children that follow, strangers to the host: new network (without any interface
 /// up), mount and pid namespace, in a new user namespace unless it may do without. Must run on a single thread
 /// (unshare(2): CLONE_NEWUSER).
 fn leave_host() -> io::Result<()> {
-    let spaces = libc::CLONE_NEWNET | libc::CLONE_NEWNS | libc::CLONE_NEWPID;
-    // SAFETY: unshare(2), geteuid(2) and getegid(2) take no pointers.
-    let (user, group, mut result) = unsafe { (libc::geteuid(), libc::getegid(), libc::unshare(spaces)) };
-    if result != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EPERM) {
-        // SAFETY: as above.
-        result = unsafe { libc::unshare(spaces | libc::CLONE_NEWUSER) };
-        if result == 0 {
+    let spaces = UnshareFlags::NEWNET | UnshareFlags::NEWNS | UnshareFlags::NEWPID;
+    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+    match sys::unshare(spaces) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            sys::unshare(spaces | UnshareFlags::NEWUSER)?;
             // user_namespaces(7): without CAP_SETGID outside, gid_map is only accepted after setgroups is denied.
             fs::write("/proc/self/setgroups", "deny")?;
             fs::write("/proc/self/uid_map", format!("0 {user} 1"))?;
             fs::write("/proc/self/gid_map", format!("0 {group} 1"))?;
         }
-    }
-    if result != 0 {
-        return Err(io::Error::last_os_error());
+        other => other?,
     }
     // A recording of the lab should tell nothing of the machine that it ran on: no host name, no control groups.
-    // SAFETY: unshare(2) takes no pointers; sethostname(2) reads that many bytes.
-    unsafe {
-        if libc::unshare(libc::CLONE_NEWUTS) == 0 {
-            libc::sethostname(HOSTNAME.as_ptr().cast(), HOSTNAME.len());
-        }
-        // Since 4.6.
-        libc::unshare(libc::CLONE_NEWCGROUP);
+    if sys::unshare(UnshareFlags::NEWUTS).is_ok() {
+        let _ = sethostname(HOSTNAME);
     }
+    // Since 4.6.
+    let _ = sys::unshare(UnshareFlags::NEWCGROUP);
     Ok(())
 }
 
-/// The child is process 1 of the new pid namespace: with it, all processes of the scenario end.
-fn start_second(name: &str, how: &How) -> io::Result<ExitCode> {
-    let mut command = Command::new("/proc/self/exe");
-    command.args(["lab", "inside", name]);
-    how.arguments(&mut command);
-    die_with_parent(&mut command);
-    let status = command.status()?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+/// With the init of their pid namespace all processes of the scenario end.
+fn wait_for(init: Pid) -> ExitCode {
+    loop {
+        match waitpid(Some(init), WaitOptions::empty()) {
+            Err(Errno::INTR) => {}
+            Ok(Some((_, status))) if status.exit_status() == Some(0) => return ExitCode::SUCCESS,
+            _ => return ExitCode::FAILURE,
+        }
+    }
 }
 
-/// The child gets SIGKILL when the thread that starts it ends (PR_SET_PDEATHSIG(2const)).
-pub fn die_with_parent(command: &mut Command) {
-    // SAFETY: prctl(2) with these arguments is async-signal-safe.
-    unsafe {
-        command.pre_exec(|| super::net::check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL)));
-    }
+/// The runner holds the other end of standard input. Its end closes that however it ends, also where the kernel has forgotten
+/// whose death this process waits for, as it does when the program has file capabilities (PR_SET_PDEATHSIG(2const)).
+fn live_as_long_as_the_runner() -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    runtime::thread::start("runner", || {
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        std::process::exit(1);
+    })
+    .map(|_| ())
 }
 
 fn perform(scenario: &'static Scenario, how: &How) -> Report {
@@ -139,12 +158,12 @@ fn verdict(scenario: &Scenario, report: &Report, diagnosed: Option<&Result<Diagn
 
 fn prepare(scenario: &Scenario, recording: bool) -> Result<(), Stop> {
     arena::loopback_up()?;
-    mount(None, "/", libc::MS_REC | libc::MS_PRIVATE)?;
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).map_err(io::Error::from)?;
     // The processes of the scenario and no others, under the pids that perf events name here (both are relative to the pid
     // namespace). The kernel refuses it to a user namespace where something is mounted over a part of the outer /proc.
-    let _ = mount(Some("proc"), "/proc", libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC);
+    let _ = mount_new("proc", "/proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC);
     // Only this mount namespace sees it. Where it is refused (an ordinary user), the diagnosis goes without reset events.
-    let _ = mount(Some("tracefs"), TRACEFS, 0);
+    let _ = mount_new("tracefs", TRACEFS, MountFlags::empty());
     for need in scenario.needs {
         match need {
             Need::Program(program) if !installed(program) => {
@@ -167,13 +186,9 @@ fn installed(program: &str) -> bool {
 }
 
 fn mount_tmpfs() -> io::Result<()> {
-    mount(Some("tmpfs"), DIRECTORY, libc::MS_NOSUID | libc::MS_NODEV)
+    mount_new("tmpfs", DIRECTORY, MountFlags::NOSUID | MountFlags::NODEV)
 }
 
-fn mount(kind: Option<&str>, target: &str, flags: libc::c_ulong) -> io::Result<()> {
-    let kind = kind.map(CString::new).transpose()?;
-    let target = CString::new(target)?;
-    let kind = kind.as_ref().map_or(ptr::null(), |kind| kind.as_ptr());
-    // SAFETY: the strings are NUL-terminated and read during the call only; no data is passed.
-    super::net::check(unsafe { libc::mount(kind, target.as_ptr(), kind, flags, ptr::null()) })
+fn mount_new(kind: &str, target: &str, flags: MountFlags) -> io::Result<()> {
+    Ok(mount(kind, target, kind, flags, None)?)
 }

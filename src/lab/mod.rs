@@ -19,11 +19,14 @@ pub mod rtnetlink;
 pub mod runner;
 pub mod scenario;
 pub mod stage;
+mod sys;
 pub mod tally;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+
+use crate::output::say;
 
 /// What `rstdoctor lab` was asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +43,6 @@ pub enum Command {
     Inside {
         name: String,
         how: How,
-        first: bool,
     },
     /// Hidden: a server or client of a scenario.
     Actor {
@@ -87,11 +89,11 @@ pub fn run(command: Command) -> ExitCode {
         Command::List => runner::list(),
         Command::Run { names, options } => runner::run(&names, &options),
         Command::All { options } => runner::all(&options),
-        Command::Inside { name, how, first } => inside::main(&name, &how, first),
+        Command::Inside { name, how } => inside::main(&name, &how),
         Command::Actor { name, json } => match program::main(&name, &json) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("{name}: {error}");
+                say(format_args!("{name}: {error}"));
                 ExitCode::FAILURE
             }
         },

@@ -3,10 +3,13 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use super::net::{check, own, sockaddr};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, eth, ipproto, recv, sendto, socket_with,
+};
 
 pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
@@ -168,30 +171,17 @@ pub struct Wire {
 
 impl Wire {
     pub fn open() -> io::Result<Self> {
-        // SAFETY: socket(2) takes no pointers.
-        let raw = own(unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_RAW) })?;
-        let everything = i32::from((libc::ETH_P_ALL as u16).to_be());
-        let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        // SAFETY: as above.
-        let packet = own(unsafe { libc::socket(libc::AF_PACKET, kind, everything) })?;
+        let cloexec = SocketFlags::CLOEXEC;
+        let raw = socket_with(AddressFamily::INET, SocketType::RAW, cloexec, Some(ipproto::RAW))?;
+        let flags = cloexec | SocketFlags::NONBLOCK;
+        let packet = socket_with(AddressFamily::PACKET, SocketType::DGRAM, flags, Some(eth::ALL))?;
         Ok(Self { raw, packet })
     }
 
     pub fn send(&self, segment: &Segment) -> io::Result<()> {
         let packet = segment.encode();
-        let (address, length) = sockaddr(SocketAddr::new(IpAddr::V4(segment.destination), 0));
-        // SAFETY: buffer and address live through the call and their sizes are given.
-        let sent = unsafe {
-            libc::sendto(
-                self.raw.as_raw_fd(),
-                packet.as_ptr().cast(),
-                packet.len(),
-                libc::MSG_NOSIGNAL,
-                (&raw const address).cast(),
-                length,
-            )
-        };
-        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        sendto(&self.raw, &packet, SendFlags::NOSIGNAL, &SocketAddr::new(IpAddr::V4(segment.destination), 0))?;
+        Ok(())
     }
 
     /// The next TCP segment that passes and that `wanted` accepts, waiting at most `patience`.
@@ -199,11 +189,7 @@ impl Wire {
         let until = Instant::now() + patience;
         let mut buffer = vec![0; 70_000];
         loop {
-            // SAFETY: the buffer lives through the call and its size is given.
-            let got = unsafe {
-                libc::recv(self.packet.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT)
-            };
-            if let Ok(length) = usize::try_from(got) {
+            if let Ok((length, _)) = recv(&self.packet, buffer.as_mut_slice(), RecvFlags::DONTWAIT) {
                 match buffer.get(..length).and_then(Segment::parse) {
                     Some(segment) if wanted(&segment) => return Some(segment),
                     _ => continue,
@@ -213,11 +199,8 @@ impl Wire {
             if left.is_zero() {
                 return None;
             }
-            let mut polled = libc::pollfd { fd: self.packet.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-            // SAFETY: the struct lives through the call; its number is 1.
-            if check(unsafe { libc::poll(&raw mut polled, 1, left.as_millis().max(1) as libc::c_int) }).is_err() {
-                return None;
-            }
+            let left = Timespec::try_from(left.max(Duration::from_millis(1))).ok();
+            poll(&mut [PollFd::new(&self.packet, PollFlags::IN)], left.as_ref()).ok()?;
         }
     }
 

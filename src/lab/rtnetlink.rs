@@ -1,6 +1,5 @@
 //! The few rtnetlink(7) requests that the lab needs, so that it does not depend on the `ip` command.
 
-use std::ffi::CString;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::RawFd;
@@ -11,8 +10,10 @@ use netlink_packet_core::{
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_packet_route::{AddressFamily as RouteFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 /// A netlink socket of the calling thread's network namespace.
 pub struct Rtnetlink {
@@ -104,15 +105,11 @@ fn route(destination: IpAddr, prefix: u8, gateway: Option<IpAddr>) -> RouteMessa
     message
 }
 
-fn family(address: IpAddr) -> AddressFamily {
-    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+fn family(address: IpAddr) -> RouteFamily {
+    if address.is_ipv4() { RouteFamily::Inet } else { RouteFamily::Inet6 }
 }
 
 fn index(name: &str) -> io::Result<u32> {
-    let text = CString::new(name)?;
-    // SAFETY: if_nametoindex(3) reads the NUL-terminated string during the call only.
-    match unsafe { libc::if_nametoindex(text.as_ptr()) } {
-        0 => Err(io::Error::other(format!("no interface {name}: {}", io::Error::last_os_error()))),
-        index => Ok(index),
-    }
+    let any = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    name_to_index(&any, name).map_err(|error| io::Error::other(format!("no interface {name}: {error}")))
 }

@@ -9,12 +9,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use comfy_table::{Table, presets};
+use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::inside::die_with_parent;
 use super::report::{Report, Status};
 use super::scenario::{self, Scenario};
-use super::{How, Options};
-use crate::output::{print, say};
+use super::{How, Options, sys};
+use crate::output::{Output, print, say};
+use crate::runtime;
+use crate::runtime::signals::{INTERRUPTED, stop_on_signals};
 
 /// No scenario may take longer.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -68,13 +70,14 @@ pub fn all(options: &Options) -> ExitCode {
 }
 
 fn perform(scenarios: impl Iterator<Item = &'static Scenario>, options: &Options, table: bool) -> ExitCode {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-        if let Err(error) = signal_hook::flag::register(signal, Arc::clone(&interrupted)) {
-            say(format_args!("rstdoctor lab: cannot catch signal {signal}: {error}"));
-            return ExitCode::from(3);
-        }
-    }
+    let (interrupted, output) =
+        match stop_on_signals().and_then(|stop| Ok((Arc::clone(&stop), Output::start(0, &stop)?))) {
+            Ok(both) => both,
+            Err(error) => {
+                say(format_args!("rstdoctor lab: {error}"));
+                return ExitCode::from(3);
+            }
+        };
     let scenarios: Vec<&Scenario> = scenarios.collect();
     let next = AtomicUsize::new(0);
     let reports = Mutex::new(vec![None; scenarios.len()]);
@@ -86,14 +89,15 @@ fn perform(scenarios: impl Iterator<Item = &'static Scenario>, options: &Options
             let Some(scenario) = scenarios.get(index).filter(|_| !interrupted.load(Ordering::Relaxed)) else { return };
             let alone = options.jobs <= 1;
             if !options.json && alone {
-                let _ = print(&introduction(scenario));
+                let _ = output.print(&introduction(scenario));
             }
             let report = one(scenario, &options.how, &interrupted);
             if interrupted.load(Ordering::Relaxed) {
                 return;
             }
             let introduction = if alone { String::new() } else { introduction(scenario) };
-            let _ = print(&if options.json { as_json(&report) } else { introduction + &outcome(&report, options) });
+            let _ =
+                output.print(&if options.json { as_json(&report) } else { introduction + &outcome(&report, options) });
             if let Some(slot) = reports.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index) {
                 *slot = Some(report);
             }
@@ -101,17 +105,18 @@ fn perform(scenarios: impl Iterator<Item = &'static Scenario>, options: &Options
     };
     thread::scope(|scope| {
         for _ in 1..options.jobs {
-            scope.spawn(work);
+            // With fewer threads it takes longer.
+            let _ = thread::Builder::new().spawn_scoped(scope, work);
         }
         work();
     });
     let reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);
     let reports: Vec<Report> = reports.into_iter().flatten().collect();
     if table && !options.json {
-        let _ = print(&summary(&reports));
+        let _ = output.print(&summary(&reports));
     }
     if interrupted.load(Ordering::Relaxed) {
-        return ExitCode::from(130);
+        return ExitCode::from(INTERRUPTED);
     }
     ExitCode::from(u8::from(reports.iter().any(|report| report.status == Status::Fail)))
 }
@@ -120,10 +125,10 @@ fn perform(scenarios: impl Iterator<Item = &'static Scenario>, options: &Options
 fn one(scenario: &Scenario, how: &How, interrupted: &AtomicBool) -> Report {
     let start = Instant::now();
     let mut command = Command::new("/proc/self/exe");
-    command.args(["lab", "inside", scenario.name, "--first"]);
+    command.args(["lab", "inside", scenario.name]);
     how.arguments(&mut command);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
-    die_with_parent(&mut command);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+    sys::die_with_parent(&mut command);
     let fail = |reason: String| Report {
         took_s: start.elapsed().as_secs_f64(),
         ..Report::without_run(scenario.name, Status::Fail, reason)
@@ -134,11 +139,15 @@ fn one(scenario: &Scenario, how: &How, interrupted: &AtomicBool) -> Report {
     };
     let (sender, receiver) = mpsc::channel();
     if let Some(stdout) = child.stdout.take() {
-        thread::spawn(move || {
+        let started = runtime::thread::start("report", move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 let _ = sender.send(line);
             }
         });
+        if let Err(error) = started {
+            end(&mut child);
+            return fail(error.to_string());
+        }
     }
     while start.elapsed() < LIMIT && !interrupted.load(Ordering::Relaxed) {
         match child.try_wait() {
@@ -159,10 +168,10 @@ fn one(scenario: &Scenario, how: &How, interrupted: &AtomicBool) -> Report {
 
 /// Kills what is left of a scenario: its process group, and with the init of its pid namespace everything else.
 fn end(child: &mut Child) {
-    let group = child.id() as i32;
+    let group = Pid::from_child(child);
     if !matches!(child.try_wait(), Ok(Some(_))) {
-        // SAFETY: kill(2) takes no pointers; the group leader was not waited for yet, so the number is still its own.
-        unsafe { libc::kill(-group, libc::SIGKILL) };
+        // Its leader was not waited for yet, so the number is still its own.
+        let _ = kill_process_group(group, Signal::KILL);
         let _ = child.wait();
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::How;
 use super::arena::{End, Namespace, join};
@@ -18,6 +19,7 @@ use super::diagnose::{Diagnosed, diagnose};
 use super::program::Program;
 use super::report::Status;
 use super::tally::Tally;
+use crate::runtime;
 
 /// Addresses of the observed host and of the client at the other end of its link.
 pub const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 1));
@@ -86,7 +88,7 @@ impl Window {
 /// A server or client that is a process of its own. It ends with the scenario at the latest.
 #[derive(Debug, Clone)]
 pub struct Actor {
-    pid: i32,
+    pid: Pid,
     stdin: Arc<Mutex<Option<ChildStdin>>>,
 }
 
@@ -98,9 +100,9 @@ impl Actor {
         }
     }
 
-    pub fn signal(&self, signal: i32) -> io::Result<()> {
-        // SAFETY: kill(2) takes no pointers. The process is a child that nobody has waited for, so its pid is its own.
-        super::net::check(unsafe { libc::kill(self.pid, signal) })
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        // A child that nobody has waited for, so its pid is its own.
+        Ok(kill_process(self.pid, signal)?)
     }
 }
 
@@ -112,7 +114,8 @@ pub struct Stage {
     how: How,
     tally: Tally,
     window: Arc<Window>,
-    faults: Vec<thread::JoinHandle<()>>,
+    /// Those that could not start fail the scenario.
+    faults: Vec<io::Result<thread::JoinHandle<()>>>,
     /// With their ends of the pipes: a program of the lab ends when its standard input does.
     children: Vec<(Child, Actor)>,
     diagnosed: Option<Result<Diagnosed, String>>,
@@ -166,14 +169,12 @@ impl Stage {
         let mut command = Command::new("/proc/self/exe");
         command.args(["lab", "actor", name]).arg(serde_json::to_string(program)?);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let place = namespace.clone();
-        // SAFETY: setns(2) is async-signal-safe and its descriptor stays open in the child until exec.
-        unsafe { command.pre_exec(move || place.enter()) };
+        namespace.start(&mut command);
         let mut child = command.spawn()?;
         let (ready, is_ready) = mpsc::channel();
         if let Some(stdout) = child.stdout.take() {
             let tally = self.tally.clone();
-            thread::spawn(move || {
+            runtime::thread::start("actor", move || {
                 for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                     match line.split_once(' ') {
                         Some(("ready", _)) => drop(ready.send(())),
@@ -185,9 +186,9 @@ impl Stage {
                         _ => {}
                     }
                 }
-            });
+            })?;
         }
-        let actor = Actor { pid: child.id() as i32, stdin: Arc::new(Mutex::new(child.stdin.take())) };
+        let actor = Actor { pid: Pid::from_child(&child), stdin: Arc::new(Mutex::new(child.stdin.take())) };
         self.children.push((child, actor.clone()));
         match is_ready.recv_timeout(Duration::from_secs(5)) {
             Ok(()) => Ok(actor),
@@ -199,11 +200,9 @@ impl Stage {
     /// Starts an installed program in `place` and waits until something listens on `port` there.
     pub fn daemon(&mut self, place: &Namespace, command: &mut Command, port: u16) -> io::Result<Actor> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).env("PATH", search_path());
-        let namespace = place.clone();
-        // SAFETY: setns(2) is async-signal-safe and its descriptor stays open in the child until exec.
-        unsafe { command.pre_exec(move || namespace.enter()) };
+        place.start(command);
         let child = command.spawn()?;
-        let actor = Actor { pid: child.id() as i32, stdin: Arc::default() };
+        let actor = Actor { pid: Pid::from_child(&child), stdin: Arc::default() };
         self.children.push((child, actor.clone()));
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(8) {
@@ -220,7 +219,7 @@ impl Stage {
     /// closes.
     pub fn fault(&mut self, place: &Namespace, work: impl FnOnce(&Window, &Tally) + Send + 'static) {
         let (place, tally, window) = (place.clone(), self.tally.clone(), Arc::clone(&self.window));
-        self.faults.push(thread::spawn(move || {
+        self.faults.push(runtime::thread::start("fault", move || {
             while window.0.load(Ordering::Relaxed) < Window::OPEN {
                 thread::sleep(Duration::from_millis(2));
             }
@@ -245,7 +244,7 @@ impl Stage {
         self.movement = counters::movement(&before, &counters::read()?);
         self.window.0.store(Window::CLOSED, Ordering::Relaxed);
         for fault in self.faults.drain(..) {
-            fault.join().map_err(|_| io::Error::other("a fault panicked"))?;
+            fault?.join().map_err(|_| io::Error::other("a fault panicked"))?;
         }
         // Actors report what they experienced every 50 ms.
         thread::sleep(Duration::from_millis(80));

@@ -1,7 +1,11 @@
 //! Standard output and standard error, written without ever panicking.
 
+mod writer;
+
 use std::fmt;
 use std::io::{self, Write};
+
+pub use writer::{Output, Stdout};
 
 /// A result to standard output, whole and at once: whoever reads a pipe wants it when it is there.
 ///

@@ -10,8 +10,14 @@ pub mod shell;
 mod tcp_state;
 pub mod words;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 pub use failure::{Failure, FailureKind, Missing};
 pub use moment::Moment;
 pub use netns::NetnsId;
 pub use observed::{Observed, ParseError};
 pub use tcp_state::TcpState;
+
+/// Set when the program is asked to end: by a signal, or by a person. Whatever takes time looks at it.
+pub type Stop = Arc<AtomicBool>;

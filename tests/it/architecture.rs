@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rstdoctor::cause::{HEADINGS, REGISTRY};
 
 /// Rooms that may touch files, sockets, clocks, environment and processes.
-const IMPURE: [&str; 5] = ["kernel", "recording", "output", "lab", "command"];
+const IMPURE: [&str; 6] = ["kernel", "recording", "runtime", "output", "lab", "command"];
 
 /// What a pure module must not name. Types that only describe an address or a time are allowed.
 const FORBIDDEN: [&str; 18] = [
@@ -109,6 +109,27 @@ fn the_rule_itself_sees_an_offence() {
     );
     let seen: Vec<_> = FORBIDDEN.iter().filter(|word| code.contains(**word)).collect();
     assert_eq!(seen, [&"std::fs"]);
+}
+
+/// The lint denies it elsewhere.
+#[test]
+fn unsafe_code_is_allowed_in_one_file_of_a_room() {
+    let allowed = sources().into_iter().filter(|source| source.code.contains("allow(unsafe_code"));
+    let elsewhere: Vec<_> =
+        allowed.filter(|it| it.path != Path::new(&it.room).join("sys.rs")).map(|it| it.path).collect();
+    assert_eq!(elsewhere, [PathBuf::new(); 0], "only ROOM/sys.rs may allow it");
+}
+
+/// These panic where the limit of processes is reached.
+#[test]
+fn every_thread_may_fail_to_start() {
+    let panics = |source: &Source| ["thread::spawn(", "scope.spawn("].iter().any(|call| source.code.contains(call));
+    let offences: Vec<_> = sources().into_iter().filter(panics).map(|source| source.path).collect();
+    assert_eq!(
+        offences,
+        [PathBuf::new(); 0],
+        "std::thread::Builder says why it fails; runtime::thread names the limits"
+    );
 }
 
 #[test]

@@ -1,14 +1,17 @@
 //! The thread behind the keyboard.
 
+use std::io;
 use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::Duration;
 
 use crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use rustix::event::PollFlags;
 
 use super::message::Message;
 use crate::command::full_screen;
 use crate::command::terminal::poll;
+use crate::runtime;
 use crate::tui::{Event, Key};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -17,25 +20,29 @@ const MOMENT: Duration = Duration::from_millis(1);
 const BACKGROUND: Duration = Duration::from_millis(50);
 
 /// Reads the keyboard until the terminal is gone, or nobody listens any more.
-pub fn start(sender: SyncSender<Message>) {
-    thread::spawn(move || {
+///
+/// # Errors
+/// No thread can be started.
+pub fn start(sender: SyncSender<Message>) -> io::Result<()> {
+    runtime::thread::start("keyboard", move || {
         while read(&sender).is_some() {}
         let _ = sender.send(Message::Hangup);
-    });
+    })
+    .map(|_| ())
 }
 
 /// What was typed, if it was within a second. crossterm is asked only when there is something: in the background a read would
 /// stop the process, and from a terminal that is gone it would read nothing without end.
 fn read(sender: &SyncSender<Message>) -> Option<()> {
-    let ready = poll(libc::STDIN_FILENO, libc::POLLIN, SECOND);
-    if ready & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0 {
+    let ready = poll(&io::stdin(), PollFlags::IN, SECOND);
+    if ready.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) {
         return None;
     }
-    if ready != 0 && !full_screen::is_foreground() {
+    if !ready.is_empty() && !full_screen::is_foreground() {
         thread::sleep(BACKGROUND);
         return Some(());
     }
-    while ready != 0 && event::poll(MOMENT).ok()? {
+    while !ready.is_empty() && event::poll(MOMENT).ok()? {
         if let event::Event::Key(key) = event::read().ok()? {
             for key in if key.code == KeyCode::Esc { escaped()? } else { meant(key) } {
                 sender.send(Message::Event(Event::Key(key))).ok()?;
@@ -63,7 +70,7 @@ fn escaped() -> Option<Vec<Key>> {
 /// The key that comes within a moment.
 fn soon() -> Option<Option<KeyEvent>> {
     const PIECES: Duration = Duration::from_millis(30);
-    if poll(libc::STDIN_FILENO, libc::POLLIN, PIECES) & libc::POLLIN == 0 || !event::poll(MOMENT).ok()? {
+    if !poll(&io::stdin(), PollFlags::IN, PIECES).contains(PollFlags::IN) || !event::poll(MOMENT).ok()? {
         return Some(None);
     }
     Some(event::read().ok()?.as_key_event())

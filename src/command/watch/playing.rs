@@ -1,10 +1,10 @@
 //! The thread behind the screen: it drives the host, or plays the recording at its own pace, and does what the keys order.
 
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::View;
@@ -14,20 +14,21 @@ use crate::command::config::{Origin, Watch};
 use crate::kernel::clock::now;
 use crate::recording::History;
 use crate::render::watch::Lines;
+use crate::runtime::thread;
 use crate::timeline::{Driver, Next};
 use crate::tui::{Event, Order, Play};
-use crate::value::Moment;
 use crate::value::escape::visible;
 use crate::value::words::seconds;
+use crate::value::{Moment, Stop};
 
 /// Starts it. Its result is the summary of what was seen. It ends with `stop`, or when nobody listens to it any more.
 pub fn start(
     config: Watch,
-    stop: Arc<AtomicBool>,
+    stop: Stop,
     screen: SyncSender<Message>,
     orders: Receiver<Order>,
-) -> JoinHandle<anyhow::Result<String>> {
-    thread::spawn(move || {
+) -> io::Result<JoinHandle<anyhow::Result<String>>> {
+    thread::start("driver", move || {
         // However it ends, by a panic too.
         let _ended = Ended(screen.clone());
         drive(&config, &stop, &screen, &orders)
@@ -44,7 +45,7 @@ impl Drop for Ended {
 
 fn drive(
     config: &Watch,
-    stop: &Arc<AtomicBool>,
+    stop: &Stop,
     screen: &SyncSender<Message>,
     orders: &Receiver<Order>,
 ) -> anyhow::Result<String> {
@@ -82,11 +83,19 @@ fn drive(
         if let Some(path) = playing.wanted.take() {
             let (screen, history) = (screen.clone(), playing.history.clone());
             // The ticks go on meanwhile.
-            saving.push(thread::spawn(move || {
-                let result = save(history.as_ref(), &path);
-                let _ = screen.send(Message::Event(Event::Saved(result.clone())));
+            let (told, target) = (screen.clone(), path.clone());
+            let started = thread::start("save", move || {
+                let result = save(history.as_ref(), &target);
+                let _ = told.send(Message::Event(Event::Saved(result.clone())));
                 result
-            }));
+            });
+            match started {
+                Ok(thread) => saving.push(thread),
+                Err(error) => {
+                    let text = format!("not saved: {}: {error}", path.display());
+                    let _ = screen.send(Message::Event(Event::Saved(text)));
+                }
+            }
         }
     }
     let mut summary = lines.summary(playing.driver.watch());

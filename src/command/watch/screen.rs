@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGTSTP, SIGWINCH};
 use signal_hook::iterator::Signals;
 
 use super::message::Message;
@@ -18,11 +18,15 @@ use crate::command::terminal;
 use crate::kernel::clock::now;
 use crate::output;
 use crate::recording::Window;
+use crate::runtime::{self, signals};
 use crate::tui::{self, Event, Order, Playback, Setup, State};
+use crate::value::Stop;
 
 /// Messages that wait for a terminal that is slow; then ticks wait, too.
 const WAITING: usize = 64;
 const SECOND: Duration = Duration::from_secs(1);
+/// Between two tries to tell the one that draws of the end.
+const RETRY: Duration = Duration::from_millis(20);
 /// What the end may take before the process goes without it: with a signal, and by a key, where a recording may still be
 /// written.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -33,16 +37,17 @@ const SAVING: Duration = Duration::from_secs(15);
 /// # Errors
 /// It cannot be opened, or nothing can be collected.
 pub fn run(config: &Watch) -> anyhow::Result<ExitCode> {
-    let stop = Arc::new(AtomicBool::new(false));
+    let stop = Stop::default();
     let (sender, inbox) = mpsc::sync_channel(WAITING);
     let (orders, driven) = mpsc::channel();
-    let driver = playing::start(config.clone(), Arc::clone(&stop), sender.clone(), driven);
+    // First of all: none is lost while the host is opened.
+    pass_on(signals::listen(&[SIGTSTP, SIGCONT, SIGWINCH])?, sender.clone())?;
+    let driver = playing::start(config.clone(), Arc::clone(&stop), sender.clone(), driven)?;
     let mut told = true;
     // Until it is open, the terminal stays as it is: an error is then an ordinary line.
-    if let Ok(Message::Opened(recorded)) = inbox.recv() {
+    if let Some(Message::Opened(recorded)) = inbox.iter().find(|message| !is_of_no_interest(message)) {
+        keyboard::start(sender)?;
         let mut screen = FullScreen::enter()?;
-        signals(sender.clone())?;
-        keyboard::start(sender);
         told = show(setup(config, recorded), &mut screen, &inbox, &orders);
     }
     stop.store(true, Ordering::Relaxed);
@@ -134,43 +139,44 @@ fn show(setup: Setup, screen: &mut FullScreen, inbox: &Receiver<Message>, orders
 /// Stops the job as Ctrl-Z does elsewhere; it goes on here with SIGCONT.
 fn suspend(state: &mut State) {
     full_screen::leave();
-    if !terminal::stop_job() {
+    if !signals::stop_job() {
         state.message = Some("there is no shell to come back from; q quits".to_owned());
     }
 }
 
-/// Passes signals on. A terminal that hangs must not keep the process: with the second signal, or when the first one is not
-/// heeded in time, it ends from here.
-fn signals(sender: SyncSender<Message>) -> std::io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH])?;
-    thread::spawn(move || {
-        let mut ending = false;
-        for signal in signals.forever() {
-            let ends = ![SIGTSTP, SIGCONT, SIGWINCH].contains(&signal);
-            if ends && ending {
-                end_now();
-            }
-            if ends {
-                ending = true;
-                thread::spawn(|| {
-                    thread::sleep(PATIENCE + SECOND);
-                    end_now();
-                });
-            }
-            // A full queue holds back no end; a size that is not told now is asked for with the next.
-            match ends {
-                true => drop(thread::spawn({
-                    let sender = sender.clone();
-                    move || sender.send(Message::Signal(signal))
-                })),
-                false => drop(sender.try_send(Message::Signal(signal))),
-            }
-        }
-    });
-    Ok(())
+/// While nothing is shown, a signal that does not end it.
+fn is_of_no_interest(message: &Message) -> bool {
+    matches!(message, Message::Signal(SIGTSTP | SIGCONT | SIGWINCH))
 }
 
-fn end_now() -> ! {
-    full_screen::leave();
-    std::process::exit(super::super::INTERRUPTED.into())
+/// Passes signals on. A terminal that hangs must not keep the process: with the second signal, or when the first one is not
+/// heeded in time, it ends from here.
+fn pass_on(mut signals: Signals, sender: SyncSender<Message>) -> std::io::Result<()> {
+    // Where the one that draws is stuck there may be no room for a message and no thread to wait for it.
+    let (ending, due) = mpsc::channel::<i32>();
+    let ends = sender.clone();
+    runtime::thread::start("end", move || {
+        let Ok(signal) = due.recv() else { return };
+        let until = Instant::now() + PATIENCE + SECOND;
+        let mut told = false;
+        while Instant::now() < until {
+            told = told || !matches!(ends.try_send(Message::Signal(signal)), Err(TrySendError::Full(_)));
+            match due.recv_timeout(RETRY) {
+                Ok(SIGHUP) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(_) | Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        full_screen::leave();
+        signals::end_now();
+    })?;
+    runtime::thread::start("signals", move || {
+        for signal in signals.forever() {
+            match signal {
+                // A size that is not told now is asked for with the next.
+                SIGTSTP | SIGCONT | SIGWINCH => drop(sender.try_send(Message::Signal(signal))),
+                _ => drop(ending.send(signal)),
+            }
+        }
+    })
+    .map(|_| ())
 }

@@ -8,11 +8,13 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::Duration;
 
+use rustix::net::sockopt;
 use serde::{Deserialize, Serialize};
 
 use super::server::{Ending, end};
 use crate::lab::net;
 use crate::lab::tally::Tally;
+use crate::runtime::thread::start;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Client {
@@ -46,7 +48,7 @@ impl Client {
         let mut kept = Some(kept);
         while let Ok(command) = commands.recv() {
             match command.as_str() {
-                "go" => self.go(kept.take().unwrap_or_default(), tally, &stop),
+                "go" => self.go(kept.take().unwrap_or_default(), tally, &stop)?,
                 "stop" => stop.store(true, Ordering::Relaxed),
                 _ => return Err(io::Error::other(format!("unknown command {command}"))),
             }
@@ -54,22 +56,23 @@ impl Client {
         Ok(())
     }
 
-    fn go(&self, kept: Vec<TcpStream>, tally: &Tally, stop: &Arc<AtomicBool>) {
+    fn go(&self, kept: Vec<TcpStream>, tally: &Tally, stop: &Arc<AtomicBool>) -> io::Result<()> {
         if let Talk::Keep { write_every_ms, .. } = self.talk {
             for stream in kept {
                 let tally = tally.clone();
-                thread::spawn(move || use_until_broken(stream, write_every_ms, &tally));
+                start("connection", move || use_until_broken(stream, write_every_ms, &tally))?;
             }
-            return;
+            return Ok(());
         }
         let client = self.clone();
         let (tally, stop) = (tally.clone(), Arc::clone(stop));
-        thread::spawn(move || {
+        start("client", move || {
             let mut held = Vec::new();
             while !stop.load(Ordering::Relaxed) {
                 client.once(&tally, &mut held);
             }
-        });
+        })
+        .map(|_| ())
     }
 
     fn once(&self, tally: &Tally, held: &mut Vec<TcpStream>) {
@@ -110,13 +113,13 @@ impl Client {
         stream.set_read_timeout(None)?;
         stream.set_write_timeout(None)?;
         if keepalive {
-            net::set(&stream, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
-            net::set(&stream, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 1)?;
-            net::set(&stream, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 1)?;
-            net::set(&stream, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 1)?;
+            sockopt::set_socket_keepalive(&stream, true)?;
+            sockopt::set_tcp_keepidle(&stream, Duration::from_secs(1))?;
+            sockopt::set_tcp_keepintvl(&stream, Duration::from_secs(1))?;
+            sockopt::set_tcp_keepcnt(&stream, 1)?;
         }
         if let Some(limit) = user_timeout_ms {
-            net::set(&stream, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, limit)?;
+            sockopt::set_tcp_user_timeout(&stream, limit)?;
         }
         Ok(stream)
     }

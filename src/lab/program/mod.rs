@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::tally::Tally;
+use crate::runtime;
 
 pub use client::{Client, Talk};
 pub use server::{Accept, Ending, Server, Then};
@@ -29,7 +30,7 @@ pub fn main(name: &str, json: &str) -> io::Result<()> {
     let program: Program = serde_json::from_str(json)?;
     set_name(name)?;
     let tally = Tally::default();
-    thread::spawn({
+    runtime::thread::start("report", {
         let tally = tally.clone();
         move || {
             loop {
@@ -37,8 +38,8 @@ pub fn main(name: &str, json: &str) -> io::Result<()> {
                 report(&tally);
             }
         }
-    });
-    let commands = commands();
+    })?;
+    let commands = commands()?;
     let result = match program {
         Program::Server(server) => server.run(&commands),
         Program::Client(client) => client.run(&commands, &tally),
@@ -66,21 +67,19 @@ fn say(line: &str) {
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-fn commands() -> Receiver<String> {
+fn commands() -> io::Result<Receiver<String>> {
     let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
+    runtime::thread::start("commands", move || {
         for line in io::stdin().lock().lines().map_while(Result::ok) {
             if sender.send(line).is_err() {
                 return;
             }
         }
-    });
-    receiver
+    })?;
+    Ok(receiver)
 }
 
 /// The name that ps(1) and ss(8) show for the process (PR_SET_NAME(2const): of its main thread, at most 15 bytes).
 fn set_name(name: &str) -> io::Result<()> {
-    let name = std::ffi::CString::new(name)?;
-    // SAFETY: the string is NUL-terminated and read during the call only.
-    super::net::check(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) })
+    Ok(rustix::thread::set_name(&std::ffi::CString::new(name)?)?)
 }

@@ -2,11 +2,12 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::thread;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::lab::net;
@@ -85,9 +86,7 @@ impl Server {
             listener.set_nonblocking(true)?;
         }
         if let Some(limit) = self.open_files {
-            let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
-            // SAFETY: setrlimit(2) reads the struct during the call only.
-            net::check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
+            setrlimit(Resource::Nofile, Rlimit { current: Some(limit), maximum: Some(limit) })?;
         }
         super::ready()?;
         let mut held = Vec::new();
@@ -222,10 +221,7 @@ fn next(commands: &Receiver<String>, wait: Duration) -> Result<Option<String>, (
 }
 
 fn wait_readable(listeners: &[TcpListener], limit: Duration) {
-    let mut polled: Vec<libc::pollfd> = listeners
-        .iter()
-        .map(|listener| libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 })
-        .collect();
-    // SAFETY: the array lives through the call and its length is given.
-    unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, limit.as_millis() as libc::c_int) };
+    let mut polled: Vec<PollFd<'_>> = listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)).collect();
+    // A signal or a timeout: the listeners are looked at all the same.
+    let _ = poll(&mut polled, Timespec::try_from(limit).ok().as_ref());
 }

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use rustix::process::Signal;
+
 use super::Scenario;
 use super::common::{PORT, serve};
 use crate::lab::arena::Namespace;
@@ -93,7 +95,7 @@ pub static SCENARIOS: &[Scenario] = &[
             storm(stage, &client, SERVER);
             stage.fault(&stage.here.clone(), move |window, _| {
                 window.sleep(200);
-                let _ = actor.signal(libc::SIGSTOP);
+                let _ = actor.signal(Signal::STOP);
             });
             stage.observe(3.0)
         },

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use super::Scenario;
 use super::common::{PORT, SERVICE, call, connections, echo_server, good_traffic, polite_request, serve, serve_in};
 use super::peer::half_open_probes;
@@ -179,7 +181,8 @@ fn load(stage: &mut Stage) -> Result<(), Stop> {
         thread::scope(|scope| {
             for _ in 0..4 {
                 let (client, tally) = (&client, &tally);
-                scope.spawn(move || {
+                // With fewer there are fewer connections.
+                let _ = thread::Builder::new().spawn_scoped(scope, move || {
                     let start = Instant::now();
                     while client.enter().is_ok() && start.elapsed() < Duration::from_secs(2) {
                         short_connection(tally);
@@ -295,7 +298,7 @@ fn old_totals(stage: &mut Stage) -> Result<(), Stop> {
         }
         Ok(())
     });
-    once_full.signal(libc::SIGKILL)?;
+    once_full.signal(Signal::KILL)?;
     thread::sleep(Duration::from_millis(1500));
     drop(streams);
     echo_server(stage, "web-server")?;

@@ -7,6 +7,8 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use super::common::{PORT, SERVICE, echo_server, good_traffic};
 use super::{Need, Scenario};
 use crate::lab::counters::{moved, still};
@@ -90,7 +92,7 @@ pub static SCENARIOS: &[Scenario] = &[
             stage.fault(&stage.here.clone(), move |window, tally| {
                 for _ in 0..3 {
                     window.sleep(500);
-                    tally.note("reload", nginx.signal(libc::SIGHUP));
+                    tally.note("reload", nginx.signal(Signal::HUP));
                 }
             });
             stage.observe(2.5)

@@ -15,6 +15,7 @@ use crate::lab::net;
 use crate::lab::program::{Accept, Server, Then};
 use crate::lab::stage::{Actor, CLIENT, Stage, Stop};
 use crate::lab::tally::Tally;
+use rustix::process::Signal;
 
 const LISTENERS_END: &[&str] = &["abortive-close", "close-with-unread-data", "socket-destroyed"];
 const DEATHS: &[&str] = &["abortive-close", "late-data-after-close", "listener-closed", "stale-connection"];
@@ -75,7 +76,7 @@ pub static SCENARIOS: &[Scenario] = &[
         "process-exit",
         "the server is killed (kill -9) with unread requests on its connections",
         "kill -9 $(pidof doomed-server) under load",
-        |stage| die(stage, true, false, |actor| actor.signal(libc::SIGKILL)),
+        |stage| die(stage, true, false, |actor| actor.signal(Signal::KILL)),
     )
     .process("doomed-server")
     .never(DEATHS)
@@ -85,7 +86,7 @@ pub static SCENARIOS: &[Scenario] = &[
         "process-exit",
         "the server is killed (kill -9) while clients keep sending on their connections",
         "kill -9 $(pidof doomed-server) under load",
-        |stage| die(stage, false, false, |actor| actor.signal(libc::SIGKILL)),
+        |stage| die(stage, false, false, |actor| actor.signal(Signal::KILL)),
     )
     .process("doomed-server")
     .never(DEATHS)
@@ -129,7 +130,7 @@ fn stale(stage: &mut Stage, comes_back: bool) -> Result<(), Stop> {
     // Unread data makes the kernel forget a killed process's connection at once: the RST is sent into the blackhole.
     write_all(&mut streams, b"hello")?;
     stage.here.blackhole(CLIENT, 32)?;
-    first.signal(libc::SIGKILL)?;
+    first.signal(Signal::KILL)?;
     thread::sleep(Duration::from_millis(100));
     if comes_back {
         serve(stage, "second-server", server())?;

@@ -1,0 +1,48 @@
+//! All `unsafe` of this room: signal masks and actions, for which neither std nor rustix has calls.
+#![allow(unsafe_code, reason = "the one file of this room that has any")]
+
+use std::io;
+use std::mem::MaybeUninit;
+
+/// Runs `work` while the calling thread takes none of these signals; what comes meanwhile is delivered afterwards.
+pub fn with_blocked<T>(signals: &[i32], work: impl FnOnce() -> T) -> io::Result<T> {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the set that the others read; each call writes only what it is given.
+    let result = unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), *signal);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), before.as_mut_ptr())
+    };
+    if result != 0 {
+        return Err(io::Error::from_raw_os_error(result));
+    }
+    /// Also where `work` panics.
+    struct Restore(libc::sigset_t);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            // SAFETY: a mask that the kernel gave.
+            unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut()) };
+        }
+    }
+    // SAFETY: pthread_sigmask filled it.
+    let _restore = Restore(unsafe { before.assume_init() });
+    Ok(work())
+}
+
+/// Runs `work` while a signal has its default action (SIG_DFL).
+pub fn with_default_action<T>(signal: i32, work: impl FnOnce() -> T) -> io::Result<T> {
+    // SAFETY: sigaction is plain data, valid as zeros (SIG_DFL, no flags); all live across the calls.
+    unsafe {
+        let default: libc::sigaction = std::mem::zeroed();
+        let mut ours: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(signal, &raw const default, &raw mut ours) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let result = work();
+        libc::sigaction(signal, &raw const ours, std::ptr::null_mut());
+        Ok(result)
+    }
+}
