@@ -9,7 +9,6 @@
 //!
 //! The default is 20,000 sockets. The two readers take turns, so that a slow moment of the machine hits both.
 //! Without the right to make a namespace only the fold of recorded bytes is measured, and it says so.
-#![allow(unsafe_code, reason = "the kernel is measured against bare system calls")]
 
 #![allow(unsafe_code, reason = "measures system calls")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench that cannot measure ends")]

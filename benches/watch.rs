@@ -8,7 +8,6 @@
 //!
 //! The default is one minute and 10,000 connections. Once with all connections idle, and once while one more comes and goes
 //! with a reset a hundred times a second, so that there is a cause to follow in each tick and sweeps are taken.
-#![allow(unsafe_code, reason = "its load is made by bare system calls")]
 
 #![allow(unsafe_code, reason = "measures system calls")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench that cannot measure ends")]

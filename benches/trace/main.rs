@@ -15,7 +15,6 @@
 //! ```text
 //! RSTDOCTOR_BENCH_SECONDS=5 RSTDOCTOR_BENCH_ROUNDS=3 cargo bench --bench trace
 //! ```
-#![allow(unsafe_code, reason = "its load is made by bare system calls")]
 
 #![allow(unsafe_code, reason = "measures system calls")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench that cannot measure ends")]

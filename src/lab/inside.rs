@@ -36,7 +36,7 @@ pub fn main(name: &str, how: &How) -> ExitCode {
     };
     let report = match leave_host().and_then(|()| sys::fork()) {
         Ok(Forked::Parent(init)) => return wait_for(init),
-        Ok(Forked::Child) => match live_as_long_as_the_runner().and_then(|()| Ok(privilege::keep_only(NEEDED)?)) {
+        Ok(Forked::Child) => match live_as_long_as_the_runner().and_then(|()| privilege::keep_only(NEEDED)) {
             Ok(()) => perform(scenario, how),
             Err(error) => Report::without_run(name, Status::Fail, format!("cannot be kept apart: {error}")),
         },
