@@ -51,9 +51,10 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let services = e.services();
     let mut findings = Vec::new();
     let mut seen = BTreeSet::new();
-    let mut hidden = false;
+    let (mut hidden, mut unseen) = (false, false);
     for service in services.as_deref().unwrap_or_default().iter().filter(|service| service.listens_now()) {
         hidden |= service.owners.is_empty() && e.hidden_processes() > 0;
+        unseen |= service.owners.is_empty() && service.worst().max_recv_q > 0;
         hidden |= service.owners.iter().any(|process| process.open_files.is_none());
         let near: Vec<_> =
             service.owners.iter().copied().filter(|p| share(p).is_some_and(|share| share >= NEAR)).collect();
@@ -87,6 +88,14 @@ fn judge(e: &Evidence<'_>) -> Judgement {
             source: "owners",
             reason: "the open files of some owners of listeners are not visible".into(),
             needs: Some("root or CAP_SYS_PTRACE".into()),
+        });
+    }
+    if unseen {
+        // With hidepid, or from another pid namespace, /proc does not list the process at all.
+        return Err(Missing {
+            source: "owners",
+            reason: "clients wait at a listener whose owner is not among the processes that /proc shows".into(),
+            needs: Some("root in the host's pid namespace".into()),
         });
     }
     Ok(Verdict::RuledOut("every owner of a listener has file descriptors left".into()))
@@ -298,6 +307,8 @@ fn leaked(e: &Evidence<'_>, process: &Process) -> u64 {
 mod tests {
     use super::*;
     use crate::observation::testing::{Case, process};
+    use crate::source::owners::Owners;
+    use crate::value::Observed;
 
     fn with_files(open: u64, recv_q: u32) -> Case {
         let mut owner = process(4121, "nginx");
@@ -339,6 +350,16 @@ mod tests {
     fn the_host_without_files_is_found() {
         let finding = with_files(10, 4).file_nr(1000, 1000).finding(&FD_EXHAUSTION);
         assert_eq!((finding.state, finding.subjects[0].kind), (State::Active, super::super::SubjectKind::Host));
+    }
+
+    #[test]
+    fn an_owner_that_proc_does_not_list_has_not_got_descriptors_left() {
+        let mut case = Case::new().listener("0.0.0.0:8080", 511, 40, 0, &process(4121, "nginx"));
+        for snapshot in [&mut case.0.before, &mut case.0.after] {
+            snapshot.owners = Observed::Full(Owners::default().into());
+        }
+        let missing = case.judge(&FD_EXHAUSTION).expect_err("not seen");
+        assert_eq!((missing.source, missing.needs.as_deref()), ("owners", Some("root in the host's pid namespace")));
     }
 
     #[test]

@@ -156,7 +156,9 @@ mod tests {
         };
         assert_eq!(events(5).finding(&KEEPALIVE_TIMEOUT).impact.events, 5);
         assert!(!matches!(events(5).judge(&RETRANSMISSION_TIMEOUT), Ok(Verdict::Found(_))));
-        assert!(events(0).is_ruled_out(&KEEPALIVE_TIMEOUT), "with all records they would be seen");
+        let state = Some(TcpState::Listen);
+        let whole = timers(6, 10).sent(6, "NO_SOCKET", state, ["10.0.0.9:81", "10.0.7.1:5432"], None);
+        assert!(whole.is_ruled_out(&KEEPALIVE_TIMEOUT), "with all records they would be seen");
     }
 
     #[test]

@@ -49,6 +49,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         let findings: Vec<_> = harm::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
         return Ok(Verdict::from_findings(findings, "no data arrived after a close"));
     }
+    e.events_balance()?;
     let counted = e.estimate()?;
     let reading = e.counter("TcpExt.TCPAbortOnData")?;
     if counted.on_data == 0 {

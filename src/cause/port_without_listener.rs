@@ -43,6 +43,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         let findings: Vec<_> = harm::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
         return Ok(Verdict::from_findings(findings, "nobody asked for a port on which nothing listens"));
     }
+    e.events_balance()?;
     let reading = e.counter("Tcp.OutRsts")?;
     let counted = e.estimate()?;
     let here = counted.refused_here;

@@ -46,6 +46,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         let findings: Vec<_> = harm::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
         return Ok(Verdict::from_findings(findings, "no segment arrived for an unknown connection"));
     }
+    e.events_balance()?;
     let counted = e.estimate()?;
     if counted.rest == 0 {
         return Ok(Verdict::RuledOut("every RST that was sent has another explanation, or none was sent".into()));

@@ -171,7 +171,7 @@ pub fn diagnose_for(observation: &Observation, filter: &Filter) -> Diagnosis {
         Status::Ok if !filter.is_empty() && !evidence.totals_only() => {
             sentence::narrow(&evidence, filter, &listeners, &elsewhere)
         }
-        _ => sentence::whole(&evidence, filter, status, &causes),
+        _ => sentence::whole(&evidence, filter, status, &causes, &elsewhere),
     };
     let port = filter.port.map(|port| port::report(&evidence, port));
     let limits = observation
@@ -238,16 +238,19 @@ fn weighs(finding: &Finding) -> bool {
     finding.confidence >= CONVINCING && matches!(finding.state, State::Active | State::Risk)
 }
 
+/// Without both counters nobody can say that nothing was lost.
+fn blind(evidence: &Evidence<'_>) -> bool {
+    evidence.counter("Tcp.OutRsts").is_err() || evidence.counter("TcpExt.ListenOverflows").is_err()
+}
+
 fn status(evidence: &Evidence<'_>, causes: &[Ranked]) -> Status {
     let convincing =
         |severity: Severity| causes.iter().any(|cause| cause.finding.severity == severity && weighs(&cause.finding));
-    // Without both counters nobody can say that nothing was lost.
-    let blind = evidence.counter("Tcp.OutRsts").is_err() || evidence.counter("TcpExt.ListenOverflows").is_err();
     if convincing(Severity::Critical) {
         Status::Critical
     } else if convincing(Severity::Warning) {
         Status::Warning
-    } else if blind {
+    } else if blind(evidence) || evidence.unbalanced().is_some() {
         Status::Unknown
     } else {
         Status::Ok

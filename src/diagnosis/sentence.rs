@@ -1,6 +1,6 @@
 //! The verdict as one plain sentence or two.
 
-use super::{ListenerRow, Status, weighs};
+use super::{ListenerRow, Status, blind, weighs};
 use crate::cause::{Severity, State};
 use crate::diagnosis::filter::{Filter, is_host_wide};
 use crate::diagnosis::rank::Ranked;
@@ -20,10 +20,13 @@ pub(super) fn narrow(
     }
     text.push('.');
     if !elsewhere.is_empty() {
-        let ids = elsewhere.join(", ");
-        text.push_str(&format!(" Elsewhere on this host: {ids} (scan without the filter)."));
+        text.push_str(&on_this_host(elsewhere));
     }
     text
+}
+
+fn on_this_host(elsewhere: &[&str]) -> String {
+    format!(" Elsewhere on this host: {} (scan without the filter).", elsewhere.join(", "))
 }
 
 /// Of a process that shows nowhere nobody can say that it is well.
@@ -52,7 +55,13 @@ pub(super) fn unseen(evidence: &Evidence<'_>, filter: &Filter, causes: &[Ranked]
 }
 
 /// What was found, or that nothing was.
-pub(super) fn whole(evidence: &Evidence<'_>, filter: &Filter, status: Status, causes: &[Ranked]) -> String {
+pub(super) fn whole(
+    evidence: &Evidence<'_>,
+    filter: &Filter,
+    status: Status,
+    causes: &[Ranked],
+    elsewhere: &[&str],
+) -> String {
     let window = words::seconds(evidence.window());
     match status {
         Status::Critical | Status::Warning => {
@@ -70,6 +79,11 @@ pub(super) fn whole(evidence: &Evidence<'_>, filter: &Filter, status: Status, ca
                 0 => format!("{scope}{}.", first.finding.summary),
                 n => format!("{scope}{}. {} below.", first.finding.summary, words::counted(n as u64, "further cause")),
             }
+        }
+        Status::Unknown if !blind(evidence) => {
+            let text = evidence.unbalanced().map(|unbalanced| unbalanced.text()).unwrap_or_default();
+            let other = if elsewhere.is_empty() { String::new() } else { on_this_host(elsewhere) };
+            format!("{text}: a fault may be among them.{other}")
         }
         Status::Unknown => "Too little could be read from this kernel to say whether connections are lost.".to_owned(),
         Status::Ok if evidence.totals_only() => {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::evidence::balance::Unbalanced;
 use crate::evidence::estimate::Estimate;
 use crate::evidence::ledger::Ledger;
 use crate::evidence::readings::Readings;
@@ -25,6 +26,7 @@ use crate::source::sysctl;
 use crate::value::{Missing, Observed};
 
 pub mod backlog;
+pub mod balance;
 pub mod estimate;
 pub mod ledger;
 mod readings;
@@ -319,13 +321,46 @@ impl<'a> Evidence<'a> {
         }
         let belongs = |group: &&ResetGroup| group.direction == direction && group.kind.cause() == Some(cause);
         let found: Vec<_> = attribution.groups.iter().filter(belongs).collect();
-        match attribution.hidden {
-            hidden @ 1.. if found.is_empty() && direction == Direction::Sent => Err(Missing::new(
-                "reset_events",
-                format!("the records of {} were lost", crate::value::words::counted(hidden, "sent RST")),
-            )),
-            _ => Ok(found),
+        if found.is_empty() {
+            match direction {
+                Direction::Sent => self.balanced()?,
+                Direction::Received => self.received_whole(attribution)?,
+            }
         }
+        Ok(found)
+    }
+
+    /// Sent RSTs that nothing accounts for, where they are too many to rule anything out.
+    pub fn unbalanced(&self) -> Option<Unbalanced> {
+        if self.totals_only() { None } else { Unbalanced::of(&self.ledger.sent) }
+    }
+
+    /// # Errors
+    /// Too many sent RSTs are without an explanation: what no event shows may be among them.
+    pub fn balanced(&self) -> Result<(), Missing> {
+        self.unbalanced().map_or(Ok(()), |unbalanced| Err(unbalanced.missing()))
+    }
+
+    /// # Errors
+    /// Events were seen, and do not account for the RSTs that this host sent. Counters cannot tell more than events: what is left
+    /// of them must not be taken for one cause or another.
+    pub fn events_balance(&self) -> Result<(), Missing> {
+        match &self.attribution {
+            Ok(attribution) if attribution.sent.is_ok() => self.balanced(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Records of received RSTs that were lost on the whole host may be of this namespace, as far as its counters moved.
+    fn received_whole(&self, attribution: &Attribution) -> Result<(), Missing> {
+        let moved = self.moved("Tcp.EstabResets").saturating_add(self.moved("Tcp.AttemptFails"));
+        let known: u64 = attribution.groups.iter().map(|group| group.count).sum();
+        let ours = attribution.lost.received.min(moved.saturating_sub(known));
+        if ours >= balance::CHANCE && ours.saturating_mul(balance::ONE_IN) > moved {
+            let lost = crate::value::words::counted(ours, "received RST");
+            return Err(Missing::new("reset_events", format!("the records of up to {lost} were lost")));
+        }
+        Ok(())
     }
 
     /// Open files of the whole host at the end of the window: (allocated, the most that fs.file-max allows).

@@ -75,8 +75,11 @@ pub fn services(observation: &Observation) -> Vec<Service<'_>> {
                 std::cmp::Reverse((socket.full_samples, socket.max_recv_q, socket.last.recv_q, socket.last.cookie))
             });
             let inodes: Vec<u32> = sockets.iter().map(|socket| socket.last.inode).collect();
-            let owners = [&observation.after, &observation.before]
+            // Who held a socket that still listens, and is not seen to hold it any more, is not its owner now.
+            let seen_now = sockets.iter().any(|socket| socket.in_after) && observation.after.owners.value().is_some();
+            let owners = [Some(&observation.after), Some(&observation.before).filter(|_| !seen_now)]
                 .into_iter()
+                .flatten()
                 .filter_map(|snapshot| snapshot.owners.value())
                 .map(|owners| holders(owners, inodes.iter().copied()))
                 .find(|owners| !owners.is_empty())

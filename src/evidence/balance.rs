@@ -1,0 +1,112 @@
+//! Whether the resets that this host sent are accounted for. What was not seen cannot be ruled out: while more than a few per
+//! cent of them have no explanation, the absence of events proves nothing.
+
+use crate::evidence::ledger::Account;
+use crate::value::Missing;
+use crate::value::words::thousands;
+
+/// Fewer than this are chance: events and counters are not read in the same instant.
+pub(super) const CHANCE: u64 = 5;
+/// The share that may be without explanation, one in so many.
+pub(super) const ONE_IN: u64 = 20;
+
+/// Sent RSTs that nothing accounts for, too many to rule anything out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unbalanced {
+    /// RSTs without an explanation, those whose records were lost included.
+    pub unexplained: u64,
+    /// Of those, at most: their records were lost.
+    pub lost: u64,
+    /// RSTs that this host sent.
+    pub sent: u64,
+}
+
+impl Unbalanced {
+    /// `None` where the account balances, or where nobody counted.
+    pub fn of(sent: &Account) -> Option<Self> {
+        let total = sent.total.as_ref().ok().copied()?;
+        let lost = sent.count_of("record-lost").min(total);
+        let unexplained = sent.unexplained()?.saturating_add(lost).min(total);
+        (unexplained >= CHANCE && unexplained.saturating_mul(ONE_IN) > total).then_some(Self {
+            unexplained,
+            lost,
+            sent: total,
+        })
+    }
+
+    /// `1,271 of 1,271 RSTs that this host sent are unexplained`
+    pub fn text(self) -> String {
+        let (unexplained, sent) = (thousands(self.unexplained), thousands(self.sent));
+        match self.lost {
+            0 => format!("{unexplained} of {sent} RSTs that this host sent are unexplained"),
+            lost => format!(
+                "{unexplained} of {sent} RSTs that this host sent are unexplained, and the records of {} were lost",
+                thousands(lost)
+            ),
+        }
+    }
+
+    pub fn missing(self) -> Missing {
+        Missing::new("reset_events", self.text())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cause::by_id;
+    use crate::diagnosis::{Status, diagnose};
+    use crate::evidence::Evidence;
+    use crate::observation::testing::Case;
+    use crate::value::Observed;
+
+    /// A host whose tracepoints work and showed `seen` of the RSTs that it sent.
+    fn host(sent: u64, seen: u16) -> Case {
+        Case::new().tracepoints().counter("Tcp.OutRsts", 500, sent).counter("TcpExt.ListenOverflows", 0, 0).sent(
+            seen,
+            "MPTCP_RST_EUNSPEC",
+            None,
+            ["10.0.0.9:9200", "10.0.3.7:0"],
+            None,
+        )
+    }
+
+    #[test]
+    fn a_few_of_many_are_chance_and_most_are_not() {
+        let unbalanced = |sent, seen| Evidence::new(&host(sent, seen).0).unbalanced();
+        assert_eq!(unbalanced(100, 96), None);
+        assert_eq!(unbalanced(4, 0), None);
+        let most = Unbalanced { unexplained: 1271, lost: 0, sent: 1271 };
+        assert_eq!(unbalanced(1271, 0), Some(most));
+        assert_eq!(most.text(), "1,271 of 1,271 RSTs that this host sent are unexplained");
+    }
+
+    #[test]
+    fn what_no_event_showed_is_not_ruled_out_while_resets_are_unexplained() {
+        let case = host(1271, 10);
+        for id in ["port-without-listener", "stale-connection", "wrong-bind-address", "socket-destroyed", "port-scan"] {
+            let cause = by_id(id).expect("a cause");
+            assert_eq!(case.missing(cause), Some("reset_events"), "{id}");
+        }
+        let diagnosis = diagnose(&case.0);
+        assert_eq!(diagnosis.status, Status::Unknown);
+        assert!(diagnosis.summary.starts_with("1,261 of 1,271 RSTs that this host sent are unexplained"));
+    }
+
+    #[test]
+    fn lost_records_are_no_explanation() {
+        let mut case = host(100, 60);
+        if let Observed::Full(events) = &mut case.0.reset_events {
+            (events.read, events.lost, events.lost_sent) = (60, 40, 40);
+        }
+        let unbalanced = Evidence::new(&case.0).unbalanced();
+        assert_eq!(unbalanced, Some(Unbalanced { unexplained: 40, lost: 40, sent: 100 }));
+    }
+
+    #[test]
+    fn without_a_window_nothing_was_sent_in_it() {
+        let mut case = host(1271, 0);
+        case.0.totals_only = true;
+        assert_eq!(Evidence::new(&case.0).unbalanced(), None);
+    }
+}
