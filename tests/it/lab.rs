@@ -1,30 +1,15 @@
 //! The lab's own promises, checked from outside with the real binary: nothing is left behind, and usage is clear.
 
-use std::fs;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{one_at_a_time, skipped};
+use crate::common::{marked, one_at_a_time, skipped};
 
 fn lab() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rstdoctor"));
     command.arg("lab").stdin(Stdio::null());
     command
-}
-
-/// Processes, zombies excepted, that carry this mark in their environment.
-fn marked(mark: &str) -> Vec<String> {
-    let entries = fs::read_dir("/proc").expect("/proc is readable");
-    let mut found = Vec::new();
-    for entry in entries.flatten() {
-        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
-        if environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()) {
-            let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            found.push(String::from_utf8_lossy(&command).replace('\0', " "));
-        }
-    }
-    found
 }
 
 /// Starts a scenario, waits until its actors run, ends the runner by `signal`: all must go.

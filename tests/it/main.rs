@@ -24,6 +24,7 @@ mod reset_events;
 mod reset_packets;
 mod rolling;
 mod screens;
+mod signals;
 mod trace;
 mod watch;
 mod watch_terminal;

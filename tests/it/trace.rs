@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::{isolated, linger_0, skipped};
+use crate::common::{isolated, linger_0, skipped, tracefs};
 use serde_json::Value;
 
 /// Starts a trace and waits until it looks.
@@ -215,24 +215,6 @@ fn a_reader_that_hangs_costs_lines_which_are_counted() {
         assert_eq!(number("counted"), number("total") - number("packet_only") + parts, "{summary}");
         assert!(number("counted") >= 2 * CONNECTS && number("total") <= CONNECTS, "{summary}");
     });
-}
-
-/// What a tracer could leave behind: instances, probes, enabled events, filters.
-fn tracefs() -> Vec<(String, String)> {
-    let root = std::path::Path::new("/sys/kernel/tracing");
-    let list = |name: &str| {
-        let mut names: Vec<_> = std::fs::read_dir(root.join(name)).unwrap().map(|e| e.unwrap().file_name()).collect();
-        names.sort();
-        (name.to_owned(), format!("{names:?}"))
-    };
-    const FILES: [&str; 6] =
-        ["set_event", "kprobe_events", "uprobe_events", "dynamic_events", "current_tracer", "tracing_on"];
-    const EVENTS: [&str; 3] = ["tcp/tcp_send_reset", "tcp/tcp_receive_reset", "sock/inet_sock_set_state"];
-    let events =
-        EVENTS.iter().flat_map(|event| ["enable", "filter", "trigger"].map(|file| format!("events/{event}/{file}")));
-    let files = FILES.map(str::to_owned).into_iter().chain(events);
-    let read = |name: String| std::fs::read_to_string(root.join(&name)).ok().map(|text| (name, text));
-    std::iter::once(list("instances")).chain(files.filter_map(read)).collect()
 }
 
 #[test]

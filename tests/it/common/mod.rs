@@ -129,3 +129,35 @@ impl Drop for RawSender {
         unsafe { libc::close(self.fd) };
     }
 }
+
+/// Processes, zombies excepted, that carry this mark in their environment.
+pub fn marked(mark: &str) -> Vec<String> {
+    let entries = std::fs::read_dir("/proc").expect("/proc is readable");
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        if environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()) {
+            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            found.push(String::from_utf8_lossy(&command).replace('\0', " "));
+        }
+    }
+    found
+}
+
+/// What a tracer could leave behind: instances, probes, enabled events, filters.
+pub fn tracefs() -> Vec<(String, String)> {
+    let root = std::path::Path::new("/sys/kernel/tracing");
+    let list = |name: &str| {
+        let mut names: Vec<_> = std::fs::read_dir(root.join(name)).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        (name.to_owned(), format!("{names:?}"))
+    };
+    const FILES: [&str; 6] =
+        ["set_event", "kprobe_events", "uprobe_events", "dynamic_events", "current_tracer", "tracing_on"];
+    const EVENTS: [&str; 3] = ["tcp/tcp_send_reset", "tcp/tcp_receive_reset", "sock/inet_sock_set_state"];
+    let events =
+        EVENTS.iter().flat_map(|event| ["enable", "filter", "trigger"].map(|file| format!("events/{event}/{file}")));
+    let files = FILES.map(str::to_owned).into_iter().chain(events);
+    let read = |name: String| std::fs::read_to_string(root.join(&name)).ok().map(|text| (name, text));
+    std::iter::once(list("instances")).chain(files.filter_map(read)).collect()
+}
