@@ -24,6 +24,12 @@ pub fn run(args: &RecordArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let file = config.output.display();
     say(visible(&diagnose(&observation).summary));
     let recorded = words::seconds(observation.duration());
-    say(format_args!("Recorded {recorded} to {file}. Diagnose it anywhere with:\n  rstdoctor scan --from {file}"));
+    let kept = match config.redact {
+        true => "Addresses, names and command lines in it are replaced.",
+        false => "It holds addresses, processes and their command lines; record --redact replaces them.",
+    };
+    say(format_args!(
+        "Recorded {recorded} to {file}. {kept} Diagnose it anywhere with:\n  rstdoctor scan --from {file}"
+    ));
     Ok(ExitCode::SUCCESS)
 }

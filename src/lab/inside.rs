@@ -101,6 +101,9 @@ fn leave_host() -> io::Result<()> {
 
 /// With the init of their pid namespace all processes of the scenario end.
 fn wait_for(init: Pid) -> ExitCode {
+    if let Err(error) = privilege::keep_only(CapabilitySet::empty()) {
+        say(format_args!("rstdoctor lab: {error}"));
+    }
     loop {
         match waitpid(Some(init), WaitOptions::empty()) {
             Err(Errno::INTR) => {}

@@ -227,6 +227,25 @@ fn manual_pages_are_written_into_a_directory() {
 }
 
 #[test]
+fn manual_pages_go_where_they_should_and_nowhere_else() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let theirs = directory.path().join("theirs");
+    std::fs::write(&theirs, "keep").expect("a file");
+    let pages = directory.path().join("pages");
+    std::fs::create_dir(&pages).expect("a directory");
+    std::os::unix::fs::symlink(&theirs, pages.join("rstdoctor.1")).expect("a planted link");
+    let output = run(&["man", pages.to_str().expect("path")]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(std::fs::read_to_string(&theirs).expect("still there"), "keep");
+    assert!(std::fs::read_to_string(pages.join("rstdoctor.1")).expect("a page").contains(".TH"));
+    let missing = directory.path().join("no/such/directory");
+    let output = run(&["man", missing.to_str().expect("path")]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("no/such/directory"), "{}", stderr(&output));
+    assert!(!directory.path().join("no").exists());
+}
+
+#[test]
 fn completions_know_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
         let output = run(&["completions", shell]);

@@ -1,10 +1,12 @@
 //! The lab's own promises, checked from outside with the real binary: nothing is left behind, and usage is clear.
 
+use std::fs;
+use std::io::Read;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{marked, one_at_a_time, skipped};
+use crate::common::{isolated, marked, one_at_a_time, skipped};
 
 fn lab() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rstdoctor"));
@@ -48,6 +50,31 @@ fn nothing_survives(signal: i32, expected_code: Option<i32>) {
 #[test]
 fn an_interrupted_lab_leaves_no_process_and_says_130() {
     nothing_survives(libc::SIGINT, Some(130));
+}
+
+#[test]
+fn the_hidden_command_of_the_lab_leaves_the_namespaces_of_its_caller_alone() {
+    isolated(|| {
+        let state = || {
+            let names = ["net/ipv4/tcp_syncookies", "net/ipv4/tcp_max_syn_backlog"];
+            let values = names.map(|name| fs::read_to_string(format!("/proc/sys/{name}")).expect("a sysctl"));
+            let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+            let interfaces = fs::read_to_string("/proc/self/net/dev").expect("interfaces").lines().count();
+            (values, mounts, interfaces)
+        };
+        let before = state();
+        let mut inside = lab();
+        inside.args(["inside", "syn-queue-overflow-no-cookies"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut inside = inside.spawn().expect("it starts");
+        // While this end is open it runs.
+        let runner = inside.stdin.take();
+        let mut report = String::new();
+        inside.stdout.take().expect("a pipe").read_to_string(&mut report).expect("a report");
+        drop(runner);
+        assert!(inside.wait().expect("it ends").success());
+        assert!(report.contains("syn-queue-overflow-no-cookies"), "it ran: {report}");
+        assert_eq!(state(), before);
+    });
 }
 
 #[test]

@@ -10,10 +10,11 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
+use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
 use super::tally::Tally;
-use crate::runtime;
+use crate::runtime::{self, privilege};
 
 pub use client::{Client, Talk};
 pub use server::{Accept, Ending, Server, Then};
@@ -29,6 +30,8 @@ pub enum Program {
 pub fn main(name: &str, json: &str) -> io::Result<()> {
     let program: Program = serde_json::from_str(json)?;
     set_name(name)?;
+    // A scenario may choose any port.
+    privilege::keep_only(CapabilitySet::NET_BIND_SERVICE)?;
     let tally = Tally::default();
     runtime::thread::start("report", {
         let tally = tally.clone();
