@@ -69,6 +69,8 @@ pub enum What {
         /// Processes whose open files are counted even if they hold none of the inodes.
         also: BTreeSet<u32>,
     },
+    /// The processes of the host, host scope: lines `PID NETNS|- user|kernel NAME`, backslash and newline of the name escaped.
+    Tasks,
     /// Reset events of the whole host that arrived since the previous [`Frame`]: raw perf records of the tracepoints, see
     /// `source::reset_events`. Asked in every frame; the first call opens the tracepoints.
     ResetEvents,
@@ -130,6 +132,7 @@ impl What {
             Self::Namespaces => "namespaces".to_owned(),
             Self::SockDiag(query) => format!("sock_diag/{}", query.name),
             Self::SocketOwners { .. } => "socket_owners".to_owned(),
+            Self::Tasks => "tasks".to_owned(),
             Self::ResetEvents => "reset_events".to_owned(),
             Self::ResetPackets => "reset_packets".to_owned(),
             Self::DestroyedSockets => "destroyed_sockets".to_owned(),

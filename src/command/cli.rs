@@ -23,6 +23,7 @@ pub enum Command {
     Watch(WatchArgs),
     Trace(TraceArgs),
     Record(RecordArgs),
+    Recording(RecordingArgs),
     Explain(ExplainArgs),
     Lab(LabArgs),
     Completions(CompletionsArgs),
@@ -140,7 +141,9 @@ pub struct TraceArgs {
 
 /// Write a recording that can be diagnosed elsewhere
 ///
-/// Records the raw bytes that the kernel gives, so that `rstdoctor scan --from FILE` repeats the diagnosis anywhere.
+/// Records the raw bytes that the kernel gives, so that `rstdoctor scan --from FILE` repeats the diagnosis anywhere. The file
+/// gets its name with the first tick and grows from then on: whatever ends the program, it can be judged up to the last tick.
+/// It holds addresses, host and process names and the command lines of processes with sockets, unless --redact is given.
 #[derive(Debug, Clone, Default, Args)]
 pub struct RecordArgs {
     /// File to write; it must not exist
@@ -161,6 +164,28 @@ pub struct RecordArgs {
     /// Do not use the reset tracepoints
     #[arg(long)]
     pub no_events: bool,
+}
+
+/// Look into a recording
+#[derive(Debug, Clone, Args)]
+pub struct RecordingArgs {
+    #[command(subcommand)]
+    pub command: RecordingCommand,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum RecordingCommand {
+    /// List what a recording holds, or print the answers to one question
+    Show(ShowArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ShowArgs {
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Question as the list names it, with or without its scope: host/socket_owners, file/proc/net/snmp
+    #[arg(value_name = "KEY")]
+    pub key: Option<String>,
 }
 
 /// Say what a cause or an error text means, and what to change

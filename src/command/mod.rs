@@ -11,6 +11,7 @@ mod lab;
 pub mod man;
 mod progress;
 mod record;
+mod recording;
 mod scan;
 mod terminal;
 mod trace;
@@ -62,6 +63,7 @@ fn perform(command: Command, terminal: Terminal) -> anyhow::Result<ExitCode> {
         Command::Watch(args) => watch::run(&args, terminal),
         Command::Trace(args) => trace::run(&args, terminal),
         Command::Record(args) => record::run(&args, terminal),
+        Command::Recording(args) => recording::run(&args),
         Command::Explain(args) => explain::run(&args, terminal),
         Command::Lab(args) => lab::run(args),
         Command::Completions(args) => completions::run(args.shell),
@@ -76,7 +78,9 @@ fn give_up_privileges(command: &Command) -> anyhow::Result<()> {
         Command::Scan(args) => args.look.from.is_none(),
         Command::Watch(args) => args.look.from.is_none(),
         Command::Trace(_) | Command::Record(_) => true,
-        Command::Explain(_) | Command::Lab(_) | Command::Completions(_) | Command::Man(_) => false,
+        Command::Recording(_) | Command::Explain(_) | Command::Lab(_) | Command::Completions(_) | Command::Man(_) => {
+            false
+        }
     };
     if !looks_at_this_host {
         privilege::drop_borrowed().context("the capabilities of the program file cannot be given up")?;

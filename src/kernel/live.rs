@@ -15,6 +15,7 @@ use super::destroyed_sockets::DestroyedMulticast;
 use super::netlink::DiagSocket;
 use super::owners;
 use super::packet::PacketSocket;
+use super::trace_context;
 use super::tracepoint::{Counts, Tracepoints};
 use crate::ask::{Answer, Ask, Clock, Frame, Probe, What};
 use crate::value::{Failure, FailureKind, Moment, NetnsId};
@@ -139,6 +140,10 @@ impl Probe for LiveHost {
             }
             What::SockDiag(query) => self.diag.dump(query, sink),
             What::SocketOwners { inodes, also } => owners::socket_owners(inodes, also, sink),
+            What::Tasks => {
+                sink(trace_context::tasks().as_bytes());
+                Ok(())
+            }
             What::ResetEvents => self.reset_events(sink),
             What::ResetPackets => match self.packets.get_or_insert_with(PacketSocket::open) {
                 Ok(packets) => packets.drain(sink),

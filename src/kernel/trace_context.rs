@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use crate::source::reset_events::is_telling;
+
 /// PROC_PID_INIT_INO, include/linux/proc_ns.h, since Linux 3.8.
 const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
 
@@ -67,18 +69,6 @@ pub fn tasks() -> String {
     text
 }
 
-/// The functions whose presence in a call chain tells resets apart.
-const FUNCTIONS: [&str; 8] = [
-    "inet_csk_listen_stop",
-    "tcp_abort",
-    "__tcp_close",
-    "tcp_close",
-    "tcp_disconnect",
-    "mptcp_subflow_reset",
-    "mptcp_do_fastclose",
-    "do_exit",
-];
-
 /// The symbols block; the reason when kallsyms hides its addresses.
 pub fn symbols() -> Result<String, String> {
     let text = std::fs::read_to_string("/proc/kallsyms").map_err(|error| format!("/proc/kallsyms: {error}"))?;
@@ -89,7 +79,7 @@ pub fn symbols() -> Result<String, String> {
         let (Some(address), Some(_kind), Some(name)) = (words.next(), words.next(), words.next()) else { continue };
         let Ok(address) = u64::from_str_radix(address, 16) else { continue };
         starts.push(address);
-        if FUNCTIONS.contains(&name.split('.').next().unwrap_or(name)) {
+        if is_telling(name) {
             wanted.push((address, name));
         }
     }

@@ -137,7 +137,7 @@ pub(super) fn is_key(key: &str) -> bool {
     const LONGEST: usize = 255;
     const STREAMS: [&str; 3] = ["reset_events", "reset_packets", "destroyed_sockets"];
     const DUMPS: [&str; 2] = ["sock_diag/listeners", "sock_diag/sockets"];
-    const LISTS: [&str; 2] = ["namespaces", "socket_owners"];
+    const LISTS: [&str; 3] = ["namespaces", "socket_owners", "tasks"];
     const FILES: [&str; 2] = ["file/proc/", "link/proc/"];
     let Some(what) = what(key).filter(|_| key.len() <= LONGEST) else { return false };
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b':' | b'@' | b'+');

@@ -60,6 +60,7 @@ mod reader;
 mod redact;
 pub mod replay;
 pub mod rolling;
+pub mod show;
 pub mod write;
 
 pub use contents::Window;

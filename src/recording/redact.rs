@@ -49,6 +49,7 @@ enum Mode {
     },
     /// Inodes stay, names go.
     Namespaces(Vec<u8>),
+    Tasks(Vec<u8>),
     Events,
     Packets,
     DestroyedSockets,
@@ -65,6 +66,7 @@ impl Redactor {
             What::ResetPackets => Mode::Packets,
             What::DestroyedSockets => Mode::DestroyedSockets,
             What::Namespaces => Mode::Namespaces(Vec::new()),
+            What::Tasks => Mode::Tasks(Vec::new()),
         };
         Session { redactor: self, mode, failure: None }
     }
@@ -103,7 +105,7 @@ impl Session<'_> {
                 self.failure = Some(left_out());
                 return Vec::new();
             }
-            Mode::Text { text, .. } | Mode::Namespaces(text) => {
+            Mode::Text { text, .. } | Mode::Namespaces(text) | Mode::Tasks(text) => {
                 if text.len() + bytes.len() > MAX_TEXT {
                     self.failure = Some(left_out());
                 } else {
@@ -128,6 +130,10 @@ impl Session<'_> {
                     false => self.redactor.names.text(&path, text),
                 };
                 redacted.ok_or_else(left_out)
+            }
+            (None, Mode::Tasks(text)) => {
+                let text = std::str::from_utf8(&text).ok();
+                text.and_then(|text| events::tasks(&mut self.redactor.names, text)).ok_or_else(left_out)
             }
             (None, Mode::Namespaces(text)) => {
                 let inode = |line: &[u8]| line.iter().copied().take_while(u8::is_ascii_digit).chain([b'\n']).collect();

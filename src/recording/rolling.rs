@@ -8,12 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::file::RecordingFile;
 use super::write::{RecordError, RecordingHost};
-use crate::ask::{Answer, Ask, Clock, Frame, Host, Probe, What};
-use crate::kernel::trace_context;
+use crate::ask::{self, Answer, Ask, Clock, Frame, Host, Probe, What};
 use crate::stream::{Blocks, Kind, append};
 use crate::value::{Failure, FailureKind, Moment};
 
@@ -50,7 +49,7 @@ struct KeptFrame {
     at: Moment,
     answers: Vec<Kept>,
     /// The processes of this moment, as the stream of reset events lists them at its beginning.
-    tasks: Option<String>,
+    tasks: Option<Vec<u8>>,
 }
 
 #[derive(Clone)]
@@ -92,15 +91,17 @@ impl<H: Host> Probe for RollingHost<H> {
         });
         // A recording begins with a sweep, if it can: who started since the first tick is not in its events. It is a part of
         // what a sweep costs, by which the next one is scheduled.
-        let start = Instant::now();
-        let tasks = matches!(ask.what, What::SocketOwners { .. }).then(trace_context::tasks);
-        answer.took += start.elapsed();
+        let tasks = matches!(ask.what, What::SocketOwners { .. }).then(|| {
+            let (tasks, took) = ask::read(&mut self.inner, &Ask::host(What::Tasks));
+            answer.took += took;
+            tasks.ok()
+        });
         let mut remembered = self.history.lock();
         if bytes <= LARGE {
             remembered.keep(Kept { ask: ask.clone(), parts, answer: answer.clone() });
         }
         if let (Some(_), Some(frame)) = (&tasks, remembered.frames.back_mut()) {
-            frame.tasks = tasks;
+            frame.tasks = tasks.flatten();
         }
         answer
     }
@@ -275,7 +276,7 @@ fn renewed(mut past: Past, frames: Vec<KeptFrame>) -> Vec<KeptFrame> {
         let due = kept.at.mono.saturating_sub(start);
         let events = past.streams.get_mut(&Ask::host(What::ResetEvents).key());
         if let (0, Some(tasks), Some(events)) = (index, &kept.tasks, events) {
-            events.replace(Kind::Tasks, 0, tasks.as_bytes());
+            events.replace(Kind::Tasks, 0, tasks);
         }
         for answer in kept.answers.iter_mut().filter(|kept| kept.ask.is_stream()) {
             let stream = past.streams.entry(answer.ask.key()).or_default();

@@ -69,13 +69,18 @@ pub fn parse_stat(bytes: &[u8]) -> Result<Process, ParseError> {
     let text = String::from_utf8_lossy(bytes);
     let body = text.strip_suffix('\n').ok_or_else(|| wrong("the line is cut: it has no newline"))?;
     let (pid, rest) = body.split_once(" (").ok_or_else(|| wrong("has no `PID (name)`"))?;
-    let (_, fields) = rest.rsplit_once(") ").ok_or_else(|| wrong("has no end of the name"))?;
+    let (name, fields) = rest.rsplit_once(") ").ok_or_else(|| wrong("has no end of the name"))?;
     // procfs trims the line and then slices behind the name.
     if fields.trim().is_empty() {
         return Err(wrong("has nothing behind the name"));
     }
     if pid.is_empty() || !pid.bytes().all(|byte| byte.is_ascii_digit()) || fields.contains(')') {
         return Err(wrong("does not begin with a process id"));
+    }
+    // As long as the buffer of proc_task_name() (fs/proc/array.c): workers of the kernel have longer names than 15 bytes.
+    const NAME: usize = 64;
+    if name.len() > NAME {
+        return Err(wrong("the name is longer than any"));
     }
     let stat = Stat::from_read(body.as_bytes()).map_err(|error| wrong(&error.to_string()))?;
     Ok(Process {

@@ -56,6 +56,7 @@ mod scope;
 mod tally;
 mod tasks;
 
+pub use call_chain::is_telling;
 pub use parser::{Events, ResetParser};
 pub use tally::{ResetTally, regroup};
 

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod cut;
+mod show;
 
 use std::io::Write;
 use std::time::Duration;

@@ -218,7 +218,7 @@ fn slot(raw: &mut [u8], field: Field) -> Option<&mut [u8]> {
 }
 
 /// `PID NETNS|- user|kernel COMM`.
-fn tasks(names: &mut Pseudonyms, text: &str) -> Option<Vec<u8>> {
+pub fn tasks(names: &mut Pseudonyms, text: &str) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
     for line in text.lines() {
         let mut words = line.splitn(4, ' ');

@@ -24,6 +24,11 @@ fn symbol(name: &str) -> Option<Symbol> {
     })
 }
 
+/// Whether the presence of this function in a call chain tells resets apart.
+pub fn is_telling(name: &str) -> bool {
+    symbol(name).is_some()
+}
+
 /// Address ranges of those functions in the running kernel.
 #[derive(Debug, Default)]
 pub struct Symbols {
