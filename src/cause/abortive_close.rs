@@ -34,6 +34,7 @@ cause! {
         id: "abortive-close",
         title: "Aborted by the application (SO_LINGER 0)",
         explains: ["stale-connection"],
+        needs: [Window, Netstat, Snmp],
         judge: judge,
     }
 }

@@ -35,6 +35,7 @@ cause! {
         id: "accept-loop-stalled",
         title: "Accept loop stalled",
         explains: ["accept-queue-overflow", "syn-queue-overflow"],
+        needs: [Listeners],
         judge: judge,
     }
 }

@@ -45,6 +45,7 @@ cause! {
         id: "accept-queue-overflow",
         title: "Accept queue overflow",
         explains: ["syn-queue-overflow"],
+        needs: [Netstat, Listeners],
         judge: judge,
     }
 }

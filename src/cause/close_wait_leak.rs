@@ -38,6 +38,7 @@ cause! {
         id: "close-wait-leak",
         title: "Connections never closed (CLOSE_WAIT)",
         explains: ["fd-exhaustion"],
+        needs: [Sockets],
         judge: judge,
     }
 }

@@ -36,6 +36,7 @@ cause! {
         id: "close-with-unread-data",
         title: "Closed with unread data",
         explains: ["stale-connection"],
+        needs: [Window, Netstat],
         judge: judge,
     }
 }

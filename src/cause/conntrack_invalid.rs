@@ -32,6 +32,7 @@ cause! {
         id: "conntrack-invalid",
         title: "Packets outside NAT state are reset",
         explains: ["stale-connection"],
+        needs: [Conntrack, Snmp, Sockets],
         judge: judge,
     }
 }

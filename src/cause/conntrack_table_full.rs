@@ -32,6 +32,7 @@ cause! {
         id: "conntrack-table-full",
         title: "Connection tracking table full",
         explains: [],
+        needs: [Conntrack],
         judge: judge,
     }
 }

@@ -39,6 +39,7 @@ cause! {
         id: "ephemeral-ports-exhausted",
         title: "Local ports exhausted",
         explains: [],
+        needs: [Sockets],
         judge: judge,
     }
 }

@@ -40,6 +40,7 @@ cause! {
         id: "fd-exhaustion",
         title: "Out of file descriptors",
         explains: ["accept-loop-stalled", "accept-queue-overflow", "syn-queue-overflow"],
+        needs: [Listeners, Owners],
         judge: judge,
     }
 }

@@ -32,6 +32,7 @@ cause! {
         id: "firewall-reject",
         title: "Rejected by the firewall",
         explains: ["handshake-reset", "upstream-refused", "peer-reset"],
+        needs: [Window, ResetPackets],
         judge: judge,
     }
 }

@@ -32,6 +32,7 @@ cause! {
         id: "handshake-reset",
         title: "Handshake reset by the peer",
         explains: [],
+        needs: [Window, Netstat],
         judge: judge,
     }
 }

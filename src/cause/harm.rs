@@ -32,14 +32,7 @@ pub const MOST: f64 = 0.2;
 /// # Errors
 /// When only totals since boot were read.
 pub fn window(e: &Evidence<'_>) -> Result<(), Missing> {
-    if e.totals_only() {
-        return Err(Missing {
-            source: "window",
-            reason: "totals since boot do not say which resets were harmful".to_owned(),
-            needs: Some("a window (rstdoctor scan --duration 3s)".to_owned()),
-        });
-    }
-    Ok(())
+    e.window_missing().map_or(Ok(()), Err)
 }
 
 /// The events as a share of the connections opened; `None` when nobody counted those.

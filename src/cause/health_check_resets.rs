@@ -29,6 +29,7 @@ cause! {
         id: "health-check-resets",
         title: "Health checks that end with RST",
         explains: [],
+        needs: [Window, ResetEvents],
         judge: judge,
     }
 }

@@ -36,6 +36,7 @@ cause! {
         id: "idle-timeout",
         title: "Idle connections die on the path",
         explains: ["peer-reset", "middlebox-reset", "retransmission-timeout"],
+        needs: [Window, ResetEvents, Sockets],
         judge: judge,
     }
 }

@@ -35,6 +35,7 @@ cause! {
         id: "idle-without-keepalive",
         title: "Idle connections without keepalive",
         explains: [],
+        needs: [Sockets],
         judge: judge,
     }
 }

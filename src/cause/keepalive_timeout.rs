@@ -32,6 +32,7 @@ cause! {
         id: "keepalive-timeout",
         title: "Keepalive gave up on a vanished peer",
         explains: [],
+        needs: [Window, Netstat, Snmp],
         judge: judge,
     }
 }

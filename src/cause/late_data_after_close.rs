@@ -35,6 +35,7 @@ cause! {
         id: "late-data-after-close",
         title: "Data after our close",
         explains: [],
+        needs: [Window, Netstat, Snmp],
         judge: judge,
     }
 }

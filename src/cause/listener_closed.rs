@@ -36,6 +36,7 @@ cause! {
         id: "listener-closed",
         title: "Listener closed",
         explains: ["port-without-listener"],
+        needs: [Window, Listeners, Snmp],
         judge: judge,
     }
 }

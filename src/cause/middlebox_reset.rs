@@ -38,6 +38,7 @@ cause! {
         id: "middlebox-reset",
         title: "Reset by a device on the path",
         explains: ["peer-reset"],
+        needs: [Window, ResetPackets],
         judge: judge,
     }
 }

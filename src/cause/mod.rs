@@ -12,6 +12,8 @@ pub use remedy::{Change, Remedy, Verify};
 pub use crate::knowledge::servers::{Restart, Setting, SettingKind};
 
 use crate::evidence::Evidence;
+use crate::evidence::needs::Source;
+use crate::value::Missing;
 
 /// A root cause that can be judged.
 pub struct Cause {
@@ -22,7 +24,17 @@ pub struct Cause {
     pub doc: &'static str,
     /// Causes that are symptoms of this one when both are found on the same subject.
     pub explains: &'static [&'static str],
+    /// Sources without which it may be impossible to check. With the others it is known better.
+    pub needs: &'static [Source],
     pub judge: fn(&Evidence<'_>) -> Judgement,
+}
+
+impl Cause {
+    /// What else is missing to check it, when `first` kept it from being checked.
+    pub fn also_missing(&self, e: &Evidence<'_>, first: &Missing) -> Vec<Missing> {
+        let missing = self.needs.iter().filter_map(|source| source.missing(e));
+        missing.filter(|other| other.source != first.source).collect()
+    }
 }
 
 /// The headings that every cause's documentation has, in this order.
@@ -30,13 +42,14 @@ pub const HEADINGS: [&str; 5] = ["What happens", "How it shows", "How to confirm
 
 /// Declares a cause together with its documentation, which `rstdoctor explain` and the man page print.
 macro_rules! cause {
-    ($(#[doc = $doc:literal])* $name:ident { id: $id:literal, title: $title:literal, explains: $explains:expr, judge: $judge:ident $(,)? }) => {
+    ($(#[doc = $doc:literal])* $name:ident { id: $id:literal, title: $title:literal, explains: $explains:expr, needs: [$($need:ident),* $(,)?], judge: $judge:ident $(,)? }) => {
         $(#[doc = $doc])*
         pub static $name: $crate::cause::Cause = $crate::cause::Cause {
             id: $id,
             title: $title,
             doc: concat!($($doc, "\n"),*),
             explains: &$explains,
+            needs: &[$($crate::evidence::needs::Source::$need),*],
             judge: $judge,
         };
     };

@@ -33,6 +33,7 @@ cause! {
         id: "orphan-limit",
         title: "Too many orphaned sockets",
         explains: [],
+        needs: [Netstat, Sockstat],
         judge: judge,
     }
 }

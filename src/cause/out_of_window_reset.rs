@@ -31,6 +31,7 @@ cause! {
         id: "out-of-window-reset",
         title: "Resets that did not fit",
         explains: [],
+        needs: [Window, Netstat],
         judge: judge,
     }
 }

@@ -37,6 +37,7 @@ cause! {
         id: "peer-reset",
         title: "Reset by the other end",
         explains: [],
+        needs: [Window, Snmp],
         judge: judge,
     }
 }

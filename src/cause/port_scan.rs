@@ -30,6 +30,7 @@ cause! {
         id: "port-scan",
         title: "Port scan",
         explains: [],
+        needs: [Window, ResetEvents],
         judge: judge,
     }
 }

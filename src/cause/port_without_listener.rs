@@ -31,6 +31,7 @@ cause! {
         id: "port-without-listener",
         title: "Nothing listens on the port",
         explains: ["upstream-refused"],
+        needs: [Window, Snmp],
         judge: judge,
     }
 }

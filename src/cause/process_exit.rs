@@ -36,6 +36,7 @@ cause! {
         id: "process-exit",
         title: "Process exited with open connections",
         explains: ["listener-closed", "port-without-listener", "close-with-unread-data", "stale-connection", "late-data-after-close"],
+        needs: [Window, Owners],
         judge: judge,
     }
 }

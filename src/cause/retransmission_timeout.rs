@@ -33,6 +33,7 @@ cause! {
         id: "retransmission-timeout",
         title: "Retransmission gave up",
         explains: [],
+        needs: [Window, Netstat, Snmp],
         judge: judge,
     }
 }

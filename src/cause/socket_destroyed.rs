@@ -31,6 +31,7 @@ cause! {
         id: "socket-destroyed",
         title: "Sockets destroyed by an administrator",
         explains: [],
+        needs: [Window, ResetEvents],
         judge: judge,
     }
 }

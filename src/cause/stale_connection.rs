@@ -35,6 +35,7 @@ cause! {
         id: "stale-connection",
         title: "Segments for a connection no longer known",
         explains: [],
+        needs: [Window, Snmp],
         judge: judge,
     }
 }

@@ -35,6 +35,7 @@ cause! {
         id: "syn-flood",
         title: "SYN flood",
         explains: ["syn-queue-overflow"],
+        needs: [Netstat],
         judge: judge,
     }
 }

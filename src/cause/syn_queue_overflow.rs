@@ -40,6 +40,7 @@ cause! {
         id: "syn-queue-overflow",
         title: "SYN queue overflow",
         explains: [],
+        needs: [Netstat],
         judge: judge,
     }
 }

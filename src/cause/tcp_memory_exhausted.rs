@@ -34,6 +34,7 @@ cause! {
         id: "tcp-memory-exhausted",
         title: "TCP memory exhausted",
         explains: [],
+        needs: [Netstat, Sockstat],
         judge: judge,
     }
 }

@@ -32,6 +32,7 @@ cause! {
         id: "time-wait-table-full",
         title: "TIME_WAIT table full",
         explains: [],
+        needs: [Netstat, Sockstat],
         judge: judge,
     }
 }

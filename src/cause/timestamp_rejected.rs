@@ -31,6 +31,7 @@ cause! {
         id: "timestamp-rejected",
         title: "Timestamp rejected (PAWS)",
         explains: [],
+        needs: [Window, Netstat],
         judge: judge,
     }
 }

@@ -33,6 +33,7 @@ cause! {
         id: "upstream-refused",
         title: "Own connects refused",
         explains: [],
+        needs: [Window, Snmp],
         judge: judge,
     }
 }

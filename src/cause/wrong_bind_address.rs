@@ -31,6 +31,7 @@ cause! {
         id: "wrong-bind-address",
         title: "Listens on another address",
         explains: ["upstream-refused"],
+        needs: [Window, ResetEvents, Listeners],
         judge: judge,
     }
 }

@@ -1,13 +1,14 @@
 //! `rstdoctor scan`: one diagnosis.
 
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::progress::Progress;
 use super::{FOUND, NOTHING, SAW_NOTHING, collect};
 use crate::command::cli::{Format, ScanArgs};
 use crate::command::config::{self, Origin, Scan, Terminal};
-use crate::diagnosis::{Diagnosis, diagnose_for};
+use crate::diagnosis::{Diagnosis, diagnose_unless};
 use crate::output::{Output, say};
 use crate::render;
 use crate::runtime::signals::{self, INTERRUPTED};
@@ -21,12 +22,15 @@ pub fn run(args: &ScanArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let progress = Progress::start("watching", wait, config.progress);
     let collected = collect::observe(&config.origin, &config.filter, &stop);
     drop(progress);
-    let Some(collected) = collected? else {
+    let stopped = || stop.load(Ordering::Relaxed);
+    let judged = collected?.and_then(|collected| {
+        let diagnosis = diagnose_unless(&collected.observation, &config.filter, &stopped)?;
+        Some(Diagnosis { netns_name: collected.netns_name, ..diagnosis })
+    });
+    let Some(diagnosis) = judged else {
         say("rstdoctor: interrupted before there was a result");
         return Ok(ExitCode::from(INTERRUPTED));
     };
-    let mut diagnosis = diagnose_for(&collected.observation, &config.filter);
-    diagnosis.netns_name = collected.netns_name;
     let text = match config.format {
         Format::Table => render::table(&diagnosis, &config.options),
         Format::Json => render::json::text(&render::json::report(&diagnosis))?,

@@ -100,7 +100,39 @@ pub struct RuledOut {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotChecked {
     pub id: &'static str,
+    /// What kept it from being checked.
     pub missing: Missing,
+    /// What else it needs and was not seen either.
+    pub also: Vec<Missing>,
+}
+
+impl NotChecked {
+    /// All that is missing.
+    pub fn all(&self) -> impl Iterator<Item = &Missing> {
+        std::iter::once(&self.missing).chain(&self.also)
+    }
+
+    /// Why, all gaps at once.
+    pub fn reason(&self) -> String {
+        let reasons: Vec<&str> = distinct(self.all().map(|missing| missing.reason.as_str()));
+        reasons.join("; ")
+    }
+
+    /// What would fill the gaps, each once; `None` where nothing would fill the first.
+    pub fn needs(&self) -> Option<String> {
+        self.missing.needs.as_ref()?;
+        Some(distinct(self.all().filter_map(|missing| missing.needs.as_deref())).join("; "))
+    }
+}
+
+fn distinct<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut distinct = Vec::new();
+    for text in texts {
+        if !distinct.contains(&text) {
+            distinct.push(text);
+        }
+    }
+    distinct
 }
 
 /// Listeners that a report names one by one.
@@ -134,15 +166,35 @@ pub fn diagnose(observation: &Observation) -> Diagnosis {
 
 /// Judges one observation for somebody who asked about one port or process; the verdict is about that, too.
 pub fn diagnose_for(observation: &Observation, filter: &Filter) -> Diagnosis {
-    let evidence = Evidence::new(observation);
+    judge(&Evidence::new(observation), observation, filter, &|| false).0
+}
+
+/// As [`diagnose_for`]; `None` as soon as `stopped` says so, which is asked before each cause.
+pub fn diagnose_unless(observation: &Observation, filter: &Filter, stopped: &dyn Fn() -> bool) -> Option<Diagnosis> {
+    let (diagnosis, whole) = judge(&Evidence::new(observation), observation, filter, stopped);
+    whole.then_some(diagnosis)
+}
+
+/// The diagnosis, and whether all causes were judged.
+fn judge(
+    evidence: &Evidence<'_>,
+    observation: &Observation,
+    filter: &Filter,
+    stopped: &dyn Fn() -> bool,
+) -> (Diagnosis, bool) {
     let services = evidence.services().unwrap_or_default();
     let scope = filter.resolve(services);
     let mut found = Vec::new();
     let mut elsewhere = Vec::new();
     let mut ruled_out = Vec::new();
     let mut not_checked = Vec::new();
+    let mut whole = true;
     for cause in REGISTRY.iter().copied() {
-        match (cause.judge)(&evidence) {
+        whole &= !stopped();
+        if !whole {
+            break;
+        }
+        match (cause.judge)(evidence) {
             Ok(Verdict::Found(findings)) => {
                 let (kept, other): (Vec<_>, Vec<_>) = findings.into_iter().partition(|finding| scope.keeps(finding));
                 found.extend(group::bounded(kept).into_iter().map(|finding| (cause, finding)));
@@ -151,12 +203,18 @@ pub fn diagnose_for(observation: &Observation, filter: &Filter) -> Diagnosis {
                 }
             }
             Ok(Verdict::RuledOut(why)) => ruled_out.push(RuledOut { id: cause.id, why }),
-            Err(missing) => not_checked.push(NotChecked { id: cause.id, missing }),
+            Err(first) => {
+                not_checked.push(NotChecked {
+                    id: cause.id,
+                    also: cause.also_missing(evidence, &first),
+                    missing: first,
+                });
+            }
         }
     }
     let causes = rank::rank(found);
-    let unseen = !filter.sees_process(&evidence) && causes.iter().all(|cause| is_host_wide(&cause.finding));
-    let status = if unseen { Status::Unknown } else { status(&evidence, &causes) };
+    let unseen = !filter.sees_process(evidence) && causes.iter().all(|cause| is_host_wide(&cause.finding));
+    let status = if unseen { Status::Unknown } else { status(evidence, &causes) };
     let somaxconn = evidence.sysctl_number("net.core.somaxconn").ok();
     let asked: Vec<_> = services.iter().filter(|service| filter.keeps_service(service)).collect();
     let listeners_left_out = asked.len().saturating_sub(MOST_LISTENERS) as u64;
@@ -165,22 +223,22 @@ pub fn diagnose_for(observation: &Observation, filter: &Filter) -> Diagnosis {
         // Drops are differences over a window, and there was none.
         listeners.iter_mut().for_each(|row| row.drops = None);
     }
-    let counters = counters(&evidence, &causes);
+    let counters = counters(evidence, &causes);
     let summary = match status {
-        _ if unseen => sentence::unseen(&evidence, filter, &causes),
+        _ if unseen => sentence::unseen(evidence, filter, &causes),
         Status::Ok if !filter.is_empty() && !evidence.totals_only() => {
-            sentence::narrow(&evidence, filter, &listeners, &elsewhere)
+            sentence::narrow(evidence, filter, &listeners, &elsewhere)
         }
-        _ => sentence::whole(&evidence, filter, status, &causes, &elsewhere),
+        _ => sentence::whole(evidence, filter, status, &causes, &elsewhere),
     };
-    let port = filter.port.map(|port| port::report(&evidence, port));
+    let port = filter.port.map(|port| port::report(evidence, port));
     let limits = observation
         .after
         .sysctls
         .iter()
         .filter_map(|(name, observed)| Some((*name, observed.value()?.clone())))
         .collect();
-    Diagnosis {
+    let diagnosis = Diagnosis {
         host: observation.after.host.clone(),
         netns: observation.after.netns,
         netns_name: None,
@@ -202,7 +260,8 @@ pub fn diagnose_for(observation: &Observation, filter: &Filter) -> Diagnosis {
         counters,
         filter: filter.clone(),
         port,
-    }
+    };
+    (diagnosis, whole)
 }
 
 fn counters(evidence: &Evidence<'_>, causes: &[Ranked]) -> BTreeMap<String, Total> {
@@ -254,5 +313,53 @@ fn status(evidence: &Evidence<'_>, causes: &[Ranked]) -> Status {
         Status::Unknown
     } else {
         Status::Ok
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observation::testing::Case;
+    use crate::value::Observed;
+
+    #[test]
+    fn what_could_not_be_checked_names_all_that_is_missing() {
+        let diagnosis = diagnose(&Case::new().0);
+        let lacks = |id: &str| -> Vec<&str> {
+            let entry = diagnosis.not_checked.iter().find(|entry| entry.id == id);
+            entry.into_iter().flat_map(NotChecked::all).map(|missing| missing.source).collect()
+        };
+        assert_eq!(lacks("accept-queue-overflow"), ["netstat", "listeners"]);
+        assert_eq!(lacks("conntrack-invalid"), ["conntrack", "snmp", "sockets"]);
+    }
+
+    #[test]
+    fn a_judgement_stops_when_it_is_told_to() {
+        let asked = std::cell::Cell::new(0);
+        let third = || {
+            asked.set(asked.get() + 1);
+            asked.get() == 3
+        };
+        assert!(diagnose_unless(&Case::new().0, &Filter::default(), &third).is_none());
+        assert_eq!(asked.get(), 3);
+    }
+
+    /// 20,000 listeners of one process vanish: a handful of findings, and a report that names a part of them.
+    #[test]
+    fn a_report_about_many_listeners_stays_small_and_says_what_it_left_out() {
+        let mut case = Case::new().listener("10.0.0.1:1", 8, 0, 0, &crate::observation::testing::process(7, "app"));
+        let first = case.0.listener_traces.values().next().expect("a listener").clone();
+        for number in 2..=20_000 {
+            let mut trace = first.clone();
+            trace.last.port = number as u16;
+            trace.last.cookie = number;
+            trace.first = trace.last.clone();
+            trace.in_after = false;
+            case.0.listener_traces.insert(number, trace);
+        }
+        case.0.after.listeners = Observed::Full(Vec::new());
+        let diagnosis = diagnose(&case.0.clone());
+        assert_eq!((diagnosis.listeners.len(), diagnosis.listeners_left_out), (1000, 19_000));
+        assert!(diagnosis.causes.len() < 20, "{}", diagnosis.causes.len());
     }
 }

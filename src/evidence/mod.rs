@@ -18,6 +18,7 @@ use crate::reset::deaths::{self, Death};
 use crate::reset::wire::Wire;
 use crate::reset::{self, Attribution, GoneListener, GoneProcesses, Group as ResetGroup};
 use crate::source::conntrack::Conntrack;
+use crate::source::counters::Counters;
 use crate::source::destroyed_sockets::DestroyedSockets;
 use crate::source::owners::{Owners, Process, TICKS_PER_SECOND};
 use crate::source::reset_events::{Direction, ResetEvents};
@@ -29,6 +30,7 @@ pub mod backlog;
 pub mod balance;
 pub mod estimate;
 pub mod ledger;
+pub mod needs;
 mod readings;
 pub mod service;
 
@@ -103,6 +105,20 @@ impl<'a> Evidence<'a> {
     /// Only totals since boot are known: nothing can be said about now.
     pub fn totals_only(&self) -> bool {
         self.readings.totals_only()
+    }
+
+    /// Why nothing can be said about now: only totals since boot were read, which hold every probe and scan since then.
+    pub fn window_missing(&self) -> Option<Missing> {
+        self.totals_only().then(|| Missing {
+            source: "window",
+            reason: "totals since boot do not say which resets were harmful".to_owned(),
+            needs: Some("a window (rstdoctor scan --duration 3s)".to_owned()),
+        })
+    }
+
+    /// Why a source of counters was not read at the end of the window.
+    fn unread(&self, pick: fn(&Snapshot) -> &Observed<Counters>, source: &'static str) -> Option<Missing> {
+        pick(self.after()).get().err().map(|failure| Missing::from_failure(source, failure))
     }
 
     /// Events per second of this window.

@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(report["sockets"]["established"], Value::Null);
         assert!(report["ledger"]["firewall"].get("total").is_none());
         assert_eq!(report["verdict"]["status"], "unknown");
-        assert_eq!(report["not_checked"][0]["missing"], serde_json::json!(["netstat"]));
+        assert_eq!(report["not_checked"][0]["missing"], serde_json::json!(["netstat", "listeners"]));
     }
 
     #[test]

@@ -11,7 +11,8 @@ use crate::value::words::thousands;
 const CAP: usize = 10;
 
 /// Adds the table if there is anything to show.
-pub fn write(page: &mut Page, listeners: &[ListenerRow], all: bool) {
+/// `left_out`: further ones that the diagnosis does not name.
+pub fn write(page: &mut Page, listeners: &[ListenerRow], left_out: u64, all: bool) {
     let chosen: Vec<_> = listeners.iter().filter(|row| all || matters(row)).collect();
     if chosen.is_empty() {
         return;
@@ -24,9 +25,11 @@ pub fn write(page: &mut Page, listeners: &[ListenerRow], all: bool) {
         table.add_row(cells(row));
     }
     grid::write(page, &table);
-    let quiet = listeners.len() - shown;
+    let quiet = (listeners.len() - shown) as u64 + left_out;
     if quiet > 0 && !all {
-        page.line(&format!("{quiet} more listening, with room in their queues (--all)"));
+        page.line(&format!("{} more listening, with room in their queues (--all)", thousands(quiet)));
+    } else if left_out > 0 {
+        page.line(&format!("{} more listening, none of them fuller", thousands(left_out)));
     }
 }
 

@@ -48,8 +48,8 @@ fn one(page: &mut Page, group: &Group<'_>, all: bool) {
     }
     page.field("  -", 4, &format!("{}: {}", group.what, titles.join(", ")));
     if all && group.helps {
-        let reasons: BTreeSet<_> =
-            group.entries.iter().map(|entry| format!("({}: {})", entry.missing.source, entry.missing.reason)).collect();
+        let gaps = group.entries.iter().flat_map(|entry| entry.all());
+        let reasons: BTreeSet<_> = gaps.map(|missing| format!("({}: {})", missing.source, missing.reason)).collect();
         for reason in reasons {
             page.field("", 6, &reason);
         }
@@ -67,18 +67,18 @@ struct Group<'a> {
 
 /// By what would make it work; what nothing would make work, by the reason.
 fn groups(not_checked: &[NotChecked]) -> Vec<Group<'_>> {
-    let mut groups: BTreeMap<(bool, &str), Vec<&NotChecked>> = BTreeMap::new();
+    let mut groups: BTreeMap<(bool, String), Vec<&NotChecked>> = BTreeMap::new();
     for entry in not_checked {
-        let key = match &entry.missing.needs {
-            Some(needs) => (true, needs.as_str()),
-            None => (false, entry.missing.reason.as_str()),
+        let key = match entry.needs() {
+            Some(needs) => (true, needs),
+            None => (false, entry.reason()),
         };
         groups.entry(key).or_default().push(entry);
     }
     groups
         .into_iter()
         .map(|((helps, what), entries)| {
-            let what = if helps { format!("needs {what}") } else { what.to_owned() };
+            let what = if helps { format!("needs {what}") } else { what };
             Group { what, helps, entries }
         })
         .collect()

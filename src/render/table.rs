@@ -66,7 +66,7 @@ pub fn table(diagnosis: &Diagnosis, options: &Options) -> String {
         }
         ledger_table::write(&mut page, &diagnosis.ledger, diagnosis.window, options.all);
     }
-    listeners_table::write(&mut page, &diagnosis.listeners, options.all);
+    listeners_table::write(&mut page, &diagnosis.listeners, diagnosis.listeners_left_out, options.all);
     if options.all {
         sockets(&mut page, diagnosis);
         limits(&mut page, diagnosis);

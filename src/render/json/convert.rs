@@ -46,13 +46,14 @@ pub fn report(diagnosis: &Diagnosis) -> Report {
             .iter()
             .map(|entry| NotChecked {
                 id: entry.id.to_owned(),
-                missing: vec![entry.missing.source.to_owned()],
-                reason: entry.missing.reason.clone(),
-                needs: entry.missing.needs.clone(),
+                missing: entry.all().map(|missing| missing.source.to_owned()).collect(),
+                reason: entry.reason(),
+                needs: entry.needs(),
             })
             .collect(),
         ledger: the_ledger(&diagnosis.ledger),
         listeners: diagnosis.listeners.iter().map(listener).collect(),
+        listeners_left_out: diagnosis.listeners_left_out,
         sockets: sockets(diagnosis),
         limits: diagnosis.limits.iter().map(|(name, text)| (last_part(name).to_owned(), limit(text))).collect(),
         counters: diagnosis

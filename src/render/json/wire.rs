@@ -21,7 +21,10 @@ pub struct Report {
     pub ruled_out: Vec<RuledOut>,
     pub not_checked: Vec<NotChecked>,
     pub ledger: Ledger,
+    /// The fullest first, 1,000 at most.
     pub listeners: Vec<Listener>,
+    /// Further listeners, none of them fuller.
+    pub listeners_left_out: u64,
     pub sockets: Sockets,
     /// Kernel limits by the last part of their sysctl name; several numbers as a list.
     pub limits: BTreeMap<String, Limit>,
