@@ -70,6 +70,18 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// The summary as a sentence begins: in capitals, unless a process begins it, whose name keeps its spelling.
+    pub fn sentence(&self) -> String {
+        let named = |subject: &Subject| {
+            subject.process.as_ref().is_some_and(|name| !name.is_empty() && self.summary.starts_with(name.as_str()))
+        };
+        let mut letters = self.summary.chars();
+        match letters.next() {
+            Some(first) if !self.subjects.iter().any(named) => first.to_uppercase().chain(letters).collect(),
+            _ => self.summary.clone(),
+        }
+    }
+
     /// A finding without subjects, evidence or remedies yet.
     pub fn new(state: State, severity: Severity, confidence: f64, impact: Impact, summary: impl Into<String>) -> Self {
         Self {

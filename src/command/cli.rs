@@ -26,6 +26,7 @@ pub enum Command {
     Recording(RecordingArgs),
     Explain(ExplainArgs),
     Lab(LabArgs),
+    Schema(SchemaArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -93,7 +94,7 @@ pub struct WatchArgs {
     /// End after this many ticks [default: at Ctrl-C]
     #[arg(short = 'n', long, value_name = "N")]
     pub count: Option<u64>,
-    /// One report per tick and line, as JSON (src/render/report.v1.schema.json)
+    /// One report per tick and line, as JSON (rstdoctor schema report)
     #[arg(long)]
     pub json: bool,
     /// Lines instead of a screen, also on a terminal
@@ -113,7 +114,7 @@ pub struct WatchArgs {
 /// 2 to 4 us for each connection that ends, and stops above 20,000 a second. Needs root, or CAP_PERFMON and a readable tracefs; with CAP_NET_RAW alone it shows the packets.
 #[derive(Debug, Clone, Default, Args)]
 pub struct TraceArgs {
-    /// One JSON object per line, the summary last (src/render/trace.v1.schema.json)
+    /// One JSON object per line, the summary last (rstdoctor schema trace)
     #[arg(long)]
     pub json: bool,
     /// Only resets that this host sent
@@ -197,6 +198,21 @@ pub struct ExplainArgs {
     /// Cause, error text, or - for a log on standard input
     #[arg(value_name = "CAUSE|ERROR TEXT|-", trailing_var_arg = true, allow_hyphen_values = true)]
     pub what: Vec<String>,
+}
+
+/// Print the JSON Schema of what this version prints with --json
+#[derive(Debug, Clone, Args)]
+pub struct SchemaArgs {
+    #[arg(value_name = "DOCUMENT")]
+    pub document: Document,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Document {
+    /// scan --json, and each line of watch --json
+    Report,
+    /// Each line of trace --json
+    Trace,
 }
 
 /// Print the completion script of a shell

@@ -13,6 +13,7 @@ mod progress;
 mod record;
 mod recording;
 mod scan;
+mod schema;
 mod terminal;
 mod trace;
 mod watch;
@@ -68,6 +69,7 @@ fn perform(command: Command, terminal: Terminal) -> anyhow::Result<ExitCode> {
         Command::Lab(args) => lab::run(args),
         Command::Completions(args) => completions::run(args.shell),
         Command::Man(args) => man::run(&args),
+        Command::Schema(args) => schema::run(&args),
     }
 }
 
@@ -78,9 +80,12 @@ fn give_up_privileges(command: &Command) -> anyhow::Result<()> {
         Command::Scan(args) => args.look.from.is_none(),
         Command::Watch(args) => args.look.from.is_none(),
         Command::Trace(_) | Command::Record(_) => true,
-        Command::Recording(_) | Command::Explain(_) | Command::Lab(_) | Command::Completions(_) | Command::Man(_) => {
-            false
-        }
+        Command::Recording(_)
+        | Command::Explain(_)
+        | Command::Lab(_)
+        | Command::Completions(_)
+        | Command::Man(_)
+        | Command::Schema(_) => false,
     };
     if !looks_at_this_host {
         privilege::drop_borrowed().context("the capabilities of the program file cannot be given up")?;

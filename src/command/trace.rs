@@ -15,7 +15,8 @@ use crate::command::config::{self, Terminal, Trace};
 use crate::kernel::clock::now;
 use crate::kernel::{LiveHost, namespace};
 use crate::output::{self, Output};
-use crate::render::trace::{self as text, Lines, json};
+use crate::render::json;
+use crate::render::trace::{self as text, Lines};
 use crate::runtime::signals;
 use crate::source::{connections, listeners, namespaces, owners, sysctl};
 use crate::trace::{Batch, Holders, Reset, Session};
@@ -69,7 +70,7 @@ pub fn run(args: &TraceArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     }
     if config.json {
         // Nothing more comes, so there is time to wait for the reader.
-        output.print(&json::text(&json::summary(&summary))?)?;
+        output.print(&json::line(&json::summary(&summary))?)?;
     }
     output.finish()?;
     if !config.json && !gone {
@@ -294,7 +295,7 @@ impl<'a> Writer<'a> {
     fn gap(&mut self) -> anyhow::Result<()> {
         if self.gap_lost + self.gap_skipped > 0 {
             match self.json {
-                true => self.text.push_str(&json::text(&json::gap(self.gap_lost, self.gap_skipped))?),
+                true => self.text.push_str(&json::line(&json::gap(self.gap_lost, self.gap_skipped))?),
                 false => self.lines.gap(&mut self.text, self.gap_lost, self.gap_skipped),
             }
         }
@@ -303,7 +304,7 @@ impl<'a> Writer<'a> {
 
     fn line(&mut self, reset: &Reset) -> anyhow::Result<()> {
         match self.json {
-            true => self.text.push_str(&json::text(&json::reset(reset))?),
+            true => self.text.push_str(&json::line(&json::reset(reset))?),
             false => self.lines.reset(&mut self.text, reset),
         }
         Ok(())

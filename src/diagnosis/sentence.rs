@@ -71,13 +71,13 @@ pub(super) fn whole(
                 .filter(|cause| cause.finding.state <= State::Active && cause.finding.severity <= Severity::Warning)
                 .count();
             // A shared limit or a counter without an address: it may hit what was asked for, and is not its doing.
-            let scope = match is_host_wide(&first.finding) && !filter.is_empty() {
-                true => format!("Host-wide, so {filter} may be affected too: "),
-                false => String::new(),
+            let found = match is_host_wide(&first.finding) && !filter.is_empty() {
+                true => format!("Host-wide, so {filter} may be affected too: {}", first.finding.summary),
+                false => first.finding.sentence(),
             };
             match others {
-                0 => format!("{scope}{}.", first.finding.summary),
-                n => format!("{scope}{}. {} below.", first.finding.summary, words::counted(n as u64, "further cause")),
+                0 => format!("{found}."),
+                n => format!("{found}. {} below.", words::counted(n as u64, "further cause")),
             }
         }
         Status::Unknown if !blind(evidence) => {

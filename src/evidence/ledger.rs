@@ -16,6 +16,8 @@ use crate::value::words::thousands;
 pub enum Basis {
     /// The kernel reported each event with its reason, or counts exactly this.
     Measured,
+    /// From the kernel's call chain, or from the form of the packet, of each single one.
+    Deduced,
     /// Concluded from counters that also move for other reasons.
     Inferred,
 }
@@ -169,7 +171,10 @@ fn by_kind(events: &Attribution, direction: Direction, known_from: &str) -> Vec<
         .into_iter()
         .map(|(kind, count)| {
             let (reason, label, cause) = kind.describe();
-            let basis = Basis::Measured;
+            let (basis, known_from) = match events.deduced.contains(&(kind, direction)) {
+                true => (Basis::Deduced, "kernel event"),
+                false => (Basis::Measured, known_from),
+            };
             Line { reason, label: label.to_owned(), count, cause, basis, known_from: known_from.to_owned() }
         })
         .collect();
@@ -248,7 +253,7 @@ fn firewall(e: &Readings<'_>, wire: Result<&Wire, &Missing>) -> Account {
     let mut account = Account { total: Ok(total), basis: Basis::Measured, lines: Vec::new() };
     let line =
         inferred("rejected", "rejected by netfilter", total, Some("firewall-reject"), "packets without a TCP RST");
-    account.add(Line { basis: Basis::Measured, ..line });
+    account.add(Line { basis: Basis::Deduced, ..line });
     account
 }
 

@@ -1,21 +1,21 @@
-//! The JSON report `rstdoctor/report/v1`: frozen wire types, so that an internal change cannot break a script.
+//! The JSON documents: frozen wire types, so that an internal change cannot break a script.
 //!
 //! Times are RFC 3339 UTC, durations seconds. What was not observed is absent or null, never 0.
 
 mod convert;
-mod live;
-mod wire;
+pub mod wire;
 
 use std::time::{Duration, SystemTime};
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use crate::value::escape::is_hidden;
 
-pub use convert::report;
-pub use live::*;
-pub use wire::*;
-
-/// Name and version of the format.
-pub const SCHEMA: &str = "rstdoctor/report/v1";
+pub use convert::report::report;
+pub use convert::trace::{gap, reset, summary};
+pub use convert::watch::tick;
+pub use wire::report::Report;
 
 /// The report as indented JSON with a newline at the end. Characters that a terminal acts on or hides are JSON escapes, so
 /// that it can be looked at safely.
@@ -28,19 +28,19 @@ pub fn text(report: &Report) -> Result<String, serde_json::Error> {
     Ok(text)
 }
 
-/// The report on one line, with a newline at the end, as a live view prints it.
+/// A document on one line, with a newline at the end: NDJSON.
 ///
 /// # Errors
-/// None in practice: every part of a report can be serialized.
-pub fn line(report: &Report) -> Result<String, serde_json::Error> {
-    let mut text = escaped(&serde_json::to_string(report)?);
+/// None in practice: every part of it can be serialized.
+pub fn line<T: Serialize>(document: &T) -> Result<String, serde_json::Error> {
+    let mut text = escaped(&serde_json::to_string(document)?);
     text.push('\n');
     Ok(text)
 }
 
 /// JSON in which characters that a terminal acts on or hides are escapes. Outside of strings JSON is ASCII, so what is hidden
 /// stands inside one. serde_json escapes C0 itself.
-pub(super) fn escaped(json: &str) -> String {
+fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len() + 1);
     for character in json.chars() {
         if character != '\n' && is_hidden(character) {
@@ -53,9 +53,21 @@ pub(super) fn escaped(json: &str) -> String {
     text
 }
 
-/// The JSON Schema of [`Report`], as pretty JSON with a newline at the end.
-pub fn schema() -> String {
-    let mut text = serde_json::to_string_pretty(&schemars::schema_for!(Report)).unwrap_or_default();
+/// The JSON Schema of `scan --json` and of each line of `watch --json`.
+pub fn report_schema() -> String {
+    schema::<Report>("urn:rstdoctor:schema:report:v1")
+}
+
+/// The JSON Schema of each line of `trace --json`.
+pub fn trace_schema() -> String {
+    schema::<wire::trace::Line>("urn:rstdoctor:schema:trace:v1")
+}
+
+/// As pretty JSON with a newline at the end.
+fn schema<T: JsonSchema>(id: &str) -> String {
+    let mut schema = schemars::schema_for!(T);
+    schema.insert("$id".to_owned(), id.into());
+    let mut text = serde_json::to_string_pretty(&schema).unwrap_or_default();
     text.push('\n');
     text
 }
@@ -88,14 +100,14 @@ mod tests {
 
     #[test]
     fn every_report_is_valid_against_the_schema() {
-        let schema: Value = serde_json::from_str(&schema()).expect("schema is JSON");
+        let schema: Value = serde_json::from_str(&report_schema()).expect("schema is JSON");
         let validator = jsonschema::validator_for(&schema).expect("schema is sound");
         for diagnosis in [samples::overflow(), samples::healthy(), samples::blind(), samples::one_port(8080)] {
             let report = json(&diagnosis);
             let errors: Vec<_> = validator.iter_errors(&report).map(|error| error.to_string()).collect();
             assert!(errors.is_empty(), "{errors:?}");
         }
-        assert!(!validator.is_valid(&serde_json::json!({"schema": SCHEMA})));
+        assert!(!validator.is_valid(&serde_json::json!({"schema": wire::report::SCHEMA})));
     }
 
     #[test]

@@ -65,6 +65,7 @@ fn sorted(lines: &[Line]) -> Vec<&Line> {
 fn known(line: &Line) -> String {
     match line.basis {
         Basis::Measured => line.known_from.clone(),
+        Basis::Deduced => format!("{} (deduced)", line.known_from),
         Basis::Inferred => format!("{} (inferred)", line.known_from),
     }
 }

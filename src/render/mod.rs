@@ -14,6 +14,7 @@ mod port;
 mod samples;
 pub mod table;
 pub mod trace;
+pub mod verdict;
 pub mod watch;
 
 pub use table::{Options, table};

@@ -1,7 +1,7 @@
 //! The report for people. A tired person reads the verdict in the first three lines and what to type in the next ten.
 
 use super::layout::{Page, Paint};
-use super::{ledger_table, listeners_table, missing, port};
+use super::{ledger_table, listeners_table, missing, port, verdict};
 use crate::cause::{Change, Finding, Remedy, Restart, Severity, State, Subject};
 use crate::diagnosis::filter::is_whole_host;
 use crate::diagnosis::rank::Ranked;
@@ -38,7 +38,7 @@ const RULED_OUT: usize = 8;
 pub fn table(diagnosis: &Diagnosis, options: &Options) -> String {
     let mut page = Page::new(options.width, options.colour);
     head(&mut page, diagnosis);
-    verdict(&mut page, diagnosis);
+    first_line(&mut page, diagnosis);
     let of = |state: State| diagnosis.causes.iter().enumerate().filter(move |(_, cause)| cause.finding.state == state);
     let now = || of(State::Active).chain(of(State::Risk));
     let in_full = |cause: &Ranked| options.all || cause.finding.severity < Severity::Info;
@@ -96,14 +96,10 @@ fn head(page: &mut Page, diagnosis: &Diagnosis) {
     page.gap();
 }
 
-fn verdict(page: &mut Page, diagnosis: &Diagnosis) {
-    let (word, paint) = match diagnosis.status {
-        Status::Ok => ("OK", Paint::Green),
-        Status::Warning => ("WARNING", Paint::Yellow),
-        Status::Critical => ("CRITICAL", Paint::Red),
-        Status::Unknown => ("UNKNOWN", Paint::Yellow),
-    };
-    page.painted_field(word, Some(paint), word.len() + 2, &sentence(&diagnosis.summary));
+fn first_line(page: &mut Page, diagnosis: &Diagnosis) {
+    let word = verdict::status(diagnosis.status);
+    let paint = verdict::paint(diagnosis.status);
+    page.painted_field(word, Some(paint), word.len() + 2, &diagnosis.summary);
 }
 
 /// The cause at `index` of the diagnosis; `shown` are those that have a number on the page.
@@ -243,7 +239,7 @@ fn remedy(page: &mut Page, remedy: &Remedy, netns: Option<&str>, first: bool, al
         Some(place) => format!("{}, {place}:", remedy.text),
         None => remedy.text.clone(),
     };
-    field(page, if first { "fix" } else { "and" }, &sentence(&text));
+    field(page, if first { "fix" } else { "and" }, &text);
     if let Some(netns) = netns.filter(|_| remedy.is_per_netns()) {
         let enter = ShellCommand::new("ip netns exec").arg(netns).arg("sh");
         page.field("", INDENT + 1, &format!("in network namespace {netns} ({enter}):"));
@@ -352,18 +348,6 @@ fn sources(page: &mut Page, diagnosis: &Diagnosis) {
     page.heading("Sources that gave nothing, or not all");
     for (source, failure) in failed {
         page.field("  -", 4, &format!("{}: {failure}", source.name));
-    }
-}
-
-/// First letter in capitals: causes write clauses, the report starts with one.
-pub fn sentence(text: &str) -> String {
-    let mut characters = text.chars();
-    match characters.next() {
-        // A process name at the start keeps its spelling: it is followed by "on" or "(pid".
-        Some(first) if ["the ", "programs ", "about ", "up to "].iter().any(|start| text.starts_with(start)) => {
-            first.to_uppercase().chain(characters).collect()
-        }
-        _ => text.to_owned(),
     }
 }
 

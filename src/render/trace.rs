@@ -1,4 +1,4 @@
-//! A trace for people: one line per reset, and a summary at the end. For programs: [`json`].
+//! A trace for people: one line per reset, and a summary at the end. For programs: [`super::json`].
 
 use std::fmt::Write as _;
 
@@ -7,12 +7,11 @@ use unicode_width::UnicodeWidthStr;
 use super::json::rfc3339_millis;
 use super::layout::Page;
 use crate::knowledge::idle_timeouts::devices_near;
+use crate::reset::Kind;
 use crate::source::reset_events::Direction;
-use crate::trace::{Basis, End, PortSide, Process, Reset, Summary};
+use crate::trace::{Basis, End, PortSide, Process, Reset, Summary, What};
 use crate::value::escape::visible;
 use crate::value::words::{counted, seconds, thousands};
-
-pub mod json;
 
 /// A terminal narrower than this shows each reset on two lines.
 const ONE_LINE: u16 = 100;
@@ -114,13 +113,13 @@ fn details(reset: &Reset) -> String {
     if let Some(packet) = reset.packet.as_ref().filter(|p| p.direction == Direction::Received && !p.loopback) {
         parts.push(format!("TTL {}", packet.ttl));
     }
-    if reset.what.describe().0 == "other"
+    if reset.what == What::Kind(Kind::Other)
         && let Some(reason) = reset.event.as_ref().and_then(|event| event.reason.as_deref())
     {
         parts.push(visible(reason).into_owned());
     }
     if let Some(end) = &reset.end {
-        let said_unread = reset.what.describe().0 == "closed-with-unread-data";
+        let said_unread = reset.what == What::Kind(Kind::UnreadData);
         ended(&mut parts, end, reset.direction(), said_unread);
     }
     parts.join(", ")

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::json::rfc3339_seconds;
 use super::layout::wrap;
-use crate::cause::Severity;
+use super::verdict::{status, word};
 use crate::diagnosis::Status;
 use crate::timeline::{Change, Episode, Event, Phase, Tick, Watch, What};
 use crate::value::Moment;
@@ -191,25 +191,6 @@ pub fn ordinal(number: u32) -> String {
         _ => "th",
     };
     format!("{number}{ending}")
-}
-
-/// The severity as the report words it.
-pub fn word(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Critical => "CRITICAL",
-        Severity::Warning => "WARNING",
-        Severity::Info => "seen",
-    }
-}
-
-/// The verdict as the report words it.
-pub fn status(status: Status) -> &'static str {
-    match status {
-        Status::Ok => "OK",
-        Status::Warning => "WARNING",
-        Status::Critical => "CRITICAL",
-        Status::Unknown => "UNKNOWN",
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! The reasons are those of `enum sk_rst_reason` (include/net/rstreason.h, 6.10; active resets 6.12), each provoked and
 //! seen on Linux 6.18.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::observation::Observation;
@@ -148,6 +148,8 @@ impl Group {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attribution {
     pub groups: Vec<Group>,
+    /// Kinds of which the kernel named no reason for at least one: told by its call chain, or by the form of the packet.
+    pub deduced: BTreeSet<(Kind, Direction)>,
     /// Why the sent ones cannot be told apart, if they cannot.
     pub sent: Result<(), Missing>,
     /// RSTs that this namespace sent and whose records were lost, at most, where they are more than a tenth of all: what no event
@@ -188,6 +190,7 @@ pub fn attribute(observation: &Observation, wire: Option<&Wire>) -> Result<Attri
     let belongs = |place| place == Place::Here || place == Place::Unclear && unclear_fits;
     type Key = (Kind, Direction, IpAddr, Option<u16>, Option<IpAddr>, Option<u16>, Option<Task>);
     let mut groups: BTreeMap<Key, u64> = BTreeMap::new();
+    let mut deduced = BTreeSet::new();
     // Another namespace may have our addresses.
     let none_sent = moved == Some(0);
     let ours = |tally: &&ResetTally| belongs(tally.place) && !(none_sent && tally.direction == Direction::Sent);
@@ -199,6 +202,10 @@ pub fn attribute(observation: &Observation, wire: Option<&Wire>) -> Result<Attri
     for (mark, tally) in joined {
         let peer = tally.peer_addr.or(tally.peer_sample.map(|peer| peer.ip()));
         let kind = context.kind(tally, mark);
+        // Of a received one the event itself is the proof, except where it is about who sent it.
+        if kind == Kind::Forged || tally.direction == Direction::Sent && tally.reason.is_none() {
+            deduced.insert((kind, tally.direction));
+        }
         // The tallies take an answer for a server's, even where it is the rest of a connection of ours.
         let (port, peer_port) = match kind {
             Kind::Stale if context.is_rest_of_own(tally) => (None, tally.peer_sample.map(|peer| peer.port())),
@@ -243,13 +250,11 @@ pub fn attribute(observation: &Observation, wire: Option<&Wire>) -> Result<Attri
     let known: u64 = groups.iter().filter(|group| group.direction == Direction::Sent).map(|group| group.count).sum();
     let hidden = moved.map_or(0, |moved| moved.saturating_sub(known).min(events.lost_sent));
     let hidden = if hidden * 10 > moved.unwrap_or(0) { hidden } else { 0 };
-    Ok(Attribution { groups, sent, lost, hidden })
+    Ok(Attribution { groups, deduced, sent, lost, hidden })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     #[test]

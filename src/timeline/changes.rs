@@ -45,25 +45,6 @@ pub enum ChangeKind {
     NamespaceGone,
 }
 
-impl ChangeKind {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Late => "late",
-            Self::ClockSet => "clock-set",
-            Self::Suspended => "suspended",
-            Self::CountersReset => "counters-reset",
-            Self::SysctlChanged => "sysctl-changed",
-            Self::ListenerAppeared => "listener-appeared",
-            Self::ListenerGone => "listener-gone",
-            Self::ListenerReplaced => "listener-replaced",
-            Self::ListenerMoved => "listener-moved",
-            Self::BacklogChanged => "backlog-changed",
-            Self::ProcessReplaced => "process-replaced",
-            Self::NamespaceGone => "namespace-gone",
-        }
-    }
-}
-
 /// What changed in a window. `swept`: its sockets and owners were looked at, so they can be compared.
 pub fn changes(observation: &Observation, swept: bool, late: Option<Duration>) -> Vec<Change> {
     let (before, after) = (&observation.before, &observation.after);

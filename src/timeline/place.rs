@@ -38,6 +38,7 @@ impl fmt::Display for Place {
 }
 
 impl Key {
+    /// Where a finding happens, told by its subjects.
     pub fn of(ranked: &Ranked) -> Self {
         let subjects = &ranked.finding.subjects;
         let first = |kind: SubjectKind| subjects.iter().find(|subject| subject.kind == kind);

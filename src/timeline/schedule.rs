@@ -37,20 +37,6 @@ pub enum Why {
     Last,
 }
 
-impl Why {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::First => "first",
-            Self::Cause => "cause",
-            Self::Listeners => "listeners",
-            Self::Sockets => "sockets",
-            Self::Age => "age",
-            Self::Asked => "asked",
-            Self::Last => "last",
-        }
-    }
-}
-
 #[derive(Debug, Default)]
 pub struct Schedule {
     last: Option<Sweep>,

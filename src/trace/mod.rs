@@ -151,17 +151,15 @@ impl Reset {
 
     /// The reason in plain words, with the port, the bytes or the age where that is the point.
     pub fn words(&self) -> Cow<'static, str> {
-        let (id, words, _) = self.what.describe();
-        match (id, self.local(), self.end) {
-            ("no-listener", Some(local), _) => Cow::Owned(format!("nothing listens on {}", local.port())),
-            ("closed-with-unread-data", _, Some(End { unread: 1.., .. })) => {
-                let unread = self.end.map_or(0, |end| end.unread);
+        match (self.what, self.local(), self.end) {
+            (What::Kind(Kind::Refused), Some(local), _) => Cow::Owned(format!("nothing listens on {}", local.port())),
+            (What::Kind(Kind::UnreadData), _, Some(End { unread: unread @ 1.., .. })) => {
                 Cow::Owned(format!("closed with {}", counted(unread.into(), "unread byte")))
             }
-            ("established", _, Some(End { pause: Some(pause), .. })) => {
+            (What::Kind(Kind::PeerReset), _, Some(End { pause: Some(pause), .. })) => {
                 Cow::Owned(format!("reset after {} idle", age(pause)))
             }
-            _ => Cow::Borrowed(words),
+            (what, ..) => Cow::Borrowed(what.describe().1),
         }
     }
 }

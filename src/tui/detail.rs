@@ -39,7 +39,7 @@ fn cause(page: &mut Page, episodes: &[Episode], index: usize, state: &State) {
     let sure = percent(ranked.finding.confidence);
     page.heading(&format!("{}  {}   {}, {sure} sure", index + 1, ranked.title, state_word(episode)));
     let field = |page: &mut Page, label: &str, text: &str| page.field(&format!("   {label}"), 14, text);
-    field(page, "what", &format!("{}.", table::sentence(&ranked.finding.summary)));
+    field(page, "what", &format!("{}.", ranked.finding.sentence()));
     field(page, "when", &when(episode, state));
     let root = ranked.because_of.and_then(|root| {
         let tick = state.run().tick.as_ref()?;

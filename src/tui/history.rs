@@ -8,7 +8,7 @@ use super::rows::named;
 use crate::cause::Severity;
 use crate::evidence::ledger::Account;
 use crate::observation::delta::per_second;
-use crate::render::watch as text;
+use crate::render::{verdict, watch as text};
 use crate::timeline::{Tick, What};
 use crate::trace::Reset;
 use crate::value::{Moment, TcpState};
@@ -147,7 +147,7 @@ impl History {
             let name = named(event.title, &event.key.place, usize::MAX);
             let name = match event.severity {
                 Severity::Info => name,
-                alarm => format!("{}  {name}", text::word(alarm)),
+                alarm => format!("{}  {name}", verdict::word(alarm)),
             };
             let (at, text) = match event.what {
                 What::Ended => (event.at, text::told(event)),

@@ -310,7 +310,7 @@ fn a_scan_ends_with_a_diagnosis() {
 
 #[test]
 fn a_report_of_this_host_is_valid_against_the_schema() {
-    let schema: Value = serde_json::from_str(include_str!("../../src/render/report.v1.schema.json")).expect("schema");
+    let schema: Value = serde_json::from_slice(&run(&["schema", "report"]).stdout).expect("schema");
     let validator = jsonschema::validator_for(&schema).expect("schema is sound");
     for arguments in [&["scan", "--json", "-d", "300ms"][..], &["scan", "-f", "json", "-d", "0s", "--port", "22"]] {
         let report = json(&run(arguments));

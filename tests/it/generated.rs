@@ -22,8 +22,8 @@ fn check(path: &str, wanted: &[u8]) {
 
 #[test]
 fn the_schemas_are_in_sync() {
-    check("src/render/report.v1.schema.json", render::json::schema().as_bytes());
-    check("src/render/trace.v1.schema.json", render::trace::json::schema().as_bytes());
+    check("src/render/json/report.v1.schema.json", render::json::report_schema().as_bytes());
+    check("src/render/json/trace.v1.schema.json", render::json::trace_schema().as_bytes());
 }
 
 #[test]

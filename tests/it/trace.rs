@@ -91,7 +91,7 @@ fn json_lines_follow_the_schema_and_the_filters() {
         three_faults();
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(0));
-        let schema: Value = serde_json::from_str(&rstdoctor::render::trace::json::schema()).unwrap();
+        let schema: Value = serde_json::from_str(&rstdoctor::render::json::trace_schema()).unwrap();
         let validator = jsonschema::validator_for(&schema).unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -72,7 +72,7 @@ fn changed<'a>(tick: &'a Value, kind: &str) -> Option<&'a str> {
 #[test]
 fn each_line_is_a_report_and_the_ticks_stay_on_their_grid() {
     let output = run(&["--json", "-i", "300ms", "-n", "4"]);
-    let schema = serde_json::from_str(&rstdoctor::render::json::schema()).expect("a schema");
+    let schema = serde_json::from_str(&rstdoctor::render::json::report_schema()).expect("a schema");
     let validator = jsonschema::validator_for(&schema).expect("a sound schema");
     let reports = reports(&output);
     let numbers: Vec<_> = reports.iter().map(|report| report["watch"]["tick"].as_u64().expect("a number")).collect();
@@ -270,7 +270,7 @@ fn each_tick_of_each_recorded_fault_follows_the_schema() {
     use rstdoctor::session::Plan;
     use rstdoctor::timeline::{Driver, Next};
 
-    let schema = serde_json::from_str(&json::schema()).expect("a schema");
+    let schema = serde_json::from_str(&json::report_schema()).expect("a schema");
     let validator = jsonschema::validator_for(&schema).expect("a sound schema");
     let mut played = 0;
     for cause in rstdoctor::cause::REGISTRY {

@@ -2,7 +2,7 @@
 
 use super::{Cell, Table, ago, cell, left, named, plain, rest, right, title};
 use crate::cause::{Severity, State as Finding};
-use crate::render::watch::word;
+use crate::render::verdict::word;
 use crate::timeline::{Episode, Phase};
 use crate::tui::glyphs::{BOLD, DIM};
 use crate::tui::state::{Pane, State};

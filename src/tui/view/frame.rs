@@ -3,8 +3,8 @@
 
 use super::{BOLD, Buffer, DIM, HEAD, PLAIN, Rect, State, fit, put, wrap};
 use crate::diagnosis::Diagnosis;
-use crate::render::table::sentence;
-use crate::render::watch::{clock, status};
+use crate::render::verdict::status;
+use crate::render::watch::clock;
 use crate::timeline::{Episode, Phase, Tick};
 use crate::tui::keys::BINDINGS;
 use crate::tui::state::{Over, Playback};
@@ -28,8 +28,8 @@ pub fn above(state: &State, buffer: &mut Buffer, area: Rect) {
     let top = top(tick);
     let word = status(tick.status);
     let text = match top {
-        Some(episode) => format!("{}.", sentence(&episode.latest.finding.summary)),
-        None => sentence(tick.sentence()),
+        Some(episode) => format!("{}.", episode.latest.finding.sentence()),
+        None => tick.sentence().to_owned(),
     };
     let indent = word.len() as u16 + 2;
     put(buffer, line(1), word, state.setup.glyphs.status(tick.status));
