@@ -75,13 +75,17 @@ impl FullScreen {
         self.anew = true;
     }
 
-    /// Shows a picture of this size, unless the terminal is not ours now.
+    /// Shows a picture of this size and gives what its drawing gave; `None` if the terminal is not ours now.
     ///
     /// # Errors
     /// The terminal is gone.
-    pub fn draw(&mut self, (width, height): (u16, u16), picture: impl FnOnce(&mut Buffer)) -> io::Result<()> {
+    pub fn draw<T>(
+        &mut self,
+        (width, height): (u16, u16),
+        picture: impl FnOnce(&mut Buffer) -> T,
+    ) -> io::Result<Option<T>> {
         if !self.is_ours() {
-            return Ok(());
+            return Ok(None);
         }
         let area = Rect::new(0, 0, width, height);
         // Not `Terminal::clear`: it asks the terminal where the cursor is, and waits for the answer. Nor `Terminal::draw`: it
@@ -90,8 +94,8 @@ impl FullScreen {
             self.terminal.resize(area)?;
             self.anew = false;
         }
-        picture(self.terminal.current_buffer_mut());
-        self.terminal.apply_buffer().map(|_| ())
+        let drawn = picture(self.terminal.current_buffer_mut());
+        self.terminal.apply_buffer().map(|_| Some(drawn))
     }
 }
 

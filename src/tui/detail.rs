@@ -11,11 +11,6 @@ use crate::render::watch::{amount, clock, ordinal};
 use crate::timeline::{Episode, Key, Phase};
 use crate::value::words::{percent, seconds};
 
-/// Rows of a text on a screen of this size: all but the header, the verdict and the last line.
-pub fn height(size: (u16, u16)) -> usize {
-    usize::from(size.1).saturating_sub(5)
-}
-
 /// The lines of the text that is open, none if there is none.
 pub fn lines(state: &State) -> Vec<String> {
     let mut page = Page::new(state.size.0.saturating_sub(2), false);

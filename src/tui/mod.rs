@@ -10,5 +10,5 @@ mod state;
 mod view;
 
 pub use keys::Key;
-pub use state::{Event, Order, Pane, Play, Playback, Setup, State};
+pub use state::{Drawn, Event, Order, Pane, Play, Playback, Setup, State};
 pub use view::draw;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::glyphs::Glyphs;
 use super::history::History;
 use super::keys::{self, Key, Meaning};
-use super::{detail, rows};
+use super::rows;
 use crate::diagnosis::Status;
 use crate::render::json::rfc3339_seconds;
 use crate::timeline::{self, Tick};
@@ -98,6 +98,15 @@ pub enum Over {
     Help,
 }
 
+/// What a picture had room for: keys move within that. What was not drawn yet has no end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drawn {
+    /// Rows of each pane's content, `None` of one that was not drawn.
+    pub rows: [Option<usize>; 5],
+    /// Lines of the text over the panes, and how many are shown.
+    pub over: Option<(usize, usize)>,
+}
+
 #[derive(Debug)]
 pub struct State {
     pub setup: Setup,
@@ -108,6 +117,7 @@ pub struct State {
     pub size: (u16, u16),
     pub focus: Pane,
     chosen: [usize; 5],
+    drawn: Drawn,
     /// The chosen cause, wherever it moves.
     cause: Option<timeline::Key>,
     pub sorted: [usize; 5],
@@ -146,6 +156,7 @@ impl State {
             held: None,
             focus: Pane::Causes,
             chosen: [0; 5],
+            drawn: Drawn { rows: [None; 5], over: None },
             cause: None,
             sorted: [0; 5],
             over: None,
@@ -201,12 +212,22 @@ impl State {
         by_key.unwrap_or(self.chosen[pane as usize]).min(rows.saturating_sub(1))
     }
 
+    /// Takes what the latest picture had room for. What was chosen beyond an end is at the end.
+    pub fn drawn(&mut self, drawn: Drawn) {
+        self.drawn = drawn;
+        for (chosen, rows) in self.chosen.iter_mut().zip(drawn.rows) {
+            *chosen = rows.map_or(*chosen, |rows| (*chosen).min(rows.saturating_sub(1)));
+        }
+        if let (Some((_, at)), Some((lines, shown))) = (&mut self.over, drawn.over) {
+            *at = (*at).min(lines.saturating_sub(shown));
+        }
+    }
+
     pub fn update(&mut self, event: Event) -> Option<Order> {
         match event {
             Event::Key(key) => return self.key(key),
             Event::Resize(columns, rows) => {
                 self.size = (columns, rows);
-                self.scroll(|at, _| at);
             }
             Event::Tick(tick) => {
                 if self.setup.playback.is_some() || tick.at.mono > self.now.mono {
@@ -214,7 +235,6 @@ impl State {
                 }
                 self.live.history.tick(&tick);
                 self.live.tick = Some(tick);
-                self.scroll(|at, _| at);
             }
             Event::Saved(text) => {
                 self.live.history.note(self.now, text.clone());
@@ -237,9 +257,9 @@ impl State {
             let help = *over == Over::Help;
             match meaning {
                 Meaning::Up => self.scroll(|at, _| at.saturating_sub(1)),
-                Meaning::Down => self.scroll(|at, _| at + 1),
+                Meaning::Down => self.scroll(|at, _| at.saturating_add(1)),
                 Meaning::PageUp => self.scroll(|at, page| at.saturating_sub(page)),
-                Meaning::PageDown | Meaning::Step => self.scroll(|at, page| at + page),
+                Meaning::PageDown | Meaning::Step => self.scroll(|at, page| at.saturating_add(page)),
                 Meaning::First => self.scroll(|_, _| 0),
                 Meaning::Last => self.scroll(|_, _| usize::MAX),
                 // The same key again closes, and so does q: it ends the program only from the panes.
@@ -250,11 +270,7 @@ impl State {
                 Meaning::Quit | Meaning::Redraw | Meaning::Suspend | Meaning::Save | Meaning::More | Meaning::Less => {
                     return self.meant(meaning);
                 }
-                Meaning::Pause => {
-                    let order = self.pause();
-                    self.scroll(|at, _| at);
-                    return order;
-                }
+                Meaning::Pause => return self.pause(),
                 _ => {}
             }
             return None;
@@ -315,7 +331,11 @@ impl State {
     }
 
     fn choose(&mut self, to: impl Fn(usize) -> usize) {
-        let rows = rows::of(self, self.focus, 80).rows.len();
+        // The causes are known by themselves; how many rows the others have depends on their width.
+        let rows = match self.focus {
+            Pane::Causes => rows::causes(self).len(),
+            pane => self.drawn.rows[pane as usize].unwrap_or(usize::MAX),
+        };
         let chosen = to(self.chosen(self.focus, rows)).min(rows.saturating_sub(1));
         self.chosen[self.focus as usize] = chosen;
         if self.focus == Pane::Causes {
@@ -335,10 +355,10 @@ impl State {
     }
 
     fn scroll(&mut self, to: impl Fn(usize, usize) -> usize) {
-        let page = detail::height(self.size).max(1);
-        let lines = detail::lines(self).len();
+        let last = self.drawn.over.map_or(usize::MAX, |(lines, shown)| lines.saturating_sub(shown));
+        let page = self.drawn.over.map_or(1, |(_, shown)| shown.saturating_sub(1).max(1));
         if let Some((_, at)) = &mut self.over {
-            *at = to(*at, page.saturating_sub(1).max(1)).min(lines.saturating_sub(page));
+            *at = to(*at, page).min(last);
         }
     }
 

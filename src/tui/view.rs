@@ -9,7 +9,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::glyphs::{BOLD, DIM, HEAD, PLAIN, REVERSED};
 use super::rows::{self, Cell, Column, Table};
-use super::state::{Pane, State};
+use super::state::{Drawn, Pane, State};
 use crate::render::layout::wrap;
 use crate::value::escape::visible;
 
@@ -27,9 +27,10 @@ const ABOVE: u16 = 4;
 const STRIP: u16 = 3;
 const BELOW: u16 = 1;
 
-/// Draws the whole screen.
-pub fn draw(state: &State, buffer: &mut Buffer) {
+/// Draws the whole screen, and says what it had room for: [`State::drawn`] takes it.
+pub fn draw(state: &State, buffer: &mut Buffer) -> Drawn {
     let area = buffer.area;
+    let mut drawn = Drawn { rows: [None; 5], over: None };
     buffer.reset();
     if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
         let (columns, rows) = SMALLEST;
@@ -41,31 +42,32 @@ pub fn draw(state: &State, buffer: &mut Buffer) {
         frame::above(state, buffer, Rect { height: above, ..area });
         let middle = Rect { y: above, height: area.height - above - BELOW, ..area };
         if state.over.is_some() {
-            overlay::draw(state, buffer, middle);
+            drawn.over = overlay::draw(state, buffer, middle);
         } else {
             let panes = Rect { height: middle.height - STRIP, ..middle };
-            let used = panes_into(state, buffer, panes);
+            let used = panes_into(state, buffer, panes, &mut drawn.rows);
             let rest = panes.height - used;
             frame::strip(state, buffer, Rect { y: panes.y + used, height: STRIP + rest, ..panes });
         }
-        frame::below(state, buffer, Rect { y: area.height - BELOW, height: BELOW, ..area });
+        frame::below(state, buffer, Rect { y: area.height - BELOW, height: BELOW, ..area }, drawn.over);
     }
     if !state.setup.glyphs.unicode {
         to_ascii(buffer);
     }
+    drawn
 }
 
 /// Draws the panes that fit and says how many rows they took.
-fn panes_into(state: &State, buffer: &mut Buffer, area: Rect) -> u16 {
+fn panes_into(state: &State, buffer: &mut Buffer, area: Rect, rows: &mut [Option<usize>; 5]) -> u16 {
     use Pane::{Causes, Ledger, Listeners, Resets, Sockets};
     if area.width >= TWO_COLUMNS {
-        let causes = pane::stack(state, buffer, Rect { height: area.height * 2 / 5, ..area }, &[Causes]);
+        let causes = pane::stack(state, buffer, Rect { height: area.height * 2 / 5, ..area }, &[Causes], rows);
         let left = area.width * 3 / 5;
         let lower = Rect { y: area.y + causes, height: area.height - causes, ..area };
         let right = Rect { x: area.x + left + 2, width: area.width - left - 2, ..lower };
         let left = Rect { width: left, ..lower };
-        let used = pane::stack(state, buffer, left, &[Ledger, Listeners]);
-        return causes + used.max(pane::stack(state, buffer, right, &[Sockets, Resets]));
+        let used = pane::stack(state, buffer, left, &[Ledger, Listeners], rows);
+        return causes + used.max(pane::stack(state, buffer, right, &[Sockets, Resets], rows));
     }
     let shown: &[Pane] = match state.focus {
         _ if buffer.area.height >= TALL => &Pane::ALL,
@@ -73,7 +75,7 @@ fn panes_into(state: &State, buffer: &mut Buffer, area: Rect) -> u16 {
         Resets => &[Causes, Resets],
         _ => &[Causes, Ledger, Listeners],
     };
-    pane::stack(state, buffer, area, shown)
+    pane::stack(state, buffer, area, shown, rows)
 }
 
 /// A line of text, escaped and cut to the area.

@@ -81,7 +81,7 @@ fn state(ticks: Vec<Tick>, size: (u16, u16), unicode: bool) -> State {
 
 fn picture(state: &State) -> Buffer {
     let mut buffer = Buffer::empty(Rect::new(0, 0, state.size.0, state.size.1));
-    tui::draw(state, &mut buffer);
+    let _ = tui::draw(state, &mut buffer);
     buffer
 }
 

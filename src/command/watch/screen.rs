@@ -94,8 +94,9 @@ fn show(setup: Setup, screen: &mut FullScreen, inbox: &Receiver<Message>, orders
         if !screen.is_ours() && screen.again().is_err() {
             return false;
         }
-        if screen.draw(state.size, |buffer| tui::draw(&state, buffer)).is_err() {
-            return false;
+        match screen.draw(state.size, |buffer| tui::draw(&state, buffer)) {
+            Ok(drawn) => drawn.into_iter().for_each(|drawn| state.drawn(drawn)),
+            Err(_) => return false,
         }
         let mut next = match inbox.recv_timeout(SECOND) {
             Ok(message) => Some(message),

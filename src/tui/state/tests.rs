@@ -5,6 +5,7 @@ use crate::diagnosis::filter::Filter;
 use crate::observation::testing::{Case, process};
 use crate::session::Ticked;
 use crate::timeline::Watch;
+use crate::tui::detail;
 
 /// The tick at this second: nginx on 8080 loses connections, redis on 6379 is well.
 pub fn ticks(count: u64) -> Vec<Tick> {
@@ -43,6 +44,14 @@ pub fn state(playback: bool) -> State {
 
 fn press(state: &mut State, keys: &str) -> Vec<Order> {
     keys.chars().filter_map(|letter| state.update(Event::Key(Key::Char(letter)))).collect()
+}
+
+/// As the screen does after every event.
+fn draw(state: &mut State) {
+    let (width, height) = state.size;
+    let mut buffer = ratatui::buffer::Buffer::empty(ratatui::layout::Rect::new(0, 0, width, height));
+    let drawn = crate::tui::draw(state, &mut buffer);
+    state.drawn(drawn);
 }
 
 #[test]
@@ -84,16 +93,19 @@ fn enter_opens_the_chosen_cause_and_escape_closes_it() {
 fn an_open_text_scrolls_to_its_end_and_not_beyond() {
     let mut state = state(false);
     state.update(Event::Key(Key::Enter));
+    draw(&mut state);
     let at = |state: &State| state.over.as_ref().map(|(_, at)| *at);
     state.update(Event::Key(Key::End));
+    draw(&mut state);
     let last = at(&state);
-    assert!(last > Some(0));
+    assert!(last > Some(0) && last < Some(200), "{last:?}");
     press(&mut state, "jj");
     assert_eq!(at(&state), last);
     press(&mut state, "k");
     assert_eq!(at(&state), last.map(|last| last - 1));
     // A larger window shows more of it.
     state.update(Event::Resize(80, 200));
+    draw(&mut state);
     assert_eq!(at(&state), Some(0));
 }
 

@@ -7,8 +7,8 @@ use crate::render::verdict::status;
 use crate::render::watch::clock;
 use crate::timeline::{Episode, Phase, Tick};
 use crate::tui::keys::BINDINGS;
+use crate::tui::rows;
 use crate::tui::state::{Over, Playback};
-use crate::tui::{detail, rows};
 use crate::value::words::{counted, seconds};
 
 pub fn above(state: &State, buffer: &mut Buffer, area: Rect) {
@@ -152,7 +152,8 @@ pub fn strip(state: &State, buffer: &mut Buffer, area: Rect) {
     }
 }
 
-pub fn below(state: &State, buffer: &mut Buffer, area: Rect) {
+/// The keys, or what is open: `over` says how many lines that has, and how many are shown.
+pub fn below(state: &State, buffer: &mut Buffer, area: Rect, over: Option<(usize, usize)>) {
     let hints = || {
         let hints = BINDINGS.iter().filter_map(|binding| {
             let key = binding.shown.split(' ').next()?;
@@ -163,10 +164,11 @@ pub fn below(state: &State, buffer: &mut Buffer, area: Rect) {
     let text = match (&state.message, &state.over) {
         _ if state.typing => format!("/{}_   a port or a process; Enter keeps it, Esc clears it", state.filter),
         (Some(message), _) => message.clone(),
-        (None, Some((over, first))) => {
-            let lines = detail::lines(state).len();
-            let last = (first + detail::height(state.size)).min(lines);
-            let what = if *over == Over::Help { "help" } else { "cause" };
+        (None, Some((text, first))) => {
+            let (lines, shown) = over.unwrap_or_default();
+            let first = (*first).min(lines.saturating_sub(shown));
+            let last = first + shown;
+            let what = if *text == Over::Help { "help" } else { "cause" };
             format!("{what}, lines {}-{last} of {lines}   arrows PgUp PgDn scroll   Esc closes", first + 1)
         }
         (None, None) if !state.filter.is_empty() => {

@@ -3,12 +3,15 @@
 use super::{BOLD, Buffer, PLAIN, Rect, State, put};
 use crate::tui::detail;
 
-pub fn draw(state: &State, buffer: &mut Buffer, area: Rect) {
-    let Some((_, first)) = &state.over else { return };
+/// Draws the text that is open; gives its number of lines, and how many are shown.
+pub fn draw(state: &State, buffer: &mut Buffer, area: Rect) -> Option<(usize, usize)> {
+    let (_, first) = state.over.as_ref()?;
     let lines = detail::lines(state);
-    let room = detail::height(state.size).min(usize::from(area.height));
-    for (y, line) in (area.y..).zip(lines.iter().skip(*first).take(room)) {
+    let shown = lines.len().min(usize::from(area.height));
+    let first = (*first).min(lines.len() - shown);
+    for (y, line) in (area.y..).zip(lines.iter().skip(first).take(shown)) {
         let style = if line.starts_with(|letter: char| letter != ' ') { BOLD } else { PLAIN };
         put(buffer, Rect { x: area.x + 1, y, width: area.width - 2, height: 1 }, line, style);
     }
+    Some((lines.len(), shown))
 }

@@ -14,10 +14,13 @@ const fn floor(pane: Pane) -> u16 {
     }
 }
 
-/// Draws the panes into the area and says how many rows they took.
-pub fn stack(state: &State, buffer: &mut Buffer, area: Rect, panes: &[Pane]) -> u16 {
+/// Draws the panes into the area and says how many rows of the screen they took; notes how many their contents have.
+pub fn stack(state: &State, buffer: &mut Buffer, area: Rect, panes: &[Pane], rows: &mut [Option<usize>; 5]) -> u16 {
     let width = usize::from(area.width - MARK);
-    let tables: Vec<(Pane, Table)> = panes.iter().map(|pane| (*pane, rows::of(state, *pane, width))).collect();
+    let tables: Vec<(Pane, Table)> = panes.iter().map(|pane| (*pane, super::rows::of(state, *pane, width))).collect();
+    for (pane, table) in &tables {
+        rows[*pane as usize] = Some(table.rows.len());
+    }
     let wanted: Vec<u16> = tables.iter().map(|(_, table)| wanted(table, width)).collect();
     let heights = share(area.height, panes, &wanted);
     let mut y = area.y;
