@@ -19,11 +19,14 @@ pub mod source;
 // Data files: servers and their settings, idle limits, error texts.
 pub mod knowledge;
 
-// A window: two snapshots and what was seen between them.
+// One reset: event, packet and destroyed socket joined, and which kind it is.
+pub mod reset;
+
+// A window: two snapshots and what was seen between them, of the host and of each network namespace.
 pub mod observation;
 
-// One reset: event and packet joined, and which kind it is.
-pub mod reset;
+// The resets of a window by kind, and what of them TCP did not send.
+pub mod attribution;
 
 // The typed questions that causes may ask about an observation.
 pub mod evidence;
@@ -57,6 +60,9 @@ pub mod recording;
 
 // Signals, threads that may not start, privileges.
 pub mod runtime;
+
+// One file per kind of input: a running kernel, a recording.
+pub mod input;
 
 // Standard output and standard error.
 pub mod output;

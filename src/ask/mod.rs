@@ -173,6 +173,22 @@ pub trait Host: Clock + Probe {}
 
 impl<T: Clock + Probe> Host for T {}
 
+impl Clock for Box<dyn Host> {
+    fn frame(&mut self, frame: Frame) -> Option<Moment> {
+        (**self).frame(frame)
+    }
+
+    fn due(&self, asked: Duration) -> Duration {
+        (**self).due(asked)
+    }
+}
+
+impl Probe for Box<dyn Host> {
+    fn ask(&mut self, ask: &Ask, sink: &mut dyn FnMut(&[u8])) -> Answer {
+        (**self).ask(ask, sink)
+    }
+}
+
 /// Reads a whole answer. Refuses more than `MAX_FILE` bytes: no /proc text that we read is that large.
 pub fn read(probe: &mut dyn Probe, ask: &Ask) -> (Result<Vec<u8>, Failure>, Duration) {
     const MAX_FILE: usize = 4 << 20;

@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn one_look_at_a_full_queue_cannot_tell() {
         let mut case = full('S');
-        case.0.listener_traces.values_mut().for_each(|trace| trace.samples = 2);
+        case.netns.listener_traces.values_mut().for_each(|trace| trace.samples = 2);
         assert!(case.judge(&ACCEPT_LOOP_STALLED).is_err());
         assert_eq!(Case::new().judge(&ACCEPT_LOOP_STALLED).expect_err("no listeners").source, "listeners");
     }

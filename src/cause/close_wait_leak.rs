@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn never_accepted_ones_belong_to_the_accept_queue() {
         let mut case = case((40, 1000), (40, 1000), 90_000);
-        if let crate::value::Observed::Full(socket_dump) = &mut case.0.after.socket_dump {
+        if let crate::value::Observed::Full(socket_dump) = &mut case.netns.after.socket_dump {
             let socket_dump = std::sync::Arc::make_mut(socket_dump);
             socket_dump.groups[0].samples.iter_mut().for_each(|sample| sample.inode = 0);
         }

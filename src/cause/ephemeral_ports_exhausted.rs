@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn a_high_total_of_time_wait_over_many_destinations_is_fine() {
         let mut case = case("10.0.7.1", 9_000, 9_000).sockstat("TCP.tw", 60_000);
-        if let crate::value::Observed::Full(socket_dump) = &mut case.0.after.socket_dump {
+        if let crate::value::Observed::Full(socket_dump) = &mut case.netns.after.socket_dump {
             let socket_dump = std::sync::Arc::make_mut(socket_dump);
             let one = socket_dump.destinations[0].clone();
             socket_dump.destinations.extend((2..6).map(|n| Destination { port: n, ..one.clone() }));

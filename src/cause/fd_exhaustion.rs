@@ -356,7 +356,7 @@ mod tests {
     #[test]
     fn an_owner_that_proc_does_not_list_has_not_got_descriptors_left() {
         let mut case = Case::new().listener("0.0.0.0:8080", 511, 40, 0, &process(4121, "nginx"));
-        for snapshot in [&mut case.0.before, &mut case.0.after] {
+        for snapshot in [&mut case.host.before, &mut case.host.after] {
             snapshot.owners = Observed::Full(Owners::default().into());
         }
         let missing = case.judge(&FD_EXHAUSTION).expect_err("not seen");

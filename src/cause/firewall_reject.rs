@@ -1,8 +1,8 @@
 use super::harm;
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
+use crate::attribution::wire::{Hook, Rejected};
 use crate::evidence::Evidence;
 use crate::evidence::service::Service;
-use crate::reset::wire::{Hook, Rejected};
 use crate::value::shell::ShellCommand;
 use crate::value::words;
 

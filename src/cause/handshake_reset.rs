@@ -1,7 +1,7 @@
 use super::harm;
 use super::{EvidenceItem, Judgement, Remedy, Subject, Verdict};
+use crate::attribution::wire::Hook;
 use crate::evidence::Evidence;
-use crate::reset::wire::Hook;
 use crate::value::shell::ShellCommand;
 use crate::value::words;
 

@@ -148,7 +148,7 @@ mod tests {
     }
 
     fn status(case: &Case) -> Status {
-        let diagnosis = diagnose(&case.0);
+        let diagnosis = diagnose(case.view());
         if diagnosis.status != Status::Ok {
             eprintln!("{}", diagnosis.summary);
         }
@@ -234,15 +234,15 @@ mod tests {
     #[test]
     fn totals_alone_accuse_nobody() {
         let mut case = host(&[]);
-        case.0.totals_only = true;
+        case.host.totals_only = true;
         assert_eq!(status(&case), Status::Ok);
-        assert!(diagnose(&case.0).causes.is_empty());
+        assert!(diagnose(case.view()).causes.is_empty());
     }
 
     #[test]
     fn the_ledger_takes_the_kernels_reasons_and_shows_the_rest() {
         let case = host(&[("Tcp.OutRsts", 25)]).sent(20, "NO_SOCKET", None, ["10.0.0.9:9200", CLIENT], None);
-        let sent = diagnose(&case.0).ledger.sent;
+        let sent = diagnose(case.view()).ledger.sent;
         assert_eq!((sent.count_of("no-listener"), sent.unexplained()), (20, Some(5)));
         assert_eq!(sent.lines[0].known_from, "kernel reason");
     }

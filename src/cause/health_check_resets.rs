@@ -83,9 +83,9 @@ mod tests {
             TcpState::Established,
             ["10.0.0.9:80", "10.0.0.5:0"],
         );
-        if let Observed::Full(seen) = &mut case.0.reset_events {
+        if let Observed::Full(events) = &mut case.events {
             let mut at = Duration::from_secs(1000);
-            for (event, gap) in seen.events.iter_mut().zip(gaps_ms) {
+            for (event, gap) in events.iter_mut().zip(gaps_ms) {
                 at += Duration::from_millis(*gap);
                 event.at = at;
             }

@@ -3,9 +3,10 @@ use std::net::SocketAddr;
 
 use super::harm;
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
+use crate::attribution::Ended;
 use crate::evidence::Evidence;
 use crate::knowledge::idle_timeouts::devices_near;
-use crate::reset::deaths::{Death, End};
+use crate::reset::End;
 use crate::source::reset_events::Direction;
 use crate::source::socket_dump::Sample;
 use crate::value::{Missing, words};
@@ -51,7 +52,7 @@ type Dead = BTreeMap<SocketAddr, Vec<f64>>;
 
 fn judge(e: &Evidence<'_>) -> Judgement {
     harm::window(e)?;
-    let dead = by_destroyed_socket(e.deaths().unwrap_or_default());
+    let dead = by_destroyed_socket(e.ended().unwrap_or_default());
     let findings: Vec<_> = dead.into_iter().filter_map(|(peer, ages)| finding(e, peer, ages)).collect();
     if !findings.is_empty() {
         return Ok(Verdict::Found(findings));
@@ -61,7 +62,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
             let findings: Vec<_> = dead.into_iter().filter_map(|(peer, ages)| finding(e, peer, ages)).collect();
             Ok(Verdict::from_findings(findings, "no connection was reset, or given up, at its first use after a pause"))
         }
-        Err(missing) => match e.destroyed_sockets() {
+        Err(missing) => match e.endings() {
             Ok(words) if words.ended_early.is_none() => {
                 Ok(Verdict::RuledOut("no connection was reset, or given up, at its first use after a pause".into()))
             }
@@ -72,12 +73,12 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 
 /// Own connections whose first use after a pause was reset, or never answered. Where others to the same server died
 /// without a pause, it is the server that went away.
-fn by_destroyed_socket(deaths: &[Death<'_>]) -> Dead {
+fn by_destroyed_socket(deaths: &[Ended<'_>]) -> Dead {
     let mut dead = Dead::new();
     let mut busy: BTreeMap<SocketAddr, usize> = BTreeMap::new();
     for death in deaths {
         let Some(called) = death.called.filter(|_| matches!(death.end, End::Reset | End::GaveUp)) else { continue };
-        let pause = death.word.pause().filter(|_| death.word.asked_last() && death.word.unacknowledged > 0);
+        let pause = death.socket.pause().filter(|_| death.socket.asked_last() && death.socket.unacknowledged > 0);
         match pause.map(|pause| pause.as_secs_f64()) {
             Some(pause) if pause >= SHORTEST_SET_S => dead.entry(called).or_default().push(pause),
             _ => *busy.entry(called).or_default() += 1,
@@ -89,7 +90,7 @@ fn by_destroyed_socket(deaths: &[Death<'_>]) -> Dead {
 
 /// How long a connection was idle is known from the sweep before it died, by its cookie.
 fn by_sweep(e: &Evidence<'_>) -> Result<Dead, Missing> {
-    let resets = e.resets()?;
+    e.reset_events()?;
     let socket_dump = e.socket_dump_before()?;
     if !e.sweep_before_is_fresh() {
         let why = "the latest look at all sockets was long before the window: what a connection did since is not known";
@@ -99,7 +100,8 @@ fn by_sweep(e: &Evidence<'_>) -> Result<Dead, Missing> {
         socket_dump.groups.iter().flat_map(|group| &group.samples).map(|sample| (sample.cookie, sample)).collect();
     let start = e.looked_before_at();
     let mut dead = Dead::new();
-    for event in resets.events.iter().filter(|event| event.direction == Direction::Received) {
+    let events = e.resets().iter().filter_map(|reset| reset.event.as_ref());
+    for event in events.filter(|event| event.direction == Direction::Received) {
         let Some(sample) = event.cookie.and_then(|cookie| samples.get(&cookie)) else { continue };
         let Some(idle_ms) = sample.idle_ms else { continue };
         let idle = f64::from(idle_ms) / 1000.0 + event.at.saturating_sub(start).as_secs_f64();
@@ -210,7 +212,7 @@ mod tests {
     #[test]
     fn a_sweep_from_long_before_says_nothing_about_the_pause() {
         let mut case = idle(10, 20);
-        case.0.before.dumped.mono -= std::time::Duration::from_secs(60);
+        case.netns.before.dumped.mono -= std::time::Duration::from_secs(60);
         assert!(matches!(case.judge(&IDLE_TIMEOUT), Err(Missing { source: "sockets", .. })));
         let busy = case.destroyed_sockets(10, CALLED, 20, 0);
         assert!(matches!(busy.judge(&IDLE_TIMEOUT), Ok(Verdict::RuledOut(_))), "last words know better");

@@ -150,7 +150,7 @@ mod tests {
         let events = |lost| {
             let state = Some(TcpState::Listen);
             let mut case = timers(6, 10).sent(1, "NO_SOCKET", state, ["10.0.0.9:81", "10.0.7.1:5432"], None);
-            if let crate::value::Observed::Full(events) = &mut case.0.reset_events {
+            if let crate::value::Observed::Full(events) = &mut case.host.reset_events {
                 (events.lost, events.lost_sent) = (lost, lost);
             }
             case

@@ -2,9 +2,9 @@ use std::collections::BTreeSet;
 
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict, Verify, commands};
+use crate::attribution::GoneListener;
 use crate::evidence::Evidence;
 use crate::evidence::service::Service;
-use crate::reset::GoneListener;
 use crate::source::reset_events::Direction;
 use crate::value::shell::ShellCommand;
 use crate::value::words;

@@ -2,9 +2,9 @@ use std::collections::BTreeSet;
 
 use super::harm;
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
+use crate::attribution::Group;
+use crate::attribution::wire::{Suspect, Wire};
 use crate::evidence::Evidence;
-use crate::reset::Group;
-use crate::reset::wire::{Suspect, Wire};
 use crate::source::reset_events::Direction;
 use crate::value::shell::ShellCommand;
 use crate::value::{Missing, words};

@@ -1,8 +1,8 @@
 use super::harm::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict, Verify};
+use crate::attribution::wire::Suspect;
 use crate::evidence::Evidence;
 use crate::reset::Kind;
-use crate::reset::wire::Suspect;
 use crate::source::reset_events::Direction;
 use crate::value::shell::ShellCommand;
 use crate::value::words;

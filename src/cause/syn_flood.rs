@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn without_a_sweep_drops_alone_do_not_tell() {
         let mut case = case([0, 5000, 0, 0], [0, 0, 0], 0);
-        case.0.after.socket_dump = crate::value::Observed::Unavailable(crate::value::Failure::new(
+        case.netns.after.socket_dump = crate::value::Observed::Unavailable(crate::value::Failure::new(
             crate::value::FailureKind::Denied,
             "no sock_diag",
         ));

@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn in_the_first_second_nobody_can_tell_a_flood() {
         let mut short = case(0, 300, 0, 128, 0).sysctl("net.ipv4.tcp_syncookies", "0");
-        short.0.after.at.mono -= std::time::Duration::from_secs(2);
+        short.netns.after.at.mono -= std::time::Duration::from_secs(2);
         let finding = short.finding(&SYN_QUEUE_OVERFLOW);
         assert!(finding.confidence <= 0.6, "{}", finding.confidence);
         assert!(finding.counter_evidence.iter().any(|item| item.text.contains("SYN flood")));

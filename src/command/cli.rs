@@ -61,7 +61,7 @@ pub struct ScanArgs {
 #[derive(Debug, Clone, Default, Args)]
 pub struct Look {
     /// Judge a recording made by rstdoctor record instead of this host
-    #[arg(long, value_name = "BUNDLE")]
+    #[arg(long, value_name = "RECORDING")]
     pub from: Option<PathBuf>,
     /// Only what concerns this local or remote port; adds who holds it and whether it can be bound
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
@@ -114,6 +114,9 @@ pub struct WatchArgs {
 /// 2 to 4 us for each connection that ends, and stops above 20,000 a second. Needs root, or CAP_PERFMON and a readable tracefs; with CAP_NET_RAW alone it shows the packets.
 #[derive(Debug, Clone, Default, Args)]
 pub struct TraceArgs {
+    /// Show the resets of a recording made by rstdoctor record instead of this host's
+    #[arg(long, value_name = "RECORDING")]
+    pub from: Option<PathBuf>,
     /// One JSON object per line, the summary last (rstdoctor schema trace)
     #[arg(long)]
     pub json: bool,

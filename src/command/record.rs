@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
+
 use super::collect;
 use super::progress::Progress;
 use crate::command::cli::RecordArgs;
@@ -22,8 +24,9 @@ pub fn run(args: &RecordArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     // What was written is read again: a recording that nobody can open is told of here and not by the colleague.
     let observation = collect::replay(&config.output)?;
     let file = config.output.display();
-    say(visible(&diagnose(&observation).summary));
-    let recorded = words::seconds(observation.duration());
+    let view = observation.view().context("the recording holds no network namespace")?;
+    say(visible(&diagnose(view).summary));
+    let recorded = words::seconds(view.duration());
     let kept = match config.redact {
         true => "Addresses, names and command lines in it are replaced.",
         false => "It holds addresses, processes and their command lines; record --redact replaces them.",

@@ -9,6 +9,7 @@ use super::{FOUND, NOTHING, SAW_NOTHING, collect};
 use crate::command::cli::{Format, ScanArgs};
 use crate::command::config::{self, Origin, Scan, Terminal};
 use crate::diagnosis::{Diagnosis, diagnose_unless};
+use crate::observation::Observation;
 use crate::output::{Output, say};
 use crate::render;
 use crate::runtime::signals::{self, INTERRUPTED};
@@ -23,11 +24,9 @@ pub fn run(args: &ScanArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let collected = collect::observe(&config.origin, &config.filter, &stop);
     drop(progress);
     let stopped = || stop.load(Ordering::Relaxed);
-    let judged = collected?.and_then(|collected| {
-        let diagnosis = diagnose_unless(&collected.observation, &config.filter, &stopped)?;
-        Some(Diagnosis { netns_name: collected.netns_name, ..diagnosis })
-    });
-    let Some(diagnosis) = judged else {
+    let observation = collected?;
+    let view = observation.as_ref().and_then(Observation::view);
+    let Some(diagnosis) = view.and_then(|view| diagnose_unless(view, &config.filter, &stopped)) else {
         say("rstdoctor: interrupted before there was a result");
         return Ok(ExitCode::from(INTERRUPTED));
     };

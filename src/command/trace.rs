@@ -3,29 +3,33 @@
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
+use super::collect;
 use super::terminal::reader_is_gone;
-use crate::ask::{self, Ask, Clock, Frame, Probe, What};
+use crate::ask::{Host, Probe};
 use crate::command::cli::TraceArgs;
-use crate::command::config::{self, Terminal, Trace};
-use crate::kernel::clock::now;
-use crate::kernel::{LiveHost, namespace};
+use crate::command::config::{self, Origin, Terminal, Trace};
+use crate::diagnosis::filter::Filter;
+use crate::input::Opened;
 use crate::output::{self, Output};
 use crate::render::json;
 use crate::render::trace::{self as text, Lines};
+use crate::reset::Surroundings;
 use crate::runtime::signals;
-use crate::source::{connections, listeners, namespaces, owners, sysctl};
-use crate::trace::{Batch, Holders, Reset, Session};
+use crate::session::{Plan, Session, Step, StreamFailures};
+use crate::source::owners::Owners;
+use crate::source::{connections, listeners, owners, sysctl};
+use crate::trace::{Batch, Holders, Reset, Tracer};
 use crate::value::escape::visible;
-use crate::value::{Failure, Moment, NetnsId};
+use crate::value::{Moment, NetnsId};
 
-/// Between two readings. In a storm the rings of the kernel fill within 100 ms.
-const QUIET: Duration = Duration::from_millis(50);
-const BUSY: Duration = Duration::from_millis(10);
+/// Both sources write with clocks read on other CPUs: what happened this shortly before a drain may come with the next.
+const SLACK: Duration = Duration::from_millis(5);
+/// A socket is destroyed once its process closed it. So long a reset is held back for that.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// Resets in one reading that make it busy.
 const MANY: usize = 500;
 /// What may wait for the reader of our output. A terminal keeps scrolling after Ctrl-C for as long as this takes.
@@ -38,32 +42,25 @@ const LOOK_SHARE: u32 = 100;
 pub fn run(args: &TraceArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let config = config::trace(args, terminal)?;
     let stop = signals::stop_on_signals()?;
-    if let Some(spec) = &config.netns {
-        namespace::enter(spec)?;
-    }
-    let mut tracer = Tracer::start(&config, &stop)?;
+    let opened = collect::open(&config.origin, &Filter::default(), &stop)?;
+    let mut tracing = Tracing::start(&config, opened)?;
     let waiting = if terminal.width.is_some() { WAITING_TERMINAL } else { WAITING };
     let output = Output::start(waiting, &stop)?;
     let mut writer = Writer::new(&config, &output);
-    let end = config.duration.map(|duration| tracer.start.mono + duration);
     let (gone, enough) = loop {
-        let began = now();
         let gone = output.has_failed() || reader_is_gone();
-        let last = gone || stop.load(Ordering::Relaxed) || end.is_some_and(|end| began.mono >= end);
-        let batch = tracer.read(began, last);
+        let (batch, last) = tracing.next(gone);
         let busy = batch.resets.len() >= MANY;
-        let enough = writer.write(batch, &mut tracer.session)?;
+        let enough = writer.write(batch, &mut tracing.tracer)?;
         output.flush();
         if last || enough {
             break (gone, enough);
         }
         if !busy {
-            tracer.look(began);
+            tracing.look();
         }
-        let pause = if busy { BUSY } else { QUIET };
-        std::thread::sleep(end.map_or(pause, |end| pause.min(end.saturating_sub(now().mono))));
     };
-    let mut summary = tracer.session.summary(now(), writer.not_shown);
+    let mut summary = tracing.tracer.summary(tracing.session.now(), writer.not_shown);
     if enough {
         // The rest of the reading is in no other count.
         summary.counted = None;
@@ -80,150 +77,107 @@ pub fn run(args: &TraceArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The kernel's side.
-struct Tracer {
-    host: LiveHost,
-    netns: NetnsId,
+/// The kernel's side, or a recording's.
+struct Tracing {
+    host: Box<dyn Host>,
     session: Session,
-    start: Moment,
-    /// Sources that still answer.
-    events: bool,
-    packets: bool,
-    words: bool,
+    tracer: Tracer,
+    netns: NetnsId,
+    /// When the latest reading before this one was, CLOCK_BOOTTIME: what is older has certainly been read.
+    previous: Duration,
+    /// Destroyed sockets still come, for which a reset is held back.
+    destroyed: bool,
     looked: Moment,
     look_every: Duration,
     noted: BTreeSet<String>,
 }
 
-impl Tracer {
+impl Tracing {
     /// Opens what this user may open.
-    fn start(config: &Trace, stop: &Arc<AtomicBool>) -> anyhow::Result<Self> {
-        let mut host = LiveHost::new(Arc::clone(stop));
-        let namespaces = namespaces::collect(&mut host).0;
-        let netns = namespaces.value().and_then(|all| all.first()).map(|namespace| namespace.id).unwrap_or_default();
-        let mut file = |path: &str| {
-            let bytes = ask::read(&mut host, &Ask::netns(netns, What::File(path.to_owned()))).0.unwrap_or_default();
-            String::from_utf8_lossy(&bytes).trim().to_owned()
-        };
-        let kernel = file("/proc/sys/kernel/osrelease");
-        let range = file("/proc/sys/net/ipv4/ip_local_port_range");
-        let range = sysctl::parse_port_range(&range).unwrap_or(sysctl::DEFAULT_PORT_RANGE);
-        let start = now();
-        let session = Session::new(config.filter.clone(), &kernel, range, start);
+    fn start(config: &Trace, opened: Opened) -> anyhow::Result<Self> {
+        let Opened { mut host, plan, .. } = opened;
+        let session = Session::open(&mut *host, &Plan { dump: false, ..plan })?;
+        let start = session.opened();
+        let snapshot = session.snapshots().next().context("no network namespace is observed")?;
+        let around = Surroundings { ephemeral: sysctl::port_range(&snapshot.sysctls), ..Surroundings::default() };
+        let kernel = session.host_snapshot().facts.kernel.clone().unwrap_or_default();
+        let netns = snapshot.netns;
+        let tracer = Tracer::new(config.filter.clone(), netns, &kernel, around, start);
         let noted = BTreeSet::new();
-        let mut tracer = Self {
-            host,
-            netns,
-            session,
-            start,
-            events: true,
-            packets: true,
-            words: true,
-            looked: start,
-            look_every: LOOK,
-            noted,
-        };
-        tracer.look_now(start);
-        // Events first: then no packet comes from before the events.
-        match (tracer.read_events(), tracer.read_packets()) {
-            (Ok(()), Ok(())) => {}
-            (Ok(()), Err(packets)) => {
-                tracer.note(&format!("RST packets are not seen: {packets}. No firewall rejects and no TTL are shown"));
+        let (previous, look_every) = (start.mono, LOOK);
+        let mut tracing =
+            Self { host, session, tracer, netns, previous, destroyed: true, looked: start, look_every, noted };
+        tracing.look_now();
+        let StreamFailures { events, packets, .. } = tracing.session.failures();
+        match (events.cloned(), packets.cloned()) {
+            (None, None) => {}
+            (None, Some(packets)) => {
+                tracing.note(&format!("RST packets are not seen: {packets}. No firewall rejects and no TTL are shown"));
             }
-            (Err(events), Ok(())) => tracer.note(&format!(
+            (Some(events), None) => tracing.note(&format!(
                 "Resets are not traced: {events}. Only the packets are shown: without process, state and kernel reason"
             )),
-            (Err(events), Err(packets)) => {
+            (Some(events), Some(packets)) => {
                 bail!("no reset can be seen. Reset tracepoints: {events}. RST packets: {packets}")
             }
         }
-        tracer.read_words();
-        if config.terminal.progress {
-            let how = if config.duration.is_none() { ", Ctrl-C ends it" } else { "" };
+        if config.terminal.progress && matches!(config.origin, Origin::Live(_)) {
+            let how = if config.endless() { ", Ctrl-C ends it" } else { "" };
             output::say(format_args!("Tracing resets of this network namespace{how}."));
         }
-        Ok(tracer)
+        Ok(tracing)
     }
 
-    fn read(&mut self, began: Moment, last: bool) -> Batch {
-        if last {
-            self.host.frame(Frame::After { end: Duration::ZERO });
-            // Events last: a packet that came after them would look like one that TCP did not send.
-            let packets = self.read_packets();
-            self.note_end("RST packets", packets);
+    /// What comes next, and whether it is the last.
+    fn next(&mut self, end: bool) -> (Batch, bool) {
+        if !end && !matches!(self.session.step(&mut *self.host), Step::Over) {
+            let now = self.session.now();
+            let wait = SLACK + if self.destroyed { PATIENCE } else { Duration::ZERO };
+            let until = std::mem::replace(&mut self.previous, now.mono).saturating_sub(wait);
+            let live = self.session.live(until);
+            self.destroyed = !live.destroyed_ended;
+            let batch = self.tracer.step(live, now);
+            self.note_all();
+            return (batch, false);
         }
-        let events = self.read_events();
-        self.note_end("reset tracepoints", events);
-        if !last {
-            let packets = self.read_packets();
-            self.note_end("RST packets", packets);
-        }
-        self.read_words();
-        let batch = if last { self.session.finish(began) } else { self.session.step(began) };
-        let errors: Vec<_> = self.session.errors().map(ToString::to_string).collect();
-        let missing = self.session.missing().iter().map(|missing| format!("{}: {}", missing.name, missing.reason));
-        for text in errors.into_iter().chain(missing.collect::<Vec<_>>()) {
-            self.note(&text);
-        }
-        batch
+        let live = self.session.close_live(&mut *self.host).unwrap_or_default();
+        let batch = self.tracer.step(live, self.session.now());
+        self.note_all();
+        (batch, true)
     }
 
-    fn read_events(&mut self) -> Result<(), Failure> {
-        let session = &mut self.session;
-        if !self.events {
-            return Ok(());
-        }
-        let result = self.host.ask(&Ask::host(What::ResetEvents), &mut |bytes| session.feed_events(bytes)).result;
-        self.events = result.is_ok();
-        result
-    }
-
-    /// After the others: what a reset ended is heard after the reset. Without it some details are absent.
-    fn read_words(&mut self) {
-        let session = &mut self.session;
-        if self.words {
-            let result = self
-                .host
-                .ask(&Ask::netns(self.netns, What::DestroyedSockets), &mut |bytes| session.feed_words(bytes))
-                .result;
-            self.words = result.is_ok();
+    fn look(&mut self) {
+        if self.session.now().mono.saturating_sub(self.looked.mono) >= self.look_every {
+            self.look_now();
         }
     }
 
-    fn read_packets(&mut self) -> Result<(), Failure> {
-        let session = &mut self.session;
-        if !self.packets {
-            return Ok(());
-        }
-        let result =
-            self.host.ask(&Ask::netns(self.netns, What::ResetPackets), &mut |bytes| session.feed_packets(bytes)).result;
-        self.packets = result.is_ok();
-        result
-    }
-
-    fn look(&mut self, now: Moment) {
-        if now.mono.saturating_sub(self.looked.mono) >= self.look_every {
-            self.look_now(now);
-        }
-    }
-
-    fn look_now(&mut self, now: Moment) {
-        let (listening, took) = listeners::collect(&mut self.host, self.netns);
-        self.looked = now;
+    /// Who listens and who holds connections. A recording holds it at its ends only.
+    fn look_now(&mut self) {
+        self.looked = self.session.now();
+        let probe: &mut dyn Probe = &mut *self.host;
+        let (listening, took) = listeners::collect(probe, self.netns);
         let Some(listening) = listening.value() else { return };
-        let (held, longer) = connections::collect(&mut self.host, self.netns);
+        let (held, longer) = connections::collect(probe, self.netns);
         let held_inodes = held.iter().map(|connection| connection.inode);
         let inodes = listening.iter().map(|listener| listener.inode).chain(held_inodes).map(u64::from).collect();
-        let (owners, longest) = owners::collect(&mut self.host, inodes, BTreeSet::new());
+        let (owners, longest) = owners::collect(probe, inodes, BTreeSet::new());
         self.look_every = LOOK.max((took + longer + longest) * LOOK_SHARE);
-        if let Some(owners) = owners.value() {
-            self.session.look(Holders::new(listening, &held, owners));
-        }
+        let known = self.session.host_snapshot().owners.value().map(Arc::as_ref);
+        let none = Owners::default();
+        let owners = owners.value().or(known).unwrap_or(&none);
+        self.tracer.look(Holders::new(listening, &held, owners));
     }
 
-    fn note_end(&mut self, what: &str, result: Result<(), Failure>) {
-        if let Err(failure) = result {
-            self.note(&format!("{what} ended: {failure}"));
+    /// What a stream lacks, and what ended it, each once.
+    fn note_all(&mut self) {
+        let failures = self.session.failures();
+        let ended = [("reset tracepoints", failures.events), ("RST packets", failures.packets)];
+        let ended = ended.into_iter().filter_map(|(what, failure)| Some(format!("{what} ended: {}", failure?)));
+        let errors = failures.errors.iter().map(ToString::to_string);
+        let missing = self.tracer.missing().iter().map(|missing| format!("{}: {}", missing.name, missing.reason));
+        for text in ended.chain(errors).chain(missing).collect::<Vec<_>>() {
+            self.note(&text);
         }
     }
 
@@ -264,12 +218,12 @@ impl<'a> Writer<'a> {
     }
 
     /// True when as many resets as wanted were shown.
-    fn write(&mut self, batch: Batch, session: &mut Session) -> anyhow::Result<bool> {
+    fn write(&mut self, batch: Batch, tracer: &mut Tracer) -> anyhow::Result<bool> {
         self.gap_lost += batch.lost;
         self.gap_skipped += batch.not_examined;
         let mut has_room = true;
         for reset in &batch.resets {
-            session.count(reset);
+            tracer.count(reset);
             // What will not fit is not even put into words.
             let shown = has_room && {
                 self.text.clear();

@@ -1,19 +1,15 @@
 //! `rstdoctor watch`: tick after tick, as lines or JSON. The screen is in `screen`.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::terminal::reader_is_gone;
 use super::{NOTHING, SAW_NOTHING, collect};
 use crate::ask::Host;
 use crate::command::cli::WatchArgs;
 use crate::command::config::{self, Origin, Terminal, Watch, WatchOutput};
-use crate::kernel::LiveHost;
-use crate::kernel::namespace::Entered;
+use crate::input::{Namespace, Opened, Recorded};
 use crate::output::{Output, say};
-use crate::recording::Window;
 use crate::recording::{History, RollingHost};
 use crate::render::{json, watch as text};
 use crate::runtime::signals;
@@ -68,11 +64,11 @@ pub fn run(args: &WatchArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
 pub struct View {
     pub host: Box<dyn Host>,
     pub plan: Plan,
-    pub namespace: Namespace,
+    pub namespace: Reachable,
     /// The last minutes of a live host, for a recording of them.
     pub history: Option<History>,
     /// What of a recording is played.
-    pub recorded: Option<Window>,
+    pub recorded: Option<Recorded>,
 }
 
 impl View {
@@ -81,44 +77,28 @@ impl View {
     /// # Errors
     /// Either is not possible.
     pub fn open(config: &Watch, stop: &Stop) -> anyhow::Result<Self> {
-        Ok(match &config.origin {
-            Origin::Live(live) => {
-                let entered = collect::enter(live)?;
-                let mut host = LiveHost::new(Arc::clone(stop));
-                collect::must_exist(&mut host, &config.filter)?;
-                let (plan, namespace) = (collect::plan(live), Namespace { entered, gone: false });
-                if config.output == WatchOutput::Screen {
-                    // Only a person can ask for them.
-                    let host = Box::new(RollingHost::new(host));
-                    let history = Some(host.history());
-                    return Ok(Self { host, plan, namespace, history, recorded: None });
-                }
-                Self { host: Box::new(host), plan, namespace, history: None, recorded: None }
-            }
-            Origin::Recording(path) => {
-                let recording = collect::open(path)?;
-                // The recorded frames decide what follows; only that there is an end matters.
-                let recorded = recording.windows().first().copied();
-                let plan = Plan::scan(recorded.map_or(Duration::ZERO, |window| window.planned));
-                Self { host: Box::new(recording), plan, namespace: Namespace::default(), history: None, recorded }
-            }
-        })
+        let Opened { host, plan, namespace, recorded } = collect::open(&config.origin, &config.filter, stop)?;
+        let namespace = Reachable { namespace, gone: false };
+        if recorded.is_none() && config.output == WatchOutput::Screen {
+            // Only a person can ask for them.
+            let host = Box::new(RollingHost::new(host));
+            let history = Some(host.history());
+            return Ok(Self { host, plan, namespace, history, recorded });
+        }
+        Ok(Self { host, plan, namespace, history: None, recorded })
     }
 }
 
-/// The namespace under observation, where it was asked for.
-#[derive(Default)]
-pub struct Namespace {
-    entered: Option<Entered>,
+/// Whether what was asked for still leads to the namespace.
+pub struct Reachable {
+    namespace: Namespace,
     gone: bool,
 }
 
-impl Namespace {
-    /// Adds what only the host knows: its name, and that it went away.
+impl Reachable {
+    /// Adds to the tick that it went away, once.
     pub fn complete(&mut self, tick: &mut Tick) {
-        let Some(entered) = &self.entered else { return };
-        tick.diagnosis.netns_name.clone_from(&entered.name);
-        if !self.gone && !entered.is_reachable() {
+        if !self.gone && !self.namespace.is_reachable() {
             self.gone = true;
             let text = "the network namespace is gone: what is still seen of it lives as long as something is in it";
             tick.changes.push(Change { at: tick.at, kind: ChangeKind::NamespaceGone, text: text.to_owned() });

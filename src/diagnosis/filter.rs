@@ -85,8 +85,8 @@ fn is_name(wanted: &str, comm: &str) -> bool {
 fn processes<'e>(evidence: &'e Evidence<'_>) -> impl Iterator<Item = (u32, &'e str)> {
     let owners = [evidence.owners(), evidence.owners_before()].into_iter().flatten();
     let holders = owners.flat_map(|owners| owners.processes.values()).map(|process| (process.pid, &*process.name));
-    let resets = evidence.resets().into_iter().flat_map(|resets| &resets.tallies);
-    holders.chain(resets.filter_map(|tally| tally.task.as_ref()).map(|task| (task.pid, &*task.name)))
+    let resets = evidence.attribution().into_iter().flat_map(|resets| &resets.groups);
+    holders.chain(resets.filter_map(|group| group.task.as_ref()).map(|task| (task.pid, &*task.name)))
 }
 
 /// A filter together with the ports and processes of the services that it keeps.
@@ -143,7 +143,7 @@ mod tests {
     fn keeps(filter: &Filter, subject: Subject) -> bool {
         let (nginx, redis) = (process(10, "nginx"), process(20, "redis"));
         let case = Case::new().listener("0.0.0.0:80", 511, 0, 0, &nginx).listener("0.0.0.0:6379", 511, 0, 0, &redis);
-        let services = services(&case.0);
+        let services = services(case.view());
         filter.resolve(&services).keeps(&about(subject))
     }
 
@@ -162,7 +162,7 @@ mod tests {
     fn a_shortage_of_the_whole_host_is_kept_although_it_names_another_process() {
         let (nginx, redis) = (process(10, "nginx"), process(20, "redis"));
         let case = Case::new().listener("0.0.0.0:80", 511, 0, 0, &nginx).listener("0.0.0.0:6379", 511, 0, 0, &redis);
-        let services = services(&case.0);
+        let services = services(case.view());
         let filter = Filter { port: Some(6379), ..Filter::default() };
         let blames_nginx = about(Subject::host()).subject(Subject::process(&nginx));
         assert!(filter.resolve(&services).keeps(&blames_nginx));

@@ -12,7 +12,7 @@ use crate::evidence::backlog::{BindingLimit, binding_limit};
 use crate::evidence::ledger::{self, Ledger};
 use crate::evidence::service::Service;
 use crate::evidence::{Evidence, Total};
-use crate::observation::{Observation, SourceStatus, delta};
+use crate::observation::{SourceStatus, View, delta};
 use crate::source::host_facts::HostFacts;
 use crate::source::owners::Process;
 use crate::value::{Missing, Moment, NetnsId, TcpState};
@@ -159,29 +159,24 @@ pub struct ListenerRow {
     pub sockets: usize,
 }
 
-/// Judges one observation.
-pub fn diagnose(observation: &Observation) -> Diagnosis {
-    diagnose_for(observation, &Filter::default())
+/// Judges one namespace of an observation.
+pub fn diagnose(view: View<'_>) -> Diagnosis {
+    diagnose_for(view, &Filter::default())
 }
 
-/// Judges one observation for somebody who asked about one port or process; the verdict is about that, too.
-pub fn diagnose_for(observation: &Observation, filter: &Filter) -> Diagnosis {
-    judge(&Evidence::new(observation), observation, filter, &|| false).0
+/// Judges one namespace for somebody who asked about one port or process; the verdict is about that, too.
+pub fn diagnose_for(view: View<'_>, filter: &Filter) -> Diagnosis {
+    judge(&Evidence::new(view), view, filter, &|| false).0
 }
 
 /// As [`diagnose_for`]; `None` as soon as `stopped` says so, which is asked before each cause.
-pub fn diagnose_unless(observation: &Observation, filter: &Filter, stopped: &dyn Fn() -> bool) -> Option<Diagnosis> {
-    let (diagnosis, whole) = judge(&Evidence::new(observation), observation, filter, stopped);
+pub fn diagnose_unless(view: View<'_>, filter: &Filter, stopped: &dyn Fn() -> bool) -> Option<Diagnosis> {
+    let (diagnosis, whole) = judge(&Evidence::new(view), view, filter, stopped);
     whole.then_some(diagnosis)
 }
 
 /// The diagnosis, and whether all causes were judged.
-fn judge(
-    evidence: &Evidence<'_>,
-    observation: &Observation,
-    filter: &Filter,
-    stopped: &dyn Fn() -> bool,
-) -> (Diagnosis, bool) {
+fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn Fn() -> bool) -> (Diagnosis, bool) {
     let services = evidence.services().unwrap_or_default();
     let scope = filter.resolve(services);
     let mut found = Vec::new();
@@ -219,7 +214,7 @@ fn judge(
     let asked: Vec<_> = services.iter().filter(|service| filter.keeps_service(service)).collect();
     let listeners_left_out = asked.len().saturating_sub(MOST_LISTENERS) as u64;
     let mut listeners: Vec<_> = asked.iter().take(MOST_LISTENERS).map(|service| row(service, somaxconn)).collect();
-    if observation.totals_only {
+    if view.host.totals_only {
         // Drops are differences over a window, and there was none.
         listeners.iter_mut().for_each(|row| row.drops = None);
     }
@@ -232,20 +227,21 @@ fn judge(
         _ => sentence::whole(evidence, filter, status, &causes, &elsewhere),
     };
     let port = filter.port.map(|port| port::report(evidence, port));
-    let limits = observation
-        .after
+    let limits = view
+        .after()
         .sysctls
         .iter()
+        .chain(&view.host.after.sysctls)
         .filter_map(|(name, observed)| Some((*name, observed.value()?.clone())))
         .collect();
     let diagnosis = Diagnosis {
-        host: observation.after.host.clone(),
-        netns: observation.after.netns,
-        netns_name: None,
-        started: observation.before.at,
-        window: observation.duration(),
-        totals_only: observation.totals_only,
-        sources: observation.after.sources.clone(),
+        host: view.host.after.facts.clone(),
+        netns: view.after().netns,
+        netns_name: view.netns.name.clone(),
+        started: view.before().at,
+        window: view.duration(),
+        totals_only: view.host.totals_only,
+        sources: view.sources().cloned().collect(),
         status,
         summary,
         causes,
@@ -324,7 +320,7 @@ mod tests {
 
     #[test]
     fn what_could_not_be_checked_names_all_that_is_missing() {
-        let diagnosis = diagnose(&Case::new().0);
+        let diagnosis = diagnose(Case::new().view());
         let lacks = |id: &str| -> Vec<&str> {
             let entry = diagnosis.not_checked.iter().find(|entry| entry.id == id);
             entry.into_iter().flat_map(NotChecked::all).map(|missing| missing.source).collect()
@@ -340,7 +336,7 @@ mod tests {
             asked.set(asked.get() + 1);
             asked.get() == 3
         };
-        assert!(diagnose_unless(&Case::new().0, &Filter::default(), &third).is_none());
+        assert!(diagnose_unless(Case::new().view(), &Filter::default(), &third).is_none());
         assert_eq!(asked.get(), 3);
     }
 
@@ -348,17 +344,17 @@ mod tests {
     #[test]
     fn a_report_about_many_listeners_stays_small_and_says_what_it_left_out() {
         let mut case = Case::new().listener("10.0.0.1:1", 8, 0, 0, &crate::observation::testing::process(7, "app"));
-        let first = case.0.listener_traces.values().next().expect("a listener").clone();
+        let first = case.netns.listener_traces.values().next().expect("a listener").clone();
         for number in 2..=20_000 {
             let mut trace = first.clone();
             trace.last.port = number as u16;
             trace.last.cookie = number;
             trace.first = trace.last.clone();
             trace.in_after = false;
-            case.0.listener_traces.insert(number, trace);
+            case.netns.listener_traces.insert(number, trace);
         }
-        case.0.after.listeners = Observed::Full(Vec::new());
-        let diagnosis = diagnose(&case.0.clone());
+        case.netns.after.listeners = Observed::Full(Vec::new());
+        let diagnosis = diagnose(case.view());
         assert_eq!((diagnosis.listeners.len(), diagnosis.listeners_left_out), (1000, 19_000));
         assert!(diagnosis.causes.len() < 20, "{}", diagnosis.causes.len());
     }

@@ -174,7 +174,7 @@ mod tests {
     }
 
     fn outcomes(case: &Case, port: u16) -> (BindOutcome, BindOutcome) {
-        let report = report(&Evidence::new(&case.0), port);
+        let report = report(&Evidence::new(case.view()), port);
         let [v4, v6] = &report.binds[..] else { panic!("two binds") };
         (v4.outcome.clone(), v6.outcome.clone())
     }
@@ -227,7 +227,7 @@ mod tests {
         let case = Case::new()
             .sysctl("net.ipv4.ip_unprivileged_port_start", "1024")
             .sysctl("net.ipv4.ip_local_port_range", "32768\t60999");
-        let evidence = Evidence::new(&case.0);
+        let evidence = Evidence::new(case.view());
         assert_eq!(report(&evidence, 80).privileged, Ok(true));
         assert_eq!(report(&evidence, 1024).privileged, Ok(false));
         assert_eq!(report(&evidence, 60999).ephemeral, Ok(true));

@@ -134,7 +134,7 @@ mod tests {
     }
 
     fn asked(case: &Case, port: Option<u16>, pid: Option<u32>, process: Option<&str>) -> Diagnosis {
-        diagnose_for(&case.0, &Filter { port, pid, process: process.map(str::to_owned) })
+        diagnose_for(case.view(), &Filter { port, pid, process: process.map(str::to_owned) })
     }
 
     #[test]
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn an_ordinary_user_hears_that_the_process_may_be_invisible() {
         let mut case = host();
-        if let Observed::Full(owners) = &mut case.0.after.owners {
+        if let Observed::Full(owners) = &mut case.host.after.owners {
             let owners = std::sync::Arc::make_mut(owners);
             owners.denied = 31;
         }

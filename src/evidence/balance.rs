@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_few_of_many_are_chance_and_most_are_not() {
-        let unbalanced = |sent, seen| Evidence::new(&host(sent, seen).0).unbalanced();
+        let unbalanced = |sent, seen| Evidence::new(host(sent, seen).view()).unbalanced();
         assert_eq!(unbalanced(100, 96), None);
         assert_eq!(unbalanced(4, 0), None);
         let most = Unbalanced { unexplained: 1271, lost: 0, sent: 1271 };
@@ -88,7 +88,7 @@ mod tests {
             let cause = by_id(id).expect("a cause");
             assert_eq!(case.missing(cause), Some("reset_events"), "{id}");
         }
-        let diagnosis = diagnose(&case.0);
+        let diagnosis = diagnose(case.view());
         assert_eq!(diagnosis.status, Status::Unknown);
         assert!(diagnosis.summary.starts_with("1,261 of 1,271 RSTs that this host sent are unexplained"));
     }
@@ -96,17 +96,17 @@ mod tests {
     #[test]
     fn lost_records_are_no_explanation() {
         let mut case = host(100, 60);
-        if let Observed::Full(events) = &mut case.0.reset_events {
+        if let Observed::Full(events) = &mut case.host.reset_events {
             (events.read, events.lost, events.lost_sent) = (60, 40, 40);
         }
-        let unbalanced = Evidence::new(&case.0).unbalanced();
+        let unbalanced = Evidence::new(case.view()).unbalanced();
         assert_eq!(unbalanced, Some(Unbalanced { unexplained: 40, lost: 40, sent: 100 }));
     }
 
     #[test]
     fn without_a_window_nothing_was_sent_in_it() {
         let mut case = host(1271, 0);
-        case.0.totals_only = true;
-        assert_eq!(Evidence::new(&case.0).unbalanced(), None);
+        case.host.totals_only = true;
+        assert_eq!(Evidence::new(case.view()).unbalanced(), None);
     }
 }

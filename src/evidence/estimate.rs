@@ -1,8 +1,8 @@
 //! What the counters say about resets where single events are not known. One place, because the ledger and the causes
 //! must take the same numbers from the same look-alikes.
 
+use crate::attribution::GoneListener;
 use crate::evidence::readings::Readings;
-use crate::reset::GoneListener;
 use crate::value::Missing;
 
 /// RSTs and aborts of the window by counter. The exact ones are named after the counter; the others are estimates.

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::attribution::wire::Wire;
+use crate::attribution::{Attribution, LostRecords};
 use crate::evidence::estimate::Estimate;
 use crate::evidence::readings::Readings;
-use crate::reset::wire::Wire;
-use crate::reset::{Attribution, Kind, LostRecords};
+use crate::reset::Kind;
 use crate::source::reset_events::Direction;
 use crate::value::Missing;
 use crate::value::words::thousands;
@@ -170,7 +171,7 @@ fn by_kind(events: &Attribution, direction: Direction, known_from: &str) -> Vec<
     let mut lines: Vec<Line> = counts
         .into_iter()
         .map(|(kind, count)| {
-            let (reason, label, cause) = kind.describe();
+            let (reason, label, cause) = (kind.name(), kind.words(), kind.cause());
             let (basis, known_from) = match events.deduced.contains(&(kind, direction)) {
                 true => (Basis::Deduced, "kernel event"),
                 false => (Basis::Measured, known_from),
@@ -198,7 +199,7 @@ fn lost(count: u64, lost: &LostRecords) -> Line {
 fn sent_by_counters(estimate: Result<&Estimate, &Missing>) -> Vec<Line> {
     let Ok(counted) = estimate else { return Vec::new() };
     let of = |kind: Kind, count, from: &str| {
-        let (reason, label, cause) = kind.describe();
+        let (reason, label, cause) = (kind.name(), kind.words(), kind.cause());
         inferred(reason, label, count, cause, from)
     };
     vec![
@@ -317,10 +318,10 @@ mod tests {
     fn lost_records_are_a_line_and_no_remainder() {
         let mut case = Case::new().tracepoints().counter("Tcp.OutRsts", 0, 10);
         case = case.sent(6, "NO_SOCKET", None, ["10.0.0.1:80", "10.0.0.2:0"], None);
-        if let Observed::Full(events) = &mut case.0.reset_events {
+        if let Observed::Full(events) = &mut case.host.reset_events {
             (events.read, events.lost, events.lost_sent) = (6, 7, 4);
         }
-        let evidence = Evidence::new(&case.0);
+        let evidence = Evidence::new(case.view());
         let Ledger { sent, received, .. } = evidence.ledger();
         assert_eq!((sent.count_of("record-lost"), sent.unexplained()), (4, Some(0)));
         assert_eq!((received.count_of("record-lost"), received.total.clone()), (3, Ok(3)));

@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::attribution::wire::Wire;
+use crate::attribution::{self, Attribution, Ended, GoneListener, GoneProcesses, Group as ResetGroup};
 use crate::evidence::balance::Unbalanced;
 use crate::evidence::estimate::Estimate;
 use crate::evidence::ledger::Ledger;
@@ -13,15 +15,12 @@ use crate::evidence::readings::Readings;
 pub use crate::evidence::readings::Total;
 use crate::evidence::service::Service;
 use crate::observation::delta::Reading;
-use crate::observation::{Observation, Snapshot};
-use crate::reset::deaths::{self, Death};
-use crate::reset::wire::Wire;
-use crate::reset::{self, Attribution, GoneListener, GoneProcesses, Group as ResetGroup};
+use crate::observation::{Endings, HostSnapshot, Snapshot, View};
+use crate::reset::Reset;
 use crate::source::conntrack::Conntrack;
 use crate::source::counters::Counters;
-use crate::source::destroyed_sockets::DestroyedSockets;
 use crate::source::owners::{Owners, Process, TICKS_PER_SECOND};
-use crate::source::reset_events::{Direction, ResetEvents};
+use crate::source::reset_events::{Direction, EventAccount};
 use crate::source::socket_dump::{Destination, Group, GroupKind, SocketDump};
 use crate::source::sysctl;
 use crate::value::{Missing, Observed};
@@ -40,7 +39,7 @@ fn shared<'a, T>(source: &'static str, observed: &'a Observed<Arc<T>>) -> Result
 
 /// The evidence of one observation. Whatever more than one cause asks for is worked out once, when it is made.
 pub struct Evidence<'a> {
-    observation: &'a Observation,
+    view: View<'a>,
     readings: Readings<'a>,
     services: Vec<Service<'a>>,
     /// Places in `services`.
@@ -52,29 +51,31 @@ pub struct Evidence<'a> {
     ledger: Ledger,
     gone_listeners: Vec<GoneListener<'a>>,
     gone_processes: GoneProcesses,
-    deaths: Result<Vec<Death<'a>>, Missing>,
+    ended: Result<Vec<Ended<'a>>, Missing>,
 }
 
 impl<'a> Evidence<'a> {
-    pub fn new(observation: &'a Observation) -> Self {
-        let readings = Readings::new(observation);
-        let services = service::services(observation);
+    pub fn new(view: View<'a>) -> Self {
+        let readings = Readings::new(view);
+        let services = service::services(view);
         let (mut by_endpoint, mut by_port) = (HashMap::new(), HashMap::new());
         for (index, service) in services.iter().enumerate() {
             by_endpoint.insert((service.address, service.port), index);
             by_port.entry(service.port).or_insert(index);
         }
-        let wire = Wire::new(observation);
-        let attribution = reset::attribute(observation, wire.as_ref().ok());
-        let gone_listeners = reset::gone_listeners(observation);
+        let grouped = attribution::grouped(view);
+        let around = attribution::surroundings(view, grouped.here.iter().map(|(_, tally)| tally));
+        let wire = Wire::new(view, &grouped, &around);
+        let attribution = attribution::attribute(view, &grouped, &around);
+        let gone_listeners = attribution::gone_listeners(view);
         let estimate = estimate::estimate(&readings, &gone_listeners);
         let ledger = ledger::account(&readings, estimate.as_ref(), attribution.as_ref(), wire.as_ref());
-        let destroyed = observation.destroyed_sockets.get();
-        let deaths = destroyed
-            .map(|words| deaths::deaths(observation, words))
-            .map_err(|failure| Missing::from_failure("last_words", failure));
+        let ended = view.netns.endings.get();
+        let ended = ended
+            .map(|endings| attribution::ended(view, endings))
+            .map_err(|failure| Missing::from_failure("destroyed_sockets", failure));
         Self {
-            observation,
+            view,
             readings,
             services,
             by_endpoint,
@@ -84,17 +85,25 @@ impl<'a> Evidence<'a> {
             estimate,
             ledger,
             gone_listeners,
-            gone_processes: GoneProcesses::new(observation),
-            deaths,
+            gone_processes: GoneProcesses::new(view),
+            ended,
         }
     }
 
     fn before(&self) -> &'a Snapshot {
-        &self.observation.before
+        self.view.before()
     }
 
     fn after(&self) -> &'a Snapshot {
-        &self.observation.after
+        self.view.after()
+    }
+
+    fn host_before(&self) -> &'a HostSnapshot {
+        &self.view.host.before
+    }
+
+    fn host_after(&self) -> &'a HostSnapshot {
+        &self.view.host.after
     }
 
     /// Length of the window.
@@ -197,7 +206,7 @@ impl<'a> Evidence<'a> {
     /// Processes that held a listener when the window opened, and hold none at its end, ascending by pid; with the ports on
     /// which they listened.
     pub fn gone_processes(&self) -> impl Iterator<Item = (&'a Process, &[u16])> {
-        let before = self.before().owners.value();
+        let before = self.host_before().owners.value();
         self.gone_processes.iter().filter_map(move |(pid, ports)| Some((before?.processes.get(&pid)?, ports)))
     }
 
@@ -207,8 +216,8 @@ impl<'a> Evidence<'a> {
     }
 
     /// How the connections that were destroyed in the window ended.
-    pub fn deaths(&self) -> Result<&[Death<'a>], Missing> {
-        self.deaths.as_deref().map_err(Clone::clone)
+    pub fn ended(&self) -> Result<&[Ended<'a>], Missing> {
+        self.ended.as_deref().map_err(Clone::clone)
     }
 
     /// When the latest look at all sockets before the window was, CLOCK_BOOTTIME.
@@ -220,8 +229,8 @@ impl<'a> Evidence<'a> {
     /// number the later.
     pub fn callers(&self, called: SocketAddr) -> Vec<&'a Process> {
         let mut found: BTreeMap<u32, &Process> = BTreeMap::new();
-        for snapshot in [self.before(), self.after()] {
-            let (Some(dump), Some(owners)) = (snapshot.socket_dump.value(), snapshot.owners.value()) else { continue };
+        for (snapshot, host) in [(self.before(), self.host_before()), (self.after(), self.host_after())] {
+            let (Some(dump), Some(owners)) = (snapshot.socket_dump.value(), host.owners.value()) else { continue };
             let samples = dump.groups.iter().flat_map(|group| &group.samples);
             let inodes = samples.filter(|sample| sample.peer == called && sample.inode != 0).map(|sample| sample.inode);
             found.extend(service::holders(owners, inodes).into_iter().map(|process| (process.pid, process)));
@@ -278,28 +287,28 @@ impl<'a> Evidence<'a> {
 
     /// Socket owners at the end of the window.
     pub fn owners(&self) -> Result<&'a Owners, Missing> {
-        shared("owners", &self.after().owners)
+        shared("owners", &self.host_after().owners)
     }
 
     pub fn owners_before(&self) -> Result<&'a Owners, Missing> {
-        shared("owners", &self.before().owners)
+        shared("owners", &self.host_before().owners)
     }
 
     /// Processes that hold any of these sockets at the end of the window, each once.
     pub fn holders(&self, inodes: impl IntoIterator<Item = u32>) -> Vec<&'a Process> {
-        let Some(owners) = self.after().owners.value() else { return Vec::new() };
+        let Some(owners) = self.host_after().owners.value() else { return Vec::new() };
         service::holders(owners, inodes)
     }
 
     /// Processes that could not be looked into, so that an owner may be invisible.
     pub fn hidden_processes(&self) -> u64 {
-        self.after().owners.value().map_or(0, |owners| owners.denied)
+        self.host_after().owners.value().map_or(0, |owners| owners.denied)
     }
 
     /// Share of one CPU that the process used between the two looks at the owners, 1.0 = one CPU fully.
     pub fn cpu_share(&self, pid: u32) -> Option<f64> {
-        let process = |snapshot: &'a Snapshot| snapshot.owners.value()?.processes.get(&pid);
-        let (before, after) = (process(self.before())?, process(self.after())?);
+        let process = |host: &'a HostSnapshot| host.owners.value()?.processes.get(&pid);
+        let (before, after) = (process(self.host_before())?, process(self.host_after())?);
         let between = self.after().dumped.mono.saturating_sub(self.before().dumped.mono);
         if before.start_ticks != after.start_ticks || between.is_zero() {
             return None;
@@ -308,9 +317,14 @@ impl<'a> Evidence<'a> {
         Some(ticks as f64 / TICKS_PER_SECOND as f64 / between.as_secs_f64())
     }
 
-    /// Single resets with reasons, where tracepoints could be used.
-    pub fn resets(&self) -> Result<&'a ResetEvents, Missing> {
-        self.observation.reset_events.get().map_err(|failure| Missing::from_failure("reset_events", failure))
+    /// What the tracepoints gave, on the whole host.
+    pub fn reset_events(&self) -> Result<&'a EventAccount, Missing> {
+        self.view.host.reset_events.get().map_err(|failure| Missing::from_failure("reset_events", failure))
+    }
+
+    /// Single resets of the window, as many as were kept.
+    pub fn resets(&self) -> &'a [Reset] {
+        &self.view.netns.resets.single
     }
 
     /// Every reset event of the window by kind.
@@ -324,8 +338,8 @@ impl<'a> Evidence<'a> {
     }
 
     /// Connections that were destroyed in the window.
-    pub fn destroyed_sockets(&self) -> Result<&'a DestroyedSockets, Missing> {
-        self.observation.destroyed_sockets.get().map_err(|failure| Missing::from_failure("last_words", failure))
+    pub fn endings(&self) -> Result<&'a Endings, Missing> {
+        self.view.netns.endings.get().map_err(|failure| Missing::from_failure("destroyed_sockets", failure))
     }
 
     /// The resets that belong to a cause, by single events; most frequent first. A cause of sent resets also needs the
@@ -381,7 +395,7 @@ impl<'a> Evidence<'a> {
 
     /// Open files of the whole host at the end of the window: (allocated, the most that fs.file-max allows).
     pub fn file_nr(&self) -> Result<(u64, u64), Missing> {
-        let counters = self.after().file_nr.get().map_err(|failure| Missing::from_failure("file_nr", failure))?;
+        let counters = self.host_after().file_nr.get().map_err(|failure| Missing::from_failure("file_nr", failure))?;
         match (counters.get("allocated"), counters.get("max")) {
             (Some(allocated), Some(max)) => Ok((allocated, max)),
             _ => Err(Missing::new("file_nr", "/proc/sys/fs/file-nr has another form")),

@@ -40,7 +40,7 @@ impl Source {
             Self::Listeners => e.services().err(),
             Self::Sockets => e.socket_dump().err(),
             Self::Owners => e.owners().err(),
-            Self::ResetEvents => e.resets().err(),
+            Self::ResetEvents => e.reset_events().err(),
             Self::ResetPackets => e.wire().err(),
             Self::Conntrack => e.conntrack().err(),
         }

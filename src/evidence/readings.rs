@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::observation::Observation;
+use crate::observation::View;
 use crate::observation::delta::{self, NoDelta, Reading};
 use crate::value::Missing;
 
@@ -12,22 +12,22 @@ pub type Total = (u64, Option<u64>);
 /// What an observation read.
 #[derive(Clone, Copy)]
 pub struct Readings<'a> {
-    observation: &'a Observation,
+    view: View<'a>,
 }
 
 impl<'a> Readings<'a> {
-    pub fn new(observation: &'a Observation) -> Self {
-        Self { observation }
+    pub fn new(view: View<'a>) -> Self {
+        Self { view }
     }
 
     /// Length of the window.
     pub fn window(&self) -> Duration {
-        self.observation.duration()
+        self.view.duration()
     }
 
     /// Only totals since boot are known: nothing can be said about now.
     pub fn totals_only(&self) -> bool {
-        self.observation.totals_only
+        self.view.host.totals_only
     }
 
     /// Events per second of this window.
@@ -41,7 +41,7 @@ impl<'a> Readings<'a> {
     /// # Errors
     /// When it was not read at both ends of the window, or went backwards.
     pub fn counter(&self, metric: &str) -> Result<Reading, Missing> {
-        delta::counter(self.observation, metric).map_err(|why| {
+        delta::counter(self.view, metric).map_err(|why| {
             let source = delta::source_of(metric).name;
             match why {
                 NoDelta::Unavailable { reason, needs } => Missing { source, reason, needs },
@@ -55,7 +55,7 @@ impl<'a> Readings<'a> {
 
     /// A counter's total and its change, for the report; `None` when it was not read.
     pub fn total(&self, metric: &str) -> Option<Total> {
-        match delta::counter(self.observation, metric) {
+        match delta::counter(self.view, metric) {
             Ok(reading) => Some((reading.after, Some(reading.delta))),
             Err(NoDelta::WentBackwards { after, .. }) => Some((after, None)),
             Err(_) => None,
@@ -70,7 +70,8 @@ impl<'a> Readings<'a> {
 
     /// A sysctl's text, by the name that sysctl(8) uses.
     pub fn sysctl(&self, name: &str) -> Result<&'a str, Missing> {
-        match self.observation.after.sysctls.get(name) {
+        let of_host = || self.view.host.after.sysctls.get(name);
+        match self.view.after().sysctls.get(name).or_else(of_host) {
             Some(observed) => {
                 observed.get().map(String::as_str).map_err(|failure| Missing::from_failure("sysctl", failure))
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::observation::{ListenerTrace, Observation};
+use crate::observation::{ListenerTrace, View};
 use crate::source::owners::{Owners, Process};
 use crate::source::socket_dump::PortUse;
 
@@ -63,9 +63,9 @@ impl<'a> Service<'a> {
 }
 
 /// Groups the listeners of an observation, the service with the fullest queue first.
-pub fn services(observation: &Observation) -> Vec<Service<'_>> {
+pub fn services(view: View<'_>) -> Vec<Service<'_>> {
     let mut by_endpoint: BTreeMap<(IpAddr, u16), Vec<&ListenerTrace>> = BTreeMap::new();
-    for trace in observation.listener_traces.values() {
+    for trace in view.netns.listener_traces.values() {
         by_endpoint.entry((trace.last.address, trace.last.port)).or_default().push(trace);
     }
     let mut services: Vec<_> = by_endpoint
@@ -76,15 +76,15 @@ pub fn services(observation: &Observation) -> Vec<Service<'_>> {
             });
             let inodes: Vec<u32> = sockets.iter().map(|socket| socket.last.inode).collect();
             // Who held a socket that still listens, and is not seen to hold it any more, is not its owner now.
-            let seen_now = sockets.iter().any(|socket| socket.in_after) && observation.after.owners.value().is_some();
-            let owners = [Some(&observation.after), Some(&observation.before).filter(|_| !seen_now)]
+            let seen_now = sockets.iter().any(|socket| socket.in_after) && view.host.after.owners.value().is_some();
+            let owners = [Some(&view.host.after), Some(&view.host.before).filter(|_| !seen_now)]
                 .into_iter()
                 .flatten()
                 .filter_map(|snapshot| snapshot.owners.value())
                 .map(|owners| holders(owners, inodes.iter().copied()))
                 .find(|owners| !owners.is_empty())
                 .unwrap_or_default();
-            let port_use = observation.after.socket_dump.value().and_then(|socket_dump| socket_dump.ports.get(&port));
+            let port_use = view.after().socket_dump.value().and_then(|socket_dump| socket_dump.ports.get(&port));
             Service { address, port, sockets, owners, port_use }
         })
         .collect();
@@ -113,10 +113,10 @@ mod tests {
     fn drops_are_those_of_the_window_also_where_the_listener_is_new() {
         let drops = |in_before| {
             let mut case = Case::new().listener("0.0.0.0:80", 5, 6, 60, &process(7, "api")).listener_drops(70);
-            for trace in case.0.listener_traces.values_mut() {
+            for trace in case.netns.listener_traces.values_mut() {
                 (trace.in_before, trace.first.drops) = (in_before, Some(30));
             }
-            services(&case.0)[0].drops()
+            services(case.view())[0].drops()
         };
         assert_eq!((drops(true), drops(false)), (Some(40), Some(70)));
     }

@@ -138,7 +138,7 @@ mod tests {
         std::thread::sleep(Duration::from_millis(300));
         socket.drain(&mut |bytes| parser.feed(bytes)).expect("drain");
         let (all, error) = parser.finish();
-        let client = all.words.iter().find(|word| (word.peer, word.local) == ends);
+        let client = all.sockets.iter().find(|word| (word.peer, word.local) == ends);
         assert_eq!((error, client.map(|word| word.asked_last())), (None, Some(true)), "{all:?}");
     }
 }

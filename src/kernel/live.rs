@@ -34,6 +34,7 @@ const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 /// The netlink socket is opened by the first dump and stays in the namespace of that moment: enter another namespace
 /// before the first question, and keep the host on one thread.
 pub struct LiveHost {
+    name: Option<String>,
     stop: Arc<AtomicBool>,
     window: Option<Duration>,
     /// What the next question for reset events has to know of the kernel's counts: at the end of a window more, and nothing
@@ -49,9 +50,17 @@ pub struct LiveHost {
 }
 
 impl LiveHost {
+    /// The name by which the namespace of this thread was found.
+    #[must_use]
+    pub fn named(mut self, name: Option<String>) -> Self {
+        self.name = name;
+        self
+    }
+
     /// `stop` ends the window early once it is true; signal handlers set it.
     pub fn new(stop: Arc<AtomicBool>) -> Self {
         Self {
+            name: None,
             stop,
             window: None,
             counts: Counts::Seldom,
@@ -135,7 +144,8 @@ impl Probe for LiveHost {
             What::Namespaces => {
                 let link = std::fs::read_link(NETNS).unwrap_or_default();
                 let netns = NetnsId::from_link(&link.to_string_lossy()).unwrap_or_default();
-                sink(format!("{netns}\n").as_bytes());
+                let name = self.name.as_ref().map_or(String::new(), |name| format!(" {name}"));
+                sink(format!("{netns}{name}\n").as_bytes());
                 Ok(())
             }
             What::SockDiag(query) => self.diag.dump(query, sink),

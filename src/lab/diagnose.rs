@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::How;
 use crate::ask::{Answer, Ask, Clock, Frame, Host, Probe};
+use crate::attribution::Attribution;
 use crate::cause::{self, Severity, State};
 use crate::diagnosis::filter::Filter;
 use crate::diagnosis::{self, Diagnosis};
@@ -14,7 +15,6 @@ use crate::evidence::Evidence;
 use crate::evidence::ledger::Account;
 use crate::kernel::LiveHost;
 use crate::recording::{RecordingFile, RecordingHost};
-use crate::reset::Attribution;
 use crate::session::{Plan, observe};
 use crate::source::reset_events::Direction;
 use crate::timeline::{Driver, Next};
@@ -105,7 +105,7 @@ pub fn diagnose(window: Duration, how: &How, opened: &mut dyn FnMut()) -> Result
 
 fn sent(resets: &Attribution, account: &Account) -> Option<Sent> {
     let groups = resets.groups.iter().filter(|group| group.direction == Direction::Sent).map(|group| SentGroup {
-        reason: group.kind.describe().0.to_owned(),
+        reason: group.kind.name().to_owned(),
         cause: group.kind.cause().map(str::to_owned),
         by_process: group.kind.is_by_process(),
         process: group.task.as_ref().map(|task| task.name.clone()),
@@ -120,9 +120,10 @@ fn watch(host: &mut dyn Host, window: Duration, interval: Option<Duration>) -> R
     let Some(interval) = interval else {
         let observation = observe(host, &plan).map_err(|error| error.to_string())?;
         // Records of events in a timer can be missing on an idle CPU (seen on Linux 6.18): then the counters were judged.
-        let evidence = Evidence::new(&observation);
+        let view = observation.view().ok_or("no network namespace was observed")?;
+        let evidence = Evidence::new(view);
         let resets = evidence.attribution().ok().filter(|resets| resets.sent.is_ok());
-        let diagnosis = diagnosis::diagnose(&observation);
+        let diagnosis = diagnosis::diagnose(view);
         let sent = resets.and_then(|resets| sent(resets, &diagnosis.ledger.sent));
         let findings = Findings { reset_events: resets.is_some(), sent, ..findings(&diagnosis) };
         return Ok(Diagnosed { findings, ticks: Vec::new() });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::observation::{Observation, Snapshot};
+use crate::observation::View;
 use crate::source::counters::Counters;
 use crate::value::Observed;
 
@@ -11,16 +11,19 @@ use crate::value::Observed;
 pub struct CounterSource {
     /// As the report names it: `netstat`, `snmp`, ...
     pub name: &'static str,
-    pub pick: fn(&Snapshot) -> &Observed<Counters>,
+    /// At the beginning and at the end of the window.
+    pub pick: fn(View<'_>) -> [&Observed<Counters>; 2],
 }
 
 /// The source of a counter by its stable name: `TcpExt.ListenOverflows`, `Tcp.OutRsts`; `oom_kill` of /proc/vmstat.
 pub fn source_of(metric: &str) -> CounterSource {
     match metric.split_once('.') {
-        Some(("TcpExt" | "IpExt" | "MPTcpExt", _)) => CounterSource { name: "netstat", pick: |s| &s.netstat },
-        Some(("Ip6" | "Icmp6", _)) => CounterSource { name: "snmp6", pick: |s| &s.snmp6 },
-        Some(_) => CounterSource { name: "snmp", pick: |s| &s.snmp },
-        None => CounterSource { name: "vmstat", pick: |s| &s.vmstat },
+        Some(("TcpExt" | "IpExt" | "MPTcpExt", _)) => {
+            CounterSource { name: "netstat", pick: |v| [&v.before().netstat, &v.after().netstat] }
+        }
+        Some(("Ip6" | "Icmp6", _)) => CounterSource { name: "snmp6", pick: |v| [&v.before().snmp6, &v.after().snmp6] },
+        Some(_) => CounterSource { name: "snmp", pick: |v| [&v.before().snmp, &v.after().snmp] },
+        None => CounterSource { name: "vmstat", pick: |v| [&v.host.before.vmstat, &v.host.after.vmstat] },
     }
 }
 
@@ -28,9 +31,10 @@ pub fn source_of(metric: &str) -> CounterSource {
 ///
 /// # Errors
 /// When it was not read at both ends, or went backwards.
-pub fn counter(observation: &Observation, metric: &str) -> Result<Reading, NoDelta> {
+pub fn counter(view: View<'_>, metric: &str) -> Result<Reading, NoDelta> {
     let CounterSource { name, pick } = source_of(metric);
-    reading(name, metric, pick(&observation.before), pick(&observation.after), observation.duration())
+    let [before, after] = pick(view);
+    reading(name, metric, before, after, view.duration())
 }
 
 /// Why two readings of a counter give no delta.

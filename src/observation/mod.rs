@@ -1,17 +1,17 @@
-//! One instant of a host, and the window between two of them.
+//! A window: two snapshots and what was seen between them, of the host and of each network namespace that was looked at.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::reset::{Ending, Mark, Reset};
 use crate::source::conntrack::Conntrack;
 use crate::source::counters::Counters;
-use crate::source::destroyed_sockets::DestroyedSockets;
 use crate::source::host_facts::HostFacts;
 use crate::source::listeners::Listener;
 use crate::source::owners::Owners;
-use crate::source::reset_events::{ResetEvent, ResetEvents};
-use crate::source::reset_packets::ResetPackets;
+use crate::source::reset_events::{EventAccount, ResetTally};
+use crate::source::reset_packets::PacketAccount;
 use crate::source::socket_dump::SocketDump;
 use crate::value::{Failure, Moment, NetnsId, Observed};
 
@@ -19,7 +19,80 @@ pub mod delta;
 #[cfg(test)]
 pub(crate) mod testing;
 
-/// Everything known about one instant. Each source is observed or says why not.
+/// What was observed in one window.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observation {
+    pub host: HostWindow,
+    pub netns: BTreeMap<NetnsId, NetnsWindow>,
+    /// What this kind of input can show at all.
+    pub covers: Covers,
+}
+
+/// What the input of an observation can show at all.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Covers {
+    pub input: Input,
+    /// How the input itself went, where a part of it is missing: a recording that was cut off.
+    pub status: Option<SourceStatus>,
+}
+
+/// Which kind of input an observation comes from, and so which sources it can ever have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Input {
+    /// A running kernel, now.
+    #[default]
+    Live,
+    /// What a running kernel answered earlier: whatever was recorded of the same sources.
+    Recording,
+}
+
+/// The host's part of a window: what is the same whichever namespace asks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostWindow {
+    pub before: HostSnapshot,
+    pub after: HostSnapshot,
+    /// The account of the reset events, which are those of the whole host.
+    pub reset_events: Observed<EventAccount>,
+    /// Only totals since boot were asked for (`--duration 0s`): no delta means anything.
+    pub totals_only: bool,
+}
+
+/// Everything host-wide known about one instant. Each source is observed or says why not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostSnapshot {
+    /// When the counters were read.
+    pub at: Moment,
+    pub vmstat: Observed<Counters>,
+    /// `fs.file-nr`: `allocated` and `max` open files of the whole host.
+    pub file_nr: Observed<Counters>,
+    /// As [`Snapshot::sysctls`], those of the whole host.
+    pub sysctls: BTreeMap<&'static str, Observed<String>>,
+    /// Shared by the snapshots of a live view between two sweeps.
+    pub owners: Observed<Arc<Owners>>,
+    pub facts: HostFacts,
+    /// How each source went, in the order asked.
+    pub sources: Vec<SourceStatus>,
+}
+
+/// One namespace's part of a window.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetnsWindow {
+    /// As `ip netns` names it, where it was found by that name.
+    pub name: Option<String>,
+    pub before: Snapshot,
+    pub after: Snapshot,
+    /// One entry per listener that was seen in any poll, by cookie.
+    pub listener_traces: BTreeMap<u64, ListenerTrace>,
+    /// Number of looks at the listeners, both snapshots included.
+    pub polls: u32,
+    pub resets: Resets,
+    /// The account of the RST packets on the interfaces.
+    pub reset_packets: Observed<PacketAccount>,
+    /// Connections that were destroyed.
+    pub endings: Observed<Endings>,
+}
+
+/// Everything known about one instant of a network namespace. Each source is observed or says why not.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
     /// The network namespace that it is of.
@@ -34,17 +107,12 @@ pub struct Snapshot {
     pub snmp6: Observed<Counters>,
     pub sockstat: Observed<Counters>,
     pub sockstat6: Observed<Counters>,
-    pub vmstat: Observed<Counters>,
-    /// `fs.file-nr`: `allocated` and `max` open files of the whole host.
-    pub file_nr: Observed<Counters>,
     /// Sysctl name as sysctl(8) spells it (`net.core.somaxconn`) to its text, trimmed.
     pub sysctls: BTreeMap<&'static str, Observed<String>>,
     pub conntrack: Observed<Conntrack>,
     pub listeners: Observed<Vec<Listener>>,
     /// Shared by the snapshots of a live view between two sweeps.
     pub socket_dump: Observed<Arc<SocketDump>>,
-    pub owners: Observed<Arc<Owners>>,
-    pub host: HostFacts,
     /// How each source went, in the order asked.
     pub sources: Vec<SourceStatus>,
 }
@@ -59,26 +127,27 @@ pub struct SourceStatus {
     pub took: Duration,
 }
 
-/// A window: two snapshots and what was seen between them.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Observation {
-    pub before: Snapshot,
-    pub after: Snapshot,
-    /// One entry per listener that was seen in any poll, by cookie.
-    pub listener_traces: BTreeMap<u64, ListenerTrace>,
-    /// Number of looks at the listeners, both snapshots included.
-    pub polls: u32,
-    /// Single resets from the tracepoints.
-    pub reset_events: Observed<ResetEvents>,
-    /// Resets shortly before the window, in a live view: the packet or the last words of one may come with the next window.
-    /// They count for nothing here.
-    pub earlier_resets: Vec<ResetEvent>,
-    /// RST packets on the interfaces.
-    pub reset_packets: Observed<ResetPackets>,
-    /// Connections that were destroyed.
-    pub destroyed_sockets: Observed<DestroyedSockets>,
-    /// Only totals since boot were asked for (`--duration 0s`): no delta means anything.
-    pub totals_only: bool,
+/// The RSTs of a window, those included whose namespace is not known.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Resets {
+    /// Each by itself, in order of time, capped.
+    pub single: Vec<Reset>,
+    /// Those over the cap that have an event, in groups; the counts are exact.
+    pub grouped: Vec<(Mark, ResetTally)>,
+    /// Packets without an event that found no room.
+    pub packets_dropped: u64,
+}
+
+/// The connections that were destroyed in a window.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Endings {
+    /// In order of arrival, capped; `dropped` counts those over the cap.
+    pub endings: Vec<Ending>,
+    pub dropped: u64,
+    /// How often the kernel had no room: each time an unknown number is missing.
+    pub gaps: u64,
+    /// The collection ended before the window did, because listening costs the kernel time for each destroyed socket.
+    pub ended_early: Option<String>,
 }
 
 /// One listener over the polls of a window, the two snapshots included.
@@ -103,10 +172,43 @@ pub struct ListenerTrace {
     pub last_sample: u32,
 }
 
+/// What a diagnosis sees: the host, and one of its namespaces.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    pub host: &'a HostWindow,
+    pub netns: &'a NetnsWindow,
+    pub covers: &'a Covers,
+}
+
 impl Observation {
+    /// What there is of the first namespace; there is always one, since a session observes at least its own.
+    pub fn view(&self) -> Option<View<'_>> {
+        self.views().next()
+    }
+
+    /// What there is of each namespace, in the order of their inodes.
+    pub fn views(&self) -> impl Iterator<Item = View<'_>> {
+        self.netns.values().map(|netns| View { host: &self.host, netns, covers: &self.covers })
+    }
+}
+
+impl<'a> View<'a> {
+    pub fn before(self) -> &'a Snapshot {
+        &self.netns.before
+    }
+
+    pub fn after(self) -> &'a Snapshot {
+        &self.netns.after
+    }
+
     /// Length of the window, without suspend.
-    pub fn duration(&self) -> Duration {
-        self.after.at.awake_since(self.before.at)
+    pub fn duration(self) -> Duration {
+        self.netns.after.at.awake_since(self.netns.before.at)
+    }
+
+    /// How each source went at the end of the window: the namespace's, the host's, and the input itself.
+    pub fn sources(self) -> impl Iterator<Item = &'a SourceStatus> {
+        self.netns.after.sources.iter().chain(&self.host.after.sources).chain(&self.covers.status)
     }
 }
 
@@ -118,14 +220,14 @@ mod tests {
     /// 200 losses in 2 s awake are 100 per second, however long the machine slept in between.
     #[test]
     fn suspend_is_no_part_of_a_window() {
-        let mut observation = Case::new().0;
-        let awake = observation.duration();
-        observation.after.at.mono += Duration::from_secs(300);
-        observation.after.at.asleep += Duration::from_secs(300);
-        assert_eq!(observation.duration(), awake);
+        let mut case = Case::new();
+        let awake = case.view().duration();
+        case.netns.after.at.mono += Duration::from_secs(300);
+        case.netns.after.at.asleep += Duration::from_secs(300);
+        assert_eq!(case.view().duration(), awake);
         // Clocks that are read one after the other differ a little.
-        observation.after.at.asleep += Duration::from_nanos(80);
-        observation.before.at.asleep += Duration::from_secs(300);
-        assert_eq!(observation.duration(), awake + Duration::from_secs(300));
+        case.netns.after.at.asleep += Duration::from_nanos(80);
+        case.netns.before.at.asleep += Duration::from_secs(300);
+        assert_eq!(case.view().duration(), awake + Duration::from_secs(300));
     }
 }

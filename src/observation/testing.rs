@@ -8,49 +8,72 @@ use std::time::Duration;
 use crate::cause::{Finding, Verdict};
 use crate::evidence::Evidence;
 use crate::observation::delta::source_of;
-use crate::observation::{ListenerTrace, Observation, Snapshot};
+use crate::observation::{
+    Covers, HostSnapshot, HostWindow, ListenerTrace, NetnsWindow, Observation, Resets, Snapshot, View,
+};
+use crate::reset::testing::NETNS;
+use crate::reset::{Drained, Joiner};
+use crate::session::Window;
 use crate::source::conntrack::Conntrack;
 use crate::source::counters::Counters;
 use crate::source::destroyed_sockets::DestroyedSocket;
 use crate::source::host_facts::HostFacts;
 use crate::source::listeners::Listener;
 use crate::source::owners::{Owners, Process};
-use crate::source::reset_events::{Direction, Place, ResetEvent, ResetEvents, Task, regroup};
+use crate::source::reset_events::{Direction, EventAccount, ResetEvent, Task};
 use crate::source::reset_packets::{ResetPacket, Track};
 use crate::source::socket_dump::SocketDump;
-use crate::value::{Failure, FailureKind, Missing, Moment, NetnsId, Observed, TcpState};
+use crate::value::{Failure, FailureKind, Missing, Moment, Observed, TcpState};
 
 mod parts;
 
 pub use parts::{address, group, half_open, process, task, tracked};
 
-/// A window of 3 s under construction.
-pub struct Case(pub Observation);
+/// A window of 3 s under construction. The resets are joined when it is looked at.
+#[derive(Clone)]
+pub struct Case {
+    pub host: HostWindow,
+    pub netns: NetnsWindow,
+    pub events: Observed<Vec<ResetEvent>>,
+    pub packets: Observed<Vec<ResetPacket>>,
+    pub destroyed: Observed<Vec<DestroyedSocket>>,
+}
 
 fn unavailable<T>() -> Observed<T> {
     Observed::Unavailable(Failure::new(FailureKind::NotCollected, "not set in this test"))
 }
 
-fn empty_snapshot(mono: u64) -> Snapshot {
+fn at(mono: u64) -> Moment {
     let (mono, wall) = (Duration::from_secs(mono), Duration::from_secs(1_790_000_000 + mono));
-    let at = Moment { mono, wall, ..Moment::default() };
+    Moment { mono, wall, ..Moment::default() }
+}
+
+fn empty_snapshot(mono: u64) -> Snapshot {
     Snapshot {
-        netns: NetnsId(4_026_531_840),
-        at,
-        dumped: at,
+        netns: NETNS,
+        at: at(mono),
+        dumped: at(mono),
         netstat: unavailable(),
         snmp: unavailable(),
         snmp6: unavailable(),
         sockstat: unavailable(),
         sockstat6: unavailable(),
-        vmstat: unavailable(),
-        file_nr: unavailable(),
         sysctls: BTreeMap::new(),
         conntrack: unavailable(),
         listeners: unavailable(),
         socket_dump: unavailable(),
+        sources: Vec::new(),
+    }
+}
+
+fn empty_host(mono: u64) -> HostSnapshot {
+    HostSnapshot {
+        at: at(mono),
+        vmstat: unavailable(),
+        file_nr: unavailable(),
+        sysctls: BTreeMap::new(),
         owners: unavailable(),
-        host: HostFacts::default(),
+        facts: HostFacts::default(),
         sources: Vec::new(),
     }
 }
@@ -61,29 +84,97 @@ fn set(counters: &mut Observed<Counters>, name: &str, value: u64) {
     *counters = Observed::Full(inner);
 }
 
+/// The value, made anew where there was none.
+fn full<T: Default>(observed: &mut Observed<T>) -> &mut T {
+    if observed.value().is_none() {
+        *observed = Observed::Full(T::default());
+    }
+    match observed {
+        Observed::Full(value) | Observed::Partial(value, _) => value,
+        Observed::Unavailable(_) => unreachable!("it was just made"),
+    }
+}
+
 impl Case {
     pub fn new() -> Self {
-        Self(Observation {
+        let host = HostWindow {
+            before: empty_host(1000),
+            after: empty_host(1003),
+            reset_events: unavailable(),
+            totals_only: false,
+        };
+        let netns = NetnsWindow {
+            name: None,
             before: empty_snapshot(1000),
             after: empty_snapshot(1003),
             listener_traces: BTreeMap::new(),
             polls: 60,
-            reset_events: unavailable(),
-            earlier_resets: Vec::new(),
+            resets: Resets::default(),
             reset_packets: unavailable(),
-            destroyed_sockets: unavailable(),
-            totals_only: false,
-        })
+            endings: unavailable(),
+        };
+        Self { host, netns, events: unavailable(), packets: unavailable(), destroyed: unavailable() }
+    }
+
+    /// As a diagnosis sees it, with the resets joined.
+    pub fn view(&self) -> View<'static> {
+        // A test ends before it would matter.
+        let (host, netns) = (Box::leak(Box::new(self.host.clone())), Box::leak(Box::new(self.joined())));
+        View { host, netns, covers: Box::leak(Box::default()) }
+    }
+
+    pub fn observation(&self) -> Observation {
+        let netns = [(NETNS, self.joined())].into();
+        Observation { host: self.host.clone(), netns, covers: Covers::default() }
+    }
+
+    /// A window of a row, that a session has closed on time.
+    pub fn window(&self, dumped: bool) -> Window {
+        let interval = self.netns.after.at.awake_since(self.netns.before.at);
+        Window { observation: self.observation(), dumped, late: Duration::ZERO, interval }
+    }
+
+    /// Both ends happen that much later.
+    pub fn later(mut self, by: Duration) -> Self {
+        let (host, netns) = (&mut self.host, &mut self.netns);
+        for at in [&mut netns.before.at, &mut netns.after.at, &mut netns.before.dumped, &mut netns.after.dumped] {
+            at.mono += by;
+            at.wall += by;
+        }
+        (host.before.at, host.after.at) = (netns.before.at, netns.after.at);
+        self
+    }
+
+    fn joined(&self) -> NetnsWindow {
+        let mut joiner = Joiner::default();
+        joiner.packets_alone = self.host.reset_events.value().is_none();
+        let of = |socket: DestroyedSocket| (NETNS, socket);
+        let drained = Drained {
+            events: self.events.value().cloned().unwrap_or_default(),
+            packets: self.packets.value().cloned().unwrap_or_default(),
+            destroyed: self.destroyed.value().cloned().unwrap_or_default().into_iter().map(of).collect(),
+        };
+        let joined = joiner.step(drained, Duration::MAX);
+        let mut netns = self.netns.clone();
+        netns.resets.single = joined.resets;
+        if self.destroyed.value().is_some() {
+            full(&mut netns.endings).endings = joined.endings.into_iter().map(|(_, ending)| ending).collect();
+        }
+        netns
     }
 
     /// A counter that stood at `before` and moved by `delta`.
     pub fn counter(mut self, name: &str, before: u64, delta: u64) -> Self {
-        for (snapshot, value) in [(&mut self.0.before, before), (&mut self.0.after, before + delta)] {
+        let sides = [
+            (&mut self.netns.before, &mut self.host.before, before),
+            (&mut self.netns.after, &mut self.host.after, before + delta),
+        ];
+        for (snapshot, host, value) in sides {
             let counters = match source_of(name).name {
                 _ if name.starts_with("TCP.") || name.starts_with("TCP6.") => &mut snapshot.sockstat,
                 "netstat" => &mut snapshot.netstat,
                 "snmp6" => &mut snapshot.snmp6,
-                "vmstat" => &mut snapshot.vmstat,
+                "vmstat" => &mut host.vmstat,
                 _ => &mut snapshot.snmp,
             };
             set(counters, name, value);
@@ -97,7 +188,7 @@ impl Case {
     }
 
     pub fn sysctl(mut self, name: &'static str, text: &str) -> Self {
-        for snapshot in [&mut self.0.before, &mut self.0.after] {
+        for snapshot in [&mut self.netns.before, &mut self.netns.after] {
             snapshot.sysctls.insert(name, Observed::Full(text.to_owned()));
         }
         self
@@ -113,7 +204,7 @@ impl Case {
         process: &Process,
     ) -> Self {
         let endpoint: std::net::SocketAddr = endpoint.parse().expect("endpoint");
-        let number = self.0.listener_traces.len() as u32 + 1;
+        let number = self.netns.listener_traces.len() as u32 + 1;
         let listener = Listener {
             address: endpoint.ip(),
             port: endpoint.port(),
@@ -136,8 +227,8 @@ impl Case {
             first_sample: 0,
             last_sample: 59,
         };
-        self.0.listener_traces.insert(listener.cookie, trace);
-        for snapshot in [&mut self.0.before, &mut self.0.after] {
+        self.netns.listener_traces.insert(listener.cookie, trace);
+        for snapshot in [&mut self.netns.before, &mut self.netns.after] {
             let mut listeners = snapshot.listeners.value().cloned().unwrap_or_default();
             listeners.push(listener.clone());
             snapshot.listeners = Observed::Full(listeners);
@@ -160,43 +251,43 @@ impl Case {
     }
 
     fn last_trace(mut self, change: impl FnOnce(&mut ListenerTrace)) -> Self {
-        change(self.0.listener_traces.values_mut().next_back().expect("a listener"));
+        change(self.netns.listener_traces.values_mut().next_back().expect("a listener"));
         self
     }
 
     /// fs.file-nr.
     pub fn file_nr(mut self, allocated: u64, max: u64) -> Self {
-        set(&mut self.0.after.file_nr, "allocated", allocated);
-        set(&mut self.0.after.file_nr, "max", max);
+        set(&mut self.host.after.file_nr, "allocated", allocated);
+        set(&mut self.host.after.file_nr, "max", max);
         self
     }
 
     /// `process` holds the socket with this inode, before and after.
     pub fn holder(mut self, inode: u32, process: &Process) -> Self {
-        for snapshot in [&mut self.0.before, &mut self.0.after] {
-            let mut owners = snapshot.owners.value().map(|owners| Owners::clone(owners)).unwrap_or_default();
+        for host in [&mut self.host.before, &mut self.host.after] {
+            let mut owners = host.owners.value().map(|owners| Owners::clone(owners)).unwrap_or_default();
             owners.by_inode.entry(inode).or_default().push(process.pid);
             owners.processes.insert(process.pid, process.clone());
-            snapshot.owners = Observed::Full(owners.into());
+            host.owners = Observed::Full(owners.into());
         }
         self
     }
 
     pub fn socket_dump(mut self, before: SocketDump, after: SocketDump) -> Self {
-        self.0.before.socket_dump = Observed::Full(before.into());
-        self.0.after.socket_dump = Observed::Full(after.into());
+        self.netns.before.socket_dump = Observed::Full(before.into());
+        self.netns.after.socket_dump = Observed::Full(after.into());
         self
     }
 
     pub fn conntrack(mut self, before: Conntrack, after: Conntrack) -> Self {
-        self.0.before.conntrack = Observed::Full(before);
-        self.0.after.conntrack = Observed::Full(after);
+        self.netns.before.conntrack = Observed::Full(before);
+        self.netns.after.conntrack = Observed::Full(after);
         self
     }
 
     /// The process is not there any more at the end of the window.
     pub fn died(mut self, pid: u32) -> Self {
-        if let Observed::Full(owners) = &mut self.0.after.owners {
+        if let Observed::Full(owners) = &mut self.host.after.owners {
             let owners = std::sync::Arc::make_mut(owners);
             owners.processes.remove(&pid);
             owners.by_inode.values_mut().for_each(|holders| holders.retain(|holder| *holder != pid));
@@ -206,10 +297,10 @@ impl Case {
 
     /// Nobody listens on this port any more at the end of the window.
     pub fn stopped_listening(mut self, port: u16) -> Self {
-        for trace in self.0.listener_traces.values_mut().filter(|trace| trace.last.port == port) {
+        for trace in self.netns.listener_traces.values_mut().filter(|trace| trace.last.port == port) {
             (trace.in_after, trace.last_sample) = (false, 30);
         }
-        if let Observed::Full(listeners) = &mut self.0.after.listeners {
+        if let Observed::Full(listeners) = &mut self.netns.after.listeners {
             listeners.retain(|listener| listener.port != port);
         }
         self
@@ -217,7 +308,8 @@ impl Case {
 
     /// The tracepoints worked; `resets` adds what they saw.
     pub fn tracepoints(mut self) -> Self {
-        self.0.reset_events = Observed::Full(ResetEvents::default());
+        self.host.reset_events = Observed::Full(EventAccount::default());
+        self.events = Observed::Full(Vec::new());
         self
     }
 
@@ -239,20 +331,14 @@ impl Case {
         ends: [&str; 2],
         task: Option<Task>,
     ) -> Self {
-        let mut seen = self.0.reset_events.value().cloned().unwrap_or_default();
-        let [local, peer]: [std::net::SocketAddr; 2] = ends.map(|end| end.parse().expect("endpoint"));
+        full(&mut self.host.reset_events);
         for number in 0..count {
-            let clients = |mut end: std::net::SocketAddr| {
-                if end.port() == 0 {
-                    end.set_port(40_000 + number);
-                }
-                end
-            };
-            let event = ResetEvent {
+            let [local, peer] = ends.map(|end| client(end, number));
+            full(&mut self.events).push(ResetEvent {
                 at: Duration::from_secs(1001) + Duration::from_millis(u64::from(number) * 50),
                 direction,
-                local: clients(local),
-                peer: Some(clients(peer)),
+                local,
+                peer: Some(peer),
                 state,
                 reason: reason.map(str::to_owned),
                 softirq: task.is_none(),
@@ -262,35 +348,32 @@ impl Case {
                 active: task.is_some(),
                 caller: None,
                 exiting: false,
-                place: Place::Here,
-                netns: None,
-            };
-            seen.tallies.extend(regroup(std::slice::from_ref(&event), |port| (32_768..61_000).contains(&port)));
-            seen.events.push(event);
+                netns: Some(NETNS),
+            });
         }
-        self.0.reset_events = Observed::Full(seen);
         self
     }
 
     /// `count` RST packets with these TCP flags and TTL; the far end's address is not of this host.
     pub fn packets(mut self, count: u16, direction: Direction, flags: u8, ttl: u8, ends: [&str; 2]) -> Self {
-        let mut seen = self.0.reset_packets.value().cloned().unwrap_or_default();
-        let [local, peer]: [SocketAddr; 2] = ends.map(|end| end.parse().expect("endpoint"));
+        full(&mut self.netns.reset_packets);
+        let seen = full(&mut self.packets);
         for number in 0..count {
-            let clients =
-                |end: SocketAddr| SocketAddr::new(end.ip(), if end.port() == 0 { 40_000 + number } else { end.port() });
-            seen.packets.push(ResetPacket {
+            let [local, peer] = ends.map(|end| client(end, number));
+            seen.push(ResetPacket {
                 at: Duration::from_secs(1001) + Duration::from_millis(u64::from(number) * 50),
+                netns: NETNS,
                 direction,
-                local: clients(local),
-                peer: clients(peer),
+                local,
+                peer,
                 local_here: true,
                 peer_here: false,
                 interface: 2,
                 loopback: false,
                 flags,
-                seq: 7,
-                ack: 0,
+                // An answer has either an ACK or a sequence number of its own.
+                seq: if flags & ACK == 0 { 7 } else { 0 },
+                ack: if flags & ACK == 0 { 0 } else { 1 },
                 window: 0,
                 ttl,
                 ip_id: Some(0),
@@ -298,42 +381,35 @@ impl Case {
                 options: false,
             });
         }
-        self.0.reset_packets = Observed::Full(seen);
         self
     }
 
     /// The received packets have this IP id, and those of their connections before ended at `last`.
     pub fn ip_ids(mut self, id: u16, last: u16, fits: bool) -> Self {
-        if let Observed::Full(seen) = &mut self.0.reset_packets {
-            for packet in seen.packets.iter_mut().filter(|packet| packet.direction == Direction::Received) {
-                (packet.ip_id, packet.track) = (Some(id), Some(Track { last, fits }));
-            }
+        for packet in full(&mut self.packets).iter_mut().filter(|packet| packet.direction == Direction::Received) {
+            (packet.ip_id, packet.track) = (Some(id), Some(Track { last, fits }));
         }
         self
     }
 
     /// Other packets of this peer arrived with this TTL.
     pub fn seen_ttl(mut self, peer: &str, ttl: u8) -> Self {
-        let mut seen = self.0.reset_packets.value().cloned().unwrap_or_default();
-        (1..=3)
-            .for_each(|port| std::sync::Arc::make_mut(&mut seen.ttls).add(SocketAddr::new(address(peer), port), ttl));
-        self.0.reset_packets = Observed::Full(seen);
+        let ttls = std::sync::Arc::make_mut(&mut full(&mut self.netns.reset_packets).ttls);
+        (1..=3).for_each(|port| ttls.add(SocketAddr::new(address(peer), port), ttl));
         self
     }
 
     /// `count` connections between these ends were destroyed, after a pause before their last use and `retransmits`.
     pub fn destroyed_sockets(mut self, count: u16, ends: [&str; 2], pause_ms: u32, retransmits: u8) -> Self {
-        let mut seen = self.0.destroyed_sockets.value().cloned().unwrap_or_default();
-        let [local, peer]: [SocketAddr; 2] = ends.map(|end| end.parse().expect("endpoint"));
+        full(&mut self.netns.endings);
         for number in 0..count {
-            let clients =
-                |end: SocketAddr| SocketAddr::new(end.ip(), if end.port() == 0 { 40_000 + number } else { end.port() });
+            let [local, peer] = ends.map(|end| client(end, number));
             let at = Duration::from_secs(1001) + Duration::from_millis(u64::from(number) * 50 + 20);
-            seen.words.push(DestroyedSocket {
+            full(&mut self.destroyed).push(DestroyedSocket {
                 at,
                 after: at - Duration::from_millis(50),
-                local: clients(local),
-                peer: clients(peer),
+                local,
+                peer,
                 cookie: u64::from(number) + 1000,
                 data_sent_ms: 5,
                 data_received_ms: pause_ms + 5,
@@ -347,12 +423,11 @@ impl Case {
                 unsent: Some(0),
             });
         }
-        self.0.destroyed_sockets = Observed::Full(seen);
         self
     }
 
     pub fn judge(&self, cause: &crate::cause::Cause) -> Result<Verdict, Missing> {
-        (cause.judge)(&Evidence::new(&self.0))
+        (cause.judge)(&Evidence::new(self.view()))
     }
 
     pub fn is_ruled_out(&self, cause: &crate::cause::Cause) -> bool {
@@ -371,4 +446,12 @@ impl Case {
             other => panic!("{} gave {other:?}", cause.id),
         }
     }
+}
+
+const ACK: u8 = 0x10;
+
+/// An endpoint; port 0 stands for the port of a client, another one each time.
+fn client(end: &str, number: u16) -> SocketAddr {
+    let end: SocketAddr = end.parse().expect("endpoint");
+    SocketAddr::new(end.ip(), if end.port() == 0 { 40_000 + number } else { end.port() })
 }

@@ -9,7 +9,7 @@ use crate::value::TcpState;
 use crate::value::outside::UnitName;
 
 fn facts(mut case: Case, uid: u32) -> Case {
-    case.0.after.host = HostFacts {
+    case.host.after.facts = HostFacts {
         hostname: Some("web-3".into()),
         kernel: Some("6.18.44".into()),
         uptime_s: Some(86_400.5),
@@ -60,17 +60,17 @@ fn overflow_case(name: &str) -> Case {
 
 /// nginx loses connections; root looks.
 pub fn overflow() -> Diagnosis {
-    diagnose_for(&overflow_case("nginx").0, &Filter::default())
+    diagnose_for(overflow_case("nginx").view(), &Filter::default())
 }
 
 /// As [`overflow`], with another process name.
 pub fn overflow_by(name: &str) -> Diagnosis {
-    diagnose_for(&overflow_case(name).0, &Filter::default())
+    diagnose_for(overflow_case(name).view(), &Filter::default())
 }
 
 /// As [`overflow`], asked for one port.
 pub fn one_port(port: u16) -> Diagnosis {
-    diagnose_for(&overflow_case("nginx").0, &Filter { port: Some(port), ..Filter::default() })
+    diagnose_for(overflow_case("nginx").view(), &Filter { port: Some(port), ..Filter::default() })
 }
 
 /// Nothing wrong, and nothing in the past.
@@ -83,10 +83,10 @@ pub fn healthy() -> Diagnosis {
         .counter("TcpExt.ListenDrops", 0, 0)
         .counter("TcpExt.ListenOverflows", 0, 0)
         .listener("0.0.0.0:8080", 511, 0, 0, &nginx());
-    diagnose_for(&case.0, &Filter::default())
+    diagnose_for(case.view(), &Filter::default())
 }
 
 /// A host that shows nothing.
 pub fn blind() -> Diagnosis {
-    diagnose_for(&facts(Case::new(), 1000).0, &Filter::default())
+    diagnose_for(facts(Case::new(), 1000).view(), &Filter::default())
 }

@@ -9,7 +9,7 @@ use super::layout::Page;
 use crate::knowledge::idle_timeouts::devices_near;
 use crate::reset::Kind;
 use crate::source::reset_events::Direction;
-use crate::trace::{Basis, End, PortSide, Process, Reset, Summary, What};
+use crate::trace::{Basis, End, PortSide, Process, Reset, Summary};
 use crate::value::escape::visible;
 use crate::value::words::{counted, seconds, thousands};
 
@@ -113,13 +113,13 @@ fn details(reset: &Reset) -> String {
     if let Some(packet) = reset.packet.as_ref().filter(|p| p.direction == Direction::Received && !p.loopback) {
         parts.push(format!("TTL {}", packet.ttl));
     }
-    if reset.what == What::Kind(Kind::Other)
+    if reset.what == Kind::Other
         && let Some(reason) = reset.event.as_ref().and_then(|event| event.reason.as_deref())
     {
         parts.push(visible(reason).into_owned());
     }
     if let Some(end) = &reset.end {
-        let said_unread = reset.what == What::Kind(Kind::UnreadData);
+        let said_unread = reset.what == Kind::UnreadData;
         ended(&mut parts, end, reset.direction(), said_unread);
     }
     parts.join(", ")
@@ -163,7 +163,7 @@ pub fn summary(summary: &Summary, width: u16) -> String {
     for (index, ((direction, what), count)) in reasons.iter().enumerate() {
         let label = if index == 0 { "  reasons" } else { "" };
         let way = if *direction == Direction::Sent { "sent" } else { "received" };
-        page.field(label, INDENT, &format!("{} {way}: {}", thousands(*count), what.describe().1));
+        page.field(label, INDENT, &format!("{} {way}: {}", thousands(*count), what.words()));
     }
     debug_assert_eq!(rest, 0);
     let mut list = |label: &str, items: Vec<String>, rest: u64| {

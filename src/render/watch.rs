@@ -199,12 +199,10 @@ mod tests {
 
     use super::*;
     use crate::diagnosis::filter::Filter;
-    use crate::observation::Observation;
     use crate::observation::testing::{Case, process};
-    use crate::session::Ticked;
 
     /// A window with a full accept queue, or a quiet one, that ends `seconds` after the first.
-    fn window(fault: bool, seconds: u64) -> Observation {
+    fn window(fault: bool, seconds: u64) -> Case {
         let mut case = Case::new().counter("Tcp.OutRsts", 0, 0).counter("TcpExt.ListenOverflows", 0, 0);
         if fault {
             case = case
@@ -214,20 +212,14 @@ mod tests {
                 .listener_drops(300)
                 .queue(0, 3, 30);
         }
-        for at in [&mut case.0.before.at, &mut case.0.after.at] {
-            at.mono += Duration::from_secs(seconds);
-            at.wall += Duration::from_secs(seconds);
-        }
-        case.0
+        case.later(Duration::from_secs(seconds))
     }
 
     fn told(windows: &[bool], width: Option<u16>) -> (Vec<String>, String) {
         let (mut watch, mut lines) = (Watch::new(Filter::default()), Lines::new(width));
         let told = windows.iter().enumerate().map(|(number, fault)| {
-            let observation = window(*fault, 3 * number as u64);
-            let interval = Duration::from_secs(3);
-            let mut ticked = Ticked { observation, swept: false, late: Duration::ZERO, interval };
-            lines.tick(&watch.tick(&mut ticked, &mut |_| false))
+            let mut window = window(*fault, 3 * number as u64).window(false);
+            lines.tick(&watch.tick(&mut window, &mut |_| false).expect("a namespace"))
         });
         let told = told.collect();
         (told, lines.summary(&watch))
@@ -263,14 +255,13 @@ mod tests {
         let watched = |seen: &[bool], filter: Filter| {
             let (mut watch, mut lines, mut told) = (Watch::new(filter), Lines::new(None), String::new());
             for (number, seen) in seen.iter().enumerate() {
-                let mut observation = window(false, 3 * number as u64);
+                let mut case = window(false, 3 * number as u64);
                 if !seen {
                     let failure = crate::value::Failure::new(crate::value::FailureKind::Broken, "too many open files");
-                    observation.after.netstat = crate::value::Observed::Unavailable(failure);
+                    case.netns.after.netstat = crate::value::Observed::Unavailable(failure);
                 }
-                let interval = Duration::from_secs(3);
-                let mut ticked = Ticked { observation, swept: false, late: Duration::ZERO, interval };
-                told.push_str(&lines.tick(&watch.tick(&mut ticked, &mut |_| false)));
+                let tick = watch.tick(&mut case.window(false), &mut |_| false).expect("a namespace");
+                told.push_str(&lines.tick(&tick));
             }
             (told, lines.summary(&watch))
         };

@@ -6,11 +6,41 @@ use std::time::Duration;
 
 use super::looks::Looks;
 use crate::ask::Probe;
-use crate::observation::{Snapshot, SourceStatus};
+use crate::observation::{HostSnapshot, Snapshot, SourceStatus};
 use crate::source::listeners::{self, Listener};
-use crate::source::socket_dump::{self, SocketDump};
-use crate::source::{conntrack, file_nr, host_facts, netstat, owners, snmp, snmp6, sockstat, sysctl, vmstat};
+use crate::source::{
+    conntrack, file_nr, host_facts, netstat, owners, snmp, snmp6, socket_dump, sockstat, sysctl, vmstat,
+};
 use crate::value::{Moment, NetnsId, Observed};
+
+/// Notes how a source went, and hands its value on.
+fn keep<T>(
+    sources: &mut Vec<SourceStatus>,
+    name: &'static str,
+    (observed, took): (Observed<T>, Duration),
+) -> Observed<T> {
+    let failure = observed.failure().cloned();
+    let status = SourceStatus { name, failure, partial: matches!(observed, Observed::Partial(..)), took };
+    match sources.iter_mut().find(|known| known.name == name) {
+        Some(known) => *known = status,
+        None => sources.push(status),
+    }
+    observed
+}
+
+fn carry_sources(to: &mut Vec<SourceStatus>, from: &[SourceStatus], names: &[&str]) {
+    to.retain(|source| !names.contains(&source.name));
+    to.extend(from.iter().filter(|source| names.contains(&source.name)).cloned());
+}
+
+/// How a set of sysctls went: missing only where none could be read.
+fn status(sysctls: &BTreeMap<&'static str, Observed<String>>) -> Observed<()> {
+    let missing = sysctls.values().all(|value| value.value().is_none());
+    match sysctls.values().find_map(Observed::failure) {
+        Some(failure) if missing => Observed::Unavailable(failure.clone()),
+        _ => Observed::Full(()),
+    }
+}
 
 impl Snapshot {
     pub(super) fn empty(netns: NetnsId, at: Moment) -> Self {
@@ -23,95 +53,118 @@ impl Snapshot {
             snmp6: Observed::not_asked(),
             sockstat: Observed::not_asked(),
             sockstat6: Observed::not_asked(),
-            vmstat: Observed::not_asked(),
-            file_nr: Observed::not_asked(),
             sysctls: BTreeMap::new(),
             conntrack: Observed::not_asked(),
             listeners: Observed::not_asked(),
             socket_dump: Observed::not_asked(),
-            owners: Observed::not_asked(),
-            host: host_facts::HostFacts::default(),
             sources: Vec::new(),
         }
     }
 
-    /// Keeps the value and notes how the source went.
-    fn keep<T>(&mut self, name: &'static str, (observed, took): (Observed<T>, Duration)) -> Observed<T> {
-        let status = SourceStatus {
-            name,
-            failure: observed.failure().cloned(),
-            partial: matches!(observed, Observed::Partial(..)),
-            took,
-        };
-        match self.sources.iter_mut().find(|known| known.name == name) {
-            Some(known) => *known = status,
-            None => self.sources.push(status),
-        }
-        observed
-    }
-
     pub(super) fn counters(&mut self, probe: &mut dyn Probe) {
-        let netns = self.netns;
-        self.snmp6 = self.keep("snmp6", snmp6::collect(probe, netns));
-        self.sockstat = self.keep("sockstat", sockstat::collect(probe, netns));
-        self.sockstat6 = self.keep("sockstat6", sockstat::collect6(probe, netns));
-        self.conntrack = self.keep("conntrack", conntrack::collect(probe, netns));
-        self.vmstat = self.keep("vmstat", vmstat::collect(probe));
-        self.file_nr = self.keep("file_nr", file_nr::collect(probe));
+        let (netns, sources) = (self.netns, &mut self.sources);
+        self.snmp6 = keep(sources, "snmp6", snmp6::collect(probe, netns));
+        self.sockstat = keep(sources, "sockstat", sockstat::collect(probe, netns));
+        self.sockstat6 = keep(sources, "sockstat6", sockstat::collect6(probe, netns));
+        self.conntrack = keep(sources, "conntrack", conntrack::collect(probe, netns));
         // Last, next to the streams that are read after them: what comes between belongs to two windows.
-        self.netstat = self.keep("netstat", netstat::collect(probe, netns));
-        self.snmp = self.keep("snmp", snmp::collect(probe, netns));
+        self.netstat = keep(sources, "netstat", netstat::collect(probe, netns));
+        self.snmp = keep(sources, "snmp", snmp::collect(probe, netns));
     }
 
     pub(super) fn listeners(&mut self, probe: &mut dyn Probe, looks: &mut Looks) {
-        self.listeners = self.keep("listeners", listeners::collect(probe, self.netns));
+        self.listeners = keep(&mut self.sources, "listeners", listeners::collect(probe, self.netns));
         if let Some(listening) = self.listeners.value() {
             looks.look(listening);
         }
     }
 
-    /// The sweep of all sockets, and the owners of the listeners in `seen` and of the sockets that a cause may want to
-    /// name. `also`: processes whose state is wanted whatever they hold now.
-    pub(super) fn sockets<'a>(
-        &mut self,
-        probe: &mut dyn Probe,
-        seen: impl Iterator<Item = &'a Listener>,
-        also: &BTreeSet<u32>,
-    ) {
-        let listening = self.listeners.value().cloned().unwrap_or_default();
-        self.socket_dump = self.keep("sockets", socket_dump::collect(probe, self.netns, &listening)).map(Arc::new);
-        let listening = listening.iter().map(|listener| listener.inode).chain(seen.map(|listener| listener.inode));
-        let inodes = inodes(listening, self.socket_dump.value().map(Arc::as_ref));
-        self.owners = self.keep("owners", owners::collect(probe, inodes, also.clone())).map(Arc::new);
+    /// The dump of all sockets.
+    pub(super) fn sockets(&mut self, probe: &mut dyn Probe) {
+        let listening = self.listeners.value().map_or(&[][..], Vec::as_slice);
+        let dump = socket_dump::collect(probe, self.netns, listening);
+        self.socket_dump = keep(&mut self.sources, "sockets", dump).map(Arc::new);
+    }
+
+    /// Settings, which seldom move.
+    pub(super) fn settings(&mut self, probe: &mut dyn Probe) {
+        let (sysctls, took) = sysctl::collect(probe, self.netns);
+        keep(&mut self.sources, "sysctl", (status(&sysctls), took));
+        self.sysctls = sysctls;
+    }
+
+    pub(super) fn carry_dump(&mut self, from: &Self) {
+        self.dumped = from.dumped;
+        self.socket_dump = from.socket_dump.clone();
+        carry_sources(&mut self.sources, &from.sources, &["sockets"]);
+    }
+
+    pub(super) fn carry_settings(&mut self, from: &Self) {
+        self.sysctls = from.sysctls.clone();
+        carry_sources(&mut self.sources, &from.sources, &["sysctl"]);
+    }
+}
+
+impl HostSnapshot {
+    pub(super) fn empty(at: Moment) -> Self {
+        Self {
+            at,
+            vmstat: Observed::not_asked(),
+            file_nr: Observed::not_asked(),
+            sysctls: BTreeMap::new(),
+            owners: Observed::not_asked(),
+            facts: host_facts::HostFacts::default(),
+            sources: Vec::new(),
+        }
+    }
+
+    pub(super) fn counters(&mut self, probe: &mut dyn Probe) {
+        self.vmstat = keep(&mut self.sources, "vmstat", vmstat::collect(probe));
+        self.file_nr = keep(&mut self.sources, "file_nr", file_nr::collect(probe));
+    }
+
+    /// Who holds these sockets. `also`: processes whose state is wanted whatever they hold now.
+    pub(super) fn owners(&mut self, probe: &mut dyn Probe, inodes: BTreeSet<u64>, also: BTreeSet<u32>) {
+        self.owners = keep(&mut self.sources, "owners", owners::collect(probe, inodes, also)).map(Arc::new);
     }
 
     /// Settings and identity, which seldom move.
     pub(super) fn context(&mut self, probe: &mut dyn Probe) {
-        let (sysctls, took) = sysctl::collect(probe, self.netns);
-        let missing = sysctls.values().all(|value| value.value().is_none());
-        let status: Observed<()> = match sysctls.values().find_map(Observed::failure) {
-            Some(failure) if missing => Observed::Unavailable(failure.clone()),
-            _ => Observed::Full(()),
-        };
-        self.keep("sysctl", (status, took));
-        self.sysctls = sysctls;
-        let facts = self.keep("host", host_facts::collect(probe));
-        self.host = facts.value().cloned().unwrap_or_default();
+        self.sysctls = sysctl::collect_host(probe).0;
+        let facts = keep(&mut self.sources, "host", host_facts::collect(probe));
+        self.facts = facts.value().cloned().unwrap_or_default();
+    }
+
+    pub(super) fn has_context(&self) -> bool {
+        self.sysctls.values().any(|value| value.value().is_some())
     }
 
     /// Processes that held something that was looked up.
     pub(super) fn known_processes(&self) -> BTreeSet<u32> {
         self.owners.value().map(|owners| owners.processes.keys().copied().collect()).unwrap_or_default()
     }
+
+    pub(super) fn carry_owners(&mut self, from: &Self) {
+        self.owners = from.owners.clone();
+        carry_sources(&mut self.sources, &from.sources, &["owners"]);
+    }
+
+    pub(super) fn carry_context(&mut self, from: &Self) {
+        (self.sysctls, self.facts) = (from.sysctls.clone(), from.facts.clone());
+        carry_sources(&mut self.sources, &from.sources, &["host"]);
+    }
 }
 
-/// Sockets whose owners are worth a look: every listener of the window and the samples of the sweep.
-fn inodes(listeners: impl Iterator<Item = u32>, socket_dump: Option<&SocketDump>) -> BTreeSet<u64> {
-    let sampled = socket_dump.into_iter().flat_map(|socket_dump| {
-        let groups = socket_dump.groups.iter().flat_map(|group| group.samples.iter().map(|sample| sample.inode));
-        let destinations = socket_dump.destinations.iter().flat_map(|destination| destination.inodes.iter().copied());
+/// Sockets whose owners are worth a look: the listeners and the samples of the dump.
+pub(super) fn inodes<'a>(
+    listeners: impl Iterator<Item = &'a Listener> + 'a,
+    dump: &'a Snapshot,
+) -> impl Iterator<Item = u64> + 'a {
+    let sampled = dump.socket_dump.value().into_iter().flat_map(|dump| {
+        let groups = dump.groups.iter().flat_map(|group| group.samples.iter().map(|sample| sample.inode));
+        let destinations = dump.destinations.iter().flat_map(|destination| destination.inodes.iter().copied());
         groups.chain(destinations)
     });
     // Inode 0 is a socket without a process: TIME_WAIT, an orphan, a half-open request.
-    listeners.chain(sampled).filter(|inode| *inode != 0).map(u64::from).collect()
+    listeners.map(|listener| listener.inode).chain(sampled).filter(|inode| *inode != 0).map(u64::from)
 }

@@ -1,42 +1,65 @@
-//! Drives a host through one window and turns its bytes into an [`Observation`]. Live scans and replayed recordings run
-//! this same code: only the host differs. [`Watching`] drives it through a row of windows.
+//! Drives a host through windows and turns its bytes into [`Observation`]s: open, step, close. Scan, watch, trace, record and
+//! the lab are callers of it, live or with a recording: only the host differs.
+//!
+//! A row of windows has no gap: each begins with the snapshot that closed the one before. A window is cheap: counters,
+//! listeners, streams, and every few seconds the settings. All sockets and their owners are looked at only when the caller
+//! asks for it; until then the two latest dumps stay, so that what they show neither vanishes nor seems to move.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 mod collect;
 mod looks;
 mod streams;
-mod watching;
 
-pub use watching::{Step, Ticked, Watching};
+pub use streams::{Live, StreamFailures};
 
 use crate::ask::{Frame, Host, Probe};
-use crate::observation::{Observation, Snapshot};
-use crate::source::reset_events::ResetEvent;
-use crate::source::{listeners, namespaces};
-use crate::value::{Moment, NetnsId, Observed};
+use crate::observation::{Covers, HostSnapshot, HostWindow, NetnsWindow, Observation, Snapshot};
+use crate::source::listeners::{self, Listener};
+use crate::source::namespaces::{self, Namespace};
+use crate::source::sysctl;
+use crate::value::{Failure, FailureKind, Moment, NetnsId, Observed};
 use looks::Looks;
-use streams::Resets;
+use streams::Streams;
+
+/// Between two looks while queues are short and little arrives. The streams of the kernel hold more than comes in that
+/// time outside a storm.
+const RELAXED: Duration = Duration::from_millis(200);
+/// Between two looks at the sysctls: 26 small files cost a fifth of a tick.
+const SETTINGS: Duration = Duration::from_secs(5);
+/// In a storm the rings of the kernel fill within 100 ms.
+const STORM: Duration = Duration::from_millis(10);
+/// Bytes of one stream in one look from which on the next comes sooner, and much sooner.
+const MUCH: usize = 64 << 10;
+const VERY_MUCH: usize = 1 << 20;
 
 /// What to observe, and for how long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// Length of the window; zero reads totals since boot once.
-    pub window: Duration,
+    /// Length of all; zero reads totals since boot once, [`Duration::MAX`] never ends.
+    pub length: Duration,
+    /// A window ends after each such time; `None` for one window in all.
+    pub interval: Option<Duration>,
     /// Time between two looks at the listeners.
     pub poll_every: Duration,
-    /// Reset tracepoints are used where allowed.
+    /// Looks come more seldom while nothing happens.
+    pub relaxed: bool,
+    /// All sockets are looked at when the first window opens.
+    pub dump: bool,
+    /// Reset tracepoints, RST packets and destroyed sockets are used where allowed.
     pub events: bool,
+    pub covers: Covers,
 }
 
 impl Plan {
     /// The listeners cost 0.02 ms a look (LISTEN only), so 20 looks a second catch short queue peaks for 0.04 % of a CPU.
     pub const POLL_EVERY: Duration = Duration::from_millis(50);
 
-    /// A scan of this length.
-    pub fn scan(window: Duration) -> Self {
-        Self { window, poll_every: Self::POLL_EVERY, events: true }
+    /// One window of this length.
+    pub fn scan(length: Duration) -> Self {
+        let poll_every = Self::POLL_EVERY;
+        Self { length, interval: None, poll_every, relaxed: false, dump: true, events: true, covers: Covers::default() }
     }
 }
 
@@ -45,82 +68,392 @@ impl Plan {
 #[error("there is nothing to observe: {0}")]
 pub struct NothingObserved(&'static str);
 
+/// What one frame was.
+#[derive(Debug)]
+pub enum Step {
+    /// A look at the listeners.
+    Looked,
+    /// A window was closed. Hand it to [`Session::remember`] before the next step.
+    Window(Box<Window>),
+    /// Nothing follows but [`Session::close`].
+    Over,
+}
+
+/// A window that was closed.
+#[derive(Debug)]
+pub struct Window {
+    pub observation: Observation,
+    /// All sockets were looked at for it.
+    pub dumped: bool,
+    /// How long after its time on the grid it came.
+    pub late: Duration,
+    /// The distance of the grid.
+    pub interval: Duration,
+}
+
+/// What a look showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Load {
+    Low,
+    Some,
+    Storm,
+}
+
+/// One namespace between two frames.
+struct OfNetns {
+    name: Option<String>,
+    /// Closed the latest window.
+    previous: Snapshot,
+    /// Holds the dump before the latest one.
+    earlier: Snapshot,
+    looks: Looks,
+}
+
+/// Drives a host through windows.
+pub struct Session {
+    plan: Plan,
+    opened: Moment,
+    now: Moment,
+    poll_due: Duration,
+    tick_due: Duration,
+    /// When the settings were looked at last.
+    settings: Moment,
+    host: HostSnapshot,
+    host_earlier: HostSnapshot,
+    netns: BTreeMap<NetnsId, OfNetns>,
+    streams: Streams,
+}
+
 /// Observes one window.
 ///
 /// # Errors
 /// When the host opens no window, or does not close it.
 pub fn observe(host: &mut dyn Host, plan: &Plan) -> Result<Observation, NothingObserved> {
-    let mut looks = Looks::default();
-    let netns = namespace(host);
-    let mut resets = Resets::new(netns, plan.events);
-    let (before, first) = open(host, netns, &mut looks, &mut resets)?;
-    if plan.window.is_zero() {
-        let after = before.clone();
-        let mut observation = observation(before, after, looks);
-        observation.totals_only = true;
-        resets.finish(host).into_observation(&mut observation);
-        return Ok(observation);
-    }
-    inside(host, netns, plan, before.at, &mut looks, &mut resets);
-    let closed = host.frame(Frame::After { end: plan.window }).ok_or(NothingObserved("no closing snapshot"))?;
-    let mut after = Snapshot::empty(netns, closed);
-    after.counters(host);
-    let end = resets.drain_at_end(host);
-    let seen = resets.finish(host);
-    after.listeners(host, &mut looks);
-    after.sockets(host, looks.seen(), &before.known_processes());
-    after.context(host);
-    let mut observation = observation(before, after, looks);
-    seen.into_observation(&mut observation);
-    streams::take_later(&mut observation, end);
-    streams::put_first(&mut observation, first);
-    Ok(observation)
-}
-
-/// The namespace under observation.
-fn namespace(probe: &mut dyn Probe) -> NetnsId {
-    let namespaces = namespaces::collect(probe).0;
-    namespaces.value().and_then(|namespaces| namespaces.first()).map(|namespace| namespace.id).unwrap_or_default()
-}
-
-/// The slow look at everything, then the counters that begin the window.
-///
-/// With the resets that came after those counters were read.
-fn open(
-    host: &mut dyn Host,
-    netns: NetnsId,
-    looks: &mut Looks,
-    resets: &mut Resets,
-) -> Result<(Snapshot, Vec<ResetEvent>), NothingObserved> {
-    let dumped = host.frame(Frame::Dump).ok_or(NothingObserved("no opening survey"))?;
-    let mut before = Snapshot::empty(netns, dumped);
-    before.listeners(host, looks);
-    before.sockets(host, looks.seen(), &BTreeSet::new());
-    before.context(host);
-    before.at = host.frame(Frame::Before).ok_or(NothingObserved("no opening snapshot"))?;
-    // The first answer opens the streams, which takes a while; what came before the counters were read is none of the window's.
-    resets.drain(host);
-    before.counters(host);
-    let end = resets.drain_at_end(host);
-    let later = resets.take().later(end, &before);
-    Ok((before, later))
-}
-
-/// The looks between the two snapshots. A recording may hold ticks, which mean nothing to a single window but a look more.
-fn inside(host: &mut dyn Host, netns: NetnsId, plan: &Plan, opened: Moment, looks: &mut Looks, resets: &mut Resets) {
-    let end = plan.window;
-    let mut due = plan.poll_every;
+    let mut session = Session::open(host, plan)?;
     loop {
-        let Some(at) = host.frame(Frame::Poll { due, end }).or_else(|| host.frame(Frame::Tick { due: end, end }))
-        else {
-            return;
-        };
-        due = next_due(due, at.mono.saturating_sub(opened.mono), plan.poll_every);
-        if let Some(listeners) = listeners::collect(host, netns).0.value() {
-            looks.look(listeners);
+        match session.step(host) {
+            Step::Over => break,
+            Step::Window(window) => session.remember(window.observation),
+            Step::Looked => {}
         }
-        resets.drain(host);
     }
+    session.close(host).map(|window| window.observation).ok_or(NothingObserved("no closing snapshot"))
+}
+
+impl Session {
+    /// The slow look at everything, then the counters that begin the first window.
+    ///
+    /// # Errors
+    /// When the host opens no window.
+    pub fn open(host: &mut dyn Host, plan: &Plan) -> Result<Self, NothingObserved> {
+        let dumped = host.frame(Frame::Dump).ok_or(NothingObserved("no opening snapshot of the sockets"))?;
+        let mut all = namespaces::collect(host).0.value().cloned().unwrap_or_default();
+        if all.is_empty() {
+            all.push(Namespace { id: NetnsId::default(), name: None });
+        }
+        let mut whole = HostSnapshot::empty(dumped);
+        let mut netns = BTreeMap::new();
+        for Namespace { id, name } in all {
+            let mut looks = Looks::default();
+            let mut before = Snapshot::empty(id, dumped);
+            before.listeners(host, &mut looks);
+            if plan.dump {
+                before.sockets(host);
+            }
+            netns.insert(id, OfNetns { name, earlier: before.clone(), previous: before, looks });
+        }
+        whole.owners(host, wanted(&netns), BTreeSet::new());
+        for of in netns.values_mut() {
+            of.previous.settings(host);
+        }
+        whole.context(host);
+        let opened = host.frame(Frame::Before).ok_or(NothingObserved("no opening snapshot"))?;
+        let mut streams = Streams::new(netns.keys().copied(), plan.events);
+        for (id, of) in &netns {
+            streams.set_ephemeral(*id, sysctl::port_range(&of.previous.sysctls));
+        }
+        // The first answer opens the streams, which takes a while; what came before the counters were read is none of the
+        // window's.
+        streams.drain(host);
+        whole.counters(host);
+        for of in netns.values_mut() {
+            of.previous.counters(host);
+            of.previous.at = opened;
+            of.earlier = of.previous.clone();
+        }
+        whole.at = opened;
+        let end = streams.drain_at_end(host);
+        drop(streams.take(if end == Duration::MAX { opened.mono } else { end }));
+        Ok(Self {
+            plan: plan.clone(),
+            opened,
+            now: opened,
+            poll_due: plan.poll_every,
+            tick_due: plan.interval.unwrap_or(Duration::MAX),
+            settings: dumped,
+            host_earlier: whole.clone(),
+            host: whole,
+            netns,
+            streams,
+        })
+    }
+
+    /// When the first window began.
+    pub fn opened(&self) -> Moment {
+        self.opened
+    }
+
+    /// The namespaces under observation, with what was seen of each when the latest window closed.
+    pub fn snapshots(&self) -> impl Iterator<Item = &Snapshot> {
+        self.netns.values().map(|of| &of.previous)
+    }
+
+    /// What was seen of the host when the latest window closed.
+    pub fn host_snapshot(&self) -> &HostSnapshot {
+        &self.host
+    }
+
+    /// What stopped a stream.
+    pub fn failures(&self) -> StreamFailures<'_> {
+        self.streams.failures()
+    }
+
+    /// When the latest frame was.
+    pub fn now(&self) -> Moment {
+        self.now
+    }
+
+    /// The resets that happened before `until` (CLOCK_BOOTTIME), for one who shows them as they come: no window has them.
+    pub fn live(&mut self, until: Duration) -> Live {
+        self.streams.live(until)
+    }
+
+    /// The end for one who shows resets as they come: everything that is left. `None` when the host has no closing frame.
+    pub fn close_live(&mut self, host: &mut dyn Host) -> Option<Live> {
+        self.now = host.frame(Frame::After { end: self.plan.length })?;
+        self.streams.drain_at_end(host);
+        self.streams.end();
+        Some(self.streams.live(Duration::MAX))
+    }
+
+    /// The windows from now on are this long; the next ends that long after `now`.
+    pub fn set_interval(&mut self, interval: Duration, now: Moment) {
+        self.plan.interval = Some(interval);
+        self.tick_due = self.passed(now) + interval;
+    }
+
+    /// The next window looks at the settings, too.
+    pub fn settings_next(&mut self) {
+        self.settings = Moment::default();
+    }
+
+    /// Waits for the next frame and looks. A recording may hold other frames than are due: whichever follows is taken. A tick
+    /// means nothing to one who wants a single window but a look more.
+    pub fn step(&mut self, host: &mut dyn Host) -> Step {
+        let end = self.plan.length;
+        if end.is_zero() {
+            return Step::Over;
+        }
+        let poll = Frame::Poll { due: self.poll_due, end };
+        let tick = Frame::Tick { due: self.tick_due.min(end), end };
+        let (first, second) = if self.tick_due <= self.poll_due { (tick, poll) } else { (poll, tick) };
+        let opened = |frame, host: &mut dyn Host| host.frame(frame).map(|at| (frame, at));
+        let Some((frame, at)) = opened(first, host).or_else(|| opened(second, host)) else { return Step::Over };
+        self.now = at;
+        match (frame, self.plan.interval) {
+            (Frame::Tick { .. }, Some(interval)) => {
+                let late = self.passed(at).saturating_sub(host.due(self.tick_due));
+                self.tick_due = next_due(self.tick_due, self.passed(at), interval);
+                let observation = self.end_window(host, at, false);
+                Step::Window(Box::new(Window { observation, dumped: false, late, interval }))
+            }
+            _ => {
+                let every = match self.look(host, at) {
+                    Load::Storm => STORM.min(self.plan.poll_every),
+                    Load::Low if self.plan.relaxed => RELAXED.max(self.plan.poll_every),
+                    Load::Low | Load::Some => self.plan.poll_every,
+                };
+                self.poll_due = next_due(self.poll_due, self.passed(at), every);
+                Step::Looked
+            }
+        }
+    }
+
+    /// Closes the last window, with a look at all sockets. `None` when the host has no closing frame.
+    pub fn close(&mut self, host: &mut dyn Host) -> Option<Window> {
+        let interval = self.plan.interval.unwrap_or(self.plan.length);
+        if self.plan.length.is_zero() {
+            let observation = self.totals();
+            return Some(Window { observation, dumped: true, late: Duration::ZERO, interval });
+        }
+        let at = host.frame(Frame::After { end: self.plan.length })?;
+        self.settings_next();
+        let mut observation = self.end_window(host, at, true);
+        let dumped = self.dump(host, &mut observation);
+        Some(Window { observation, dumped, late: Duration::ZERO, interval })
+    }
+
+    /// Looks at all sockets and their owners for the window that was just closed. False if the host does not have them now: a
+    /// recording may hold them in some windows only.
+    pub fn dump(&self, host: &mut dyn Host, observation: &mut Observation) -> bool {
+        let mut fresh: BTreeMap<NetnsId, Snapshot> = BTreeMap::new();
+        let mut inodes = BTreeSet::new();
+        for (id, of) in &observation.netns {
+            let mut dump = Snapshot::empty(*id, of.after.at);
+            dump.listeners = of.after.listeners.clone();
+            dump.sockets(host);
+            let traced = of.listener_traces.values().map(|trace| &trace.last);
+            inodes.extend(collect::inodes(traced.chain(dump.listeners.value().into_iter().flatten()), &dump));
+            fresh.insert(*id, dump);
+        }
+        let missing = |dump: &Snapshot| {
+            matches!(&dump.socket_dump, Observed::Unavailable(Failure { kind: FailureKind::NotCollected, .. }))
+        };
+        if fresh.values().all(missing) {
+            return false;
+        }
+        let mut whole = HostSnapshot::empty(observation.host.after.at);
+        whole.owners(host, inodes, observation.host.before.known_processes());
+        // They were carried here from the latest dump.
+        observation.host.before.carry_owners(&observation.host.after);
+        observation.host.after.carry_owners(&whole);
+        for (id, of) in &mut observation.netns {
+            of.before.carry_dump(&of.after);
+            if let Some(fresh) = fresh.get(id) {
+                of.after.carry_dump(fresh);
+            }
+        }
+        true
+    }
+
+    /// The next window begins where this one ended. Call it with each window that was closed.
+    pub fn remember(&mut self, observation: Observation) {
+        for (id, seen) in observation.netns {
+            let Some(of) = self.netns.get_mut(&id) else { continue };
+            // What a list that was read in part lacks is not new in the next window.
+            of.looks = Looks::from(match &seen.after.listeners {
+                Observed::Full(listeners) => Some(listeners),
+                _ => None,
+            });
+            (of.earlier, of.previous) = (seen.before, seen.after);
+        }
+        (self.host_earlier, self.host) = (observation.host.before, observation.host.after);
+    }
+
+    fn passed(&self, at: Moment) -> Duration {
+        at.mono.saturating_sub(self.opened.mono)
+    }
+
+    /// How soon it is worth looking again.
+    fn look(&mut self, probe: &mut dyn Probe, at: Moment) -> Load {
+        let arrived = self.streams.drain(probe);
+        self.streams.join_if_much(at.mono);
+        let mut load = if arrived >= MUCH { Load::Some } else { Load::Low };
+        for (id, of) in &mut self.netns {
+            let listeners = listeners::collect(probe, *id).0;
+            let Some(listeners) = listeners.value() else { continue };
+            of.looks.look(listeners);
+            // A quarter full: at the next relaxed look it may have been full and empty again.
+            let filling = |l: &Listener| u64::from(l.recv_q) * 4 > u64::from(l.backlog);
+            if listeners.iter().any(filling) {
+                load = Load::Some;
+            }
+        }
+        if arrived >= VERY_MUCH { Load::Storm } else { load }
+    }
+
+    /// The counters, then the streams, which end where the counters were read; then what is slower.
+    fn end_window(&mut self, probe: &mut dyn Probe, at: Moment, last: bool) -> Observation {
+        let mut whole = HostSnapshot::empty(at);
+        whole.counters(probe);
+        let mut after: BTreeMap<NetnsId, Snapshot> = BTreeMap::new();
+        for id in self.netns.keys() {
+            let mut snapshot = Snapshot::empty(*id, at);
+            snapshot.counters(probe);
+            after.insert(*id, snapshot);
+        }
+        let end = self.streams.drain_at_end(probe);
+        if last {
+            self.streams.end();
+        }
+        let (reset_events, mut seen) = self.streams.take(end);
+        let settings = at.mono.saturating_sub(self.settings.mono) >= SETTINGS;
+        let mut fresh = false;
+        let mut windows = BTreeMap::new();
+        for (id, mut after) in after {
+            let (Some(of), Some(seen)) = (self.netns.get_mut(&id), seen.remove(&id)) else { continue };
+            let mut looks = std::mem::take(&mut of.looks);
+            after.listeners(probe, &mut looks);
+            // `remember` gives it its successor.
+            let mut before = std::mem::replace(&mut of.previous, Snapshot::empty(id, at));
+            after.carry_dump(&before);
+            after.carry_settings(&before);
+            if settings {
+                let mut now = Snapshot::empty(id, at);
+                now.settings(probe);
+                // A recording may hold them in some windows only.
+                if now.sysctls.values().any(|value| value.value().is_some()) {
+                    after.carry_settings(&now);
+                    self.streams.set_ephemeral(id, sysctl::port_range(&after.sysctls));
+                    fresh = true;
+                }
+            }
+            before.carry_dump(&of.earlier);
+            let (listener_traces, polls) = looks.close();
+            let (resets, reset_packets, endings) = (seen.resets, seen.reset_packets, seen.endings);
+            let name = of.name.clone();
+            windows.insert(
+                id,
+                NetnsWindow { name, before, after, listener_traces, polls, resets, reset_packets, endings },
+            );
+        }
+        let mut before = std::mem::replace(&mut self.host, HostSnapshot::empty(at));
+        whole.carry_owners(&before);
+        whole.carry_context(&before);
+        if settings {
+            let mut now = HostSnapshot::empty(at);
+            now.context(probe);
+            if now.has_context() {
+                whole.carry_context(&now);
+                fresh = true;
+            }
+        }
+        if fresh {
+            self.settings = at;
+        }
+        before.carry_owners(&self.host_earlier);
+        let host = HostWindow { before, after: whole, reset_events, totals_only: false };
+        Observation { host, netns: windows, covers: self.plan.covers.clone() }
+    }
+
+    /// What stood there when the session was opened: totals since boot.
+    fn totals(&mut self) -> Observation {
+        let (reset_events, mut seen) = self.streams.take(Duration::ZERO);
+        let of = |(id, of): (&NetnsId, &mut OfNetns)| {
+            let seen = seen.remove(id)?;
+            let (listener_traces, polls) = std::mem::take(&mut of.looks).close();
+            let window = NetnsWindow {
+                name: of.name.clone(),
+                before: of.previous.clone(),
+                after: of.previous.clone(),
+                listener_traces,
+                polls,
+                resets: seen.resets,
+                reset_packets: seen.reset_packets,
+                endings: seen.endings,
+            };
+            Some((*id, window))
+        };
+        let netns = self.netns.iter_mut().filter_map(of).collect();
+        let host = HostWindow { before: self.host.clone(), after: self.host.clone(), reset_events, totals_only: true };
+        Observation { host, netns, covers: self.plan.covers.clone() }
+    }
+}
+
+/// The sockets whose owners are worth a look.
+fn wanted(netns: &BTreeMap<NetnsId, OfNetns>) -> BTreeSet<u64> {
+    let of = |of: &OfNetns| collect::inodes(of.looks.seen(), &of.previous).collect::<Vec<_>>();
+    netns.values().flat_map(of).collect()
 }
 
 /// The next time on the grid that has not passed: a late look does not shift those that follow.
@@ -128,20 +461,4 @@ fn next_due(due: Duration, passed: Duration, every: Duration) -> Duration {
     let every = every.max(Duration::from_millis(1));
     let behind = passed.saturating_sub(due).as_nanos() / every.as_nanos();
     due + every * (u32::try_from(behind).unwrap_or(u32::MAX).saturating_add(1))
-}
-
-/// A window without its streams yet.
-fn observation(before: Snapshot, after: Snapshot, looks: Looks) -> Observation {
-    let (listener_traces, polls) = looks.close();
-    Observation {
-        before,
-        after,
-        listener_traces,
-        polls,
-        reset_events: Observed::not_asked(),
-        earlier_resets: Vec::new(),
-        reset_packets: Observed::not_asked(),
-        destroyed_sockets: Observed::not_asked(),
-        totals_only: false,
-    }
 }

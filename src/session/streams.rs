@@ -1,15 +1,26 @@
-//! The streams of single resets, of packets and of destroyed connections: drained in every frame, parsed as they arrive.
+//! The streams of single resets, of packets and of destroyed sockets: drained in every frame, parsed as they arrive, joined when
+//! the window closes or much waits.
 
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::ask::{Ask, Probe, What};
-use crate::observation::{Observation, Snapshot};
-use crate::source::destroyed_sockets::{DestroyedSockets, Words};
-use crate::source::reset_events::{Events, ResetEvent, ResetEvents};
-use crate::source::reset_packets::{Packets, ResetPackets};
-use crate::source::sysctl;
+use crate::observation::{Endings, Resets};
+use crate::reset::{Drained, Ending, Joined, Joiner, Mark, Reset};
+use crate::source::destroyed_sockets::Sockets;
+use crate::source::reset_events::{EventAccount, Events, Tallies};
+use crate::source::reset_packets::{PacketAccount, Packets};
 use crate::stream::{Content, Parser};
 use crate::value::{Failure, FailureKind, NetnsId, Observed, ParseError};
+
+/// Single resets and packets that wait for their partners, about 20 MB; with more they are joined early.
+const WAITING: usize = 20_000;
+/// What happened so long ago has certainly been read: both sources write with clocks read on other CPUs.
+const SETTLED: Duration = Duration::from_millis(100);
+/// Single resets of a window that are kept, about 30 MB, and destroyed sockets, about 2 MB.
+const MOST_RESETS: usize = 50_000;
+const MOST_ENDINGS: usize = 20_000;
 
 /// A stream that is drained in every frame.
 struct Stream<C> {
@@ -38,109 +49,247 @@ impl<C: Content> Stream<C> {
         arrived
     }
 
-    /// What arrived since the last time, with the stream left open.
-    fn take(&mut self) -> Observed<C::Parsed> {
-        let parsed = self.parser.take();
-        observed(parsed, self.failure.clone(), self.parser.error().cloned())
-    }
-
-    fn finish(mut self, probe: &mut dyn Probe) -> Observed<C::Parsed> {
-        self.drain(probe);
-        let (parsed, error) = self.parser.finish();
-        observed(parsed, self.failure, error)
+    /// How the collection went: with a failure there is nothing, with an error of the parser a part.
+    fn observed<T>(&self, value: T) -> Observed<T> {
+        match (&self.failure, self.parser.error()) {
+            (Some(failure), _) => Observed::Unavailable(failure.clone()),
+            (None, Some(error)) => Observed::Partial(value, ParseError::clone(error).into()),
+            (None, None) => Observed::Full(value),
+        }
     }
 }
 
-fn observed<T>(parsed: T, failure: Option<Failure>, error: Option<ParseError>) -> Observed<T> {
-    match (failure, error) {
-        (Some(failure), _) => Observed::Unavailable(failure),
-        (None, Some(error)) => Observed::Partial(parsed, error.into()),
-        (None, None) => Observed::Full(parsed),
-    }
+/// The streams of one namespace, and what they gave in this window.
+struct OfNetns {
+    packets: Stream<Packets>,
+    destroyed: Stream<Sockets>,
+    ephemeral: RangeInclusive<u16>,
+    resets: Resets,
+    grouped: BTreeMap<Mark, Tallies>,
+    account: PacketAccount,
+    endings: Endings,
 }
 
 /// Single resets as the kernel reports them and as they pass the wire, and the connections that end.
-pub(super) struct Resets {
+pub(super) struct Streams {
     events: Stream<Events>,
-    packets: Stream<Packets>,
-    words: Stream<Words>,
+    account: EventAccount,
+    netns: BTreeMap<NetnsId, OfNetns>,
+    joiner: Joiner,
 }
 
-/// What they gave in a window.
+/// What the streams of a namespace gave in a window.
 pub(super) struct Seen {
-    events: Observed<ResetEvents>,
-    packets: Observed<ResetPackets>,
-    words: Observed<DestroyedSockets>,
+    pub resets: Resets,
+    pub reset_packets: Observed<PacketAccount>,
+    pub endings: Observed<Endings>,
 }
 
-impl Seen {
-    /// Only the resets after `end`.
-    pub fn later(mut self, end: Duration, settings: &Snapshot) -> Vec<ResetEvent> {
-        later(&mut self.events, end, settings)
-    }
-
-    pub fn into_observation(self, observation: &mut Observation) {
-        observation.reset_events = self.events;
-        observation.reset_packets = self.packets;
-        observation.destroyed_sockets = self.words;
-    }
-}
-
-impl Resets {
-    pub fn new(netns: NetnsId, wanted: bool) -> Self {
+impl Streams {
+    pub fn new(netns: impl Iterator<Item = NetnsId>, wanted: bool) -> Self {
+        let of = |id: NetnsId| OfNetns {
+            packets: Stream::new(Ask::netns(id, What::ResetPackets), wanted),
+            destroyed: Stream::new(Ask::netns(id, What::DestroyedSockets), wanted),
+            ephemeral: crate::source::sysctl::DEFAULT_PORT_RANGE,
+            resets: Resets::default(),
+            grouped: BTreeMap::new(),
+            account: PacketAccount::default(),
+            endings: Endings::default(),
+        };
         Self {
             events: Stream::new(Ask::host(What::ResetEvents), wanted),
-            packets: Stream::new(Ask::netns(netns, What::ResetPackets), wanted),
-            words: Stream::new(Ask::netns(netns, What::DestroyedSockets), wanted),
+            account: EventAccount::default(),
+            netns: netns.map(|id| (id, of(id))).collect(),
+            joiner: Joiner::default(),
         }
     }
 
-    /// Takes what arrived; the largest number of bytes in one stream. Events after packets: a packet that came after them
-    /// would look like one that TCP did not send.
+    /// The local ports of a namespace's outgoing connections.
+    pub fn set_ephemeral(&mut self, netns: NetnsId, range: RangeInclusive<u16>) {
+        if let Some(of) = self.netns.get_mut(&netns) {
+            of.ephemeral = range;
+        }
+    }
+
+    /// Takes what arrived; the largest number of bytes in one stream. The one order in which they are read: packets, then
+    /// events, because a packet that came after them would look like one that TCP did not send; then destroyed sockets, because
+    /// what a reset ended is destroyed after it.
     pub fn drain(&mut self, probe: &mut dyn Probe) -> usize {
-        let packets = self.packets.drain(probe);
-        packets.max(self.events.drain(probe)).max(self.words.drain(probe))
+        let packets = self.netns.values_mut().map(|of| of.packets.drain(probe)).max().unwrap_or(0);
+        let events = self.events.drain(probe);
+        let destroyed = self.netns.values_mut().map(|of| of.destroyed.drain(probe)).max().unwrap_or(0);
+        packets.max(events).max(destroyed)
     }
 
     /// Takes what arrived at the end of a window, whose counters were just read; when that was, as near as the streams tell.
-    /// Events once more at the end, for the packets that came meanwhile.
+    /// Events before the packets, too: they tell when the counters were read.
     pub fn drain_at_end(&mut self, probe: &mut dyn Probe) -> Duration {
         self.events.drain(probe);
         let end = self.events.parser.drained();
         self.drain(probe);
-        end
+        if end.is_zero() { Duration::MAX } else { end }
     }
 
-    /// What was drained since the last time.
-    pub fn take(&mut self) -> Seen {
-        Seen { events: self.events.take(), packets: self.packets.take(), words: self.words.take() }
-    }
-
-    pub fn finish(self, probe: &mut dyn Probe) -> Seen {
-        let packets = self.packets.finish(probe);
-        Seen { events: self.events.finish(probe), packets, words: self.words.finish(probe) }
-    }
-}
-
-/// Takes out the resets after `end`, when the counters were read: they belong to the next window.
-pub(super) fn take_later(observation: &mut Observation, end: Duration) -> Vec<ResetEvent> {
-    later(&mut observation.reset_events, end, &observation.after)
-}
-
-fn later(events: &mut Observed<ResetEvents>, end: Duration, settings: &Snapshot) -> Vec<ResetEvent> {
-    let range = sysctl::port_range(&settings.sysctls);
-    match events {
-        Observed::Full(events) | Observed::Partial(events, _) if !end.is_zero() => {
-            events.take_later(end, |port| range.contains(&port))
+    /// Joins what waits if it is much. What is handed out then is certain to be complete.
+    pub fn join_if_much(&mut self, now: Duration) {
+        let waiting =
+            self.events.parser.waiting() + self.netns.values().map(|of| of.packets.parser.waiting()).sum::<usize>();
+        if waiting + self.joiner.waiting() >= WAITING {
+            self.join(now.saturating_sub(SETTLED));
         }
-        _ => Vec::new(),
+    }
+
+    /// Joins what happened before `until` and adds it to the window.
+    fn join(&mut self, until: Duration) {
+        let resets = self.step(until);
+        for reset in &resets {
+            for (_, of) in self.netns.iter_mut().filter(|(id, _)| reset.netns().is_none_or(|netns| netns == **id)) {
+                of.add(reset);
+            }
+        }
+    }
+
+    /// Joins what happened before `until` and hands it out, with the account since the last time: no window has it.
+    pub fn live(&mut self, until: Duration) -> Live {
+        let resets = self.step(until);
+        let events = self.events.failure.is_none().then(|| std::mem::take(&mut self.account));
+        let mut live = Live { resets, events, ..Live::default() };
+        for of in self.netns.values_mut() {
+            let resets = std::mem::take(&mut of.resets);
+            live.not_examined += resets.grouped.iter().map(|(_, tally)| tally.count).sum::<u64>();
+            live.packets_not_examined += resets.packets_dropped;
+            live.has_packets |= of.packets.failure.is_none();
+            live.packets.add(std::mem::take(&mut of.account));
+            of.endings.endings.clear();
+            live.destroyed_ended |= of.destroyed.failure.is_some() || of.endings.ended_early.is_some();
+        }
+        live
+    }
+
+    /// What happened before `until`, joined.
+    fn step(&mut self, until: Duration) -> Vec<Reset> {
+        self.joiner.packets_alone = self.events.failure.is_some();
+        let mut seen = self.events.parser.take();
+        self.account.add(std::mem::take(&mut seen.account));
+        let mut drained = Drained { events: seen.events, ..Drained::default() };
+        for (id, of) in &mut self.netns {
+            let mut seen = of.packets.parser.take();
+            of.account.add(seen.account);
+            of.resets.packets_dropped += seen.dropped;
+            seen.packets.iter_mut().for_each(|packet| packet.netns = *id);
+            drained.packets.append(&mut seen.packets);
+            let destroyed = of.destroyed.parser.take();
+            of.endings.dropped += destroyed.dropped;
+            of.endings.gaps += destroyed.gaps;
+            of.endings.ended_early = destroyed.ended_early;
+            drained.destroyed.extend(destroyed.sockets.into_iter().map(|socket| (*id, socket)));
+        }
+        drained.packets.sort_by_key(|packet| packet.at);
+        // They are only counted: as many as that cannot be looked at one by one.
+        for tally in seen.tallies {
+            for of in self.netns.iter_mut().filter(|(id, _)| tally.netns.is_none_or(|netns| netns == **id)) {
+                of.1.resets.grouped.push((Mark::default(), tally.clone()));
+            }
+        }
+        let Joined { resets, endings } = self.joiner.step(drained, until);
+        for (id, ending) in endings {
+            if let Some(of) = self.netns.get_mut(&id) {
+                of.end(ending);
+            }
+        }
+        resets
+    }
+
+    /// Hands over the window. What happened after `end` is left to the next.
+    pub fn take(&mut self, end: Duration) -> (Observed<EventAccount>, BTreeMap<NetnsId, Seen>) {
+        self.join(end);
+        let events = self.events.observed(std::mem::take(&mut self.account));
+        let netns = self.netns.iter_mut().map(|(id, of)| (*id, of.take())).collect();
+        (events, netns)
+    }
+
+    /// Nothing more comes: what waited for more is complete.
+    pub fn end(&mut self) {
+        self.events.parser.end();
+        for of in self.netns.values_mut() {
+            of.packets.parser.end();
+            of.destroyed.parser.end();
+        }
+    }
+
+    /// How each stream went so far, for one who says so at once.
+    pub fn failures(&self) -> StreamFailures<'_> {
+        let first = self.netns.values().next();
+        StreamFailures {
+            events: self.events.failure.as_ref(),
+            packets: first.and_then(|of| of.packets.failure.as_ref()),
+            errors: self
+                .events
+                .parser
+                .error()
+                .into_iter()
+                .chain(first.and_then(|of| of.packets.parser.error()))
+                .collect(),
+        }
     }
 }
 
-/// Puts those of the window before in front.
-pub(super) fn put_first(observation: &mut Observation, earlier: Vec<ResetEvent>) {
-    let range = sysctl::port_range(&observation.after.sysctls);
-    if let Observed::Full(events) | Observed::Partial(events, _) = &mut observation.reset_events {
-        events.put_first(earlier, |port| range.contains(&port));
+/// Resets as they come, for one who shows them at once.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// In order of time.
+    pub resets: Vec<Reset>,
+    /// The account of the events; `None` where there are none.
+    pub events: Option<EventAccount>,
+    /// The account of the packets.
+    pub packets: PacketAccount,
+    pub has_packets: bool,
+    /// Destroyed sockets come no more.
+    pub destroyed_ended: bool,
+    /// More came than can be looked at one by one.
+    pub not_examined: u64,
+    pub packets_not_examined: u64,
+}
+
+/// What stopped a stream.
+#[derive(Debug)]
+pub struct StreamFailures<'a> {
+    pub events: Option<&'a Failure>,
+    pub packets: Option<&'a Failure>,
+    pub errors: Vec<&'a ParseError>,
+}
+
+impl OfNetns {
+    fn add(&mut self, reset: &Reset) {
+        if self.resets.single.len() < MOST_RESETS {
+            self.resets.single.push(reset.clone());
+        } else if let Some(event) = reset.located_event() {
+            let ephemeral = &self.ephemeral;
+            let mark = Mark::of(reset, &self.account.ttls);
+            self.grouped.entry(mark).or_default().count(&event, |port| ephemeral.contains(&port));
+        } else {
+            self.resets.packets_dropped += 1;
+        }
+    }
+
+    fn end(&mut self, ending: Ending) {
+        if self.endings.endings.len() < MOST_ENDINGS {
+            self.endings.endings.push(ending);
+        } else {
+            self.endings.dropped += 1;
+        }
+    }
+
+    fn take(&mut self) -> Seen {
+        let mut resets = std::mem::take(&mut self.resets);
+        for (mark, mut tallies) in std::mem::take(&mut self.grouped) {
+            resets.grouped.extend(tallies.take().into_iter().map(|tally| (mark, tally)));
+        }
+        let account = PacketAccount { ttls: self.account.ttls.clone(), ..PacketAccount::default() };
+        let account = std::mem::replace(&mut self.account, account);
+        // That the collection ended early stays true.
+        let ended_early = self.endings.ended_early.clone();
+        let endings = std::mem::replace(&mut self.endings, Endings { ended_early, ..Endings::default() });
+        Seen { resets, reset_packets: self.packets.observed(account), endings: self.destroyed.observed(endings) }
     }
 }

@@ -20,13 +20,13 @@ use crate::value::ParseError;
 const SOURCE: &str = "last words";
 pub const MAGIC: &str = "rstdoctor-last-words 1";
 /// Single connections kept, about 2 MB.
-const MAX_WORDS: usize = 20_000;
+const MAX_SOCKETS: usize = 20_000;
 
 /// The connections that were destroyed in the window.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DestroyedSockets {
     /// In order of arrival, capped; `dropped` counts those over the cap.
-    pub words: Vec<DestroyedSocket>,
+    pub sockets: Vec<DestroyedSocket>,
     pub dropped: u64,
     /// How often the kernel had no room: each time an unknown number is missing.
     pub gaps: u64,
@@ -117,11 +117,11 @@ impl DestroyedSocket {
 }
 
 /// Collects the answers to `Ask::DestroyedSockets`.
-pub type DestroyedParser = Parser<Words>;
+pub type DestroyedParser = Parser<Sockets>;
 
 /// What the blocks say.
 #[derive(Default)]
-pub struct Words {
+pub struct Sockets {
     started: bool,
     /// Running total, and how much of it was handed over.
     gaps: u64,
@@ -131,7 +131,7 @@ pub struct Words {
     out: DestroyedSockets,
 }
 
-impl Content for Words {
+impl Content for Sockets {
     type Parsed = DestroyedSockets;
     const SOURCE: &'static str = SOURCE;
 
@@ -167,14 +167,14 @@ impl Content for Words {
     }
 }
 
-impl Words {
+impl Sockets {
     fn records(&mut self, datagrams: &[u8]) {
         let (drains, out) = (self.drains, &mut self.out);
         // A multicast has no end (NLMSG_DONE), so only the sockets count.
         Walker::default().feed(datagrams, |socket| {
-            let Some(word) = DestroyedSocket::read(drains, socket) else { return };
-            if out.words.len() < MAX_WORDS {
-                out.words.push(word);
+            let Some(socket) = DestroyedSocket::read(drains, socket) else { return };
+            if out.sockets.len() < MAX_SOCKETS {
+                out.sockets.push(socket);
             } else {
                 out.dropped += 1;
             }
@@ -235,36 +235,40 @@ mod tests {
     #[test]
     fn a_connection_reset_at_its_first_use_after_a_pause_tells_the_pause() {
         let (all, error) = read(&stream(&message(20, 350_020, 0, 200_000)));
-        let word = &all.words[0];
-        assert_eq!((error, word.at, word.cookie), (None, Duration::from_secs(9), 77));
-        assert_eq!((word.local, word.peer), ("10.0.0.1:40000".parse().unwrap(), "10.0.0.2:80".parse().unwrap()));
-        assert_eq!((word.pause(), word.unacknowledged), (Some(Duration::from_secs(350)), 5));
-        assert!(word.asked_last() && !word.gave_up() && word.bytes_received == Some(1_000));
+        let socket = &all.sockets[0];
+        assert_eq!((error, socket.at, socket.cookie), (None, Duration::from_secs(9), 77));
+        assert_eq!((socket.local, socket.peer), ("10.0.0.1:40000".parse().unwrap(), "10.0.0.2:80".parse().unwrap()));
+        assert_eq!((socket.pause(), socket.unacknowledged), (Some(Duration::from_secs(350)), 5));
+        assert!(socket.asked_last() && !socket.gave_up() && socket.bytes_received == Some(1_000));
     }
 
     #[test]
     fn it_tells_what_was_exchanged_and_how_long_it_was_idle_when_the_reset_came() {
         let bytes = [stream(&[]), block(Kind::Clock, b"9050000000"), block(Kind::Records, &message(120, 400, 0, 1))];
         let (all, _) = read(&bytes.concat());
-        let word = &all.words[0];
-        assert_eq!((word.bytes_sent, word.unsent, word.unacknowledged), (Some(800), Some(3), 5));
-        assert_eq!((word.after, word.at), (Duration::from_secs(9), Duration::from_millis(9_050)));
-        assert_eq!(word.idle(Duration::from_millis(9_020)), Duration::from_millis(120), "destroyed at once");
-        assert_eq!(word.idle(Duration::from_millis(8_950)), Duration::from_millis(70), "closed 50 ms after the reset");
+        let socket = &all.sockets[0];
+        assert_eq!((socket.bytes_sent, socket.unsent, socket.unacknowledged), (Some(800), Some(3), 5));
+        assert_eq!((socket.after, socket.at), (Duration::from_secs(9), Duration::from_millis(9_050)));
+        assert_eq!(socket.idle(Duration::from_millis(9_020)), Duration::from_millis(120), "destroyed at once");
+        assert_eq!(
+            socket.idle(Duration::from_millis(8_950)),
+            Duration::from_millis(70),
+            "closed 50 ms after the reset"
+        );
     }
 
     #[test]
     fn retransmissions_are_no_part_of_the_pause() {
         // Sent at 0, 0.2, 0.6 and 1.4 s after a pause of 60 s; the timer stands at 1.6 s and fires at 3 s.
         let (all, _) = read(&stream(&message(1_600, 63_000, 3, 1_600_000)));
-        assert_eq!(all.words[0].pause(), Some(Duration::from_secs(60)));
-        assert!(all.words[0].gave_up());
+        assert_eq!(all.sockets[0].pause(), Some(Duration::from_secs(60)));
+        assert!(all.sockets[0].gave_up());
     }
 
     #[test]
     fn a_connection_that_answered_last_has_no_pause() {
         let (all, _) = read(&stream(&message(900, 20, 0, 200_000)));
-        assert_eq!((all.words[0].pause(), all.words[0].asked_last()), (None, false));
+        assert_eq!((all.sockets[0].pause(), all.sockets[0].asked_last()), (None, false));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | 1 start | text: `rstdoctor-reset-events 1`, `endian little\|big`, one `event ID CPU SAMPLE_TYPE NAME` per perf event |
 //! | 2 format | the `format` file of one tracepoint, verbatim |
-//! | 3 scope | text: `netns INODE`, `namespace INODE`..., `address A`..., `ephemeral LOW HIGH` |
+//! | 3 scope | text: per observed namespace `netns INODE`, `address A`..., `ephemeral LOW HIGH`; then `namespace INODE` for each other one |
 //! | 4 tasks | text: `PID NETNS\|- user\|kernel COMM` per process alive at the start; `\\` and `\n` escaped in COMM |
 //! | 5 symbols | text: `START END NAME`, hexadecimal kernel addresses; only the functions that tell resets apart |
 //! | 6 clock | text: `MONOTONIC BOOTTIME` in ns, read together when a drain began |
@@ -31,8 +31,8 @@
 //! the clock block turns them into CLOCK_BOOTTIME.
 //!
 //! # Whose reset
-//! The records carry no network namespace and the tracepoints see the whole host. See [`Place`] for how an event is
-//! assigned to the namespace under observation.
+//! The records carry no network namespace and the tracepoints see the whole host. See [`ResetEvent::netns`] for how an event
+//! is assigned to one.
 //!
 //! # What is not opened: skb:kfree_skb
 //! It could tell a segment that met a full accept queue (TCP_LISTEN_OVERFLOW) or a silent netfilter rule (NETFILTER_DROP). No
@@ -44,7 +44,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::value::TcpState;
+use crate::value::{NetnsId, TcpState};
 
 mod call_chain;
 pub mod format;
@@ -58,9 +58,11 @@ mod tasks;
 
 pub use call_chain::is_telling;
 pub use parser::{Events, ResetParser};
-pub use tally::{ResetTally, regroup};
+pub use tally::{ResetTally, Tallies};
 
 pub const MAGIC: &str = "rstdoctor-reset-events 1";
+
+const MAX_LISTENERS: usize = 1_000;
 
 /// The last line of a counts block after which nothing more was recorded.
 pub const FINAL: &str = "final\n";
@@ -71,20 +73,28 @@ pub const SETTLED_NS: u64 = 5_000_000;
 /// What the reset tracepoints delivered between two frames.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ResetEvents {
-    /// In order of time, capped; `dropped` counts those over the cap. None of them is [`Place::Elsewhere`].
+    /// In order of time, capped; `dropped` counts those over the cap. None of them is of a namespace that is not observed.
     pub events: Vec<ResetEvent>,
-    /// Events that arrived but did not fit the cap. They are in `tallies`.
+    /// Events that arrived but did not fit the cap: they are in `tallies`.
     pub dropped: u64,
+    /// The `dropped` events in groups. The counts are exact; only the grouping gets coarser when there are very many groups.
+    /// Most frequent first.
+    pub tallies: Vec<ResetTally>,
+    pub account: EventAccount,
+}
+
+/// What was read, lost and left out, on the whole host.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EventAccount {
+    /// Events that belong to namespaces that are not observed.
+    pub elsewhere: u64,
     /// Records of resets that were read, those of other namespaces and `bogus_received` included.
     pub read: u64,
     /// Resets that the kernel counted, on the whole host, but whose records were lost. `read + lost` is its count.
     pub lost: u64,
     /// Those of `lost` that were sent.
     pub lost_sent: u64,
-    /// Every event, those over the cap and those of other namespaces included, grouped. The counts are exact; only
-    /// the grouping gets coarser when there are very many groups. Most frequent first.
-    pub tallies: Vec<ResetTally>,
-    /// LISTEN to CLOSE transitions in this namespace or unclear, capped at 1,000.
+    /// LISTEN to CLOSE transitions in an observed namespace or one that is not known, capped at 1,000.
     pub listeners_closed: Vec<ListenerClosed>,
     /// tcp_receive_reset events without a RST, discarded: data after close calls tcp_reset() (net/ipv4/tcp_input.c).
     pub bogus_received: u64,
@@ -92,12 +102,17 @@ pub struct ResetEvents {
     pub missing: Vec<Missing>,
 }
 
-impl ResetEvents {
-    /// Events of one direction in the namespace under observation, exact even over the cap; those of unclear namespace
-    /// included when `unclear`.
-    pub fn count(&self, direction: Direction, unclear: bool) -> u64 {
-        let wanted = |place| place == Place::Here || (unclear && place == Place::Unclear);
-        self.tallies.iter().filter(|t| t.direction == direction && wanted(t.place)).map(|t| t.count).sum()
+impl EventAccount {
+    /// Adds what came after it.
+    pub fn add(&mut self, later: Self) {
+        self.elsewhere += later.elsewhere;
+        self.read += later.read;
+        self.lost += later.lost;
+        self.lost_sent += later.lost_sent;
+        self.bogus_received += later.bogus_received;
+        self.missing = later.missing;
+        let room = MAX_LISTENERS.saturating_sub(self.listeners_closed.len());
+        self.listeners_closed.extend(later.listeners_closed.into_iter().take(room));
     }
 }
 
@@ -145,9 +160,20 @@ pub struct ResetEvent {
     pub caller: Option<Caller>,
     /// The process was in do_exit(): it exited or was killed with the connection open. Known only with `caller`.
     pub exiting: bool,
-    pub place: Place,
-    /// Inode of the network namespace of the causing process, where that is known.
-    pub netns: Option<u64>,
+    /// The network namespace of the socket, as far as the event tells.
+    ///
+    /// Decided from the first of these that applies:
+    /// 1. No other namespace exists: that one.
+    /// 2. Process context: the namespace of that process, from /proc or the side-band records. Exact, but for a process that
+    ///    holds a socket of a namespace that it left.
+    /// 3. Softirq, local address not loopback: the only namespace under observation that has this address. An address that
+    ///    none of them has tells nothing: a transparent proxy answers for addresses that are not its own. Wrong where a
+    ///    namespace that is not observed has the same address.
+    /// 4. Softirq, loopback address: the namespace of the current user task, because the loopback device delivers in the
+    ///    context of the sender unless ksoftirqd took over. Not known for kernel threads, and for a socket that gives up by
+    ///    itself: its timer runs in the context of anybody.
+    /// 5. Softirq, unspecified address, as of a listener on 0.0.0.0: not known. The current task is whoever was interrupted.
+    pub netns: Option<NetnsId>,
     /// sock_cookie, where the tracepoint carries it.
     pub cookie: Option<u64>,
 }
@@ -174,24 +200,6 @@ pub enum Caller {
     Mptcp,
 }
 
-/// Whether an event belongs to the network namespace under observation.
-///
-/// Decided from the first of these that applies:
-/// 1. No other namespace exists: here.
-/// 2. Process context: the namespace of that process, from /proc or the side-band records. Exact, but for a process that
-///    holds a socket of a namespace that it left.
-/// 3. Softirq, local address not loopback: here if the namespace has that address, else elsewhere. Wrong where two
-///    namespaces have the same address, or a transparent proxy answers for addresses that are not its own.
-/// 4. Softirq, loopback address: the namespace of the current user task, because the loopback device delivers in the
-///    context of the sender unless ksoftirqd took over. Unclear for kernel threads, and for a socket that gives up by
-///    itself: its timer runs in the context of anybody.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Place {
-    Here,
-    Elsewhere,
-    Unclear,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Task {
     pub pid: u32,
@@ -206,5 +214,5 @@ pub struct ListenerClosed {
     pub at: Duration,
     pub local: SocketAddr,
     pub task: Option<Task>,
-    pub place: Place,
+    pub netns: Option<NetnsId>,
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::reset_events::Direction;
 use crate::stream::{self, Content, Kind, Parser};
-use crate::value::ParseError;
+use crate::value::{NetnsId, ParseError};
 
 mod ip_id;
 mod ttl;
@@ -49,6 +49,12 @@ pub struct ResetPackets {
     /// In order of arrival, capped; `dropped` counts those over the cap.
     pub packets: Vec<ResetPacket>,
     pub dropped: u64,
+    pub account: PacketAccount,
+}
+
+/// What passed, was lost and left out.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PacketAccount {
     /// The kernel had no room for them.
     pub lost: u64,
     /// Every packet with a local address of this namespace, by direction; those over the cap included.
@@ -62,11 +68,25 @@ pub struct ResetPackets {
     pub ttls: Arc<PeerTtls>,
 }
 
+impl PacketAccount {
+    /// Adds what came after it.
+    pub fn add(&mut self, later: Self) {
+        self.lost += later.lost;
+        self.sent += later.sent;
+        self.received += later.received;
+        self.forwarded += later.forwarded;
+        self.duplicates += later.duplicates;
+        self.ttls = later.ttls;
+    }
+}
+
 /// One RST packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResetPacket {
     /// CLOCK_BOOTTIME, as `Moment::mono`.
     pub at: Duration,
+    /// Where it was seen.
+    pub netns: NetnsId,
     /// On loopback each RST is here twice, as sent and as received: both ends live in this namespace.
     pub direction: Direction,
     pub local: SocketAddr,
@@ -104,6 +124,16 @@ pub enum Signature {
 }
 
 impl ResetPacket {
+    /// From another host.
+    pub fn came_from_a_peer(&self) -> bool {
+        self.direction == Direction::Received && self.local_here && !self.peer_here && !self.loopback
+    }
+
+    /// Netfilter made it to answer what this host sent: it carries the peer's address, on the loopback interface.
+    pub fn came_back(&self) -> bool {
+        self.direction == Direction::Received && self.local_here && !self.peer_here && self.loopback
+    }
+
     /// From window, flags, sequence numbers and options (net/ipv4/tcp_output.c, tcp_ipv4.c; measured on Linux 6.18). Other
     /// systems build other forms: `Foreign` on a received RST does not by itself mean a middlebox.
     pub fn signature(&self) -> Signature {
@@ -141,6 +171,11 @@ pub struct Packets {
 }
 
 impl PacketParser {
+    /// Packets that the next [`Self::take`] hands over.
+    pub fn waiting(&self) -> usize {
+        self.content.out.packets.len()
+    }
+
     /// Whether the namespace under observation has this address.
     pub fn is_local(&self, address: IpAddr) -> bool {
         self.content.is_local(address)
@@ -192,7 +227,9 @@ impl Content for Packets {
         let (taken, total) = &mut self.lost;
         let lost = total.saturating_sub(*taken);
         *taken = *total;
-        ResetPackets { lost, ttls: Arc::clone(&self.ttls), ..std::mem::take(&mut self.out) }
+        let mut out = std::mem::take(&mut self.out);
+        (out.account.lost, out.account.ttls) = (lost, Arc::clone(&self.ttls));
+        out
     }
 }
 
@@ -247,15 +284,15 @@ impl Packets {
         };
         let mut recent = self.recent.iter().rev().take_while(|seen| packet.at.abs_diff(seen.at) < TWICE);
         if self.others > 0 && recent.any(same) {
-            self.out.duplicates += 1;
+            self.out.account.duplicates += 1;
             return;
         }
         // Netfilter answers in place of a host that it protects: not our address, yet sent here. A router cannot be told
         // from it by one packet, so those count as forwarded.
         match (packet.local_here, packet.direction) {
-            (false, _) => self.out.forwarded += 1,
-            (true, Direction::Sent) => self.out.sent += 1,
-            (true, Direction::Received) => self.out.received += 1,
+            (false, _) => self.out.account.forwarded += 1,
+            (true, Direction::Sent) => self.out.account.sent += 1,
+            (true, Direction::Received) => self.out.account.received += 1,
         }
         if self.recent.len() >= REMEMBERED {
             self.recent.pop_front();
@@ -295,6 +332,7 @@ fn parse(packet: &[u8], outgoing: bool) -> Option<ResetPacket> {
     let (direction, local, peer) = if outgoing { (Direction::Sent, from, to) } else { (Direction::Received, to, from) };
     Some(ResetPacket {
         at: Duration::ZERO,
+        netns: NetnsId::default(),
         direction,
         local,
         peer,

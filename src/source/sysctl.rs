@@ -8,13 +8,11 @@ use super::text;
 use crate::ask::{Probe, Scope};
 use crate::value::{NetnsId, Observed, ParseError};
 
-/// Names as sysctl(8) spells them; meaning in Documentation/networking/ip-sysctl and sysctl/{net,fs}.
+/// Those of a network namespace, as sysctl(8) spells them; meaning in Documentation/networking/ip-sysctl.
 ///
-/// `tcp_max_orphans`, `tcp_mem` and `fs.*` are of the whole host, and the first two are absent inside another network
-/// namespace than the first one; `tcp_migrate_req` exists since 5.14.
-pub const NAMES: [&str; 26] = [
-    "fs.file-max",
-    "fs.nr_open",
+/// `tcp_max_orphans` and `tcp_mem` are limits of the whole host, and only the first namespace shows them; `tcp_migrate_req`
+/// exists since 5.14.
+pub const NAMES: [&str; 24] = [
     "net.core.somaxconn",
     "net.ipv4.ip_local_port_range",
     "net.ipv4.ip_local_reserved_ports",
@@ -41,6 +39,9 @@ pub const NAMES: [&str; 26] = [
     "net.netfilter.nf_conntrack_tcp_timeout_established",
 ];
 
+/// Those of the whole host; meaning in Documentation/admin-guide/sysctl/fs.
+pub const HOST_NAMES: [&str; 2] = ["fs.file-max", "fs.nr_open"];
+
 /// Local ports of outgoing connections by default, since 2.4 (net/ipv4/af_inet.c inet_init_net).
 pub const DEFAULT_PORT_RANGE: RangeInclusive<u16> = 32_768..=60_999;
 const PORT_RANGE: &str = "net.ipv4.ip_local_port_range";
@@ -65,19 +66,27 @@ pub fn path(name: &str) -> String {
     format!("/proc/sys/{}", name.replace('.', "/"))
 }
 
-/// `tcp_mem` and `tcp_max_orphans` are limits of the whole host, and only the first namespace shows them.
-fn scope(name: &str, netns: NetnsId) -> Scope {
-    if name.starts_with("net.") { Scope::Netns(netns) } else { Scope::Host }
-}
-
 /// Every sysctl of [`NAMES`] with its text or why it is missing, and the time of all.
 pub fn collect(probe: &mut dyn Probe, netns: NetnsId) -> (BTreeMap<&'static str, Observed<String>>, Duration) {
+    collect_all(probe, Scope::Netns(netns), &NAMES)
+}
+
+/// Every sysctl of [`HOST_NAMES`].
+pub fn collect_host(probe: &mut dyn Probe) -> (BTreeMap<&'static str, Observed<String>>, Duration) {
+    collect_all(probe, Scope::Host, &HOST_NAMES)
+}
+
+fn collect_all(
+    probe: &mut dyn Probe,
+    scope: Scope,
+    names: &[&'static str],
+) -> (BTreeMap<&'static str, Observed<String>>, Duration) {
     let mut took = Duration::ZERO;
-    let values = NAMES.into_iter().map(|name| {
+    let values = names.iter().map(|name| {
         let path = path(name);
-        let (value, one) = text::collect_file(probe, scope(name, netns), &path, |bytes| parse_named(&path, bytes));
+        let (value, one) = text::collect_file(probe, scope, &path, |bytes| parse_named(&path, bytes));
         took += one;
-        (name, value)
+        (*name, value)
     });
     let values = values.collect();
     (values, took)
@@ -110,7 +119,7 @@ mod tests {
 
     #[test]
     fn names_are_sorted_and_unique() {
-        assert!(NAMES.is_sorted_by(|left, right| left < right));
+        assert!(NAMES.is_sorted_by(|left, right| left < right) && HOST_NAMES.is_sorted());
     }
 
     #[test]

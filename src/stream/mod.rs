@@ -61,12 +61,17 @@ impl<C: Content> Parser<C> {
 
     /// Everything that is left, with the error that cut it short.
     pub fn finish(mut self) -> (C::Parsed, Option<ParseError>) {
+        self.end();
+        (self.take(), self.failed)
+    }
+
+    /// Nothing more comes: what waited for more is complete, and a block that did not end is an error.
+    pub fn end(&mut self) {
         self.content.end();
         if self.failed.is_none() && self.blocks.unfinished() > 0 {
             let text = format!("the last block is cut short after {} bytes", self.blocks.unfinished());
             self.failed = Some(ParseError::new(C::SOURCE, None, text));
         }
-        (self.take(), self.failed)
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::observation::{Observation, Snapshot};
+use crate::observation::{HostSnapshot, Snapshot, View};
 use crate::source::counters::Counters;
 use crate::source::listeners::Listener;
 use crate::source::owners::Process;
@@ -46,17 +46,25 @@ pub enum ChangeKind {
 }
 
 /// What changed in a window. `swept`: its sockets and owners were looked at, so they can be compared.
-pub fn changes(observation: &Observation, swept: bool, late: Option<Duration>) -> Vec<Change> {
-    let (before, after) = (&observation.before, &observation.after);
-    let mut told = Told { at: after.at, changes: Vec::new() };
-    clocks(&mut told, before.at, after.at, late);
-    counters(&mut told, before, after);
+pub fn changes(view: View<'_>, swept: bool, late: Option<Duration>) -> Vec<Change> {
+    let before = Side { netns: view.before(), host: &view.host.before };
+    let after = Side { netns: view.after(), host: &view.host.after };
+    let mut told = Told { at: after.netns.at, changes: Vec::new() };
+    clocks(&mut told, before.netns.at, after.netns.at, late);
+    counters(&mut told, before.netns, after.netns);
     listeners(&mut told, before, after);
     sysctls(&mut told, before, after);
     if swept {
         processes(&mut told, before, after);
     }
     told.changes
+}
+
+/// One end of the window.
+#[derive(Clone, Copy)]
+struct Side<'a> {
+    netns: &'a Snapshot,
+    host: &'a HostSnapshot,
 }
 
 struct Told {
@@ -127,12 +135,11 @@ fn backwards(before: &Observed<Counters>, after: &Observed<Counters>) -> Vec<Str
 
 type End = (IpAddr, u16);
 
-fn listeners(told: &mut Told, before: &Snapshot, after: &Snapshot) {
+fn listeners(told: &mut Told, before: Side<'_>, after: Side<'_>) {
     // What a list lacks that was read in part may well be there.
-    let (Observed::Full(was), Observed::Full(is)) = (&before.listeners, &after.listeners) else { return };
+    let (Observed::Full(was), Observed::Full(is)) = (&before.netns.listeners, &after.netns.listeners) else { return };
     let (was, is) = (by_end(was), by_end(is));
-    let name =
-        |snapshot: &Snapshot, listeners: &[&Listener]| holder(snapshot, listeners).map(|process| process.name.clone());
+    let name = |side: Side<'_>, listeners: &[&Listener]| holder(side, listeners).map(|process| process.name.clone());
     let mut gone: Vec<(End, Option<String>)> = Vec::new();
     let (mut replaced, mut backlog) = (Vec::new(), Vec::new());
     for (end, then) in &was {
@@ -182,13 +189,13 @@ fn by_end(listeners: &[Listener]) -> BTreeMap<End, Vec<&Listener>> {
     by_end
 }
 
-fn holder<'a>(snapshot: &'a Snapshot, listeners: &[&Listener]) -> Option<&'a Process> {
-    let owners = snapshot.owners.value()?;
+fn holder<'a>(side: Side<'a>, listeners: &[&Listener]) -> Option<&'a Process> {
+    let owners = side.host.owners.value()?;
     let pid = listeners.iter().find_map(|listener| owners.by_inode.get(&listener.inode)?.first())?;
     owners.processes.get(pid)
 }
 
-fn restarted(before: &Snapshot, after: &Snapshot, end: End, then: &[&Listener], now: &[&Listener]) -> String {
+fn restarted(before: Side<'_>, after: Side<'_>, end: End, then: &[&Listener], now: &[&Listener]) -> String {
     let place = end_text(end);
     match (holder(before, then), holder(after, now)) {
         (Some(old), Some(new)) if (old.pid, old.start_ticks) == (new.pid, new.start_ticks) => {
@@ -206,17 +213,18 @@ fn end_text((address, port): End) -> String {
     SocketAddr::new(address, port).to_string()
 }
 
-fn sysctls(told: &mut Told, before: &Snapshot, after: &Snapshot) {
-    let changed = after.sysctls.iter().filter_map(|(name, now)| {
-        let (was, now) = (before.sysctls.get(name)?.value()?, now.value()?);
+fn sysctls(told: &mut Told, before: Side<'_>, after: Side<'_>) {
+    let was = |name: &str| before.netns.sysctls.get(name).or_else(|| before.host.sysctls.get(name))?.value();
+    let changed = after.netns.sysctls.iter().chain(&after.host.sysctls).filter_map(|(name, now)| {
+        let (was, now) = (was(name)?, now.value()?);
         (was != now).then(|| format!("{name} was changed from {was:?} to {now:?}"))
     });
     told.add_all(ChangeKind::SysctlChanged, changed.collect(), "setting");
 }
 
 /// The same process (its number and its start) that runs another program: execve(2).
-fn processes(told: &mut Told, before: &Snapshot, after: &Snapshot) {
-    let (Some(was), Some(is)) = (before.owners.value(), after.owners.value()) else { return };
+fn processes(told: &mut Told, before: Side<'_>, after: Side<'_>) {
+    let (Some(was), Some(is)) = (before.host.owners.value(), after.host.owners.value()) else { return };
     let replaced = is.processes.values().filter_map(|now| {
         let then = was.processes.get(&now.pid)?;
         let same = then.start_ticks == now.start_ticks;
@@ -233,12 +241,12 @@ mod tests {
     use crate::source::owners::Owners;
 
     /// The kinds and texts of a window that `change` was done to.
-    fn told(change: impl FnOnce(&mut Observation)) -> Vec<(ChangeKind, String)> {
-        let mut observation = Case::new().sysctl("net.core.somaxconn", "4096").counter("Tcp.OutRsts", 7, 0).0;
-        observation.before.listeners = Observed::Full(vec![listener(80, 1)]);
-        observation.after.listeners = Observed::Full(vec![listener(80, 1)]);
-        change(&mut observation);
-        changes(&observation, true, None).into_iter().map(|change| (change.kind, change.text)).collect()
+    fn told(change: impl FnOnce(&mut Case)) -> Vec<(ChangeKind, String)> {
+        let mut case = Case::new().sysctl("net.core.somaxconn", "4096").counter("Tcp.OutRsts", 7, 0);
+        case.netns.before.listeners = Observed::Full(vec![listener(80, 1)]);
+        case.netns.after.listeners = Observed::Full(vec![listener(80, 1)]);
+        change(&mut case);
+        changes(case.view(), true, None).into_iter().map(|change| (change.kind, change.text)).collect()
     }
 
     fn listener(port: u16, inode: u32) -> Listener {
@@ -254,7 +262,7 @@ mod tests {
         }
     }
 
-    fn owned(snapshot: &mut Snapshot, inode: u32, pid: u32, name: &str) {
+    fn owned(snapshot: &mut HostSnapshot, inode: u32, pid: u32, name: &str) {
         let mut owners = Owners::default();
         owners.by_inode.insert(inode, vec![pid]);
         owners.processes.insert(pid, Process { pid, name: name.to_owned(), start_ticks: 9, ..Process::default() });
@@ -269,14 +277,14 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_is_no_suspend_and_a_suspend_sets_no_clock() {
         let second = Duration::from_secs(1);
-        let forward = told(|o| o.after.at.wall += 3600 * second);
+        let forward = told(|o| o.netns.after.at.wall += 3600 * second);
         assert_eq!(forward, [(ChangeKind::ClockSet, "the clock was set forward by 60 min".to_owned())]);
-        let back = told(|o| o.after.at.wall -= 10 * second);
+        let back = told(|o| o.netns.after.at.wall -= 10 * second);
         assert_eq!(back, [(ChangeKind::ClockSet, "the clock was set back by 10 s".to_owned())]);
         let asleep = told(|o| {
-            o.after.at.wall += 300 * second;
-            o.after.at.mono += 300 * second;
-            o.after.at.asleep += 300 * second;
+            o.netns.after.at.wall += 300 * second;
+            o.netns.after.at.mono += 300 * second;
+            o.netns.after.at.asleep += 300 * second;
         });
         assert_eq!(asleep, [(ChangeKind::Suspended, "the machine was suspended for 5 min".to_owned())]);
     }
@@ -284,9 +292,9 @@ mod tests {
     #[test]
     fn a_late_tick_says_so_unless_a_suspend_explains_it() {
         let kinds = |asleep: Duration, late: Duration| {
-            let mut observation = Case::new().0;
-            observation.after.at.asleep += asleep;
-            changes(&observation, false, Some(late)).into_iter().map(|change| change.kind).collect::<Vec<_>>()
+            let mut case = Case::new();
+            case.netns.after.at.asleep += asleep;
+            changes(case.view(), false, Some(late)).into_iter().map(|change| change.kind).collect::<Vec<_>>()
         };
         let minute = Duration::from_secs(60);
         assert_eq!(kinds(Duration::ZERO, minute), [ChangeKind::Late]);
@@ -298,7 +306,7 @@ mod tests {
     #[test]
     fn counters_that_went_backwards_are_named() {
         let told = told(|o| {
-            if let Observed::Full(counters) = &mut o.after.snmp {
+            if let Observed::Full(counters) = &mut o.netns.after.snmp {
                 counters.set("Tcp.OutRsts", 3);
             }
         });
@@ -308,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_setting_is_told_with_both_values() {
-        let told = told(|o| drop(o.after.sysctls.insert("net.core.somaxconn", Observed::Full("128".to_owned()))));
+        let told = told(|o| drop(o.netns.after.sysctls.insert("net.core.somaxconn", Observed::Full("128".to_owned()))));
         let text = "net.core.somaxconn was changed from \"4096\" to \"128\"".to_owned();
         assert_eq!(told, [(ChangeKind::SysctlChanged, text)]);
     }
@@ -316,33 +324,34 @@ mod tests {
     #[test]
     fn a_restart_a_move_and_an_end_are_told_apart() {
         let restart = told(|o| {
-            o.after.listeners = Observed::Full(vec![listener(80, 2)]);
-            owned(&mut o.before, 1, 10, "nginx");
-            owned(&mut o.after, 2, 20, "nginx");
+            o.netns.after.listeners = Observed::Full(vec![listener(80, 2)]);
+            owned(&mut o.host.before, 1, 10, "nginx");
+            owned(&mut o.host.after, 2, 20, "nginx");
         });
         assert_eq!(restart[0].0, ChangeKind::ListenerReplaced);
         assert!(restart[0].1.contains("pid 20") && restart[0].1.contains("pid 10"), "{restart:?}");
         let moved = told(|o| {
-            o.after.listeners = Observed::Full(vec![listener(81, 2)]);
-            owned(&mut o.before, 1, 10, "nginx");
-            owned(&mut o.after, 2, 10, "nginx");
+            o.netns.after.listeners = Observed::Full(vec![listener(81, 2)]);
+            owned(&mut o.host.before, 1, 10, "nginx");
+            owned(&mut o.host.after, 2, 10, "nginx");
         });
         assert_eq!(moved, [(ChangeKind::ListenerMoved, "nginx moved from 0.0.0.0:80 to 0.0.0.0:81".to_owned())]);
-        let gone = told(|o| o.after.listeners = Observed::Full(Vec::new()));
+        let gone = told(|o| o.netns.after.listeners = Observed::Full(Vec::new()));
         assert_eq!(gone, [(ChangeKind::ListenerGone, "nothing listens on 0.0.0.0:80 any more".to_owned())]);
-        let more = told(|o| o.after.listeners = Observed::Full(vec![listener(80, 1), listener(81, 2)]));
+        let more = told(|o| o.netns.after.listeners = Observed::Full(vec![listener(80, 1), listener(81, 2)]));
         assert_eq!(more, [(ChangeKind::ListenerAppeared, "something listens on 0.0.0.0:81".to_owned())]);
-        let backlog = told(|o| o.after.listeners = Observed::Full(vec![Listener { backlog: 511, ..listener(80, 1) }]));
+        let backlog =
+            told(|o| o.netns.after.listeners = Observed::Full(vec![Listener { backlog: 511, ..listener(80, 1) }]));
         assert_eq!(backlog[0].0, ChangeKind::BacklogChanged);
     }
 
     #[test]
     fn listeners_that_could_not_be_read_are_not_gone() {
         let failure = crate::value::Failure::new(crate::value::FailureKind::Denied, "no");
-        assert_eq!(told(|o| o.after.listeners = Observed::Unavailable(failure.clone())), []);
-        let part = |o: &mut Observation| {
-            o.before.listeners = Observed::Full(vec![listener(80, 1), listener(81, 2)]);
-            o.after.listeners = Observed::Partial(vec![listener(80, 1)], failure.clone());
+        assert_eq!(told(|o| o.netns.after.listeners = Observed::Unavailable(failure.clone())), []);
+        let part = |o: &mut Case| {
+            o.netns.before.listeners = Observed::Full(vec![listener(80, 1), listener(81, 2)]);
+            o.netns.after.listeners = Observed::Partial(vec![listener(80, 1)], failure.clone());
         };
         assert_eq!(told(part), []);
     }
@@ -350,15 +359,16 @@ mod tests {
     #[test]
     fn another_program_in_the_same_process_is_told() {
         let told = told(|o| {
-            owned(&mut o.before, 1, 10, "sh");
-            owned(&mut o.after, 1, 10, "nginx");
+            owned(&mut o.host.before, 1, 10, "sh");
+            owned(&mut o.host.after, 1, 10, "nginx");
         });
         assert_eq!(told, [(ChangeKind::ProcessReplaced, "pid 10 is nginx now, it was sh".to_owned())]);
     }
 
     #[test]
     fn many_changes_of_a_kind_are_counted() {
-        let told = told(|o| o.after.listeners = Observed::Full((80..180).map(|p| listener(p, p.into())).collect()));
+        let told =
+            told(|o| o.netns.after.listeners = Observed::Full((80..180).map(|p| listener(p, p.into())).collect()));
         assert!(told.len() <= MOST + 2, "{}", told.len());
         assert!(told.last().unwrap().1.contains("91 listeners more"), "{told:?}");
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::diagnosis::filter::Filter;
 use crate::diagnosis::{Diagnosis, Status, diagnose_for};
 use crate::observation::Observation;
-use crate::session::Ticked;
+use crate::session::Window;
 use crate::trace::Reset;
 use crate::value::Moment;
 
@@ -103,24 +103,25 @@ impl Watch {
         }
     }
 
-    /// Judges a window. `sweep` adds a look at all sockets to it and says whether it could; it is called at most once, if
+    /// Judges a window; `None` for one without a namespace. `dump` adds a look at all sockets to it and says whether it could; it is called at most once, if
     /// the window asks for it.
-    pub fn tick(&mut self, ticked: &mut Ticked, sweep: &mut dyn FnMut(&mut Observation) -> bool) -> Tick {
-        let late = (ticked.late > ticked.interval / 4 && ticked.late > NOISE).then_some(ticked.late);
-        let observation = &mut ticked.observation;
-        let mut diagnosis = diagnose_for(observation, &self.filter);
-        let mut taken = ticked.swept.then_some(Why::Last);
+    pub fn tick(&mut self, window: &mut Window, dump: &mut dyn FnMut(&mut Observation) -> bool) -> Option<Tick> {
+        let late = (window.late > window.interval / 4 && window.late > NOISE).then_some(window.late);
+        let mut diagnosis = diagnose_for(window.observation.view()?, &self.filter);
+        let mut taken = window.dumped.then_some(Why::Last);
         if taken.is_none() {
-            taken = self.schedule.wants(observation, &diagnosis).filter(|_| sweep(observation));
+            let wanted = self.schedule.wants(window.observation.view()?, &diagnosis);
+            taken = wanted.filter(|_| dump(&mut window.observation));
             if taken.is_some() {
-                diagnosis = diagnose_for(observation, &self.filter);
+                diagnosis = diagnose_for(window.observation.view()?, &self.filter);
             }
         }
+        let view = window.observation.view()?;
         if taken.is_some() {
-            self.schedule.swept(observation);
+            self.schedule.swept(view);
         }
-        let at = observation.after.at;
-        let started = *self.started.get_or_insert(observation.before.at);
+        let at = view.after().at;
+        let started = *self.started.get_or_insert(view.before().at);
         self.latest = Some(at);
         self.ticks += 1;
         let learning = LEARNING.checked_sub(at.awake_since(started)).filter(|left| !left.is_zero());
@@ -130,19 +131,19 @@ impl Watch {
             _ => Status::Ok,
         });
         self.unknown += u64::from(status == Status::Unknown);
-        Tick {
+        Some(Tick {
             number: self.ticks,
             at,
             late,
-            sweep: Sweep { taken, age: at.mono.saturating_sub(observation.after.dumped.mono) },
+            sweep: Sweep { taken, age: at.mono.saturating_sub(view.after().dumped.mono) },
             learning,
             status,
             diagnosis,
             episodes: self.timeline.episodes().to_vec(),
             events,
-            resets: resets::latest(observation, &self.filter),
-            changes: changes::changes(observation, taken.is_some(), late),
-        }
+            resets: resets::latest(view, &self.filter),
+            changes: changes::changes(view, taken.is_some(), late),
+        })
     }
 
     /// The next window is to have a sweep, because it will close a recording.

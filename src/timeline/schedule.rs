@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cause::{Severity, State};
 use crate::diagnosis::Diagnosis;
-use crate::observation::{Observation, Snapshot};
+use crate::observation::{Snapshot, View};
 use crate::value::Moment;
 
 /// A sweep may take this part of the time: 2.5 % of one CPU.
@@ -60,8 +60,8 @@ impl Schedule {
     }
 
     /// Whether this window, judged without a sweep of its own, asks for one.
-    pub fn wants(&mut self, observation: &Observation, diagnosis: &Diagnosis) -> Option<Why> {
-        let after = &observation.after;
+    pub fn wants(&mut self, view: View<'_>, diagnosis: &Diagnosis) -> Option<Why> {
+        let after = view.after();
         if std::mem::take(&mut self.asked) {
             return Some(Why::Asked);
         }
@@ -91,13 +91,13 @@ impl Schedule {
     }
 
     /// Notes the sweep that was taken for this window.
-    pub fn swept(&mut self, observation: &Observation) {
-        let after = &observation.after;
+    pub fn swept(&mut self, view: View<'_>) {
+        let after = view.after();
         let cost = ["sockets", "owners"];
         let alarm = self.last.as_ref().is_some_and(|last| last.alarm);
         self.last = Some(Sweep {
             at: after.at,
-            cost: after.sources.iter().filter(|source| cost.contains(&source.name)).map(|source| source.took).sum(),
+            cost: view.sources().filter(|source| cost.contains(&source.name)).map(|source| source.took).sum(),
             sockets: sockets(after),
             listeners: listeners(after),
             alarm,
@@ -124,20 +124,20 @@ mod tests {
     use crate::observation::testing::Case;
 
     /// A quiet window that ends `seconds` after the first.
-    fn window(seconds: u64) -> Observation {
+    fn window(seconds: u64) -> Case {
         with_sockets(1_000, seconds)
     }
 
-    fn with_sockets(sockets: u64, seconds: u64) -> Observation {
-        let mut observation = Case::new().sockstat("TCP.inuse", sockets).0;
-        observation.after.at.mono += Duration::from_secs(seconds);
-        observation
+    fn with_sockets(sockets: u64, seconds: u64) -> Case {
+        let mut case = Case::new().sockstat("TCP.inuse", sockets);
+        case.netns.after.at.mono += Duration::from_secs(seconds);
+        case
     }
 
-    fn ask(schedule: &mut Schedule, observation: &Observation) -> Option<Why> {
-        let why = schedule.wants(observation, &diagnose(observation));
+    fn ask(schedule: &mut Schedule, case: &Case) -> Option<Why> {
+        let why = schedule.wants(case.view(), &diagnose(case.view()));
         if why.is_some() {
-            schedule.swept(observation);
+            schedule.swept(case.view());
         }
         why
     }
@@ -145,7 +145,7 @@ mod tests {
     fn swept_once(cost: Duration) -> Schedule {
         let mut schedule = Schedule::default();
         let mut first = window(0);
-        first.after.sources = vec![SourceStatus { name: "sockets", failure: None, partial: false, took: cost }];
+        first.netns.after.sources = vec![SourceStatus { name: "sockets", failure: None, partial: false, took: cost }];
         assert_eq!(ask(&mut schedule, &first), Some(Why::First));
         schedule
     }
@@ -183,18 +183,17 @@ mod tests {
         let mut schedule = swept_once(Duration::from_millis(1));
         let alarm = |second| {
             let process = crate::source::owners::Process { pid: 1, name: "api".into(), ..Default::default() };
-            let mut observation = Case::new()
+            let mut case = Case::new()
                 .counter("TcpExt.ListenOverflows", 0, 500)
                 .counter("TcpExt.ListenDrops", 0, 500)
                 .counter("Tcp.PassiveOpens", 0, 500)
                 .sysctl("net.core.somaxconn", "4096")
-                .listener("0.0.0.0:80", 5, 6, 60, &process)
-                .0;
-            observation.after.at.mono += Duration::from_secs(second);
-            observation
+                .listener("0.0.0.0:80", 5, 6, 60, &process);
+            case.netns.after.at.mono += Duration::from_secs(second);
+            case
         };
         // The listener of the alarm stays: only the alarm itself may ask.
-        let quiet = |second| Observation { listener_traces: Default::default(), ..window(second) };
+        let quiet = |second| window(second);
         assert_eq!(ask(&mut schedule, &alarm(2)), Some(Why::Cause));
         assert_eq!(ask(&mut schedule, &alarm(4)), Some(Why::Cause));
         assert_eq!(ask(&mut schedule, &quiet(6)), Some(Why::Cause));

@@ -2,7 +2,7 @@
 //! in every softirq.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{Basis, Process};
 use crate::source::connections::Connection;
@@ -11,6 +11,7 @@ use crate::source::owners::Owners;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Holders {
+    listening: BTreeMap<u16, Vec<IpAddr>>,
     by_port: BTreeMap<u16, Vec<(Listener, Process)>>,
     by_ends: HashMap<(SocketAddr, SocketAddr), Process>,
     /// Of the look before: a reset that is told after a look may have come before it.
@@ -25,14 +26,21 @@ impl Holders {
             Some(Process { pid: holder.pid, name: holder.name.clone(), basis })
         };
         let mut by_port: BTreeMap<u16, Vec<(Listener, Process)>> = BTreeMap::new();
+        let mut listening: BTreeMap<u16, Vec<IpAddr>> = BTreeMap::new();
         for listener in listeners {
+            listening.entry(listener.port).or_default().push(listener.address);
             if let Some(process) = holder(listener.inode, Basis::Listener) {
                 by_port.entry(listener.port).or_default().push((listener.clone(), process));
             }
         }
         let held = connections.iter();
         let by_ends = held.filter_map(|c| Some(((c.local, c.peer), holder(c.inode, Basis::Connection)?))).collect();
-        Self { by_port, by_ends, before: HashMap::new() }
+        Self { listening, by_port, by_ends, before: HashMap::new() }
+    }
+
+    /// On which addresses of which ports somebody listens.
+    pub fn listening(&self) -> BTreeMap<u16, Vec<IpAddr>> {
+        self.listening.clone()
     }
 
     /// Takes the place of an earlier look.

@@ -1,35 +1,31 @@
-//! Single resets as they happen: the kernel's event and the packet of the same RST joined into one [`Reset`], with its reason,
-//! a filter, and a summary. Pure: [`Session`] takes bytes and times and gives resets.
+//! Single resets as they are shown: with their kind, the process behind them, a filter, and a summary. Pure: [`Tracer`] takes
+//! what a session joined.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::reset::Kind;
+use crate::reset::{self, Kind};
 use crate::source::destroyed_sockets::DestroyedSocket;
 use crate::source::reset_events::{Direction, ResetEvent};
 use crate::source::reset_packets::ResetPacket;
 use crate::value::words::{counted, seconds};
-use crate::value::{Moment, TcpState};
+use crate::value::{Moment, NetnsId, TcpState};
 
 mod holders;
-mod join;
-mod reason;
-mod session;
 mod summary;
+mod tracer;
 
 pub use holders::Holders;
-pub use join::{Joined, Joiner, Read, Traced};
-pub use reason::What;
-pub use session::{Batch, Session};
 pub use summary::{PortSide, Summary};
+pub use tracer::{Batch, Tracer};
 
 /// One RST, seen by the kernel's event, on the wire, or both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reset {
     /// CLOCK_REALTIME, since the Unix epoch.
     pub wall: Duration,
-    pub what: What,
+    pub what: Kind,
     pub event: Option<ResetEvent>,
     pub packet: Option<ResetPacket>,
     pub end: Option<End>,
@@ -57,20 +53,20 @@ pub struct End {
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl End {
-    fn of(word: &DestroyedSocket, reset: Duration, state: Option<TcpState>) -> Self {
+    fn of(socket: &DestroyedSocket, reset: Duration, state: Option<TcpState>) -> Self {
         // A FIN takes a place in the sequence, and so counts as a byte: the last that came, or the last that was written.
         let fin_in = matches!(state, Some(TcpState::CloseWait | TcpState::LastAck | TcpState::Closing));
         let fin_out = matches!(state, Some(TcpState::FinWait1 | TcpState::LastAck | TcpState::Closing));
         Self {
-            idle: word.idle(reset),
-            pause: word
+            idle: socket.idle(reset),
+            pause: socket
                 .pause()
-                .filter(|pause| *pause >= SHORTEST_PAUSE && word.asked_last() && word.unacknowledged > 0),
-            bytes_in: word.bytes_received.map(|bytes| bytes.saturating_sub(fin_in.into())),
-            bytes_out: word.bytes_sent,
-            unread: word.unread.saturating_sub(fin_in.into()),
-            unacknowledged: word.unacknowledged.saturating_sub(fin_out.into()),
-            unsent: word.unsent.map(|unsent| unsent.min(word.unacknowledged.saturating_sub(fin_out.into()))),
+                .filter(|pause| *pause >= SHORTEST_PAUSE && socket.asked_last() && socket.unacknowledged > 0),
+            bytes_in: socket.bytes_received.map(|bytes| bytes.saturating_sub(fin_in.into())),
+            bytes_out: socket.bytes_sent,
+            unread: socket.unread.saturating_sub(fin_in.into()),
+            unacknowledged: socket.unacknowledged.saturating_sub(fin_out.into()),
+            unsent: socket.unsent.map(|unsent| unsent.min(socket.unacknowledged.saturating_sub(fin_out.into()))),
         }
     }
 }
@@ -96,18 +92,17 @@ pub enum Basis {
 }
 
 /// An ignored RST ended nothing, and before a connection is made tcp_info has no ages.
-fn ended_a_connection(what: What) -> bool {
-    !matches!(what, What::Ignored | What::FirewallReject | What::NotByTcp | What::Kind(Kind::UpstreamRefused))
+fn ended_a_connection(what: Kind) -> bool {
+    !matches!(what, Kind::Ignored | Kind::FirewallReject | Kind::NotByTcp | Kind::UpstreamRefused)
 }
 
 impl Reset {
-    /// Judges one reset. `now` relates the two clocks.
-    pub fn new(joined: Joined, traced: Traced, holders: &Holders, now: Moment) -> Self {
+    /// `now` relates the two clocks.
+    pub fn new(joined: reset::Reset, what: Kind, holders: &Holders, now: Moment) -> Self {
         let at = joined.at();
-        let Joined { event, packet, word } = joined;
-        let what = What::of(event.as_ref(), packet.as_ref(), traced);
+        let reset::Reset { event, packet, ended, .. } = joined;
         let state = event.as_ref().and_then(ResetEvent::state_before);
-        let end = word.filter(|_| ended_a_connection(what)).map(|word| End::of(&word, at, state));
+        let end = ended.filter(|_| ended_a_connection(what)).map(|socket| End::of(&socket, at, state));
         let process = event.as_ref().and_then(|event| event.task.as_ref()).map(|task| Process {
             pid: task.pid,
             name: task.name.clone(),
@@ -130,13 +125,21 @@ impl Reset {
     }
 
     pub fn local(&self) -> Option<SocketAddr> {
-        self.event.as_ref().map(|event| event.local).or(self.packet.as_ref().map(|packet| packet.local))
+        let of_event = self.event.as_ref().map(|event| event.local);
+        let of_packet = || self.packet.as_ref().map(|packet| packet.local);
+        of_event.filter(|local| !local.ip().is_unspecified()).or_else(of_packet).or(of_event)
     }
 
     /// `None` where only an event of a LISTEN socket was seen.
     pub fn peer(&self) -> Option<SocketAddr> {
         let of_event = self.event.as_ref().and_then(|event| event.peer);
         of_event.or(self.packet.as_ref().map(|packet| packet.peer))
+    }
+
+    /// The network namespace, where event or packet tell.
+    pub fn netns(&self) -> Option<NetnsId> {
+        let of_packet = self.packet.as_ref().map(|packet| packet.netns);
+        of_packet.or_else(|| self.event.as_ref().and_then(|event| event.netns))
     }
 
     /// State of the connection before this reset ended it.
@@ -152,14 +155,15 @@ impl Reset {
     /// The reason in plain words, with the port, the bytes or the age where that is the point.
     pub fn words(&self) -> Cow<'static, str> {
         match (self.what, self.local(), self.end) {
-            (What::Kind(Kind::Refused), Some(local), _) => Cow::Owned(format!("nothing listens on {}", local.port())),
-            (What::Kind(Kind::UnreadData), _, Some(End { unread: unread @ 1.., .. })) => {
+            (Kind::Refused, Some(local), _) => Cow::Owned(format!("nothing listens on {}", local.port())),
+            (Kind::UnreadData, _, Some(End { unread: 1.., .. })) => {
+                let unread = self.end.map_or(0, |end| end.unread);
                 Cow::Owned(format!("closed with {}", counted(unread.into(), "unread byte")))
             }
-            (What::Kind(Kind::PeerReset), _, Some(End { pause: Some(pause), .. })) => {
+            (Kind::PeerReset, _, Some(End { pause: Some(pause), .. })) => {
                 Cow::Owned(format!("reset after {} idle", age(pause)))
             }
-            (what, ..) => Cow::Borrowed(what.describe().1),
+            _ => Cow::Borrowed(self.what.words()),
         }
     }
 }
@@ -227,8 +231,9 @@ mod tests {
 
     #[test]
     fn a_fin_is_no_byte_that_was_lost() {
-        let word = DestroyedSocket { unread: 1, unacknowledged: 1, ..testing::word("10.0.0.9:9000", "10.0.3.7:52144") };
-        let end = |state| End::of(&word, word.after, state);
+        let socket =
+            DestroyedSocket { unread: 1, unacknowledged: 1, ..testing::destroyed("10.0.0.9:9000", "10.0.3.7:52144") };
+        let end = |state| End::of(&socket, socket.after, state);
         let open = end(Some(TcpState::Established));
         assert_eq!((open.unread, open.unacknowledged, open.bytes_in), (1, 1, Some(1_204)));
         let closed_by_both = end(Some(TcpState::LastAck));

@@ -5,7 +5,8 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Process, Reset, What};
+use super::{Process, Reset};
+use crate::reset::Kind;
 use crate::source::reset_events::Direction;
 
 /// More different ports, processes or peers than this are counted together.
@@ -63,7 +64,7 @@ pub struct Summary {
     pub duration: Duration,
     pub sent: u64,
     pub received: u64,
-    pub reasons: Counts<(Direction, What)>,
+    pub reasons: Counts<(Direction, Kind)>,
     pub ports: Counts<(PortSide, u16)>,
     pub processes: Counts<Process>,
     pub peers: Counts<IpAddr>,

@@ -1,77 +1,18 @@
-//! Events and packets for the tests of this room and of the renderers.
+//! Resets as they are shown, for the tests of this room and of the renderers.
 
 use std::time::Duration;
 
-use super::join::Traced;
-use super::{Reset, What};
-use crate::source::destroyed_sockets::DestroyedSocket;
-use crate::source::reset_events::{Direction, Place, ResetEvent};
-use crate::source::reset_packets::ResetPacket;
+use super::Reset;
+use crate::reset::{self, Surroundings, Traced};
+use crate::source::reset_events::ResetEvent;
+use crate::source::reset_packets::{PeerTtls, ResetPacket};
 
-pub fn event(direction: Direction, local: &str, peer: &str) -> ResetEvent {
-    ResetEvent {
-        at: Duration::from_secs(100),
-        direction,
-        local: local.parse().expect("address"),
-        peer: peer.parse().ok(),
-        state: None,
-        old_state: None,
-        reason: None,
-        task: None,
-        softirq: true,
-        active: false,
-        caller: None,
-        exiting: false,
-        place: Place::Here,
-        netns: None,
-        cookie: None,
-    }
-}
-
-/// An answer to a SYN.
-pub fn packet(direction: Direction, local: &str, peer: &str) -> ResetPacket {
-    ResetPacket {
-        at: Duration::from_secs(100),
-        direction,
-        local: local.parse().expect("address"),
-        peer: peer.parse().expect("address"),
-        interface: 2,
-        loopback: false,
-        flags: 0x14,
-        seq: 0,
-        ack: 1,
-        window: 0,
-        ttl: 64,
-        ip_id: Some(0),
-        track: None,
-        options: false,
-        local_here: true,
-        peer_here: false,
-    }
-}
-
-/// Idle for 0.1 s, with nothing left over.
-pub fn word(local: &str, peer: &str) -> DestroyedSocket {
-    DestroyedSocket {
-        at: Duration::from_millis(100_020),
-        after: Duration::from_millis(99_970),
-        local: local.parse().expect("address"),
-        peer: peer.parse().expect("address"),
-        cookie: 7,
-        data_sent_ms: 2_000,
-        data_received_ms: 100,
-        ack_received_ms: 100,
-        unacknowledged: 0,
-        unsent: Some(0),
-        unread: 0,
-        retransmits: 0,
-        timeout: Duration::from_millis(200),
-        bytes_received: Some(1_204),
-        bytes_sent: Some(88),
-    }
-}
+pub use crate::reset::testing::{destroyed, event, packet};
 
 pub fn joined(event: Option<ResetEvent>, packet: Option<ResetPacket>) -> Reset {
-    let what = What::of(event.as_ref(), packet.as_ref(), Traced::ALL);
+    let around = Surroundings { traced: Traced::ALL, ..Surroundings::default() };
+    let reset = reset::Reset { event, packet, ..reset::Reset::default() };
+    let what = around.kind(&reset, &PeerTtls::default());
+    let reset::Reset { event, packet, .. } = reset;
     Reset { wall: Duration::from_millis(1_800_000_131_031), what, event, packet, end: None, process: None }
 }

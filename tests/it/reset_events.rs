@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::common::{self, linger_0, out_rsts, pairs, skipped};
 use rstdoctor::kernel::tracepoint::{Counts, Tracepoints};
-use rstdoctor::source::reset_events::{Caller, Direction, Place, ResetEvents, ResetParser, ResetTally};
+use rstdoctor::source::reset_events::{Caller, Direction, ResetEvents, ResetParser};
+use rstdoctor::value::NetnsId;
 use rstdoctor::value::TcpState;
 
 fn isolated<T: FnOnce(Tracepoints)>(test: T) {
@@ -27,8 +28,10 @@ fn last(mut tracepoints: Tracepoints, mut parser: ResetParser) -> ResetEvents {
     tracepoints.drain(Counts::Final, &mut |bytes| parser.feed(bytes)).unwrap();
     let (events, error) = parser.finish();
     assert_eq!(error, None);
-    let tallied: u64 = events.tallies.iter().map(|tally| tally.count).sum();
-    assert_eq!(events.read, tallied + events.bogus_received, "every record that was read is in the account");
+    let account = &events.account;
+    let told = events.events.len() as u64 + events.dropped + account.elsewhere + account.bogus_received;
+    assert_eq!(account.read, told, "every record that was read is in the account");
+    assert_eq!(events.dropped, events.tallies.iter().map(|tally| tally.count).sum::<u64>());
     events
 }
 
@@ -41,6 +44,20 @@ fn of<'a>(
         .events
         .iter()
         .filter(move |e| e.direction == direction && (reason.is_empty() || e.reason.as_deref() == Some(reason)))
+}
+
+/// The namespace of this thread.
+fn here() -> Option<NetnsId> {
+    NetnsId::from_link(std::fs::read_link("/proc/thread-self/ns/net").unwrap().to_str().unwrap())
+}
+
+/// So many of one direction and local port that this namespace has, single or grouped.
+fn count(events: &ResetEvents, direction: Direction, port: u16) -> u64 {
+    let single =
+        events.events.iter().filter(|e| e.direction == direction && e.local.port() == port && e.netns == here());
+    let grouped =
+        events.tallies.iter().filter(|t| t.direction == direction && t.local_port == Some(port) && t.netns == here());
+    single.count() as u64 + grouped.map(|tally| tally.count).sum::<u64>()
 }
 
 fn own_name() -> String {
@@ -70,7 +87,7 @@ fn connects_to_a_closed_port() {
         let sent: Vec<_> = of(&events, Direction::Sent, "NO_SOCKET").collect();
         assert_eq!(sent.len(), 22, "{events:#?}");
         for event in &sent {
-            assert!(event.softirq && event.task.is_none() && !event.active && event.place == Place::Here, "{event:?}");
+            assert!(event.softirq && event.task.is_none() && !event.active && event.netns == here(), "{event:?}");
         }
         assert!(sent.iter().any(|e| e.local.to_string() == "127.0.0.1:82"));
         assert!(sent.iter().any(|e| e.local.to_string() == "[::1]:83"));
@@ -80,9 +97,8 @@ fn connects_to_a_closed_port() {
             assert_eq!(event.state, Some(TcpState::SynSent));
             assert!(event.cookie.is_some_and(|cookie| cookie != 0));
         }
-        let tally = events.tallies.iter().find(|t| t.local_port == Some(81) && t.place == Place::Here).unwrap();
-        assert_eq!((tally.count, tally.direction, tally.folded), (20, Direction::Sent, false));
-        assert_eq!((events.lost, events.dropped), (0, 0));
+        assert_eq!(count(&events, Direction::Sent, 81), 20);
+        assert_eq!((events.account.lost, events.dropped), (0, 0));
     });
 }
 
@@ -109,7 +125,7 @@ fn closes_with_unread_data_and_linger_0_name_the_process() {
                 let task = event.task.as_ref().unwrap();
                 assert_eq!((task.pid, &task.name), (std::process::id(), &own_name()));
                 assert_eq!((event.caller, event.exiting), (Some(Caller::Close), false), "{event:?}");
-                assert_eq!((event.state_before(), event.place), (Some(TcpState::Established), Place::Here));
+                assert_eq!((event.state_before(), event.netns), (Some(TcpState::Established), here()));
                 assert!(event.active && !event.softirq && event.peer.is_some());
             }
         }
@@ -133,8 +149,8 @@ fn a_closed_listener_resets_what_it_had_queued() {
             assert_eq!((event.caller, event.local), (Some(Caller::ListenerStop), address));
             assert_eq!(event.task.as_ref().map(|t| t.pid), Some(std::process::id()));
         }
-        assert_eq!(events.listeners_closed.len(), 1);
-        assert_eq!(events.listeners_closed[0].local, address);
+        assert_eq!(events.account.listeners_closed.len(), 1);
+        assert_eq!(events.account.listeners_closed[0].local, address);
         drop(clients);
     });
 }
@@ -152,7 +168,7 @@ fn data_after_close_is_no_received_reset() {
         let events = finish(tracepoints);
         let sent: Vec<_> = of(&events, Direction::Sent, "TCP_ABORT_ON_DATA").collect();
         assert_eq!(sent.len(), 20, "{events:#?}");
-        assert_eq!(events.bogus_received, 20);
+        assert_eq!(events.account.bogus_received, 20);
         // The clients' side is real.
         let received: Vec<_> = of(&events, Direction::Received, "").collect();
         assert_eq!(received.len(), 20);
@@ -200,7 +216,7 @@ sys.stdin.read()";
         for event in sent {
             let task = event.task.as_ref().unwrap();
             assert_eq!((task.pid, task.name.as_str()), (child.id(), "the-victim"));
-            assert!(event.exiting && event.place == Place::Here, "{event:?}");
+            assert!(event.exiting && event.netns == here(), "{event:?}");
         }
     });
 }
@@ -243,8 +259,7 @@ fn resets_of_another_namespace_are_not_counted_here() {
         let ports: Vec<_> = of(&events, Direction::Sent, "").map(|e| e.local.port()).collect();
         assert!(!ports.contains(&81), "{ports:?}");
         assert!(ports.contains(&82), "{ports:?}");
-        let there = events.tallies.iter().filter(|t| t.local_port == Some(81) && t.place == Place::Elsewhere);
-        assert!(there.map(|t| t.count).sum::<u64>() >= 20);
+        assert!(events.account.elsewhere >= 20, "{}", events.account.elsewhere);
     });
 }
 
@@ -267,16 +282,14 @@ fn a_flood_is_counted_exactly() {
         let all = last(tracepoints, parser);
         let expected = u64::from(SLOTS * PER_SLOT);
         assert_eq!(out_rsts() - before, expected);
-        let here =
-            |t: &&ResetTally| t.local_port == Some(81) && t.direction == Direction::Sent && t.place == Place::Here;
-        let counted: u64 = all.tallies.iter().filter(here).map(|t| t.count).sum();
+        let counted = count(&all, Direction::Sent, 81);
         // The rings serve the whole host: what is lost may be another namespace's, when other tests flood too.
-        assert!(counted <= expected && counted + all.lost >= expected, "{counted} + {} of {expected}", all.lost);
-        assert_eq!(
-            all.events.len() as u64 + all.dropped,
-            all.count(Direction::Sent, true) + all.count(Direction::Received, true)
+        assert!(
+            counted <= expected && counted + all.account.lost >= expected,
+            "{counted} + {} of {expected}",
+            all.account.lost
         );
-        eprintln!("{expected} resets in {took:?}, lost {}", all.lost);
+        eprintln!("{expected} resets in {took:?}, lost {}", all.account.lost);
     });
 }
 
@@ -291,14 +304,14 @@ fn losses_are_exact_when_nobody_reads() {
             assert!(TcpStream::connect("127.0.0.1:81").is_err());
         }
         let all = last(tracepoints, parser);
-        let seen = all.tallies.iter().filter(|t| t.place != Place::Elsewhere).map(|t| t.count).sum::<u64>();
-        assert!(all.lost > 0, "the rings were larger than thought");
-        let elsewhere = all.read - seen;
-        assert!(seen + all.lost >= 2 * connects, "{seen} + {} of {}", all.lost, 2 * connects);
+        let seen = all.events.len() as u64 + all.dropped;
+        assert!(all.account.lost > 0, "the rings were larger than thought");
+        let elsewhere = all.account.read - seen;
+        assert!(seen + all.account.lost >= 2 * connects, "{seen} + {} of {}", all.account.lost, 2 * connects);
         // Exact unless another namespace of this host resets something meanwhile.
-        if elsewhere == 0 && all.read + all.lost == 2 * connects {
-            assert_eq!(all.lost_sent, connects - all.count(Direction::Sent, true));
+        if elsewhere == 0 && all.account.read + all.account.lost == 2 * connects {
+            assert_eq!(all.account.lost_sent, connects - count(&all, Direction::Sent, 81));
         }
-        eprintln!("{seen} seen, {} lost, {elsewhere} elsewhere", all.lost);
+        eprintln!("{seen} seen, {} lost, {elsewhere} elsewhere", all.account.lost);
     });
 }

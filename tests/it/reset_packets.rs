@@ -14,7 +14,7 @@ fn finish(mut socket: PacketSocket) -> ResetPackets {
     let mut parser = PacketParser::new();
     socket.drain(&mut |bytes| parser.feed(bytes)).unwrap();
     let (packets, error) = parser.finish();
-    assert_eq!((error, packets.lost), (None, 0));
+    assert_eq!((error, packets.account.lost), (None, 0));
     packets
 }
 
@@ -42,8 +42,12 @@ fn refused_connects_are_answers_and_linger_0_is_active() {
         }
         let counted = out_rsts() - before;
         let all = finish(socket);
-        assert_eq!((all.sent, all.received, counted), (65, 65, 65), "on loopback each is sent and received");
-        assert_eq!((all.duplicates, all.forwarded), (0, 0));
+        assert_eq!(
+            (all.account.sent, all.account.received, counted),
+            (65, 65, 65),
+            "on loopback each is sent and received"
+        );
+        assert_eq!((all.account.duplicates, all.account.forwarded), (0, 0));
         for packet in &all.packets {
             let refused = packet.local.port() == 81 || packet.peer.port() == 81;
             let expected = if refused { Signature::Answer } else { Signature::Active };
@@ -85,7 +89,7 @@ fn a_firewall_reject_is_on_the_wire_although_tcp_counted_nothing() {
         peer.kill().unwrap();
         peer.wait().unwrap();
         assert!(connected);
-        assert_eq!((all.sent, all.received, counted), (20, 0, 0), "{all:#?}");
+        assert_eq!((all.account.sent, all.account.received, counted), (20, 0, 0), "{all:#?}");
         let local: SocketAddr = "10.98.0.1:81".parse().unwrap();
         for packet in &all.packets {
             assert_eq!((packet.direction, packet.local, packet.loopback), (Direction::Sent, local, false));

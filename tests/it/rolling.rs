@@ -9,6 +9,7 @@ use crate::common::isolated;
 use rstdoctor::ask::Host;
 use rstdoctor::diagnosis::filter::Filter;
 use rstdoctor::kernel::LiveHost;
+use rstdoctor::observation::Observation;
 use rstdoctor::recording::write::RecordError;
 use rstdoctor::recording::{ReplayHost, RollingHost};
 use rstdoctor::session::Plan;
@@ -62,7 +63,7 @@ fn what_was_seen_can_be_saved_and_played() {
         let mut host = RollingHost::new(LiveHost::new(Arc::default()));
         let history = host.history();
         assert!(matches!(history.save(&file), Err(RecordError::Empty)), "nothing was seen yet");
-        let endless = Plan { window: Duration::MAX, ..Plan::scan(INTERVAL) };
+        let endless = Plan { length: Duration::MAX, ..Plan::scan(INTERVAL) };
         let live = ticks(&mut host, &endless, 6, |done| {
             if done % 2 == 1 {
                 fault(&listener);
@@ -83,12 +84,20 @@ fn what_was_seen_can_be_saved_and_played() {
             assert_eq!(ids(then), ids(now), "tick {}", then.number);
         }
         let whole = rstdoctor::session::observe(&mut ReplayHost::open(&file).unwrap(), &Plan::scan(window)).unwrap();
-        let diagnosis = rstdoctor::diagnosis::diagnose(&whole);
+        let diagnosis = rstdoctor::diagnosis::diagnose(whole.view().unwrap());
         assert_eq!(diagnosis.causes.first().map(|cause| cause.id), Some("close-with-unread-data"));
         assert_eq!(diagnosis.ledger.sent.unexplained(), Some(0));
-        let events = whole.reset_events.value().expect("events");
-        assert_eq!((events.lost, events.count(Direction::Sent, true)), (0, 30));
+        assert_eq!((lost(&whole), sent_resets(&whole).count()), (0, 30));
     });
+}
+
+fn lost(observation: &Observation) -> u64 {
+    observation.host.reset_events.value().expect("events").lost
+}
+
+fn sent_resets(observation: &Observation) -> impl Iterator<Item = &ResetEvent> {
+    let resets = observation.view().expect("a namespace").netns.resets.single.iter();
+    resets.filter_map(|reset| reset.event.as_ref()).filter(|event| event.direction == Direction::Sent)
 }
 
 /// What came before the part that is saved is in none of its counts, and what was said once, before it, is known in it.
@@ -100,7 +109,7 @@ fn a_saved_recording_stands_for_itself() {
         let listener = TcpListener::bind("127.0.0.1:9000").expect("a free port");
         let mut host = RollingHost::new(LiveHost::new(Arc::default()));
         let history = host.history();
-        let endless = Plan { window: Duration::MAX, ..Plan::scan(INTERVAL) };
+        let endless = Plan { length: Duration::MAX, ..Plan::scan(INTERVAL) };
         // In the first tick, with which the recording begins, and at the very end.
         let live = ticks(&mut host, &endless, 6, |done| {
             if [0, 5].contains(&done) {
@@ -112,17 +121,19 @@ fn a_saved_recording_stands_for_itself() {
         let mut recording = ReplayHost::open(&file).expect("a sound recording");
         let window = recording.windows().first().expect("a window").planned;
         let whole = rstdoctor::session::observe(&mut recording, &Plan::scan(window)).unwrap();
-        let events = whole.reset_events.value().expect("events");
-        assert_eq!((events.lost, events.count(Direction::Sent, true)), (0, 10));
+        assert_eq!((lost(&whole), sent_resets(&whole).count()), (0, 10));
         let own = |event: &&ResetEvent| event.local.port() == 9000;
-        for event in events.events.iter().filter(own).filter(|event| event.active) {
+        for event in sent_resets(&whole).filter(own).filter(|event| event.active) {
             assert_eq!(event.caller, Some(Caller::Close), "the functions were named in the first tick");
         }
-        let diagnosis = rstdoctor::diagnosis::diagnose(&whole);
+        let diagnosis = rstdoctor::diagnosis::diagnose(whole.view().unwrap());
         assert_eq!(diagnosis.ledger.sent.unexplained(), Some(0));
         assert_eq!(diagnosis.ledger.sent.total, Ok(10));
-        for snapshot in [&whole.before, &whole.after] {
-            assert!(snapshot.host.kernel.is_some(), "{:?}", snapshot.host);
+        for host in [&whole.host.before, &whole.host.after] {
+            assert!(host.facts.kernel.is_some(), "{:?}", host.facts);
+        }
+        let view = whole.view().unwrap();
+        for snapshot in [view.before(), view.after()] {
             assert!(snapshot.sysctls.get("net.core.somaxconn").is_some_and(|value| value.value().is_some()));
         }
     });

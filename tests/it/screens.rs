@@ -12,7 +12,7 @@ use rstdoctor::diagnosis::filter::Filter;
 use rstdoctor::evidence::ledger::Account;
 use rstdoctor::observation::Observation;
 use rstdoctor::recording::ReplayHost;
-use rstdoctor::session::{Plan, Ticked, observe};
+use rstdoctor::session::{Plan, Window, observe};
 use rstdoctor::timeline::{Phase, Tick, Watch};
 use rstdoctor::tui::{self, Event, Key, Playback, Setup, State};
 
@@ -32,18 +32,21 @@ fn recorded(name: &str) -> Observation {
 /// The observations one after the other, as ticks.
 fn ticks(observations: &[&Observation]) -> Vec<Tick> {
     let mut watch = Watch::new(Filter::default());
-    let mut at = observations.first().expect("one").before.at;
+    let mut at = observations.first().expect("one").view().expect("a namespace").before().at;
     // A clock that nobody minds.
     at.wall = Duration::from_secs(1_795_183_331);
     let of = |observation: &&Observation| {
         let mut observation = (*observation).clone();
-        let length = observation.duration();
-        observation.before.at = at;
+        let length = observation.view().expect("a namespace").duration();
+        let began = at;
         at.mono += length;
         at.wall += length;
-        (observation.after.at, observation.after.dumped) = (at, at);
-        let mut ticked = Ticked { observation, swept: true, late: Duration::ZERO, interval: length };
-        watch.tick(&mut ticked, &mut |_| false)
+        for netns in observation.netns.values_mut() {
+            netns.before.at = began;
+            (netns.after.at, netns.after.dumped) = (at, at);
+        }
+        let mut window = Window { observation, dumped: true, late: Duration::ZERO, interval: length };
+        watch.tick(&mut window, &mut |_| false).expect("a namespace")
     };
     observations.iter().map(of).collect()
 }
@@ -169,7 +172,7 @@ fn unprivileged() {
     let quiet = "health-check-resets/degraded";
     let (mut quiet, mut fault) = (recorded(quiet), recorded("close-with-unread-data/degraded"));
     for observation in [&mut quiet, &mut fault] {
-        observation.after.host.uid = Some(1000);
+        observation.host.after.facts.uid = Some(1000);
     }
     let row: Vec<_> = (0..12).map(|tick| if tick < 3 { &quiet } else { &fault }).collect();
     check("unprivileged", &ticks(&row), &[Key::Char('5')]);

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::attribution::{Ended, Group};
 use crate::cause::{EvidenceItem, Subject};
 use crate::evidence::Evidence;
 use crate::evidence::service::Service;
-use crate::reset::Group;
-use crate::reset::deaths::{Death, End};
+use crate::reset::End;
 use crate::source::owners::Process;
 use crate::source::reset_events::Task;
 use crate::value::words;
@@ -112,11 +112,11 @@ impl<'a> Place<'a> {
 
     /// In how many of these connections a request was under way, for those whose last words were heard.
     pub fn under_way(&self, e: &Evidence<'_>) -> Option<EvidenceItem> {
-        let here = |death: &Death<'_>| match self.called {
+        let here = |death: &Ended<'_>| match self.called {
             Some(_) => death.called == self.called,
-            None => death.called.is_none() && self.port.is_none_or(|port| death.word.local.port() == port),
+            None => death.called.is_none() && self.port.is_none_or(|port| death.socket.local.port() == port),
         };
-        let reset: Vec<_> = e.deaths().ok()?.iter().filter(|death| death.end == End::Reset && here(death)).collect();
+        let reset: Vec<_> = e.ended().ok()?.iter().filter(|death| death.end == End::Reset && here(death)).collect();
         let under_way = reset.iter().filter(|death| death.under_way()).count() as u64;
         let text = match (under_way, reset.len() as u64) {
             (_, 0) => return None,
@@ -127,7 +127,7 @@ impl<'a> Place<'a> {
                 words::counted(all, "connection")
             ),
         };
-        Some(EvidenceItem::value("last_words", "under_way", under_way as f64, text))
+        Some(EvidenceItem::value("destroyed_sockets", "under_way", under_way as f64, text))
     }
 
     /// What the kernel said, once for all of the place.

@@ -11,6 +11,7 @@ mod scan;
 mod trace;
 mod watch;
 
+pub use crate::input::{Live, Origin};
 pub use record::{Record, record};
 pub use scan::{Scan, scan};
 pub use trace::{Trace, trace};
@@ -73,23 +74,6 @@ impl Terminal {
     }
 }
 
-/// Where an observation comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    Live(Live),
-    Recording(PathBuf),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Live {
-    /// Length of the window; zero reads totals since boot only.
-    pub duration: Duration,
-    /// Network namespace by name, process id or path; `None` for our own.
-    pub netns: Option<String>,
-    /// Use the reset tracepoints where possible.
-    pub events: bool,
-}
-
 /// How many scenarios of the lab run at the same time.
 ///
 /// # Errors
@@ -101,19 +85,26 @@ pub fn jobs(given: Option<usize>) -> Result<usize, UsageError> {
     }
 }
 
-/// A recording, or a live run of this length. With a recording, no option that shapes a live run may be given.
-fn origin(look: &Look, timing: (&'static str, bool), duration: Duration) -> Result<Origin, UsageError> {
-    let netns = not_empty("--netns", look.netns.as_ref())?;
-    let Some(recording) = &look.from else {
-        return Ok(Origin::Live(Live { duration, netns, events: !look.no_events }));
-    };
-    let excluded = [timing, ("--netns", netns.is_some()), ("--no-events", look.no_events)];
-    match excluded.into_iter().find(|(_, given)| *given) {
+/// A recording, or a live run. With a recording, no option that shapes a live run may be given.
+fn origin<const N: usize>(
+    from: Option<&PathBuf>,
+    shaping: [(&'static str, bool); N],
+    live: Live,
+) -> Result<Origin, UsageError> {
+    let Some(path) = from else { return Ok(Origin::Live(live)) };
+    match shaping.into_iter().find(|(_, given)| *given) {
         Some((other, _)) => {
             Err(UsageError::Conflict { one: "--from", other, why: "a recording holds what was recorded" })
         }
-        None => Ok(Origin::Recording(recording.clone())),
+        None => Ok(Origin::Recording(path.clone())),
     }
+}
+
+/// The origin of a scan or watch.
+fn look_at(look: &Look, timing: (&'static str, bool), duration: Duration) -> Result<Origin, UsageError> {
+    let netns = not_empty("--netns", look.netns.as_ref())?;
+    let shaping = [timing, ("--netns", netns.is_some()), ("--no-events", look.no_events)];
+    origin(look.from.as_ref(), shaping, Live { duration, netns, events: !look.no_events })
 }
 
 fn filter(look: &Look) -> Result<Filter, UsageError> {

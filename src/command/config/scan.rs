@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Origin, Terminal, UsageError, duration, filter, origin};
+use super::{Origin, Terminal, UsageError, duration, filter, look_at};
 use crate::cause::Severity;
 use crate::command::cli::{FailOn, Format, ScanArgs};
 use crate::diagnosis::filter::Filter;
@@ -30,7 +30,7 @@ pub fn scan(args: &ScanArgs, terminal: Terminal) -> Result<Scan, UsageError> {
     if args.json && args.format == Some(Format::Table) {
         return Err(UsageError::Conflict { one: "--json", other: "--format table", why: "give one of them" });
     }
-    let origin = origin(&args.look, ("--duration", duration.is_some()), duration.unwrap_or(SCAN))?;
+    let origin = look_at(&args.look, ("--duration", duration.is_some()), duration.unwrap_or(SCAN))?;
     Ok(Scan {
         origin,
         format: if args.json { Format::Json } else { args.format.unwrap_or(Format::Table) },

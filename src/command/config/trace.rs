@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Terminal, UsageError, not_empty, port, positive};
+use super::{Live, Origin, Terminal, UsageError, not_empty, origin, port, positive};
 use crate::command::cli::TraceArgs;
 use crate::source::reset_events::Direction;
 use crate::trace;
@@ -13,11 +13,16 @@ pub struct Trace {
     pub json: bool,
     /// `None`: until interrupted.
     pub count: Option<u64>,
-    /// `None`: until interrupted.
-    pub duration: Option<Duration>,
-    /// Network namespace by name, process id or path; `None` for our own.
-    pub netns: Option<String>,
+    /// `duration` of a live origin is [`Duration::MAX`] where it ends only when interrupted.
+    pub origin: Origin,
     pub terminal: Terminal,
+}
+
+impl Trace {
+    /// It ends only when interrupted.
+    pub fn endless(&self) -> bool {
+        matches!(&self.origin, Origin::Live(live) if live.duration == Duration::MAX)
+    }
 }
 
 /// Validates the arguments of `trace`.
@@ -37,7 +42,12 @@ pub fn trace(args: &TraceArgs, terminal: Terminal) -> Result<Trace, UsageError> 
         (false, true) => Some(Direction::Received),
         (false, false) => None,
     };
+    let duration = positive("--duration", args.duration.as_ref(), "30s")?;
+    let netns = not_empty("--netns", args.netns.as_ref())?;
+    let given = [("--duration", duration.is_some()), ("--netns", netns.is_some())];
+    let live = Live { duration: duration.unwrap_or(Duration::MAX), netns, events: true };
     Ok(Trace {
+        origin: origin(args.from.as_ref(), given, live)?,
         filter: trace::Filter {
             direction,
             port: port(args.port)?,
@@ -45,8 +55,6 @@ pub fn trace(args: &TraceArgs, terminal: Terminal) -> Result<Trace, UsageError> 
         },
         json: args.json,
         count: args.count,
-        duration: positive("--duration", args.duration.as_ref(), "30s")?,
-        netns: not_empty("--netns", args.netns.as_ref())?,
         terminal,
     })
 }
@@ -59,7 +67,7 @@ mod tests {
     fn a_trace_runs_until_interrupted_unless_told_otherwise() {
         let given = |args: &TraceArgs| trace(args, Terminal::default());
         let all = given(&TraceArgs::default()).expect("no argument is needed");
-        assert_eq!((all.count, all.duration, all.filter.is_empty()), (None, None, true));
+        assert_eq!((all.count, all.endless(), all.filter.is_empty()), (None, true, true));
         let sent = given(&TraceArgs { sent: true, ..TraceArgs::default() }).expect("valid");
         assert_eq!(sent.filter.direction, Some(Direction::Sent));
         let both = given(&TraceArgs { sent: true, received: true, ..TraceArgs::default() });

@@ -14,15 +14,16 @@ use super::record::{self, Change, Record, Sample};
 use super::scope::Scope;
 use super::tally::Tallies;
 use super::tasks::Tasks;
-use super::{Direction, FINAL, ListenerClosed, MAGIC, Missing, Place, ResetEvent, ResetEvents, SETTLED_NS, Task};
+use super::{
+    Direction, FINAL, ListenerClosed, MAGIC, MAX_LISTENERS, Missing, ResetEvent, ResetEvents, SETTLED_NS, Task,
+};
 use crate::stream::{self, Content, Kind, Parser};
-use crate::value::{ParseError, TcpState};
+use crate::value::{NetnsId, ParseError, TcpState};
 
 const SOURCE: &str = "reset events";
 
 /// Single events kept between two calls of [`ResetParser::take`], unless fewer are wanted; about 16 MB.
 const MAX_EVENTS: usize = 50_000;
-const MAX_LISTENERS: usize = 1_000;
 /// State changes and received resets per CPU that wait for their partner.
 const MAX_WAITING: usize = 64;
 /// How far apart the records of one kernel call may be: generous, it is microseconds unless the CPU is taken away.
@@ -82,6 +83,11 @@ impl ResetParser {
         parser
     }
 
+    /// Single events that the next [`Self::take`] hands over.
+    pub fn waiting(&self) -> usize {
+        self.content.out.events.len()
+    }
+
     /// When the latest drain began, CLOCK_BOOTTIME; zero before the first.
     pub fn drained(&self) -> Duration {
         Duration::from_nanos(self.content.drains.1.saturating_add(self.content.boot_offset))
@@ -108,7 +114,7 @@ impl Content for Events {
                 self.layouts.insert(layout.format.name.clone(), layout);
             }
             Kind::Scope => self.scope.read(text),
-            Kind::Tasks => self.tasks.list(text).into_iter().for_each(|inode| self.scope.namespace(inode)),
+            Kind::Tasks => self.tasks.list(text).into_iter().for_each(|netns| self.scope.namespace(netns)),
             Kind::Symbols => self.symbols = Symbols::read(text),
             Kind::Clock => {
                 let mut words = text.split_whitespace().map(|word| word.parse::<u64>().ok());
@@ -147,8 +153,8 @@ impl Content for Events {
             Kind::Note => {
                 let (name, reason) = text.split_once(' ').unwrap_or((text, ""));
                 let missing = Missing { name: name.to_owned(), reason: reason.to_owned() };
-                if !self.out.missing.contains(&missing) && self.out.missing.len() < 32 {
-                    self.out.missing.push(missing);
+                if !self.out.account.missing.contains(&missing) && self.out.account.missing.len() < 32 {
+                    self.out.account.missing.push(missing);
                 }
             }
             Kind::Records => {}
@@ -157,13 +163,13 @@ impl Content for Events {
     }
 
     fn take(&mut self) -> ResetEvents {
-        let missing = self.out.missing.clone();
+        let missing = self.out.account.missing.clone();
         let mut out = std::mem::take(&mut self.out);
         out.events.sort_by_key(|event| event.at);
-        out.listeners_closed.sort_by_key(|listener| listener.at);
+        out.account.listeners_closed.sort_by_key(|listener| listener.at);
         out.tallies = self.tallies.take();
-        (out.lost, out.lost_sent) = self.losses.take();
-        self.out.missing = missing;
+        (out.account.lost, out.account.lost_sent) = self.losses.take();
+        self.out.account.missing = missing;
         out
     }
 
@@ -217,7 +223,7 @@ impl Events {
                 Record::Lost { lost } => self.losses.record(lost),
                 Record::Task { time, change } => {
                     if let Change::Namespaces { net, .. } = change {
-                        self.scope.namespace(net);
+                        self.scope.namespace(NetnsId(net));
                     }
                     self.tasks.see(time, change);
                 }
@@ -239,7 +245,7 @@ impl Events {
         let process = self.tasks.get(sample.pid);
         let task = (!softirq && sample.pid != 0)
             .then(|| Task { pid: sample.pid, name: process.map(|p| p.name.clone()).unwrap_or_default() });
-        let netns = match process {
+        let of_task = match process {
             Some(process) if process.kernel => None,
             _ => self.tasks.netns(sample.pid, sample.tid),
         };
@@ -247,8 +253,8 @@ impl Events {
         // No skb: the socket itself wants to reset, nothing is answered (comment at tcp_send_reset, trace/events/tcp.h).
         let active = tracepoint == SEND && number(layout.skb) == Some(0);
         // In a softirq that is a timer, which runs in the context of anybody.
-        let place = self.scope.place(local.ip(), softirq, netns.filter(|_| !(softirq && active)));
-        let netns = netns.filter(|_| !softirq);
+        let netns = self.scope.place(local.ip(), softirq, of_task.filter(|_| !(softirq && active)));
+        let elsewhere = netns.is_some_and(|netns| !self.scope.is_observed(netns));
         let at = Duration::from_nanos(sample.time.saturating_add(self.boot_offset));
         let waiting = self.cpus.entry(cpu).or_default();
 
@@ -258,8 +264,8 @@ impl Events {
                 return;
             }
             if old == TcpState::Listen {
-                if self.out.listeners_closed.len() < MAX_LISTENERS && place != Place::Elsewhere {
-                    self.out.listeners_closed.push(ListenerClosed { at, local, task, place });
+                if self.out.account.listeners_closed.len() < MAX_LISTENERS && !elsewhere {
+                    self.out.account.listeners_closed.push(ListenerClosed { at, local, task, netns });
                 }
                 return;
             }
@@ -272,7 +278,7 @@ impl Events {
             push(&mut waiting.closed, (sk, old, sample.time));
             return;
         }
-        self.out.read += 1;
+        self.out.account.read += 1;
         let (caller, exiting) = self.symbols.path(sample.chain, order);
         let mut event = ResetEvent {
             at,
@@ -288,7 +294,6 @@ impl Events {
             active,
             caller,
             exiting,
-            place,
             netns,
             cookie: number(layout.cookie),
         };
@@ -306,7 +311,7 @@ impl Events {
                 && let Some(index) = waiting.received.iter().rposition(|(of, then, _)| *of == sk && together(*then))
             {
                 waiting.received.remove(index);
-                self.out.bogus_received += 1;
+                self.out.account.bogus_received += 1;
             }
             if sk != 0
                 && event.state.is_none_or(|state| state == TcpState::Close)
@@ -337,14 +342,13 @@ impl Events {
 
     fn emit(&mut self, event: ResetEvent) {
         let scope = &self.scope;
-        self.tallies.count(&event, |port| scope.is_ephemeral(port));
-        if event.place == Place::Elsewhere {
-            return;
-        }
-        if self.out.events.len() < self.most.unwrap_or(MAX_EVENTS) {
+        if event.netns.is_some_and(|netns| !scope.is_observed(netns)) {
+            self.out.account.elsewhere += 1;
+        } else if self.out.events.len() < self.most.unwrap_or(MAX_EVENTS) {
             self.out.events.push(event);
         } else {
             self.out.dropped += 1;
+            self.tallies.count(&event, |port| scope.is_ephemeral(event.netns, port));
         }
     }
 }

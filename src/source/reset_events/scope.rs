@@ -1,76 +1,98 @@
-//! Whether an event belongs to the network namespace under observation; the rules are told at [`Place`].
+//! Which network namespace an event belongs to; the rules are told at [`ResetEvent::netns`](super::ResetEvent::netns).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
-use super::Place;
 use crate::source::sysctl::DEFAULT_PORT_RANGE;
+use crate::value::NetnsId;
 
 #[derive(Debug, Default)]
 pub struct Scope {
-    /// The namespace under observation.
-    netns: Option<u64>,
-    /// Every network namespace known, itself included.
-    namespaces: BTreeSet<u64>,
+    observed: BTreeMap<NetnsId, Observed>,
+    /// Every network namespace known, the observed ones included.
+    known: BTreeSet<NetnsId>,
+}
+
+#[derive(Debug, Default)]
+struct Observed {
     addresses: BTreeSet<IpAddr>,
-    ephemeral: Option<(u16, u16)>,
+    ephemeral: Option<RangeInclusive<u16>>,
 }
 
 impl Scope {
     /// The text of a scope block. A later block replaces the addresses and adds to the namespaces.
     pub fn read(&mut self, text: &str) {
-        self.addresses.clear();
+        self.observed.clear();
+        let mut current = None;
         for line in text.lines() {
             let mut words = line.split(' ');
             match (words.next(), words.next(), words.next()) {
                 (Some("netns"), Some(inode), None) => {
-                    self.netns = inode.parse().ok();
-                    self.namespaces.extend(self.netns);
+                    current = inode.parse().ok().map(NetnsId);
+                    if let Some(netns) = current {
+                        self.namespace(netns);
+                        self.observed.entry(netns).or_default();
+                    }
                 }
-                (Some("namespace"), Some(inode), None) => self.namespaces.extend(inode.parse::<u64>().ok()),
-                (Some("address"), Some(address), None) => self.addresses.extend(address.parse::<IpAddr>().ok()),
-                (Some("ephemeral"), Some(low), Some(high)) => self.ephemeral = low.parse().ok().zip(high.parse().ok()),
+                (Some("namespace"), Some(inode), None) => {
+                    if let Ok(inode) = inode.parse() {
+                        self.namespace(NetnsId(inode));
+                    }
+                }
+                (Some("address"), Some(address), None) => {
+                    let observed = current.and_then(|netns| self.observed.get_mut(&netns));
+                    if let (Some(observed), Ok(address)) = (observed, address.parse()) {
+                        observed.addresses.insert(address);
+                    }
+                }
+                (Some("ephemeral"), Some(low), Some(high)) => {
+                    if let Some(observed) = current.and_then(|netns| self.observed.get_mut(&netns)) {
+                        observed.ephemeral = low.parse().ok().zip(high.parse().ok()).map(|(low, high)| low..=high);
+                    }
+                }
                 _ => {}
             }
         }
     }
 
     /// A namespace appeared while looking.
-    pub fn namespace(&mut self, inode: u64) {
+    pub fn namespace(&mut self, netns: NetnsId) {
         // Bounded: beyond a handful only "more than one" matters.
-        if self.namespaces.len() < 65_536 {
-            self.namespaces.insert(inode);
+        if self.known.len() < 65_536 {
+            self.known.insert(netns);
         }
     }
 
-    pub fn is_ephemeral(&self, port: u16) -> bool {
-        let (low, high) = self.ephemeral.unwrap_or(DEFAULT_PORT_RANGE.into_inner());
-        (low..=high).contains(&port)
+    /// Whether its resets are wanted. Before the first scope block nothing is known, so everything is.
+    pub fn is_observed(&self, netns: NetnsId) -> bool {
+        self.observed.is_empty() || self.observed.contains_key(&netns)
+    }
+
+    /// An outgoing connection of this namespace may have this port.
+    pub fn is_ephemeral(&self, netns: Option<NetnsId>, port: u16) -> bool {
+        let of = netns.or(self.observed.keys().next().copied()).and_then(|netns| self.observed.get(&netns));
+        of.and_then(|observed| observed.ephemeral.clone()).unwrap_or(DEFAULT_PORT_RANGE).contains(&port)
     }
 
     /// `task`: namespace of the current task, `None` for a kernel thread or one not known.
-    pub fn place(&self, local: IpAddr, softirq: bool, task: Option<u64>) -> Place {
-        let Some(here) = self.netns else { return Place::Unclear };
-        if self.namespaces.len() == 1 {
-            return Place::Here;
+    pub fn place(&self, local: IpAddr, softirq: bool, task: Option<NetnsId>) -> Option<NetnsId> {
+        if self.known.len() == 1 {
+            return self.known.first().copied();
         }
-        let of_task = || match task {
-            Some(netns) if netns == here => Place::Here,
-            Some(_) => Place::Elsewhere,
-            None => Place::Unclear,
-        };
-        if !softirq {
-            match of_task() {
-                Place::Unclear => {}
-                known => return known,
-            }
+        if !softirq && task.is_some() {
+            return task;
         }
-        if local.is_loopback() || local.is_unspecified() {
-            of_task()
-        } else if self.addresses.contains(&local) {
-            Place::Here
-        } else {
-            Place::Elsewhere
+        if local.is_unspecified() {
+            return None;
+        }
+        if local.is_loopback() {
+            return task;
+        }
+        let mut having = self.observed.iter().filter(|(_, observed)| observed.addresses.contains(&local));
+        match (having.next(), having.next()) {
+            (Some((netns, _)), None) => Some(*netns),
+            _ => None,
         }
     }
 }
@@ -79,21 +101,35 @@ impl Scope {
 mod tests {
     use super::*;
 
+    const HERE: Option<NetnsId> = Some(NetnsId(5));
+    const OTHER: Option<NetnsId> = Some(NetnsId(6));
+
     #[test]
     fn each_rule_of_place() {
         let mut scope = Scope::default();
-        let (own, other, loopback): (IpAddr, IpAddr, IpAddr) =
-            ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap(), "127.0.0.1".parse().unwrap());
-        assert_eq!(scope.place(own, true, None), Place::Unclear, "nothing known");
+        let address = |text: &str| -> IpAddr { text.parse().unwrap() };
+        let (own, other, loopback) = (address("10.0.0.1"), address("10.0.0.2"), address("127.0.0.1"));
+        assert_eq!(scope.place(own, true, None), None, "nothing known");
         scope.read("netns 5\naddress 10.0.0.1\nephemeral 40000 50000\n");
-        assert_eq!(scope.place(other, true, None), Place::Here, "no other namespace");
-        scope.namespace(6);
-        assert_eq!(scope.place(other, false, Some(5)), Place::Here);
-        assert_eq!(scope.place(own, false, Some(6)), Place::Elsewhere);
-        assert_eq!(scope.place(own, true, Some(6)), Place::Here, "interrupted tasks do not count");
-        assert_eq!(scope.place(other, true, Some(5)), Place::Elsewhere);
-        assert_eq!(scope.place(loopback, true, Some(5)), Place::Here);
-        assert_eq!(scope.place(loopback, true, None), Place::Unclear, "ksoftirqd");
-        assert!(scope.is_ephemeral(40_000) && !scope.is_ephemeral(39_999));
+        assert_eq!(scope.place(other, true, None), HERE, "no other namespace");
+        scope.namespace(NetnsId(6));
+        assert_eq!(scope.place(other, false, HERE), HERE);
+        assert_eq!(scope.place(own, false, OTHER), OTHER);
+        assert_eq!(scope.place(own, true, OTHER), HERE, "interrupted tasks do not count");
+        assert_eq!(scope.place(other, true, HERE), None, "an address that nobody is known to have");
+        assert_eq!(scope.place(address("0.0.0.0"), true, HERE), None, "a listener on all addresses");
+        assert_eq!(scope.place(loopback, true, HERE), HERE);
+        assert_eq!(scope.place(loopback, true, None), None, "ksoftirqd");
+        assert!(scope.is_ephemeral(HERE, 40_000) && !scope.is_ephemeral(None, 39_999));
+        assert!(scope.is_observed(NetnsId(5)) && !scope.is_observed(NetnsId(6)));
+    }
+
+    #[test]
+    fn an_address_of_two_observed_namespaces_tells_neither() {
+        let mut scope = Scope::default();
+        scope.read("netns 5\naddress 10.0.0.1\nnetns 6\naddress 10.0.0.1\naddress 10.0.0.2\nnamespace 7\n");
+        assert_eq!(scope.place("10.0.0.1".parse().unwrap(), true, None), None);
+        assert_eq!(scope.place("10.0.0.2".parse().unwrap(), true, None), OTHER);
+        assert!(scope.is_observed(NetnsId(6)) && !scope.is_observed(NetnsId(7)));
     }
 }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::{Caller, Direction, Place, ResetEvent, ResetEvents, Task};
-use crate::value::TcpState;
+use super::{Caller, Direction, ResetEvent, Task};
+use crate::value::{NetnsId, TcpState};
 
 /// Above this many groups new ones are kept without their peer, and above twice as many without addresses and process.
 const MAX_GROUPS: usize = 4096;
@@ -22,7 +22,8 @@ pub struct ResetTally {
     pub softirq: bool,
     pub caller: Option<Caller>,
     pub exiting: bool,
-    pub place: Place,
+    /// See [`ResetEvent::netns`].
+    pub netns: Option<NetnsId>,
     pub task: Option<Task>,
     /// `None` in a group of many (see `folded`).
     pub local_addr: Option<IpAddr>,
@@ -43,42 +44,15 @@ pub struct ResetTally {
 }
 
 impl ResetTally {
+    /// The group that one event makes.
+    pub fn of(event: &ResetEvent, is_ephemeral: impl Fn(u16) -> bool) -> Self {
+        let group = Group { count: 1, first: event.at, last: event.at, peer_sample: event.peer };
+        Self::from((Key::of(event, is_ephemeral), group))
+    }
+
     /// See [`ResetEvent::state_before`].
     pub fn state_before(&self) -> Option<TcpState> {
         self.old_state.or(self.state.filter(|state| *state != TcpState::Close))
-    }
-}
-
-/// Groups single events anew, as the parser does.
-pub fn regroup(events: &[ResetEvent], is_ephemeral: impl Fn(u16) -> bool) -> Vec<ResetTally> {
-    let mut tallies = Tallies::default();
-    events.iter().for_each(|event| tallies.count(event, &is_ephemeral));
-    tallies.take()
-}
-
-impl ResetEvents {
-    /// Takes out what happened after `end` (CLOCK_BOOTTIME). Nothing where not every event is kept by itself.
-    pub fn take_later(&mut self, end: Duration, is_ephemeral: impl Fn(u16) -> bool) -> Vec<ResetEvent> {
-        if self.dropped > 0 {
-            return Vec::new();
-        }
-        let all = std::mem::take(&mut self.events);
-        let (later, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|event| event.at > end);
-        self.events = kept;
-        if !later.is_empty() {
-            self.tallies.retain(|tally| tally.place == Place::Elsewhere);
-            self.tallies.extend(regroup(&self.events, is_ephemeral));
-        }
-        later
-    }
-
-    /// Puts back what was taken out of the events before these.
-    pub fn put_first(&mut self, mut earlier: Vec<ResetEvent>, is_ephemeral: impl Fn(u16) -> bool) {
-        if !earlier.is_empty() {
-            self.tallies.extend(regroup(&earlier, is_ephemeral));
-            earlier.append(&mut self.events);
-            self.events = earlier;
-        }
     }
 }
 
@@ -92,7 +66,7 @@ struct Key {
     softirq: bool,
     caller: Option<Caller>,
     exiting: bool,
-    place: Place,
+    netns: Option<NetnsId>,
     task: Option<Task>,
     local_addr: Option<IpAddr>,
     local_port: Option<u16>,
@@ -109,20 +83,15 @@ struct Group {
     peer_sample: Option<SocketAddr>,
 }
 
-#[derive(Debug, Default)]
-pub struct Tallies {
-    groups: HashMap<Key, Group>,
-}
-
-impl Tallies {
-    pub fn count(&mut self, event: &ResetEvent, is_ephemeral: impl Fn(u16) -> bool) {
+impl Key {
+    fn of(event: &ResetEvent, is_ephemeral: impl Fn(u16) -> bool) -> Self {
         let peer_port = event.peer.map(|peer| peer.port());
         // A reset of LISTEN, of TIME_WAIT or of no socket at all answers a client, whatever the numbers are.
         let answers = event.direction == Direction::Sent
             && !event.active
             && matches!(event.state, None | Some(TcpState::Listen | TcpState::NewSynRecv | TcpState::TimeWait));
         let client = !answers && is_ephemeral(event.local.port()) && peer_port.is_some_and(|port| !is_ephemeral(port));
-        let mut key = Key {
+        Self {
             direction: event.direction,
             reason: event.reason.clone(),
             state: event.state,
@@ -131,14 +100,51 @@ impl Tallies {
             softirq: event.softirq,
             caller: event.caller,
             exiting: event.exiting,
-            place: event.place,
+            netns: event.netns,
             task: event.task.clone(),
             local_addr: Some(event.local.ip()),
             local_port: (!client).then_some(event.local.port()),
             peer_port: if client { peer_port } else { None },
             peer_addr: event.peer.map(|peer| peer.ip()),
             folded: false,
-        };
+        }
+    }
+}
+
+impl From<(Key, Group)> for ResetTally {
+    fn from((key, group): (Key, Group)) -> Self {
+        Self {
+            direction: key.direction,
+            reason: key.reason,
+            state: key.state,
+            old_state: key.old_state,
+            active: key.active,
+            softirq: key.softirq,
+            caller: key.caller,
+            exiting: key.exiting,
+            netns: key.netns,
+            task: key.task,
+            local_addr: key.local_addr,
+            local_port: key.local_port,
+            peer_port: key.peer_port,
+            peer_addr: key.peer_addr,
+            peer_sample: group.peer_sample,
+            folded: key.folded,
+            count: group.count,
+            first: group.first,
+            last: group.last,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Tallies {
+    groups: HashMap<Key, Group>,
+}
+
+impl Tallies {
+    pub fn count(&mut self, event: &ResetEvent, is_ephemeral: impl Fn(u16) -> bool) {
+        let mut key = Key::of(event, is_ephemeral);
         if self.groups.len() >= MAX_GROUPS && !self.groups.contains_key(&key) {
             (key.peer_addr, key.folded) = (None, true);
             if self.groups.len() >= 2 * MAX_GROUPS && !self.groups.contains_key(&key) {
@@ -154,31 +160,7 @@ impl Tallies {
 
     /// Hands over the groups, most frequent first, ties by time.
     pub fn take(&mut self) -> Vec<ResetTally> {
-        let mut all: Vec<ResetTally> = self
-            .groups
-            .drain()
-            .map(|(key, group)| ResetTally {
-                direction: key.direction,
-                reason: key.reason,
-                state: key.state,
-                old_state: key.old_state,
-                active: key.active,
-                softirq: key.softirq,
-                caller: key.caller,
-                exiting: key.exiting,
-                place: key.place,
-                task: key.task,
-                local_addr: key.local_addr,
-                local_port: key.local_port,
-                peer_port: key.peer_port,
-                peer_addr: key.peer_addr,
-                peer_sample: group.peer_sample,
-                folded: key.folded,
-                count: group.count,
-                first: group.first,
-                last: group.last,
-            })
-            .collect();
+        let mut all: Vec<ResetTally> = self.groups.drain().map(ResetTally::from).collect();
         // Total, so that a replay gives the same order.
         all.sort_by(|a, b| {
             (b.count, a.first, a.last, a.direction, &a.reason, a.local_addr, a.local_port, a.peer_sample, &a.task).cmp(
@@ -207,7 +189,6 @@ mod tests {
             active,
             caller: None,
             exiting: false,
-            place: Place::Here,
             netns: None,
             cookie: None,
         }
@@ -248,27 +229,5 @@ mod tests {
         assert_eq!(groups.iter().map(|g| g.count).sum::<u64>(), 100_000);
         assert!(groups.len() <= 2 * MAX_GROUPS + 100, "{}", groups.len());
         assert!(groups[0].folded && groups[0].peer_sample.is_some() && groups[0].local_port.is_none());
-    }
-
-    #[test]
-    fn what_came_after_the_end_is_the_next_windows() {
-        let mut events = crate::observation::testing::Case::new()
-            .tracepoints()
-            .sent(4, "NO_SOCKET", None, ["10.0.0.1:80", "10.0.0.2:0"], None)
-            .0
-            .reset_events
-            .value()
-            .cloned()
-            .unwrap_or_default();
-        let end = events.events[2].at;
-        let all = events.clone();
-        let later = events.take_later(end, |_| false);
-        let total = |events: &ResetEvents| events.count(Direction::Sent, true);
-        assert_eq!((total(&events), later.len()), (3, 1));
-        let mut next = ResetEvents::default();
-        next.put_first(later, |_| false);
-        assert_eq!((total(&next), next.events.len()), (1, 1));
-        let mut capped = ResetEvents { dropped: 1, ..all };
-        assert!(capped.take_later(end, |_| false).is_empty(), "its tallies hold more than its events");
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::record::Change;
-use crate::value::outside;
+use crate::value::{NetnsId, outside};
 
 /// More processes than this are not remembered.
 const MAX_TASKS: usize = 1 << 18;
@@ -12,7 +12,7 @@ const MAX_TASKS: usize = 1 << 18;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Process {
     pub name: String,
-    pub netns: Option<u64>,
+    pub netns: Option<NetnsId>,
     pub kernel: bool,
 }
 
@@ -20,7 +20,7 @@ pub struct Process {
 pub struct Tasks {
     by_pid: HashMap<u32, Process>,
     /// Threads that entered a network namespace of their own (setns(2), unshare(2)).
-    threads: HashMap<u32, u64>,
+    threads: HashMap<u32, NetnsId>,
     /// Side-band records of this drain, to be put in order of time.
     queue: Vec<(u64, Change)>,
     /// Exited. Their samples may still be on the way, so they are forgotten only one drain later.
@@ -31,14 +31,14 @@ pub struct Tasks {
 impl Tasks {
     /// `PID NETNS|- user|kernel COMM`; a line that is not of this form is skipped. Returns the namespaces
     /// named.
-    pub fn list(&mut self, text: &str) -> BTreeSet<u64> {
+    pub fn list(&mut self, text: &str) -> BTreeSet<NetnsId> {
         let mut namespaces = BTreeSet::new();
         for line in text.lines() {
             let mut words = line.splitn(4, ' ');
             let (Some(pid), Some(netns), Some(kind)) = (words.next(), words.next(), words.next()) else { continue };
             let Ok(pid) = pid.parse() else { continue };
             let name = outside::bounded(&unescape(words.next().unwrap_or("")), outside::COMM);
-            let netns = netns.parse().ok();
+            let netns = netns.parse().ok().map(NetnsId);
             namespaces.extend(netns);
             self.insert(pid, Process { name, netns, kernel: kind == "kernel" });
         }
@@ -85,14 +85,14 @@ impl Tasks {
             }
             Change::Exit { tid } => self.exited.push(tid),
             Change::Namespaces { pid, tid, net } if pid == tid => match self.by_pid.get_mut(&pid) {
-                Some(process) => process.netns = Some(net),
-                None => self.insert(pid, Process { netns: Some(net), ..Process::default() }),
+                Some(process) => process.netns = Some(NetnsId(net)),
+                None => self.insert(pid, Process { netns: Some(NetnsId(net)), ..Process::default() }),
             },
             Change::Namespaces { pid, tid, net } => {
-                let same = self.by_pid.get(&pid).is_some_and(|process| process.netns == Some(net));
+                let same = self.by_pid.get(&pid).is_some_and(|process| process.netns == Some(NetnsId(net)));
                 match same {
                     true => drop(self.threads.remove(&tid)),
-                    false if self.threads.len() < MAX_TASKS => drop(self.threads.insert(tid, net)),
+                    false if self.threads.len() < MAX_TASKS => drop(self.threads.insert(tid, NetnsId(net))),
                     false => {}
                 }
             }
@@ -115,7 +115,7 @@ impl Tasks {
     }
 
     /// Network namespace of a thread.
-    pub fn netns(&self, pid: u32, tid: u32) -> Option<u64> {
+    pub fn netns(&self, pid: u32, tid: u32) -> Option<NetnsId> {
         self.threads.get(&tid).copied().or_else(|| self.get(pid)?.netns)
     }
 }
@@ -151,11 +151,11 @@ mod tests {
         tasks.see(5, Change::Namespaces { pid: 20, tid: 21, net: 8 });
         tasks.settle();
         assert_eq!(tasks.get(30).map(|p| p.name.as_str()), Some("bash"));
-        assert_eq!((tasks.netns(20, 20), tasks.netns(20, 21)), (Some(7), Some(8)));
+        assert_eq!((tasks.netns(20, 20), tasks.netns(20, 21)), (Some(NetnsId(7)), Some(NetnsId(8))));
         tasks.see(6, Change::Exit { tid: 21 });
         tasks.see(7, Change::Exit { tid: 20 });
         tasks.settle();
-        let server = Process { name: "server".to_owned(), netns: Some(7), kernel: false };
+        let server = Process { name: "server".to_owned(), netns: Some(NetnsId(7)), kernel: false };
         assert_eq!(tasks.get(20), Some(&server));
         tasks.next_drain();
         assert_eq!(tasks.get(20), Some(&server));

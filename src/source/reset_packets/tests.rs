@@ -40,7 +40,7 @@ fn read(stream: &[u8]) -> (ResetPackets, Option<ParseError>) {
 fn a_packet_gives_its_ends_time_and_signature() {
     let stream = [start(), record(1_000_500_000_000, 2, 4, &packet(0, 0)), block(Kind::Counts, b"3")].concat();
     let (all, error) = read(&stream);
-    assert_eq!((error, all.lost, all.sent, all.received), (None, 3, 1, 0));
+    assert_eq!((error, all.account.lost, all.account.sent, all.account.received), (None, 3, 1, 0));
     let rst = &all.packets[0];
     assert_eq!(rst.at, Duration::from_millis(5_500));
     assert_eq!((rst.local, rst.peer), ("10.0.0.1:80".parse().unwrap(), "10.0.0.9:40000".parse().unwrap()));
@@ -62,7 +62,7 @@ fn a_second_interface_is_not_a_second_reset() {
     ]
     .concat();
     let (all, _) = read(&stream);
-    assert_eq!((all.sent, all.duplicates), (2, 1), "the same interface again is another packet");
+    assert_eq!((all.account.sent, all.account.duplicates), (2, 1), "the same interface again is another packet");
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_foreign_address_only_passes_through() {
     let mut packet = packet(0, 0);
     packet[15] = 77;
     let (all, _) = read(&[start(), record(1_000_500_000_000, 2, 4, &packet)].concat());
-    assert_eq!((all.sent, all.forwarded), (0, 1));
+    assert_eq!((all.account.sent, all.account.forwarded), (0, 1));
 }
 
 #[test]
@@ -78,8 +78,8 @@ fn other_packets_only_tell_the_ttl_of_their_sender() {
     let mut other = packet(7, 500);
     other[20 + 13] = FLAG_ACK;
     let (all, error) = read(&[start(), record(1_000_500_000_000, 2, 0, &other)].concat());
-    assert_eq!((error, all.received, all.packets.len()), (None, 0, 0));
-    assert_eq!(all.ttls.of("10.0.0.1:80".parse().unwrap()), [64]);
+    assert_eq!((error, all.account.received, all.packets.len()), (None, 0, 0));
+    assert_eq!(all.account.ttls.of("10.0.0.1:80".parse().unwrap()), [64]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ struct Row {
 
 impl Row {
     fn new() -> Self {
-        let blind = diagnose(&Case::new().0);
+        let blind = diagnose(Case::new().view());
         let quiet = Diagnosis { causes: Vec::new(), window: WINDOW, status: Status::Ok, ..blind };
         Self { timeline: Timeline::default(), at: quiet.started, quiet, learned: false }
     }

@@ -3,7 +3,6 @@
 use super::*;
 use crate::diagnosis::filter::Filter;
 use crate::observation::testing::{Case, process};
-use crate::session::Ticked;
 use crate::timeline::Watch;
 use crate::tui::detail;
 
@@ -19,13 +18,9 @@ pub fn ticks(count: u64) -> Vec<Tick> {
             .listener_drops(312)
             .queue(512, 512, 9)
             .listener("127.0.0.1:6379", 511, 0, 0, &process(800, "redis-server"));
-        let mut observation = case.0;
-        let length = observation.duration();
-        for moment in [&mut observation.before.at, &mut observation.after.at, &mut observation.after.dumped] {
-            moment.mono += length * u32::try_from(second).expect("a small number");
-        }
-        let mut ticked = Ticked { observation, swept: true, late: Duration::ZERO, interval: length };
-        watch.tick(&mut ticked, &mut |_| false)
+        let length = case.view().duration();
+        let case = case.later(length * u32::try_from(second).expect("a small number"));
+        watch.tick(&mut case.window(true), &mut |_| false).expect("a namespace")
     };
     (0..count).map(tick).collect()
 }

@@ -34,7 +34,7 @@ fn with_ticks() -> &'static [u8] {
 
 fn judged(mut recording: ReplayHost) -> String {
     let plan = Plan::scan(recording.windows().first().expect("a window").planned);
-    let diagnosis = diagnose(&observe(&mut recording, &plan).expect("a window"));
+    let diagnosis = diagnose(observe(&mut recording, &plan).expect("a window").view().expect("a namespace"));
     serde_json::to_string(&json::report(&diagnosis)).expect("JSON")
 }
 

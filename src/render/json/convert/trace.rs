@@ -3,12 +3,12 @@
 use super::shared::{end, plain, socket_state};
 use crate::render::json::rfc3339_millis;
 use crate::render::json::wire::trace::*;
-use crate::source::reset_events::{Direction as Way, Place};
+use crate::source::reset_events::Direction as Way;
 use crate::source::reset_packets::Signature;
 use crate::trace::{self, PortSide};
 
 pub fn reset(reset: &trace::Reset) -> Line {
-    let (reason, _, cause) = reset.what.describe();
+    let (reason, cause) = (reset.what.name(), reset.what.cause());
     let (event, ended) = (reset.event.as_ref(), reset.end.as_ref());
     Line::Reset(Box::new(Reset {
         schema: SCHEMA,
@@ -24,7 +24,7 @@ pub fn reset(reset: &trace::Reset) -> Line {
         state_before: reset.state_before().map(socket_state),
         exiting: reset.exiting().then_some(true),
         traced: event.is_some(),
-        namespace_unclear: event.is_some_and(|event| event.place == Place::Unclear).then_some(true),
+        namespace_unclear: (reset.netns().is_none() && event.is_some()).then_some(true),
         idle_s: ended.map(|end| end.idle.as_secs_f64()),
         pause_s: ended.and_then(|end| end.pause).map(|pause| pause.as_secs_f64()),
         bytes_in: ended.and_then(|end| end.bytes_in),
@@ -72,7 +72,7 @@ pub fn summary(summary: &trace::Summary) -> Line {
         packets_left: summary.packets_left,
         forwarded: summary.forwarded,
         reasons: counts(summary.reasons.top(usize::MAX).0, |(way, what), count| {
-            let (reason, text, cause) = what.describe();
+            let (reason, text, cause) = (what.name(), what.words(), what.cause());
             ReasonCount { direction: direction(way), reason, text, cause, count }
         }),
         ports: counts(summary.ports.top(MOST).0, |(side, port), count| {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::observation::{ListenerTrace, Observation};
+use crate::observation::{ListenerTrace, View};
 use crate::source::owners::Process;
 
 /// A listener that was there when the window opened, or in a sample, and is gone at its end.
@@ -15,12 +15,12 @@ pub struct GoneListener<'a> {
 }
 
 /// Listeners that went away in the window; empty when nobody looked at its end.
-pub fn gone_listeners(observation: &Observation) -> Vec<GoneListener<'_>> {
-    if observation.after.listeners.value().is_none() {
+pub fn gone_listeners(view: View<'_>) -> Vec<GoneListener<'_>> {
+    if view.netns.after.listeners.value().is_none() {
         return Vec::new();
     }
     let endpoint = |trace: &ListenerTrace| (trace.last.address, trace.last.port);
-    let traces = || observation.listener_traces.values();
+    let traces = || view.netns.listener_traces.values();
     let listening: BTreeSet<(IpAddr, u16)> = traces().filter(|trace| trace.in_after).map(endpoint).collect();
     traces()
         .filter(|trace| !trace.in_after)
@@ -37,17 +37,17 @@ pub struct GoneProcesses {
 }
 
 impl GoneProcesses {
-    pub fn new(observation: &Observation) -> Self {
-        Self { ports: Self::look(observation) }
+    pub fn new(view: View<'_>) -> Self {
+        Self { ports: Self::look(view) }
     }
 
-    fn look(observation: &Observation) -> Option<BTreeMap<u32, Vec<u16>>> {
-        if observation.after.dumped.mono < observation.before.at.mono {
+    fn look(view: View<'_>) -> Option<BTreeMap<u32, Vec<u16>>> {
+        if view.netns.after.dumped.mono < view.netns.before.at.mono {
             return None;
         }
-        let before = observation.before.owners.value()?;
-        let after = observation.after.owners.value()?;
-        let listeners = observation.before.listeners.value()?;
+        let before = view.host.before.owners.value()?;
+        let after = view.host.after.owners.value()?;
+        let listeners = view.netns.before.listeners.value()?;
         // The same number with another start is another process; a zombie has exited, its parent has not looked yet.
         let still = |was: &Process| {
             after

@@ -1,15 +1,31 @@
 use super::*;
+use crate::attribution::{Group, attribute, grouped, surroundings};
 use crate::observation::testing::Case;
-use crate::reset::{Kind, attribute};
-use crate::value::TcpState;
+use crate::reset::Kind;
+use crate::value::{Observed, TcpState};
+use std::time::Duration;
 
 const REFUSED: [&str; 2] = ["10.0.0.9:9200", "10.0.3.7:0"];
 const RST: u8 = 0x04;
+const RST_ACK: u8 = 0x14;
+
+fn wire(case: &Case) -> Wire {
+    let view = case.view();
+    let grouped = grouped(view);
+    let around = surroundings(view, grouped.here.iter().map(|(_, tally)| tally));
+    Wire::new(view, &grouped, &around).expect("packets")
+}
+
+fn groups(case: &Case) -> Vec<Group> {
+    let view = case.view();
+    let grouped = grouped(view);
+    let around = surroundings(view, grouped.here.iter().map(|(_, tally)| tally));
+    attribute(view, &grouped, &around).expect("events").groups
+}
 
 fn kinds(case: &Case) -> BTreeMap<Kind, u64> {
-    let wire = Wire::new(&case.0).ok();
     let mut kinds = BTreeMap::new();
-    for group in attribute(&case.0, wire.as_ref()).expect("events").groups {
+    for group in groups(case) {
         *kinds.entry(group.kind).or_default() += group.count;
     }
     kinds
@@ -47,7 +63,7 @@ fn a_reset_that_a_rule_dropped_before_the_device_is_still_one_of_ours() {
 #[test]
 fn with_packets_missing_the_place_decides_as_before() {
     let mut case = refused().counter("Tcp.OutRsts", 0, 10).packets(3, Direction::Sent, RST_ACK, 64, REFUSED);
-    if let Observed::Full(packets) = &mut case.0.reset_packets {
+    if let Observed::Full(packets) = &mut case.netns.reset_packets {
         packets.lost = 1;
     }
     assert_eq!(kinds(&case), [(Kind::Refused, 20)].into());
@@ -61,11 +77,10 @@ fn a_reset_from_listen_gets_its_peer_from_the_packet() {
         .counter("Tcp.OutRsts", 0, 4)
         .sent(4, "TCP_FLAGS", Some(TcpState::Listen), ["10.0.0.9:80", "10.0.3.7:0"], None)
         .packets(4, Direction::Sent, RST, 64, ["10.0.0.9:80", "10.0.3.7:0"]);
-    if let Observed::Full(events) = &mut case.0.reset_events {
-        events.events.iter_mut().for_each(|event| event.peer = None);
+    if let Observed::Full(events) = &mut case.events {
+        events.iter_mut().for_each(|event| event.peer = None);
     }
-    let wire = Wire::new(&case.0).ok();
-    let groups = attribute(&case.0, wire.as_ref()).expect("events").groups;
+    let groups = groups(&case);
     assert_eq!(
         groups.iter().map(|group| (group.peer, group.count)).collect::<Vec<_>>(),
         [("10.0.3.7".parse().ok(), 4)]
@@ -76,11 +91,11 @@ fn a_reset_from_listen_gets_its_peer_from_the_packet() {
 fn a_reset_on_loopback_in_a_strangers_name_is_our_own_firewall() {
     let ends = ["10.0.0.9:40000", "10.0.7.1:5432"];
     let mut case = Case::new().received(1, TcpState::SynSent, ends).packets(1, Direction::Received, RST, 64, ends);
-    if let Observed::Full(packets) = &mut case.0.reset_packets {
-        packets.packets.iter_mut().for_each(|packet| packet.loopback = true);
+    if let Observed::Full(packets) = &mut case.packets {
+        packets.iter_mut().for_each(|packet| packet.loopback = true);
     }
     assert_eq!(kinds(&case), [(Kind::FirewallReject, 1)].into());
-    let wire = Wire::new(&case.0).expect("packets");
+    let wire = wire(&case);
     assert_eq!((wire.rejected[0].hook, wire.rejected[0].called), (Hook::Output, "10.0.7.1:5432".parse().ok()));
 }
 
@@ -88,10 +103,10 @@ fn a_reset_on_loopback_in_a_strangers_name_is_our_own_firewall() {
 fn a_few_packets_at_the_edges_of_a_storm_are_no_firewall() {
     let storm = |packets| {
         let mut case = Case::new().counter("Tcp.OutRsts", 0, 2_000).packets(packets, Direction::Sent, RST, 64, REFUSED);
-        if let Observed::Full(packets) = &mut case.0.reset_packets {
-            packets.packets.iter_mut().for_each(|packet| packet.at = Duration::from_secs(1001));
+        if let Observed::Full(packets) = &mut case.packets {
+            packets.iter_mut().for_each(|packet| packet.at = Duration::from_secs(1001));
         }
-        Wire::new(&case.0).expect("packets").rejected_total()
+        wire(&case).rejected_total()
     };
     assert_eq!(storm(2_010), 0, "counters and packets do not begin at the same instant");
     assert_eq!(storm(2_100), 79, "a hundred too many are somebody's");

@@ -1,0 +1,85 @@
+//! What surrounds the resets of a window: who listens where, which listeners went away, who scans and who probes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::{GoneProcesses, SCAN_PORTS, gone_listeners, is_whole};
+use crate::observation::{ListenerTrace, View, delta};
+use crate::reset::{Reset, Surroundings, Traced};
+use crate::source::reset_events::{Direction, ResetTally};
+use crate::source::sysctl;
+
+/// The change of a counter, `None` where it was not read.
+pub(super) fn moved(view: View<'_>, metric: &str) -> Option<u64> {
+    delta::counter(view, metric).ok().map(|reading| reading.delta)
+}
+
+/// What can be said about the resets of a window without judging them. `tallies`: those that have an event.
+pub fn surroundings<'t>(view: View<'_>, tallies: impl Iterator<Item = &'t ResetTally>) -> Surroundings {
+    let mut listening: BTreeMap<u16, Vec<IpAddr>> = BTreeMap::new();
+    let mut full_ports = BTreeSet::new();
+    for trace in view.netns.listener_traces.values() {
+        listening.entry(trace.last.port).or_default().push(trace.last.address);
+        if trace.full_samples > 0 {
+            full_ports.insert(trace.last.port);
+        }
+    }
+    let singles = &view.netns.resets.single;
+    let mut closed_ports: BTreeMap<IpAddr, BTreeSet<u16>> = BTreeMap::new();
+    let to_nobody = |reset: &&Reset| {
+        !reset.again && reset.event.as_ref().is_some_and(|event| event.reason.as_deref() == Some("NO_SOCKET"))
+    };
+    for reset in singles.iter().filter(to_nobody) {
+        if let (Some(local), Some(peer)) = (reset.local(), reset.peer()) {
+            closed_ports.entry(peer.ip()).or_default().insert(local.port());
+        }
+    }
+    let gone = gone_listeners(view);
+    let gone_processes = GoneProcesses::new(view);
+    let owner_died = |trace: &ListenerTrace| {
+        let owners = view.host.before.owners.value();
+        let holders = owners.and_then(|owners| owners.by_inode.get(&trace.last.inode));
+        holders.is_some_and(|pids| pids.iter().all(|pid| gone_processes.contains(*pid) == Some(true)))
+    };
+    let left_by_dead = gone.iter().filter(|gone| owner_died(gone.trace)).map(|gone| gone.trace.last.port);
+    let here = Some(view.after().netns);
+    let exiting = tallies.filter(|tally| tally.exiting && tally.netns == here).filter_map(|tally| tally.local_port);
+    Surroundings {
+        ephemeral: sysctl::port_range(&view.after().sysctls),
+        traced: traced(view),
+        dead_ports: exiting.chain(left_by_dead).collect(),
+        gone_ports: gone.iter().map(|gone| gone.trace.last.port).collect(),
+        gone_processes: gone_processes.iter().map(|(pid, _)| pid).collect(),
+        listening,
+        scanners: closed_ports.into_iter().filter(|(_, p)| p.len() >= SCAN_PORTS).map(|(peer, _)| peer).collect(),
+        probers: probers(singles),
+        full_ports,
+        listen_overflows: moved(view, "TcpExt.ListenOverflows"),
+        cookies_failed: moved(view, "TcpExt.SyncookiesFailed"),
+    }
+}
+
+fn traced(view: View<'_>) -> Traced {
+    let Some(account) = view.host.reset_events.value() else { return Traced::NONE };
+    let kernel = view.host.after.facts.kernel.as_deref().unwrap_or_default();
+    Traced::new(kernel, &account.missing, is_whole(view) && view.netns.resets.grouped.is_empty() && account.lost == 0)
+}
+
+/// Peers whose resets come at regular intervals of a quarter second or more: three at least, each within 30 % of the
+/// median. People and failing clients are not that regular.
+fn probers(resets: &[Reset]) -> BTreeSet<(IpAddr, u16)> {
+    let mut times: BTreeMap<(IpAddr, u16), Vec<f64>> = BTreeMap::new();
+    let received = |reset: &&Reset| reset.direction() == Direction::Received && reset.event.is_some();
+    for reset in resets.iter().filter(received) {
+        if let (Some(local), Some(peer)) = (reset.local(), reset.peer()) {
+            times.entry((peer.ip(), local.port())).or_default().push(reset.at().as_secs_f64());
+        }
+    }
+    let regular = |times: &Vec<f64>| {
+        let mut gaps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        gaps.sort_by(f64::total_cmp);
+        let Some(median) = gaps.get(gaps.len() / 2).copied().filter(|_| gaps.len() >= 2) else { return false };
+        median >= 0.25 && gaps.iter().all(|gap| (0.7 * median..=1.3 * median).contains(gap))
+    };
+    times.into_iter().filter(|(_, times)| regular(times)).map(|(prober, _)| prober).collect()
+}

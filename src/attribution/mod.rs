@@ -1,0 +1,249 @@
+//! The resets of a window by kind. The ledger counts by it, and every cause asks it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::observation::View;
+use crate::reset::{Kind, Mark, Surroundings};
+use crate::source::reset_events::{Direction, ResetTally, Tallies, Task};
+use crate::source::reset_packets::PeerTtls;
+use crate::source::sysctl;
+use crate::value::{Missing, NetnsId, Observed};
+
+mod context;
+mod endings;
+mod gone;
+pub mod wire;
+
+pub use context::surroundings;
+pub use endings::{Ended, ended};
+pub use gone::{GoneListener, GoneProcesses, gone_listeners};
+
+use context::moved as moved_of;
+
+/// Resets that are alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    pub kind: Kind,
+    pub direction: Direction,
+    pub local: IpAddr,
+    /// Our port, where this side is the server or the port is not in use.
+    pub port: Option<u16>,
+    pub peer: Option<IpAddr>,
+    /// The peer's port, where this side is the client.
+    pub peer_port: Option<u16>,
+    /// Who caused it; `None` where that is not known, as in every softirq.
+    pub task: Option<Task>,
+    pub count: u64,
+}
+
+impl Group {
+    /// This side opened the connection.
+    pub fn as_client(&self) -> bool {
+        self.peer_port.is_some()
+    }
+
+    /// Both ends are on this host.
+    pub fn on_loopback(&self) -> bool {
+        self.peer.map_or(self.local, |peer| peer).is_loopback()
+    }
+}
+
+/// Every reset of a window by kind, most frequent first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attribution {
+    pub groups: Vec<Group>,
+    /// Kinds of which the kernel named no reason for at least one: told by its call chain, or by the form of the packet.
+    pub deduced: BTreeSet<(Kind, Direction)>,
+    /// Why the sent ones cannot be told apart, if they cannot.
+    pub sent: Result<(), Missing>,
+    /// RSTs that this namespace sent and whose records were lost, at most, where they are more than a tenth of all: what no event
+    /// shows may be among them.
+    pub hidden: u64,
+    pub lost: LostRecords,
+}
+
+/// Resets that the kernel counted but whose records were lost. That happens on the whole host: as many of them as the counters of
+/// this namespace leave room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LostRecords {
+    pub sent: u64,
+    pub received: u64,
+    /// Everything that the kernel counted.
+    pub of: u64,
+}
+
+impl Attribution {
+    pub fn count(&self, kind: Kind) -> u64 {
+        self.groups.iter().filter(|group| group.kind == kind).map(|group| group.count).sum()
+    }
+}
+
+/// Distinct closed ports from which on one source counts as a scanner: no misconfigured client tries that many.
+const SCAN_PORTS: usize = 10;
+
+/// Whether no record and no packet is missing, so that events and packets can be told from each other one by one.
+fn is_whole(view: View<'_>) -> bool {
+    let packets = matches!(&view.netns.reset_packets, Observed::Full(account) if account.lost == 0);
+    packets && view.netns.resets.packets_dropped == 0
+}
+
+/// The resets of a window that have an event, in groups with what their packets tell.
+pub struct Grouped {
+    /// They belong to this namespace.
+    pub here: Vec<(Mark, ResetTally)>,
+    /// Every packet was seen, so that `here` holds no reset of another namespace.
+    pub by_packets: bool,
+}
+
+/// Groups the resets of a window that have an event.
+pub fn grouped(view: View<'_>) -> Grouped {
+    let netns = view.after().netns;
+    let none = PeerTtls::default();
+    let ttls = view.netns.reset_packets.value().map_or(&none, |account| &account.ttls);
+    let ephemeral = sysctl::port_range(&view.after().sysctls);
+    let mut by_mark: BTreeMap<Mark, Tallies> = BTreeMap::new();
+    for reset in &view.netns.resets.single {
+        let Some(event) = reset.located_event() else { continue };
+        let mark = Mark::of(reset, ttls);
+        by_mark.entry(mark).or_default().count(&event, |port| ephemeral.contains(&port));
+    }
+    let singles = by_mark
+        .into_iter()
+        .flat_map(|(mark, mut tallies)| tallies.take().into_iter().map(move |tally| (mark, tally)).collect::<Vec<_>>());
+    let all: Vec<(Mark, ResetTally)> = singles.chain(view.netns.resets.grouped.iter().cloned()).collect();
+    let by_packets = is_whole(view) && view.netns.resets.grouped.is_empty();
+    Grouped { here: belonging(view, netns, all, by_packets), by_packets }
+}
+
+/// Those that belong to this namespace. A packet that was seen here proves it; of the others the event may tell; and where
+/// neither does, the counters of the namespace account for so many and no more.
+fn belonging(
+    view: View<'_>,
+    netns: NetnsId,
+    all: Vec<(Mark, ResetTally)>,
+    by_packets: bool,
+) -> Vec<(Mark, ResetTally)> {
+    let sent = moved_of(view, "Tcp.OutRsts");
+    let count = |tallies: &[&(Mark, ResetTally)]| tallies.iter().map(|(_, tally)| tally.count).sum::<u64>();
+    let (proven, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|(mark, _)| mark.on_wire);
+    let mut here: Vec<(Mark, ResetTally)> = Vec::new();
+    let mut unclear_fits = true;
+    for direction in [Direction::Sent, Direction::Received] {
+        let of = |tally: &ResetTally| tally.direction == direction;
+        let matched = count(&proven.iter().filter(|(_, tally)| of(tally)).collect::<Vec<_>>());
+        let mut room = match direction {
+            Direction::Sent => sent.map(|sent| sent.saturating_sub(matched)),
+            // Those that arrive are all seen or, where they come another way, none.
+            Direction::Received if by_packets => received_room(view, matched),
+            Direction::Received => Some(0).filter(|_| !unclear_fits),
+        };
+        // Where the process and its namespace are known, or the event tells the namespace, the guess was better.
+        let classes: [&dyn Fn(&ResetTally) -> bool; 3] = [
+            &|tally| tally.netns == Some(netns) && !tally.softirq,
+            &|tally| tally.netns == Some(netns) && tally.softirq,
+            &|tally| tally.netns.is_none(),
+        ];
+        for (index, belongs) in classes.into_iter().enumerate() {
+            let class: Vec<_> = rest.iter().filter(|(_, tally)| of(tally) && belongs(tally)).collect();
+            let count = count(&class);
+            // Without packets to compare with, what the event tells is taken, unless this namespace sent none at all.
+            let fits = match (by_packets, index) {
+                (true, 2) => false,
+                (false, 0 | 1) => !(direction == Direction::Sent && sent == Some(0)),
+                _ => room.is_none_or(|room| count <= room + room / 10),
+            };
+            if fits {
+                here.extend(class.into_iter().cloned());
+                room = room.map(|room| room.saturating_sub(count));
+            } else if index == 2 {
+                unclear_fits = false;
+            }
+        }
+    }
+    // Where packets are missing too, those of another namespace with the same address cannot be told by what is left.
+    let none_sent = !by_packets && sent == Some(0);
+    here.extend(proven.into_iter().filter(|(_, tally)| !(none_sent && tally.direction == Direction::Sent)));
+    here
+}
+
+/// How many of the received resets whose packet was not seen this namespace can have had.
+fn received_room(view: View<'_>, matched: u64) -> Option<u64> {
+    let packets = view.netns.reset_packets.value().map_or(0, |account| account.received);
+    if matched + packets > 0 {
+        return Some(0);
+    }
+    let own = ["Tcp.OutRsts", "TcpExt.TCPAbortOnTimeout", "TcpExt.EmbryonicRsts"];
+    let own: u64 = own.iter().map(|name| moved_of(view, name).unwrap_or(0)).sum();
+    let ended = moved_of(view, "Tcp.EstabResets")?.checked_add(moved_of(view, "Tcp.AttemptFails")?)?;
+    Some(ended.saturating_sub(own))
+}
+
+/// Sorts the resets of a window that have an event by kind.
+///
+/// # Errors
+/// There are no reset events.
+pub fn attribute(view: View<'_>, grouped: &Grouped, around: &Surroundings) -> Result<Attribution, Missing> {
+    let events = view.host.reset_events.get().map_err(|failure| Missing::from_failure("reset_events", failure))?;
+    type Key = (Kind, Direction, IpAddr, Option<u16>, Option<IpAddr>, Option<u16>, Option<Task>);
+    let mut groups: BTreeMap<Key, u64> = BTreeMap::new();
+    let mut deduced = BTreeSet::new();
+    for (mark, tally) in &grouped.here {
+        let peer = tally.peer_addr.or(tally.peer_sample.map(|peer| peer.ip()));
+        let kind = around.kind_of_event(tally, *mark);
+        // Of a received one the event itself is the proof, except where it is about who sent it.
+        if kind == Kind::Forged || tally.direction == Direction::Sent && tally.reason.is_none() {
+            deduced.insert((kind, tally.direction));
+        }
+        // The tallies take an answer for a server's, even where it is the rest of a connection of ours.
+        let (port, peer_port) = match kind {
+            Kind::Stale if around.is_rest_of_own(tally) => (None, tally.peer_sample.map(|peer| peer.port())),
+            _ => (tally.local_port, tally.peer_port),
+        };
+        let key = (
+            kind,
+            tally.direction,
+            tally.local_addr.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.to_canonical()),
+            port,
+            peer.map(|peer| peer.to_canonical()),
+            peer_port,
+            tally.task.clone(),
+        );
+        *groups.entry(key).or_default() += tally.count;
+    }
+    let mut groups: Vec<Group> = groups
+        .into_iter()
+        .map(|((kind, direction, local, port, peer, peer_port, task), count)| Group {
+            kind,
+            direction,
+            local,
+            port,
+            peer,
+            peer_port,
+            task,
+            count,
+        })
+        .collect();
+    groups.sort_by_key(|group| std::cmp::Reverse(group.count));
+    let moved = moved_of(view, "Tcp.OutRsts");
+    let is_sent = |group: &&Group| group.direction == Direction::Sent;
+    let known: u64 = groups.iter().filter(is_sent).map(|group| group.count).sum();
+    let reasons = grouped.here.iter().any(|(_, t)| t.direction == Direction::Sent && t.reason.is_some());
+    let sent = match moved {
+        Some(1..) if !reasons => Err(Missing {
+            source: "reset_events",
+            reason: "RSTs were sent, and no tracepoint gave a reason for any of them".to_owned(),
+            needs: Some("Linux 6.12 or later for the reasons".to_owned()),
+        }),
+        _ => Ok(()),
+    };
+    // Records are lost on the whole host. Of the sent ones no more can be this namespace's than its counter lacks.
+    let lost_sent = moved.map_or(events.lost_sent, |moved| moved.saturating_sub(known).min(events.lost_sent));
+    let known_received: u64 = groups.iter().filter(|group| !is_sent(group)).map(|group| group.count).sum();
+    let ended = moved_of(view, "Tcp.EstabResets").zip(moved_of(view, "Tcp.AttemptFails")).map(|(a, b)| a + b);
+    let received = events.lost.saturating_sub(events.lost_sent);
+    let received = ended.map_or(received, |ended| ended.saturating_sub(known_received).min(received));
+    let lost = LostRecords { sent: lost_sent, received, of: known + known_received + lost_sent + received };
+    let hidden = moved.map_or(0, |moved| if lost_sent * 10 > moved { lost_sent } else { 0 });
+    Ok(Attribution { groups, deduced, sent, lost, hidden })
+}

@@ -1,0 +1,67 @@
+//! Where an observation comes from: a running kernel, or a recording that stands in for it. One file per kind of input.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::ask::Host;
+use crate::observation::Covers;
+use crate::session::Plan;
+use crate::value::{Moment, Stop};
+
+mod live;
+mod recording;
+
+pub use live::Namespace;
+
+/// Where an observation comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    Live(Live),
+    Recording(PathBuf),
+}
+
+/// A running kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Live {
+    /// Length of the window; zero reads totals since boot only, [`Duration::MAX`] never ends.
+    pub duration: Duration,
+    /// Network namespace by name, process id or path; `None` for our own.
+    pub netns: Option<String>,
+    /// Use the reset tracepoints where possible.
+    pub events: bool,
+}
+
+/// An origin that can be asked.
+pub struct Opened {
+    pub host: Box<dyn Host>,
+    /// What of it is to be observed, as one window.
+    pub plan: Plan,
+    /// The namespace that was asked for.
+    pub namespace: Namespace,
+    /// What a recording holds.
+    pub recorded: Option<Recorded>,
+}
+
+/// What a recording holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recorded {
+    /// When its first snapshot was taken.
+    pub started: Moment,
+    /// From the first to the last snapshot as they were taken.
+    pub length: Duration,
+}
+
+/// Opens an origin: enters the namespace, or reads the recording. `stop` ends a live window early once it is true.
+///
+/// # Errors
+/// The namespace cannot be entered, or the recording is not sound or holds no window.
+pub fn open(origin: &Origin, stop: &Stop) -> anyhow::Result<Opened> {
+    match origin {
+        Origin::Live(live) => live::open(live, stop),
+        Origin::Recording(path) => recording::open(path),
+    }
+}
+
+fn plan(length: Duration, events: bool, covers: Covers) -> Plan {
+    Plan { events, covers, ..Plan::scan(length) }
+}

@@ -1,0 +1,378 @@
+//! Which event, which packet and which destroyed socket belong to the same RST.
+//!
+//! They come by different ways, each in order, and wait for each other: from the moment they are read until everything older
+//! has certainly been read too.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use super::pairing::{LATER, pair};
+use super::{Answered, Ends, Reset};
+use crate::source::destroyed_sockets::DestroyedSocket;
+use crate::source::reset_events::{Direction, ResetEvent};
+use crate::source::reset_packets::ResetPacket;
+use crate::value::{NetnsId, TcpState};
+
+/// Resets that are remembered for the sockets they ended, and for how long: a socket is destroyed when its process closes it,
+/// seconds after it was reset.
+const REMEMBERED: usize = 20_000;
+const REMEMBERED_FOR: Duration = Duration::from_secs(30);
+/// What was on the way when a connection was reset arrives within this time: some retransmissions.
+const ON_THE_WAY: Duration = Duration::from_secs(3);
+
+/// What was read in one go, each in order of time.
+#[derive(Debug, Default)]
+pub struct Drained {
+    pub events: Vec<ResetEvent>,
+    pub packets: Vec<ResetPacket>,
+    pub destroyed: Vec<(NetnsId, DestroyedSocket)>,
+}
+
+/// What a step hands out.
+#[derive(Debug, Default)]
+pub struct Joined {
+    /// In order of time.
+    pub resets: Vec<Reset>,
+    pub endings: Vec<(NetnsId, Ending)>,
+}
+
+/// A destroyed connection and what ended it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    pub socket: DestroyedSocket,
+    pub end: End,
+}
+
+/// What ended a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// A RST came while it was open in both directions.
+    Reset,
+    /// A RST came after the peer had closed: the peer announced the end.
+    ResetAfterFin,
+    /// Its retransmissions were never answered.
+    GaveUp,
+    /// A close, or nothing that was seen.
+    Other,
+}
+
+#[derive(Debug, Default)]
+pub struct Joiner {
+    /// There are no events: a received packet is all that tells of a connection that it ended.
+    pub packets_alone: bool,
+    events: Vec<ResetEvent>,
+    packets: Vec<ResetPacket>,
+    destroyed: Vec<(NetnsId, DestroyedSocket)>,
+    /// Events that were handed out without their packet, which may have waited in a queueing discipline.
+    unseen: VecDeque<ResetEvent>,
+    received: Received,
+    /// When this side reset the connection between these ends.
+    aborted: HashMap<Ends, Duration>,
+    aborted_in_order: VecDeque<(Ends, Duration)>,
+}
+
+impl Joiner {
+    /// What waits for a partner.
+    pub fn waiting(&self) -> usize {
+        self.events.len() + self.packets.len()
+    }
+
+    /// Takes what was read. Hands out what happened before `until` (CLOCK_BOOTTIME): nothing older may come later.
+    pub fn step(&mut self, read: Drained, until: Duration) -> Joined {
+        self.events.extend(read.events);
+        self.packets.extend(read.packets);
+        self.destroyed.extend(read.destroyed);
+        let mut resets = self.due(until);
+        resets.sort_by_key(Reset::at);
+        resets.iter_mut().for_each(|reset| self.remember(reset));
+        let (due, wait): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.destroyed).into_iter().partition(|(_, socket)| socket.at < until);
+        self.destroyed = wait;
+        give_ended(&mut resets, &due);
+        let ending = |(netns, socket)| (netns, Ending { end: self.received.end_of(&socket), socket });
+        let endings = due.into_iter().map(ending).collect();
+        Joined { resets, endings }
+    }
+
+    /// Pairs what is there and takes out what happened before `until`.
+    fn due(&mut self, until: Duration) -> Vec<Reset> {
+        self.events.sort_by_key(|event| event.at);
+        let mut all: Vec<&ResetEvent> = self.unseen.iter().chain(&self.events).collect();
+        all.sort_by_key(|event| event.at);
+        let pairs = pair(&all, &self.packets);
+        // By address: the order of `all` is not that of its parts.
+        let packet_of: HashMap<*const ResetEvent, usize> =
+            all.iter().zip(pairs).filter_map(|(event, packet)| Some((std::ptr::from_ref(*event), packet?))).collect();
+        let mut packets: Vec<Option<ResetPacket>> = std::mem::take(&mut self.packets).into_iter().map(Some).collect();
+        let mut out = Vec::new();
+        let late = |event: &ResetEvent| packet_of.get(&std::ptr::from_ref(event)).copied();
+        let claimed: Vec<usize> = self.unseen.iter().filter_map(late).collect();
+        let paired: Vec<Option<usize>> = self.events.iter().map(late).collect();
+        let old = until.saturating_sub(LATER);
+        self.unseen.retain(|event| late(event).is_none() && event.at >= old);
+        for index in claimed {
+            if let Some(slot) = packets.get_mut(index) {
+                *slot = None;
+            }
+        }
+        let mut waiting = Vec::new();
+        for (event, index) in std::mem::take(&mut self.events).into_iter().zip(paired) {
+            if event.at >= until {
+                waiting.push((event, index));
+                continue;
+            }
+            let packet = index.and_then(|index| packets.get_mut(index)?.take());
+            if packet.is_none() && event.direction == Direction::Sent {
+                if self.unseen.len() >= REMEMBERED {
+                    self.unseen.pop_front();
+                }
+                self.unseen.push_back(event.clone());
+            }
+            out.push(Reset { event: Some(event), packet, ..Reset::default() });
+        }
+        // The packet of an event that still waits does so too.
+        let held: Vec<usize> = waiting.iter().filter_map(|(_, index)| *index).collect();
+        let mut keep = vec![false; packets.len()];
+        held.into_iter().for_each(|index| keep[index] = true);
+        for (packet, keep) in packets.into_iter().zip(keep) {
+            match packet {
+                Some(packet) if keep || packet.at >= until => self.packets.push(packet),
+                Some(packet) => out.push(Reset { packet: Some(packet), ..Reset::default() }),
+                None => {}
+            }
+        }
+        self.events = waiting.into_iter().map(|(event, _)| event).collect();
+        out
+    }
+
+    /// Keeps what later resets and destroyed sockets have to know of this one, and tells it what it has to know of those before.
+    fn remember(&mut self, reset: &mut Reset) {
+        let at = reset.at();
+        if reset.direction() == Direction::Received {
+            if reset.event.is_some() || self.packets_alone {
+                self.received.remember(reset);
+            }
+            return;
+        }
+        while let Some((ends, then)) = self.aborted_in_order.front().copied() {
+            if then + ON_THE_WAY >= at && self.aborted_in_order.len() < REMEMBERED {
+                break;
+            }
+            self.aborted_in_order.pop_front();
+            if self.aborted.get(&ends) == Some(&then) {
+                self.aborted.remove(&ends);
+            }
+        }
+        let (Some(local), Some(peer)) = (reset.local(), reset.peer()) else { return };
+        let ends = (local, peer);
+        if reset.connection().is_some() {
+            self.aborted.insert(ends, at);
+            self.aborted_in_order.push_back((ends, at));
+        } else if let Some(event) = &reset.event {
+            let to_a_connect = reset.packet.as_ref().and_then(Answered::by) == Some(Answered::Syn);
+            let answers_nobody = event.reason.as_deref().is_none_or(|reason| reason == "NO_SOCKET");
+            reset.again = answers_nobody && !to_a_connect && self.aborted.contains_key(&ends);
+        }
+    }
+}
+
+/// What a received reset met.
+#[derive(Debug, Clone, Copy)]
+struct Met {
+    state: Option<TcpState>,
+    /// Only its packet was seen.
+    alone: bool,
+}
+
+/// The resets that were received lately, by what they can have ended.
+#[derive(Debug, Default)]
+struct Received {
+    by_cookie: HashMap<u64, Met>,
+    by_ends: HashMap<Ends, Met>,
+    in_order: VecDeque<(Duration, Option<u64>, Option<Ends>)>,
+}
+
+impl Received {
+    fn remember(&mut self, reset: &Reset) {
+        let at = reset.at();
+        while let Some((then, cookie, ends)) = self.in_order.front().copied() {
+            if then + REMEMBERED_FOR >= at && self.in_order.len() < REMEMBERED {
+                break;
+            }
+            self.in_order.pop_front();
+            cookie.map(|cookie| self.by_cookie.remove(&cookie));
+            ends.map(|ends| self.by_ends.remove(&ends));
+        }
+        let ends = reset.local().zip(reset.peer());
+        let cookie = reset.event.as_ref().and_then(|event| event.cookie);
+        let met = Met { state: reset.state_before(), alone: reset.event.is_none() };
+        if let Some(cookie) = cookie {
+            self.by_cookie.insert(cookie, met);
+        }
+        if let Some(ends) = ends {
+            self.by_ends.insert(ends, met);
+        }
+        self.in_order.push_back((at, cookie, ends));
+    }
+
+    fn end_of(&self, socket: &DestroyedSocket) -> End {
+        let ends = (socket.local, socket.peer);
+        match self.by_cookie.get(&socket.cookie).or_else(|| self.by_ends.get(&ends)) {
+            // A packet alone: what was received last is then not known to be no FIN.
+            Some(met) if met.alone && socket.gave_up() => End::GaveUp,
+            Some(met) => match met.state {
+                Some(TcpState::CloseWait) => End::ResetAfterFin,
+                Some(TcpState::Established) | None => End::Reset,
+                Some(_) => End::Other,
+            },
+            None if socket.gave_up() => End::GaveUp,
+            None => End::Other,
+        }
+    }
+}
+
+/// Gives each reset the connection that it ended, which was destroyed after it.
+fn give_ended(resets: &mut [Reset], destroyed: &[(NetnsId, DestroyedSocket)]) {
+    if destroyed.is_empty() {
+        return;
+    }
+    let mut by_ends: HashMap<Ends, VecDeque<&DestroyedSocket>> = HashMap::new();
+    for (_, socket) in destroyed {
+        by_ends.entry((socket.local, socket.peer)).or_default().push_back(socket);
+    }
+    for reset in resets {
+        let Some(waiting) = reset.connection().and_then(|ends| by_ends.get_mut(&ends)) else { continue };
+        let at = reset.at();
+        while let Some(socket) = waiting.pop_front() {
+            if socket.at >= at {
+                reset.ended = Some(socket.clone());
+                break;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{NETNS, destroyed, event, packet};
+    use super::*;
+
+    const END: Duration = Duration::from_secs(1_000);
+
+    fn later<T>(mut item: T, at: impl Fn(&mut T) -> &mut Duration, micros: u64) -> T {
+        *at(&mut item) += Duration::from_micros(micros);
+        item
+    }
+
+    fn event_at(peer: &str, micros: u64) -> ResetEvent {
+        later(event(Direction::Sent, "10.0.0.1:80", peer), |e| &mut e.at, micros)
+    }
+
+    fn packet_at(peer: &str, micros: u64) -> ResetPacket {
+        later(packet(Direction::Sent, "10.0.0.1:80", peer), |p| &mut p.at, micros)
+    }
+
+    fn read(events: &[ResetEvent], packets: &[ResetPacket]) -> Drained {
+        Drained { events: events.to_vec(), packets: packets.to_vec(), destroyed: Vec::new() }
+    }
+
+    fn shape(resets: &[Reset]) -> Vec<(bool, bool)> {
+        resets.iter().map(|reset| (reset.event.is_some(), reset.packet.is_some())).collect()
+    }
+
+    #[test]
+    fn event_and_packet_of_one_reset_are_one_whichever_was_read_first() {
+        let (one, other) = (event_at("10.0.0.2:4000", 0), packet_at("10.0.0.2:4000", 30));
+        let mut joiner = Joiner::default();
+        let wait = joiner.step(read(std::slice::from_ref(&one), &[]), Duration::ZERO);
+        assert!(wait.resets.is_empty(), "it waits");
+        let both = joiner.step(read(&[], std::slice::from_ref(&other)), END);
+        assert_eq!(shape(&both.resets), [(true, true)]);
+        let mut joiner = Joiner::default();
+        assert!(joiner.step(read(&[], &[other]), Duration::ZERO).resets.is_empty());
+        assert_eq!(shape(&joiner.step(read(&[one], &[]), END).resets), [(true, true)]);
+        assert!(joiner.step(Drained::default(), END).resets.is_empty());
+    }
+
+    #[test]
+    fn a_packet_that_waited_in_a_queue_is_nobody_elses() {
+        let mut joiner = Joiner::default();
+        let early = joiner.step(read(&[event_at("10.0.0.2:4000", 0)], &[]), Duration::from_secs(101));
+        assert_eq!(shape(&early.resets), [(true, false)]);
+        let late = joiner.step(read(&[], &[packet_at("10.0.0.2:4000", 1_500_000)]), Duration::from_secs(103));
+        assert_eq!(shape(&late.resets), [], "the packet of the event above, and not one that TCP did not send");
+    }
+
+    #[test]
+    fn a_tuple_that_resets_twice_is_two_resets() {
+        let events = [event_at("10.0.0.2:4000", 0), event_at("10.0.0.2:4000", 500)];
+        let packets = [packet_at("10.0.0.2:4000", 10), packet_at("10.0.0.2:4000", 510)];
+        let joined = Joiner::default().step(read(&events, &packets), END).resets;
+        assert_eq!(shape(&joined), [(true, true), (true, true)]);
+        assert_eq!(joined[1].packet.as_ref(), Some(&packets[1]));
+    }
+
+    #[test]
+    fn the_answer_to_what_was_on_the_way_when_a_connection_was_aborted_is_known_as_that() {
+        let abort = ResetEvent { active: true, ..event_at("10.0.0.2:4000", 0) };
+        let no_socket = |peer, micros| ResetEvent { reason: Some("NO_SOCKET".into()), ..event_at(peer, micros) };
+        let events = [abort, no_socket("10.0.0.2:4000", 50), no_socket("10.0.0.2:4001", 60)];
+        let again = |resets: &[Reset]| resets.iter().map(|reset| reset.again).collect::<Vec<_>>();
+        let resets = Joiner::default().step(read(&events, &[]), END).resets;
+        assert_eq!(again(&resets), [false, true, false]);
+        // A client that connects anew from the same port is refused, and that is no rest of the old connection.
+        let resets = Joiner::default().step(read(&events, &[packet_at("10.0.0.2:4000", 55)]), END).resets;
+        assert_eq!(again(&resets), [false, false, false]);
+    }
+
+    #[test]
+    fn what_has_no_partner_stands_alone_in_order_of_time() {
+        let events = [event_at("10.0.0.2:4000", 100), event_at("10.0.0.2:4001", 190_000)];
+        let packets = [packet_at("10.0.0.3:4000", 50), packet_at("10.0.0.2:4001", 150)];
+        let joined = Joiner::default().step(read(&events, &packets), END).resets;
+        assert_eq!(shape(&joined), [(false, true), (true, false), (false, true), (true, false)], "190 ms too early");
+    }
+
+    #[test]
+    fn a_listener_learns_its_peer_from_the_packet_that_nobody_else_claims() {
+        let events = [event_at("", 0), event_at("10.0.0.2:4000", 1)];
+        assert_eq!(events[0].peer, None);
+        let packets = [packet_at("10.0.0.2:4000", 2), packet_at("10.0.0.9:4000", 3)];
+        let joined = Joiner::default().step(read(&events, &packets), END).resets;
+        assert_eq!(shape(&joined), [(true, true), (true, true)]);
+        assert_eq!(joined[0].peer(), "10.0.0.9:4000".parse().ok());
+    }
+
+    #[test]
+    fn a_connection_that_was_reset_is_found_among_the_destroyed_sockets() {
+        let reset = ResetEvent { active: true, ..event_at("10.0.0.2:4000", 0) };
+        let answer = event_at("10.0.0.2:4001", 0);
+        let socket = |peer: &str, micros| DestroyedSocket {
+            at: reset.at + Duration::from_micros(micros),
+            ..destroyed("10.0.0.1:80", peer)
+        };
+        // An earlier connection with the same ends, the one that was reset, and one that a mere answer cannot have ended.
+        let earlier = DestroyedSocket { at: reset.at - Duration::from_millis(1), ..socket("10.0.0.2:4000", 0) };
+        let mut heard = read(&[reset.clone(), answer], &[]);
+        heard.destroyed =
+            [earlier, socket("10.0.0.2:4000", 900), socket("10.0.0.2:4001", 900)].map(|s| (NETNS, s)).into();
+        let joined = Joiner::default().step(heard, END);
+        let told: Vec<_> = joined.resets.iter().map(|reset| reset.ended.as_ref().map(|socket| socket.at)).collect();
+        assert_eq!(told, [Some(reset.at + Duration::from_micros(900)), None]);
+        assert_eq!(joined.endings.len(), 3);
+    }
+
+    #[test]
+    fn a_socket_that_is_destroyed_long_after_its_reset_was_ended_by_it() {
+        let mut joiner = Joiner::default();
+        let state = Some(TcpState::Established);
+        let reset = ResetEvent { old_state: state, ..event(Direction::Received, "10.0.0.1:80", "10.0.0.2:4000") };
+        joiner.step(read(&[reset], &[]), Duration::from_secs(101));
+        let closed = DestroyedSocket { at: Duration::from_secs(110), ..destroyed("10.0.0.1:80", "10.0.0.2:4000") };
+        let other = destroyed("10.0.0.1:80", "10.0.0.2:4001");
+        let other = DestroyedSocket { cookie: closed.cookie + 1, at: closed.at, ..other };
+        let joined =
+            joiner.step(Drained { destroyed: vec![(NETNS, closed), (NETNS, other)], ..Drained::default() }, END);
+        assert_eq!(joined.endings.iter().map(|(_, ending)| ending.end).collect::<Vec<_>>(), [End::Reset, End::Other]);
+    }
+}

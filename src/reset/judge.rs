@@ -1,0 +1,340 @@
+//! What one reset was: the one place where a kernel reason, a call chain, a socket state, the form of a packet and what is known
+//! of the surroundings become a kind.
+//!
+//! The reasons are those of `enum sk_rst_reason` (include/net/rstreason.h, 6.10; active resets 6.12), each provoked and
+//! seen on Linux 6.18.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use super::{Answered, Kind, Mark, Origin, Reset};
+use crate::source::reset_events::{Caller, Direction, Missing, ResetTally};
+use crate::source::reset_packets::{PeerTtls, ResetPacket, Signature};
+use crate::source::sysctl::DEFAULT_PORT_RANGE;
+use crate::value::TcpState;
+
+/// What must have left an event if TCP was behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Traced {
+    /// Every RST that TCP sends: Linux 6.10 and later. Before, answers without a full socket left no event.
+    pub sent: bool,
+    pub received: bool,
+    /// State changes are watched.
+    pub states: bool,
+}
+
+impl Traced {
+    /// By a kernel of this release (as in /proc/sys/kernel/osrelease), with what its tracepoints lack. Unless it is `certain`
+    /// that no event was lost, the absence of one proves nothing.
+    pub fn new(kernel: &str, missing: &[Missing], certain: bool) -> Self {
+        let lacks = |name: &str| missing.iter().any(|missing| missing.name == name);
+        Self {
+            sent: certain && at_least(kernel, (6, 10)) && !lacks("tcp/tcp_send_reset"),
+            received: certain && !lacks("tcp/tcp_receive_reset"),
+            states: !lacks("sock/inet_sock_set_state"),
+        }
+    }
+
+    pub const ALL: Self = Self { sent: true, received: true, states: true };
+    pub const NONE: Self = Self { sent: false, received: false, states: false };
+}
+
+/// Whether a kernel release, `6.18.5-generic`, is this version or later.
+fn at_least(release: &str, wanted: (u32, u32)) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    matches!((numbers.next(), numbers.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= wanted)
+}
+
+/// What surrounds a reset: who listens where, which listeners went away, who scans and who probes. It decides the kind of a
+/// reset that its reason alone leaves open; what is not known of it is empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Surroundings {
+    /// Local ports of outgoing connections.
+    pub ephemeral: RangeInclusive<u16>,
+    pub traced: Traced,
+    /// Ports that somebody listened on at any time of the window, with the addresses.
+    pub listening: BTreeMap<u16, Vec<IpAddr>>,
+    /// Ports whose listener went away.
+    pub gone_ports: BTreeSet<u16>,
+    /// Local ports whose process died in the window: what it left behind is its death's, not a close's.
+    pub dead_ports: BTreeSet<u16>,
+    /// Processes that are gone since the window began.
+    pub gone_processes: BTreeSet<u32>,
+    /// An accept queue of this port was full.
+    pub full_ports: BTreeSet<u16>,
+    /// Sources that tried many closed ports.
+    pub scanners: BTreeSet<IpAddr>,
+    /// Peers that reset their connections to a listener's port as regularly as a clock.
+    pub probers: BTreeSet<(IpAddr, u16)>,
+    /// TcpExt.ListenOverflows and TcpExt.SyncookiesFailed of the window, where they were read.
+    pub listen_overflows: Option<u64>,
+    pub cookies_failed: Option<u64>,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self {
+            ephemeral: DEFAULT_PORT_RANGE,
+            traced: Traced::NONE,
+            listening: BTreeMap::new(),
+            gone_ports: BTreeSet::new(),
+            dead_ports: BTreeSet::new(),
+            gone_processes: BTreeSet::new(),
+            full_ports: BTreeSet::new(),
+            scanners: BTreeSet::new(),
+            probers: BTreeSet::new(),
+            listen_overflows: None,
+            cookies_failed: None,
+        }
+    }
+}
+
+impl Surroundings {
+    /// What one reset was. `ttls`: with which TTL the peers' other packets arrive.
+    pub fn kind(&self, reset: &Reset, ttls: &PeerTtls) -> Kind {
+        match (&reset.event, &reset.packet) {
+            (None, Some(packet)) => self.kind_of_packet(packet),
+            _ => reset.located_event().map_or(Kind::Other, |event| {
+                let tally = ResetTally::of(&event, |port| self.ephemeral.contains(&port));
+                self.kind_of_event(&tally, Mark::of(reset, ttls))
+            }),
+        }
+    }
+
+    /// What a RST was of which only the packet was seen.
+    pub fn kind_of_packet(&self, packet: &ResetPacket) -> Kind {
+        if packet.came_back() {
+            return Kind::FirewallReject;
+        }
+        match (packet.direction, packet.signature()) {
+            (Direction::Sent, Signature::Answer) if self.traced.sent => Kind::FirewallReject,
+            (Direction::Sent, _) if self.traced.sent => Kind::NotByTcp,
+            (Direction::Sent, Signature::Active) => Kind::Active,
+            (Direction::Sent, Signature::Answer) => match Answered::by(packet) {
+                Some(Answered::Syn) => Kind::Refusal,
+                _ => Kind::Answer,
+            },
+            (Direction::Sent, Signature::Foreign) => Kind::NotByTcp,
+            (Direction::Received, _) if self.traced.received => Kind::Ignored,
+            (Direction::Received, _) => Kind::FromPeer,
+        }
+    }
+
+    /// What resets with an event were.
+    pub fn kind_of_event(&self, tally: &ResetTally, mark: Mark) -> Kind {
+        match tally.direction {
+            Direction::Sent => self.sent(tally, mark),
+            Direction::Received => self.received(tally, mark),
+        }
+    }
+
+    fn received(&self, tally: &ResetTally, mark: Mark) -> Kind {
+        if mark.origin == Origin::Firewall {
+            return Kind::FirewallReject;
+        }
+        let own = |peer: IpAddr| peer.is_loopback() || Some(peer) == tally.local_addr;
+        match tally.state_before() {
+            Some(TcpState::SynSent) => Kind::UpstreamRefused,
+            Some(
+                TcpState::FinWait1 | TcpState::FinWait2 | TcpState::Closing | TcpState::LastAck | TcpState::TimeWait,
+            ) => Kind::AfterClose,
+            _ if mark.origin == Origin::Device => Kind::Forged,
+            // Loopback, or an address called from itself: the other end of a RST that this host sent and counts there.
+            _ if tally.peer_addr.is_some_and(own) => Kind::OtherEnd,
+            // Of a connection's states only FIN_WAIT2 and LAST_ACK are not watched, see `ResetEvent::state`.
+            None if self.traced.states => Kind::AfterClose,
+            // Where this side called, it is a request that met a server's close: a lost request.
+            Some(TcpState::CloseWait) if tally.peer_port.is_none() => Kind::ClientGone,
+            _ => match (tally.peer_addr, tally.local_port) {
+                (Some(peer), Some(port)) if self.probers.contains(&(peer, port)) => Kind::HealthCheck,
+                _ => Kind::PeerReset,
+            },
+        }
+    }
+
+    fn sent(&self, tally: &ResetTally, mark: Mark) -> Kind {
+        let Some(reason) = tally.reason.as_deref() else { return Kind::Other };
+        let exited = |kind| if self.exited(tally) { Kind::Exited } else { kind };
+        let port = tally.local_port.unwrap_or(0);
+        match reason {
+            "TCP_ABORT_ON_CLOSE" => exited(Kind::UnreadData),
+            "TCP_ABORT_ON_DATA" | "TCP_TIMEWAIT_SOCKET" if self.dead_ports.contains(&port) => Kind::Exited,
+            "TCP_ABORT_ON_DATA" | "TCP_TIMEWAIT_SOCKET" => Kind::LateData,
+            "TCP_ABORT_ON_LINGER" => Kind::LingerTimeout,
+            "TCP_ABORT_ON_MEMORY" => Kind::Memory,
+            "TCP_KEEPALIVE_TIMEOUT" => Kind::Keepalive,
+            "TCP_DISCONNECT_WITH_DATA" => Kind::Aborted,
+            // Only tcp_abort() sends before it leaves the state (net/ipv4/tcp.c); a listener that closes takes its queue
+            // along; what remains is linger 0 or connect(AF_UNSPEC).
+            "TCP_STATE" => match tally.caller {
+                Some(Caller::ListenerStop) => Kind::ListenerClosed,
+                Some(Caller::Destroy) => Kind::Destroyed,
+                Some(Caller::Mptcp) => Kind::Mptcp,
+                Some(Caller::Close | Caller::Disconnect) => exited(Kind::Aborted),
+                // Without kernel symbols the socket tells.
+                None => match tally.state {
+                    Some(TcpState::Established | TcpState::CloseWait) => Kind::Destroyed,
+                    _ if self.gone_ports.contains(&port) => Kind::ListenerClosed,
+                    _ => exited(Kind::Aborted),
+                },
+            },
+            "NO_SOCKET" => self.no_socket(tally, mark),
+            // A segment with ACK met the listener: five histories end here, told apart by what else happened.
+            "TCP_FLAGS" if self.full_ports.contains(&port) && self.listen_overflows > Some(0) => {
+                Kind::AcceptQueueExpired
+            }
+            "TCP_FLAGS" if self.cookies_failed > Some(0) => Kind::Cookie,
+            "TCP_FLAGS" | "TCP_INVALID_ACK_SEQUENCE" => Kind::Stale,
+            "INVALID_SYN" if self.listen_overflows > Some(0) => Kind::AcceptQueueFull,
+            "INVALID_SYN" => Kind::HandshakeRestarted,
+            "TCP_RFC7323_PAWS" => Kind::Timestamp,
+            mptcp if mptcp.starts_with("MPTCP") => Kind::Mptcp,
+            _ => Kind::Other,
+        }
+    }
+
+    /// A call chain that is known decides: that its process ended later does not make an ordinary close an exit.
+    fn exited(&self, tally: &ResetTally) -> bool {
+        match tally.caller {
+            Some(_) => tally.exiting,
+            None => tally.exiting || tally.task.as_ref().is_some_and(|task| self.gone_processes.contains(&task.pid)),
+        }
+    }
+
+    fn no_socket(&self, tally: &ResetTally, mark: Mark) -> Kind {
+        if mark.answered == Some(Answered::Segment) || mark.again {
+            return Kind::Stale;
+        }
+        let port = tally.local_port.unwrap_or(0);
+        if tally.peer_addr.is_some_and(|peer| self.scanners.contains(&peer)) {
+            return Kind::Scanned;
+        }
+        let listening = self.listening.get(&port).map_or(&[][..], Vec::as_slice);
+        let takes = listening.iter().any(|bound| tally.local_addr.is_some_and(|local| covers(*bound, local)));
+        let to_a_syn = mark.answered == Some(Answered::Syn);
+        if to_a_syn && (listening.is_empty() || takes) || self.gone_ports.contains(&port) {
+            Kind::Refused
+        } else if takes {
+            Kind::Stale
+        } else if !listening.is_empty() {
+            Kind::RefusedAddress
+        // Nobody connects to an ephemeral port from a service port: it is the rest of a connection of ours.
+        } else if self.is_rest_of_own(tally) {
+            Kind::Stale
+        } else {
+            Kind::Refused
+        }
+    }
+
+    /// From one of our ephemeral ports to a service port: this side had opened that connection.
+    pub fn is_rest_of_own(&self, tally: &ResetTally) -> bool {
+        let own = |port| self.ephemeral.contains(&port) && !self.listening.contains_key(&port);
+        tally.local_port.is_some_and(own)
+            && tally.peer_sample.is_some_and(|peer| peer.port() != 0 && !self.ephemeral.contains(&peer.port()))
+    }
+}
+
+/// A listener on `bound` takes connections to `asked`. A listener on `::` takes IPv4 as well unless IPV6_V6ONLY is set,
+/// which sock_diag does not tell here: it is taken to be dual-stack.
+fn covers(bound: IpAddr, asked: IpAddr) -> bool {
+    let asked = asked.to_canonical();
+    match bound.to_canonical() {
+        IpAddr::V4(bound) if bound.is_unspecified() => asked.is_ipv4(),
+        IpAddr::V6(bound) if bound.is_unspecified() => true,
+        bound => bound == asked,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{event, packet};
+    use super::*;
+    use crate::source::reset_events::{ResetEvent, Task};
+
+    const ENDS: (&str, &str) = ("10.0.0.1:80", "10.0.0.2:40000");
+
+    fn of_reason(reason: &str) -> ResetEvent {
+        ResetEvent { reason: Some(reason.to_owned()), ..event(Direction::Sent, ENDS.0, ENDS.1) }
+    }
+
+    fn kind_in(around: &Surroundings, event: Option<&ResetEvent>, packet: Option<&ResetPacket>) -> Kind {
+        let reset = Reset { event: event.cloned(), packet: packet.cloned(), ..Reset::default() };
+        around.kind(&reset, &PeerTtls::default())
+    }
+
+    fn kind(event: Option<&ResetEvent>, packet: Option<&ResetPacket>, traced: Traced) -> Kind {
+        kind_in(&Surroundings { traced, ..Surroundings::default() }, event, packet)
+    }
+
+    #[test]
+    fn releases_compare_as_numbers() {
+        assert!(at_least("6.18.5", (6, 10)) && at_least("6.10.0-rc1", (6, 10)) && at_least("7.0", (6, 10)));
+        assert!(!at_least("6.9.12-generic", (6, 10)) && !at_least("5.15", (6, 10)) && !at_least("", (6, 10)));
+    }
+
+    #[test]
+    fn an_answer_to_a_syn_is_a_refusal_and_to_data_a_stale_connection() {
+        let refused = of_reason("NO_SOCKET");
+        let to_syn = packet(Direction::Sent, ENDS.0, ENDS.1);
+        let to_data = ResetPacket { flags: 0x04, seq: 7, ack: 0, ..to_syn.clone() };
+        let of = |packet| kind(Some(&refused), packet, Traced::ALL);
+        assert_eq!(of(Some(&to_syn)), Kind::Refused);
+        assert_eq!(of(Some(&to_data)), Kind::Stale);
+        assert_eq!(of(None), Kind::Refused);
+    }
+
+    #[test]
+    fn the_caller_tells_the_resets_of_one_reason_apart() {
+        let by =
+            |caller, exiting| kind(Some(&ResetEvent { caller, exiting, ..of_reason("TCP_STATE") }), None, Traced::ALL);
+        assert_eq!(by(Some(Caller::ListenerStop), false), Kind::ListenerClosed);
+        assert_eq!(by(Some(Caller::Destroy), false), Kind::Destroyed);
+        assert_eq!(by(Some(Caller::Close), false), Kind::Aborted);
+        assert_eq!(by(Some(Caller::Close), true), Kind::Exited);
+    }
+
+    #[test]
+    fn an_ordinary_close_is_no_exit_because_its_process_ended_later() {
+        let gone = Surroundings { gone_processes: [7].into(), ..Surroundings::default() };
+        let task = Some(Task { pid: 7, name: "server".to_owned() });
+        let close = |caller| ResetEvent { caller, task: task.clone(), ..of_reason("TCP_ABORT_ON_CLOSE") };
+        assert_eq!(kind_in(&gone, Some(&close(Some(Caller::Close))), None), Kind::UnreadData);
+        assert_eq!(kind_in(&gone, Some(&close(None)), None), Kind::Exited, "no symbols: the end is all that is known");
+    }
+
+    #[test]
+    fn a_packet_without_event_accuses_the_firewall_only_where_an_event_must_have_come() {
+        let answer = packet(Direction::Sent, ENDS.0, ENDS.1);
+        let of = |packet: &ResetPacket, traced| kind(None, Some(packet), traced);
+        assert_eq!(of(&answer, Traced::ALL), Kind::FirewallReject);
+        assert_eq!(of(&answer, Traced::NONE), Kind::Refusal);
+        let active = ResetPacket { window: 500, seq: 5, ..answer };
+        assert_eq!(of(&active, Traced::ALL), Kind::NotByTcp);
+        assert_eq!(of(&active, Traced::NONE), Kind::Active);
+        let received = packet(Direction::Received, ENDS.0, ENDS.1);
+        assert_eq!(of(&received, Traced::ALL), Kind::Ignored);
+        assert_eq!(of(&received, Traced::NONE), Kind::FromPeer);
+    }
+
+    #[test]
+    fn a_received_reset_is_told_by_the_state_it_met() {
+        let met = |old_state| {
+            let event = ResetEvent { old_state, ..event(Direction::Received, ENDS.0, ENDS.1) };
+            kind(Some(&event), None, Traced::ALL)
+        };
+        assert_eq!(met(Some(TcpState::SynSent)), Kind::UpstreamRefused);
+        assert_eq!(met(Some(TcpState::Established)), Kind::PeerReset);
+        assert_eq!(met(None), Kind::AfterClose);
+    }
+
+    #[test]
+    fn a_listener_covers_the_addresses_it_takes_connections_on() {
+        let address = |text: &str| -> IpAddr { text.parse().expect("address") };
+        assert!(covers(address("0.0.0.0"), address("::ffff:10.0.0.1")));
+        assert!(covers(address("::"), address("10.0.0.1")));
+        assert!(covers(address("127.0.0.1"), address("127.0.0.1")));
+        assert!(!covers(address("127.0.0.1"), address("10.0.0.1")));
+        assert!(!covers(address("0.0.0.0"), address("::1")));
+    }
+}

@@ -1,0 +1,195 @@
+//! One trace: joined resets in, what is shown of them out.
+
+use std::time::Duration;
+
+use super::{Filter, Holders, Reset, Summary};
+use crate::reset::{self, Surroundings, Traced};
+use crate::session::Live;
+use crate::source::reset_events::Missing;
+use crate::source::reset_packets::PeerTtls;
+use crate::value::{Moment, NetnsId};
+
+/// For so long after something was lost an event without a packet proves nothing, nor a packet without an event.
+const SUSPECT: Duration = Duration::from_secs(1);
+
+/// Resets that matched, in order of time, and what is missing between them.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub resets: Vec<Reset>,
+    /// See [`Summary::lost`], [`Summary::not_examined`].
+    pub lost: u64,
+    pub not_examined: u64,
+}
+
+pub struct Tracer {
+    filter: Filter,
+    netns: NetnsId,
+    /// Release.
+    kernel: String,
+    holders: Holders,
+    around: Surroundings,
+    missing: Vec<Missing>,
+    /// Events, or packets, were lost not long ago.
+    lost_until: Duration,
+    packets_lost_until: Duration,
+    /// More events came than were looked at: their packets are alone.
+    storm_until: Duration,
+    summary: Summary,
+}
+
+impl Tracer {
+    /// `kernel` is the release, as in /proc/sys/kernel/osrelease. `around`: what is known of the namespace at the start.
+    pub fn new(filter: Filter, netns: NetnsId, kernel: &str, around: Surroundings, start: Moment) -> Self {
+        Self {
+            filter,
+            netns,
+            kernel: kernel.to_owned(),
+            holders: Holders::default(),
+            around,
+            missing: Vec::new(),
+            lost_until: Duration::ZERO,
+            packets_lost_until: Duration::ZERO,
+            storm_until: Duration::ZERO,
+            summary: Summary { started: start.wall, ..Summary::default() },
+        }
+    }
+
+    /// Who listens and holds connections now.
+    pub fn look(&mut self, holders: Holders) {
+        self.around.listening = holders.listening();
+        self.holders = holders.after(std::mem::take(&mut self.holders));
+    }
+
+    /// What the events lack, by name.
+    pub fn missing(&self) -> &[Missing] {
+        &self.missing
+    }
+
+    /// Judges what was drained and joined at `now`.
+    pub fn step(&mut self, live: Live, now: Moment) -> Batch {
+        if let Some(events) = &live.events {
+            self.missing.clone_from(&events.missing);
+            if events.lost + live.not_examined > 0 {
+                self.lost_until = now.mono + SUSPECT;
+            }
+            *self.summary.counted.get_or_insert(0) += events.read + events.lost;
+            self.summary.passed_over += events.elsewhere + events.bogus_received;
+        }
+        if live.not_examined > 0 {
+            self.storm_until = now.mono + SUSPECT;
+        }
+        if live.packets.lost + live.packets_not_examined > 0 {
+            self.packets_lost_until = now.mono + SUSPECT;
+        }
+        let mut batch = match &live.events {
+            Some(events) => Batch { lost: events.lost, not_examined: live.not_examined, ..Batch::default() },
+            None => Batch { lost: live.packets.lost, not_examined: live.packets_not_examined, ..Batch::default() },
+        };
+        self.summary.lost += batch.lost;
+        self.summary.not_examined += batch.not_examined;
+        self.summary.packets_lost += live.packets.lost;
+        self.summary.forwarded += live.packets.forwarded;
+        for reset in live.resets {
+            self.judge(reset, &live.packets.ttls, live.events.is_some(), live.has_packets, now, &mut batch);
+        }
+        batch
+    }
+
+    fn judge(
+        &mut self,
+        reset: reset::Reset,
+        ttls: &PeerTtls,
+        has_events: bool,
+        has_packets: bool,
+        now: Moment,
+        batch: &mut Batch,
+    ) {
+        let at = reset.at();
+        if reset.event.is_none() {
+            let own = reset.packet.as_ref().is_some_and(|packet| packet.local_here && packet.netns == self.netns);
+            if !own {
+                return;
+            }
+            // Its event is among those that are only counted.
+            if has_events && at < self.storm_until {
+                self.summary.packets_left += 1;
+                return;
+            }
+        } else if self.is_of_another_namespace(&reset, has_packets) {
+            self.summary.passed_over += 1;
+            return;
+        }
+        self.around.traced = match has_events {
+            true => Traced::new(&self.kernel, &self.missing, at >= self.lost_until),
+            false => Traced::NONE,
+        };
+        let of_event = reset.event.is_some();
+        let kind = self.around.kind(&reset, ttls);
+        let reset = Reset::new(reset, kind, &self.holders, now);
+        if self.filter.keeps(&reset) {
+            batch.resets.push(reset);
+        } else if of_event {
+            self.summary.passed_over += 1;
+        }
+    }
+
+    /// It is known to be another's; or its namespace is not clear, and its packet did not pass here, where all are seen.
+    fn is_of_another_namespace(&self, reset: &reset::Reset, has_packets: bool) -> bool {
+        match reset.netns() {
+            Some(netns) => netns != self.netns,
+            None => has_packets && reset.at() >= self.packets_lost_until,
+        }
+    }
+
+    /// Adds a reset that was handed out to the summary.
+    pub fn count(&mut self, reset: &Reset) {
+        self.summary.add(reset, |port| self.around.ephemeral.contains(&port));
+    }
+
+    /// `not_shown` of all resets handed out found no room in the output.
+    pub fn summary(&self, now: Moment, not_shown: u64) -> Summary {
+        let duration = now.wall.saturating_sub(self.summary.started);
+        Summary { duration, not_shown, ..self.summary.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reset::testing::{NETNS, event};
+    use crate::source::reset_events::{Direction, EventAccount, ResetEvent};
+
+    fn tracer(start: Moment) -> Tracer {
+        Tracer::new(Filter::default(), NETNS, "6.18", Surroundings::default(), start)
+    }
+
+    fn at(s: u64) -> Moment {
+        Moment { mono: Duration::from_secs(s), wall: Duration::from_secs(1_000 + s), ..Moment::default() }
+    }
+
+    #[test]
+    fn what_is_unclear_belongs_elsewhere_where_packets_are_seen_and_its_packet_was_not() {
+        let shown = |netns, has_packets, lost| {
+            let event = ResetEvent { netns, ..event(Direction::Sent, "127.0.0.1:9", "127.0.0.1:10") };
+            let reset = reset::Reset { event: Some(event), ..reset::Reset::default() };
+            let events = Some(EventAccount { read: 1, ..EventAccount::default() });
+            let mut live = Live { resets: vec![reset], events, has_packets, ..Live::default() };
+            live.packets.lost = lost;
+            let mut tracer = tracer(at(90));
+            let shown = tracer.step(live, at(101)).resets.len();
+            (shown, tracer.summary(at(102), 0).passed_over)
+        };
+        assert_eq!(shown(None, false, 0), (1, 0), "no packets at all");
+        assert_eq!(shown(None, true, 0), (0, 1));
+        assert_eq!(shown(Some(NETNS), true, 0), (1, 0), "a rule may have dropped its packet");
+        assert_eq!(shown(None, true, 1), (1, 0), "its packet may be the one that was lost");
+    }
+
+    #[test]
+    fn an_empty_trace_has_an_empty_summary() {
+        let mut tracer = tracer(at(5));
+        assert!(tracer.step(Live::default(), at(6)).resets.is_empty());
+        let summary = tracer.summary(at(8), 0);
+        assert_eq!((summary.total(), summary.lost, summary.duration), (0, 0, Duration::from_secs(3)));
+    }
+}
