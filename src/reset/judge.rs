@@ -203,7 +203,10 @@ impl Surroundings {
     }
 
     fn no_socket(&self, tally: &ResetTally, mark: Mark) -> Kind {
-        if mark.answered == Some(Answered::Segment) || mark.again {
+        if mark.again {
+            return Kind::Repeated;
+        }
+        if mark.answered == Some(Answered::Segment) {
             return Kind::Stale;
         }
         let port = tally.local_port.unwrap_or(0);

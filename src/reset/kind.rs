@@ -51,6 +51,8 @@ kinds! {
     Scanned: "port-scan", "port scan", Some("port-scan");
     /// A segment for a connection that this host no longer knows.
     Stale: "stale-connection", "no such connection", Some("stale-connection");
+    /// An answer to what was still on the way when this side had reset the connection.
+    Repeated: "repeated", "again, to what was on the way", None;
     AcceptQueueFull: "accept-queue-full", "accept queue full", Some("accept-queue-overflow");
     /// A client's handshake expired while its connection waited for a full accept queue.
     AcceptQueueExpired: "accept-queue-expired", "handshake expired at a full accept queue", Some("accept-queue-overflow");

@@ -231,9 +231,12 @@ impl Session {
     /// The end for one who shows resets as they come: everything that is left. `None` when the host has no closing frame.
     pub fn close_live(&mut self, host: &mut dyn Host) -> Option<Live> {
         self.now = host.frame(Frame::After { end: self.plan.length })?;
-        self.streams.drain_at_end(host);
+        let end = self.streams.drain_at_end(host);
         self.streams.end();
-        Some(self.streams.live(Duration::MAX))
+        let mut live = self.streams.live(Duration::MAX);
+        // The events ended before the packets did: a packet without one is no news then.
+        live.resets.retain(|reset| reset.event.is_some() || reset.at() < end);
+        Some(live)
     }
 
     /// The windows from now on are this long; the next ends that long after `now`.
