@@ -1,5 +1,7 @@
-use super::harm::{self, Place};
+use super::numbers::abortive_close as numbers;
+use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Setting, Severity, Subject, Verdict, Verify};
+use super::{severity, wording};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
 use crate::value::shell::ShellCommand;
@@ -40,9 +42,9 @@ cause! {
 }
 
 fn judge(e: &Evidence<'_>) -> Judgement {
-    harm::window(e)?;
+    e.require_window()?;
     if let Ok(groups) = e.resets_of(ABORTIVE_CLOSE.id, Direction::Sent) {
-        let findings: Vec<_> = harm::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
+        let findings: Vec<_> = place::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
         return Ok(Verdict::from_findings(findings, "no application sent a RST on purpose"));
     }
     let reading = e.counter("TcpExt.TCPAbortOnData")?;
@@ -50,17 +52,17 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let events = counted.on_data + counted.linger_timeout;
     if events == 0 {
         // Linger 0 in SYN_SENT counts, and sends no RST.
-        return Ok(harm::still(&reading));
+        return Ok(wording::still(&reading));
     }
-    let severity = if harm::only_calls(e, events) { Severity::Info } else { harm::to_clients(e, events) };
+    let severity = if severity::only_calls(e, events) { Severity::Info } else { severity::to_clients(e, events) };
     let summary = format!(
         "programs on this host aborted {} by RST in {} (linger 0)",
         words::counted(events, "connection"),
         words::seconds(e.window())
     );
-    let finding = harm::active(e, severity, 0.65, events, "resets", summary)
+    let finding = wording::active(e, severity, numbers::COUNTED, events, "resets", summary)
         .subject(Subject::host())
-        .evidence(harm::moved(&reading, "aborted with SO_LINGER 0, or data met a socket already closed here"))
+        .evidence(wording::moved(&reading, "aborted with SO_LINGER 0, or data met a socket already closed here"))
         .against(EvidenceItem::fact(
             "netstat",
             "TcpExt.TCPAbortOnData",
@@ -71,7 +73,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     // Load generators, monitors and pools do this as clients, on purpose.
-    let severity = if place.as_client() { Severity::Info } else { harm::to_clients(e, place.count) };
+    let severity = if place.as_client() { Severity::Info } else { severity::to_clients(e, place.count) };
     let summary = format!(
         "{} aborted {} by RST in {} (linger 0)",
         place.who(e),
@@ -79,7 +81,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         words::seconds(e.window())
     );
     // Without TCPAbortOnData it was not SO_LINGER but connect(AF_UNSPEC), which is as deliberate.
-    let finding = harm::active(e, severity, 0.92, place.count, "resets", summary)
+    let finding = wording::active(e, severity, numbers::NAMED, place.count, "resets", summary)
         .subjects(place.subjects(e))
         .evidence(place.item("TCP_STATE", "an abort by the application"));
     let pid = place.task().map(|task| task.pid);

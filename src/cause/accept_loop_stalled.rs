@@ -1,3 +1,4 @@
+use super::numbers::{Confidence, accept_loop_stalled as numbers};
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, queue};
 use crate::evidence::Evidence;
 use crate::evidence::service::Service;
@@ -69,42 +70,42 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     Ok(Verdict::from_findings(findings, "no listener has connections waiting that nobody takes"))
 }
 
-/// Confidence when every connection that entered a queue is still in it, by count.
-const COUNTED: f64 = 0.85;
-
 /// Why this queue does not drain, and how sure that is.
-fn why<'a>(service: &Service<'a>, blocked: Option<f64>) -> Option<(Why<'a>, f64)> {
+fn why<'a>(service: &Service<'a>, blocked: Option<Confidence>) -> Option<(Why<'a>, Confidence)> {
     let stopped: Vec<_> = service.owners.iter().copied().filter(|p| matches!(p.state, 'T' | 't')).collect();
     if !stopped.is_empty() && stopped.len() == service.owners.len() {
-        return Some((Why::Stopped(stopped), if service.worst().drained == 0 { 0.97 } else { 0.9 }));
+        return Some((
+            Why::Stopped(stopped),
+            if service.worst().drained == 0 { numbers::STOPPED } else { numbers::STOPPED_LATE },
+        ));
     }
     let worst = service.worst();
     if !queue::never_drained(service) || !worst.last.is_full() {
         return None;
     }
     if !stopped.is_empty() {
-        return Some((Why::Stopped(stopped), 0.9));
+        return Some((Why::Stopped(stopped), numbers::PARTLY_STOPPED));
     }
     let confidence = blocked?;
     // A queue that filled up within the window has been full for too short a time for the weaker proofs.
-    (worst.full_samples == worst.samples || confidence >= COUNTED).then_some((Why::Blocked, confidence))
+    (worst.full_samples == worst.samples || confidence >= numbers::COUNTED).then_some((Why::Blocked, confidence))
 }
 
 /// A queue that is refilled between two samples also looks as if it never drained. The kernel counts a PassiveOpen for
 /// each connection that enters an accept queue (net/ipv4/tcp_minisocks.c tcp_create_openreq_child), and none enters a full
 /// one: opens beyond the growth of all queues mean that somebody accepted.
-fn blocked_confidence(e: &Evidence<'_>) -> Option<f64> {
-    let Ok(opens) = e.counter("Tcp.PassiveOpens") else { return Some(0.65) };
+fn blocked_confidence(e: &Evidence<'_>) -> Option<Confidence> {
+    let Ok(opens) = e.counter("Tcp.PassiveOpens") else { return Some(numbers::UNCOUNTED) };
     let services = e.services().ok()?;
     let growth: u64 = services.iter().map(|service| e.queue_growth(service)).sum();
     if opens.delta <= growth {
-        return Some(COUNTED);
+        return Some(numbers::COUNTED);
     }
     // Somebody accepts. Which listener it was nobody counts, and a queue that is refilled at once looks the same.
     None
 }
 
-fn stalled(e: &Evidence<'_>, service: &Service<'_>, why: &Why<'_>, confidence: f64) -> Finding {
+fn stalled(e: &Evidence<'_>, service: &Service<'_>, why: &Why<'_>, confidence: Confidence) -> Finding {
     let worst = service.worst();
     let waiting = u64::from(worst.last.recv_q);
     let overflows = e.counter("TcpExt.ListenOverflows").ok().filter(|overflows| overflows.delta > 0);

@@ -1,5 +1,6 @@
 use std::collections::HashSet;
 
+use super::numbers::accept_queue_overflow as numbers;
 use super::{
     EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, Verify, queue,
 };
@@ -107,13 +108,13 @@ fn overflowing(e: &Evidence<'_>, service: &Service<'_>, overflows: &Reading, los
     let worst = service.worst();
     let seen_full = worst.full_samples > 0;
     let confidence = match (seen_full, alone) {
-        (true, true) => 0.98,
-        (true, false) => 0.95,
-        (false, true) => 0.85,
-        (false, false) => 0.7,
+        (true, true) => numbers::SEEN_FULL,
+        (true, false) => numbers::SEVERAL_FULL,
+        (false, true) => numbers::NOT_SEEN_FULL,
+        (false, false) => numbers::SEVERAL_NOT_SEEN_FULL,
     };
     let per_s = e.rate(lost);
-    let severity = if per_s >= 1.0 { Severity::Critical } else { Severity::Warning };
+    let severity = if per_s >= numbers::CRITICAL_PER_S { Severity::Critical } else { Severity::Warning };
     let summary = format!(
         "{} accepts more slowly than clients connect: {} lost in {}",
         service.who(),
@@ -153,7 +154,7 @@ fn overflowing(e: &Evidence<'_>, service: &Service<'_>, overflows: &Reading, los
 fn about_to_overflow(e: &Evidence<'_>, service: &Service<'_>) -> Finding {
     let summary = format!("the accept queue of {} is full: the next connection is lost", service.who());
     let impact = Impact { events: 0, per_s: 0.0, unit: UNIT };
-    let finding = Finding::new(State::Risk, Severity::Warning, 0.9, impact, summary)
+    let finding = Finding::new(State::Risk, Severity::Warning, numbers::FULL_NOW, impact, summary)
         .subject(Subject::listener(service))
         .evidence(queue::length(service));
     with_limit_and_remedies(e, service, finding)
@@ -164,7 +165,7 @@ fn past(e: &Evidence<'_>, overflows: &Reading) -> Finding {
     let summary =
         format!("{} lost to full accept queues since boot{now}", words::counted(overflows.after, "connection attempt"));
     let impact = Impact { events: 0, per_s: 0.0, unit: UNIT };
-    Finding::new(State::Past, Severity::Info, 0.9, impact, summary)
+    Finding::new(State::Past, Severity::Info, numbers::PAST, impact, summary)
         .subject(Subject::host())
         .evidence(EvidenceItem::counter(
             overflows,
@@ -188,7 +189,7 @@ fn nowhere_seen(e: &Evidence<'_>, overflows: &Reading) -> Finding {
         words::counted(overflows.delta, "connection attempt")
     );
     let impact = Impact { events: overflows.delta, per_s: overflows.per_s, unit: UNIT };
-    Finding::new(State::Active, Severity::Warning, 0.8, impact, summary)
+    Finding::new(State::Active, Severity::Warning, numbers::NOWHERE_SEEN, impact, summary)
         .subject(Subject::host())
         .evidence(EvidenceItem::counter(overflows, format!("ListenOverflows +{}", words::thousands(overflows.delta))))
         .against(EvidenceItem::fact("listeners", "recv_q", why))
@@ -296,7 +297,7 @@ fn slow_accept(e: &Evidence<'_>, service: &Service<'_>) -> Remedy {
         .max_by(|a, b| a.1.total_cmp(&b.1));
     match busiest {
         // Below half a CPU it mostly waits; above, its own work is the reason.
-        Some((process, share)) if share >= 0.5 => Remedy::new(
+        Some((process, share)) if share >= numbers::BUSY => Remedy::new(
             format!("Find out why accept is slow: {} used {:.0} % of a CPU", process.label(), share * 100.0),
             verify,
         )

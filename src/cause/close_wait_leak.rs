@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::numbers::close_wait_leak as numbers;
 use super::{
     EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, Verify, queue,
 };
@@ -43,8 +44,6 @@ cause! {
     }
 }
 
-/// Fewer than this are no leak worth a warning.
-const MANY: u64 = 20;
 /// Silence after which a connection in CLOSE_WAIT counts as forgotten.
 const OLD: Duration = Duration::from_secs(60);
 /// Even a few of this age were forgotten.
@@ -72,7 +71,7 @@ fn persisted(e: &Evidence<'_>, group: &Group, before: Option<&Group>) -> Option<
 fn keeps_all(e: &Evidence<'_>, group: &Group, grown: u64) -> bool {
     let opened = e.counter(if group.accepted { "Tcp.PassiveOpens" } else { "Tcp.ActiveOpens" });
     let comparable = e.window() >= Duration::from_secs(1) && e.sweep_before_is_fresh();
-    comparable && grown >= MANY && opened.is_ok_and(|opened| grown * 10 >= opened.delta * 8)
+    comparable && grown >= numbers::MANY && opened.is_ok_and(|opened| grown * 10 >= opened.delta * 8)
 }
 
 fn leak(e: &Evidence<'_>, group: &Group) -> Option<Finding> {
@@ -95,15 +94,15 @@ fn leak(e: &Evidence<'_>, group: &Group) -> Option<Finding> {
     let oldest = group.oldest_idle_ms.map(|ms| Duration::from_millis(u64::from(ms)));
     let older_than = |age: Duration| oldest.is_some_and(|oldest| oldest > age);
     let stays = persisted(e, group, before);
-    let many = group.sockets >= MANY;
+    let many = group.sockets >= numbers::MANY;
     let (severity, confidence) = match stays {
         // All that came in the window were left open: none of them is only passing.
-        Some(false) if many && keeps_all(e, group, grown) => (Severity::Warning, 0.75),
+        Some(false) if many && keeps_all(e, group, grown) => (Severity::Warning, numbers::ALL_LEFT),
         Some(false) => return None,
-        Some(true) if many && (older_than(OLD) || grown >= 5) => (Severity::Warning, 0.9),
-        Some(true) if many && e.window() >= Duration::from_secs(1) => (Severity::Warning, 0.75),
-        None if many && older_than(OLD) => (Severity::Warning, 0.7),
-        Some(true) if group.sockets >= 3 && older_than(VERY_OLD) => (Severity::Info, 0.8),
+        Some(true) if many && (older_than(OLD) || grown >= numbers::GROWING) => (Severity::Warning, numbers::STAYS),
+        Some(true) if many && e.window() >= Duration::from_secs(1) => (Severity::Warning, numbers::STAYS_SO_FAR),
+        None if many && older_than(OLD) => (Severity::Warning, numbers::SEEN_ONCE),
+        Some(true) if group.sockets >= numbers::SOME && older_than(VERY_OLD) => (Severity::Info, numbers::FORGOTTEN),
         _ => return None,
     };
     let owners = e.holders(group.samples.iter().map(|sample| sample.inode));

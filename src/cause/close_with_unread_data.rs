@@ -1,5 +1,7 @@
-use super::harm::{self, Place};
+use super::numbers::close_with_unread_data as numbers;
+use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Setting, Severity, Subject, Verdict, Verify, commands};
+use super::{severity, wording};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
 use crate::source::socket_dump::GroupKind;
@@ -42,26 +44,27 @@ cause! {
 }
 
 fn judge(e: &Evidence<'_>) -> Judgement {
-    harm::window(e)?;
+    e.require_window()?;
     let counter = e.counter("TcpExt.TCPAbortOnClose");
     if let Ok(groups) = e.resets_of(CLOSE_WITH_UNREAD_DATA.id, Direction::Sent) {
-        let findings: Vec<_> = harm::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
+        let findings: Vec<_> = place::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
         let died = counter.is_ok_and(|reading| reading.delta > 0);
         let why = if died { "all of them by a process that exited" } else { "no RST with this reason was sent" };
         return Ok(Verdict::from_findings(findings, why));
     }
     let reading = counter?;
     if reading.delta == 0 {
-        return Ok(harm::still(&reading));
+        return Ok(wording::still(&reading));
     }
     let summary = format!(
         "programs on this host closed {} with unread data in {}: their peers were reset",
         words::counted(reading.delta, "connection"),
         words::seconds(e.window())
     );
-    let severity = if harm::only_calls(e, reading.delta) { Severity::Info } else { harm::to_clients(e, reading.delta) };
-    let mut finding = harm::active(e, severity, 0.85, reading.delta, "resets", summary)
-        .evidence(harm::moved(&reading, "a socket was closed with unread data"))
+    let severity =
+        if severity::only_calls(e, reading.delta) { Severity::Info } else { severity::to_clients(e, reading.delta) };
+    let mut finding = wording::active(e, severity, numbers::COUNTED, reading.delta, "resets", summary)
+        .evidence(wording::moved(&reading, "a socket was closed with unread data"))
         .against(EvidenceItem::fact(
             "reset_events",
             "process",
@@ -86,14 +89,14 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
-    let severity = if place.as_client() { Severity::Info } else { harm::to_clients(e, place.count) };
+    let severity = if place.as_client() { Severity::Info } else { severity::to_clients(e, place.count) };
     let summary = format!(
         "{} closed {} with unread data in {}: the peers were reset",
         place.who(e),
         words::counted(place.count, "connection"),
         words::seconds(e.window())
     );
-    let finding = harm::active(e, severity, 0.95, place.count, "resets", summary)
+    let finding = wording::active(e, severity, numbers::NAMED, place.count, "resets", summary)
         .subjects(place.subjects(e))
         .evidence(place.item("TCP_ABORT_ON_CLOSE", "a close with unread data"));
     with_remedies(finding, place.port)

@@ -1,3 +1,4 @@
+use super::numbers::conntrack_invalid as numbers;
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict, Verify};
 use crate::evidence::Evidence;
 use crate::value::shell::ShellCommand;
@@ -37,9 +38,6 @@ cause! {
     }
 }
 
-/// Fewer than this in a window are chance.
-const ENOUGH: u64 = 3;
-
 fn judge(e: &Evidence<'_>) -> Judgement {
     let invalid = e.conntrack_moved("invalid")?;
     if invalid == 0 {
@@ -59,7 +57,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     // An answer that passes NAT untranslated is, to TCP, a segment of no connection.
     let unexplained = unexplained + sent.count_of("stale-connection");
     let both = invalid.min(unexplained);
-    if both < ENOUGH {
+    if both < numbers::ENOUGH {
         return Ok(Verdict::RuledOut(format!(
             "{} without resets that it would explain: noise",
             words::counted(invalid, "invalid packet")
@@ -72,8 +70,9 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     if tracked <= own.saturating_mul(2) {
         return Ok(Verdict::RuledOut("connection tracking holds only this host's own connections: no NAT here".into()));
     }
-    let matching = both * 2 >= invalid.max(unexplained) && both >= 10 && tracked >= 50;
-    let confidence = if matching { 0.6 } else { 0.4 };
+    let matching =
+        both * 2 >= invalid.max(unexplained) && both >= numbers::ENOUGH_TO_MATCH && tracked >= numbers::ENOUGH_TRACKED;
+    let confidence = if matching { numbers::MATCHING } else { numbers::UNRELATED };
     let summary = format!(
         "{} and {} without another explanation: NAT may lose track",
         words::counted(invalid, "invalid packet"),

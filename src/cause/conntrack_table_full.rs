@@ -1,3 +1,4 @@
+use super::numbers::conntrack_table_full as numbers;
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict, Verify, commands};
 use crate::evidence::Evidence;
 use crate::value::shell::ShellCommand;
@@ -47,32 +48,38 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let share = table.count as f64 / table.max as f64;
     let moved = |column: &str| e.conntrack_moved(column).unwrap_or(0);
     let (dropped, evicted) = (moved("drop"), moved("early_drop"));
-    let full = share >= 0.95;
+    let full = share >= numbers::FULL;
     let numbers = format!("{} of {}", words::thousands(table.count), words::thousands(table.max));
-    let (state, severity, confidence, summary) = match () {
-        () if dropped > 0 => (
+    let (state, severity, confidence, summary) = if dropped > 0 {
+        (
             State::Active,
             Severity::Critical,
-            if full { 0.97 } else { 0.75 },
+            if full { numbers::DROPPED_AND_FULL } else { numbers::DROPPED },
             format!("connection tracking dropped {}: the table is full ({numbers})", words::counted(dropped, "packet")),
-        ),
-        () if evicted > 0 && full => (
+        )
+    } else if evicted > 0 && full {
+        (
             State::Active,
             Severity::Warning,
-            0.95,
+            numbers::EVICTED,
             format!(
                 "the connection tracking table is full ({numbers}): {} thrown out early",
                 words::thousands(evicted)
             ),
-        ),
-        () if share >= 0.9 => {
-            (State::Risk, Severity::Warning, 0.92, format!("the connection tracking table is nearly full ({numbers})"))
-        }
-        () => match table.stat.as_ref().and_then(|stat| stat.get("drop")) {
+        )
+    } else if share >= numbers::NEAR {
+        (
+            State::Risk,
+            Severity::Warning,
+            numbers::NEARLY_FULL,
+            format!("the connection tracking table is nearly full ({numbers})"),
+        )
+    } else {
+        match table.stat.as_ref().and_then(|stat| stat.get("drop")) {
             Some(before) if before > 0 => (
                 State::Past,
                 Severity::Info,
-                0.7,
+                numbers::PAST,
                 format!("connection tracking dropped {} since boot", words::counted(before, "packet")),
             ),
             _ => {
@@ -81,7 +88,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
                     words::percent(share)
                 )));
             }
-        },
+        }
     };
     let impact = Impact { events: dropped, per_s: e.rate(dropped), unit: "packets" };
     let count = EvidenceItem::value(

@@ -1,5 +1,6 @@
 use std::net::{IpAddr, SocketAddr};
 
+use super::numbers::ephemeral_ports_exhausted as numbers;
 use super::{
     EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Setting, Severity, State, Subject, Verdict, Verify,
 };
@@ -54,7 +55,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let findings: Vec<_> = e
         .destinations()?
         .iter()
-        .filter(|destination| share(taken(e, destination), available) >= 0.8)
+        .filter(|destination| share(taken(e, destination), available) >= numbers::NEAR)
         .map(|destination| exhausted(e, destination, available, range))
         .collect();
     Ok(Verdict::from_findings(
@@ -115,19 +116,19 @@ fn exhausted(e: &Evidence<'_>, destination: &Destination, available: u64, range:
     let owners = e.holders(destination.inodes.iter().copied());
     let to = SocketAddr::new(destination.address, destination.port);
     let from = destination.source;
-    let gone = share >= 0.98;
+    let gone = share >= numbers::NONE_LEFT;
     let who = owners.first().map_or(String::new(), |process| format!(" ({})", process.label()));
     let (state, severity, confidence, summary) = match gone {
         true => (
             State::Active,
             Severity::Critical,
-            0.95,
+            numbers::GONE,
             format!("no local port is left from {from} to {to}{who}: new connections fail"),
         ),
         false => (
             State::Risk,
             Severity::Warning,
-            0.92,
+            numbers::NEARLY_GONE,
             format!("{} of the local ports from {from} to {to} are in use{who}", words::percent(share)),
         ),
     };

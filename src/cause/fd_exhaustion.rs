@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use super::numbers::fd_exhaustion as numbers;
 use super::{
     EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict, Verify, commands, queue,
 };
@@ -45,9 +46,6 @@ cause! {
     }
 }
 
-/// Share of the limit from which it is a risk.
-const NEAR: f64 = 0.95;
-
 fn judge(e: &Evidence<'_>) -> Judgement {
     let services = e.services();
     let mut findings = Vec::new();
@@ -58,7 +56,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         unseen |= service.owners.is_empty() && service.worst().max_recv_q > 0;
         hidden |= service.owners.iter().any(|process| process.open_files.is_none());
         let near: Vec<_> =
-            service.owners.iter().copied().filter(|p| share(p).is_some_and(|share| share >= NEAR)).collect();
+            service.owners.iter().copied().filter(|p| share(p).is_some_and(|share| share >= numbers::NEAR)).collect();
         let waits = service.worst().last.recv_q > 0;
         // A process with several listeners is reported for each one where clients wait, else once.
         if !near.is_empty() && (waits || near.iter().any(|process| !seen.contains(&process.pid))) {
@@ -75,7 +73,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let host = e.file_nr();
     if let Ok((allocated, max)) = host
         && max > 0
-        && allocated as f64 / max as f64 >= NEAR
+        && allocated as f64 / max as f64 >= numbers::NEAR
     {
         findings.push(whole_host(e, allocated, max));
     }
@@ -129,19 +127,23 @@ fn listener(e: &Evidence<'_>, service: &Service<'_>, near: &[&Process]) -> Findi
         (true, _) => (
             State::Active,
             Severity::Critical,
-            if exhausted.len() == service.owners.len() || worst.drained == 0 { 0.96 } else { 0.85 },
+            if exhausted.len() == service.owners.len() || worst.drained == 0 {
+                numbers::CANNOT_ACCEPT
+            } else {
+                numbers::SOME_CANNOT_ACCEPT
+            },
             format!("{} is out of file descriptors ({numbers}): it cannot accept", service.who()),
         ),
         (false, false) => (
             State::Risk,
             Severity::Warning,
-            0.9,
+            numbers::NEAR_LIMIT,
             format!("{} is at its limit of open files ({numbers}): the next accept() fails", service.who()),
         ),
         (false, true) => (
             State::Risk,
             Severity::Warning,
-            0.9,
+            numbers::NEAR_LIMIT,
             format!("{} is close to its limit of open files ({numbers})", service.who()),
         ),
     };
@@ -187,7 +189,7 @@ fn client(e: &Evidence<'_>, process: &Process) -> Finding {
     let summary =
         format!("{} is at its limit of open files ({}): it can open no connection", process.label(), files(process));
     let impact = Impact { events: 0, per_s: 0.0, unit: "connection attempts" };
-    let finding = Finding::new(State::Risk, Severity::Warning, 0.9, impact, summary)
+    let finding = Finding::new(State::Risk, Severity::Warning, numbers::NEAR_LIMIT, impact, summary)
         .subject(Subject::process(process))
         .evidence(open_files(process));
     remedies(e, &[process], finding)
@@ -197,8 +199,8 @@ fn whole_host(e: &Evidence<'_>, allocated: u64, max: u64) -> Finding {
     let waiting: u64 = e.services().unwrap_or_default().iter().map(|s| u64::from(s.worst().last.recv_q)).sum();
     let full = allocated >= max;
     let (state, severity, confidence) = match full && waiting > 0 {
-        true => (State::Active, Severity::Critical, 0.85),
-        false => (State::Risk, Severity::Warning, 0.9),
+        true => (State::Active, Severity::Critical, numbers::HOST),
+        false => (State::Risk, Severity::Warning, numbers::NEAR_LIMIT),
     };
     let numbers = format!("{} of {}", words::thousands(allocated), words::thousands(max));
     let summary = format!("the host is {} open files ({numbers})", if full { "out of" } else { "nearly out of" });

@@ -10,6 +10,7 @@ use crate::source::reset_events::Task;
 use crate::value::Missing;
 use crate::value::outside::UnitName;
 
+use super::numbers::Confidence;
 use super::remedy::Remedy;
 
 /// The three values of a verdict are `Ok(Found)`, `Ok(RuledOut)` and `Err(Missing)`: could not check.
@@ -83,11 +84,17 @@ impl Finding {
     }
 
     /// A finding without subjects, evidence or remedies yet.
-    pub fn new(state: State, severity: Severity, confidence: f64, impact: Impact, summary: impl Into<String>) -> Self {
+    pub fn new(
+        state: State,
+        severity: Severity,
+        confidence: Confidence,
+        impact: Impact,
+        summary: impl Into<String>,
+    ) -> Self {
         Self {
             state,
             severity,
-            confidence,
+            confidence: confidence.value(),
             impact,
             summary: summary.into(),
             subjects: Vec::new(),

@@ -1,5 +1,6 @@
-use super::harm;
+use super::numbers::firewall_reject as numbers;
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
+use super::{severity, wording};
 use crate::attribution::wire::{Hook, Rejected};
 use crate::evidence::Evidence;
 use crate::evidence::service::Service;
@@ -40,7 +41,7 @@ cause! {
 const UNIT: &str = "rejected segments";
 
 fn judge(e: &Evidence<'_>) -> Judgement {
-    harm::window(e)?;
+    e.require_window()?;
     let wire = e.wire()?;
     let (served, other): (Vec<_>, Vec<_>) = wire.rejected.iter().partition(|rejected| hurts(e, rejected));
     let mut findings: Vec<_> = served.into_iter().take(5).map(|rejected| at_a_place(e, rejected)).collect();
@@ -81,13 +82,13 @@ fn at_a_place(e: &Evidence<'_>, rejected: &Rejected) -> Finding {
         }
     };
     let count = rejected.count;
-    let severity = harm::refusals(e, count);
+    let severity = severity::refusals(e, count);
     let summary = format!(
         "{} {what} rejected with RST by this host's firewall in {}",
         words::thousands(count),
         words::seconds(e.window())
     );
-    let mut finding = harm::active(e, severity, 0.93, count, UNIT, summary);
+    let mut finding = wording::active(e, severity, numbers::AT_A_PLACE, count, UNIT, summary);
     match (service, rejected.called) {
         (Some(service), _) => finding = finding.subject(Subject::listener(service).counted(count)),
         (None, Some(called)) => {
@@ -130,12 +131,13 @@ fn elsewhere(e: &Evidence<'_>, rejected: &[&Rejected]) -> Option<Finding> {
         words::seconds(e.window())
     );
     let subject = Subject { address: Some(first.local), port: first.port, ..Subject::host().counted(count) };
-    let finding = harm::benign(e, 0.9, count, UNIT, summary).subject(subject).evidence(EvidenceItem::value(
-        "reset_packets",
-        "packets",
-        count as f64,
-        format!("{} left this host that its TCP did not send", words::counted(count, "RST")),
-    ));
+    let finding =
+        wording::benign(e, numbers::ELSEWHERE, count, UNIT, summary).subject(subject).evidence(EvidenceItem::value(
+            "reset_packets",
+            "packets",
+            count as f64,
+            format!("{} left this host that its TCP did not send", words::counted(count, "RST")),
+        ));
     Some(with_remedies(finding, "input", &format!("dport {}", number(first.port))))
 }
 
@@ -144,7 +146,7 @@ fn unnamed(e: &Evidence<'_>, count: u64) -> Finding {
     let summary =
         format!("{} sent by this host's firewall in {}", words::counted(count, "RST"), words::seconds(e.window()));
     let text = "more RSTs left this host than its TCP sent";
-    let finding = harm::active(e, Severity::Info, 0.7, count, UNIT, summary)
+    let finding = wording::active(e, Severity::Info, numbers::COUNTED, count, UNIT, summary)
         .subject(Subject::host())
         .evidence(EvidenceItem::value("reset_packets", "packets", count as f64, text))
         .against(EvidenceItem::fact("reset_events", "reason", "without reset events the ports are not known"));
@@ -153,7 +155,7 @@ fn unnamed(e: &Evidence<'_>, count: u64) -> Finding {
 
 fn flat(e: &Evidence<'_>, finding: Finding) -> Finding {
     match e.counter("Tcp.OutRsts") {
-        Ok(reading) if reading.delta == 0 => finding.evidence(harm::moved(&reading, "TCP itself sent none")),
+        Ok(reading) if reading.delta == 0 => finding.evidence(wording::moved(&reading, "TCP itself sent none")),
         _ => finding,
     }
 }

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::numbers::{Confidence, half_open as numbers};
 use super::{EvidenceItem, queue};
 use crate::evidence::Evidence;
 use crate::evidence::service::Service;
@@ -41,15 +42,13 @@ pub enum Who {
     /// Handshakes complete, or nothing says that they do not.
     Clients,
     /// Handshakes do not complete; with this probability.
-    Nobody(f64),
+    Nobody(Confidence),
     /// Neither is clear.
     Unclear,
 }
 
 /// TCP_TIMEOUT_INIT, include/net/tcp.h; RFC 6298 2.1.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
-/// Fewer requests than this say nothing about a share.
-const ENOUGH: u64 = 20;
 
 impl<'e, 'a> HalfOpen<'e, 'a> {
     pub fn look(e: &'e Evidence<'a>) -> Result<Self, Missing> {
@@ -96,12 +95,12 @@ impl<'e, 'a> HalfOpen<'e, 'a> {
 
     /// Share of the cookies that came back; `None` when too few were sent to tell.
     pub fn completed(&self) -> Option<f64> {
-        (self.sent >= ENOUGH).then(|| self.returned as f64 / self.sent as f64)
+        (self.sent >= numbers::ENOUGH).then(|| self.returned as f64 / self.sent as f64)
     }
 
     /// Share of the half-open requests whose SYN-ACK had to be sent again; `None` when there are too few to tell.
     pub fn lingering(&self) -> Option<f64> {
-        (self.requests >= ENOUGH).then(|| self.retransmitted as f64 / self.requests as f64)
+        (self.requests >= numbers::ENOUGH).then(|| self.retransmitted as f64 / self.requests as f64)
     }
 
     /// Judges who opened them. A real client answers within one round trip, so its request is rarely retransmitted and
@@ -113,18 +112,18 @@ impl<'e, 'a> HalfOpen<'e, 'a> {
         }
         let lingering = self.lingering();
         match self.completed() {
-            Some(share) if share < 0.1 => match lingering {
-                Some(share) if share >= 0.5 => Who::Nobody(0.95),
-                _ => Who::Nobody(0.85),
+            Some(share) if share < numbers::NONE_RETURNED => match lingering {
+                Some(share) if share >= numbers::HALF_LINGER => Who::Nobody(numbers::NO_COOKIE_AND_LINGERING),
+                _ => Who::Nobody(numbers::NO_COOKIE),
             },
-            Some(share) if share < 0.4 => match lingering {
-                Some(share) if share >= 0.7 => Who::Nobody(0.75),
+            Some(share) if share < numbers::FEW_RETURNED => match lingering {
+                Some(share) if share >= numbers::MOST_LINGER => Who::Nobody(numbers::FEW_COOKIES),
                 _ => Who::Unclear,
             },
             Some(_) => Who::Clients,
             None => match lingering {
-                Some(share) if share >= 0.7 => Who::Nobody(0.85),
-                Some(share) if share >= 0.4 => Who::Unclear,
+                Some(share) if share >= numbers::MOST_LINGER => Who::Nobody(numbers::LINGERING),
+                Some(share) if share >= numbers::MANY_LINGER => Who::Unclear,
                 // What nobody answers is retransmitted after a second for the first time.
                 Some(_) if self.window < 2 * FIRST_TIMEOUT => Who::Unclear,
                 Some(_) => Who::Clients,

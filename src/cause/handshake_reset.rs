@@ -1,4 +1,5 @@
-use super::harm;
+use super::numbers::handshake_reset as numbers;
+use super::wording;
 use super::{EvidenceItem, Judgement, Remedy, Subject, Verdict};
 use crate::attribution::wire::Hook;
 use crate::evidence::Evidence;
@@ -38,11 +39,11 @@ cause! {
 }
 
 fn judge(e: &Evidence<'_>) -> Judgement {
-    harm::window(e)?;
+    e.require_window()?;
     let embryonic = e.counter("TcpExt.EmbryonicRsts")?;
     let failed = e.counter("Tcp.AttemptFails")?;
     if embryonic.delta == 0 {
-        return Ok(harm::still(&embryonic));
+        return Ok(wording::still(&embryonic));
     }
     // The RST for a full accept queue is counted in EmbryonicRsts and not in AttemptFails.
     let resets = embryonic.delta.min(failed.delta);
@@ -61,15 +62,21 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         words::seconds(e.window())
     );
     let overflows = e.moved("TcpExt.ListenOverflows");
-    let finding = harm::benign(e, if overflows == 0 { 0.8 } else { 0.6 }, events, "handshakes", summary)
-        .subject(Subject::host())
-        .evidence(harm::moved(&embryonic, "half-open connections ended by a RST"))
-        .evidence(harm::moved(&failed, "moved alike, so the peers sent these RSTs"))
-        .against(EvidenceItem::fact(
-            "reset_packets",
-            "peer",
-            "a firewall rule that rejects our SYN-ACKs looks the same; then clients do fail",
-        ));
+    let finding = wording::benign(
+        e,
+        if overflows == 0 { numbers::ALIKE } else { numbers::WITH_OVERFLOWS },
+        events,
+        "handshakes",
+        summary,
+    )
+    .subject(Subject::host())
+    .evidence(wording::moved(&embryonic, "half-open connections ended by a RST"))
+    .evidence(wording::moved(&failed, "moved alike, so the peers sent these RSTs"))
+    .against(EvidenceItem::fact(
+        "reset_packets",
+        "peer",
+        "a firewall rule that rejects our SYN-ACKs looks the same; then clients do fail",
+    ));
     Ok(Verdict::Found(vec![
         finding.remedy(
             Remedy::new("Nothing to change for probes; to see who does it, as root", "few peers, at regular intervals")

@@ -1,4 +1,6 @@
-use super::harm::{self, Place};
+use super::numbers::health_check_resets as numbers;
+use super::place::{self, Place};
+use super::wording;
 use super::{EvidenceItem, Finding, Judgement, Remedy, Verdict};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
@@ -35,9 +37,9 @@ cause! {
 }
 
 fn judge(e: &Evidence<'_>) -> Judgement {
-    harm::window(e)?;
+    e.require_window()?;
     let groups = e.resets_of(HEALTH_CHECK_RESETS.id, Direction::Received)?;
-    let findings = harm::places(&groups).into_iter().map(|place| finding(e, place)).collect();
+    let findings = place::places(&groups).into_iter().map(|place| finding(e, place)).collect();
     Ok(Verdict::from_findings(
         findings,
         "no peer resets at regular intervals (seen are intervals up to a third of the window)",
@@ -56,7 +58,7 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         words::counted(place.count, "health check"),
         words::seconds(e.window())
     );
-    harm::benign(e, 0.8, place.count, "resets", summary)
+    wording::benign(e, numbers::REGULAR, place.count, "resets", summary)
         .subjects(place.subjects(e))
         .evidence(EvidenceItem::value(
             "reset_events",

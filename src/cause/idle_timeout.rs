@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use super::harm;
+use super::numbers::idle_timeout as numbers;
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
+use super::{place, wording};
 use crate::attribution::Ended;
 use crate::evidence::Evidence;
 use crate::knowledge::idle_timeouts::devices_near;
@@ -51,7 +52,7 @@ const SHORTEST_SET_S: f64 = 1.0;
 type Dead = BTreeMap<SocketAddr, Vec<f64>>;
 
 fn judge(e: &Evidence<'_>) -> Judgement {
-    harm::window(e)?;
+    e.require_window()?;
     let dead = by_destroyed_socket(e.ended().unwrap_or_default());
     let findings: Vec<_> = dead.into_iter().filter_map(|(peer, ages)| finding(e, peer, ages)).collect();
     if !findings.is_empty() {
@@ -118,24 +119,24 @@ fn finding(e: &Evidence<'_>, peer: SocketAddr, mut ages: Vec<f64>) -> Option<Fin
     let (youngest, oldest) = (*ages.first()?, *ages.last()?);
     let known = devices_near(youngest);
     let confidence = match (ages.len(), known.is_empty()) {
-        (5.., _) if youngest < SHORTEST_S && oldest <= 1.25 * youngest => 0.75,
+        (5.., _) if youngest < SHORTEST_S && oldest <= numbers::SAME_AGE * youngest => numbers::SHARED_AGE,
         _ if youngest < SHORTEST_S => return None,
         (1, true) => return None,
-        (1, false) => 0.6,
-        (2, true) => 0.5,
-        (2, false) | (_, true) => 0.7,
-        (_, false) => 0.85,
+        (1, false) => numbers::ONE_NEAR_KNOWN,
+        (2, true) => numbers::TWO,
+        (2, false) | (_, true) => numbers::SEVERAL,
+        (_, false) => numbers::SEVERAL_NEAR_KNOWN,
     };
     let count = ages.len() as u64;
-    let severity = if count >= 2 { Severity::Warning } else { Severity::Info };
+    let severity = if count >= numbers::WARNING { Severity::Warning } else { Severity::Info };
     let summary = format!(
         "{} to {peer} died at the first use after {} idle or more",
         words::counted(count, "connection"),
         if youngest < SHORTEST_S { format!("{youngest:.1} s") } else { format!("{youngest:.0} s") }
     );
-    let mut finding = harm::active(e, severity, confidence, count, "resets", summary)
+    let mut finding = wording::active(e, severity, confidence, count, "resets", summary)
         .subject(Subject::peer(peer.ip(), Some(peer.port())).counted(count))
-        .subjects(harm::callers(e, peer))
+        .subjects(place::callers(e, peer))
         .evidence(EvidenceItem::value(
             "sockets",
             "idle_s",
@@ -156,7 +157,10 @@ fn finding(e: &Evidence<'_>, peer: SocketAddr, mut ages: Vec<f64>) -> Option<Fin
                 "the peer itself may have an idle limit and end it by RST, or may have been restarted",
             ))
             .remedy(Remedy::new(
-                format!("Let the pool drop connections that are idle for more than {} s", (youngest * 0.8) as u64),
+                format!(
+                    "Let the pool drop connections that are idle for more than {} s",
+                    (youngest * numbers::POOL_LIMIT) as u64
+                ),
                 "the first request after a pause succeeds",
             ))
             .remedy(Remedy::sysctl(

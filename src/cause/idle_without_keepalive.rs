@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use super::numbers::idle_without_keepalive as numbers;
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, Verify};
 use crate::evidence::Evidence;
 use crate::source::socket_dump::{Group, GroupKind, IDLE_AFTER};
@@ -40,9 +41,6 @@ cause! {
     }
 }
 
-/// From this many on one service it is worth a warning, even though the path is unknown.
-const LARGE: u64 = 1000;
-
 fn judge(e: &Evidence<'_>) -> Judgement {
     let groups = e.groups(GroupKind::IdleWithoutKeepalive)?;
     let findings = groups.into_iter().filter(|group| group.sockets > 0).take(3).map(|group| idle(e, group)).collect();
@@ -58,13 +56,13 @@ fn idle(e: &Evidence<'_>, group: &Group) -> Finding {
     let place = if group.accepted { format!("on port {}", group.port) } else { format!("to port {}", group.port) };
     let connections = words::counted(group.sockets, "idle connection");
     let summary = format!("{name} holds {connections} {place} without keepalive");
-    let severity = if group.sockets >= LARGE { Severity::Warning } else { Severity::Info };
+    let severity = if group.sockets >= numbers::LARGE { Severity::Warning } else { Severity::Info };
     let impact = Impact { events: 0, per_s: 0.0, unit: "connections" };
     let oldest = group.oldest_idle_ms.map_or_else(
         || format!("idle for more than {IDLE_AFTER} s"),
         |ms| format!("idle for up to {}", words::seconds(Duration::from_millis(u64::from(ms)))),
     );
-    let mut finding = Finding::new(State::Risk, severity, 0.6, impact, summary)
+    let mut finding = Finding::new(State::Risk, severity, numbers::IDLE, impact, summary)
         .subjects(owners.iter().take(4).map(|process| Subject::process(process)))
         .evidence(EvidenceItem::value(
             "sockets",

@@ -1,5 +1,7 @@
-use super::harm::{self, Place};
+use super::numbers::keepalive_timeout as numbers;
+use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict, Verify};
+use super::{severity, wording};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
 use crate::value::shell::ShellCommand;
@@ -38,9 +40,9 @@ cause! {
 }
 
 fn judge(e: &Evidence<'_>) -> Judgement {
-    harm::window(e)?;
+    e.require_window()?;
     if let Ok(groups) = e.resets_of(KEEPALIVE_TIMEOUT.id, Direction::Sent) {
-        let findings: Vec<_> = harm::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
+        let findings: Vec<_> = place::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
         return Ok(Verdict::from_findings(findings, "keepalive gave up on no connection"));
     }
     let reading = e.counter("TcpExt.TCPAbortOnTimeout")?;
@@ -48,19 +50,19 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let counted = e.estimate()?;
     if counted.keepalive == 0 {
         return Ok(match (reading.delta, probes.delta) {
-            (0, _) => harm::still(&reading),
-            (_, 0) => harm::still(&probes),
+            (0, _) => wording::still(&reading),
+            (_, 0) => wording::still(&probes),
             _ => Verdict::RuledOut("the timers that gave up sent no RST, so they were not keepalive".into()),
         });
     }
     // Both timers may have given up; the retransmission timer leaves TCPTimeouts behind, and no RST.
     let mixed = e.moved("TcpExt.TCPTimeouts") > 0 || counted.keepalive < reading.delta;
-    let confidence = if mixed { 0.5 } else { 0.8 };
+    let confidence = if mixed { numbers::MIXED } else { numbers::COUNTED };
     let finding =
-        harm::active(e, Severity::Info, confidence, counted.keepalive, "resets", summary(e, "", counted.keepalive))
+        wording::active(e, Severity::Info, confidence, counted.keepalive, "resets", summary(e, "", counted.keepalive))
             .subject(Subject::host())
-            .evidence(harm::moved(&reading, "timers that gave up on a connection"))
-            .evidence_if((probes.delta > 0).then(|| harm::moved(&probes, "keepalive probes sent")))
+            .evidence(wording::moved(&reading, "timers that gave up on a connection"))
+            .evidence_if((probes.delta > 0).then(|| wording::moved(&probes, "keepalive probes sent")))
             .against(EvidenceItem::fact(
                 "netstat",
                 "TcpExt.TCPAbortOnTimeout",
@@ -81,14 +83,14 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let peers = place.peers();
     // Single peers vanish on every healthy host. Many connections to one peer at once are a dead peer or path.
     let severity = match peers.as_slice() {
-        [(_, harm::FEW..)] => Severity::Warning,
+        [(_, severity::FEW..)] => Severity::Warning,
         _ => Severity::Info,
     };
     let from = match peers.as_slice() {
         [(peer, _)] => format!(" with {peer}"),
         peers => format!(" with {}", words::counted(peers.len() as u64, "peer")),
     };
-    let finding = harm::active(e, severity, 0.95, place.count, "resets", summary(e, &from, place.count))
+    let finding = wording::active(e, severity, numbers::NAMED, place.count, "resets", summary(e, &from, place.count))
         .subjects(place.subjects(e))
         .evidence(place.item("TCP_KEEPALIVE_TIMEOUT", "unanswered keepalive probes"));
     with_remedies(finding)

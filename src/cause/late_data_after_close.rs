@@ -1,7 +1,9 @@
-use super::harm::{self, Place};
+use super::numbers::late_data_after_close as numbers;
+use super::place::{self, Place};
 use super::{
     EvidenceItem, Finding, Judgement, Remedy, Restart, Setting, SettingKind, Severity, Subject, Verdict, Verify,
 };
+use super::{severity, wording};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
 use crate::value::{Missing, words};
@@ -44,10 +46,10 @@ cause! {
 const TLS_PORTS: [u16; 8] = [443, 465, 636, 993, 995, 5671, 6443, 8443];
 
 fn judge(e: &Evidence<'_>) -> Judgement {
-    harm::window(e)?;
+    e.require_window()?;
     let events = e.resets_of(LATE_DATA_AFTER_CLOSE.id, Direction::Sent);
     if let Ok(groups) = events {
-        let findings: Vec<_> = harm::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
+        let findings: Vec<_> = place::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
         return Ok(Verdict::from_findings(findings, "no data arrived after a close"));
     }
     e.events_balance()?;
@@ -66,9 +68,9 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         words::counted(counted.on_data, "connection"),
         words::seconds(e.window())
     );
-    let finding = harm::active(e, Severity::Info, 0.4, counted.on_data, "resets", summary)
+    let finding = wording::active(e, Severity::Info, numbers::COUNTED, counted.on_data, "resets", summary)
         .subject(Subject::host())
-        .evidence(harm::moved(&reading, "data met a socket already closed here, or it was aborted with linger 0"))
+        .evidence(wording::moved(&reading, "data met a socket already closed here, or it was aborted with linger 0"))
         .against(EvidenceItem::fact(
             "netstat",
             "TcpExt.TCPAbortOnData",
@@ -79,7 +81,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let tls = place.port.or(place.called.map(|called| called.port())).is_some_and(|port| TLS_PORTS.contains(&port));
-    let severity = match harm::to_clients(e, place.count) {
+    let severity = match severity::to_clients(e, place.count) {
         _ if tls || place.as_client() => Severity::Info,
         // The close itself was regular: some requests were lost, the service was not.
         severity => severity.max(Severity::Warning),
@@ -90,7 +92,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         words::counted(place.count, "connection"),
         words::seconds(e.window())
     );
-    let mut finding = harm::active(e, severity, 0.93, place.count, "resets", summary)
+    let mut finding = wording::active(e, severity, numbers::NAMED, place.count, "resets", summary)
         .subjects(place.subjects(e))
         .evidence(place.item("TCP_TIMEWAIT_SOCKET", "data after our close"));
     if tls {

@@ -1,7 +1,9 @@
 use std::collections::BTreeSet;
 
-use super::harm::{self, Place};
+use super::numbers::{Confidence, listener_closed as numbers};
+use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict, Verify, commands};
+use super::{severity, wording};
 use crate::attribution::GoneListener;
 use crate::evidence::Evidence;
 use crate::evidence::service::Service;
@@ -42,12 +44,12 @@ cause! {
 }
 
 fn judge(e: &Evidence<'_>) -> Judgement {
-    harm::window(e)?;
+    e.require_window()?;
     // The question is what became of the listeners: without them nothing is known.
     e.services()?;
     let gone = e.gone_listeners();
     if let Ok(groups) = e.resets_of(LISTENER_CLOSED.id, Direction::Sent) {
-        let mut findings: Vec<_> = harm::places(&groups).into_iter().map(|place| by_events(e, place, gone)).collect();
+        let mut findings: Vec<_> = place::places(&groups).into_iter().map(|place| by_events(e, place, gone)).collect();
         let told: BTreeSet<u16> = groups.iter().filter_map(|group| group.port).collect();
         findings.extend(
             gone.iter()
@@ -59,7 +61,11 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let counted = e.estimate()?;
     let queue_lost = gone.iter().filter(|gone| gone.trace.max_recv_q > 0).max_by_key(|gone| gone.trace.max_recv_q);
     if let Some(lost) = queue_lost.filter(|_| counted.listener_closed > 0) {
-        let confidence = if e.moved("Tcp.EstabResets") >= counted.listener_closed { 0.8 } else { 0.5 };
+        let confidence = if e.moved("Tcp.EstabResets") >= counted.listener_closed {
+            numbers::COUNTED
+        } else {
+            numbers::COUNTED_IN_PART
+        };
         let finding = lost_queue(e, who(e, lost), counted.listener_closed, confidence, gone)
             .subject(Subject { port: Some(lost.trace.last.port), ..subject(e, lost) })
             .against(EvidenceItem::fact(
@@ -85,19 +91,25 @@ fn subject(e: &Evidence<'_>, gone: &GoneListener<'_>) -> Subject {
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>, gone: &[GoneListener<'_>]) -> Finding {
-    lost_queue(e, place.who(e), place.count, 0.95, gone)
+    lost_queue(e, place.who(e), place.count, numbers::NAMED, gone)
         .subjects(place.subjects(e))
         .evidence(place.item("TCP_STATE", "a listener closed under its queue"))
 }
 
-fn lost_queue(e: &Evidence<'_>, who: String, events: u64, confidence: f64, gone: &[GoneListener<'_>]) -> Finding {
+fn lost_queue(
+    e: &Evidence<'_>,
+    who: String,
+    events: u64,
+    confidence: Confidence,
+    gone: &[GoneListener<'_>],
+) -> Finding {
     // One reset connection is one client that had connected: there is no harmless share, only a small number.
-    let severity = if events >= harm::FEW { Severity::Warning } else { Severity::Info };
+    let severity = if events >= severity::FEW { Severity::Warning } else { Severity::Info };
     let summary = format!(
         "{who} closed its listener and reset {} that waited in its queue",
         words::counted(events, "connection")
     );
-    let mut finding = harm::active(e, severity, confidence, events, "resets", summary);
+    let mut finding = wording::active(e, severity, confidence, events, "resets", summary);
     for gone in gone {
         finding = finding.evidence(item(gone));
     }
@@ -124,11 +136,14 @@ fn item(gone: &GoneListener<'_>) -> EvidenceItem {
 /// Nobody lost a connection in the queue, but nobody listens any more either.
 fn empty(e: &Evidence<'_>, gone: &GoneListener<'_>) -> Finding {
     let summary = format!("{} stopped listening and nobody took its place", who(e, gone));
-    harm::active(e, Severity::Info, 0.9, 0, "resets", summary).subject(subject(e, gone)).evidence(item(gone)).remedy(
-        Remedy::new("If this was not meant, start the service again", "the port is listed by ss")
-            .command(commands::listening_or_failed(Some(gone.trace.last.port)))
-            .restart(Restart::Service),
-    )
+    wording::active(e, Severity::Info, numbers::EMPTY, 0, "resets", summary)
+        .subject(subject(e, gone))
+        .evidence(item(gone))
+        .remedy(
+            Remedy::new("If this was not meant, start the service again", "the port is listed by ss")
+                .command(commands::listening_or_failed(Some(gone.trace.last.port)))
+                .restart(Restart::Service),
+        )
 }
 
 fn handover() -> Remedy {

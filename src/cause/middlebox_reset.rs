@@ -1,7 +1,8 @@
 use std::collections::BTreeSet;
 
-use super::harm;
+use super::numbers::middlebox_reset as numbers;
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
+use super::{place, severity, wording};
 use crate::attribution::Group;
 use crate::attribution::wire::{Suspect, Wire};
 use crate::evidence::Evidence;
@@ -44,7 +45,7 @@ cause! {
 }
 
 fn judge(e: &Evidence<'_>) -> Judgement {
-    harm::window(e)?;
+    e.require_window()?;
     let wire = e.wire()?;
     if wire.received > 0 && wire.judged == 0 && wire.suspects.is_empty() {
         return Err(Missing {
@@ -56,7 +57,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     // By events only what ended a connection counts; a device may send several RSTs for one.
     let mut findings: Vec<_> = match e.resets_of(MIDDLEBOX_RESET.id, Direction::Received) {
         Ok(groups) => {
-            let counted: Vec<_> = harm::places(&groups)
+            let counted: Vec<_> = place::places(&groups)
                 .into_iter()
                 .map(|place| finding(e, wire, place.count, place.subjects(e), &place.groups))
                 .collect();
@@ -78,9 +79,9 @@ fn by_ip_id(e: &Evidence<'_>, suspects: &[Suspect]) -> Option<Finding> {
     let first = suspects.first()?;
     let count = suspects.len() as u64;
     let (severity, confidence) = match count {
-        harm::FEW.. => (Severity::Warning, 0.6),
-        2.. => (Severity::Info, 0.5),
-        _ => (Severity::Info, 0.4),
+        severity::FEW.. => (Severity::Warning, numbers::OTHER_ID),
+        2.. => (Severity::Info, numbers::OTHER_ID_RARE),
+        _ => (Severity::Info, numbers::OTHER_ID_ONCE),
     };
     let ports: BTreeSet<_> = suspects.iter().filter_map(|suspect| suspect.port).collect();
     let services = e.services().unwrap_or_default();
@@ -96,7 +97,7 @@ fn by_ip_id(e: &Evidence<'_>, suspects: &[Suspect]) -> Option<Finding> {
         words::seconds(e.window())
     );
     let example = format!("{} after {}", first.ip_id, first.last);
-    let finding = harm::active(e, severity, confidence, count, "resets", summary)
+    let finding = wording::active(e, severity, confidence, count, "resets", summary)
         .subjects(subjects)
         .evidence(EvidenceItem::value(
             "reset_packets",
@@ -119,14 +120,14 @@ fn finding(e: &Evidence<'_>, wire: &Wire, count: u64, subjects: Vec<Subject>, gr
     let list = |values: BTreeSet<u8>| values.iter().take(4).map(u8::to_string).collect::<Vec<_>>().join(", ");
     let ttl = list(forged.iter().map(|forged| forged.ttl).collect());
     let usual = list(forged.iter().flat_map(|forged| forged.usual.iter().copied()).collect());
-    let severity = if count >= harm::FEW { Severity::Warning } else { Severity::Info };
-    let confidence = if count >= harm::FEW { 0.9 } else { 0.7 };
+    let severity = if count >= severity::FEW { Severity::Warning } else { Severity::Info };
+    let confidence = if count >= severity::FEW { numbers::OTHER_TTL } else { numbers::OTHER_TTL_RARE };
     let summary = format!(
         "{} reset in the peer's name by something on the path, in {}",
         words::counted(count, "connection"),
         words::seconds(e.window())
     );
-    let finding = harm::active(e, severity, confidence, count, "resets", summary)
+    let finding = wording::active(e, severity, confidence, count, "resets", summary)
         .subjects(subjects)
         .evidence(EvidenceItem::value(
             "reset_packets",

@@ -3,10 +3,14 @@
 
 mod commands;
 mod finding;
-pub(crate) mod harm;
+mod numbers;
+mod place;
 mod remedy;
+mod severity;
+mod wording;
 
 pub use finding::{EvidenceItem, Finding, Impact, Judgement, Severity, State, Subject, SubjectKind, Verdict};
+pub use numbers::Confidence;
 pub use remedy::{Change, Remedy, Verify};
 
 pub use crate::knowledge::servers::{Restart, Setting, SettingKind};

@@ -1,3 +1,4 @@
+use super::numbers::orphan_limit as numbers;
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict, Verify};
 use crate::evidence::Evidence;
 use crate::value::shell::ShellCommand;
@@ -38,10 +39,6 @@ cause! {
     }
 }
 
-/// Share of the limit from which it is a risk: an orphan that waits long counts at least twice (net/ipv4/tcp_timer.c
-/// tcp_out_of_resources).
-const NEAR: f64 = 0.5;
-
 fn judge(e: &Evidence<'_>) -> Judgement {
     let aborts = e.counter("TcpExt.TCPAbortOnMemory")?;
     let orphans = e.sockstat("TCP.orphan");
@@ -54,15 +51,15 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         let memory = memory_share(e);
         // Either limit moves the counter, so the one that is far away points to the other.
         let confidence = match (share, memory) {
-            (_, Some(memory)) if memory >= 0.9 && share.is_none_or(|share| share < NEAR) => {
+            (_, Some(memory)) if memory >= numbers::REACHED && share.is_none_or(|share| share < numbers::NEAR) => {
                 return Ok(Verdict::RuledOut("TCP's memory limit aborted them, not the number of orphans".into()));
             }
-            (Some(share), _) if share >= 0.9 => 0.95,
-            (Some(share), _) if share >= 0.25 => 0.85,
-            (Some(_), Some(memory)) if memory < 0.5 => 0.75,
-            (Some(_), _) => 0.5,
-            (None, _) if e.moved("TcpExt.TCPMemoryPressures") > 0 => 0.4,
-            (None, _) => 0.6,
+            (Some(share), _) if share >= numbers::REACHED => numbers::AT_LIMIT,
+            (Some(share), _) if share >= numbers::POSSIBLE => numbers::NEAR_LIMIT,
+            (Some(_), Some(memory)) if memory < numbers::FAR_FROM_MEMORY => numbers::NOT_MEMORY,
+            (Some(_), _) => numbers::EITHER,
+            (None, _) if e.moved("TcpExt.TCPMemoryPressures") > 0 => numbers::SHORT_OF_MEMORY,
+            (None, _) => numbers::LIMIT_UNSEEN,
         };
         let summary = format!(
             "{} closed connections were reset before their data was delivered: too many orphans",
@@ -83,10 +80,10 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         return Ok(Verdict::Found(vec![remedies(e, finding)]));
     }
     let Some(share) = share else { return Err(no_limit(limit, orphans)) };
-    if share >= NEAR {
+    if share >= numbers::NEAR {
         let summary = format!("{} of the limit of orphaned sockets is used", words::percent(share));
         let impact = Impact { events: 0, per_s: 0.0, unit: "resets" };
-        let finding = Finding::new(State::Risk, Severity::Warning, 0.85, impact, summary)
+        let finding = Finding::new(State::Risk, Severity::Warning, numbers::RISK, impact, summary)
             .subject(Subject::host())
             .evidence(numbers(e));
         return Ok(Verdict::Found(vec![remedies(e, finding)]));
@@ -97,7 +94,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
             words::counted(aborts.after, "closed connection")
         );
         let impact = Impact { events: 0, per_s: 0.0, unit: "resets" };
-        let finding = Finding::new(State::Past, Severity::Info, 0.6, impact, summary)
+        let finding = Finding::new(State::Past, Severity::Info, numbers::PAST, impact, summary)
             .subject(Subject::host())
             .evidence(EvidenceItem::counter(
                 &aborts,

@@ -1,5 +1,6 @@
-use super::harm;
+use super::numbers::out_of_window_reset as numbers;
 use super::{EvidenceItem, Judgement, Remedy, Severity, Subject, Verdict};
+use super::{severity, wording};
 use crate::evidence::Evidence;
 use crate::value::shell::ShellCommand;
 use crate::value::words;
@@ -37,29 +38,30 @@ cause! {
 }
 
 fn judge(e: &Evidence<'_>) -> Judgement {
-    harm::window(e)?;
+    e.require_window()?;
     let challenges = e.counter("TcpExt.TCPChallengeACK")?;
     let syns = e.moved("TcpExt.TCPSYNChallenge");
     if challenges.delta == 0 && syns == 0 {
-        return Ok(harm::still(&challenges));
+        return Ok(wording::still(&challenges));
     }
     let events = challenges.delta.max(syns);
     // A challenge protects the connection; only one that is followed by a reset did harm.
     let lost = syns.min(e.moved("Tcp.EstabResets"));
-    let severity = if lost >= harm::FEW { Severity::Warning } else { Severity::Info };
+    let severity = if lost >= severity::FEW { Severity::Warning } else { Severity::Info };
     let (confidence, what) = match syns {
-        0 => (0.6, "most likely RSTs with a wrong sequence number"),
-        _ if lost >= syns => {
-            (0.9, "SYNs in open connections, which were then reset: a rebooted client or a reused port")
-        }
-        _ => (0.75, "SYNs in open connections: a rebooted client or a reused port"),
+        0 => (numbers::NO_SYN, "most likely RSTs with a wrong sequence number"),
+        _ if lost >= syns => (
+            numbers::RESET_AFTER_SYN,
+            "SYNs in open connections, which were then reset: a rebooted client or a reused port",
+        ),
+        _ => (numbers::SYN, "SYNs in open connections: a rebooted client or a reused port"),
     };
     let summary = format!("{} sent in {}: {what}", words::counted(events, "challenge ACK"), words::seconds(e.window()));
-    let mut finding = harm::active(e, severity, confidence, events, "segments", summary)
+    let mut finding = wording::active(e, severity, confidence, events, "segments", summary)
         .subject(Subject::host())
-        .evidence(harm::moved(&challenges, "segments that did not fit were questioned, not obeyed"));
+        .evidence(wording::moved(&challenges, "segments that did not fit were questioned, not obeyed"));
     if let (1.., Ok(reading)) = (syns, e.counter("TcpExt.TCPSYNChallenge")) {
-        finding = finding.evidence(harm::moved(&reading, "these were SYNs in open connections"));
+        finding = finding.evidence(wording::moved(&reading, "these were SYNs in open connections"));
     }
     Ok(Verdict::Found(vec![
         finding

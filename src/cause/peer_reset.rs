@@ -1,5 +1,7 @@
-use super::harm::{self, Place};
+use super::numbers::peer_reset as numbers;
+use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict, Verify};
+use super::{severity, wording};
 use crate::attribution::wire::Suspect;
 use crate::evidence::Evidence;
 use crate::reset::Kind;
@@ -43,13 +45,13 @@ cause! {
 }
 
 fn judge(e: &Evidence<'_>) -> Judgement {
-    harm::window(e)?;
+    e.require_window()?;
     if let Ok(groups) = e.resets_of(PEER_RESET.id, Direction::Received) {
         if let Some(answered) = answers_to_challenges(e, groups.iter().map(|group| group.count).sum()) {
             return Ok(answered);
         }
         // One finding for all clients of a port; cancelling clients are many, with an address each.
-        let findings: Vec<_> = harm::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
+        let findings: Vec<_> = place::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
         return Ok(Verdict::from_findings(findings, "no open connection was reset by a peer"));
     }
     let reading = e.counter("Tcp.EstabResets")?;
@@ -60,7 +62,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let own = counted.unread + counted.on_data + counted.memory + counted.keepalive + counted.listener_closed;
     if counted.received == 0 {
         return Ok(match reading.delta {
-            0 => harm::still(&reading),
+            0 => wording::still(&reading),
             _ => Verdict::RuledOut("this host's own aborts and timeouts account for EstabResets".into()),
         });
     }
@@ -73,26 +75,26 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     // process killed with 10 unread and 10 busy connections within one namespace gives EstabResets 30, OutRsts 20.
     let within = counted.sent >= counted.received && e.moved("Tcp.PassiveOpens") > 0 && e.moved("Tcp.ActiveOpens") > 0;
     // By count alone, a peer that resets what it has just opened may as well be a prober or a late goodbye.
-    let severity = if within || own > counted.received || !harm::in_use(e, counted.received) {
+    let severity = if within || own > counted.received || !severity::in_use(e, counted.received) {
         Severity::Info
     } else {
-        harm::by_peers(e, counted.received)
+        severity::by_peers(e, counted.received)
     };
     let by_others = e.wire().map_or(0, |wire| wire.forged.len() + wire.suspects.len()) as u64;
     let confidence = match (within, doubtful) {
-        _ if by_others * 2 >= counted.received => 0.4,
-        (true, _) => 0.4,
-        (false, true) => 0.5,
-        (false, false) => 0.8,
+        _ if by_others * 2 >= counted.received => numbers::PERHAPS_FORGED,
+        (true, _) => numbers::PERHAPS_OWN,
+        (false, true) => numbers::WITH_SENT,
+        (false, false) => numbers::COUNTED,
     };
     let summary = format!(
         "about {} reset by their peers in {}",
         words::counted(counted.received, "open connection"),
         words::seconds(e.window())
     );
-    let mut finding = harm::active(e, severity, confidence, counted.received, "resets", summary)
+    let mut finding = wording::active(e, severity, confidence, counted.received, "resets", summary)
         .subject(Subject::host())
-        .evidence(harm::moved(&reading, "open connections that ended by reset, own aborts and timeouts taken off"));
+        .evidence(wording::moved(&reading, "open connections that ended by reset, own aborts and timeouts taken off"));
     if doubtful {
         finding = finding.against(EvidenceItem::value(
             "snmp",
@@ -121,7 +123,7 @@ fn answers_to_challenges(e: &Evidence<'_>, resets: u64) -> Option<Verdict> {
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     // A peer that closed first and then answers our data with RST has gone away by itself: a client's cancel, a late goodbye.
     let gone = place.groups.iter().filter(|group| group.kind == Kind::ClientGone).map(|group| group.count).sum::<u64>();
-    let severity = harm::by_peers(e, place.count - gone);
+    let severity = severity::by_peers(e, place.count - gone);
     let peers = place.peers();
     let by = match peers.as_slice() {
         [(peer, _)] => peer.to_string(),
@@ -142,8 +144,8 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let summary =
         format!("{} {who} reset by {by}{when}, in {}", words::counted(place.count, what), words::seconds(e.window()));
     let suspects = suspects(e, &place);
-    let confidence = if suspects * 2 >= place.count { 0.4 } else { 0.92 };
-    let finding = harm::active(e, severity, confidence, place.count, "resets", summary).subjects(place.subjects(e));
+    let confidence = if suspects * 2 >= place.count { numbers::PERHAPS_FORGED } else { numbers::NAMED };
+    let finding = wording::active(e, severity, confidence, place.count, "resets", summary).subjects(place.subjects(e));
     let finding = match open {
         0 => finding,
         _ => finding.evidence(EvidenceItem::value(

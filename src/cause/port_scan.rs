@@ -1,4 +1,6 @@
-use super::harm;
+use super::numbers::port_scan as numbers;
+use super::place::Place;
+use super::wording;
 use super::{EvidenceItem, Judgement, Remedy, Subject, Verdict, Verify};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
@@ -36,9 +38,9 @@ cause! {
 }
 
 fn judge(e: &Evidence<'_>) -> Judgement {
-    harm::window(e)?;
+    e.require_window()?;
     let groups = e.resets_of(PORT_SCAN.id, Direction::Sent)?;
-    let all = harm::Place { count: groups.iter().map(|g| g.count).sum(), groups, port: None, called: None };
+    let all = Place { count: groups.iter().map(|g| g.count).sum(), groups, port: None, called: None };
     let sources = all.peers();
     let Some((first, _)) = sources.first() else {
         return Ok(Verdict::RuledOut("no source asked for ten or more closed ports".into()));
@@ -49,7 +51,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         words::counted(all.count, "connect"),
         words::seconds(e.window())
     );
-    let mut finding = harm::benign(e, 0.92, all.count, "refused connects", summary)
+    let mut finding = wording::benign(e, numbers::MANY_PORTS, all.count, "refused connects", summary)
         .subjects(sources.iter().take(3).map(|(peer, count)| Subject::peer(*peer, None).counted(*count)))
         .evidence(EvidenceItem::value(
             "reset_events",

@@ -1,5 +1,7 @@
-use super::harm::{self, Place};
+use super::numbers::port_without_listener as numbers;
+use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict, Verify, commands};
+use super::{severity, wording};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
 use crate::value::shell::ShellCommand;
@@ -39,9 +41,9 @@ cause! {
 const UNIT: &str = "refused connects";
 
 fn judge(e: &Evidence<'_>) -> Judgement {
-    harm::window(e)?;
+    e.require_window()?;
     if let Ok(groups) = e.resets_of(PORT_WITHOUT_LISTENER.id, Direction::Sent) {
-        let findings: Vec<_> = harm::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
+        let findings: Vec<_> = place::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
         return Ok(Verdict::from_findings(findings, "nobody asked for a port on which nothing listens"));
     }
     e.events_balance()?;
@@ -52,18 +54,18 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         return Ok(Verdict::RuledOut("every RST that was sent has another explanation, or none was sent".into()));
     }
     let (events, confidence, meaning) = if here >= counted.rest {
-        (here, 0.65, "made by programs of this host")
+        (here, numbers::COUNTED_HERE, "made by programs of this host")
     } else {
-        (counted.rest, 0.4, "or segments of connections long gone")
+        (counted.rest, numbers::COUNTED, "or segments of connections long gone")
     };
     let summary = format!(
         "{} to ports where nothing listens in {}, {meaning}",
         words::counted(events, "connection attempt"),
         words::seconds(e.window())
     );
-    let finding = harm::active(e, Severity::Info, confidence, events, UNIT, summary)
+    let finding = wording::active(e, Severity::Info, confidence, events, UNIT, summary)
         .subject(Subject::host())
-        .evidence(harm::moved(&reading, "RSTs sent, these without a socket behind them"))
+        .evidence(wording::moved(&reading, "RSTs sent, these without a socket behind them"))
         .against(EvidenceItem::fact(
             "reset_events",
             "reason",
@@ -78,7 +80,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
-    let severity = harm::refusals(e, place.count);
+    let severity = severity::refusals(e, place.count);
     let port = place.port.map_or_else(|| "several ports".to_owned(), |port| format!("port {port}"));
     let gone = e.gone_listeners().iter().any(|gone| Some(gone.trace.last.port) == place.port);
     let why = match (gone, e.services().is_ok()) {
@@ -94,12 +96,12 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     // Without the listeners the port may be open on another address, and without packets the segment no SYN.
     let listeners = e.services();
     let confidence = match (listeners.is_ok(), e.wire().is_ok()) {
-        (true, _) if severity == Severity::Info => 0.9,
-        (true, _) => 0.93,
-        (false, true) => 0.6,
-        (false, false) => 0.5,
+        (true, _) if severity == Severity::Info => numbers::NAMED_FEW,
+        (true, _) => numbers::NAMED,
+        (false, true) => numbers::LISTENERS_UNSEEN,
+        (false, false) => numbers::PACKETS_UNSEEN,
     };
-    let finding = harm::active(e, severity, confidence, place.count, UNIT, summary)
+    let finding = wording::active(e, severity, confidence, place.count, UNIT, summary)
         .subjects(place.subjects(e))
         .evidence(place.item("NO_SOCKET", "no socket on the port"));
     let finding = match listeners {

@@ -1,7 +1,9 @@
 use std::collections::BTreeSet;
 
-use super::harm::{self, Place};
+use super::numbers::process_exit as numbers;
+use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
+use super::{severity, wording};
 use crate::evidence::Evidence;
 use crate::source::owners::Process;
 use crate::source::reset_events::Direction;
@@ -42,11 +44,11 @@ cause! {
 }
 
 fn judge(e: &Evidence<'_>) -> Judgement {
-    harm::window(e)?;
+    e.require_window()?;
     if let Ok(groups) = e.resets_of(PROCESS_EXIT.id, Direction::Sent)
         && !groups.is_empty()
     {
-        return Ok(Verdict::Found(harm::places(&groups).into_iter().map(|place| by_events(e, place)).collect()));
+        return Ok(Verdict::Found(place::places(&groups).into_iter().map(|place| by_events(e, place)).collect()));
     }
     (e.owners_before()?, e.owners()?);
     let gone: Vec<_> = e.gone_processes().collect();
@@ -71,14 +73,14 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
-    let severity = harm::to_clients(e, place.count);
+    let severity = severity::to_clients(e, place.count);
     let summary = format!(
         "{} exited with open connections: {} in {}",
         place.who(e),
         words::counted(place.count, "reset"),
         words::seconds(e.window())
     );
-    let finding = harm::active(e, severity, 0.92, place.count, "resets", summary)
+    let finding = wording::active(e, severity, numbers::NAMED, place.count, "resets", summary)
         .subjects(place.subjects(e))
         .evidence(place.item("TCP_ABORT_ON_CLOSE", "a close with unread data"))
         .evidence(EvidenceItem::fact("owners", "pid", "the process that closed them is gone at the end of the window"));
@@ -93,14 +95,14 @@ fn by_owner(e: &Evidence<'_>, process: &Process, ports: &[u16], unserved: &BTree
     let missed = unserved && ports.iter().any(|port| e.is_ephemeral(*port) != Ok(true) || was_in_use(e, *port));
     let severity = match (missed, resets) {
         (true, _) => Severity::Critical,
-        (false, harm::FEW..) => harm::to_clients(e, resets),
+        (false, severity::FEW..) => severity::to_clients(e, resets),
         _ => Severity::Info,
     };
     let confidence = match (unserved, killed, resets > 0) {
-        (_, true, _) => 0.88,
-        (true, ..) => 0.82,
-        (.., true) => 0.75,
-        _ => 0.6,
+        (_, true, _) => numbers::KILLED,
+        (true, ..) => numbers::UNSERVED,
+        (.., true) => numbers::WITH_RESETS,
+        _ => numbers::GONE,
     };
     let mut ports_text = ports.iter().take(5).map(u16::to_string).collect::<Vec<_>>().join(", ");
     if ports.len() > 5 {
@@ -109,12 +111,13 @@ fn by_owner(e: &Evidence<'_>, process: &Process, ports: &[u16], unserved: &BTree
     let state = if unserved { "nobody serves it now" } else { "the port is still served" };
     let summary = format!("{} exited, it listened on port {ports_text}: {state}", process.label());
     let subject = Subject { port: ports.first().copied(), ..Subject::process(process) };
-    let mut finding =
-        harm::active(e, severity, confidence, resets, "resets", summary).subject(subject).evidence(EvidenceItem::fact(
+    let mut finding = wording::active(e, severity, confidence, resets, "resets", summary).subject(subject).evidence(
+        EvidenceItem::fact(
             "owners",
             "pid",
             format!("{} held the listener when the window opened and not when it closed", process.label()),
-        ));
+        ),
+    );
     if resets > 0 {
         finding = finding.against(EvidenceItem::value(
             "snmp",
@@ -124,7 +127,7 @@ fn by_owner(e: &Evidence<'_>, process: &Process, ports: &[u16], unserved: &BTree
         ));
     }
     if let (true, Ok(reading)) = (killed, e.counter("oom_kill")) {
-        finding = finding.evidence(harm::moved(&reading, "the kernel killed a process for lack of memory"));
+        finding = finding.evidence(wording::moved(&reading, "the kernel killed a process for lack of memory"));
     }
     finding =
         finding.against(EvidenceItem::fact("owners", "pid", "it may have closed its sockets and live on to drain"));

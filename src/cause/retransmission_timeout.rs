@@ -1,5 +1,6 @@
-use super::harm;
+use super::numbers::retransmission_timeout as numbers;
 use super::{EvidenceItem, Judgement, Remedy, Severity, Subject, Verdict};
+use super::{severity, wording};
 use crate::evidence::Evidence;
 use crate::reset::Kind;
 use crate::source::socket_dump::GroupKind;
@@ -39,10 +40,10 @@ cause! {
 }
 
 fn judge(e: &Evidence<'_>) -> Judgement {
-    harm::window(e)?;
+    e.require_window()?;
     let reading = e.counter("TcpExt.TCPAbortOnTimeout")?;
     if reading.delta == 0 {
-        return Ok(harm::still(&reading));
+        return Ok(wording::still(&reading));
     }
     let counted = e.estimate()?;
     let exact = e
@@ -55,15 +56,15 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         return Ok(Verdict::RuledOut("every timer that gave up was keepalive".into()));
     }
     let confidence = match exact {
-        Some(_) => 0.92,
-        None if e.moved("TcpExt.TCPKeepAlive") == 0 && counted.rest == 0 => 0.9,
+        Some(_) => numbers::EVENTS,
+        None if e.moved("TcpExt.TCPKeepAlive") == 0 && counted.rest == 0 => numbers::NO_KEEPALIVE,
         // A RST that nothing else explains may have been keepalive's.
-        None => 0.6,
+        None => numbers::MIXED,
     };
     let groups = e.groups(GroupKind::Retransmitting).unwrap_or_default();
     let stuck: u64 = groups.iter().map(|group| group.sockets).sum();
     // Vanished peers are normal. Many at once while others retransmit still is a path or a host that is down.
-    let severity = if silent >= 2 * harm::FEW && stuck >= harm::FEW { Severity::Warning } else { Severity::Info };
+    let severity = if silent >= numbers::MANY && stuck >= severity::FEW { Severity::Warning } else { Severity::Info };
     let connects = counted.connect_timeouts.min(silent);
     let what = match connects {
         0 => String::new(),
@@ -74,8 +75,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         words::counted(silent, "connection"),
         words::seconds(e.window())
     );
-    let mut finding = harm::active(e, severity, confidence, silent, "connections", summary)
-        .evidence(harm::moved(&reading, "timers that gave up on a connection; these sent no RST"));
+    let mut finding = wording::active(e, severity, confidence, silent, "connections", summary)
+        .evidence(wording::moved(&reading, "timers that gave up on a connection; these sent no RST"));
     match groups.first() {
         Some(group) => {
             let side = if group.accepted { "on port" } else { "to port" };

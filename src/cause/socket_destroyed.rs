@@ -1,5 +1,7 @@
-use super::harm::{self, Place};
+use super::numbers::socket_destroyed as numbers;
+use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Verdict, Verify};
+use super::{severity, wording};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
 use crate::value::shell::ShellCommand;
@@ -37,9 +39,9 @@ cause! {
 }
 
 fn judge(e: &Evidence<'_>) -> Judgement {
-    harm::window(e)?;
+    e.require_window()?;
     let groups = e.resets_of(SOCKET_DESTROYED.id, Direction::Sent)?;
-    let findings = harm::places(&groups).into_iter().map(|place| finding(e, place)).collect();
+    let findings = place::places(&groups).into_iter().map(|place| finding(e, place)).collect();
     Ok(Verdict::from_findings(findings, "nobody destroyed a socket from outside"))
 }
 
@@ -56,11 +58,11 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         words::seconds(e.window())
     );
     // Done on purpose, but the clients of a served port are hurt all the same.
-    let severity = match harm::to_clients(e, place.count) {
+    let severity = match severity::to_clients(e, place.count) {
         _ if place.as_client() => Severity::Info,
         severity => severity.max(Severity::Warning),
     };
-    harm::active(e, severity, 0.93, place.count, "resets", summary)
+    wording::active(e, severity, numbers::NAMED, place.count, "resets", summary)
         .subjects(place.subjects(e))
         .evidence(place.item("TCP_STATE", "an abort from outside, in an open connection"))
         .against(EvidenceItem::fact("reset_events", "caller", "a BPF program that destroys sockets looks the same"))

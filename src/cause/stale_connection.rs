@@ -1,5 +1,7 @@
-use super::harm::{self, Place};
+use super::numbers::stale_connection as numbers;
+use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
+use super::{severity, wording};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
 use crate::value::shell::ShellCommand;
@@ -41,10 +43,10 @@ cause! {
 }
 
 fn judge(e: &Evidence<'_>) -> Judgement {
-    harm::window(e)?;
+    e.require_window()?;
     let events = e.resets_of(STALE_CONNECTION.id, Direction::Sent);
     if let Ok(groups) = events {
-        let findings: Vec<_> = harm::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
+        let findings: Vec<_> = place::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
         return Ok(Verdict::from_findings(findings, "no segment arrived for an unknown connection"));
     }
     e.events_balance()?;
@@ -65,9 +67,9 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         words::seconds(e.window())
     );
     let reading = e.counter("Tcp.OutRsts")?;
-    let finding = harm::active(e, Severity::Info, 0.5, counted.rest, "resets", summary)
+    let finding = wording::active(e, Severity::Info, numbers::COUNTED, counted.rest, "resets", summary)
         .subject(Subject { port: Some(port), ..Subject::host() })
-        .evidence(harm::moved(&reading, "some of these RSTs have no other explanation"))
+        .evidence(wording::moved(&reading, "some of these RSTs have no other explanation"))
         .against(EvidenceItem::fact(
             "snmp",
             "Tcp.OutRsts",
@@ -77,7 +79,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
-    let severity = match harm::to_clients(e, place.count) {
+    let severity = match severity::to_clients(e, place.count) {
         _ if place.as_client() => Severity::Info,
         severity => severity.max(Severity::Warning),
     };
@@ -88,7 +90,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         place.who(e),
         words::seconds(e.window())
     );
-    let mut finding = harm::active(e, severity, 0.9, place.count, "resets", summary)
+    let mut finding = wording::active(e, severity, numbers::NAMED, place.count, "resets", summary)
         .subjects(place.subjects(e))
         .evidence(place.item("TCP_FLAGS", "a segment for no known connection"));
     if restarted {

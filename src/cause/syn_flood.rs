@@ -1,4 +1,6 @@
 use super::half_open::{HalfOpen, Who};
+use super::numbers::half_open;
+use super::numbers::{Confidence, syn_flood as numbers};
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict, Verify, commands};
 use crate::evidence::Evidence;
 use crate::evidence::service::Service;
@@ -43,18 +45,20 @@ cause! {
 fn judge(e: &Evidence<'_>) -> Judgement {
     let seen = HalfOpen::look(e)?;
     // With tcp_syncookies=2 no queue fills, but cookies that never come back still tell.
-    let cookies_unanswered = seen.sent > 0 && seen.completed().is_some_and(|share| share < 0.1);
+    let cookies_unanswered = seen.sent > 0 && seen.completed().is_some_and(|share| share < half_open::NONE_RETURNED);
     if !seen.overflowed(e) && !cookies_unanswered {
         return match seen.lingering() {
-            Some(share) if share >= 0.8 && seen.requests * 2 >= seen.backlog && !seen.accept_queue_full => {
-                Ok(Verdict::Found(vec![flood(e, &seen, State::Risk, 0.6)]))
+            Some(share)
+                if share >= numbers::FILLING_LINGER && seen.requests * 2 >= seen.backlog && !seen.accept_queue_full =>
+            {
+                Ok(Verdict::Found(vec![flood(e, &seen, State::Risk, numbers::FILLING)]))
             }
             _ => Ok(Verdict::RuledOut("no SYN queue was full".into())),
         };
     }
     match seen.who() {
         Who::Nobody(confidence) => Ok(Verdict::Found(vec![flood(e, &seen, State::Active, confidence)])),
-        Who::Unclear if seen.swept => Ok(Verdict::Found(vec![flood(e, &seen, State::Active, 0.4)])),
+        Who::Unclear if seen.swept => Ok(Verdict::Found(vec![flood(e, &seen, State::Active, numbers::UNCLEAR)])),
         Who::Unclear => Err(crate::value::Missing::new(
             "sockets",
             "the SYN queue overflowed, and without a sweep nobody can say whether the handshakes complete",
@@ -63,7 +67,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     }
 }
 
-fn flood(e: &Evidence<'_>, seen: &HalfOpen<'_, '_>, state: State, confidence: f64) -> Finding {
+fn flood(e: &Evidence<'_>, seen: &HalfOpen<'_, '_>, state: State, confidence: Confidence) -> Finding {
     // Dropped SYNs lock real clients out; unanswered cookies only cost CPU.
     let severity = if seen.dropped > 0 { Severity::Critical } else { Severity::Warning };
     let unanswered = seen.dropped + seen.sent.saturating_sub(seen.returned);

@@ -1,4 +1,5 @@
 use super::half_open::{HalfOpen, Who};
+use super::numbers::syn_queue_overflow as numbers;
 use super::{
     EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, Verify, commands,
     queue,
@@ -51,13 +52,13 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         return Ok(Verdict::RuledOut("no SYN met a full SYN queue".into()));
     }
     let who = seen.who();
-    let confidence: f64 = match who {
+    let confidence = match who {
         Who::Nobody(_) => {
             return Ok(Verdict::RuledOut("the SYN queue is full of handshakes that never complete: syn-flood".into()));
         }
-        Who::Unclear => 0.6,
-        Who::Clients if seen.completed().is_some() || seen.accept_queue_full => 0.9,
-        Who::Clients => 0.8,
+        Who::Unclear => numbers::UNCLEAR,
+        Who::Clients if seen.completed().is_some() || seen.accept_queue_full => numbers::CLIENTS,
+        Who::Clients => numbers::PROBABLY_CLIENTS,
     };
     // A cookie is as good as a place in the queue: only drops are a loss.
     let lost = seen.dropped;
@@ -65,7 +66,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let (state, severity) = match lost {
         0 if seen.full_now() => (State::Active, Severity::Warning),
         0 => (State::Benign, Severity::Info),
-        _ if per_s >= 1.0 => (State::Active, Severity::Critical),
+        _ if per_s >= numbers::CRITICAL_PER_S => (State::Active, Severity::Critical),
         _ => (State::Active, Severity::Warning),
     };
     let name = seen.worst.map_or("a listener".to_owned(), Service::who);

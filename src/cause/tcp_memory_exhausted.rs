@@ -1,3 +1,4 @@
+use super::numbers::tcp_memory_exhausted as numbers;
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict};
 use crate::evidence::Evidence;
 use crate::source::socket_dump::GroupKind;
@@ -53,19 +54,21 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let pressures = e.moved("TcpExt.TCPMemoryPressures");
     let dropped = e.moved("TcpExt.TCPRcvQDrop");
     let share = used as f64 / high.max(1) as f64;
-    let (state, severity, confidence) = match () {
-        () if aborts.delta > 0 && share >= 0.9 => (State::Active, Severity::Critical, 0.95),
-        () if used > high => (State::Active, Severity::Critical, 0.95),
-        () if used > pressure && dropped > 0 => (State::Active, Severity::Warning, 0.92),
-        () if pressures > 0 => (State::Active, Severity::Warning, 0.85),
-        () if share >= 0.9 || used > pressure => (State::Risk, Severity::Warning, 0.9),
-        () => return Ok(Verdict::RuledOut(format!("TCP uses {} of its memory", words::percent(share)))),
+    let (state, severity, confidence) = if used > high || (aborts.delta > 0 && share >= numbers::NEAR) {
+        (State::Active, Severity::Critical, numbers::USED_UP)
+    } else if used > pressure && dropped > 0 {
+        (State::Active, Severity::Warning, numbers::DROPPED)
+    } else if pressures > 0 {
+        (State::Active, Severity::Warning, numbers::PRESSURE)
+    } else if share >= numbers::NEAR || used > pressure {
+        (State::Risk, Severity::Warning, numbers::RISK)
+    } else {
+        return Ok(Verdict::RuledOut(format!("TCP uses {} of its memory", words::percent(share))));
     };
-    let summary = match () {
-        () if used > high || aborts.delta > 0 => {
-            format!("TCP has used up the memory of the whole host's limit ({} of it)", words::percent(share))
-        }
-        () => format!("TCP is short of memory: {} of the host's limit is used", words::percent(share)),
+    let summary = if used > high || aborts.delta > 0 {
+        format!("TCP has used up the memory of the whole host's limit ({} of it)", words::percent(share))
+    } else {
+        format!("TCP is short of memory: {} of the host's limit is used", words::percent(share))
     };
     let events = aborts.delta + dropped;
     let impact = Impact { events, per_s: e.rate(events), unit: "resets and dropped segments" };

@@ -1,3 +1,4 @@
+use super::numbers::time_wait_table_full as numbers;
 use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, Verdict, Verify, commands};
 use crate::evidence::Evidence;
 use crate::value::shell::ShellCommand;
@@ -37,9 +38,6 @@ cause! {
     }
 }
 
-/// Share of the limit from which it is a risk.
-const NEAR: f64 = 0.95;
-
 fn judge(e: &Evidence<'_>) -> Judgement {
     let overflows = e.counter("TcpExt.TCPTimeWaitOverflow")?;
     let used = e.sockstat("TCP.tw");
@@ -48,36 +46,36 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         (Ok(used), Ok(limit)) => Some(*used as f64 / (*limit).max(1) as f64),
         _ => None,
     };
-    let near = share.is_some_and(|share| share >= NEAR);
-    let (state, severity, confidence, summary) = match () {
-        () if overflows.delta > 0 => (
+    let near = share.is_some_and(|share| share >= numbers::NEAR);
+    let (state, severity, confidence, summary) = if overflows.delta > 0 {
+        (
             State::Active,
             Severity::Warning,
-            if near { 0.97 } else { 0.8 },
+            if near { numbers::OVERFLOWED_AND_FULL } else { numbers::OVERFLOWED },
             format!("the TIME_WAIT table is full: {} closed without it", words::counted(overflows.delta, "connection")),
-        ),
-        () if near => (
+        )
+    } else if near {
+        (
             State::Risk,
             Severity::Warning,
-            0.85,
+            numbers::NEARLY_FULL,
             format!("the TIME_WAIT table is nearly full ({})", words::percent(share.unwrap_or(1.0))),
-        ),
-        () if overflows.after > 0 => (
+        )
+    } else if overflows.after > 0 {
+        (
             State::Past,
             Severity::Info,
-            0.9,
+            numbers::PAST,
             format!("the TIME_WAIT table was full {} times since boot", words::thousands(overflows.after)),
-        ),
-        () if share.is_none() => {
-            let unknown = || Missing::new("sockstat", "the number of TIME_WAIT is unknown");
-            return Err(used.err().or(limit.err()).unwrap_or_else(unknown));
-        }
-        () => {
-            return Ok(Verdict::RuledOut(format!(
-                "{} of the TIME_WAIT table used, it did not overflow",
-                words::percent(share.unwrap_or(0.0))
-            )));
-        }
+        )
+    } else if share.is_none() {
+        let unknown = || Missing::new("sockstat", "the number of TIME_WAIT is unknown");
+        return Err(used.err().or(limit.err()).unwrap_or_else(unknown));
+    } else {
+        return Ok(Verdict::RuledOut(format!(
+            "{} of the TIME_WAIT table used, it did not overflow",
+            words::percent(share.unwrap_or_default())
+        )));
     };
     let impact = Impact { events: overflows.delta, per_s: overflows.per_s, unit: "connections" };
     let mut finding = Finding::new(state, severity, confidence, impact, summary).subject(Subject::host());

@@ -1,4 +1,5 @@
-use super::harm;
+use super::numbers::timestamp_rejected as numbers;
+use super::wording;
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict, commands};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
@@ -44,7 +45,7 @@ const COUNTERS: [(&str, &str); 3] = [
 ];
 
 fn judge(e: &Evidence<'_>) -> Judgement {
-    harm::window(e)?;
+    e.require_window()?;
     // PAWSPassive left with tcp_tw_recycle in 4.12 and may be absent.
     let estab = e.counter("TcpExt.PAWSEstab")?;
     let moved: Vec<_> = COUNTERS
@@ -57,19 +58,23 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let dropped: u64 = moved.iter().map(|(reading, _)| reading.delta).sum();
     let events = dropped.max(resets);
     if events == 0 {
-        return Ok(harm::still(&estab));
+        return Ok(wording::still(&estab));
     }
-    let severity = if events >= 4 * harm::FEW && e.rate(events) >= 1.0 { Severity::Warning } else { Severity::Info };
+    let severity = if events >= numbers::MANY && e.rate(events) >= numbers::MANY_PER_S {
+        Severity::Warning
+    } else {
+        Severity::Info
+    };
     let summary = format!(
         "{} rejected for an old timestamp in {}",
         words::counted(events, "segment"),
         words::seconds(e.window())
     );
-    let confidence = if resets > 0 { 0.92 } else { 0.85 };
+    let confidence = if resets > 0 { numbers::NAMED } else { numbers::COUNTED };
     let mut finding: Finding =
-        harm::active(e, severity, confidence, events, "segments", summary).subject(Subject::host());
+        wording::active(e, severity, confidence, events, "segments", summary).subject(Subject::host());
     for (reading, meaning) in &moved {
-        finding = finding.evidence(harm::moved(reading, meaning));
+        finding = finding.evidence(wording::moved(reading, meaning));
     }
     if resets > 0 {
         let text = format!("the kernel gave a wrong timestamp as the reason of {}", words::counted(resets, "RST"));

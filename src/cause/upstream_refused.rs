@@ -1,5 +1,7 @@
-use super::harm::{self, Place};
+use super::numbers::upstream_refused as numbers;
+use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict, Verify};
+use super::{severity, wording};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
 use crate::value::shell::ShellCommand;
@@ -41,9 +43,9 @@ cause! {
 const UNIT: &str = "refused connects";
 
 fn judge(e: &Evidence<'_>) -> Judgement {
-    harm::window(e)?;
+    e.require_window()?;
     if let Ok(groups) = e.resets_of(UPSTREAM_REFUSED.id, Direction::Received) {
-        let findings: Vec<_> = harm::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
+        let findings: Vec<_> = place::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
         return Ok(Verdict::from_findings(findings, "no connect of this host was answered by a RST"));
     }
     let reading = e.counter("Tcp.AttemptFails")?;
@@ -51,22 +53,22 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let events = counted.refused_connects;
     if events == 0 {
         return Ok(match reading.delta {
-            0 => harm::still(&reading),
+            0 => wording::still(&reading),
             _ => Verdict::RuledOut("failed attempts were half-open probes or timed out, not refused".into()),
         });
     }
     // Answered by this host itself: a local poller at a closed port is the usual reason.
     let here = counted.refused_here >= events;
-    let severity = if here { Severity::Info } else { harm::refusals(e, events) };
+    let severity = if here { Severity::Info } else { severity::refusals(e, events) };
     let whom = if here { "by this host itself" } else { "by other hosts" };
     let summary = format!(
         "{} of programs on this host refused {whom} in {}",
         words::counted(events, "connect"),
         words::seconds(e.window())
     );
-    let finding = harm::active(e, severity, 0.7, events, UNIT, summary)
+    let finding = wording::active(e, severity, numbers::COUNTED, events, UNIT, summary)
         .subject(Subject::host())
-        .evidence(harm::moved(&reading, "connects that failed"))
+        .evidence(wording::moved(&reading, "connects that failed"))
         .against(EvidenceItem::fact("snmp", "Tcp.AttemptFails", "the counter does not say whom they called, or why"));
     Ok(Verdict::Found(vec![with_remedies(finding, None)]))
 }
@@ -77,15 +79,15 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         format!("{} to {called} refused in {}", words::counted(place.count, "connect"), words::seconds(e.window()));
     // Answered by this host itself: what is wrong is told by the port that refused.
     let here = place.groups.iter().all(|group| group.on_loopback());
-    let severity = if here { Severity::Info } else { harm::refusals(e, place.count) };
-    let finding = harm::active(e, severity, 0.95, place.count, UNIT, summary).subjects(place.subjects(e)).evidence(
-        EvidenceItem::value(
+    let severity = if here { Severity::Info } else { severity::refusals(e, place.count) };
+    let finding = wording::active(e, severity, numbers::NAMED, place.count, UNIT, summary)
+        .subjects(place.subjects(e))
+        .evidence(EvidenceItem::value(
             "reset_events",
             "SYN_SENT",
             place.count as f64,
             format!("{called} answered {} with RST", words::counted(place.count, "SYN")),
-        ),
-    );
+        ));
     with_remedies(finding, place.called)
 }
 

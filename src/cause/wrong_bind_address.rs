@@ -1,5 +1,7 @@
-use super::harm::{self, Place};
+use super::numbers::wrong_bind_address as numbers;
+use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Verdict, Verify, commands};
+use super::{severity, wording};
 use crate::evidence::Evidence;
 use crate::reset::Kind;
 use crate::source::reset_events::Direction;
@@ -37,13 +39,13 @@ cause! {
 }
 
 fn judge(e: &Evidence<'_>) -> Judgement {
-    harm::window(e)?;
+    e.require_window()?;
     let groups = e.resets_of(WRONG_BIND_ADDRESS.id, Direction::Sent)?;
     if groups.is_empty() && e.attribution().is_ok_and(|resets| resets.count(Kind::Refused) > 0) {
         // One of those that were refused may have asked for an address beside the right one.
         e.services()?;
     }
-    let findings = harm::places(&groups).into_iter().map(|place| finding(e, place)).collect();
+    let findings = place::places(&groups).into_iter().map(|place| finding(e, place)).collect();
     Ok(Verdict::from_findings(findings, "no refused connect to a port that is open on another address"))
 }
 
@@ -51,7 +53,7 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let asked = place.groups.first().map_or_else(String::new, |group| group.local.to_string());
     // A client within the host that knows both ::1 and 127.0.0.1 goes on to the next address at once.
     let retried = place.groups.iter().all(|group| group.on_loopback());
-    let severity = if retried { Severity::Info } else { harm::refusals(e, place.count) };
+    let severity = if retried { Severity::Info } else { severity::refusals(e, place.count) };
     let listens = place.service(e).map_or_else(|| "elsewhere".to_owned(), |s| format!("only on {}", s.endpoint()));
     let summary = format!(
         "{} to {asked} refused in {}: {} listens {listens}",
@@ -59,7 +61,7 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         words::seconds(e.window()),
         place.who(e)
     );
-    let finding = harm::active(e, severity, 0.92, place.count, "refused connects", summary)
+    let finding = wording::active(e, severity, numbers::NAMED, place.count, "refused connects", summary)
         .subjects(place.subjects(e))
         .evidence(place.item("NO_SOCKET", "no socket on this address"))
         .remedy(

@@ -131,13 +131,13 @@ pub fn is_whole_host(subject: &Subject) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cause::{Impact, Severity, State};
+    use crate::cause::{Confidence, Impact, Severity, State};
     use crate::evidence::service::services;
     use crate::observation::testing::{Case, process};
 
     fn about(subject: Subject) -> Finding {
         let impact = Impact { events: 1, per_s: 1.0, unit: "resets" };
-        Finding::new(State::Active, Severity::Warning, 0.9, impact, "x").subject(subject)
+        Finding::new(State::Active, Severity::Warning, Confidence::of_test(0.9), impact, "x").subject(subject)
     }
 
     fn keeps(filter: &Filter, subject: Subject) -> bool {

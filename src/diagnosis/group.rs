@@ -116,12 +116,13 @@ fn bound_parts(finding: &mut Finding) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cause::{Impact, Subject};
+    use crate::cause::{Confidence, Impact, Subject};
 
     fn finding(pid: u32, port: u16, events: u64) -> Finding {
         let impact = Impact { events, per_s: events as f64, unit: "resets" };
         let listener = Subject { port: Some(port), pid: Some(pid), ..Subject::new(SubjectKind::Listener) };
-        Finding::new(State::Active, Severity::Warning, 0.9, impact, format!("port {port} is full")).subject(listener)
+        Finding::new(State::Active, Severity::Warning, Confidence::of_test(0.9), impact, format!("port {port} is full"))
+            .subject(listener)
     }
 
     #[test]

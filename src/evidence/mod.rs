@@ -125,6 +125,14 @@ impl<'a> Evidence<'a> {
         })
     }
 
+    /// Without a window nothing can be said about resets.
+    ///
+    /// # Errors
+    /// When only totals since boot were read.
+    pub fn require_window(&self) -> Result<(), Missing> {
+        self.window_missing().map_or(Ok(()), Err)
+    }
+
     /// Why a source of counters was not read at the end of the window.
     fn unread(&self, pick: fn(&Snapshot) -> &Observed<Counters>, source: &'static str) -> Option<Missing> {
         pick(self.after()).get().err().map(|failure| Missing::from_failure(source, failure))

@@ -111,6 +111,21 @@ fn the_rule_itself_sees_an_offence() {
     assert_eq!(seen, [&"std::fs"]);
 }
 
+/// A confidence, or a share that decides, stands in the table with its reason.
+#[test]
+fn causes_have_their_numbers_from_the_table() {
+    let bare = |line: &&str| {
+        let words = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '.' && c != '_');
+        words.filter(|word| word.starts_with("0.") && *word != "0.0").any(|word| word.trim_end_matches('0') != "0.")
+    };
+    let mut offences = Vec::new();
+    for source in sources().iter().filter(|source| source.room == "cause" && !source.path.ends_with("numbers.rs")) {
+        offences.extend(source.code.lines().filter(bare).map(|line| format!("{}: {line}", source.path.display())));
+    }
+    assert!(offences.is_empty(), "src/cause/numbers.rs is the place of these:\n{}", offences.join("\n"));
+    assert!(bare(&"let confidence = if sure { 0.9 } else { x };") && !bare(&"per_s: 0.0, ports 10.0"));
+}
+
 /// The lint denies it elsewhere.
 #[test]
 fn unsafe_code_is_allowed_in_one_file_of_a_room() {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::cause::{self, Impact, Subject, SubjectKind};
+use crate::cause::{self, Confidence, Impact, Subject, SubjectKind};
 use crate::diagnosis::diagnose;
 use crate::observation::testing::Case;
 
@@ -38,7 +38,7 @@ impl Row {
 fn ranked(id: &str, severity: Severity, per_s: f64) -> Ranked {
     let cause = cause::by_id(id).expect("a cause");
     let impact = Impact { events: (per_s * 2.0) as u64, per_s, unit: "resets" };
-    let finding = Finding::new(State::Active, severity, 0.9, impact, "something happened");
+    let finding = Finding::new(State::Active, severity, Confidence::of_test(0.9), impact, "something happened");
     Ranked { id: cause.id, title: cause.title, finding, because_of: None }
 }
 

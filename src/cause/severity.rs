@@ -1,39 +1,20 @@
-//! How bad a number of resets is, and what all reset causes say alike. The thresholds are here and nowhere else.
+//! How bad a number of resets is.
 //!
 //! No server is without resets: Cloudflare sees a fifth of all new connections reset or time out early. So a count alone
 //! is never an alarm. Three questions decide:
 //!
-//! 1. Are there enough to be more than chance ([`FEW`])? A prober or a poller makes one or two in a window of seconds.
-//! 2. Are they a sizable share of the connections opened in the same window ([`SIZABLE`], [`MOST`])? Keep-alive races
-//!    and retired pool connections stay far below 1 %. Connections older than the window can die in it, so the share is
-//!    taken of whichever is larger, the connections opened or the resets.
+//! 1. Are there enough to be more than chance? A prober or a poller makes one or two in a window of seconds.
+//! 2. Are they a sizable share of the connections opened in the same window? Keep-alive races and retired pool
+//!    connections stay far below 1 %. Connections older than the window can die in it, so the share is taken of whichever
+//!    is larger, the connections opened or the resets.
 //! 3. Who is hurt? What this host does to its clients on a served port counts in full. What it does as a client (pools,
 //!    load generators, monitors end with RST on purpose) is told and is no alarm. What peers do to it (cancelled
 //!    browsers, probes) needs far more before it is one.
 
-use super::{EvidenceItem, Finding, Impact, Severity, State, Verdict};
+use super::Severity;
+pub use super::numbers::severity::FEW;
+use super::numbers::severity::{BY_PEERS, MANY, MOST, OUTAGE_PER_S, REFUSED, REFUSED_PER_S, SIZABLE};
 use crate::evidence::Evidence;
-use crate::observation::delta::Reading;
-use crate::value::{Missing, words};
-
-mod place;
-
-pub use place::{Place, callers, places};
-
-/// Fewer than this in a window are never an alarm.
-pub const FEW: u64 = 5;
-/// Share of the connections from which on a fault is worth a warning.
-pub const SIZABLE: f64 = 0.05;
-/// Share from which on it is an outage, or from which on even the peers' resets are worth a warning.
-pub const MOST: f64 = 0.2;
-
-/// Without a window nothing can be said about resets: totals since boot hold every probe and scan since then.
-///
-/// # Errors
-/// When only totals since boot were read.
-pub fn window(e: &Evidence<'_>) -> Result<(), Missing> {
-    e.window_missing().map_or(Ok(()), Err)
-}
 
 /// The events as a share of the connections opened; `None` when nobody counted those.
 fn share(e: &Evidence<'_>, events: u64, opened: &str) -> Option<f64> {
@@ -46,7 +27,7 @@ pub fn to_clients(e: &Evidence<'_>, events: u64) -> Severity {
     match share(e, events, "Tcp.PassiveOpens") {
         _ if events < FEW => Severity::Info,
         Some(share) if share < SIZABLE => Severity::Info,
-        Some(share) if share >= MOST && events >= 4 * FEW && e.rate(events) >= 1.0 => Severity::Critical,
+        Some(share) if share >= MOST && events >= MANY && e.rate(events) >= OUTAGE_PER_S => Severity::Critical,
         _ => Severity::Warning,
     }
 }
@@ -61,7 +42,7 @@ pub fn only_calls(e: &Evidence<'_>, events: u64) -> bool {
 /// Connects that are refused, ours or our clients'. They are no part of the connections opened, so the rate decides: a
 /// poller asks once a second or less.
 pub fn refusals(e: &Evidence<'_>, events: u64) -> Severity {
-    if events >= 2 * FEW && e.rate(events) >= 2.0 { Severity::Warning } else { Severity::Info }
+    if events >= REFUSED && e.rate(events) >= REFUSED_PER_S { Severity::Warning } else { Severity::Info }
 }
 
 /// At least a few of the reset connections are older than the window: they were in use. A probe's or a scan's never are.
@@ -73,45 +54,7 @@ pub fn in_use(e: &Evidence<'_>, events: u64) -> bool {
 pub fn by_peers(e: &Evidence<'_>, events: u64) -> Severity {
     let opened = e.moved("Tcp.PassiveOpens") + e.moved("Tcp.ActiveOpens");
     let share = events as f64 / opened.max(events).max(1) as f64;
-    if in_use(e, events) || (events >= 4 * FEW && share >= 2.0 * MOST) { Severity::Warning } else { Severity::Info }
-}
-
-/// A finding of this window.
-pub fn active(
-    e: &Evidence<'_>,
-    severity: Severity,
-    confidence: f64,
-    events: u64,
-    unit: &'static str,
-    summary: impl Into<String>,
-) -> Finding {
-    Finding::new(State::Active, severity, confidence, Impact { events, per_s: e.rate(events), unit }, summary)
-}
-
-/// The same, where it explains the numbers and is no fault.
-pub fn benign(
-    e: &Evidence<'_>,
-    confidence: f64,
-    events: u64,
-    unit: &'static str,
-    summary: impl Into<String>,
-) -> Finding {
-    Finding { state: State::Benign, ..active(e, Severity::Info, confidence, events, unit, summary) }
-}
-
-/// Ruled out because a counter stood still.
-pub fn still(reading: &Reading) -> Verdict {
-    let name = reading.metric.rsplit('.').next().unwrap_or_default();
-    Verdict::RuledOut(match reading.after {
-        0 => format!("{name} is 0"),
-        total => format!("{name} did not move in the window ({} since boot)", words::thousands(total)),
-    })
-}
-
-/// `+20 in 3 s`, for a counter with its plain meaning.
-pub fn moved(reading: &Reading, meaning: &str) -> EvidenceItem {
-    let name = reading.metric.rsplit('.').next().unwrap_or_default();
-    EvidenceItem::counter(reading, format!("{name} +{}: {meaning}", words::thousands(reading.delta)))
+    if in_use(e, events) || (events >= MANY && share >= BY_PEERS) { Severity::Warning } else { Severity::Info }
 }
 
 #[cfg(test)]

@@ -1,0 +1,454 @@
+//! Every number by which causes say how sure they are and how bad it is, each with its reason. Confidences are set against
+//! what was right in the lab by the accuracy run; nothing else can make one.
+
+/// Probability that a finding is what happens, 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct Confidence(f64);
+
+impl Confidence {
+    pub const fn value(self) -> f64 {
+        self.0
+    }
+
+    /// For findings that no cause made.
+    #[cfg(test)]
+    pub const fn of_test(value: f64) -> Self {
+        Self(value)
+    }
+}
+
+/// One constant for each number, in a module for each cause. A number without its line of reason does not compile.
+macro_rules! numbers {
+    ($($section:ident { $(#[doc = $reason:literal] $name:ident: $kind:ident = $value:literal;)* })*) => {
+        $(
+            pub mod $section {
+                #[allow(unused_imports, reason = "not every section has a confidence")]
+                use super::Confidence;
+                $(#[doc = $reason] pub const $name: $kind = numbers!(@ $kind $value);)*
+            }
+        )*
+
+        #[cfg(test)]
+        const CONFIDENCES: &[(&str, f64)] = &[$($((
+            concat!(stringify!($section), "::", stringify!($name), ": ", stringify!($kind)),
+            $value as f64,
+        ),)*)*];
+    };
+    (@ Confidence $value:literal) => { Confidence($value) };
+    (@ $kind:ident $value:literal) => { $value };
+}
+
+numbers! {
+    severity {
+        /// Fewer in a window are never an alarm: a prober or a poller makes one or two in a window of seconds.
+        FEW: u64 = 5;
+        /// Share of the connections from which a fault is worth a warning: races and retired pools stay far below 1 %.
+        SIZABLE: f64 = 0.05;
+        /// Share of the connections from which it is an outage.
+        MOST: f64 = 0.2;
+        /// Fewer are no outage, and no warning about peers, whatever their share: four times what may be chance.
+        MANY: u64 = 20;
+        /// Slower than this is no outage: a user meets it by chance only.
+        OUTAGE_PER_S: f64 = 1.0;
+        /// Refused connects from which they may be a warning: a poller makes fewer in a window of seconds.
+        REFUSED: u64 = 10;
+        /// Refused connects per second from which they are a warning: a poller asks once a second or less.
+        REFUSED_PER_S: f64 = 2.0;
+        /// Share of the connections from which even the peers' resets are worth a warning: clients cancel a fifth of them.
+        BY_PEERS: f64 = 0.4;
+    }
+    abortive_close {
+        /// The kernel names the abort; connect(AF_UNSPEC) gives the same reason and is as deliberate.
+        NAMED: Confidence = 0.92;
+        /// TCPAbortOnData also counts data that met a socket closed here.
+        COUNTED: Confidence = 0.65;
+    }
+    accept_loop_stalled {
+        /// Every owner is stopped, and the queue never got shorter.
+        STOPPED: Confidence = 0.97;
+        /// Every owner is stopped; the queue got shorter in the window, before the stop or by clients that gave up.
+        STOPPED_LATE: Confidence = 0.9;
+        /// Some owners are stopped and the full queue does not drain: the others may be parents that never accept.
+        PARTLY_STOPPED: Confidence = 0.9;
+        /// Every connection that entered a queue is still in it, by count.
+        COUNTED: Confidence = 0.85;
+        /// Nobody counts what enters the queues: one that is refilled between two samples looks the same.
+        UNCOUNTED: Confidence = 0.65;
+    }
+    accept_queue_overflow {
+        /// The counter moved and only this listener was seen full.
+        SEEN_FULL: Confidence = 0.98;
+        /// Several were seen full: how the loss is shared among them is estimated.
+        SEVERAL_FULL: Confidence = 0.95;
+        /// Not seen full, but the only one that dropped anything.
+        NOT_SEEN_FULL: Confidence = 0.85;
+        /// Several dropped something, which happens for other reasons too.
+        SEVERAL_NOT_SEEN_FULL: Confidence = 0.7;
+        /// Lost for certain, at a listener that is not known.
+        NOWHERE_SEEN: Confidence = 0.8;
+        /// Full in the last sample; it may drain before the next connection.
+        FULL_NOW: Confidence = 0.9;
+        /// The total since boot is exact, and may be years old.
+        PAST: Confidence = 0.9;
+        /// Lost connection attempts per second from which clients notice for certain.
+        CRITICAL_PER_S: f64 = 1.0;
+        /// Share of a CPU from which a process is too busy to accept, rather than waiting for something.
+        BUSY: f64 = 0.5;
+    }
+    close_wait_leak {
+        /// The same sockets at both ends of the window, silent for long or more of them each time.
+        STAYS: Confidence = 0.9;
+        /// The same sockets at both ends of the window, which is all that is known.
+        STAYS_SO_FAR: Confidence = 0.75;
+        /// All that came in the window were left open: none of them is only passing.
+        ALL_LEFT: Confidence = 0.75;
+        /// Seen once, and silent for long: the silence may be from before the peer closed.
+        SEEN_ONCE: Confidence = 0.7;
+        /// A few of them, forgotten for very long.
+        FORGOTTEN: Confidence = 0.8;
+        /// Fewer than this are no leak worth a warning.
+        MANY: u64 = 20;
+        /// Fewer than this are not reported, however old.
+        SOME: u64 = 3;
+        /// So many more in one window are a leak that grows.
+        GROWING: u64 = 5;
+    }
+    close_with_unread_data {
+        /// The kernel names the reason and the process.
+        NAMED: Confidence = 0.95;
+        /// The counter is exact, but a process that exits moves it too.
+        COUNTED: Confidence = 0.85;
+    }
+    conntrack_invalid {
+        /// Many of both, in like numbers, on a host that translates addresses.
+        MATCHING: Confidence = 0.6;
+        /// Scans and late packets are invalid too: the two numbers may be unrelated.
+        UNRELATED: Confidence = 0.4;
+        /// Fewer than this in a window are chance.
+        ENOUGH: u64 = 3;
+        /// Fewer than this match by chance.
+        ENOUGH_TO_MATCH: u64 = 10;
+        /// A table with fewer entries says little about whose connections they are.
+        ENOUGH_TRACKED: u64 = 50;
+    }
+    conntrack_table_full {
+        /// It dropped packets and is full.
+        DROPPED_AND_FULL: Confidence = 0.97;
+        /// It dropped packets and has room again; a failed allocation counts the same.
+        DROPPED: Confidence = 0.75;
+        /// It is full and threw entries out.
+        EVICTED: Confidence = 0.95;
+        /// Both numbers are exact; the load may fall before it is full.
+        NEARLY_FULL: Confidence = 0.92;
+        /// The total since boot counts failed allocations too.
+        PAST: Confidence = 0.7;
+        /// Share of the limit at which it counts as full: it is read a moment after the drop.
+        FULL: f64 = 0.95;
+        /// Share of the limit from which it is a risk.
+        NEAR: f64 = 0.9;
+    }
+    ephemeral_ports_exhausted {
+        /// No port is left by count; a connect() that chooses another source address succeeds.
+        GONE: Confidence = 0.95;
+        /// Ports in use are counted; whether more will be needed is not known.
+        NEARLY_GONE: Confidence = 0.92;
+        /// Share of the ports from which it is a risk: connect() begins to search for long.
+        NEAR: f64 = 0.8;
+        /// Share of the ports at which none is left: some come and go between the look and the connect().
+        NONE_LEFT: f64 = 0.98;
+    }
+    fd_exhaustion {
+        /// All owners are at the limit, or the queue was never taken from.
+        CANNOT_ACCEPT: Confidence = 0.96;
+        /// Some owners have descriptors left and the queue drains.
+        SOME_CANNOT_ACCEPT: Confidence = 0.85;
+        /// At or near the limit by exact numbers; nobody waits yet.
+        NEAR_LIMIT: Confidence = 0.9;
+        /// The whole host is out of files and clients wait; root's processes may still open some.
+        HOST: Confidence = 0.85;
+        /// Share of the limit from which it is a risk.
+        NEAR: f64 = 0.95;
+    }
+    firewall_reject {
+        /// A RST left that TCP did not send, at a place that is known.
+        AT_A_PLACE: Confidence = 0.93;
+        /// The same, on ports that have no service: a closed port looks much the same to the client.
+        ELSEWHERE: Confidence = 0.9;
+        /// More RSTs left than TCP sent, by count only.
+        COUNTED: Confidence = 0.7;
+    }
+    half_open {
+        /// No cookie came back, and the requests are sent again and again.
+        NO_COOKIE_AND_LINGERING: Confidence = 0.95;
+        /// No cookie came back.
+        NO_COOKIE: Confidence = 0.85;
+        /// Few cookies came back, and the requests linger: some are real clients.
+        FEW_COOKIES: Confidence = 0.75;
+        /// No cookies were sent, and the requests linger.
+        LINGERING: Confidence = 0.85;
+        /// Share of returned cookies below which nobody answers.
+        NONE_RETURNED: f64 = 0.1;
+        /// Share of returned cookies below which a good part does not answer: a real client's is sent again at times.
+        FEW_RETURNED: f64 = 0.4;
+        /// Share of retransmitted requests from which nobody answers.
+        MOST_LINGER: f64 = 0.7;
+        /// Share of retransmitted requests from which it bears out the cookies.
+        HALF_LINGER: f64 = 0.5;
+        /// Share of retransmitted requests from which it is not clear.
+        MANY_LINGER: f64 = 0.4;
+        /// Fewer requests or cookies than this say nothing about a share.
+        ENOUGH: u64 = 20;
+    }
+    handshake_reset {
+        /// Both counters moved alike; an output rule that rejects SYN-ACKs moves them too.
+        ALIKE: Confidence = 0.8;
+        /// Accept queues overflowed as well, which moves one of the two.
+        WITH_OVERFLOWS: Confidence = 0.6;
+    }
+    health_check_resets {
+        /// Regular intervals; a client with a timer of its own looks the same.
+        REGULAR: Confidence = 0.8;
+    }
+    idle_timeout {
+        /// Many of them share a short age: a device that was set to it.
+        SHARED_AGE: Confidence = 0.75;
+        /// One connection, at the age of a known device.
+        ONE_NEAR_KNOWN: Confidence = 0.6;
+        /// Two connections, at an age that no known device has.
+        TWO: Confidence = 0.5;
+        /// Two at the age of a known device, or more at another.
+        SEVERAL: Confidence = 0.7;
+        /// More than two, at the age of a known device.
+        SEVERAL_NEAR_KNOWN: Confidence = 0.85;
+        /// Ages that differ by less than this factor are one limit, seen at different moments.
+        SAME_AGE: f64 = 1.25;
+        /// One may be chance.
+        WARNING: u64 = 2;
+        /// Share of the limit after which a pool should drop a connection: well before the device does.
+        POOL_LIMIT: f64 = 0.8;
+    }
+    idle_without_keepalive {
+        /// Idle for certain; whether a device on the path forgets them is not known.
+        IDLE: Confidence = 0.6;
+        /// From this many on one service it is worth a warning, even though the path is unknown.
+        LARGE: u64 = 1000;
+    }
+    keepalive_timeout {
+        /// The kernel names the reason.
+        NAMED: Confidence = 0.95;
+        /// Only keepalive can have given up, by counters.
+        COUNTED: Confidence = 0.8;
+        /// The retransmission timer gave up too, and moves the same counter.
+        MIXED: Confidence = 0.5;
+    }
+    late_data_after_close {
+        /// The kernel names the reason; a peer that repeats lost data looks the same.
+        NAMED: Confidence = 0.93;
+        /// The counter also moves for SO_LINGER 0, which is more frequent.
+        COUNTED: Confidence = 0.4;
+    }
+    listener_closed {
+        /// The kernel says that a listener took its queue along.
+        NAMED: Confidence = 0.95;
+        /// A listener with a queue went away, and as many connections were reset, by counters.
+        COUNTED: Confidence = 0.8;
+        /// The same, with fewer resets counted than it would explain.
+        COUNTED_IN_PART: Confidence = 0.5;
+        /// It went away for certain; it may have been meant.
+        EMPTY: Confidence = 0.9;
+    }
+    middlebox_reset {
+        /// A few with a TTL that the peer never has: a load balancer at its side may differ for good reasons.
+        OTHER_TTL: Confidence = 0.9;
+        /// One or two of these.
+        OTHER_TTL_RARE: Confidence = 0.7;
+        /// Several whose IP ids do not continue the peer's: devices near the peer renumber too.
+        OTHER_ID: Confidence = 0.6;
+        /// More than one of these.
+        OTHER_ID_RARE: Confidence = 0.5;
+        /// A single one.
+        OTHER_ID_ONCE: Confidence = 0.4;
+    }
+    orphan_limit {
+        /// Aborted, with the orphans at their limit.
+        AT_LIMIT: Confidence = 0.95;
+        /// Aborted, with orphans that count double not far from it.
+        NEAR_LIMIT: Confidence = 0.85;
+        /// Aborted far from the limit, but the memory, which moves the same counter, is farther.
+        NOT_MEMORY: Confidence = 0.75;
+        /// Aborted, and neither limit is near any more.
+        EITHER: Confidence = 0.5;
+        /// The limit is not visible, and memory was short.
+        SHORT_OF_MEMORY: Confidence = 0.4;
+        /// The limit is not visible, and memory was not short.
+        LIMIT_UNSEEN: Confidence = 0.6;
+        /// Exact numbers; nobody was aborted yet.
+        RISK: Confidence = 0.85;
+        /// The total since boot does not say which of the two limits.
+        PAST: Confidence = 0.6;
+        /// Share of the limit from which it is a risk: an orphan that waits long counts at least twice (tcp_out_of_resources).
+        NEAR: f64 = 0.5;
+        /// Share of a limit that is reached but for what was aborted since.
+        REACHED: f64 = 0.9;
+        /// Share of the orphans from which they can have been at their limit: they count up to four times.
+        POSSIBLE: f64 = 0.25;
+        /// Share of the memory below which it was not the memory.
+        FAR_FROM_MEMORY: f64 = 0.5;
+    }
+    out_of_window_reset {
+        /// SYNs in open connections, as many of which were reset.
+        RESET_AFTER_SYN: Confidence = 0.9;
+        /// SYNs in open connections, not all of which were reset.
+        SYN: Confidence = 0.75;
+        /// No SYN: RSTs out of sequence, or ACKs of data never sent.
+        NO_SYN: Confidence = 0.6;
+    }
+    peer_reset {
+        /// Single events with their peers.
+        NAMED: Confidence = 0.92;
+        /// Half or more have an IP id or a TTL that is not the peer's.
+        PERHAPS_FORGED: Confidence = 0.4;
+        /// Both ends may be on this host.
+        PERHAPS_OWN: Confidence = 0.4;
+        /// This host sent RSTs too: some of the counted connections may have ended by those.
+        WITH_SENT: Confidence = 0.5;
+        /// Nothing else moves the counter.
+        COUNTED: Confidence = 0.8;
+    }
+    port_scan {
+        /// One source, ten or more closed ports; a client with a wrong list of ports looks the same.
+        MANY_PORTS: Confidence = 0.92;
+    }
+    port_without_listener {
+        /// The kernel names the reason and nothing listens there: many, and often.
+        NAMED: Confidence = 0.93;
+        /// The same in small numbers: it may be a segment of an old connection.
+        NAMED_FEW: Confidence = 0.9;
+        /// Who listens was not seen: the port may be open on another address.
+        LISTENERS_UNSEEN: Confidence = 0.6;
+        /// Nor were packets: the segment may have been no SYN.
+        PACKETS_UNSEEN: Confidence = 0.5;
+        /// By counters, both sides of it on this host.
+        COUNTED_HERE: Confidence = 0.65;
+        /// By counters, what nothing else explains.
+        COUNTED: Confidence = 0.4;
+    }
+    process_exit {
+        /// The kernel names the process that closed, and it is gone.
+        NAMED: Confidence = 0.92;
+        /// The listener's owner is gone, and the kernel killed a process for lack of memory.
+        KILLED: Confidence = 0.88;
+        /// The listener's owner is gone, and nobody serves the port.
+        UNSERVED: Confidence = 0.82;
+        /// The listener's owner is gone, and there were resets that it may have sent.
+        WITH_RESETS: Confidence = 0.75;
+        /// It may have closed its sockets and live on.
+        GONE: Confidence = 0.6;
+    }
+    retransmission_timeout {
+        /// Keepalive's were counted one by one and are taken off.
+        EVENTS: Confidence = 0.92;
+        /// No keepalive probe was sent, and no RST is unexplained.
+        NO_KEEPALIVE: Confidence = 0.9;
+        /// A RST that nothing else explains may have been keepalive's.
+        MIXED: Confidence = 0.6;
+        /// Single peers vanish on every healthy host: fewer are no warning.
+        MANY: u64 = 10;
+    }
+    socket_destroyed {
+        /// The kernel names the caller; a BPF program that destroys sockets looks the same.
+        NAMED: Confidence = 0.93;
+    }
+    stale_connection {
+        /// The kernel names the reason; a forged segment looks the same.
+        NAMED: Confidence = 0.9;
+        /// A service was restarted, and RSTs are left that nothing else explains.
+        COUNTED: Confidence = 0.5;
+    }
+    syn_flood {
+        /// The queue fills with requests that linger; nothing is lost yet.
+        FILLING: Confidence = 0.6;
+        /// A queue overflowed, and it is not clear whether the handshakes complete.
+        UNCLEAR: Confidence = 0.4;
+        /// Share of retransmitted requests from which a queue that is not full is worth telling.
+        FILLING_LINGER: f64 = 0.8;
+    }
+    syn_queue_overflow {
+        /// The handshakes were seen to complete.
+        CLIENTS: Confidence = 0.9;
+        /// Nothing says that the handshakes do not complete.
+        PROBABLY_CLIENTS: Confidence = 0.8;
+        /// Many handshakes do not complete: it may be a flood.
+        UNCLEAR: Confidence = 0.6;
+        /// Dropped SYNs per second from which clients notice for certain.
+        CRITICAL_PER_S: f64 = 1.0;
+    }
+    tcp_memory_exhausted {
+        /// Beyond the limit, or at it and connections were aborted.
+        USED_UP: Confidence = 0.95;
+        /// Under pressure, and segments were dropped.
+        DROPPED: Confidence = 0.92;
+        /// The pressure mark was passed in the window.
+        PRESSURE: Confidence = 0.85;
+        /// Exact numbers; nothing was lost yet.
+        RISK: Confidence = 0.9;
+        /// Share of the limit that is reached but for what was freed since.
+        NEAR: f64 = 0.9;
+    }
+    time_wait_table_full {
+        /// It overflowed and is full.
+        OVERFLOWED_AND_FULL: Confidence = 0.97;
+        /// It overflowed and has room again; without memory for an entry the kernel counts the same.
+        OVERFLOWED: Confidence = 0.8;
+        /// Exact numbers; the load may fall before it is full.
+        NEARLY_FULL: Confidence = 0.85;
+        /// The total since boot is exact.
+        PAST: Confidence = 0.9;
+        /// Share of the limit from which it is a risk.
+        NEAR: f64 = 0.95;
+    }
+    timestamp_rejected {
+        /// The kernel gives the timestamp as the reason of RSTs.
+        NAMED: Confidence = 0.92;
+        /// By counters; segments that took a detour are dropped rightly.
+        COUNTED: Confidence = 0.85;
+        /// Fewer are segments that took a detour.
+        MANY: u64 = 20;
+        /// The same, for slower ones.
+        MANY_PER_S: f64 = 1.0;
+    }
+    upstream_refused {
+        /// A RST in SYN_SENT, from a server that is named.
+        NAMED: Confidence = 0.95;
+        /// Failed attempts less the peers' resets and the timeouts.
+        COUNTED: Confidence = 0.7;
+    }
+    wrong_bind_address {
+        /// The kernel names the reason, and the port is open on another address.
+        NAMED: Confidence = 0.92;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CONFIDENCES;
+    use crate::cause::REGISTRY;
+
+    #[test]
+    fn a_confidence_is_a_probability_that_is_never_certain() {
+        let confidences: Vec<_> = CONFIDENCES.iter().filter(|(name, _)| name.ends_with("Confidence")).collect();
+        assert!(confidences.len() > REGISTRY.len());
+        for (name, value) in confidences {
+            assert!(*value > 0.0 && *value < 1.0, "{name} is {value}");
+        }
+    }
+
+    #[test]
+    fn every_cause_has_its_section() {
+        for cause in REGISTRY {
+            let section = format!("{}::", cause.id.replace('-', "_"));
+            // A flood is judged by what half-open connections show.
+            assert!(CONFIDENCES.iter().any(|(name, _)| name.starts_with(&section)), "{} has none", cause.id);
+        }
+    }
+}
