@@ -38,10 +38,13 @@ pub fn main(name: &str, how: &How) -> ExitCode {
         Ok(Forked::Parent(init)) => return wait_for(init),
         Ok(Forked::Child) => match live_as_long_as_the_runner().and_then(|()| privilege::keep_only(NEEDED)) {
             Ok(()) => perform(scenario, how),
-            Err(error) => Report::without_run(name, Status::Fail, format!("cannot be kept apart: {error}")),
+            Err(error) => {
+                Report::without_run(name, scenario.expect.cause, Status::Fail, format!("cannot be kept apart: {error}"))
+            }
         },
         Err(error) => Report::without_run(
             name,
+            scenario.expect.cause,
             Status::Skipped,
             format!("no namespaces of its own: {error} (needs root, or unprivileged user namespaces)"),
         ),
@@ -126,7 +129,7 @@ fn live_as_long_as_the_runner() -> io::Result<()> {
 
 fn perform(scenario: &'static Scenario, how: &How) -> Report {
     let start = Instant::now();
-    let mut report = Report::without_run(scenario.name, Status::Fail, "");
+    let mut report = Report::without_run(scenario.name, scenario.expect.cause, Status::Fail, "");
     let stage = prepare(scenario, how.record.is_some()).and_then(|()| Ok(Stage::new(how)?));
     let (status, reason) = match stage {
         Err(stop) => stop.outcome(),

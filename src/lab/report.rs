@@ -47,12 +47,12 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn without_run(name: &str, status: Status, reason: impl Into<String>) -> Self {
+    pub fn without_run(name: &str, expected: Option<&str>, status: Status, reason: impl Into<String>) -> Self {
         Self {
             name: name.to_owned(),
             status,
             reason: reason.into(),
-            expected: super::scenario::find(name).and_then(|scenario| scenario.expect.cause).map(str::to_owned),
+            expected: expected.map(str::to_owned),
             experienced: BTreeMap::new(),
             findings: None,
             ticks: Vec::new(),

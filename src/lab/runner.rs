@@ -131,7 +131,7 @@ fn one(scenario: &Scenario, how: &How, interrupted: &AtomicBool) -> Report {
     sys::die_with_parent(&mut command);
     let fail = |reason: String| Report {
         took_s: start.elapsed().as_secs_f64(),
-        ..Report::without_run(scenario.name, Status::Fail, reason)
+        ..Report::without_run(scenario.name, scenario.expect.cause, Status::Fail, reason)
     };
     let mut child = match command.spawn() {
         Ok(child) => child,

@@ -91,7 +91,7 @@ fn full<T: Default>(observed: &mut Observed<T>) -> &mut T {
     }
     match observed {
         Observed::Full(value) | Observed::Partial(value, _) => value,
-        Observed::Unavailable(_) => unreachable!("it was just made"),
+        Observed::Unavailable(_) => panic!("it was just made"),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::rows::named;
+use super::naming::named;
 use crate::cause::Severity;
 use crate::evidence::ledger::Account;
 use crate::observation::delta::per_second;

@@ -5,6 +5,7 @@ mod detail;
 mod glyphs;
 mod history;
 mod keys;
+mod naming;
 mod rows;
 mod state;
 mod view;

@@ -6,7 +6,6 @@ use ratatui::style::Style;
 
 use super::glyphs::PLAIN;
 use super::state::{Pane, State};
-use crate::timeline::Place;
 use crate::value::Moment;
 use crate::value::words::seconds;
 
@@ -16,7 +15,7 @@ mod listeners;
 mod resets;
 mod sockets;
 
-pub use causes::{causes, state_word};
+pub use causes::state_word;
 
 /// A pane's content for some width.
 #[derive(Debug, Default)]
@@ -73,19 +72,10 @@ pub fn of(state: &State, pane: Pane, width: usize) -> Table {
     }
 }
 
-/// The orders that `s` goes through, the usual one first.
-pub fn orders(pane: Pane) -> &'static [&'static str] {
-    match pane {
-        Pane::Ledger => &ledger::ORDERS,
-        Pane::Listeners => &listeners::ORDERS,
-        _ => &[],
-    }
-}
-
 /// The title of a pane with its order, where it is not the usual one.
 fn title(state: &State, pane: Pane, name: &str) -> String {
     let number = pane as usize + 1;
-    match (state.sorted[pane as usize], orders(pane)) {
+    match (state.sorted[pane as usize], pane.orders()) {
         (sorted @ 1.., orders) => format!("{number} {name} by {}", orders.get(sorted).copied().unwrap_or_default()),
         _ => format!("{number} {name}"),
     }
@@ -98,19 +88,6 @@ pub const GAP: usize = 1;
 pub fn room(columns: &[Column], width: usize) -> usize {
     let fixed: usize = columns.iter().filter_map(|column| column.width).sum();
     width.saturating_sub(fixed + GAP * columns.len().saturating_sub(1))
-}
-
-/// A cause and its place in so many columns: where it happens is worth more than the end of its title.
-pub fn named(title: &str, place: &Place, room: usize) -> String {
-    let place = place.to_string();
-    if place.is_empty() {
-        return title.to_owned();
-    }
-    let left = room.saturating_sub(place.chars().count() + 2).max(8);
-    match title.chars().count() > left {
-        true => format!("{}…, {place}", title.chars().take(left - 1).collect::<String>().trim_end()),
-        false => format!("{title}, {place}"),
-    }
 }
 
 /// How long ago, in whole seconds: tenths that run are noise.

@@ -6,10 +6,9 @@ use std::time::Duration;
 use super::glyphs::Glyphs;
 use super::history::History;
 use super::keys::{self, Key, Meaning};
-use super::rows;
 use crate::diagnosis::Status;
 use crate::render::json::rfc3339_seconds;
-use crate::timeline::{self, Tick};
+use crate::timeline::{self, Episode, Tick};
 use crate::value::Moment;
 
 /// What does not change while it runs.
@@ -78,6 +77,17 @@ pub enum Pane {
     Listeners,
     Sockets,
     Resets,
+}
+
+impl Pane {
+    /// The orders that `s` goes through, the usual one first.
+    pub fn orders(self) -> &'static [&'static str] {
+        match self {
+            Self::Ledger => &["number in this run", "rate now", "first seen"],
+            Self::Listeners => &["trouble in this run", "queue now", "port"],
+            _ => &[],
+        }
+    }
 }
 
 impl Pane {
@@ -203,10 +213,28 @@ impl State {
         names.iter().any(|name| name.to_lowercase().contains(&wanted))
     }
 
+    /// The episodes that the filter keeps, in the order in which a person reads them.
+    pub fn causes(&self) -> Vec<&Episode> {
+        let episodes = self.run().tick.as_ref().map_or(&[][..], |tick| &tick.episodes);
+        episodes.iter().filter(|episode| self.is_kept(episode)).collect()
+    }
+
+    /// What has no port, like a limit of the whole host, concerns each of them.
+    fn is_kept(&self, episode: &Episode) -> bool {
+        let subjects = &episode.latest.finding.subjects;
+        let ports: Vec<u16> = subjects.iter().filter_map(|subject| subject.port).collect();
+        if ports.is_empty() && self.filter.trim().bytes().all(|byte| byte.is_ascii_digit()) {
+            return true;
+        }
+        let mut names: Vec<&str> = subjects.iter().filter_map(|subject| subject.process.as_deref()).collect();
+        names.push(episode.latest.title);
+        self.keeps(ports, &names)
+    }
+
     /// The row that is chosen in a pane of that many.
     pub fn chosen(&self, pane: Pane, rows: usize) -> usize {
         let by_key = match (pane, &self.cause) {
-            (Pane::Causes, Some(key)) => rows::causes(self).iter().position(|episode| episode.key == *key),
+            (Pane::Causes, Some(key)) => self.causes().iter().position(|episode| episode.key == *key),
             _ => None,
         };
         by_key.unwrap_or(self.chosen[pane as usize]).min(rows.saturating_sub(1))
@@ -333,18 +361,18 @@ impl State {
     fn choose(&mut self, to: impl Fn(usize) -> usize) {
         // The causes are known by themselves; how many rows the others have depends on their width.
         let rows = match self.focus {
-            Pane::Causes => rows::causes(self).len(),
+            Pane::Causes => self.causes().len(),
             pane => self.drawn.rows[pane as usize].unwrap_or(usize::MAX),
         };
         let chosen = to(self.chosen(self.focus, rows)).min(rows.saturating_sub(1));
         self.chosen[self.focus as usize] = chosen;
         if self.focus == Pane::Causes {
-            self.cause = rows::causes(self).get(chosen).map(|episode| episode.key.clone());
+            self.cause = self.causes().get(chosen).map(|episode| episode.key.clone());
         }
     }
 
     fn open(&mut self) {
-        let causes = rows::causes(self);
+        let causes = self.causes();
         match causes.get(self.chosen(Pane::Causes, causes.len())) {
             Some(episode) => self.over = Some((Over::Cause(episode.key.clone()), 0)),
             None if self.filter.is_empty() => {
@@ -363,7 +391,7 @@ impl State {
     }
 
     fn sort(&mut self) {
-        let names = rows::orders(self.focus);
+        let names = self.focus.orders();
         if names.is_empty() {
             self.message = Some("s sorts the listeners (3) and the resets by reason (2)".to_owned());
             return;

@@ -1,30 +1,13 @@
 //! The causes that go on, and those that ended lately.
 
-use super::{Cell, Table, ago, cell, left, named, plain, rest, right, title};
+use super::{Cell, Table, ago, cell, left, plain, rest, right, title};
 use crate::cause::{Severity, State as Finding};
 use crate::render::verdict::word;
 use crate::timeline::{Episode, Phase};
 use crate::tui::glyphs::{BOLD, DIM};
+use crate::tui::naming::named;
 use crate::tui::state::{Pane, State};
 use crate::value::words::percent;
-
-/// The episodes that the filter keeps, in the order in which a person reads them.
-pub fn causes(state: &State) -> Vec<&Episode> {
-    let episodes = state.run().tick.as_ref().map_or(&[][..], |tick| &tick.episodes);
-    episodes.iter().filter(|episode| is_kept(state, episode)).collect()
-}
-
-/// What has no port, like a limit of the whole host, concerns each of them.
-fn is_kept(state: &State, episode: &Episode) -> bool {
-    let subjects = &episode.latest.finding.subjects;
-    let ports: Vec<u16> = subjects.iter().filter_map(|subject| subject.port).collect();
-    if ports.is_empty() && state.filter.trim().bytes().all(|byte| byte.is_ascii_digit()) {
-        return true;
-    }
-    let mut names: Vec<&str> = subjects.iter().filter_map(|subject| subject.process.as_deref()).collect();
-    names.push(episode.latest.title);
-    state.keeps(ports, &names)
-}
 
 /// The word that stands where the colour is.
 pub fn state_word(episode: &Episode) -> &'static str {
@@ -49,7 +32,7 @@ pub fn table(state: &State, width: usize) -> Table {
     columns.push(right("since", 10));
     let room = super::room(&columns, width);
     let episodes = state.run().tick.as_ref().map_or(&[][..], |tick| &tick.episodes);
-    let rows = causes(state).into_iter().map(|episode| {
+    let rows = state.causes().into_iter().map(|episode| {
         // Its number is its rank among all, as the opened cause says it.
         let number = episodes.iter().position(|other| other.key == episode.key).map_or(0, |index| index + 1);
         row(state, number, episode, line, room)

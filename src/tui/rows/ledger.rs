@@ -6,8 +6,6 @@ use crate::tui::history::{Row, Side};
 use crate::tui::state::{Pane, State};
 use crate::value::words::thousands;
 
-pub const ORDERS: [&str; 3] = ["number in this run", "rate now", "first seen"];
-
 pub fn table(state: &State, width: usize) -> Table {
     let wide = width >= 90;
     let line = if wide { (width - 68).min(40) } else { 12 };

@@ -9,7 +9,6 @@ use crate::tui::history::High;
 use crate::tui::state::{Pane, State};
 use crate::value::words::thousands;
 
-pub const ORDERS: [&str; 3] = ["trouble in this run", "queue now", "port"];
 const BAR: usize = 8;
 
 pub fn table(state: &State, width: usize) -> Table {

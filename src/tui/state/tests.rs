@@ -1,5 +1,6 @@
 //! What keys and ticks do.
 
+use super::super::rows;
 use super::*;
 use crate::diagnosis::filter::Filter;
 use crate::observation::testing::{Case, process};
@@ -123,14 +124,14 @@ fn a_filter_works_while_it_is_typed() {
     let rows = |state: &State| rows::of(state, Pane::Listeners, 80).rows.len();
     assert_eq!(rows(&state), 2);
     press(&mut state, "/80");
-    assert_eq!((rows(&state), rows::causes(&state).len()), (1, 1));
+    assert_eq!((rows(&state), state.causes().len()), (1, 1));
     press(&mut state, "81");
-    assert_eq!((rows(&state), rows::causes(&state).len()), (0, 0));
+    assert_eq!((rows(&state), state.causes().len()), (0, 0));
     for _ in 0..4 {
         state.update(Event::Key(Key::Backspace));
     }
     press(&mut state, "REDIS");
-    assert_eq!((rows(&state), rows::causes(&state).len()), (1, 0));
+    assert_eq!((rows(&state), state.causes().len()), (1, 0));
     // q is a letter here.
     assert_eq!(press(&mut state, "q"), []);
     state.update(Event::Key(Key::Escape));

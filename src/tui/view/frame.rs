@@ -172,7 +172,7 @@ pub fn below(state: &State, buffer: &mut Buffer, area: Rect, over: Option<(usize
             format!("{what}, lines {}-{last} of {lines}   arrows PgUp PgDn scroll   Esc closes", first + 1)
         }
         (None, None) if !state.filter.is_empty() => {
-            let kept = rows::causes(state).len() as u64;
+            let kept = state.causes().len() as u64;
             format!("only {}: {} (Esc shows all)   {}", state.filter, counted(kept, "cause"), hints())
         }
         (None, None) => hints(),
