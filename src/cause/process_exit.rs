@@ -50,7 +50,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     {
         return Ok(Verdict::Found(place::places(&groups).into_iter().map(|place| by_events(e, place)).collect()));
     }
-    (e.owners_before()?, e.owners()?);
+    e.owners_before()?;
+    e.owners()?;
     let gone: Vec<_> = e.gone_processes().collect();
     if gone.is_empty() {
         let why = match e.hidden_processes() {

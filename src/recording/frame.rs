@@ -61,11 +61,14 @@ impl Stored {
     }
 }
 
+/// The questions of a frame by key, each with its answer.
+pub(super) type Answers<'a> = Vec<(&'a str, Stored)>;
+
 /// Takes a frame apart: its times, and each answer with its key, in the order asked.
 ///
 /// # Errors
 /// What is wrong with it, in words.
-pub(super) fn decode(frame: &[u8]) -> Result<(Times, Vec<(&str, Stored)>), &'static str> {
+pub(super) fn decode(frame: &[u8]) -> Result<(Times, Answers<'_>), &'static str> {
     let (times, rest) = frame.split_first_chunk().ok_or("a frame without times")?;
     let (mut rest, mut answers) = (Bytes(rest), Vec::new());
     while !rest.0.is_empty() {

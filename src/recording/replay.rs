@@ -194,7 +194,7 @@ impl Probe for ReplayHost {
         let result = match stored.get(repeat).or(stored.last()) {
             Some(stored) => {
                 if !nothing_more {
-                    stored.parts(bytes).for_each(|part| sink(part));
+                    stored.parts(bytes).for_each(&mut *sink);
                 }
                 stored.failure.clone().map_or(Ok(()), Err)
             }

@@ -196,7 +196,7 @@ fn run(expected: Option<&str>, status: Status, causes: &[(&str, &str, f64)]) -> 
         expected: expected.map(str::to_owned),
         findings: Some(findings),
         took_s: Duration::from_secs(2).as_secs_f64(),
-        ..Report::without_run("some-scenario", status, "")
+        ..Report::without_run("some-scenario", None, status, "")
     }
 }
 
@@ -208,7 +208,7 @@ fn ranks_alarms_and_runs_that_did_not_take_place_are_told_apart() {
         run(Some("peer-reset"), Status::Fail, &[]),
         run(None, Status::Pass, &[("peer-reset", "info", 0.9)]),
         run(None, Status::Fail, &[("peer-reset", "info", 0.9), ("syn-flood", "critical", 0.6)]),
-        Report::without_run("orphan-limit", Status::Skipped, "not here"),
+        Report::without_run("orphan-limit", Some("orphan-limit"), Status::Skipped, "not here"),
     ]);
     for line in [
         "| faults, the right cause first | 1/3 (33.3 %) |",
