@@ -124,6 +124,11 @@ impl What {
         matches!(self, Self::ResetEvents | Self::ResetPackets | Self::DestroyedSockets)
     }
 
+    /// Whether this is the file with that path.
+    pub fn is_file(&self, path: &str) -> bool {
+        matches!(self, Self::File(own) if own == path)
+    }
+
     /// The part of [`Ask::key`] behind the scope.
     pub fn key(&self) -> String {
         match self {

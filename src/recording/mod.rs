@@ -43,7 +43,8 @@
 //!
 //! # What a reader may rely on
 //! - A file that grows consists of whole frames up to its last one. One without an end was cut off: it is read up to its last
-//!   whole frame, and the last tick with counters closes its window. If no window can be closed it is refused.
+//!   whole frame, and the last tick with counters closes its window. If no window can be closed it is refused. Zeros from some
+//!   byte to the end of the file are what a power cut leaves: cut off there, too.
 //! - Whatever else does not fit (a checksum, a number, an order) is damage, and the recording is refused with the place.
 //! - Frames follow each other in time: dump and before open a window, after closes it, polls and ticks lie within.
 //! - A recording unpacks to at most 128 MiB plus 256 times its size. The writer leaves out what does not fit and says so in the

@@ -9,9 +9,12 @@ use flate2::{Decompress, FlushDecompress, Status};
 use super::format::{Allowance, FRAME_HEAD, FrameHead, MAGIC, Manifest, SEGMENT_HEAD, SegmentHead, Tag};
 use super::problem::{Place, RecordingProblem};
 
+/// Zeros at the end of a file that are looked through, more than any kernel holds back for one file.
+const UNWRITTEN: u64 = 256 << 20;
+
 type Result<T, E = RecordingProblem> = std::result::Result<T, E>;
 
-/// A recording whose end is missing: the program was killed, the disk was full, or the copy is not complete.
+/// A recording whose end is missing: the program was killed, the disk was full, power was cut, or the copy is not complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut {
     /// Where what is missing begins.
@@ -92,7 +95,13 @@ impl<R: Read> Reader<R> {
                         self.cut();
                         return Ok(None);
                     }
-                    let head = FrameHead::decode(head, self.place)?;
+                    let head = match FrameHead::decode(head, self.place) {
+                        Err(RecordingProblem::Damaged { .. }) if self.is_unwritten(&head)? => {
+                            self.cut();
+                            return Ok(None);
+                        }
+                        head => head?,
+                    };
                     match head.tag {
                         Tag::Frame(_) => self.state = State::Body(head),
                         end => {
@@ -127,6 +136,11 @@ impl<R: Read> Reader<R> {
             return Ok(false);
         }
         if crc32fast::hash(&self.packed) != head.checksum {
+            let packed = std::mem::take(&mut self.packed);
+            if self.is_unwritten(&packed)? {
+                self.cut();
+                return Ok(false);
+            }
             return Err(RecordingProblem::damaged(place, "the frame has a wrong checksum"));
         }
         self.unpack(head, out).map_err(|why| RecordingProblem::unsafe_at(place, why))?;
@@ -187,10 +201,14 @@ impl<R: Read> Reader<R> {
         let there = &head[..read.min(MAGIC.len())];
         let first = self.place == Place::default();
         if !MAGIC.starts_with(there) || (first && read == 0) {
-            return Err(match first {
-                true => RecordingProblem::Foreign,
-                false => RecordingProblem::TrailingGarbage { byte: self.place.byte },
-            });
+            if first {
+                return Err(RecordingProblem::Foreign);
+            }
+            if !self.is_unwritten(&head[..read])? {
+                return Err(RecordingProblem::TrailingGarbage { byte: self.place.byte });
+            }
+            self.cut();
+            return Ok(false);
         }
         if read < SEGMENT_HEAD {
             match (read, before) {
@@ -199,7 +217,13 @@ impl<R: Read> Reader<R> {
             }
             return Ok(false);
         }
-        let head = SegmentHead::decode(head, self.place)?;
+        let head = match SegmentHead::decode(head, self.place) {
+            Err(RecordingProblem::Damaged { .. }) if self.is_unwritten(&head)? => {
+                self.cut();
+                return Ok(false);
+            }
+            head => head?,
+        };
         let mut manifest = Vec::new();
         let length = self.input.by_ref().take(u64::from(head.manifest)).read_to_end(&mut manifest)?;
         if length < head.manifest as usize {
@@ -207,6 +231,10 @@ impl<R: Read> Reader<R> {
             return Ok(false);
         }
         if crc32fast::hash(&manifest) != head.checksum {
+            if self.is_unwritten(&manifest)? {
+                self.cut();
+                return Ok(false);
+            }
             return Err(RecordingProblem::damaged(self.place, "the manifest has a wrong checksum"));
         }
         if first {
@@ -219,6 +247,23 @@ impl<R: Read> Reader<R> {
         self.inflate = Decompress::new(false);
         self.state = State::Within;
         Ok(true)
+    }
+
+    /// Whether this unsound piece, and all behind it, was never written: after a power cut a file may be as long as it was to
+    /// be and hold zeros from some byte on. Reads on; true means that nothing but zeros is left.
+    fn is_unwritten(&mut self, piece: &[u8]) -> io::Result<bool> {
+        if piece.last() != Some(&0) {
+            return Ok(false);
+        }
+        let (mut left, mut buffer) = (UNWRITTEN, vec![0; 64 << 10]);
+        loop {
+            let read = self.fill(&mut buffer)?;
+            let zeros = buffer.iter().take(read).all(|byte| *byte == 0);
+            left = left.saturating_sub(read as u64);
+            if !zeros || read == 0 || left == 0 {
+                return Ok(read == 0);
+            }
+        }
     }
 
     fn cut(&mut self) {

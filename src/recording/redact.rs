@@ -2,73 +2,67 @@
 //!
 //! The same address or name always becomes the same pseudonym, so that a listener still joins its sockets, a unit its
 //! processes, a reset its packet. Loopback and unspecified addresses, address families, ports, ids and all counters stay. What
-//! is not known to be harmless is left out, payload always.
+//! to keep of an answer each source says itself, [`source::REDACTIONS`]; payload is never stored.
 
-mod events;
-mod names;
-mod netlink;
-mod stream;
-mod text;
+use std::collections::HashMap;
 
-use events::Events;
-use names::Pseudonyms;
-use stream::Stream;
-
-use crate::ask::{Ask, What};
+use crate::ask::Ask;
+use crate::source;
+use crate::source::pseudonyms::Pseudonyms;
+use crate::source::redaction::{BlockRedaction, Redaction};
+use crate::stream::rewrite::Rewriter;
 use crate::value::{Failure, FailureKind};
 
-/// No text that is redacted is longer, see `source::ask::read`.
+/// No text that is redacted is longer, see `ask::read`.
 const MAX_TEXT: usize = 4 << 20;
 
-/// Remembers the pseudonyms of one recording, and what the streams said that go on from answer to answer.
+/// Remembers the pseudonyms of one recording, and the streams, which go on from answer to answer.
 #[derive(Default)]
 pub(super) struct Redactor {
     names: Pseudonyms,
-    events: (Stream, Events),
-    packets: Stream,
-    destroyed_sockets: Stream,
+    /// By the key of the question.
+    streams: HashMap<String, Stream>,
+}
+
+struct Stream {
+    rewriter: Rewriter,
+    redaction: Box<dyn BlockRedaction>,
 }
 
 /// The redaction of one answer.
 pub(super) struct Session<'a> {
-    redactor: &'a mut Redactor,
-    mode: Mode,
+    names: &'a mut Pseudonyms,
+    mode: Mode<'a>,
     failure: Option<Failure>,
 }
 
-enum Mode {
-    /// Whole messages, redacted as they arrive.
-    Messages,
-    /// Numbers only, see [`What::SocketOwners`].
-    Numbers,
+enum Mode<'a> {
+    Harmless,
+    Parts(fn(&mut Pseudonyms, &[u8]) -> (Vec<u8>, bool)),
     /// Redacted once it is whole.
     Text {
-        path: String,
-        link: bool,
+        redact: fn(&mut Pseudonyms, Vec<u8>) -> Option<Vec<u8>>,
         text: Vec<u8>,
     },
-    /// Inodes stay, names go.
-    Namespaces(Vec<u8>),
-    Tasks(Vec<u8>),
-    Events,
-    Packets,
-    DestroyedSockets,
+    Stream(&'a mut Stream),
+    LeftOut,
 }
 
 impl Redactor {
     pub fn begin(&mut self, ask: &Ask) -> Session<'_> {
-        let mode = match &ask.what {
-            What::SockDiag(_) => Mode::Messages,
-            What::SocketOwners { .. } => Mode::Numbers,
-            What::File(path) => Mode::Text { path: path.clone(), link: false, text: Vec::new() },
-            What::Link(path) => Mode::Text { path: path.clone(), link: true, text: Vec::new() },
-            What::ResetEvents => Mode::Events,
-            What::ResetPackets => Mode::Packets,
-            What::DestroyedSockets => Mode::DestroyedSockets,
-            What::Namespaces => Mode::Namespaces(Vec::new()),
-            What::Tasks => Mode::Tasks(Vec::new()),
+        let rule = source::REDACTIONS.iter().find(|rule| (rule.asks)(&ask.what));
+        let mode = match rule.map(|rule| (&rule.redaction, rule.source)) {
+            Some((Redaction::Harmless, _)) => Mode::Harmless,
+            Some((Redaction::Parts(redact), _)) => Mode::Parts(*redact),
+            Some((Redaction::Text(redact), _)) => Mode::Text { redact: *redact, text: Vec::new() },
+            Some((Redaction::Stream(new), source)) => {
+                let stream = || Stream { rewriter: Rewriter::new(source), redaction: new() };
+                Mode::Stream(self.streams.entry(ask.key()).or_insert_with(stream))
+            }
+            None => Mode::LeftOut,
         };
-        Session { redactor: self, mode, failure: None }
+        let failure = matches!(mode, Mode::LeftOut).then(left_out);
+        Session { names: &mut self.names, mode, failure }
     }
 }
 
@@ -77,7 +71,7 @@ fn left_out() -> Failure {
 }
 
 fn not_understood() -> Failure {
-    Failure::new(FailureKind::Broken, "left out by --redact: messages that are not understood cannot be redacted")
+    Failure::new(FailureKind::Broken, "left out by --redact: what is not understood cannot be redacted")
 }
 
 impl Session<'_> {
@@ -86,31 +80,18 @@ impl Session<'_> {
         if self.failure.is_some() {
             return Vec::new();
         }
-        let Redactor { names, events: (stream, events), packets, destroyed_sockets } = &mut *self.redactor;
         let (out, understood) = match &mut self.mode {
-            Mode::Messages => {
-                let mut messages = bytes.to_vec();
-                let understood = names.messages(&mut messages);
-                (messages, understood)
+            Mode::Harmless => (bytes.to_vec(), true),
+            Mode::Parts(redact) => redact(self.names, bytes),
+            Mode::Stream(Stream { rewriter, redaction }) => {
+                rewriter.feed(bytes, &mut |kind, payload| redaction.block(self.names, kind, payload))
             }
-            Mode::Events => stream.feed(bytes, &mut |kind, payload| events.block(names, kind, payload)),
-            Mode::Packets => packets.feed(bytes, &mut |kind, payload| stream::packets(names, kind, payload)),
-            Mode::DestroyedSockets => {
-                destroyed_sockets.feed(bytes, &mut |kind, payload| stream::destroyed_sockets(names, kind, payload))
+            Mode::Text { text, .. } if text.len() + bytes.len() <= MAX_TEXT => {
+                text.extend_from_slice(bytes);
+                (Vec::new(), true)
             }
-            Mode::Numbers => {
-                if bytes.iter().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b' ' | b'\n')) {
-                    return bytes.to_vec();
-                }
+            Mode::Text { .. } | Mode::LeftOut => {
                 self.failure = Some(left_out());
-                return Vec::new();
-            }
-            Mode::Text { text, .. } | Mode::Namespaces(text) | Mode::Tasks(text) => {
-                if text.len() + bytes.len() > MAX_TEXT {
-                    self.failure = Some(left_out());
-                } else {
-                    text.extend_from_slice(bytes);
-                }
                 return Vec::new();
             }
         };
@@ -124,28 +105,9 @@ impl Session<'_> {
     pub fn end(self, complete: bool) -> Result<Vec<u8>, Failure> {
         match (self.failure, self.mode) {
             (Some(failure), _) => Err(failure),
-            (None, Mode::Text { path, link, text }) if complete => {
-                let redacted = match link {
-                    true => text::namespace_link(&text).then_some(text),
-                    false => self.redactor.names.text(&path, text),
-                };
-                redacted.ok_or_else(left_out)
-            }
-            (None, Mode::Tasks(text)) => {
-                let text = std::str::from_utf8(&text).ok();
-                text.and_then(|text| events::tasks(&mut self.redactor.names, text)).ok_or_else(left_out)
-            }
-            (None, Mode::Namespaces(text)) => {
-                let inode = |line: &[u8]| line.iter().copied().take_while(u8::is_ascii_digit).chain([b'\n']).collect();
-                let lines: Vec<Vec<u8>> = text.split(|byte| *byte == b'\n').map(inode).collect();
-                Ok(lines.into_iter().filter(|line| line.len() > 1).flatten().collect())
-            }
+            (None, Mode::Text { redact, text }) if complete => redact(self.names, text).ok_or_else(left_out),
             // An answer ends with a whole block.
-            (None, Mode::Events) if self.redactor.events.0.is_within_a_block() => Err(not_understood()),
-            (None, Mode::Packets) if self.redactor.packets.is_within_a_block() => Err(not_understood()),
-            (None, Mode::DestroyedSockets) if self.redactor.destroyed_sockets.is_within_a_block() => {
-                Err(not_understood())
-            }
+            (None, Mode::Stream(stream)) if stream.rewriter.is_within_a_block() => Err(not_understood()),
             (None, _) => Ok(Vec::new()),
         }
     }

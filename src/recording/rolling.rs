@@ -13,7 +13,8 @@ use std::time::Duration;
 use super::file::RecordingFile;
 use super::write::{RecordError, RecordingHost};
 use crate::ask::{self, Answer, Ask, Clock, Frame, Host, Probe, What};
-use crate::stream::{Blocks, Kind, append};
+use crate::stream::Kind;
+use crate::stream::rebase::StreamStart;
 use crate::value::{Failure, FailureKind, Moment};
 
 /// Nothing older is written.
@@ -206,67 +207,6 @@ impl Past {
     }
 }
 
-/// How a stream has to begin, to go on from some point: what it said that stays true, and what its running totals were.
-#[derive(Clone, Default)]
-struct StreamStart {
-    blocks: Vec<(Kind, u16, Vec<u8>)>,
-    /// In reset events the first number of a line is the event that it is about; otherwise a line is one number.
-    totals: BTreeMap<String, Vec<u64>>,
-}
-
-impl StreamStart {
-    fn absorb(&mut self, stream: &[u8]) {
-        blocks(stream, &mut |kind, cpu, payload| match kind {
-            Kind::Records | Kind::Clock => {}
-            Kind::Counts => {
-                let lines = String::from_utf8_lossy(payload);
-                self.totals.extend(lines.lines().map(numbers));
-            }
-            Kind::Scope | Kind::Tasks | Kind::Symbols => self.replace(kind, cpu, payload),
-            Kind::Start | Kind::Format | Kind::Note => {
-                if !self.blocks.iter().any(|(of, _, known)| *of == kind && known == payload) {
-                    self.blocks.push((kind, cpu, payload.to_vec()));
-                }
-            }
-        });
-    }
-
-    fn replace(&mut self, kind: Kind, cpu: u16, payload: &[u8]) {
-        self.blocks.retain(|(of, ..)| *of != kind);
-        self.blocks.push((kind, cpu, payload.to_vec()));
-    }
-
-    /// The same, with its totals counted from here.
-    fn rebased(&self, stream: &[u8]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(stream.len());
-        blocks(stream, &mut |kind, cpu, payload| {
-            if kind != Kind::Counts {
-                return append(&mut out, kind, cpu, payload);
-            }
-            let text = String::from_utf8_lossy(payload);
-            let rebased: String = text.split_inclusive('\n').map(|line| self.line(line)).collect();
-            append(&mut out, kind, cpu, rebased.as_bytes());
-        });
-        out
-    }
-
-    fn line(&self, whole: &str) -> String {
-        let line = whole.trim_end_matches('\n');
-        let (name, numbers) = numbers(line);
-        // A line of words says something else than a total.
-        if numbers.is_empty() {
-            return whole.to_owned();
-        }
-        let before = self.totals.get(&name);
-        let since = numbers.iter().enumerate().map(|(index, number)| {
-            let before = before.and_then(|before| before.get(index)).copied().unwrap_or(0);
-            number.saturating_sub(before).to_string()
-        });
-        let name = Some(name).filter(|name| !name.is_empty());
-        name.into_iter().chain(since).collect::<Vec<_>>().join(" ") + &whole[line.len()..]
-    }
-}
-
 /// The frames as a recording has them.
 fn renewed(mut past: Past, frames: Vec<KeptFrame>) -> Vec<KeptFrame> {
     let Some(start) = frames.first().map(|frame| frame.at.mono) else { return frames };
@@ -282,7 +222,7 @@ fn renewed(mut past: Past, frames: Vec<KeptFrame>) -> Vec<KeptFrame> {
             let stream = past.streams.entry(answer.ask.key()).or_default();
             answer.parts = match index {
                 // What it brought happened before. A second answer in the same frame goes on.
-                0 => std::mem::take(&mut stream.blocks).into_iter().map(as_bytes).collect(),
+                0 => stream.take(),
                 _ => vec![stream.rebased(&answer.parts.concat())],
             };
         }
@@ -302,27 +242,6 @@ fn renewed(mut past: Past, frames: Vec<KeptFrame>) -> Vec<KeptFrame> {
         out.push(kept);
     }
     out
-}
-
-fn as_bytes((kind, cpu, payload): (Kind, u16, Vec<u8>)) -> Vec<u8> {
-    let mut out = Vec::new();
-    append(&mut out, kind, cpu, &payload);
-    out
-}
-
-/// What a line is about, and its totals.
-fn numbers(line: &str) -> (String, Vec<u64>) {
-    let words: Vec<&str> = line.split(' ').collect();
-    let (name, rest) = if words.len() > 1 { (words[0], &words[1..]) } else { ("", &words[..]) };
-    (name.to_owned(), rest.iter().map_while(|word| word.parse().ok()).collect())
-}
-
-/// The stream is ours, written a moment ago: it holds whole blocks.
-fn blocks(stream: &[u8], each: &mut dyn FnMut(Kind, u16, &[u8])) {
-    let _ = Blocks::new("the last minutes").feed(stream, &mut |kind, cpu, payload| {
-        each(kind, cpu, payload);
-        Ok(())
-    });
 }
 
 /// Plays the remembered frames to the one who writes them.

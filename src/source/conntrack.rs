@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::counters::Counters;
+use super::redaction::Rule;
 use super::text;
 use crate::ask::{Probe, Scope};
 use crate::value::{NetnsId, Observed, ParseError};
@@ -21,6 +22,8 @@ pub struct Conntrack {
 const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
 const MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
 const STAT: &str = "/proc/net/stat/nf_conntrack";
+pub const REDACTION: Rule =
+    Rule::harmless("conntrack", |what| [COUNT, MAX, STAT].into_iter().any(|path| what.is_file(path)));
 
 /// Unavailable without the nf_conntrack module, `Partial` when only the statistics are missing.
 pub fn collect(probe: &mut dyn Probe, netns: NetnsId) -> (Observed<Conntrack>, Duration) {

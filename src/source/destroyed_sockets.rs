@@ -13,7 +13,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::pseudonyms::Pseudonyms;
+use super::redaction::{BlockRedaction, Redaction, Rule, note, plain};
+use super::sock_diag::redaction::messages;
 use super::sock_diag::{Socket, Walker};
+use crate::ask::What;
 use crate::stream::{self, Content, Kind, Parser};
 use crate::value::ParseError;
 
@@ -179,6 +183,26 @@ impl Sockets {
                 out.dropped += 1;
             }
         });
+    }
+}
+
+pub const REDACTION: Rule = Rule {
+    source: SOURCE,
+    asks: |what| *what == What::DestroyedSockets,
+    redaction: Redaction::Stream(|| Box::new(Redacted)),
+};
+
+struct Redacted;
+
+impl BlockRedaction for Redacted {
+    fn block(&mut self, names: &mut Pseudonyms, kind: Kind, payload: &[u8]) -> Option<Vec<u8>> {
+        match kind {
+            Kind::Start => (payload == MAGIC.as_bytes()).then(|| payload.to_vec()),
+            Kind::Clock | Kind::Counts => plain(payload),
+            Kind::Note => note(payload),
+            Kind::Records => Some(messages(names, payload)).filter(|(_, understood)| *understood).map(|(kept, _)| kept),
+            _ => None,
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::pseudonyms::Pseudonyms;
+use super::redaction::Rule;
 use super::text;
 use crate::ask::{self, Ask, Probe, What};
 use crate::value::{Failure, Observed, ParseError, outside};
@@ -22,13 +24,24 @@ pub struct HostFacts {
 
 const UPTIME: &str = "/proc/uptime";
 const STATUS: &str = "/proc/self/status";
+const HOSTNAME: &str = "/proc/sys/kernel/hostname";
+const RELEASE: &str = "/proc/sys/kernel/osrelease";
+
+pub const REDACTION: Rule = Rule::harmless("kernel", |what| what.is_file(UPTIME) || what.is_file(RELEASE));
+pub const HOSTNAME_REDACTION: Rule = Rule::text(
+    "host name",
+    |what| what.is_file(HOSTNAME),
+    |names, text| Some(format!("host-{}\n", names.hosts.number(text.trim_ascii_end())).into_bytes()),
+);
+pub const STATUS_REDACTION: Rule =
+    Rule::text("own privileges", |what| what.is_file(STATUS), |names, text| redact_status(names, &text));
 
 /// What could be read; `Partial` with the first thing that could not, `Unavailable` if nothing could.
 pub fn collect(probe: &mut dyn Probe) -> (Observed<HostFacts>, Duration) {
     let mut facts = HostFacts::default();
     let mut failures = Failures::default();
-    facts.hostname = failures.file(probe, "/proc/sys/kernel/hostname", parse_name);
-    facts.kernel = failures.file(probe, "/proc/sys/kernel/osrelease", parse_name);
+    facts.hostname = failures.file(probe, HOSTNAME, parse_name);
+    facts.kernel = failures.file(probe, RELEASE, parse_name);
     facts.uptime_s = failures.file(probe, UPTIME, parse_uptime);
     if let Some((uid, capabilities)) = failures.file(probe, STATUS, parse_status) {
         (facts.uid, facts.capabilities) = (Some(uid), Some(capabilities));
@@ -100,6 +113,13 @@ pub fn parse_status(bytes: &[u8]) -> Result<(u32, u64), ParseError> {
     }
     let missing = |field: &str| ParseError::new(STATUS, None, format!("has no {field}"));
     Ok((uid.ok_or_else(|| missing("effective Uid"))?, capabilities.ok_or_else(|| missing("CapEff"))?))
+}
+
+fn redact_status(names: &mut Pseudonyms, text: &[u8]) -> Option<Vec<u8>> {
+    let rest = text.strip_prefix(b"Name:\t")?;
+    let end = rest.iter().position(|byte| *byte == b'\n')?;
+    let name = names.process(&text::unescape(rest.get(..end)?));
+    Some([b"Name:\t", &*name, rest.get(end..)?].concat())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::redaction::Rule;
 use crate::ask::{self, Ask, Probe, What};
 use crate::value::{NetnsId, Observed, ParseError};
 
@@ -9,6 +10,9 @@ const SOURCE: &str = "network namespaces";
 
 /// More than any host has; a bound for what a recording can make us look at.
 const MAX_NAMESPACES: usize = 65_536;
+
+/// Inodes stay, names go.
+pub const REDACTION: Rule = Rule::text(SOURCE, |what| *what == What::Namespaces, |_, text| Some(inodes(&text)));
 
 /// One network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +49,12 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Namespace>, ParseError> {
         }
     }
     Ok(found)
+}
+
+fn inodes(text: &[u8]) -> Vec<u8> {
+    let inode = |line: &[u8]| line.iter().copied().take_while(u8::is_ascii_digit).chain([b'\n']).collect();
+    let lines: Vec<Vec<u8>> = text.split(|byte| *byte == b'\n').map(inode).collect();
+    lines.into_iter().filter(|line| line.len() > 1).flatten().collect()
 }
 
 #[cfg(test)]

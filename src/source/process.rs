@@ -1,5 +1,7 @@
 //! The files of one process below /proc/PID, read with procfs' types where those take outside text without panicking.
 
+pub mod redaction;
+
 use procfs::process::Stat;
 use procfs::{FromRead, ProcessCGroups};
 

@@ -52,6 +52,7 @@ pub mod layout;
 mod losses;
 mod parser;
 pub mod record;
+pub mod redaction;
 mod scope;
 mod tally;
 mod tasks;

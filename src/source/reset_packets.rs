@@ -20,6 +20,7 @@ use crate::stream::{self, Content, Kind, Parser};
 use crate::value::{NetnsId, ParseError};
 
 mod ip_id;
+pub mod redaction;
 mod ttl;
 
 pub use ip_id::Track;

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use super::counters::Counters;
+use super::redaction::Rule;
 use super::{text, two_line_table};
 use crate::ask::{Probe, Scope};
 use crate::value::{NetnsId, Observed, ParseError};
 
 const PATH: &str = "/proc/net/snmp";
+pub const REDACTION: Rule = Rule::harmless("snmp", |what| what.is_file(PATH));
 
 pub fn collect(probe: &mut dyn Probe, netns: NetnsId) -> (Observed<Counters>, Duration) {
     text::collect_file(probe, Scope::Netns(netns), PATH, parse)

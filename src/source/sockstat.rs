@@ -5,12 +5,14 @@
 use std::time::Duration;
 
 use super::counters::Counters;
+use super::redaction::Rule;
 use super::text;
 use crate::ask::{Probe, Scope};
 use crate::value::{NetnsId, Observed, ParseError};
 
 const PATH: &str = "/proc/net/sockstat";
 const PATH_6: &str = "/proc/net/sockstat6";
+pub const REDACTION: Rule = Rule::harmless("sockstat", |what| what.is_file(PATH) || what.is_file(PATH_6));
 
 /// `TCP.inuse`, `TCP.orphan`, `TCP.tw`, `TCP.alloc`, `TCP.mem`, ...
 pub fn collect(probe: &mut dyn Probe, netns: NetnsId) -> (Observed<Counters>, Duration) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::redaction::Rule;
 use super::text;
 use crate::ask::{Probe, Scope};
 use crate::value::{NetnsId, Observed, ParseError};
@@ -44,6 +45,10 @@ pub const HOST_NAMES: [&str; 2] = ["fs.file-max", "fs.nr_open"];
 
 /// Local ports of outgoing connections by default, since 2.4 (net/ipv4/af_inet.c inet_init_net).
 pub const DEFAULT_PORT_RANGE: RangeInclusive<u16> = 32_768..=60_999;
+/// None of them is a key or a secret.
+pub const REDACTION: Rule =
+    Rule::harmless("sysctl", |what| NAMES.iter().chain(&HOST_NAMES).any(|name| what.is_file(&path(name))));
+
 const PORT_RANGE: &str = "net.ipv4.ip_local_port_range";
 
 /// Local ports of outgoing connections and of bind(2) to port 0, from the text of net.ipv4.ip_local_port_range.

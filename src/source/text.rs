@@ -77,6 +77,23 @@ pub(super) fn collect_file<T>(
     (observed, took)
 }
 
+/// Undoes what /proc/PID/status and the list of tasks do to newline and backslash in a name (fs/proc/array.c task_name).
+pub(super) fn unescape(name: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(name.len());
+    let mut bytes = name.iter().copied();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => match bytes.next() {
+                Some(b'n') => out.push(b'\n'),
+                Some(other) => out.push(other),
+                None => out.push(b'\\'),
+            },
+            _ => out.push(byte),
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use super::counters::Counters;
+use super::redaction::Rule;
 use super::text;
 use crate::ask::{Probe, Scope};
 use crate::value::{Observed, ParseError};
 
 const PATH: &str = "/proc/vmstat";
+pub const REDACTION: Rule = Rule::harmless("vmstat", |what| what.is_file(PATH));
 
 pub fn collect(probe: &mut dyn Probe) -> (Observed<Counters>, Duration) {
     text::collect_file(probe, Scope::Host, PATH, parse)

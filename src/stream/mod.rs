@@ -3,6 +3,9 @@
 //! A block has a head of 8 bytes, little-endian whatever the machine, then its payload: `u32` payload length, `u16` kind
 //! ([`Kind`]), `u16` CPU number (0 where it means nothing). What the kinds hold differs between the streams.
 
+pub mod rebase;
+pub mod rewrite;
+
 use crate::value::ParseError;
 
 /// What one stream makes of its blocks.

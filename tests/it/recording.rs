@@ -2,6 +2,8 @@
 
 mod attacks;
 mod cut;
+mod power_cut;
+mod redaction;
 mod show;
 
 use std::io::Write;

@@ -1,6 +1,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::*;
+use crate::ask::What;
+use crate::source::sock_diag::redaction::messages;
 use crate::source::{destroyed_sockets, reset_events, reset_packets};
 use crate::stream::{Kind, head};
 
@@ -8,8 +10,8 @@ const NETNS: crate::value::NetnsId = crate::value::NetnsId(4_026_531_840);
 
 fn redact(redactor: &mut Redactor, path: &str, text: &str) -> Result<String, Failure> {
     let mut session = redactor.begin(&Ask::host(What::File(path.to_owned())));
-    assert!(session.push(text.as_bytes()).is_empty());
-    session.end(true).map(|bytes| String::from_utf8(bytes).unwrap())
+    let now = session.push(text.as_bytes());
+    session.end(true).map(|rest| String::from_utf8([now, rest].concat()).unwrap())
 }
 
 #[test]
@@ -17,9 +19,9 @@ fn a_process_has_one_pseudonym_in_all_its_files() {
     let mut redactor = Redactor::default();
     let stat = redact(&mut redactor, "/proc/7/stat", "7 (my (odd\\) app) S 1 7 7 0 -1 4194560\n").unwrap();
     assert_eq!(stat, "7 (process-1) S 1 7 7 0 -1 4194560\n");
-    let status = redact(&mut redactor, "/proc/7/status", "Name:\tmy (odd\\\\) app\nUmask:\t0022\n").unwrap();
+    let status = redact(&mut redactor, "/proc/self/status", "Name:\tmy (odd\\\\) app\nUmask:\t0022\n").unwrap();
     assert_eq!(status, "Name:\tprocess-1\nUmask:\t0022\n");
-    assert_eq!(redact(&mut redactor, "/proc/8/comm", "other\n").unwrap(), "process-2\n");
+    assert_eq!(redact(&mut redactor, "/proc/8/stat", "8 (other) S\n").unwrap(), "8 (process-2) S\n");
     assert_eq!(redact(&mut redactor, "/proc/7/cmdline", "/srv/app\0--key=x\0").unwrap(), "redacted\0");
     assert_eq!(redact(&mut redactor, "/proc/2/cmdline", "").unwrap(), "");
 }
@@ -46,7 +48,7 @@ fn a_unit_and_a_container_stay_recognisable_as_such() {
 fn only_harmless_files_are_kept() {
     let mut redactor = Redactor::default();
     assert_eq!(redact(&mut redactor, "/proc/sys/kernel/hostname", "db1.acme\n").unwrap(), "host-1\n");
-    for path in ["/proc/net/netstat", "/proc/7/net/snmp", "/proc/7/limits", "/proc/sys/net/core/somaxconn"] {
+    for path in ["/proc/net/netstat", "/proc/net/snmp", "/proc/7/limits", "/proc/sys/net/core/somaxconn"] {
         assert_eq!(redact(&mut redactor, path, "kept 1\n").unwrap(), "kept 1\n", "{path}");
     }
     for path in [
@@ -58,7 +60,10 @@ fn only_harmless_files_are_kept() {
         "/proc/7/net/tcp",
         "/proc/sys/net/ipv4/tcp_fastopen_key",
         "/proc/7/stat",
+        "/proc/self/status",
         "/proc/7/status",
+        "/proc/self/stat",
+        "/proc/7/task/8/stat",
         "/etc/passwd",
     ] {
         let failure = redact(&mut redactor, path, "secret").expect_err(path);
@@ -92,7 +97,9 @@ fn addresses_join_across_families_and_private_attributes_are_blanked() {
         socket(libc::AF_INET6, &[0xfe; 16], &[]),
     ]
     .concat();
-    assert!(redactor.names.messages(&mut bytes));
+    let (kept, understood) = messages(&mut redactor.names, &bytes);
+    bytes = kept;
+    assert!(understood);
     assert_eq!(bytes[24..28], [240, 0, 0, 1]);
     assert_eq!(bytes[40..44], [0; 4]);
     assert_eq!(bytes[88..104], [&md5[..4], &[0; 4], &md5[8..]].concat());
@@ -103,24 +110,33 @@ fn addresses_join_across_families_and_private_attributes_are_blanked() {
 }
 
 #[test]
+fn who_holds_a_socket_is_numbers_and_nothing_else() {
+    let ask = Ask::host(What::SocketOwners { inodes: Default::default(), also: Default::default() });
+    let mut redactor = Redactor::default();
+    let mut session = redactor.begin(&ask);
+    assert_eq!(session.push(b"fd 10 3 1001\n"), b"fd 10 3 1001\n");
+    assert!(session.push(b"fd 10 3 /srv/ACME\n").is_empty() && session.push(b"denied 0\n").is_empty());
+    assert_eq!(session.end(true), Err(not_understood()));
+}
+
+#[test]
 fn what_is_not_understood_is_cut_off() {
     let good = socket(libc::AF_INET, &[192, 0, 2, 9], &[]);
     for bad in [vec![0xff; 40], socket(libc::AF_UNIX, &[], &[]), good[..60].to_vec(), vec![1; 3]] {
-        let mut bytes = [good.clone(), bad].concat();
-        assert!(!Redactor::default().names.messages(&mut bytes));
-        assert_eq!(bytes.len(), good.len());
+        let (kept, understood) = messages(&mut Pseudonyms::default(), &[good.clone(), bad].concat());
+        assert!(!understood && kept.len() == good.len());
     }
 }
 
 proptest::proptest! {
     #[test]
-    fn any_bytes_are_survived(mut bytes: Vec<u8>, text: String) {
+    fn any_bytes_are_survived(bytes: Vec<u8>, text: String) {
         let mut redactor = Redactor::default();
-        redactor.names.messages(&mut bytes);
+        messages(&mut redactor.names, &bytes);
         for ask in [Ask::host(What::ResetEvents), Ask::netns(NETNS, What::ResetPackets), Ask::netns(NETNS, What::DestroyedSockets)] {
             redactor.begin(&ask).push(&bytes);
         }
-        for path in ["/proc/1/stat", "/proc/1/status", "/proc/1/cgroup"] {
+        for path in ["/proc/1/stat", "/proc/self/status", "/proc/1/cgroup"] {
             let _ = redact(&mut redactor, path, &text);
         }
     }
@@ -140,7 +156,7 @@ fn redact_stream(redactor: &mut Redactor, ask: &Ask, bytes: &[u8]) -> (Vec<u8>, 
 #[test]
 fn a_packet_keeps_its_fixed_headers_and_its_ends_join_the_sockets() {
     let mut redactor = Redactor::default();
-    assert!(redactor.names.messages(&mut socket(libc::AF_INET, &[192, 0, 2, 9], &[])));
+    assert!(messages(&mut redactor.names, &socket(libc::AF_INET, &[192, 0, 2, 9], &[])).1);
     // Record route (option 7) in the IP header, timestamps and payload behind the TCP header.
     let mut packet =
         vec![0x46, 8, 0, 60, 0x12, 0x34, 0x40, 0, 57, 6, 0xaa, 0xbb, 192, 0, 2, 9, 192, 0, 2, 1, 7, 3, 4, 9];

@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::record::Change;
+use crate::source::text::unescape;
 use crate::value::{NetnsId, outside};
 
 /// More processes than this are not remembered.
@@ -37,7 +38,7 @@ impl Tasks {
             let mut words = line.splitn(4, ' ');
             let (Some(pid), Some(netns), Some(kind)) = (words.next(), words.next(), words.next()) else { continue };
             let Ok(pid) = pid.parse() else { continue };
-            let name = outside::bounded(&unescape(words.next().unwrap_or("")), outside::COMM);
+            let name = outside::comm(&unescape(words.next().unwrap_or("").as_bytes()));
             let netns = netns.parse().ok().map(NetnsId);
             namespaces.extend(netns);
             self.insert(pid, Process { name, netns, kernel: kind == "kernel" });
@@ -118,18 +119,6 @@ impl Tasks {
     pub fn netns(&self, pid: u32, tid: u32) -> Option<NetnsId> {
         self.threads.get(&tid).copied().or_else(|| self.get(pid)?.netns)
     }
-}
-
-fn unescape(text: &str) -> String {
-    let (mut out, mut chars) = (String::new(), text.chars());
-    while let Some(c) = chars.next() {
-        match (c, if c == '\\' { chars.next() } else { None }) {
-            ('\\', Some('n')) => out.push('\n'),
-            ('\\', Some(other)) => out.push(other),
-            _ => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -1,16 +1,24 @@
-//! The stream of reset events. Of each record only the fields that are known remain; kernel addresses become numbers that tell
+//! What a recording may hold of a reset event. Of each record only the fields that are known remain; kernel addresses become numbers that tell
 //! equal from different and inside a known function from outside, and nothing else.
 
 use std::collections::HashMap;
 
-use super::names::Pseudonyms;
-use super::stream::{note, plain, scope};
-use super::text::unescape;
-use crate::source::reset_events::MAGIC;
-use crate::source::reset_events::format::{Field, Format, Order};
-use crate::source::reset_events::layout::Layout;
-use crate::source::reset_events::record::{self, CONTEXT_MARKS};
+use super::MAGIC;
+use super::format::{Field, Format, Order};
+use super::layout::Layout;
+use super::record::{self, CONTEXT_MARKS};
+use crate::ask::What;
+use crate::source::pseudonyms::Pseudonyms;
+use crate::source::redaction::{BlockRedaction, Redaction, Rule, note, plain, scope};
+use crate::source::text::unescape;
 use crate::stream::Kind;
+
+pub const REDACTION: Rule = Rule {
+    source: "reset events",
+    asks: |what| *what == What::ResetEvents,
+    redaction: Redaction::Stream(|| Box::<Events>::default()),
+};
+pub const TASKS: Rule = Rule::text("tasks", |what| *what == What::Tasks, |names, text| tasks(names, &text));
 
 /// perf_event_open(2).
 const RECORD_COMM: u32 = 3;
@@ -21,7 +29,7 @@ const RECORD_HEAD: usize = 8;
 
 /// What the blocks so far say about those that follow.
 #[derive(Default)]
-pub struct Events {
+struct Events {
     order: Order,
     /// perf event id to tracepoint and sample type.
     events: HashMap<u64, (String, u64)>,
@@ -32,8 +40,8 @@ pub struct Events {
     sockets: HashMap<u64, u64>,
 }
 
-impl Events {
-    pub fn block(&mut self, names: &mut Pseudonyms, kind: Kind, payload: &[u8]) -> Option<Vec<u8>> {
+impl BlockRedaction for Events {
+    fn block(&mut self, names: &mut Pseudonyms, kind: Kind, payload: &[u8]) -> Option<Vec<u8>> {
         let text = || std::str::from_utf8(payload).ok();
         match kind {
             Kind::Start => self.start(text()?),
@@ -43,14 +51,16 @@ impl Events {
                 Some(payload.to_vec())
             }
             Kind::Scope => scope(names, payload),
-            Kind::Tasks => tasks(names, text()?),
+            Kind::Tasks => tasks(names, payload),
             Kind::Symbols => self.symbols(text()?),
             Kind::Clock | Kind::Counts => plain(payload),
             Kind::Note => note(payload),
             Kind::Records => self.records(names, payload),
         }
     }
+}
 
+impl Events {
     fn start(&mut self, text: &str) -> Option<Vec<u8>> {
         *self = Self::default();
         let mut lines = text.lines();
@@ -218,7 +228,8 @@ fn slot(raw: &mut [u8], field: Field) -> Option<&mut [u8]> {
 }
 
 /// `PID NETNS|- user|kernel COMM`.
-pub fn tasks(names: &mut Pseudonyms, text: &str) -> Option<Vec<u8>> {
+fn tasks(names: &mut Pseudonyms, text: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(text).ok()?;
     let mut out = Vec::with_capacity(text.len());
     for line in text.lines() {
         let mut words = line.splitn(4, ' ');
