@@ -204,7 +204,8 @@ impl<R: Read> Reader<R> {
             if first {
                 return Err(RecordingProblem::Foreign);
             }
-            if !self.is_unwritten(&head[..read])? {
+            // Behind the end of a recording nothing was to be written.
+            if before == Tag::End || !self.is_unwritten(&head[..read])? {
                 return Err(RecordingProblem::TrailingGarbage { byte: self.place.byte });
             }
             self.cut();

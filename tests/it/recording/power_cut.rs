@@ -64,7 +64,7 @@ fn cut_or_zero_from_any_byte_on_whole_frames_remain_and_that_is_said() {
         for zeros in [0, 1, bytes.len() - length, 9000] {
             let damaged = [&bytes[..length], &vec![0; zeros]].concat();
             // Zeros that were there before.
-            if damaged == bytes {
+            if damaged.starts_with(&bytes) {
                 continue;
             }
             let kept = ends.iter().filter(|(_, end)| damaged.starts_with(&bytes[..*end])).count();
