@@ -1,5 +1,6 @@
 //! The running kernel as a [`Host`](crate::ask::Host).
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -12,29 +13,25 @@ use std::time::{Duration, Instant};
 
 use super::clock::now;
 use super::destroyed_sockets::DestroyedMulticast;
+use super::namespace::{self, Handle};
 use super::netlink::DiagSocket;
 use super::owners;
 use super::packet::PacketSocket;
 use super::trace_context;
 use super::tracepoint::{Counts, Tracepoints};
-use crate::ask::{Answer, Ask, Clock, Frame, Probe, What};
+use crate::ask::{Answer, Ask, Clock, Frame, Probe, Scope, What};
 use crate::value::{Failure, FailureKind, Moment, NetnsId};
 
 /// How late an interrupt may be noticed while waiting for a frame.
 const SLICE: Duration = Duration::from_millis(200);
 /// No file that we ask for comes near this; it ends the read of a file without an end.
 const MAX_FILE: usize = 64 << 20;
-/// The namespace of the calling thread.
-const NETNS: &str = "/proc/thread-self/ns/net";
 /// statfs(2) magic of procfs, include/uapi/linux/magic.h.
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
-/// Asks the kernel that runs this process, in the network namespace of the calling thread.
-///
-/// The netlink socket is opened by the first dump and stays in the namespace of that moment: enter another namespace
-/// before the first question, and keep the host on one thread.
+/// Asks the kernel that runs this process, each network namespace by sockets and files of its own. The calling thread enters it
+/// for as long as that takes; keep the host on one thread.
 pub struct LiveHost {
-    name: Option<String>,
     stop: Arc<AtomicBool>,
     window: Option<Duration>,
     /// What the next question for reset events has to know of the kernel's counts: at the end of a window more, and nothing
@@ -42,33 +39,92 @@ pub struct LiveHost {
     counts: Counts,
     /// The reset events of this frame were the last.
     ended: bool,
-    diag: DiagSocket,
+    observed: BTreeMap<NetnsId, Inside>,
     /// Opened by the first question, so that a scan that does not ask pays nothing.
     tracepoints: Option<Result<Tracepoints, Failure>>,
+}
+
+/// What is open in one network namespace. A socket stays in the namespace in which it was opened.
+struct Inside {
+    there: Handle,
+    name: Option<String>,
+    diag: DiagSocket,
     packets: Option<Result<PacketSocket, Failure>>,
     destroyed_sockets: Option<Result<DestroyedMulticast, Failure>>,
 }
 
+impl Inside {
+    fn ask(&mut self, what: &What, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
+        match what {
+            What::File(path) => read_file(path, sink),
+            What::Link(path) => read_link(path, sink),
+            What::SockDiag(query) => self.diag.dump(query, sink),
+            What::ResetPackets => match self.packets.get_or_insert_with(|| PacketSocket::open(&self.there)) {
+                Ok(packets) => packets.drain(sink),
+                Err(failure) => Err(failure.clone()),
+            },
+            What::DestroyedSockets => match self.destroyed_sockets.get_or_insert_with(DestroyedMulticast::open) {
+                Ok(sockets) => sockets.drain(sink),
+                Err(failure) => Err(failure.clone()),
+            },
+            What::Namespaces | What::SocketOwners { .. } | What::Tasks | What::ResetEvents => {
+                Err(Failure::new(FailureKind::Broken, format!("{} is a question to the host", what.key())))
+            }
+        }
+    }
+}
+
 impl LiveHost {
-    /// The name by which the namespace of this thread was found.
-    #[must_use]
-    pub fn named(mut self, name: Option<String>) -> Self {
-        self.name = name;
-        self
+    /// Observes the network namespace of the calling thread. `stop` ends the window early once it is true; signal handlers
+    /// set it.
+    pub fn new(stop: Arc<AtomicBool>) -> Self {
+        Self::observing(stop, [(Handle::current(), None)])
     }
 
-    /// `stop` ends the window early once it is true; signal handlers set it.
-    pub fn new(stop: Arc<AtomicBool>) -> Self {
+    /// Observes these network namespaces, with the names by which they were found.
+    pub fn observing(stop: Arc<AtomicBool>, namespaces: impl IntoIterator<Item = (Handle, Option<String>)>) -> Self {
+        let inside = |(there, name): (Handle, _)| {
+            (there.id(), Inside { there, name, diag: DiagSocket::default(), packets: None, destroyed_sockets: None })
+        };
         Self {
-            name: None,
             stop,
             window: None,
             counts: Counts::Seldom,
             ended: false,
-            diag: DiagSocket::default(),
+            observed: namespaces.into_iter().map(inside).collect(),
             tracepoints: None,
-            packets: None,
-            destroyed_sockets: None,
+        }
+    }
+
+    fn ask_netns(&mut self, netns: NetnsId, what: &What, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
+        let inside = self.observed.get_mut(&netns).ok_or_else(|| {
+            Failure::new(FailureKind::Absent, format!("the network namespace {netns} is not under observation"))
+        })?;
+        let there = inside.there.clone();
+        namespace::with_namespace(&there, || inside.ask(what, sink))?
+    }
+
+    fn ask_host(&mut self, what: &What, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
+        namespace::must_be_home()?;
+        match what {
+            What::File(path) => read_file(path, sink),
+            What::Link(path) => read_link(path, sink),
+            What::Namespaces => {
+                for (netns, inside) in &self.observed {
+                    let name = inside.name.as_ref().map_or(String::new(), |name| format!(" {name}"));
+                    sink(format!("{netns}{name}\n").as_bytes());
+                }
+                Ok(())
+            }
+            What::SocketOwners { inodes, also } => owners::socket_owners(inodes, also, sink),
+            What::Tasks => {
+                sink(trace_context::tasks().as_bytes());
+                Ok(())
+            }
+            What::ResetEvents => self.reset_events(sink),
+            What::SockDiag(_) | What::ResetPackets | What::DestroyedSockets => {
+                Err(Failure::new(FailureKind::Broken, format!("{} is a question to a network namespace", what.key())))
+            }
         }
     }
 
@@ -76,7 +132,9 @@ impl LiveHost {
         if self.ended {
             return Ok(());
         }
-        match self.tracepoints.get_or_insert_with(Tracepoints::open) {
+        let observed = &self.observed;
+        let open = || Tracepoints::open(observed.values().map(|inside| inside.there.clone()).collect());
+        match self.tracepoints.get_or_insert_with(open) {
             Ok(tracepoints) => {
                 let result = tracepoints.drain(self.counts, sink);
                 match self.counts {
@@ -138,31 +196,9 @@ impl Clock for LiveHost {
 impl Probe for LiveHost {
     fn ask(&mut self, ask: &Ask, sink: &mut dyn FnMut(&[u8])) -> Answer {
         let start = Instant::now();
-        let result = match &ask.what {
-            What::File(path) => read_file(path, sink),
-            What::Link(path) => read_link(path, sink),
-            What::Namespaces => {
-                let link = std::fs::read_link(NETNS).unwrap_or_default();
-                let netns = NetnsId::from_link(&link.to_string_lossy()).unwrap_or_default();
-                let name = self.name.as_ref().map_or(String::new(), |name| format!(" {name}"));
-                sink(format!("{netns}{name}\n").as_bytes());
-                Ok(())
-            }
-            What::SockDiag(query) => self.diag.dump(query, sink),
-            What::SocketOwners { inodes, also } => owners::socket_owners(inodes, also, sink),
-            What::Tasks => {
-                sink(trace_context::tasks().as_bytes());
-                Ok(())
-            }
-            What::ResetEvents => self.reset_events(sink),
-            What::ResetPackets => match self.packets.get_or_insert_with(PacketSocket::open) {
-                Ok(packets) => packets.drain(sink),
-                Err(failure) => Err(failure.clone()),
-            },
-            What::DestroyedSockets => match self.destroyed_sockets.get_or_insert_with(DestroyedMulticast::open) {
-                Ok(words) => words.drain(sink),
-                Err(failure) => Err(failure.clone()),
-            },
+        let result = match ask.scope {
+            Scope::Host => self.ask_host(&ask.what, sink),
+            Scope::Netns(netns) => self.ask_netns(netns, &ask.what, sink),
         };
         Answer { result, took: start.elapsed() }
     }

@@ -11,6 +11,7 @@ mod owners;
 pub mod packet;
 mod packet_ring;
 mod perf;
+pub mod scope;
 mod sys;
 pub mod trace_context;
 pub mod tracepoint;

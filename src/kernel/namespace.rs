@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags, fstat, fstatfs};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::sys;
+use crate::value::{Failure, FailureKind, NetnsId};
 
 const NAMED: &str = "/run/netns";
 /// Of the calling thread. `/proc/self` is that of the main thread, which may be in another one.
@@ -39,10 +40,20 @@ pub enum NamespaceError {
     Stranded,
 }
 
+impl From<NamespaceError> for Failure {
+    fn from(error: NamespaceError) -> Self {
+        match error {
+            NamespaceError::Denied { needs, .. } => Self::new(FailureKind::Denied, error.to_string()).needs(needs),
+            _ => Self::new(FailureKind::Broken, error.to_string()),
+        }
+    }
+}
+
 /// An open network namespace. It lives at least as long as this value.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    fd: Arc<OwnedFd>,
+    /// `None` for that of the thread which made it, where there is nothing to open; see [`Handle::current`].
+    fd: Option<Arc<OwnedFd>>,
     inode: u64,
 }
 
@@ -56,12 +67,15 @@ impl PartialEq for Handle {
 impl Eq for Handle {}
 
 impl Handle {
-    /// The namespace of the calling thread.
-    ///
-    /// # Errors
-    /// /proc is not there, or its files may not be read.
-    pub fn current() -> Result<Self, NamespaceError> {
-        Self::at(Path::new(OWN), None, OWN)
+    /// The namespace of the calling thread. Before Linux 3.19, or without /proc, it cannot be opened: other namespaces are not
+    /// entered from there, and without /proc it has the number 0, which no namespace has.
+    pub fn current() -> Self {
+        Self::at(Path::new(OWN), None, OWN).unwrap_or_else(|_| {
+            // /proc/thread-self is there since Linux 3.17.
+            let links = [OWN, "/proc/self/ns/net"].map(std::fs::read_link);
+            let inode = links.into_iter().flatten().find_map(|link| NetnsId::from_link(&link.to_string_lossy()));
+            Self { fd: None, inode: inode.unwrap_or_default().0 }
+        })
     }
 
     /// The namespace of this process's main thread.
@@ -73,13 +87,14 @@ impl Handle {
     }
 
     /// The inode, as /proc/PID/ns/net and `lsns` show it.
-    pub fn inode(&self) -> u64 {
-        self.inode
+    pub fn id(&self) -> NetnsId {
+        NetnsId(self.inode)
     }
 
     /// Moves the calling thread there.
     fn enter(&self) -> io::Result<()> {
-        Ok(move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Network))?)
+        let fd = self.fd.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        Ok(move_into_link_name_space(fd.as_fd(), Some(LinkNameSpaceType::Network))?)
     }
 
     /// What `path` leads to, which `spec` stands for.
@@ -99,7 +114,7 @@ impl Handle {
             _ => NamespaceError::Broken { path: path.clone(), source: error },
         })?;
         let (fd, inode) = opened.ok_or(NamespaceError::NotANamespace { path })?;
-        Ok(Self { fd: Arc::new(fd), inode })
+        Ok(Self { fd: Some(Arc::new(fd)), inode })
     }
 }
 
@@ -141,7 +156,7 @@ thread_local! {
 /// [`NamespaceError::Stranded`] nothing may be asked on this thread any more.
 pub fn with_namespace<T>(there: &Handle, work: impl FnOnce() -> T) -> Result<T, NamespaceError> {
     must_be_home()?;
-    let home = Handle::current()?;
+    let home = Handle::current();
     if home == *there {
         return Ok(work());
     }
@@ -189,38 +204,47 @@ fn label(there: &Handle) -> PathBuf {
     PathBuf::from(format!("net:[{}]", there.inode))
 }
 
-/// The namespace that the calling thread is in now.
+/// A namespace as somebody calls it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entered {
-    /// As `ip netns` names it, if it was entered by name.
+pub struct Found {
+    /// As `ip netns` names it, if it was found by name.
     pub name: Option<String>,
-    /// Inode of the namespace, as shown by /proc/PID/ns/net.
-    pub inode: u64,
+    pub handle: Handle,
     path: PathBuf,
 }
 
-impl Entered {
-    /// The name, process or path still leads to this namespace. If not, it lives on only because this thread is in it.
-    pub fn is_reachable(&self) -> bool {
-        std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.inode)
+impl Found {
+    /// By name (`ip netns`), process id or path. A number is a process id unless a namespace has that name.
+    ///
+    /// # Errors
+    /// See [`NamespaceError`].
+    pub fn of(spec: &str) -> Result<Self, NamespaceError> {
+        let (path, name, pid) = locate(spec, Path::new(NAMED));
+        Ok(Self { name, handle: Handle::at(&path, pid, spec)?, path })
     }
-}
 
-/// Moves the calling thread, and only it, into a network namespace given by name (`ip netns`), process id or path.
-///
-/// A number is a process id unless a namespace has that name. Threads started afterwards by this thread inherit it.
-///
-/// # Errors
-/// See [`NamespaceError`]. Entering needs CAP_SYS_ADMIN.
-pub fn enter(spec: &str) -> Result<Entered, NamespaceError> {
-    let (path, name, pid) = locate(spec, Path::new(NAMED));
-    let handle = Handle::at(&path, pid, spec)?;
-    handle.enter().map_err(|error| match error.raw_os_error() {
-        Some(libc::EPERM) => NamespaceError::Denied { path: path.clone(), needs: "CAP_SYS_ADMIN" },
-        Some(libc::EINVAL) => NamespaceError::NotANamespace { path: path.clone() },
-        _ => NamespaceError::Broken { path: path.clone(), source: error },
-    })?;
-    Ok(Entered { name, inode: handle.inode, path })
+    /// The name, process or path still leads to this namespace. If not, it lives on only because of this value and what is
+    /// open in it.
+    pub fn is_reachable(&self) -> bool {
+        std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.handle.inode)
+    }
+
+    /// That it can be visited, or else moves the calling thread there for good: with capabilities over it but none over the own
+    /// namespace, as in the user namespace of a container, there is no way back. Threads started afterwards inherit it.
+    ///
+    /// # Errors
+    /// See [`NamespaceError`]. Entering needs CAP_SYS_ADMIN.
+    pub fn reach(&self) -> Result<(), NamespaceError> {
+        if with_namespace(&self.handle, || ()).is_ok() {
+            return Ok(());
+        }
+        must_be_home()?;
+        self.handle.enter().map_err(|error| match error.raw_os_error() {
+            Some(libc::EPERM) => NamespaceError::Denied { path: self.path.clone(), needs: "CAP_SYS_ADMIN" },
+            Some(libc::EINVAL) => NamespaceError::NotANamespace { path: self.path.clone() },
+            _ => NamespaceError::Broken { path: self.path.clone(), source: error },
+        })
+    }
 }
 
 /// Path, name and process id that a specification stands for.
@@ -251,14 +275,14 @@ mod tests {
 
     #[test]
     fn errors_say_what_is_wrong() {
-        let absent = enter("there-is-no-such-namespace").unwrap_err();
+        let absent = Found::of("there-is-no-such-namespace").unwrap_err();
         assert!(matches!(absent, NamespaceError::Absent { .. }), "{absent}");
         assert!(absent.to_string().contains("ip netns list"));
-        assert!(matches!(enter("4294967294"), Err(NamespaceError::NoProcess { pid: 4294967294 })));
+        assert!(matches!(Found::of("4294967294"), Err(NamespaceError::NoProcess { pid: 4294967294 })));
         let file = tempfile::NamedTempFile::new().unwrap();
-        let error = enter(file.path().to_str().unwrap()).unwrap_err();
+        let error = Found::of(file.path().to_str().unwrap()).unwrap_err();
         assert!(matches!(error, NamespaceError::NotANamespace { .. } | NamespaceError::Denied { .. }), "{error}");
-        assert!(matches!(enter("nul\0"), Err(NamespaceError::Broken { .. })));
+        assert!(matches!(Found::of("nul\0"), Err(NamespaceError::Broken { .. })));
     }
 
     #[test]
@@ -276,7 +300,7 @@ mod tests {
         assert_eq!(writer.try_wait().unwrap(), None, "the pipe was opened");
         writer.kill().unwrap();
         writer.wait().unwrap();
-        let own = Handle::current().unwrap();
+        let own = Handle::current();
         assert_eq!(own, Handle::at(Path::new("/proc/self/ns/net"), None, "x").unwrap());
         assert_eq!(label(&own), std::fs::read_link(OWN).unwrap());
     }
@@ -288,7 +312,7 @@ mod tests {
             .stderr(std::process::Stdio::null())
             .spawn()
             .expect("unshare(1) is there");
-        let own = Handle::current().unwrap();
+        let own = Handle::current();
         while child.try_wait().unwrap().is_none() {
             match Handle::of_process(child.id()) {
                 Ok(handle) if handle != own => return Some((child, handle)),
@@ -303,31 +327,33 @@ mod tests {
     #[test]
     fn a_socket_opened_in_another_namespace_stays_there_and_the_thread_does_not() {
         let Some((mut child, there)) = neighbour() else { return };
-        let home = Handle::current().unwrap();
+        let home = Handle::current();
         let interfaces = || std::fs::read_to_string("/proc/thread-self/net/dev").unwrap().lines().count();
         let (socket, seen, inside) = with_namespace(&there, || {
             let socket = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
-            (socket, interfaces(), Handle::current().unwrap())
+            (socket, interfaces(), Handle::current())
         })
         .unwrap();
         assert_eq!((inside, seen), (there.clone(), 3), "two lines of heading and lo");
-        assert_eq!(Handle::current().unwrap(), home);
-        // Nobody listens there as seen from here.
-        let address = std::net::SocketAddr::from(([127, 0, 0, 1], socket.local_addr().unwrap().port()));
-        assert!(std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_secs(1)).is_err());
+        assert_eq!(Handle::current(), home);
+        let inode = fstat(&socket).unwrap().st_ino.to_string();
+        let listed =
+            || std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap().split(' ').any(|word| word == inode);
+        assert!(with_namespace(&there, listed).unwrap(), "it stays there");
+        assert!(!listed(), "and is not here");
         // By a panic, too.
         let panicked = std::panic::catch_unwind(|| with_namespace(&there, || panic!("in another namespace")));
         assert!(panicked.is_err());
-        assert_eq!(Handle::current().unwrap(), home);
+        assert_eq!(Handle::current(), home);
         child.kill().unwrap();
         child.wait().unwrap();
         // The handle keeps it alive, and other threads are where they were.
-        assert_eq!(with_namespace(&there, || Handle::current().unwrap()).unwrap(), there);
+        assert_eq!(with_namespace(&there, || Handle::current()).unwrap(), there);
     }
 
     #[test]
     fn a_stranded_thread_asks_nothing_more() {
-        let own = Handle::current().unwrap();
+        let own = Handle::current();
         std::thread::spawn(move || {
             STRANDED.set(true);
             assert!(matches!(with_namespace(&own, || ()), Err(NamespaceError::Stranded)));

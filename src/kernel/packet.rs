@@ -5,11 +5,13 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
+use super::clock;
+use super::namespace::Handle;
 use super::packet_ring::{self, CAPTURE};
+use super::scope::Scope;
 use super::sys::{self, FrameRing};
-use super::{clock, trace_context};
 use crate::source::reset_packets::{FEWER, MAGIC};
-use crate::stream::{Kind, send};
+use crate::stream::{Kind, append, send};
 use crate::value::{Failure, FailureKind};
 
 /// Bytes of a packet that is only there for its TTL and IP id: IPv6 header and a TCP header without options.
@@ -29,12 +31,12 @@ const SAMPLINGS: [Option<Sampling>; 3] =
     [Some(Sampling { syn: 1, rest: 16 }), Some(Sampling { syn: 64, rest: 1024 }), None];
 
 /// The open packet socket. It ends with its descriptor; nothing stays behind.
-#[derive(Debug)]
 pub struct PacketSocket {
     fd: OwnedFd,
     ring: FrameRing,
-    /// CLOCK_MONOTONIC, ns; `None` before the first drain.
-    addresses_read: Option<u64>,
+    scope: Scope,
+    /// The start of the stream was sent.
+    started: bool,
     lost: u64,
     /// Index in [`SAMPLINGS`].
     sampling: usize,
@@ -42,7 +44,9 @@ pub struct PacketSocket {
 
 impl PacketSocket {
     /// ETH_P_ALL, because a socket bound to one protocol does not see outgoing packets (dev_queue_xmit_nit).
-    pub fn open() -> Result<Self, Failure> {
+    ///
+    /// Called in the network namespace under observation, which is `here`.
+    pub fn open(here: &Handle) -> Result<Self, Failure> {
         // No protocol first: nothing may arrive before the filter is in place.
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let fd = socket_with(AddressFamily::PACKET, SocketType::DGRAM, flags, None)
@@ -50,26 +54,29 @@ impl PacketSocket {
         attach(&fd, SAMPLINGS[0]).map_err(|error| refused("SO_ATTACH_FILTER", &error))?;
         let ring = FrameRing::map(&fd).map_err(|error| refused("PACKET_RX_RING", &error))?;
         sys::bind_packet(&fd, libc::ETH_P_ALL as u16).map_err(|error| refused("bind(AF_PACKET)", &error))?;
-        Ok(Self { fd, ring, addresses_read: None, lost: 0, sampling: 0 })
+        Ok(Self { fd, ring, scope: Scope::new(vec![here.clone()]), started: false, lost: 0, sampling: 0 })
     }
 
     /// Everything that arrived since the previous call.
     pub fn drain(&mut self, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
-        const ADDRESSES_EVERY_NS: u64 = 5_000_000_000;
-        if self.addresses_read.is_none() {
-            send(sink, Kind::Start, 0, MAGIC.as_bytes());
-        }
-        let (mono, boot) = clock::monotonic_and_boottime();
-        if self.addresses_read.is_none_or(|then| mono.saturating_sub(then) > ADDRESSES_EVERY_NS) {
-            self.addresses_read = Some(mono);
-            send(sink, Kind::Scope, 0, trace_context::scope().as_bytes());
+        if !self.started {
+            self.started = true;
+            let mut head = Vec::new();
+            append(&mut head, Kind::Start, 0, MAGIC.as_bytes());
+            self.scope.append(&mut head);
+            sink(&head);
         }
         // The kernel drops where the ring is full, so an empty one has nothing to count either.
         if self.ring.is_empty() {
+            self.scope.update(sink);
             return Ok(());
         }
+        let (_, boot) = clock::monotonic_and_boottime();
         send(sink, Kind::Clock, 0, format!("{} {boot}", clock::realtime()).as_bytes());
-        let packets = packet_ring::drain(&mut self.ring, |batch| send(sink, Kind::Records, 0, batch));
+        let packets = packet_ring::drain(&mut self.ring, |batch| {
+            self.scope.update(sink);
+            send(sink, Kind::Records, 0, batch);
+        });
         let lost = u64::from(sys::packets_dropped(&self.fd).unwrap_or(0));
         self.lost = self.lost.saturating_add(lost);
         if (packets > BUSY || lost > 0)

@@ -118,7 +118,7 @@ pub fn bind_packet(socket: &OwnedFd, protocol: u16) -> io::Result<()> {
 }
 
 /// Replaces the filter of a socket at once, without a gap (SO_ATTACH_FILTER, socket(7)).
-pub fn attach_filter(socket: &OwnedFd, code: &mut [libc::sock_filter]) -> io::Result<()> {
+pub fn attach_filter(socket: &impl AsRawFd, code: &mut [libc::sock_filter]) -> io::Result<()> {
     let len = u16::try_from(code.len()).map_err(io::Error::other)?;
     let program = libc::sock_fprog { len, filter: code.as_mut_ptr() };
     set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
@@ -136,7 +136,7 @@ pub fn packets_dropped(socket: &OwnedFd) -> io::Result<u32> {
 }
 
 /// setsockopt(2) of a C structure that the kernel copies during the call.
-fn set<T>(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
+fn set<T>(socket: &impl AsRawFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
     // SAFETY: value points at as many readable bytes as are stated.
     check(unsafe {
         libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const *value).cast(), size_of::<T>() as _)

@@ -1,44 +1,12 @@
-//! What the reset tracepoints do not carry: clocks, namespaces, addresses, processes, names of kernel functions.
+//! What the reset tracepoints do not carry: clocks, processes, names of kernel functions.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::source::reset_events::is_telling;
 
-/// PROC_PID_INIT_INO, include/linux/proc_ns.h, since Linux 3.8.
-const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
-
-/// The scope block: namespace of the calling thread, its addresses, and the other network namespaces of the host that
-/// are held by a mount (`ip netns`, container runtimes). Those held by processes are in [`tasks`].
-pub fn scope() -> String {
-    let mut text = String::new();
-    if let Some(inode) = netns(Path::new("/proc/thread-self/ns/net")) {
-        let _ = writeln!(text, "netns {inode}");
-    }
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let bound = mounts.lines().filter(|line| line.contains(" - nsfs ")).filter_map(|line| line.split(' ').nth(3));
-    for inode in bound.filter_map(inode).collect::<BTreeSet<_>>() {
-        let _ = writeln!(text, "namespace {inode}");
-    }
-    // In a pid namespace of its own, a container, most processes of the host are hidden, and their network namespaces with
-    // them. 0 stands for all of these: the inode of no namespace (include/linux/proc_ns.h).
-    let pids = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    if pids.to_str() != Some(FIRST_PID_NAMESPACE) {
-        let _ = writeln!(text, "namespace 0");
-    }
-    for address in super::addresses::local().unwrap_or_default() {
-        let _ = writeln!(text, "address {address}");
-    }
-    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    if let [low, high] = range.split_whitespace().collect::<Vec<_>>()[..] {
-        let _ = writeln!(text, "ephemeral {low} {high}");
-    }
-    text
-}
-
 /// `net:[4026531840]`
-fn inode(link: &str) -> Option<u64> {
+pub(super) fn inode(link: &str) -> Option<u64> {
     link.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
 }
 

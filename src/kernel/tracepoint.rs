@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::cpu::{self, Cpu, WANTED, refused};
+use super::namespace::Handle;
+use super::scope::Scope;
 use super::sys::PerfRing;
 use super::{clock, perf, trace_context};
 use crate::source::reset_events::format::Format;
@@ -30,12 +32,11 @@ pub enum Counts {
 }
 
 /// The open tracepoints.
-#[derive(Debug)]
 pub struct Tracepoints {
     header: Vec<u8>,
     cpus: Vec<Cpu>,
+    scope: Scope,
     /// CLOCK_MONOTONIC, ns.
-    addresses_read: u64,
     counts_read: u64,
     drained: u64,
     symbols_sent: bool,
@@ -44,9 +45,9 @@ pub struct Tracepoints {
 }
 
 impl Tracepoints {
-    /// Opens them on every online CPU. The calling thread must be in the network namespace under observation: its inode
-    /// and addresses tell which events belong there.
-    pub fn open() -> Result<Self, Failure> {
+    /// Opens them on every online CPU. The addresses of the network namespaces under observation tell which events belong to
+    /// one of them.
+    pub fn open(observed: Vec<Handle>) -> Result<Self, Failure> {
         let root = tracefs()?;
         let mut header = Vec::new();
         let mut formats = Vec::new();
@@ -86,26 +87,18 @@ impl Tracepoints {
         for note in notes {
             append(&mut header, Kind::Note, 0, note.as_bytes());
         }
-        append(&mut header, Kind::Scope, 0, trace_context::scope().as_bytes());
+        let scope = Scope::new(observed);
+        scope.append(&mut header);
         // Enabled before the processes are listed, so that none falls between the list and the side-band.
         for event in cpus.iter().flat_map(Cpu::all_events) {
             event.enable().map_err(|error| refused(&error))?;
         }
         append(&mut header, Kind::Tasks, 0, trace_context::tasks().as_bytes());
-        Ok(Self {
-            header,
-            cpus,
-            addresses_read: clock::monotonic_and_boottime().0,
-            counts_read: 0,
-            drained: 0,
-            symbols_sent: false,
-            missing: false,
-        })
+        Ok(Self { header, cpus, scope, counts_read: 0, drained: 0, symbols_sent: false, missing: false })
     }
 
     /// Everything that arrived since the previous call.
     pub fn drain(&mut self, wanted: Counts, sink: &mut Sink<'_>) -> Result<(), Failure> {
-        const ADDRESSES_EVERY_NS: u64 = 5_000_000_000;
         const COUNTS_EVERY_NS: u64 = 900_000_000;
         let last = wanted == Counts::Final;
         let again = std::mem::take(&mut self.missing);
@@ -125,17 +118,15 @@ impl Tracepoints {
             sink(&header);
         }
         send(sink, Kind::Clock, 0, format!("{mono} {boot}").as_bytes());
-        if mono.saturating_sub(self.addresses_read) > ADDRESSES_EVERY_NS {
-            self.addresses_read = mono;
-            send(sink, Kind::Scope, 0, trace_context::scope().as_bytes());
-        }
         let seldom = mono.saturating_sub(self.counts_read) >= COUNTS_EVERY_NS;
         let count_all = wanted != Counts::Seldom || again || seldom;
         if count_all {
             self.counts_read = mono;
         }
-        // The samples' end is fixed first: then the side-band below is sure to know every process in them.
+        // The samples' end is fixed first: then the side-band and the addresses below are sure to know every process and
+        // address in them.
         let heads: Vec<u64> = self.cpus.iter().map(|cpu| cpu.ring.head()).collect();
+        self.scope.update(sink);
         let mut counts = String::new();
         let mut chains = false;
         let mut counted = vec![None; self.cpus.len()];

@@ -3,11 +3,21 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
+
+/// Prefixes of local routes that keep their addresses together.
+const MAX_LOCAL: usize = 2048;
+/// What stands for them: a /16 in 248.0.0.0/5, a /64 in 2001:db8:1::/48.
+const LOCAL_V4: u32 = 0xf800_0000;
+const LOCAL_V6: u128 = 0x2001_0db8_0001 << 80;
+
 /// The pseudonyms of one recording. Memory grows with the number of distinct addresses and names.
 #[derive(Default)]
 pub struct Pseudonyms {
-    v4: HashMap<Ipv4Addr, u32>,
-    v6: HashMap<Ipv6Addr, u32>,
+    v4: HashMap<Ipv4Addr, Ipv4Addr>,
+    v6: HashMap<Ipv6Addr, Ipv6Addr>,
+    /// Prefixes of local routes, and how many of their addresses have a pseudonym in the prefix that stands for them.
+    local: Vec<(IpNet, u16)>,
     pub hosts: Names,
     processes: Names,
     pub units: Names,
@@ -35,10 +45,15 @@ impl Pseudonyms {
         if address.is_loopback() || address.is_unspecified() {
             return address;
         }
-        let next = self.v4.len() as u32 + 1;
-        let number = *self.v4.entry(address).or_insert(next);
+        if let Some(known) = self.v4.get(&address) {
+            return *known;
+        }
         // 240.0.0.0/4 is reserved and in use nowhere (RFC 1112), so a pseudonym is recognised as one.
-        Ipv4Addr::from_bits(0xf000_0000 | (number & 0x0fff_ffff))
+        let pseudonym = match self.within(address.into()) {
+            Some((prefix, number)) => LOCAL_V4 | (prefix as u32) << 16 | u32::from(number),
+            None => 0xf000_0000 | (self.v4.len() as u32 + 1) & 0x07ff_ffff,
+        };
+        *self.v4.entry(address).or_insert(Ipv4Addr::from_bits(pseudonym))
     }
 
     pub fn v6(&mut self, address: Ipv6Addr) -> Ipv6Addr {
@@ -49,10 +64,51 @@ impl Pseudonyms {
         if let Some(v4) = address.to_ipv4_mapped() {
             return self.v4(v4).to_ipv6_mapped();
         }
-        let next = self.v6.len() as u32 + 1;
-        let number = *self.v6.entry(address).or_insert(next);
-        // The prefix for documentation, RFC 3849.
-        Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(number))
+        if let Some(known) = self.v6.get(&address) {
+            return *known;
+        }
+        let pseudonym = match self.within(address.into()) {
+            Some((prefix, number)) => LOCAL_V6 | (prefix as u128) << 64 | u128::from(number),
+            // The prefix for documentation, RFC 3849.
+            None => 0x2001_0db8 << 96 | (self.v6.len() as u128 + 1),
+        };
+        *self.v6.entry(address).or_insert(Ipv6Addr::from_bits(pseudonym))
+    }
+
+    /// The lines of a scope block for the prefix of a local route: one prefix whose addresses stand for those of this one, and
+    /// the pseudonyms that were given before it was known.
+    pub fn local(&mut self, net: IpNet) -> String {
+        if net.addr().is_loopback() {
+            return format!("local {net}\n");
+        }
+        let known = self.local.iter().position(|(of, _)| *of == net);
+        let index = known.or_else(|| {
+            let room = self.local.len() < MAX_LOCAL;
+            room.then(|| self.local.push((net, 0))).map(|()| self.local.len() - 1)
+        });
+        let mut lines = match (index, net) {
+            (Some(index), IpNet::V4(_)) => {
+                format!("local {}/16\n", Ipv4Addr::from_bits(LOCAL_V4 | (index as u32) << 16))
+            }
+            (Some(index), IpNet::V6(_)) => {
+                format!("local {}/64\n", Ipv6Addr::from_bits(LOCAL_V6 | (index as u128) << 64))
+            }
+            (None, _) => String::new(),
+        };
+        let v4 = self.v4.iter().map(|(real, given)| (IpAddr::from(*real), IpAddr::from(*given)));
+        let v6 = self.v6.iter().map(|(real, given)| (IpAddr::from(*real), IpAddr::from(*given)));
+        for (_, given) in v4.chain(v6).filter(|(real, _)| net.contains(real)) {
+            lines.push_str(&format!("address {given}\n"));
+        }
+        lines
+    }
+
+    /// The longest prefix with this address, and a new number in it.
+    fn within(&mut self, address: IpAddr) -> Option<(usize, u16)> {
+        let having = self.local.iter_mut().enumerate().filter(|(_, (net, _))| net.contains(&address));
+        let (index, (_, given)) = having.max_by_key(|(_, (net, _))| net.prefix_len())?;
+        *given = given.checked_add(1)?;
+        Some((index, *given))
     }
 
     pub fn ip(&mut self, address: IpAddr) -> IpAddr {

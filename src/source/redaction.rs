@@ -57,13 +57,14 @@ pub fn note(text: &[u8]) -> Option<Vec<u8>> {
     std::str::from_utf8(text).ok().map(|text| text.as_bytes().to_vec())
 }
 
-/// The scope block of a stream: `address A` lines, and lines of a word and numbers.
+/// The scope block of a stream: `address A` and `local PREFIX/LENGTH` lines, and lines of a word and numbers.
 pub fn scope(names: &mut Pseudonyms, text: &[u8]) -> Option<Vec<u8>> {
     let mut out = String::new();
     for line in std::str::from_utf8(text).ok()?.lines() {
-        match line.strip_prefix("address ") {
-            Some(address) => out.push_str(&format!("address {}\n", names.ip(address.parse().ok()?))),
-            None => {
+        match line.split_once(' ') {
+            Some(("address", address)) => out.push_str(&format!("address {}\n", names.ip(address.parse().ok()?))),
+            Some(("local", net)) => out.push_str(&names.local(net.parse().ok()?)),
+            _ => {
                 plain(line.as_bytes())?;
                 out.push_str(line);
                 out.push('\n');

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | 1 start | text: `rstdoctor-reset-events 1`, `endian little\|big`, one `event ID CPU SAMPLE_TYPE NAME` per perf event |
 //! | 2 format | the `format` file of one tracepoint, verbatim |
-//! | 3 scope | text: per observed namespace `netns INODE`, `address A`..., `ephemeral LOW HIGH`; then `namespace INODE` for each other one |
+//! | 3 scope | text: per observed namespace `netns INODE`, `address A`..., `local PREFIX/LENGTH`... of local routes, `ephemeral LOW HIGH`; then `namespace INODE` for each other one |
 //! | 4 tasks | text: `PID NETNS\|- user\|kernel COMM` per process alive at the start; `\\` and `\n` escaped in COMM |
 //! | 5 symbols | text: `START END NAME`, hexadecimal kernel addresses; only the functions that tell resets apart |
 //! | 6 clock | text: `MONOTONIC BOOTTIME` in ns, read together when a drain began |

@@ -4,17 +4,18 @@
 //! does not know for a reset sent from LISTEN, and proves the namespace.
 //!
 //! # The stream
-//! Blocks as in [`stream`]: start (text: [`MAGIC`]), scope (text: `address A`...), clock (text:
+//! Blocks as in [`stream`]: start (text: [`MAGIC`]), scope (text: `address A` and `local PREFIX/LENGTH` of a local route...), clock (text:
 //! `REALTIME BOOTTIME`, ns), counts (text: `LOST`, packets that found no room since the start), and records: per packet,
 //! little-endian, `u64` CLOCK_REALTIME ns, `u32` interface index, `u16` ARPHRD type, `u8` PACKET_* type, `u8` 0, `u32` bytes
 //! captured, then those bytes from the IP header on. Beside all RSTs it holds samples of what else was received, for the TTL
 //! and the IP id; a note (text: [`FEWER`]) says that from here on they are fewer.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::local_addresses::LocalAddresses;
 use super::reset_events::Direction;
 use crate::stream::{self, Content, Kind, Parser};
 use crate::value::{NetnsId, ParseError};
@@ -160,7 +161,7 @@ pub struct Packets {
     started: bool,
     /// CLOCK_REALTIME minus CLOCK_BOOTTIME, ns.
     since_boot: u64,
-    addresses: BTreeSet<IpAddr>,
+    addresses: LocalAddresses,
     recent: VecDeque<ResetPacket>,
     /// So many of `recent`, at most, lie behind one from another interface than the last.
     others: usize,
@@ -202,8 +203,8 @@ impl Content for Packets {
             Kind::Start => return Err(broken("the stream is of another kind or version")),
             _ if !self.started => return Err(broken("the stream does not begin with a start block")),
             Kind::Scope => {
-                let addresses = text.lines().filter_map(|line| line.strip_prefix("address ")?.parse().ok());
-                self.addresses = addresses.collect();
+                self.addresses = LocalAddresses::default();
+                text.lines().for_each(|line| self.addresses.line(line));
             }
             Kind::Clock => {
                 let mut numbers = text.split(' ').map(str::parse::<u64>);
@@ -269,7 +270,7 @@ impl Packets {
     }
 
     fn is_local(&self, address: IpAddr) -> bool {
-        address.is_loopback() || self.addresses.contains(&address)
+        address.is_loopback() || self.addresses.contains(address)
     }
 
     fn count(&mut self, packet: ResetPacket) {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -11,11 +10,13 @@ use std::time::Duration;
 use crate::common::forge::contents;
 use crate::common::skipped;
 use rstdoctor::ask::{self, Ask, Clock, DiagQuery, Frame, Probe, What};
-use rstdoctor::kernel::{LiveHost, namespace};
+use rstdoctor::kernel::LiveHost;
+use rstdoctor::kernel::namespace::{Found, Handle, with_namespace};
+use rstdoctor::observation::Snapshot;
 use rstdoctor::recording::{RecordingHost, ReplayHost};
-use rstdoctor::value::NetnsId;
-
-const NETNS: NetnsId = NetnsId(4_026_531_840);
+use rstdoctor::session::{self, Plan};
+use rstdoctor::source::reset_events::Direction;
+use rstdoctor::value::{FailureKind, NetnsId};
 
 const SWEEP: DiagQuery = DiagQuery { name: "sockets", states: 0x1fff, extensions: 0xff };
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 77, 3, 9);
@@ -106,7 +107,9 @@ fn a_redacted_recording_of_real_sockets_names_no_one_and_still_joins() {
         host.frame(Frame::Before).unwrap();
         let mut real = Vec::new();
         assert_eq!(
-            host.ask(&Ask::netns(NETNS, What::SockDiag(SWEEP)), &mut |bytes| real.extend_from_slice(bytes)).result,
+            host.ask(&Ask::netns(Handle::current().id(), What::SockDiag(SWEEP)), &mut |bytes| real
+                .extend_from_slice(bytes))
+                .result,
             Ok(())
         );
         let name = text(&mut host, format!("/proc/{pid}/comm"));
@@ -128,7 +131,10 @@ fn a_redacted_recording_of_real_sockets_names_no_one_and_still_joins() {
         recording.frame(Frame::Before).unwrap();
         let mut dump = Vec::new();
         assert_eq!(
-            recording.ask(&Ask::netns(NETNS, What::SockDiag(SWEEP)), &mut |bytes| dump.extend_from_slice(bytes)).result,
+            recording
+                .ask(&Ask::netns(Handle::current().id(), What::SockDiag(SWEEP)), &mut |bytes| dump
+                    .extend_from_slice(bytes))
+                .result,
             Ok(())
         );
         let (real, redacted) = (sockets(&real), sockets(&dump));
@@ -174,25 +180,96 @@ fn files_and_sockets_are_those_of_the_threads_namespace() {
         let own = link(&mut host, "/proc/thread-self/ns/net");
         let mut dump = Vec::new();
         assert_eq!(
-            host.ask(&Ask::netns(NETNS, What::SockDiag(SWEEP)), &mut |bytes| dump.extend_from_slice(bytes)).result,
+            host.ask(&Ask::netns(Handle::current().id(), What::SockDiag(SWEEP)), &mut |bytes| dump
+                .extend_from_slice(bytes))
+                .result,
             Ok(())
         );
         assert_eq!(sockets(&dump).len(), 1, "only the listener of this namespace");
-
-        // By pid into the namespace of the test process, and by path back.
-        let back = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
-        let entered = namespace::enter(&std::process::id().to_string()).unwrap();
-        let outside = link(&mut host, "/proc/thread-self/ns/net");
-        assert_ne!(outside, own);
-        assert_eq!(outside, format!("net:[{}]", entered.inode));
-        assert!(!text(&mut live(), "/proc/net/fib_trie".to_owned()).contains("10.77.3.9"));
-        namespace::enter(&format!("/proc/self/fd/{}", back.as_raw_fd())).unwrap();
-        assert_eq!(link(&mut host, "/proc/thread-self/ns/net"), own);
+        let outside = Ask::netns(NetnsId(1), What::SockDiag(SWEEP));
+        assert_eq!(host.ask(&outside, &mut |_| {}).result.unwrap_err().kind, FailureKind::Absent);
+        assert_eq!(own, format!("net:[{}]", Handle::current().id()));
         drop(listener);
     });
     if !ran {
         skipped("a network namespace of its own needs root and ip(8)");
     }
+}
+
+fn ip(arguments: &str) -> bool {
+    Command::new("ip").args(arguments.split(' ')).status().is_ok_and(|status| status.success())
+}
+
+#[test]
+fn two_namespaces_are_observed_from_a_third() {
+    const NAMES: [&str; 2] = ["rstdoctor-it-one", "rstdoctor-it-two"];
+    /// Ends them however the test ends.
+    struct Named;
+    impl Drop for Named {
+        fn drop(&mut self) {
+            NAMES.iter().for_each(|name| {
+                ip(&format!("netns del {name}"));
+            });
+        }
+    }
+    if !ip(&format!("netns add {}", NAMES[0])) {
+        return skipped("network namespaces need root and ip(8)");
+    }
+    let _named = Named;
+    assert!(ip(&format!("netns add {}", NAMES[1])));
+    for line in [
+        "link add rsd-one netns {0} type veth peer name rsd-two netns {1}",
+        "-n {0} link set lo up",
+        "-n {1} link set lo up",
+        "-n {0} link set rsd-one up",
+        "-n {1} link set rsd-two up",
+        "-n {0} addr add 10.98.7.1/24 dev rsd-one",
+        "-n {1} addr add 10.98.7.2/24 dev rsd-two",
+        "-n {0} route add local 192.0.2.0/24 dev lo",
+        "-n {1} route add 192.0.2.0/24 via 10.98.7.1",
+    ] {
+        assert!(ip(&line.replace("{0}", NAMES[0]).replace("{1}", NAMES[1])), "{line}");
+    }
+    let home = Handle::current();
+    let [one, two] = NAMES.map(|name| Found::of(name).unwrap());
+    let ids = [one.handle.id(), two.handle.id()];
+    let listener = with_namespace(&one.handle, || TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+    let observed = [&one, &two].map(|found| (found.handle.clone(), found.name.clone()));
+    let mut host = LiveHost::observing(Arc::default(), observed);
+    let named = ask::read(&mut host, &Ask::host(What::Namespaces)).0.unwrap();
+    for (id, name) in ids.iter().zip(NAMES) {
+        assert!(String::from_utf8_lossy(&named).contains(&format!("{id} {name}\n")), "{id} {name}");
+    }
+    // Two is refused at an address that one has only since a moment, and at some of a local route.
+    let script = format!(
+        "sleep 0.5; ip -n {0} addr add 10.98.7.9/24 dev rsd-one
+exec nsenter --net=/run/netns/{1} python3 -c 'import socket
+for address in [\"10.98.7.9\"] * 20 + [\"192.0.2.55\"] * 10:
+  try: socket.create_connection((address, 81), 2)
+  except ConnectionRefusedError: pass'",
+        NAMES[0], NAMES[1]
+    );
+    let mut peer = Command::new("sh").args(["-c", &script]).spawn().unwrap();
+    let observation = session::observe(&mut host, &Plan::scan(Duration::from_secs(3))).unwrap();
+    assert!(peer.wait().unwrap().success());
+    assert_eq!(Handle::current(), home);
+    assert_eq!(observation.netns.keys().copied().collect::<BTreeSet<_>>(), BTreeSet::from(ids));
+    for (id, sent, listeners) in [(ids[0], 30, 1), (ids[1], 0, 0)] {
+        let window = &observation.netns[&id];
+        let counter = |snapshot: &Snapshot| snapshot.snmp.value().unwrap().get("Tcp.OutRsts").unwrap();
+        assert_eq!(counter(&window.after) - counter(&window.before), sent, "{id}");
+        assert_eq!(window.after.listeners.value().unwrap().len(), listeners, "{id}");
+        // Each side has its own of each.
+        let resets = &window.resets.single;
+        let of = |direction| resets.iter().filter(|reset| reset.direction() == direction).count() as u64;
+        assert_eq!((of(Direction::Sent), of(Direction::Received)), (sent, 30 - sent), "{id}: {resets:#?}");
+        for reset in resets {
+            assert_eq!(reset.event.as_ref().and_then(|event| event.netns), Some(id), "{reset:?}");
+            let packet = reset.packet.as_ref().map(|packet| (packet.netns, packet.local_here));
+            assert_eq!(packet, Some((id, true)), "{reset:?}");
+        }
+    }
+    drop(listener);
 }
 
 /// `cargo test --release --test it live_host:: -- --ignored --nocapture` shows the cost on this machine.

@@ -6,13 +6,14 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common::{self, linger_0, out_rsts, pairs, skipped};
+use rstdoctor::kernel::namespace::Handle;
 use rstdoctor::kernel::tracepoint::{Counts, Tracepoints};
 use rstdoctor::source::reset_events::{Caller, Direction, ResetEvents, ResetParser};
 use rstdoctor::value::NetnsId;
 use rstdoctor::value::TcpState;
 
 fn isolated<T: FnOnce(Tracepoints)>(test: T) {
-    common::isolated_as::<T>(|| test(Tracepoints::open().unwrap()));
+    common::isolated_as::<T>(|| test(Tracepoints::open(vec![Handle::current()]).unwrap()));
 }
 
 fn drain(tracepoints: &mut Tracepoints, parser: &mut ResetParser) {

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::common::{isolated, linger_0, out_rsts, pairs, skipped};
+use rstdoctor::kernel::namespace::Handle;
 use rstdoctor::kernel::packet::PacketSocket;
 use rstdoctor::source::reset_events::Direction;
 use rstdoctor::source::reset_packets::{PacketParser, ResetPackets, Signature};
@@ -25,7 +26,7 @@ fn sh(script: &str) -> bool {
 #[test]
 fn refused_connects_are_answers_and_linger_0_is_active() {
     isolated(|| {
-        let socket = PacketSocket::open().unwrap();
+        let socket = PacketSocket::open(&Handle::current()).unwrap();
         let before = out_rsts();
         for _ in 0..20 {
             assert!(TcpStream::connect("127.0.0.1:81").is_err());
@@ -77,7 +78,7 @@ fn a_firewall_reject_is_on_the_wire_although_tcp_counted_nothing() {
         assert!(sh(&format!(
             "ip link set v1 netns {id} && {inside} ip addr add 10.98.0.2/24 dev v1 && {inside} ip link set v1 up"
         )));
-        let socket = PacketSocket::open().unwrap();
+        let socket = PacketSocket::open(&Handle::current()).unwrap();
         let before = out_rsts();
         let script = "import socket\nfor _ in range(20):\n  try: socket.create_connection(('10.98.0.1', 81), 2)\n  except OSError: pass";
         let connected = Command::new("nsenter")

@@ -1,5 +1,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 use super::*;
 use crate::ask::What;
 use crate::source::sock_diag::redaction::messages;
@@ -181,6 +183,29 @@ fn a_packet_keeps_its_fixed_headers_and_its_ends_join_the_sockets() {
     assert_eq!(out[start + 4..start + 20], [0x12, 0x34, 0x40, 0, 57, 6, 0, 0, 240, 0, 0, 1, 240, 0, 0, 2]);
     assert_eq!(out[start + 20..start + 24], [0; 4], "IP options");
     assert_eq!(out[start + 24..start + 44], [&packet[24..40], &[0; 4][..]].concat(), "no checksum");
+}
+
+#[test]
+fn addresses_of_a_local_route_stay_within_one_prefix() {
+    let mut redactor = Redactor::default();
+    let mut pseudonym = |address: &str| redactor.names.ip(address.parse().unwrap());
+    let (early, _) = (pseudonym("192.0.2.9"), pseudonym("198.51.100.1"));
+    let text = b"netns 5\naddress 192.0.2.1\nlocal 127.0.0.0/8\nlocal 192.0.2.0/24\nlocal 2001:db8:7::/64\n";
+    let scope = String::from_utf8(crate::source::redaction::scope(&mut redactor.names, text).unwrap()).unwrap();
+    assert!(
+        scope.contains("local 127.0.0.0/8\n") && !scope.contains("192.0.2.") && !scope.contains("db8:7:"),
+        "{scope}"
+    );
+    assert!(scope.contains(&format!("address {early}\n")), "{early} had its pseudonym before: {scope}");
+    let locals: Vec<IpNet> = scope.lines().filter_map(|line| line.strip_prefix("local ")?.parse().ok()).collect();
+    let mut pseudonym = |address: &str| redactor.names.ip(address.parse().unwrap());
+    for (address, here) in
+        [("192.0.2.200", true), ("192.0.3.1", false), ("2001:db8:7::5", true), ("2001:db8:8::5", false)]
+    {
+        let given = pseudonym(address);
+        assert_eq!(locals.iter().any(|net| net.contains(&given)), here, "{address} as {given} in {locals:?}");
+        assert_eq!(pseudonym(address), given);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
+use crate::source::local_addresses::LocalAddresses;
 use crate::source::sysctl::DEFAULT_PORT_RANGE;
 use crate::value::NetnsId;
 
@@ -16,7 +17,7 @@ pub struct Scope {
 
 #[derive(Debug, Default)]
 struct Observed {
-    addresses: BTreeSet<IpAddr>,
+    addresses: LocalAddresses,
     ephemeral: Option<RangeInclusive<u16>>,
 }
 
@@ -40,10 +41,9 @@ impl Scope {
                         self.namespace(NetnsId(inode));
                     }
                 }
-                (Some("address"), Some(address), None) => {
-                    let observed = current.and_then(|netns| self.observed.get_mut(&netns));
-                    if let (Some(observed), Ok(address)) = (observed, address.parse()) {
-                        observed.addresses.insert(address);
+                (Some("address" | "local"), Some(_), None) => {
+                    if let Some(observed) = current.and_then(|netns| self.observed.get_mut(&netns)) {
+                        observed.addresses.line(line);
                     }
                 }
                 (Some("ephemeral"), Some(low), Some(high)) => {
@@ -89,7 +89,7 @@ impl Scope {
         if local.is_loopback() {
             return task;
         }
-        let mut having = self.observed.iter().filter(|(_, observed)| observed.addresses.contains(&local));
+        let mut having = self.observed.iter().filter(|(_, observed)| observed.addresses.contains(local));
         match (having.next(), having.next()) {
             (Some((netns, _)), None) => Some(*netns),
             _ => None,
@@ -130,6 +130,8 @@ mod tests {
         scope.read("netns 5\naddress 10.0.0.1\nnetns 6\naddress 10.0.0.1\naddress 10.0.0.2\nnamespace 7\n");
         assert_eq!(scope.place("10.0.0.1".parse().unwrap(), true, None), None);
         assert_eq!(scope.place("10.0.0.2".parse().unwrap(), true, None), OTHER);
+        scope.read("netns 5\nlocal 10.0.0.0/24\nnetns 6\naddress 10.0.1.2\nnamespace 7\n");
+        assert_eq!(scope.place("10.0.0.2".parse().unwrap(), true, None), HERE, "a later block replaces the addresses");
         assert!(scope.is_observed(NetnsId(6)) && !scope.is_observed(NetnsId(7)));
     }
 }

@@ -1,0 +1,139 @@
+//! Scope blocks: the observed network namespaces with what is local in each, and the other ones of the host.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use ipnet::IpNet;
+
+use super::addresses::{self, Changes};
+use super::clock;
+use super::namespace::{self, Handle};
+use super::trace_context::inode;
+use crate::stream::{Kind, append, send};
+
+/// PROC_PID_INIT_INO, include/linux/proc_ns.h, since Linux 3.8.
+const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
+/// How often what the kernel does not tell by itself is read.
+const EVERY_NS: u64 = 5_000_000_000;
+/// Reading again after a change takes at most this part of the time.
+const SHARE: u64 = 20;
+
+/// What a stream was told about its namespaces, and whether that still holds.
+pub struct Scope {
+    observed: Vec<Observed>,
+    /// Local routes changed, and the addresses are not read since.
+    changed: bool,
+    sent: String,
+    /// When it was read last, CLOCK_MONOTONIC ns, and how long that took.
+    read: u64,
+    took: u64,
+}
+
+struct Observed {
+    there: Handle,
+    /// `None` where the kernel does not tell: then they are read each time.
+    changes: Option<Changes>,
+    local: BTreeSet<IpNet>,
+    /// Local until a moment ago: what was recorded before is still to be read.
+    gone: BTreeSet<IpNet>,
+    ephemeral: String,
+}
+
+impl Scope {
+    /// Of these network namespaces.
+    pub fn new(observed: Vec<Handle>) -> Self {
+        let observed = observed.into_iter().map(Observed::new).collect();
+        let mut scope = Self { observed, changed: true, sent: String::new(), read: 0, took: 0 };
+        scope.read(clock::monotonic_and_boottime().0);
+        scope
+    }
+
+    /// The block as it was read last.
+    pub fn append(&self, out: &mut Vec<u8>) {
+        append(out, Kind::Scope, 0, self.sent.as_bytes());
+    }
+
+    /// A block if something else than before is local. Called between the end of what is to be read and its reading, so that
+    /// it holds for all of that.
+    pub fn update(&mut self, sink: &mut dyn FnMut(&[u8])) {
+        for observed in &self.observed {
+            self.changed |= observed.changes.as_ref().is_some_and(Changes::any);
+        }
+        let now = clock::monotonic_and_boottime().0;
+        let since = now.saturating_sub(self.read);
+        let due = since >= EVERY_NS || self.changed && since >= self.took.saturating_mul(SHARE);
+        if due && self.read(now) {
+            send(sink, Kind::Scope, 0, self.sent.as_bytes());
+        }
+    }
+
+    /// True if the text is another one.
+    fn read(&mut self, now: u64) -> bool {
+        let changed = std::mem::take(&mut self.changed);
+        for observed in &mut self.observed {
+            self.changed |= !observed.read(changed);
+        }
+        let text = self.text();
+        (self.read, self.took) = (now, clock::monotonic_and_boottime().0.saturating_sub(now));
+        let other = text != self.sent;
+        self.sent = text;
+        other
+    }
+
+    /// Namespaces that are held by a mount (`ip netns`, container runtimes) are here, those held by processes in
+    /// [`tasks`](super::trace_context::tasks).
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for observed in &self.observed {
+            let _ = writeln!(text, "netns {}", observed.there.id());
+            for net in observed.local.union(&observed.gone) {
+                let _ = match net.prefix_len() == net.max_prefix_len() {
+                    true => writeln!(text, "address {}", net.addr()),
+                    false => writeln!(text, "local {net}"),
+                };
+            }
+            text.push_str(&observed.ephemeral);
+        }
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let bound = mounts.lines().filter(|line| line.contains(" - nsfs ")).filter_map(|line| line.split(' ').nth(3));
+        for inode in bound.filter_map(inode).collect::<BTreeSet<_>>() {
+            let _ = writeln!(text, "namespace {inode}");
+        }
+        // In a pid namespace of its own, a container, most processes of the host are hidden, and their network namespaces
+        // with them. 0 stands for all of these: the inode of no namespace (include/linux/proc_ns.h).
+        let pids = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+        if pids.to_str() != Some(FIRST_PID_NAMESPACE) {
+            text.push_str("namespace 0\n");
+        }
+        text
+    }
+}
+
+impl Observed {
+    fn new(there: Handle) -> Self {
+        // Before the first reading, so that no change falls between.
+        let changes = namespace::with_namespace(&there, Changes::open).ok().and_then(Result::ok);
+        Self { there, changes, local: BTreeSet::new(), gone: BTreeSet::new(), ephemeral: String::new() }
+    }
+
+    /// False if the addresses could not be read and are those of before.
+    fn read(&mut self, changed: bool) -> bool {
+        let all = changed || self.changes.is_none();
+        let read = namespace::with_namespace(&self.there, || {
+            let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+            (range, all.then(addresses::local).and_then(Result::ok))
+        });
+        let Ok((range, local)) = read else { return false };
+        self.ephemeral = match range.split_whitespace().collect::<Vec<_>>()[..] {
+            [low, high] => format!("ephemeral {low} {high}\n"),
+            _ => String::new(),
+        };
+        if !changed {
+            self.gone.clear();
+        }
+        let Some(local) = local else { return !all };
+        self.gone.extend(self.local.difference(&local));
+        self.local = local;
+        true
+    }
+}
