@@ -147,7 +147,7 @@ impl<W: Output> Encoder<W> {
     /// Writes the frame that is open.
     pub fn flush(&mut self) -> Result<(), RecordError> {
         let Some(mut open) = self.open.take() else { return Ok(()) };
-        deflate(&mut self.deflate, &[], &mut open.packed, FlushCompress::Sync)?;
+        end_frame(&mut self.deflate, &mut open.packed)?;
         let length = |bytes: u64| u32::try_from(bytes).map_err(io::Error::other);
         let head = FrameHead {
             tag: Tag::Frame(open.kind),
@@ -196,17 +196,47 @@ impl<W: Output> Encoder<W> {
     }
 }
 
-fn deflate(state: &mut Compress, mut input: &[u8], out: &mut Vec<u8>, mut flush: FlushCompress) -> io::Result<()> {
+/// Flushes, so that all that was packed can be unpacked. miniz_oxide leaves the end of a flush out where what was still to be
+/// packed just filled a block; asked again it has nothing left to pack, and ends for certain, for five bytes.
+fn end_frame(state: &mut Compress, out: &mut Vec<u8>) -> io::Result<()> {
+    deflate(state, &[], out, FlushCompress::Sync)?;
+    deflate(state, &[], out, FlushCompress::Sync)
+}
+
+/// Packs `input` behind `out`. What fills the room is asked for again: it may not be over (zlib.h, deflate()).
+fn deflate(state: &mut Compress, mut input: &[u8], out: &mut Vec<u8>, flush: FlushCompress) -> io::Result<()> {
     loop {
         out.reserve(out.len().clamp(4 << 10, 1 << 20));
-        let (read, written) = (state.total_in(), state.total_out());
+        let read = state.total_in();
         state.compress_vec(input, out, flush).map_err(io::Error::other)?;
         let read = usize::try_from(state.total_in() - read).map_err(io::Error::other)?;
         input = input.get(read..).unwrap_or_default();
-        // Asked for again, a flush would add another empty block; what found no room comes without.
-        flush = FlushCompress::None;
-        if input.is_empty() && state.total_out() == written {
+        if input.is_empty() && out.len() < out.capacity() {
             return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an empty stored block, the end of a sync flush, leaves (RFC 1951, 3.2.4).
+    const FLUSHED: [u8; 4] = [0, 0, 0xff, 0xff];
+
+    #[test]
+    fn a_flush_ends_whatever_room_it_finds() {
+        let mut seed = 1_u32;
+        let mut noise = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 24) as u8
+        };
+        for size in (0..80_000).step_by(997) {
+            let bytes: Vec<u8> = (0..size).map(|_| noise()).collect();
+            let (mut state, mut out) = (Compress::new(Compression::fast(), false), Vec::new());
+            deflate(&mut state, &bytes, &mut out, FlushCompress::None).unwrap();
+            end_frame(&mut state, &mut out).unwrap();
+            assert!(out.ends_with(&FLUSHED), "{size} bytes");
         }
     }
 }
