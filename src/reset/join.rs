@@ -20,6 +20,10 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(30);
 /// What was on the way when a connection was reset arrives within this time: some retransmissions.
 const ON_THE_WAY: Duration = Duration::from_secs(3);
 
+/// tcp_close() forgets a connection (tcp_set_state()) before it sends the RST (tcp_send_active_reset()): what arrives between the
+/// two on another CPU is answered first.
+const CLOSING: Duration = Duration::from_millis(10);
+
 /// What was read in one go, each in order of time.
 #[derive(Debug, Default)]
 pub struct Drained {
@@ -66,7 +70,7 @@ pub struct Joiner {
     /// Events that were handed out without their packet, which may have waited in a queueing discipline.
     unseen: VecDeque<ResetEvent>,
     received: Received,
-    /// When this side reset the connection between these ends.
+    /// When the connection between these ends, local and peer, was reset from here, or by the peer.
     aborted: HashMap<Ends, Duration>,
     aborted_in_order: VecDeque<(Ends, Duration)>,
 }
@@ -84,7 +88,9 @@ impl Joiner {
         self.destroyed.extend(read.destroyed);
         let mut resets = self.due(until);
         resets.sort_by_key(Reset::at);
-        resets.iter_mut().for_each(|reset| self.remember(reset));
+        let ended: HashMap<Ends, Duration> =
+            resets.iter().filter_map(|reset| Some((reset.ended_connection()?, reset.at()))).collect();
+        resets.iter_mut().for_each(|reset| self.remember(reset, &ended));
         let (due, wait): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.destroyed).into_iter().partition(|(_, socket)| socket.at < until);
         self.destroyed = wait;
@@ -146,13 +152,15 @@ impl Joiner {
     }
 
     /// Keeps what later resets and destroyed sockets have to know of this one, and tells it what it has to know of those before.
-    fn remember(&mut self, reset: &mut Reset) {
+    /// `ended`: the connections that resets of the same time end, and when.
+    fn remember(&mut self, reset: &mut Reset, ended: &HashMap<Ends, Duration>) {
         let at = reset.at();
-        if reset.direction() == Direction::Received {
-            if reset.event.is_some() || self.packets_alone {
-                self.received.remember(reset);
-            }
+        let received = reset.direction() == Direction::Received;
+        if received && reset.event.is_none() && !self.packets_alone {
             return;
+        }
+        if received {
+            self.received.remember(reset);
         }
         while let Some((ends, then)) = self.aborted_in_order.front().copied() {
             if then + ON_THE_WAY >= at && self.aborted_in_order.len() < REMEMBERED {
@@ -165,13 +173,17 @@ impl Joiner {
         }
         let (Some(local), Some(peer)) = (reset.local(), reset.peer()) else { return };
         let ends = (local, peer);
-        if reset.connection().is_some() {
+        if reset.ended_connection().is_some() {
             self.aborted.insert(ends, at);
             self.aborted_in_order.push_back((ends, at));
         } else if let Some(event) = &reset.event {
             let to_a_connect = reset.packet.as_ref().and_then(Answered::by) == Some(Answered::Syn);
             let answers_nobody = event.reason.as_deref().is_none_or(|reason| reason == "NO_SOCKET");
-            reset.again = answers_nobody && !to_a_connect && self.aborted.contains_key(&ends);
+            // The other end may be of this kernel too: its abort and its last segments overtake each other on the way here.
+            let was_reset = [(local, peer), (peer, local)].iter().any(|ends| self.aborted.contains_key(ends));
+            let is_being_reset = ended.get(&ends).is_some_and(|then| (at..=at + CLOSING).contains(then));
+            let was_reset = was_reset || is_being_reset;
+            reset.again = answers_nobody && !to_a_connect && was_reset;
         }
     }
 }
@@ -323,6 +335,23 @@ mod tests {
         // A client that connects anew from the same port is refused, and that is no rest of the old connection.
         let resets = Joiner::default().step(read(&events, &[packet_at("10.0.0.2:4000", 55)]), END).resets;
         assert_eq!(again(&resets), [false, false, false]);
+    }
+
+    #[test]
+    fn the_answer_to_what_a_reset_of_the_peer_overtook_is_known_as_that() {
+        let received =
+            |state| ResetEvent { direction: Direction::Received, state: Some(state), ..event_at("10.0.0.2:4000", 0) };
+        let answer = ResetEvent { reason: Some("NO_SOCKET".into()), ..event_at("10.0.0.2:4000", 50) };
+        let again =
+            |first: ResetEvent| Joiner::default().step(read(&[first, answer.clone()], &[]), END).resets[1].again;
+        assert!(again(received(TcpState::Established)));
+        assert!(!again(received(TcpState::SynSent)), "a refused connect was no connection");
+        let other_end = ResetEvent { active: true, ..event_at("10.0.0.2:4000", 0) };
+        let (local, peer) = (other_end.local, other_end.peer.unwrap());
+        assert!(
+            again(ResetEvent { local: peer, peer: Some(local), ..other_end }),
+            "the abort of the other end, seen here"
+        );
     }
 
     #[test]

@@ -51,7 +51,7 @@ kinds! {
     Scanned: "port-scan", "port scan", Some("port-scan");
     /// A segment for a connection that this host no longer knows.
     Stale: "stale-connection", "no such connection", Some("stale-connection");
-    /// An answer to what was still on the way when this side had reset the connection.
+    /// An answer to what was still on the way when the connection had been reset.
     Repeated: "repeated", "again, to what was on the way", None;
     AcceptQueueFull: "accept-queue-full", "accept queue full", Some("accept-queue-overflow");
     /// A client's handshake expired while its connection waited for a full accept queue.

@@ -29,7 +29,7 @@ pub struct Reset {
     pub packet: Option<ResetPacket>,
     /// The connection as it was when it was destroyed, where this reset ended one.
     pub ended: Option<DestroyedSocket>,
-    /// An answer to what was still on the way when this side reset the connection.
+    /// An answer to what was still on the way when the connection was reset, from here or by the peer.
     pub again: bool,
 }
 
@@ -94,5 +94,10 @@ impl Reset {
             (None, None) => false,
         };
         ended.then_some((self.local()?, self.peer()?))
+    }
+
+    /// The same without refused connects, which were no connections and whose ports may be tried again.
+    fn ended_connection(&self) -> Option<Ends> {
+        self.connection().filter(|_| self.state_before() != Some(TcpState::SynSent))
     }
 }
