@@ -1,6 +1,7 @@
 //! The one place where the lab meets the diagnosis.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -85,12 +86,15 @@ pub struct Diagnosed {
     pub findings: Findings,
     /// Of each tick, if it was observed in ticks.
     pub ticks: Vec<Findings>,
+    /// Records of events that the kernel could not deliver, of all namespaces.
+    pub lost_records: u64,
 }
 
 /// Diagnoses the network namespace of this process over a window, exactly as `scan` or `watch` does, and writes a recording
-/// if asked. Calls `opened` at least once, as soon as the window is open. Blocks for the window.
-pub fn diagnose(window: Duration, how: &How, opened: &mut dyn FnMut()) -> Result<Diagnosed, String> {
-    let mut live = Opening { inner: LiveHost::new(Arc::default()), opened };
+/// if asked. Calls `opened` at least once, as soon as the window is open. Does nothing for `stall` after that, as an observer that
+/// gets no CPU. Blocks for the window.
+pub fn diagnose(window: Duration, stall: Duration, how: &How, opened: &mut dyn FnMut()) -> Result<Diagnosed, String> {
+    let mut live = Opening { inner: LiveHost::new(Arc::default()), opened, is_open: false, stall };
     match &how.record {
         None => watch(&mut live, window, how.interval),
         Some(path) => {
@@ -126,7 +130,8 @@ fn watch(host: &mut dyn Host, window: Duration, interval: Option<Duration>) -> R
         let diagnosis = diagnosis::diagnose(view);
         let sent = resets.and_then(|resets| sent(resets, &diagnosis.ledger.sent));
         let findings = Findings { reset_events: resets.is_some(), sent, ..findings(&diagnosis) };
-        return Ok(Diagnosed { findings, ticks: Vec::new() });
+        let lost_records = view.host.reset_events.value().map_or(0, |account| account.lost);
+        return Ok(Diagnosed { findings, ticks: Vec::new(), lost_records });
     };
     let mut driver = Driver::start(host, &plan, interval, Filter::default()).map_err(|error| error.to_string())?;
     let mut ticks = Vec::new();
@@ -137,19 +142,25 @@ fn watch(host: &mut dyn Host, window: Duration, interval: Option<Duration>) -> R
             Next::Over => break,
         }
     }
-    Ok(Diagnosed { findings: ticks.last().cloned().unwrap_or_default(), ticks })
+    Ok(Diagnosed { findings: ticks.last().cloned().unwrap_or_default(), ticks, lost_records: 0 })
 }
 
 /// A host that says when the window is open: the first look inside it follows the opening counters.
 struct Opening<'a> {
     inner: LiveHost,
     opened: &'a mut dyn FnMut(),
+    is_open: bool,
+    stall: Duration,
 }
 
 impl Clock for Opening<'_> {
     fn frame(&mut self, frame: Frame) -> Option<Moment> {
         if let Frame::Poll { .. } = frame {
             (self.opened)();
+            if self.is_open {
+                thread::sleep(std::mem::take(&mut self.stall));
+            }
+            self.is_open = true;
         }
         self.inner.frame(frame)
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::diagnose::{Finding, Findings, Sent};
 use super::report::Status;
 use super::scenario::Expect;
+use crate::reset::Kind;
 
 /// The status and its reason.
 pub fn judge(expect: &Expect, findings: &Findings) -> (Status, String) {
@@ -64,6 +65,9 @@ fn problem(expect: &Expect, findings: &Findings) -> Option<String> {
     if let Some(gap) = findings.sent.as_ref().and_then(|sent| unaccounted(expect, sent)) {
         return Some(gap);
     }
+    if let Some(wrong) = expect.sent.and_then(|kinds| wrong_kind(kinds, findings.sent.as_ref())) {
+        return Some(wrong);
+    }
     let Some(cause) = expect.cause else {
         return (findings.verdict != "ok").then(|| format!("a false alarm: {} {}", findings.verdict, findings.summary));
     };
@@ -110,6 +114,13 @@ fn unaccounted(expect: &Expect, sent: &Sent) -> Option<String> {
     })
 }
 
+/// RSTs that are called what the scenario did not send.
+fn wrong_kind(kinds: &[Kind], sent: Option<&Sent>) -> Option<String> {
+    let Some(sent) = sent else { return Some("what the sent RSTs were was not found out".to_owned()) };
+    let wrong = sent.groups.iter().find(|group| kinds.iter().all(|kind| kind.name() != group.reason))?;
+    Some(format!("{} of {} sent RSTs are called {}, which did not happen", wrong.count, sent.total, wrong.reason))
+}
+
 /// A forbidden cause that is claimed as a fault of its own, of now. What the diagnosis itself explains by the expected
 /// cause is a consequence of it and no accusation.
 fn false_accusation(expect: &Expect, findings: &Findings) -> Option<String> {
@@ -130,8 +141,13 @@ mod tests {
     use super::*;
     use crate::lab::diagnose::{SentGroup, Subject};
 
-    const EXPECT: Expect =
-        Expect { cause: Some("close-wait-leak"), port: Some(80), process: Some("web"), forbidden: &["syn-flood"] };
+    const EXPECT: Expect = Expect {
+        cause: Some("close-wait-leak"),
+        port: Some(80),
+        process: Some("web"),
+        forbidden: &["syn-flood"],
+        sent: None,
+    };
 
     fn finding(id: &str, port: u16, process: &str) -> Finding {
         Finding {
@@ -196,6 +212,19 @@ mod tests {
     }
 
     #[test]
+    fn a_reset_that_was_not_sent_must_not_be_in_the_ledger() {
+        let group = |reason: &str| SentGroup { reason: reason.into(), count: 1, ..SentGroup::default() };
+        let status = |reasons: &[&str]| {
+            let groups = reasons.iter().map(|reason| group(reason)).collect();
+            let sent = Sent { total: reasons.len() as u64, unexplained: 0, not_delivered: 0, groups };
+            let expect = Expect { sent: Some(&[Kind::Aborted, Kind::Stale]), ..Expect::NOTHING };
+            judge(&expect, &Findings { sent: Some(sent), ..findings(Vec::new()) }).0
+        };
+        assert_eq!(status(&["aborted", "stale-connection"]), Status::Pass);
+        assert_eq!(status(&["aborted", "firewall-reject"]), Status::Fail);
+    }
+
+    #[test]
     fn a_forbidden_cause_fails_even_behind_the_right_one() {
         let causes = vec![finding("close-wait-leak", 80, "web"), finding("syn-flood", 80, "web")];
         assert_eq!(status(&EXPECT, causes), Status::Fail);
@@ -228,7 +257,7 @@ mod tests {
 
     #[test]
     fn healthy_means_the_verdict_is_ok() {
-        let healthy = Expect { cause: None, port: None, process: None, forbidden: &[] };
+        let healthy = Expect { cause: None, ..Expect::NOTHING };
         assert_eq!(status(&healthy, Vec::new()), Status::Pass);
         assert_eq!(status(&healthy, vec![finding("peer-reset", 80, "web")]), Status::Fail);
     }

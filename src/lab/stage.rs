@@ -29,6 +29,9 @@ pub const CLIENT6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2
 /// Beyond the router.
 pub const FAR_CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 78, 0, 2));
 
+/// Beside the counters of the kernel: records of events that it could not deliver, of all namespaces.
+pub const LOST_RECORDS: &str = "lost records";
+
 /// Why a scenario ended early.
 #[derive(Debug)]
 pub enum Stop {
@@ -234,14 +237,23 @@ impl Stage {
 
     /// Watches the observed host for `seconds` while the faults run, and diagnoses it.
     pub fn observe(&mut self, seconds: f64) -> Result<(), Stop> {
+        self.observe_stalled(seconds, 0.0)
+    }
+
+    /// The same by an observer that gets no CPU for `stall` of these seconds, from their beginning.
+    pub fn observe_stalled(&mut self, seconds: f64, stall: f64) -> Result<(), Stop> {
         let before = counters::read()?;
         let window = Arc::clone(&self.window);
         // Only from not yet to open: this is called again and again, and never reopens.
         let mut open = || {
             let _ = window.0.compare_exchange(0, Window::OPEN, Ordering::Relaxed, Ordering::Relaxed);
         };
-        self.diagnosed = Some(diagnose(Duration::from_secs_f64(seconds), &self.how, &mut open));
+        let (seconds, stall) = (Duration::from_secs_f64(seconds), Duration::from_secs_f64(stall));
+        let diagnosed = diagnose(seconds, stall, &self.how, &mut open);
         self.movement = counters::movement(&before, &counters::read()?);
+        let lost = diagnosed.as_ref().map_or(0, |diagnosed| diagnosed.lost_records);
+        self.movement.0.extend((lost > 0).then(|| (LOST_RECORDS.to_owned(), lost)));
+        self.diagnosed = Some(diagnosed);
         self.window.0.store(Window::CLOSED, Ordering::Relaxed);
         for fault in self.faults.drain(..) {
             fault?.join().map_err(|_| io::Error::other("a fault panicked"))?;

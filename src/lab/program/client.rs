@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
 use serde::{Deserialize, Serialize};
@@ -30,12 +30,15 @@ pub enum Talk {
     Connect { every_ms: u64, hold: bool },
     /// After `go`: on each connection a request of `bytes`, one answer, then the ending, and a pause.
     Request { bytes: usize, every_ms: u64, ending: Ending },
+    /// After `go`: a connection every two milliseconds, aborted (SO_LINGER {1, 0}) within so many microseconds, another moment
+    /// each time, so that every stage of the peer's own close is met. Before that a request of `bytes`, if any, and one read.
+    Abort { bytes: usize, within_us: u64 },
     /// `count` connections from the start. After `go` each is read (and written) until it fails.
     Keep { count: usize, keepalive: bool, user_timeout_ms: Option<u32>, write_every_ms: Option<u64> },
 }
 
 impl Client {
-    /// Commands: `go`, `stop`. Ends with standard input.
+    /// Commands: `go`, `stop`, `exit`. Ends with standard input.
     pub fn run(self, commands: &Receiver<String>, tally: &Tally) -> io::Result<()> {
         let kept = match self.talk {
             Talk::Keep { count, keepalive, user_timeout_ms, .. } => {
@@ -50,6 +53,7 @@ impl Client {
             match command.as_str() {
                 "go" => self.go(kept.take().unwrap_or_default(), tally, &stop)?,
                 "stop" => stop.store(true, Ordering::Relaxed),
+                "exit" => return Ok(()),
                 _ => return Err(io::Error::other(format!("unknown command {command}"))),
             }
         }
@@ -89,6 +93,20 @@ impl Client {
                     end(stream, ending);
                 }
                 thread::sleep(Duration::from_millis(every_ms));
+            }
+            Talk::Abort { bytes, within_us } => {
+                let Some(mut stream) = stream else { return };
+                if bytes > 0 {
+                    tally.note("request", net::exchange(&mut stream, &vec![b'?'; bytes]));
+                }
+                // Each connection has another port, so no state is needed to vary the moment.
+                let port = stream.local_addr().map_or(0, |local| u64::from(local.port()));
+                let until = Instant::now() + Duration::from_micros(port % within_us.max(1));
+                while Instant::now() < until {
+                    std::hint::spin_loop();
+                }
+                tally.note("abort", net::abort(stream));
+                thread::sleep(Duration::from_millis(2));
             }
             Talk::Keep { .. } => {}
         }

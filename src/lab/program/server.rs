@@ -35,6 +35,8 @@ pub enum Accept {
 /// What becomes of an accepted connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Then {
+    /// Closed at once, unread.
+    Close,
     /// Kept open, never read.
     Hold,
     /// Every read is answered with as many bytes, until the peer closes or has been idle for so many milliseconds.
@@ -126,6 +128,7 @@ impl Server {
 
     fn treat(&self, stream: TcpStream, held: &mut Vec<TcpStream>) {
         match self.then {
+            Then::Close => drop(stream),
             Then::Hold => held.push(stream),
             Then::Echo { idle_ms } => spawn(move || drop(echo(stream, idle_ms))),
             Then::Goodbye { idle_ms } => spawn(move || {

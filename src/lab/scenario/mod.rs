@@ -4,18 +4,22 @@ mod accept_queue;
 mod closing;
 mod common;
 mod conntrack;
+mod elsewhere;
 mod firewall;
 mod healthy;
+mod later_exit;
 mod limits;
 mod peer;
 mod refused;
 mod servers;
 mod syn_queue;
 mod timeouts;
+mod two_resets;
 mod vanished;
 
 use super::counters::Premise;
 use super::stage::{Stage, Stop};
+use crate::reset::Kind;
 
 /// One reproducible fault and what must be said about it.
 pub struct Scenario {
@@ -40,6 +44,12 @@ pub struct Expect {
     pub process: Option<&'static str>,
     /// Causes that must not be claimed as active faults.
     pub forbidden: &'static [&'static str],
+    /// What every RST that the host sends must have been, where single ones are seen; `None`: it is left open.
+    pub sent: Option<&'static [Kind]>,
+}
+
+impl Expect {
+    pub const NOTHING: Self = Self { cause: None, port: None, process: None, forbidden: &[], sent: None };
 }
 
 /// What must be there for a scenario to run at all.
@@ -64,7 +74,7 @@ impl Scenario {
         by_hand: &'static str,
         run: fn(&mut Stage) -> Result<(), Stop>,
     ) -> Self {
-        let expect = Expect { cause: Some(cause), port: None, process: None, forbidden: &[] };
+        let expect = Expect { cause: Some(cause), ..Expect::NOTHING };
         Self { name, title, by_hand, expect, needs: &[], premises: &[], run }
     }
 
@@ -75,8 +85,7 @@ impl Scenario {
         by_hand: &'static str,
         run: fn(&mut Stage) -> Result<(), Stop>,
     ) -> Self {
-        let expect = Expect { cause: None, port: None, process: None, forbidden: &[] };
-        Self { name, title, by_hand, expect, needs: &[], premises: &[], run }
+        Self { name, title, by_hand, expect: Expect::NOTHING, needs: &[], premises: &[], run }
     }
 
     const fn port(mut self, port: u16) -> Self {
@@ -91,6 +100,11 @@ impl Scenario {
 
     const fn never(mut self, forbidden: &'static [&'static str]) -> Self {
         self.expect.forbidden = forbidden;
+        self
+    }
+
+    const fn sends(mut self, kinds: &'static [Kind]) -> Self {
+        self.expect.sent = Some(kinds);
         self
     }
 
@@ -111,12 +125,15 @@ static ALL: &[&[Scenario]] = &[
     refused::SCENARIOS,
     firewall::SCENARIOS,
     closing::SCENARIOS,
+    two_resets::SCENARIOS,
+    later_exit::SCENARIOS,
     vanished::SCENARIOS,
     limits::SCENARIOS,
     conntrack::SCENARIOS,
     timeouts::SCENARIOS,
     peer::SCENARIOS,
     healthy::SCENARIOS,
+    elsewhere::SCENARIOS,
     servers::SCENARIOS,
 ];
 
