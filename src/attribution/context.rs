@@ -45,7 +45,7 @@ pub fn surroundings<'t>(view: View<'_>, tallies: impl Iterator<Item = &'t ResetT
     let here = Some(view.after().netns);
     let exiting = tallies.filter(|tally| tally.exiting && tally.netns == here).filter_map(|tally| tally.local_port);
     Surroundings {
-        ephemeral: sysctl::port_range(&view.after().sysctls),
+        ephemeral: sysctl::ephemeral_ports(&view.after().sysctls),
         traced: traced(view),
         dead_ports: exiting.chain(left_by_dead).collect(),
         gone_ports: gone.iter().map(|gone| gone.trace.last.port).collect(),

@@ -29,10 +29,10 @@ impl Ended<'_> {
 
 /// The connections that ended in the window.
 pub fn ended<'a>(view: View<'a>, endings: &'a Endings) -> Vec<Ended<'a>> {
-    let ephemeral = sysctl::port_range(&view.after().sysctls);
+    let ephemeral = sysctl::ephemeral_ports(&view.after().sysctls);
     let of = |ending: &'a crate::reset::Ending| {
         let socket = &ending.socket;
-        let client = ephemeral.contains(&socket.local.port()) && !ephemeral.contains(&socket.peer.port());
+        let client = ephemeral.is_caller(socket.local.port(), socket.peer.port());
         Ended { socket, end: ending.end, called: client.then_some(socket.peer) }
     };
     endings.endings.iter().map(of).collect()

@@ -101,12 +101,12 @@ pub fn grouped(view: View<'_>) -> Grouped {
     let netns = view.after().netns;
     let none = PeerTtls::default();
     let ttls = view.netns.reset_packets.value().map_or(&none, |account| &account.ttls);
-    let ephemeral = sysctl::port_range(&view.after().sysctls);
+    let ephemeral = sysctl::ephemeral_ports(&view.after().sysctls);
     let mut by_mark: BTreeMap<Mark, Tallies> = BTreeMap::new();
     for reset in &view.netns.resets.single {
         let Some(event) = reset.located_event() else { continue };
         let mark = Mark::of(reset, ttls);
-        by_mark.entry(mark).or_default().count(&event, |port| ephemeral.contains(&port));
+        by_mark.entry(mark).or_default().count(&event, ephemeral);
     }
     let singles = by_mark
         .into_iter()

@@ -137,7 +137,7 @@ fn suspects(view: View<'_>, ttls: &PeerTtls, around: &Surroundings) -> Vec<Suspe
 
 /// This side had called the other.
 fn is_client(packet: &ResetPacket, around: &Surroundings) -> bool {
-    around.ephemeral.contains(&packet.local.port()) && !around.ephemeral.contains(&packet.peer.port())
+    around.ephemeral.is_caller(packet.local.port(), packet.peer.port())
 }
 
 /// The RSTs that TCP did not send.

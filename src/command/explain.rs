@@ -56,5 +56,5 @@ fn list(page: &mut Page) {
 fn explain(page: &mut Page, cause: &Cause) {
     markdown::title(page, cause.title, cause.id);
     page.gap();
-    markdown::write(page, cause.doc);
+    markdown::write(page, &catalogue::documentation(cause));
 }

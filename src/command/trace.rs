@@ -99,7 +99,7 @@ impl Tracing {
         let session = Session::open(&mut *host, &Plan { dump: false, ..plan })?;
         let start = session.opened();
         let snapshot = session.snapshots().next().context("no network namespace is observed")?;
-        let around = Surroundings { ephemeral: sysctl::port_range(&snapshot.sysctls), ..Surroundings::default() };
+        let around = Surroundings { ephemeral: sysctl::ephemeral_ports(&snapshot.sysctls), ..Surroundings::default() };
         let kernel = session.host_snapshot().facts.kernel.clone().unwrap_or_default();
         let netns = snapshot.netns;
         let tracer = Tracer::new(config.filter.clone(), netns, &kernel, around, start);

@@ -22,8 +22,7 @@ use crate::source::counters::Counters;
 use crate::source::owners::{Owners, Process, TICKS_PER_SECOND};
 use crate::source::reset_events::{Direction, EventAccount};
 use crate::source::socket_dump::{Destination, Group, GroupKind, SocketDump};
-use crate::source::sysctl;
-use crate::value::{Missing, Observed};
+use crate::value::{EphemeralPorts, Missing, Observed};
 
 pub mod backlog;
 pub mod balance;
@@ -178,8 +177,8 @@ impl<'a> Evidence<'a> {
     /// cannot be read is missing, not "outside".
     pub fn is_ephemeral(&self, port: u16) -> Result<bool, Missing> {
         let text = self.sysctl("net.ipv4.ip_local_port_range")?;
-        match sysctl::parse_port_range(text) {
-            Some(range) => Ok(range.contains(&port)),
+        match EphemeralPorts::parse(text) {
+            Some(ports) => Ok(ports.contains(port)),
             None => Err(Missing::new("sysctl", format!("net.ipv4.ip_local_port_range is not two numbers: {text:?}"))),
         }
     }

@@ -30,6 +30,38 @@ pub enum Source {
 }
 
 impl Source {
+    /// As a report names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Window => "window",
+            Self::Netstat => "netstat",
+            Self::Snmp => "snmp",
+            Self::Sockstat => "sockstat",
+            Self::Listeners => "listeners",
+            Self::Sockets => "sockets",
+            Self::Owners => "owners",
+            Self::ResetEvents => "reset_events",
+            Self::ResetPackets => "reset_packets",
+            Self::Conntrack => "conntrack",
+        }
+    }
+
+    /// What it is, for people.
+    pub fn what(self) -> &'static str {
+        match self {
+            Self::Window => "two looks with a window between them, not totals since boot",
+            Self::Netstat => "the counters of /proc/net/netstat",
+            Self::Snmp => "the counters of /proc/net/snmp",
+            Self::Sockstat => "the gauges of /proc/net/sockstat",
+            Self::Listeners => "listeners and their queues, by sock_diag",
+            Self::Sockets => "the dump of all sockets, by sock_diag",
+            Self::Owners => "which processes hold sockets, from /proc/PID/fd",
+            Self::ResetEvents => "single resets, from tracepoints",
+            Self::ResetPackets => "RST packets, from a packet socket",
+            Self::Conntrack => "connection tracking",
+        }
+    }
+
     /// Why this source says nothing; `None` if it does.
     pub fn missing(self, e: &Evidence<'_>) -> Option<Missing> {
         match self {

@@ -21,6 +21,12 @@ pub fn first_sentence(cause: &Cause) -> String {
     }
 }
 
+/// A cause's documentation with what it needs to be checked, Markdown.
+pub fn documentation(cause: &Cause) -> String {
+    let needs: Vec<_> = cause.needs.iter().map(|source| format!("- `{}`: {}", source.name(), source.what())).collect();
+    format!("{}\n## Needs\n\nWithout these it may be impossible to check:\n\n{}\n", cause.doc, needs.join("\n"))
+}
+
 /// Causes whose id or title resembles the text, the most similar first.
 pub fn similar(text: &str) -> Vec<&'static Cause> {
     let wanted = text.to_lowercase();
@@ -62,7 +68,7 @@ pub fn causes_page() -> Vec<u8> {
     ]);
     for cause in REGISTRY {
         page.control("SH", [format!("{} ({})", cause.title, cause.id).as_str()]);
-        roff(&mut page, cause.doc);
+        roff(&mut page, &documentation(cause));
     }
     page.control("SH", ["SEE ALSO"]);
     page.text([
@@ -128,9 +134,10 @@ pub const README_END: &str = "<!-- end of causes -->";
 
 /// The table of causes in the README, the marks included.
 pub fn readme_table() -> String {
-    let mut table = format!("{README_BEGIN}\n| Cause | What happens |\n|---|---|\n");
+    let mut table = format!("{README_BEGIN}\n| Cause | What happens | Needs |\n|---|---|---|\n");
     for cause in REGISTRY {
-        table.push_str(&format!("| `{}` | {} |\n", cause.id, first_sentence(cause).replace('|', "\\|")));
+        let needs = cause.needs.iter().map(|source| source.name()).collect::<Vec<_>>().join(", ");
+        table.push_str(&format!("| `{}` | {} | {needs} |\n", cause.id, first_sentence(cause).replace('|', "\\|")));
     }
     table.push_str(README_END);
     table

@@ -6,13 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
 
 use super::{Answered, Kind, Mark, Origin, Reset};
 use crate::source::reset_events::{Caller, Direction, Missing, ResetTally};
 use crate::source::reset_packets::{PeerTtls, ResetPacket, Signature};
-use crate::source::sysctl::DEFAULT_PORT_RANGE;
-use crate::value::TcpState;
+use crate::value::{EphemeralPorts, TcpState};
 
 /// What must have left an event if TCP was behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +49,7 @@ fn at_least(release: &str, wanted: (u32, u32)) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Surroundings {
     /// Local ports of outgoing connections.
-    pub ephemeral: RangeInclusive<u16>,
+    pub ephemeral: EphemeralPorts,
     pub traced: Traced,
     /// Ports that somebody listened on at any time of the window, with the addresses.
     pub listening: BTreeMap<u16, Vec<IpAddr>>,
@@ -75,7 +73,7 @@ pub struct Surroundings {
 impl Default for Surroundings {
     fn default() -> Self {
         Self {
-            ephemeral: DEFAULT_PORT_RANGE,
+            ephemeral: EphemeralPorts::default(),
             traced: Traced::NONE,
             listening: BTreeMap::new(),
             gone_ports: BTreeSet::new(),
@@ -96,7 +94,7 @@ impl Surroundings {
         match (&reset.event, &reset.packet) {
             (None, Some(packet)) => self.kind_of_packet(packet),
             _ => reset.located_event().map_or(Kind::Other, |event| {
-                let tally = ResetTally::of(&event, |port| self.ephemeral.contains(&port));
+                let tally = ResetTally::of(&event, self.ephemeral);
                 self.kind_of_event(&tally, Mark::of(reset, ttls))
             }),
         }
@@ -232,9 +230,8 @@ impl Surroundings {
 
     /// From one of our ephemeral ports to a service port: this side had opened that connection.
     pub fn is_rest_of_own(&self, tally: &ResetTally) -> bool {
-        let own = |port| self.ephemeral.contains(&port) && !self.listening.contains_key(&port);
-        tally.local_port.is_some_and(own)
-            && tally.peer_sample.is_some_and(|peer| peer.port() != 0 && !self.ephemeral.contains(&peer.port()))
+        let (Some(local), Some(peer)) = (tally.local_port, tally.peer_sample) else { return false };
+        peer.port() != 0 && self.ephemeral.is_caller(local, peer.port()) && !self.listening.contains_key(&local)
     }
 }
 

@@ -170,7 +170,7 @@ impl Session {
         let opened = host.frame(Frame::Before).ok_or(NothingObserved("no opening snapshot"))?;
         let mut streams = Streams::new(netns.keys().copied(), plan.events);
         for (id, of) in &netns {
-            streams.set_ephemeral(*id, sysctl::port_range(&of.previous.sysctls));
+            streams.set_ephemeral(*id, sysctl::ephemeral_ports(&of.previous.sysctls));
         }
         // The first answer opens the streams, which takes a while; what came before the counters were read is none of the
         // window's.
@@ -397,7 +397,7 @@ impl Session {
                 // A recording may hold them in some windows only.
                 if now.sysctls.values().any(|value| value.value().is_some()) {
                     after.carry_settings(&now);
-                    self.streams.set_ephemeral(id, sysctl::port_range(&after.sysctls));
+                    self.streams.set_ephemeral(id, sysctl::ephemeral_ports(&after.sysctls));
                     fresh = true;
                 }
             }

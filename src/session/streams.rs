@@ -2,7 +2,6 @@
 //! the window closes or much waits.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::ask::{Ask, Probe, What};
@@ -12,7 +11,7 @@ use crate::source::destroyed_sockets::Sockets;
 use crate::source::reset_events::{EventAccount, Events, Tallies};
 use crate::source::reset_packets::{PacketAccount, Packets};
 use crate::stream::{Content, Parser};
-use crate::value::{Failure, FailureKind, NetnsId, Observed, ParseError};
+use crate::value::{EphemeralPorts, Failure, FailureKind, NetnsId, Observed, ParseError};
 
 /// Single resets and packets that wait for their partners, about 20 MB; with more they are joined early.
 const WAITING: usize = 20_000;
@@ -63,7 +62,7 @@ impl<C: Content> Stream<C> {
 struct OfNetns {
     packets: Stream<Packets>,
     destroyed: Stream<Sockets>,
-    ephemeral: RangeInclusive<u16>,
+    ephemeral: EphemeralPorts,
     resets: Resets,
     grouped: BTreeMap<Mark, Tallies>,
     account: PacketAccount,
@@ -90,7 +89,7 @@ impl Streams {
         let of = |id: NetnsId| OfNetns {
             packets: Stream::new(Ask::netns(id, What::ResetPackets), wanted),
             destroyed: Stream::new(Ask::netns(id, What::DestroyedSockets), wanted),
-            ephemeral: crate::source::sysctl::DEFAULT_PORT_RANGE,
+            ephemeral: EphemeralPorts::default(),
             resets: Resets::default(),
             grouped: BTreeMap::new(),
             account: PacketAccount::default(),
@@ -105,9 +104,9 @@ impl Streams {
     }
 
     /// The local ports of a namespace's outgoing connections.
-    pub fn set_ephemeral(&mut self, netns: NetnsId, range: RangeInclusive<u16>) {
+    pub fn set_ephemeral(&mut self, netns: NetnsId, ports: EphemeralPorts) {
         if let Some(of) = self.netns.get_mut(&netns) {
-            of.ephemeral = range;
+            of.ephemeral = ports;
         }
     }
 
@@ -264,9 +263,8 @@ impl OfNetns {
         if self.resets.single.len() < MOST_RESETS {
             self.resets.single.push(reset.clone());
         } else if let Some(event) = reset.located_event() {
-            let ephemeral = &self.ephemeral;
             let mark = Mark::of(reset, &self.account.ttls);
-            self.grouped.entry(mark).or_default().count(&event, |port| ephemeral.contains(&port));
+            self.grouped.entry(mark).or_default().count(&event, self.ephemeral);
         } else {
             self.resets.packets_dropped += 1;
         }

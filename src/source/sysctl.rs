@@ -1,13 +1,12 @@
 //! The sysctls that a cause or a remedy names, read from /proc/sys.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::redaction::Rule;
 use super::text;
 use crate::ask::{Probe, Scope};
-use crate::value::{NetnsId, Observed, ParseError};
+use crate::value::{EphemeralPorts, NetnsId, Observed, ParseError};
 
 /// Those of a network namespace, as sysctl(8) spells them; meaning in Documentation/networking/ip-sysctl.
 ///
@@ -43,27 +42,14 @@ pub const NAMES: [&str; 24] = [
 /// Those of the whole host; meaning in Documentation/admin-guide/sysctl/fs.
 pub const HOST_NAMES: [&str; 2] = ["fs.file-max", "fs.nr_open"];
 
-/// Local ports of outgoing connections by default, since 2.4 (net/ipv4/af_inet.c inet_init_net).
-pub const DEFAULT_PORT_RANGE: RangeInclusive<u16> = 32_768..=60_999;
 /// None of them is a key or a secret.
 pub const REDACTION: Rule =
     Rule::harmless("sysctl", |what| NAMES.iter().chain(&HOST_NAMES).any(|name| what.is_file(&path(name))));
 
-const PORT_RANGE: &str = "net.ipv4.ip_local_port_range";
-
-/// Local ports of outgoing connections and of bind(2) to port 0, from the text of net.ipv4.ip_local_port_range.
-pub fn parse_port_range(text: &str) -> Option<RangeInclusive<u16>> {
-    let mut numbers = text.split_whitespace().map(str::parse);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(low)), Some(Ok(high))) => Some(low..=high),
-        _ => None,
-    }
-}
-
-/// The same from [`collect`]'s values, or the default where it was not read.
-pub fn port_range(sysctls: &BTreeMap<&'static str, Observed<String>>) -> RangeInclusive<u16> {
-    let text = sysctls.get(PORT_RANGE).and_then(Observed::value);
-    text.and_then(|text| parse_port_range(text)).unwrap_or(DEFAULT_PORT_RANGE)
+/// The local ports of outgoing connections from [`collect`]'s values, or the kernel's own where they were not read.
+pub fn ephemeral_ports(sysctls: &BTreeMap<&'static str, Observed<String>>) -> EphemeralPorts {
+    let text = sysctls.get("net.ipv4.ip_local_port_range").and_then(Observed::value);
+    text.and_then(|text| EphemeralPorts::parse(text)).unwrap_or_default()
 }
 
 /// The file of a sysctl. None of [`NAMES`] has a dot inside a segment, so every dot is a slash.

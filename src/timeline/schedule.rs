@@ -80,13 +80,18 @@ impl Schedule {
             (Some(then), Some(now)) => then.abs_diff(now) > MOVED.max(then / 10),
             _ => false,
         };
-        match () {
-            () if alarm || ended => Some(Why::Cause),
-            () if listeners(after) != last.listeners => Some(Why::Listeners),
-            () if moved => Some(Why::Sockets),
-            () if some && passed >= SOME => Some(Why::Cause),
-            () if passed >= QUIET.max(last.cost * QUIET_SHARE) => Some(Why::Age),
-            () => None,
+        if alarm || ended {
+            Some(Why::Cause)
+        } else if listeners(after) != last.listeners {
+            Some(Why::Listeners)
+        } else if moved {
+            Some(Why::Sockets)
+        } else if some && passed >= SOME {
+            Some(Why::Cause)
+        } else if passed >= QUIET.max(last.cost * QUIET_SHARE) {
+            Some(Why::Age)
+        } else {
+            None
         }
     }
 

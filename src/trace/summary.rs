@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Process, Reset};
 use crate::reset::Kind;
 use crate::source::reset_events::Direction;
+use crate::value::EphemeralPorts;
 
 /// More different ports, processes or peers than this are counted together.
 const MAX_KEYS: usize = 4096;
@@ -94,7 +95,7 @@ impl Summary {
         self.sent + self.received
     }
 
-    pub(super) fn add(&mut self, reset: &Reset, is_ephemeral: impl Fn(u16) -> bool) {
+    pub(super) fn add(&mut self, reset: &Reset, ephemeral: EphemeralPorts) {
         self.packet_only += u64::from(reset.event.is_none());
         match reset.direction() {
             Direction::Sent => self.sent += 1,
@@ -108,7 +109,7 @@ impl Summary {
             self.peers.add(peer.ip());
         }
         match (reset.local(), reset.peer()) {
-            (Some(local), Some(peer)) if is_ephemeral(local.port()) && !is_ephemeral(peer.port()) => {
+            (Some(local), Some(peer)) if ephemeral.is_caller(local.port(), peer.port()) => {
                 self.ports.add((PortSide::Peer, peer.port()));
             }
             (Some(local), _) => self.ports.add((PortSide::Local, local.port())),
@@ -122,15 +123,11 @@ mod tests {
     use super::super::testing::{event, joined};
     use super::*;
 
-    fn default_range(port: u16) -> bool {
-        (32_768..61_000).contains(&port)
-    }
-
     #[test]
     fn ports_are_those_of_the_service() {
         let mut summary = Summary::default();
         let mut see = |local, peer| {
-            summary.add(&joined(Some(event(Direction::Sent, local, peer)), None), default_range);
+            summary.add(&joined(Some(event(Direction::Sent, local, peer)), None), EphemeralPorts::default());
         };
         see("10.0.0.1:80", "10.0.0.2:40000");
         see("10.0.0.1:80", "10.0.0.2:40001");

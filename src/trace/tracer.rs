@@ -143,7 +143,7 @@ impl Tracer {
 
     /// Adds a reset that was handed out to the summary.
     pub fn count(&mut self, reset: &Reset) {
-        self.summary.add(reset, |port| self.around.ephemeral.contains(&port));
+        self.summary.add(reset, self.around.ephemeral);
     }
 
     /// `not_shown` of all resets handed out found no room in the output.

@@ -6,6 +6,7 @@ mod moment;
 mod netns;
 mod observed;
 pub mod outside;
+mod ports;
 pub mod shell;
 mod tcp_state;
 pub mod words;
@@ -17,6 +18,7 @@ pub use failure::{Failure, FailureKind, Missing};
 pub use moment::Moment;
 pub use netns::NetnsId;
 pub use observed::{Observed, ParseError};
+pub use ports::EphemeralPorts;
 pub use tcp_state::TcpState;
 
 /// Set when the program is asked to end: by a signal, or by a person. Whatever takes time looks at it.

@@ -348,7 +348,7 @@ impl Events {
             self.out.events.push(event);
         } else {
             self.out.dropped += 1;
-            self.tallies.count(&event, |port| scope.is_ephemeral(event.netns, port));
+            self.tallies.count(&event, scope.ephemeral(event.netns));
         }
     }
 }

@@ -2,11 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
 
 use crate::source::local_addresses::LocalAddresses;
-use crate::source::sysctl::DEFAULT_PORT_RANGE;
-use crate::value::NetnsId;
+use crate::value::{EphemeralPorts, NetnsId};
 
 #[derive(Debug, Default)]
 pub struct Scope {
@@ -18,7 +16,7 @@ pub struct Scope {
 #[derive(Debug, Default)]
 struct Observed {
     addresses: LocalAddresses,
-    ephemeral: Option<RangeInclusive<u16>>,
+    ephemeral: EphemeralPorts,
 }
 
 impl Scope {
@@ -48,7 +46,9 @@ impl Scope {
                 }
                 (Some("ephemeral"), Some(low), Some(high)) => {
                     if let Some(observed) = current.and_then(|netns| self.observed.get_mut(&netns)) {
-                        observed.ephemeral = low.parse().ok().zip(high.parse().ok()).map(|(low, high)| low..=high);
+                        let ports = low.parse().ok().zip(high.parse().ok());
+                        observed.ephemeral =
+                            ports.map_or_else(Default::default, |(low, high)| EphemeralPorts::new(low, high));
                     }
                 }
                 _ => {}
@@ -69,10 +69,10 @@ impl Scope {
         self.observed.is_empty() || self.observed.contains_key(&netns)
     }
 
-    /// An outgoing connection of this namespace may have this port.
-    pub fn is_ephemeral(&self, netns: Option<NetnsId>, port: u16) -> bool {
+    /// Local ports of this namespace's outgoing connections.
+    pub fn ephemeral(&self, netns: Option<NetnsId>) -> EphemeralPorts {
         let of = netns.or(self.observed.keys().next().copied()).and_then(|netns| self.observed.get(&netns));
-        of.and_then(|observed| observed.ephemeral.clone()).unwrap_or(DEFAULT_PORT_RANGE).contains(&port)
+        of.map(|observed| observed.ephemeral).unwrap_or_default()
     }
 
     /// `task`: namespace of the current task, `None` for a kernel thread or one not known.
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(scope.place(address("0.0.0.0"), true, HERE), None, "a listener on all addresses");
         assert_eq!(scope.place(loopback, true, HERE), HERE);
         assert_eq!(scope.place(loopback, true, None), None, "ksoftirqd");
-        assert!(scope.is_ephemeral(HERE, 40_000) && !scope.is_ephemeral(None, 39_999));
+        assert!(scope.ephemeral(HERE).contains(40_000) && !scope.ephemeral(None).contains(39_999));
         assert!(scope.is_observed(NetnsId(5)) && !scope.is_observed(NetnsId(6)));
     }
 

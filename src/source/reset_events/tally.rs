@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::{Caller, Direction, ResetEvent, Task};
-use crate::value::{NetnsId, TcpState};
+use crate::value::{EphemeralPorts, NetnsId, TcpState};
 
 /// Above this many groups new ones are kept without their peer, and above twice as many without addresses and process.
 const MAX_GROUPS: usize = 4096;
@@ -45,9 +45,9 @@ pub struct ResetTally {
 
 impl ResetTally {
     /// The group that one event makes.
-    pub fn of(event: &ResetEvent, is_ephemeral: impl Fn(u16) -> bool) -> Self {
+    pub fn of(event: &ResetEvent, ephemeral: EphemeralPorts) -> Self {
         let group = Group { count: 1, first: event.at, last: event.at, peer_sample: event.peer };
-        Self::from((Key::of(event, is_ephemeral), group))
+        Self::from((Key::of(event, ephemeral), group))
     }
 
     /// See [`ResetEvent::state_before`].
@@ -84,13 +84,13 @@ struct Group {
 }
 
 impl Key {
-    fn of(event: &ResetEvent, is_ephemeral: impl Fn(u16) -> bool) -> Self {
+    fn of(event: &ResetEvent, ephemeral: EphemeralPorts) -> Self {
         let peer_port = event.peer.map(|peer| peer.port());
         // A reset of LISTEN, of TIME_WAIT or of no socket at all answers a client, whatever the numbers are.
         let answers = event.direction == Direction::Sent
             && !event.active
             && matches!(event.state, None | Some(TcpState::Listen | TcpState::NewSynRecv | TcpState::TimeWait));
-        let client = !answers && is_ephemeral(event.local.port()) && peer_port.is_some_and(|port| !is_ephemeral(port));
+        let client = !answers && peer_port.is_some_and(|port| ephemeral.is_caller(event.local.port(), port));
         Self {
             direction: event.direction,
             reason: event.reason.clone(),
@@ -143,8 +143,8 @@ pub struct Tallies {
 }
 
 impl Tallies {
-    pub fn count(&mut self, event: &ResetEvent, is_ephemeral: impl Fn(u16) -> bool) {
-        let mut key = Key::of(event, is_ephemeral);
+    pub fn count(&mut self, event: &ResetEvent, ephemeral: EphemeralPorts) {
+        let mut key = Key::of(event, ephemeral);
         if self.groups.len() >= MAX_GROUPS && !self.groups.contains_key(&key) {
             (key.peer_addr, key.folded) = (None, true);
             if self.groups.len() >= 2 * MAX_GROUPS && !self.groups.contains_key(&key) {
@@ -194,16 +194,12 @@ mod tests {
         }
     }
 
-    fn default_range(port: u16) -> bool {
-        (32768..61000).contains(&port)
-    }
-
     #[test]
     fn clients_are_grouped_by_the_port_they_called() {
         let mut tallies = Tallies::default();
         for port in 40_000..40_010 {
-            tallies.count(&event(&format!("10.0.0.1:{port}"), "10.0.0.2:443", true), default_range);
-            tallies.count(&event("10.0.0.1:80", &format!("10.0.0.3:{port}"), true), default_range);
+            tallies.count(&event(&format!("10.0.0.1:{port}"), "10.0.0.2:443", true), EphemeralPorts::default());
+            tallies.count(&event("10.0.0.1:80", &format!("10.0.0.3:{port}"), true), EphemeralPorts::default());
         }
         let groups = tallies.take();
         let ports: Vec<_> = groups.iter().map(|g| (g.count, g.local_port, g.peer_port)).collect();
@@ -214,7 +210,7 @@ mod tests {
     #[test]
     fn a_refused_connect_to_a_high_port_is_grouped_by_that_port() {
         let mut tallies = Tallies::default();
-        tallies.count(&event("10.0.0.1:45000", "10.0.0.2:1024", false), default_range);
+        tallies.count(&event("10.0.0.1:45000", "10.0.0.2:1024", false), EphemeralPorts::default());
         assert_eq!(tallies.take()[0].local_port, Some(45_000));
     }
 
@@ -223,7 +219,7 @@ mod tests {
         let mut tallies = Tallies::default();
         for i in 0..100_000u32 {
             let peer = format!("10.{}.{}.{}:5000", i >> 16, i >> 8 & 255, i & 255);
-            tallies.count(&event(&format!("10.0.0.1:{}", i % 30_000), &peer, false), default_range);
+            tallies.count(&event(&format!("10.0.0.1:{}", i % 30_000), &peer, false), EphemeralPorts::default());
         }
         let groups = tallies.take();
         assert_eq!(groups.iter().map(|g| g.count).sum::<u64>(), 100_000);

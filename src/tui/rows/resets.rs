@@ -39,11 +39,14 @@ fn why(state: &State, missing: &Missing, what: &str) -> Vec<String> {
     let reason = &missing.reason;
     let root = state.run().tick.as_ref().is_none_or(|tick| tick.diagnosis.host.uid == Some(0));
     let needs = missing.needs.as_deref().unwrap_or_default();
-    let command = match () {
-        () if state.setup.playback.is_some() || needs.is_empty() => return vec![format!("{what}: {reason}")],
-        () if !root => "sudo rstdoctor watch",
-        () if reason.contains("not mounted") => "mount -t tracefs tracefs /sys/kernel/tracing",
-        () => return vec![format!("{what}: {reason}; needs {needs}")],
+    let command = if state.setup.playback.is_some() || needs.is_empty() {
+        return vec![format!("{what}: {reason}")];
+    } else if !root {
+        "sudo rstdoctor watch"
+    } else if reason.contains("not mounted") {
+        "mount -t tracefs tracefs /sys/kernel/tracing"
+    } else {
+        return vec![format!("{what}: {reason}; needs {needs}")];
     };
     vec![format!("{what}: {reason}. To see more:"), format!("  {command}")]
 }
