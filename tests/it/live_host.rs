@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::common::forge::contents;
@@ -14,7 +14,7 @@ use rstdoctor::kernel::LiveHost;
 use rstdoctor::kernel::namespace::{Found, Handle, with_namespace};
 use rstdoctor::observation::Snapshot;
 use rstdoctor::recording::{RecordingHost, ReplayHost};
-use rstdoctor::session::{self, Plan};
+use rstdoctor::session::{Plan, Session};
 use rstdoctor::source::reset_events::Direction;
 use rstdoctor::value::{FailureKind, NetnsId};
 
@@ -155,7 +155,8 @@ fn a_redacted_recording_of_real_sockets_names_no_one_and_still_joins() {
         assert!(redacted.iter().any(|socket| socket.3[..4] == [127, 0, 0, 1]), "loopback stays");
         assert!(redacted.iter().any(|socket| socket.1 == 10 && socket.2 == [0; 16]), "unspecified stays");
         assert!(text(&mut recording, format!("/proc/{pid}/stat")).starts_with(&format!("{pid} (process-1) ")));
-        assert!(text(&mut recording, format!("/proc/{pid}/status")).starts_with("Name:\tprocess-1\n"));
+        let unknown = ask::read(&mut recording, &file(format!("/proc/{pid}/status"))).0.unwrap_err();
+        assert_eq!(unknown.kind, FailureKind::NotCollected, "no source asks for it: {unknown}");
         assert_eq!(text(&mut recording, "/proc/sys/kernel/hostname".to_owned()), "host-1\n");
         assert!(!hostname.starts_with("host-1\n"));
     });
@@ -235,23 +236,30 @@ fn two_namespaces_are_observed_from_a_third() {
     let ids = [one.handle.id(), two.handle.id()];
     let listener = with_namespace(&one.handle, || TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
     let observed = [&one, &two].map(|found| (found.handle.clone(), found.name.clone()));
-    let mut host = LiveHost::observing(Arc::default(), observed);
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut host = LiveHost::observing(Arc::clone(&stop), observed);
     let named = ask::read(&mut host, &Ask::host(What::Namespaces)).0.unwrap();
     for (id, name) in ids.iter().zip(NAMES) {
         assert!(String::from_utf8_lossy(&named).contains(&format!("{id} {name}\n")), "{id} {name}");
     }
     // Two is refused at an address that one has only since a moment, and at some of a local route.
     let script = format!(
-        "sleep 0.5; ip -n {0} addr add 10.98.7.9/24 dev rsd-one
+        "ip -n {0} addr add 10.98.7.9/24 dev rsd-one
 exec nsenter --net=/run/netns/{1} python3 -c 'import socket
 for address in [\"10.98.7.9\"] * 20 + [\"192.0.2.55\"] * 10:
   try: socket.create_connection((address, 81), 2)
   except ConnectionRefusedError: pass'",
         NAMES[0], NAMES[1]
     );
+    // The window is open, and is closed when all has happened.
+    let mut session = Session::open(&mut host, &Plan::scan(Duration::MAX)).unwrap();
     let mut peer = Command::new("sh").args(["-c", &script]).spawn().unwrap();
-    let observation = session::observe(&mut host, &Plan::scan(Duration::from_secs(3))).unwrap();
+    while peer.try_wait().unwrap().is_none() {
+        session.step(&mut host);
+    }
     assert!(peer.wait().unwrap().success());
+    stop.store(true, Ordering::Relaxed);
+    let observation = session.close(&mut host).unwrap().observation;
     assert_eq!(Handle::current(), home);
     assert_eq!(observation.netns.keys().copied().collect::<BTreeSet<_>>(), BTreeSet::from(ids));
     for (id, sent, listeners) in [(ids[0], 30, 1), (ids[1], 0, 0)] {

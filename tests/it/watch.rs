@@ -190,7 +190,9 @@ fn a_fault_appears_within_two_ticks_and_ends_within_two() {
         assert!(appeared <= 2, "it appeared with tick {appeared}");
         let during = live.tick();
         assert_eq!(during["causes"][0]["id"], "close-with-unread-data");
-        assert_eq!(during["watch"]["status"], during["verdict"]["status"]);
+        // It does not follow each change of severity, as the verdict of a single window does.
+        let status = during["watch"]["status"].as_str().expect("a word");
+        assert!(["warning", "critical"].contains(&status), "{status}");
         stop.store(true, Ordering::Relaxed);
         fault.join().expect("the fault");
         let ended = live.until("its end", |tick| happened(tick, "ended", "close-with-unread-data"));
