@@ -71,6 +71,11 @@ impl Namespace {
         self.run(|| Rtnetlink::open()?.add_route(destination, prefix, Some(gateway)))
     }
 
+    /// All addresses of this network belong to the namespace from now on (route type local), without an interface having them.
+    pub fn local_route(&self, interface: &str, network: IpAddr, prefix: u8) -> io::Result<()> {
+        self.run(|| Rtnetlink::open()?.add_local_route(interface, network, prefix))
+    }
+
     /// Everything to this destination is dropped silently from now on (route type blackhole).
     pub fn blackhole(&self, destination: IpAddr, prefix: u8) -> io::Result<()> {
         self.run(|| Rtnetlink::open()?.add_route(destination, prefix, None))

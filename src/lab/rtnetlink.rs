@@ -15,6 +15,9 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
+/// Where the kernel looks for what is local (ip-route(8)).
+const RT_TABLE_LOCAL: u8 = 255;
+
 /// A netlink socket of the calling thread's network namespace.
 pub struct Rtnetlink {
     socket: Socket,
@@ -67,6 +70,16 @@ impl Rtnetlink {
     pub fn add_route(&mut self, destination: IpAddr, prefix: u8, gateway: Option<IpAddr>) -> io::Result<()> {
         let message = RouteNetlinkMessage::NewRoute(route(destination, prefix, gateway));
         self.request(message, NLM_F_CREATE | NLM_F_REPLACE, "add a route")
+    }
+
+    /// `ip route add local NETWORK/PREFIX dev NAME`.
+    pub fn add_local_route(&mut self, name: &str, network: IpAddr, prefix: u8) -> io::Result<()> {
+        let mut message = route(network, prefix, None);
+        message.header.table = RT_TABLE_LOCAL;
+        message.header.scope = RouteScope::Host;
+        message.header.kind = RouteType::Local;
+        message.attributes.push(RouteAttribute::Oif(index(name)?));
+        self.request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE, "add a local route")
     }
 
     pub fn delete_blackhole(&mut self, destination: IpAddr, prefix: u8) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! The scenarios, in the order in which `lab all` runs them: one file per fault, variants side by side.
 
 mod accept_queue;
+mod addresses;
 mod closing;
 mod common;
 mod conntrack;
@@ -123,6 +124,7 @@ static ALL: &[&[Scenario]] = &[
     accept_queue::SCENARIOS,
     syn_queue::SCENARIOS,
     refused::SCENARIOS,
+    addresses::SCENARIOS,
     firewall::SCENARIOS,
     closing::SCENARIOS,
     two_resets::SCENARIOS,
