@@ -14,6 +14,10 @@ pub const LATER: Duration = Duration::from_secs(3);
 /// The two clocks are read one after the other.
 const CLOCKS: Duration = Duration::from_millis(100);
 
+/// Packets of other forms between the same ends, or to other addresses of the same port, that are passed over on the way to the
+/// one of an event.
+const PASSED_OVER: usize = 1000;
+
 /// How long before its event, and how long after it, a packet may have been seen.
 fn apart(direction: Direction) -> (Duration, Duration) {
     match direction {
@@ -85,7 +89,8 @@ impl Free<'_> {
             waiting.pop_front();
         }
         let mut place = 0;
-        while let Some(packet) = packet(waiting, place).filter(|packet| packet.at <= event.at + after) {
+        let near = |packet: &&ResetPacket| packet.at <= event.at.saturating_add(after);
+        while let Some(packet) = packet(waiting, place).filter(near).filter(|_| place <= PASSED_OVER) {
             if can_be(event, packet) {
                 let index = waiting.remove(place)?;
                 *self.taken.get_mut(index)? = true;

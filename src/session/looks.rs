@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use crate::observation::ListenerTrace;
 use crate::source::listeners::Listener;
 
+/// Listeners of one window that are followed, twice as many as a look can see: a bound for what a recording can make us hold.
+const FOLLOWED: usize = 131_072;
+
 /// The listeners of one window, by cookie.
 #[derive(Default)]
 pub(super) struct Looks {
@@ -26,6 +29,9 @@ impl Looks {
         let look = self.looks;
         self.looks += 1;
         for listener in listeners {
+            if self.traces.len() >= FOLLOWED && !self.traces.contains_key(&listener.cookie) {
+                continue;
+            }
             let full = u32::from(listener.is_full());
             self.traces
                 .entry(listener.cookie)

@@ -135,6 +135,10 @@ impl Streams {
             self.events.parser.waiting() + self.netns.values().map(|of| of.packets.parser.waiting()).sum::<usize>();
         if waiting + self.joiner.waiting() >= WAITING {
             self.join(now.saturating_sub(SETTLED));
+            // What is said to happen later than that is waited for no longer: no host resets so much in this time.
+            if self.joiner.waiting() >= 2 * WAITING {
+                self.join(Duration::MAX);
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! The network namespaces under observation (network_namespaces(7)).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::redaction::Rule;
@@ -37,14 +38,14 @@ pub fn collect(probe: &mut dyn Probe) -> (Observed<Vec<Namespace>>, Duration) {
 /// # Errors
 /// A line that does not begin with an inode number, or too many lines.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Namespace>, ParseError> {
-    let mut found: Vec<Namespace> = Vec::new();
+    let (mut found, mut known) = (Vec::new(), BTreeSet::new());
     for (line, text) in super::text::lines(SOURCE, bytes)? {
         let (inode, name) = text.split_once(' ').map_or((text, None), |(inode, name)| (inode, Some(name)));
         let id = NetnsId(super::text::number(SOURCE, line, "the inode", inode)?);
         if found.len() >= MAX_NAMESPACES {
             return Err(ParseError::new(SOURCE, Some(line), "there are too many"));
         }
-        if found.iter().all(|namespace| namespace.id != id) {
+        if known.insert(id) {
             found.push(Namespace { id, name: name.map(str::to_owned) });
         }
     }

@@ -31,6 +31,9 @@ pub const REDACTION: Rule = Rule {
 /// A bound for how many processes a recording can make us ask for.
 const MAX_PROCESSES: usize = 4096;
 
+/// More descriptors of sockets than any host has asked for: 65,536 listeners in 16 workers each.
+const MAX_LINES: usize = 1 << 20;
+
 /// Who holds `inodes`, and in what state those processes and those in `also` are. A process that ends meanwhile is left
 /// out of [`Owners::processes`]. `Partial` when descriptors of some processes were not readable.
 pub fn collect(probe: &mut dyn Probe, inodes: BTreeSet<u64>, also: BTreeSet<u32>) -> (Observed<Owners>, Duration) {
@@ -38,7 +41,8 @@ pub fn collect(probe: &mut dyn Probe, inodes: BTreeSet<u64>, also: BTreeSet<u32>
     let mut pids = also.clone();
     let answer = probe.ask(&Ask::host(What::SocketOwners { inodes, also }), &mut |chunk| found.feed(chunk));
     let mut took = answer.took;
-    let Found { mut owners, open_files, lines, error, .. } = found;
+    let lines = found.lines;
+    let (mut owners, open_files, error) = found.finish();
     let failure = answer.result.err().or(error.map(Failure::from));
     if let Some(failure) = failure.as_ref().filter(|_| lines == 0) {
         return (Observed::Unavailable(failure.clone()), took);
@@ -77,16 +81,19 @@ pub fn collect(probe: &mut dyn Probe, inodes: BTreeSet<u64>, also: BTreeSet<u32>
 pub fn parse(bytes: &[u8]) -> Result<(Owners, BTreeMap<u32, u64>), ParseError> {
     let mut found = Found::default();
     found.feed(bytes);
-    match found.error {
-        Some(error) => Err(error),
-        None if !found.denied_seen => Err(ParseError::new(SOURCE, None, "has no `denied` line")),
-        None => Ok((found.owners, found.open_files)),
+    let whole = found.denied_seen;
+    match found.finish() {
+        (.., Some(error)) => Err(error),
+        _ if !whole => Err(ParseError::new(SOURCE, None, "has no `denied` line")),
+        (owners, open_files, None) => Ok((owners, open_files)),
     }
 }
 
 #[derive(Default)]
 struct Found {
-    owners: Owners,
+    /// Socket inode and process, as they come.
+    holders: Vec<(u32, u32)>,
+    denied: u64,
     open_files: BTreeMap<u32, u64>,
     lines: usize,
     denied_seen: bool,
@@ -94,6 +101,17 @@ struct Found {
 }
 
 impl Found {
+    /// The owners without their processes, the open files of each process, and what stopped the reading.
+    fn finish(mut self) -> (Owners, BTreeMap<u32, u64>, Option<ParseError>) {
+        self.holders.sort_unstable();
+        self.holders.dedup();
+        let mut owners = Owners { denied: self.denied, ..Owners::default() };
+        for (inode, pid) in self.holders {
+            owners.by_inode.entry(inode).or_default().push(pid);
+        }
+        (owners, self.open_files, self.error)
+    }
+
     fn feed(&mut self, chunk: &[u8]) {
         if self.error.is_none() && !chunk.is_empty() {
             self.error = self.try_feed(chunk).err();
@@ -104,25 +122,26 @@ impl Found {
         for (_, line) in text::lines(SOURCE, chunk)? {
             self.lines += 1;
             let number = self.lines;
+            if number > MAX_LINES {
+                return Err(ParseError::new(SOURCE, Some(number), "there are more than any host has"));
+            }
             let wrong = || ParseError::new(SOURCE, Some(number), format!("{line:?} is not of a known form"));
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            match fields.as_slice() {
-                ["fd", pid, _, inode] => {
+            let mut words = line.split_whitespace();
+            let mut next = || words.next().unwrap_or_default();
+            match [next(), next(), next(), next(), next()] {
+                ["fd", pid, _, inode, ""] => {
                     let pid = pid.parse().map_err(|_| wrong())?;
                     // sock_diag gives 32 bits of the inode, so a larger one belongs to no socket that was asked for.
                     if let Ok(inode) = u32::try_from(inode.parse::<u64>().map_err(|_| wrong())?) {
-                        let pids = self.owners.by_inode.entry(inode).or_default();
-                        if let Err(place) = pids.binary_search(&pid) {
-                            pids.insert(place, pid);
-                        }
+                        self.holders.push((inode, pid));
                     }
                 }
-                ["files", pid, count] => {
+                ["files", pid, count, "", ""] => {
                     let (Ok(pid), Ok(count)) = (pid.parse(), count.parse()) else { return Err(wrong()) };
                     self.open_files.insert(pid, count);
                 }
-                ["denied", count] => {
-                    self.owners.denied = count.parse().map_err(|_| wrong())?;
+                ["denied", count, "", "", ""] => {
+                    self.denied = count.parse().map_err(|_| wrong())?;
                     self.denied_seen = true;
                 }
                 _ => return Err(wrong()),

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod cut;
+mod hostile;
 mod power_cut;
 mod redaction;
 mod show;

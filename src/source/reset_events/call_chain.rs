@@ -32,6 +32,7 @@ pub fn is_telling(name: &str) -> bool {
 /// Address ranges of those functions in the running kernel.
 #[derive(Debug, Default)]
 pub struct Symbols {
+    /// In order of their starts.
     ranges: Vec<(u64, u64, Symbol)>,
 }
 
@@ -44,7 +45,17 @@ impl Symbols {
             let number = |word| u64::from_str_radix(word, 16).ok();
             Some((number(start)?, number(end)?, symbol(words.next()?)?))
         });
-        Self { ranges: ranges.collect() }
+        let mut ranges: Vec<_> = ranges.collect();
+        ranges.sort_by_key(|(start, ..)| *start);
+        // Functions with the same code have one address.
+        ranges.dedup_by_key(|(start, ..)| *start);
+        Self { ranges }
+    }
+
+    fn within(&self, address: u64) -> Option<Symbol> {
+        let behind = self.ranges.partition_point(|(start, ..)| *start <= address);
+        let (_, end, symbol) = self.ranges.get(behind.checked_sub(1)?)?;
+        (address < *end).then_some(*symbol)
     }
 
     /// The path, and whether the process was exiting.
@@ -57,9 +68,9 @@ impl Symbols {
         let (mut found, mut exiting) = (Vec::new(), false);
         for address in chain.chunks_exact(8).filter_map(|word| order.number(word)).filter(|a| *a < CONTEXT_MARKS) {
             // A return address lies behind the call, so the last byte of the call decides.
-            let inside = |(start, end, _): &&(u64, u64, Symbol)| (*start..*end).contains(&address.wrapping_sub(1));
-            match self.ranges.iter().find(inside).map(|(_, _, symbol)| *symbol) {
-                Some(Symbol::Path(caller)) => found.push(caller),
+            match self.within(address.wrapping_sub(1)) {
+                Some(Symbol::Path(caller)) if !found.contains(&caller) => found.push(caller),
+                Some(Symbol::Path(_)) => {}
                 Some(Symbol::Exit) => exiting = true,
                 None => {}
             }

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
 pub struct Losses {
-    /// Perf event id to whether it is of sent resets, and its running total.
-    totals: BTreeMap<u64, (bool, u64)>,
+    /// Perf event id to its running total.
+    totals: BTreeMap<u64, u64>,
+    /// Their sums: all, sent.
+    sums: (u64, u64),
     /// By PERF_RECORD_LOST, which counts every event of the ring: used while there is no total, before Linux 6.0.
     records: u64,
     /// Of former streams of the same recording: all, sent.
@@ -16,8 +18,13 @@ pub struct Losses {
 impl Losses {
     pub fn total(&mut self, id: u64, sent: bool, lost: u64) {
         // Never less than before: nothing that is lost comes back.
-        let total = self.totals.entry(id).or_insert((sent, 0));
-        total.1 = total.1.max(lost);
+        let total = self.totals.entry(id).or_insert(0);
+        let more = lost.saturating_sub(*total);
+        *total = (*total).max(lost);
+        self.sums.0 = self.sums.0.saturating_add(more);
+        if sent {
+            self.sums.1 = self.sums.1.saturating_add(more);
+        }
     }
 
     pub fn record(&mut self, lost: u64) {
@@ -38,13 +45,7 @@ impl Losses {
     }
 
     fn all(&self) -> (u64, u64) {
-        let sum = |sent_only: bool| {
-            self.totals
-                .values()
-                .filter(|(sent, _)| *sent || !sent_only)
-                .fold(0u64, |sum, (_, n)| sum.saturating_add(*n))
-        };
-        let all = if self.totals.is_empty() { self.records } else { sum(false) };
-        (self.former.0.saturating_add(all), self.former.1.saturating_add(sum(true)))
+        let all = if self.totals.is_empty() { self.records } else { self.sums.0 };
+        (self.former.0.saturating_add(all), self.former.1.saturating_add(self.sums.1))
     }
 }

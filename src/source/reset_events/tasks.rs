@@ -1,7 +1,7 @@
 //! Which process a pid was at the time of an event, also when it is gone now: a list of those alive at the start, kept
 //! current by perf's side-band records.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::record::Change;
 use crate::source::text::unescape;
@@ -25,8 +25,8 @@ pub struct Tasks {
     /// Side-band records of this drain, to be put in order of time.
     queue: Vec<(u64, Change)>,
     /// Exited. Their samples may still be on the way, so they are forgotten only one drain later.
-    exited: Vec<u32>,
-    forget: Vec<u32>,
+    exited: HashSet<u32>,
+    forget: HashSet<u32>,
 }
 
 impl Tasks {
@@ -80,11 +80,11 @@ impl Tasks {
             }
             Change::Fork { pid, parent } if pid != parent => {
                 let inherited = self.by_pid.get(&parent).cloned().unwrap_or_default();
-                self.exited.retain(|gone| *gone != pid);
-                self.forget.retain(|gone| *gone != pid);
+                self.exited.remove(&pid);
+                self.forget.remove(&pid);
                 self.insert(pid, Process { kernel: false, ..inherited });
             }
-            Change::Exit { tid } => self.exited.push(tid),
+            Change::Exit { tid } => drop(self.exited.insert(tid)),
             Change::Namespaces { pid, tid, net } if pid == tid => match self.by_pid.get_mut(&pid) {
                 Some(process) => process.netns = Some(NetnsId(net)),
                 None => self.insert(pid, Process { netns: Some(NetnsId(net)), ..Process::default() }),
@@ -104,7 +104,7 @@ impl Tasks {
     /// A new drain begins.
     pub fn next_drain(&mut self) {
         self.settle();
-        for pid in self.forget.drain(..) {
+        for pid in self.forget.drain() {
             self.by_pid.remove(&pid);
             self.threads.remove(&pid);
         }
