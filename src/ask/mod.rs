@@ -64,6 +64,10 @@ pub enum What {
     /// Which processes hold these socket inodes, host scope. The sink receives text lines, a line never split between two
     /// calls: `fd PID FD INODE` for each match, `files PID COUNT` for each process with a match or named in `also`,
     /// `denied COUNT` once, the number of processes whose descriptors could not be read.
+    ///
+    /// An inode without a line has no holder among the processes that could be read. Of one with a line, a further holder
+    /// may be missing that has more than 512 descriptors and holds it under a higher and another number than the first.
+    /// `files` comes as well for a process that has reached its limit of open files.
     SocketOwners {
         inodes: BTreeSet<u64>,
         /// Processes whose open files are counted even if they hold none of the inodes.

@@ -1,6 +1,6 @@
-//! Which processes hold which sockets: a walk of /proc/PID/fd that costs about 2 us per open file.
+//! Which processes hold which sockets: a walk of /proc/PID/fd that costs about 2 us per descriptor that is read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
 use std::io;
 use std::io::Write as _;
@@ -9,14 +9,28 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, RawDir, fstat, openat, readlinkat_raw};
 
+use crate::source::process;
 use crate::value::{Failure, FailureKind};
 
+/// So many descriptors are read in every process.
+const FIRST: u32 = 512;
+/// Processes with more of them that are kept open until all others were read.
+const MOST_LARGE: usize = 256;
+/// Distance of the descriptors that tell where in time the others are.
+const STRIDE: u32 = 64;
+/// Inodes that a CPU takes at once: fs/inode.c LAST_INO_BATCH.
+const BATCH: u64 = 1024;
+/// A limit of open files below this is no limit of a server's, and is not looked for.
+const FEW: u64 = 32;
 /// Lines are handed over in pieces of about this size.
 const FLUSH: usize = 32 << 10;
 /// `PF_KTHREAD` of include/linux/sched.h, in the flags of /proc/PID/stat.
 const PF_KTHREAD: u64 = 0x0020_0000;
 
 /// Answers [`What::SocketOwners`](crate::ask::What::SocketOwners) in its text format.
+///
+/// Programs open their listeners before they have many connections, and what is inherited keeps its number. So the first
+/// descriptors of every process come first; of those that have more, the rest is read only while an inode is missing.
 ///
 /// # Errors
 /// `Broken` when /proc itself cannot be listed. A process that ends meanwhile is left out; one that may not be read is
@@ -28,16 +42,20 @@ pub(super) fn socket_owners(
 ) -> Result<(), Failure> {
     let broken = |error: io::Error| Failure::new(FailureKind::Broken, format!("list of /proc: {error}"));
     let proc = open_directory(CWD, c"/proc").map_err(broken)?;
-    let mut walk = Walk { inodes, size_counts: size_counts(&proc), lines: Vec::new(), sink };
+    let size_counts = size_counts(&proc);
+    let mut walk =
+        Walk { inodes, missing: inodes.clone(), high: BTreeSet::new(), size_counts, lines: Vec::new(), sink };
     let mut denied = 0u64;
     let mut pids = Vec::new();
     list(&proc, |pid| pids.push(pid)).map_err(broken)?;
+    let mut large = Vec::new();
     for pid in pids {
         if inodes.is_empty() && !also.contains(&pid) {
             continue;
         }
-        match walk.process(&proc, pid, also.contains(&pid)) {
-            Ok(()) => {}
+        match walk.process(&proc, pid, also.contains(&pid), large.len() < MOST_LARGE) {
+            Ok(None) => {}
+            Ok(Some(process)) => large.push(process),
             Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM)) => {
                 denied += u64::from(!is_kernel_thread(pid));
             }
@@ -45,20 +63,37 @@ pub(super) fn socket_owners(
             Err(_) => {}
         }
     }
+    walk.rest(&mut large);
     let _ = writeln!(walk.lines, "denied {denied}");
     walk.flush();
     Ok(())
 }
 
+/// A process of which only the [`FIRST`] descriptors were read.
+struct Large {
+    pid: u32,
+    fds: OwnedFd,
+    open: u64,
+    /// How many there were among the first.
+    seen: u64,
+    /// It holds a socket that was asked for, or is named itself.
+    show: bool,
+}
+
 struct Walk<'a> {
     inodes: &'a BTreeSet<u64>,
+    /// Those of which no holder is known yet.
+    missing: BTreeSet<u64>,
+    /// Numbers above [`FIRST`] under which one was found.
+    high: BTreeSet<u32>,
     size_counts: bool,
     lines: Vec<u8>,
     sink: &'a mut dyn FnMut(&[u8]),
 }
 
 impl Walk<'_> {
-    fn process(&mut self, proc: &OwnedFd, pid: u32, wanted: bool) -> io::Result<()> {
+    /// Reads the descriptors of a process, or the first of very many if `defer`.
+    fn process(&mut self, proc: &OwnedFd, pid: u32, wanted: bool, defer: bool) -> io::Result<Option<Large>> {
         let mut path = Vec::with_capacity(16);
         let _ = write!(path, "{pid}/fd\0");
         let fds = open_directory(proc, CStr::from_bytes_until_nul(&path).unwrap_or_default())?;
@@ -67,11 +102,11 @@ impl Walk<'_> {
             let open = size(&fds)?;
             // Kernel threads and zombies hold nothing.
             if open == 0 && !wanted {
-                return Ok(());
+                return Ok(None);
             }
             count = Some(open);
         }
-        let mut matched = false;
+        let mut show = wanted || count.is_some_and(|open| at_limit(pid, open));
         let mut next = 0;
         if let Some(open) = count
             && !self.inodes.is_empty()
@@ -79,47 +114,130 @@ impl Walk<'_> {
             // Descriptors are given out lowest first, so nearly always 0..open are all of them, and asking for them
             // by number saves listing the directory (418 against 600 ms for 238,000 descriptors).
             let mut seen = 0;
-            while seen < open && u64::from(next) < open.saturating_mul(2).saturating_add(64) {
-                seen += u64::from(self.descriptor(&fds, pid, next, &mut matched));
+            while seen < open && u64::from(next) < reach(open) {
+                if next == FIRST && defer && open > u64::from(FIRST) {
+                    return Ok(Some(Large { pid, fds, open, seen, show }));
+                }
+                seen += u64::from(self.descriptor(&fds, pid, next, &mut show).is_some());
                 next += 1;
             }
             if seen >= open {
-                return self.files(pid, open, matched || wanted);
+                self.files(pid, open, show);
+                return Ok(None);
             }
         }
         let mut listed = 0u64;
         list(&fds, |fd| {
             listed += 1;
             if fd >= next && !self.inodes.is_empty() {
-                self.descriptor(&fds, pid, fd, &mut matched);
+                self.descriptor(&fds, pid, fd, &mut show);
             }
         })?;
-        self.files(pid, count.unwrap_or(listed), matched || wanted)
+        self.files(pid, count.unwrap_or(listed), show);
+        Ok(None)
     }
 
-    /// Looks at one descriptor. False if there is none of that number.
-    fn descriptor(&mut self, fds: &OwnedFd, pid: u32, fd: u32, matched: &mut bool) -> bool {
+    /// The processes with very many descriptors, until every inode has a holder.
+    fn rest(&mut self, large: &mut [Large]) {
+        for process in large.iter_mut() {
+            self.near_in_time(process);
+        }
+        for process in large.iter_mut() {
+            if !self.missing.is_empty() {
+                // It ended: nobody holds anything there any more.
+                let _ = self.all(process);
+            }
+        }
+        // What workers inherited has one number in all of them.
+        let high = std::mem::take(&mut self.high);
+        for process in large {
+            for fd in &high {
+                self.descriptor(&process.fds, process.pid, *fd, &mut process.show);
+            }
+            self.files(process.pid, process.open, process.show);
+        }
+    }
+
+    /// Looks where a missing inode is likely. Both numbers grow while a program opens sockets: the descriptor as the lowest
+    /// that is free, the inode within a batch of its CPU (fs/inode.c get_next_ino). So it is close to one that was opened
+    /// at about the same time.
+    fn near_in_time(&mut self, process: &mut Large) {
+        let Large { pid, fds, open, show, .. } = process;
+        let end = u32::try_from(*open).unwrap_or(u32::MAX);
+        if self.missing.is_empty() || end < FIRST + 8 * STRIDE {
+            return;
+        }
+        let mut known = BTreeMap::new();
+        for fd in (FIRST..end).step_by(STRIDE as usize) {
+            if let Some(Some(inode)) = self.descriptor(fds, *pid, fd, show) {
+                known.insert(inode, fd);
+            }
+        }
+        // Where the numbers have nothing to do with each other any more, it costs half of a look at all of them.
+        let mut left = end / 2;
+        for inode in self.missing.clone() {
+            let below = known
+                .range(inode.saturating_sub(BATCH)..inode)
+                .next_back()
+                .map(|(_, fd)| *fd..fd.saturating_add(STRIDE));
+            let above =
+                known.range(inode..inode.saturating_add(BATCH)).next().map(|(_, fd)| fd.saturating_sub(STRIDE)..*fd);
+            for fd in below.into_iter().chain(above).flatten() {
+                if left == 0 || !self.missing.contains(&inode) {
+                    break;
+                }
+                left -= 1;
+                self.descriptor(fds, *pid, fd, show);
+            }
+        }
+    }
+
+    /// Looks at all of them, until every inode has a holder.
+    fn all(&mut self, process: &mut Large) -> io::Result<()> {
+        let Large { pid, fds, open, seen, show } = process;
+        let mut next = FIRST;
+        while *seen < *open && u64::from(next) < reach(*open) {
+            *seen += u64::from(self.descriptor(fds, *pid, next, show).is_some());
+            if self.missing.is_empty() {
+                return Ok(());
+            }
+            next += 1;
+        }
+        if *seen < *open {
+            list(&*fds, |fd| {
+                if fd >= next && !self.missing.is_empty() {
+                    self.descriptor(fds, *pid, fd, show);
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Looks at one descriptor. `None` if there is none of that number, else the inode if it is a socket.
+    fn descriptor(&mut self, fds: &OwnedFd, pid: u32, fd: u32, matched: &mut bool) -> Option<Option<u64>> {
         let mut name = [0u8; 12];
         let _ = write!(name.as_mut_slice(), "{fd}");
         let mut target = [MaybeUninit::uninit(); 32];
         let name = CStr::from_bytes_until_nul(&name).unwrap_or_default();
-        let Ok((target, _)) = readlinkat_raw(fds, name, &mut target) else { return false };
-        if let Some(inode) = socket_inode(target)
-            && self.inodes.contains(&inode)
-        {
+        let (target, _) = readlinkat_raw(fds, name, &mut target).ok()?;
+        let inode = socket_inode(target);
+        if let Some(inode) = inode.filter(|inode| self.inodes.contains(inode)) {
             *matched = true;
+            self.missing.remove(&inode);
+            if fd >= FIRST {
+                self.high.insert(fd);
+            }
             let _ = writeln!(self.lines, "fd {pid} {fd} {inode}");
             self.flush_if_large();
         }
-        true
+        Some(inode)
     }
 
-    fn files(&mut self, pid: u32, count: u64, show: bool) -> io::Result<()> {
+    fn files(&mut self, pid: u32, count: u64, show: bool) {
         if show {
             let _ = writeln!(self.lines, "files {pid} {count}");
             self.flush_if_large();
         }
-        Ok(())
     }
 
     fn flush_if_large(&mut self) {
@@ -132,6 +250,20 @@ impl Walk<'_> {
         (self.sink)(&self.lines);
         self.lines.clear();
     }
+}
+
+/// How far numbers are tried one by one, of a process that has `open` descriptors.
+fn reach(open: u64) -> u64 {
+    open.saturating_mul(2).saturating_add(64)
+}
+
+/// It can open no file more.
+fn at_limit(pid: u32, open: u64) -> bool {
+    open >= FEW
+        && std::fs::read(format!("/proc/{pid}/limits"))
+            .ok()
+            .and_then(|limits| process::parse_open_files_limit(&limits))
+            .is_some_and(|limit| open >= limit)
 }
 
 /// `socket:[INODE]`, fs/sockfs.
@@ -181,9 +313,13 @@ fn is_kernel_thread(pid: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::net::{AddressFamily, SocketType, socket};
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     use std::net::TcpListener;
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::MetadataExt;
+    use std::process::Command;
+    use std::sync::{Mutex, MutexGuard, PoisonError};
 
     fn inode_of(listener: &TcpListener) -> u64 {
         std::fs::metadata(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap().ino()
@@ -199,8 +335,46 @@ mod tests {
         String::from_utf8(text).unwrap().lines().map(str::to_owned).collect()
     }
 
+    /// How many descriptors this process has matters to both.
+    static DESCRIPTORS: Mutex<()> = Mutex::new(());
+
+    fn lock() -> MutexGuard<'static, ()> {
+        DESCRIPTORS.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[test]
+    fn finds_late_sockets_among_very_many_and_one_that_a_child_inherited() {
+        let _lock = lock();
+        let limit = Rlimit { current: Some(8192), ..getrlimit(Resource::Nofile) };
+        setrlimit(Resource::Nofile, limit).unwrap();
+        let open = || socket(AddressFamily::INET, SocketType::DGRAM, None).unwrap();
+        let mut kept: Vec<_> = (0..2000).map(|_| open()).collect();
+        let late = TcpListener::bind("127.0.0.1:0").unwrap();
+        // A number that the order of the inodes does not lead to.
+        let moved = rustix::io::fcntl_dupfd_cloexec(TcpListener::bind("127.0.0.1:0").unwrap(), 7000).unwrap();
+        kept.extend((0..1000).map(|_| open()));
+        let moved_inode = rustix::fs::fstat(&moved).unwrap().st_ino;
+        let (pid, inode) = (std::process::id(), inode_of(&late));
+        assert!(late.as_raw_fd() > FIRST as i32);
+        let found = lines(BTreeSet::from([inode, moved_inode]), BTreeSet::new());
+        assert!(found.contains(&format!("fd {pid} {} {inode}", late.as_raw_fd())), "{found:?}");
+        assert!(found.contains(&format!("fd {pid} {} {moved_inode}", moved.as_raw_fd())), "{found:?}");
+        let files = found.iter().find_map(|line| line.strip_prefix(&format!("files {pid} "))).expect("counted");
+        assert!(files.parse::<u64>().unwrap() >= 3002);
+        let nobody = lines(BTreeSet::from([u64::MAX]), BTreeSet::new());
+        assert!(!nobody.iter().any(|line| line.starts_with("fd ")), "{nobody:?}");
+
+        // The descriptor a child inherits as its stdin has another number and few beside it.
+        let mut child = Command::new("sleep").arg("60").stdin(OwnedFd::from(late)).spawn().unwrap();
+        let held = lines(BTreeSet::from([inode]), BTreeSet::new());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(held.contains(&format!("fd {} 0 {inode}", child.id())), "{held:?}");
+    }
+
     #[test]
     fn finds_this_process_by_its_socket_and_counts_its_files() {
+        let _lock = lock();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         // A descriptor far above the others, so that counting up from 0 does not reach it.
         let copy = rustix::io::fcntl_dupfd_cloexec(&listener, 900).unwrap();

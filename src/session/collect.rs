@@ -8,6 +8,7 @@ use super::looks::Looks;
 use crate::ask::Probe;
 use crate::observation::{HostSnapshot, Snapshot, SourceStatus};
 use crate::source::listeners::{self, Listener};
+use crate::source::socket_dump::{Destination, Group, GroupKind};
 use crate::source::{
     conntrack, file_nr, host_facts, netstat, owners, snmp, snmp6, socket_dump, sockstat, sysctl, vmstat,
 };
@@ -144,6 +145,11 @@ impl HostSnapshot {
         self.owners.value().map(|owners| owners.processes.keys().copied().collect()).unwrap_or_default()
     }
 
+    /// A process that holds nothing that was looked up can open no further file.
+    pub(super) fn others_at_limit(&self) -> bool {
+        self.owners.value().is_some_and(|owners| !owners.at_limit.is_empty())
+    }
+
     pub(super) fn carry_owners(&mut self, from: &Self) {
         self.owners = from.owners.clone();
         carry_sources(&mut self.sources, &from.sources, &["owners"]);
@@ -155,16 +161,47 @@ impl HostSnapshot {
     }
 }
 
-/// Sockets whose owners are worth a look: the listeners and the samples of the dump.
+/// Which samples of a dump are worth a look at their owners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Samples {
+    /// All: a reset that comes will want to name the holder of a connection that is gone then.
+    All,
+    /// Those of groups that are a finding by themselves, or may be.
+    Notable,
+}
+
+/// Sockets whose owners are worth a look: the listeners and these samples of the dump.
 pub(super) fn inodes<'a>(
     listeners: impl Iterator<Item = &'a Listener> + 'a,
     dump: &'a Snapshot,
+    which: Samples,
 ) -> impl Iterator<Item = u64> + 'a {
-    let sampled = dump.socket_dump.value().into_iter().flat_map(|dump| {
-        let groups = dump.groups.iter().flat_map(|group| group.samples.iter().map(|sample| sample.inode));
-        let destinations = dump.destinations.iter().flat_map(|destination| destination.inodes.iter().copied());
-        groups.chain(destinations)
+    let few = sysctl::ephemeral_ports(&dump.sysctls).count() / 2;
+    // Reserved ports leave fewer than the range says.
+    let reserved = dump.sysctls.get("net.ipv4.ip_local_reserved_ports").and_then(Observed::value);
+    let reserved = reserved.is_none_or(|text| !text.trim().is_empty());
+    let all = which == Samples::All;
+    let sampled = dump.socket_dump.value().into_iter().flat_map(move |dump| {
+        let groups = dump.groups.iter().filter(move |group| all || notable(group));
+        let groups = groups.flat_map(|group| group.samples.iter().map(|sample| sample.inode));
+        let crowded = move |destination: &&Destination| all || reserved || destination.ports_used >= few;
+        let destinations = dump.destinations.iter().filter(crowded);
+        groups.chain(destinations.flat_map(|destination| destination.inodes.iter().copied()))
     });
     // Inode 0 is a socket without a process: TIME_WAIT, an orphan, a half-open request.
     listeners.map(|listener| listener.inode).chain(sampled).filter(|inode| *inode != 0).map(u64::from)
+}
+
+/// Every server has established connections, and some unread bytes.
+fn notable(group: &Group) -> bool {
+    const MUCH: u64 = 1 << 20;
+    match group.kind {
+        GroupKind::Established => false,
+        GroupKind::Unread => group.unread_bytes >= MUCH,
+        GroupKind::CloseWait
+        | GroupKind::IdleWithoutKeepalive
+        | GroupKind::Retransmitting
+        | GroupKind::KeepaliveProbing
+        | GroupKind::Connecting => true,
+    }
 }

@@ -20,6 +20,7 @@ use crate::source::listeners::{self, Listener};
 use crate::source::namespaces::{self, Namespace};
 use crate::source::sysctl;
 use crate::value::{Failure, FailureKind, Moment, NetnsId, Observed};
+use collect::Samples;
 use looks::Looks;
 use streams::Streams;
 
@@ -162,9 +163,15 @@ impl Session {
             }
             netns.insert(id, OfNetns { name, earlier: before.clone(), previous: before, looks });
         }
-        whole.owners(host, wanted(&netns), BTreeSet::new());
         for of in netns.values_mut() {
             of.previous.settings(host);
+        }
+        // Without a window no reset follows that would want to name who held its connection.
+        let samples = if plan.length.is_zero() { Samples::Notable } else { Samples::All };
+        whole.owners(host, wanted(&netns, samples), BTreeSet::new());
+        if samples == Samples::Notable && whole.others_at_limit() {
+            // Whether it has to do with TCP, all samples tell.
+            whole.owners(host, wanted(&netns, Samples::All), BTreeSet::new());
         }
         whole.context(host);
         let opened = host.frame(Frame::Before).ok_or(NothingObserved("no opening snapshot"))?;
@@ -306,7 +313,8 @@ impl Session {
             dump.listeners = of.after.listeners.clone();
             dump.sockets(host);
             let traced = of.listener_traces.values().map(|trace| &trace.last);
-            inodes.extend(collect::inodes(traced.chain(dump.listeners.value().into_iter().flatten()), &dump));
+            let listeners = traced.chain(dump.listeners.value().into_iter().flatten());
+            inodes.extend(collect::inodes(listeners, &dump, Samples::All));
             fresh.insert(*id, dump);
         }
         let missing = |dump: &Snapshot| {
@@ -454,8 +462,8 @@ impl Session {
 }
 
 /// The sockets whose owners are worth a look.
-fn wanted(netns: &BTreeMap<NetnsId, OfNetns>) -> BTreeSet<u64> {
-    let of = |of: &OfNetns| collect::inodes(of.looks.seen(), &of.previous).collect::<Vec<_>>();
+fn wanted(netns: &BTreeMap<NetnsId, OfNetns>, samples: Samples) -> BTreeSet<u64> {
+    let of = |of: &OfNetns| collect::inodes(of.looks.seen(), &of.previous, samples).collect::<Vec<_>>();
     netns.values().flat_map(of).collect()
 }
 

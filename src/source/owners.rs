@@ -12,11 +12,14 @@ use crate::value::{Failure, FailureKind, Observed, ParseError};
 /// Holders of the sockets that were asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Owners {
-    /// Socket inode to the processes that hold it, ascending.
+    /// Socket inode to the processes that hold it, ascending. One that is not here was not asked for, or no process that could
+    /// be read holds it.
     pub by_inode: BTreeMap<u32, Vec<u32>>,
     pub processes: BTreeMap<u32, Process>,
     /// Processes whose descriptors could not be read (another user's, without CAP_SYS_PTRACE).
     pub denied: u64,
+    /// Processes that can open no further file, and hold nothing that was asked for.
+    pub at_limit: BTreeSet<u32>,
 }
 
 const SOURCE: &str = "socket owners";
@@ -48,6 +51,7 @@ pub fn collect(probe: &mut dyn Probe, inodes: BTreeSet<u64>, also: BTreeSet<u32>
         return (Observed::Unavailable(failure.clone()), took);
     }
     pids.extend(owners.by_inode.values().flatten());
+    owners.at_limit = open_files.keys().filter(|pid| !pids.contains(pid)).copied().collect();
     for pid in pids.into_iter().take(MAX_PROCESSES) {
         let mut read = |file: &str| {
             let (bytes, one) = ask::read(probe, &Ask::host(What::File(format!("/proc/{pid}/{file}"))));

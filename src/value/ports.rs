@@ -20,6 +20,12 @@ impl EphemeralPorts {
         }
     }
 
+    /// How many there are.
+    pub fn count(self) -> u64 {
+        (u64::from(self.last) + 1).saturating_sub(u64::from(self.first))
+    }
+
+    /// Whether an outgoing connection may have this local port.
     pub fn contains(self, port: u16) -> bool {
         (self.first..=self.last).contains(&port)
     }
