@@ -348,7 +348,7 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         // The handle keeps it alive, and other threads are where they were.
-        assert_eq!(with_namespace(&there, || Handle::current()).unwrap(), there);
+        assert_eq!(with_namespace(&there, Handle::current).unwrap(), there);
     }
 
     #[test]
