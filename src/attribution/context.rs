@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::{GoneProcesses, SCAN_PORTS, gone_listeners, is_whole};
 use crate::observation::{ListenerTrace, View, delta};
@@ -43,11 +44,18 @@ pub fn surroundings<'t>(view: View<'_>, tallies: impl Iterator<Item = &'t ResetT
     };
     let left_by_dead = gone.iter().filter(|gone| owner_died(gone.trace)).map(|gone| gone.trace.last.port);
     let here = Some(view.after().netns);
-    let exiting = tallies.filter(|tally| tally.exiting && tally.netns == here).filter_map(|tally| tally.local_port);
+    let exiting = tallies.filter(|tally| tally.exiting && tally.netns == here);
+    let exiting = exiting.filter_map(|tally| Some((tally.local_port?, tally.first)));
+    // An exit that was seen tells the time better than a listener that went away.
+    let mut dead_ports: BTreeMap<u16, Duration> =
+        left_by_dead.map(|port| (port, closed_at(view, port).unwrap_or_default())).collect();
+    for (port, at) in exiting {
+        dead_ports.entry(port).and_modify(|since| *since = (*since).min(at)).or_insert(at);
+    }
     Surroundings {
         ephemeral: sysctl::ephemeral_ports(&view.after().sysctls),
         traced: traced(view),
-        dead_ports: exiting.chain(left_by_dead).collect(),
+        dead_ports,
         gone_ports: gone.iter().map(|gone| gone.trace.last.port).collect(),
         gone_processes: gone_processes.iter().map(|(pid, _)| pid).collect(),
         listening,
@@ -57,6 +65,16 @@ pub fn surroundings<'t>(view: View<'_>, tallies: impl Iterator<Item = &'t ResetT
         listen_overflows: moved(view, "TcpExt.ListenOverflows"),
         cookies_failed: moved(view, "TcpExt.SyncookiesFailed"),
     }
+}
+
+/// When the last socket of this port stopped listening, CLOCK_BOOTTIME.
+fn closed_at(view: View<'_>, port: u16) -> Option<Duration> {
+    let here = view.after().netns;
+    let closed = view.host.reset_events.value()?.listeners_closed.iter();
+    closed
+        .filter(|closed| closed.local.port() == port && closed.netns.is_none_or(|netns| netns == here))
+        .map(|closed| closed.at)
+        .max()
 }
 
 fn traced(view: View<'_>) -> Traced {

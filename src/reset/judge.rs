@@ -6,11 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::{Answered, Kind, Mark, Origin, Reset};
 use crate::source::reset_events::{Caller, Direction, Missing, ResetTally};
 use crate::source::reset_packets::{PeerTtls, ResetPacket, Signature};
 use crate::value::{EphemeralPorts, TcpState};
+
+/// A process that ends closes its sockets one after the other.
+const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// What must have left an event if TCP was behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +60,8 @@ pub struct Surroundings {
     /// Ports whose listener went away.
     pub gone_ports: BTreeSet<u16>,
     /// Local ports whose process died in the window: what it left behind is its death's, not a close's.
-    pub dead_ports: BTreeSet<u16>,
+    /// Since when, CLOCK_BOOTTIME; zero where that is not known.
+    pub dead_ports: BTreeMap<u16, Duration>,
     /// Processes that are gone since the window began.
     pub gone_processes: BTreeSet<u32>,
     /// An accept queue of this port was full.
@@ -77,7 +82,7 @@ impl Default for Surroundings {
             traced: Traced::NONE,
             listening: BTreeMap::new(),
             gone_ports: BTreeSet::new(),
-            dead_ports: BTreeSet::new(),
+            dead_ports: BTreeMap::new(),
             gone_processes: BTreeSet::new(),
             full_ports: BTreeSet::new(),
             scanners: BTreeSet::new(),
@@ -157,7 +162,7 @@ impl Surroundings {
         let port = tally.local_port.unwrap_or(0);
         match reason {
             "TCP_ABORT_ON_CLOSE" => exited(Kind::UnreadData),
-            "TCP_ABORT_ON_DATA" | "TCP_TIMEWAIT_SOCKET" if self.dead_ports.contains(&port) => Kind::Exited,
+            "TCP_ABORT_ON_DATA" | "TCP_TIMEWAIT_SOCKET" if self.was_dead(port, tally) => Kind::Exited,
             "TCP_ABORT_ON_DATA" | "TCP_TIMEWAIT_SOCKET" => Kind::LateData,
             "TCP_ABORT_ON_LINGER" => Kind::LingerTimeout,
             "TCP_ABORT_ON_MEMORY" => Kind::Memory,
@@ -198,6 +203,11 @@ impl Surroundings {
             Some(_) => tally.exiting,
             None => tally.exiting || tally.task.as_ref().is_some_and(|task| self.gone_processes.contains(&task.pid)),
         }
+    }
+
+    /// The process behind the port was dead when the first of these came: what it answered while it lived, it answered itself.
+    fn was_dead(&self, port: u16, tally: &ResetTally) -> bool {
+        self.dead_ports.get(&port).is_some_and(|since| tally.first + AT_ONCE >= *since)
     }
 
     fn no_socket(&self, tally: &ResetTally, mark: Mark) -> Kind {
@@ -301,6 +311,17 @@ mod tests {
         let close = |caller| ResetEvent { caller, task: task.clone(), ..of_reason("TCP_ABORT_ON_CLOSE") };
         assert_eq!(kind_in(&gone, Some(&close(Some(Caller::Close))), None), Kind::UnreadData);
         assert_eq!(kind_in(&gone, Some(&close(None)), None), Kind::Exited, "no symbols: the end is all that is known");
+    }
+
+    #[test]
+    fn what_a_server_answered_while_it_lived_is_not_left_by_its_death() {
+        let late = of_reason("TCP_ABORT_ON_DATA");
+        let died = |seconds| {
+            let dead_ports = [(80, late.at + Duration::from_secs(seconds))].into();
+            kind_in(&Surroundings { dead_ports, ..Surroundings::default() }, Some(&late), None)
+        };
+        assert_eq!(died(2), Kind::LateData);
+        assert_eq!(died(0), Kind::Exited);
     }
 
     #[test]
