@@ -140,7 +140,7 @@ impl Tracing {
             self.note_all();
             return (batch, false);
         }
-        let live = self.session.close_live(&mut *self.host).unwrap_or_default();
+        let live = self.session.close_live(&mut *self.host, end).unwrap_or_default();
         let batch = self.tracer.step(live, self.session.now());
         self.note_all();
         (batch, true)

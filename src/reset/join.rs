@@ -91,10 +91,11 @@ impl Joiner {
         let ended: HashMap<Ends, Duration> =
             resets.iter().filter_map(|reset| Some((reset.ended_connection()?, reset.at()))).collect();
         resets.iter_mut().for_each(|reset| self.remember(reset, &ended));
+        // Those that still wait, too: their resets do not.
+        give_ended(&mut resets, &self.destroyed);
         let (due, wait): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.destroyed).into_iter().partition(|(_, socket)| socket.at < until);
         self.destroyed = wait;
-        give_ended(&mut resets, &due);
         let ending = |(netns, socket)| (netns, Ending { end: self.received.end_of(&socket), socket });
         let endings = due.into_iter().map(ending).collect();
         Joined { resets, endings }

@@ -236,8 +236,10 @@ impl Session {
     }
 
     /// The end for one who shows resets as they come: everything that is left. `None` when the host has no closing frame.
-    pub fn close_live(&mut self, host: &mut dyn Host) -> Option<Live> {
-        self.now = host.frame(Frame::After { end: self.plan.length })?;
+    /// `early`: before the plan ends.
+    pub fn close_live(&mut self, host: &mut dyn Host, early: bool) -> Option<Live> {
+        let end = if early { Duration::ZERO } else { self.plan.length };
+        self.now = host.frame(Frame::After { end })?;
         let end = self.streams.drain_at_end(host);
         self.streams.end();
         let mut live = self.streams.live(Duration::MAX);

@@ -8,7 +8,7 @@ use crate::ask::{Ask, Probe, What};
 use crate::observation::{Endings, Resets};
 use crate::reset::{Drained, Ending, Joined, Joiner, Mark, Reset};
 use crate::source::destroyed_sockets::Sockets;
-use crate::source::reset_events::{EventAccount, Events, Tallies};
+use crate::source::reset_events::{EventAccount, Events, ResetTally, Tallies};
 use crate::source::reset_packets::{PacketAccount, Packets};
 use crate::stream::{Content, Parser};
 use crate::value::{EphemeralPorts, Failure, FailureKind, NetnsId, Observed, ParseError};
@@ -154,11 +154,14 @@ impl Streams {
 
     /// Joins what happened before `until` and hands it out, with the account since the last time: no window has it.
     pub fn live(&mut self, until: Duration) -> Live {
-        let resets = self.step(until);
+        let joined = self.step(until);
         let events = self.events.failure.is_none().then(|| std::mem::take(&mut self.account));
-        let mut live = Live { resets, events, ..Live::default() };
+        let mut live = Live { events, ..Live::default() };
         for of in self.netns.values_mut() {
-            let resets = std::mem::take(&mut of.resets);
+            let mut resets = std::mem::take(&mut of.resets);
+            // Those that were joined early, because many waited.
+            live.resets.append(&mut resets.single);
+            resets.grouped.extend(of.grouped_so_far());
             live.not_examined += resets.grouped.iter().map(|(_, tally)| tally.count).sum::<u64>();
             live.packets_not_examined += resets.packets_dropped;
             live.has_packets |= of.packets.failure.is_none();
@@ -166,6 +169,7 @@ impl Streams {
             of.endings.endings.clear();
             live.destroyed_ended |= of.destroyed.failure.is_some() || of.endings.ended_early.is_some();
         }
+        live.resets.extend(joined);
         live
     }
 
@@ -282,11 +286,14 @@ impl OfNetns {
         }
     }
 
+    fn grouped_so_far(&mut self) -> Vec<(Mark, ResetTally)> {
+        let grouped = std::mem::take(&mut self.grouped).into_iter();
+        grouped.flat_map(|(mark, mut tallies)| tallies.take().into_iter().map(move |tally| (mark, tally))).collect()
+    }
+
     fn take(&mut self) -> Seen {
         let mut resets = std::mem::take(&mut self.resets);
-        for (mark, mut tallies) in std::mem::take(&mut self.grouped) {
-            resets.grouped.extend(tallies.take().into_iter().map(|tally| (mark, tally)));
-        }
+        resets.grouped.extend(self.grouped_so_far());
         let account = PacketAccount { ttls: self.account.ttls.clone(), ..PacketAccount::default() };
         let account = std::mem::replace(&mut self.account, account);
         // That the collection ended early stays true.
