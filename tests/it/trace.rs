@@ -27,6 +27,8 @@ fn trace(arguments: &[&str]) -> Child {
         assert!(start.elapsed() < Duration::from_secs(20), "it does not begin");
         std::thread::sleep(Duration::from_millis(20));
     }
+    // It reads the counters then, and what comes before that is not part of the trace.
+    std::thread::sleep(Duration::from_millis(500));
     child
 }
 
@@ -222,7 +224,10 @@ fn a_reader_that_hangs_costs_lines_which_are_counted() {
         // The kernel's count is of the whole host and both directions; here it comes apart into what became of each.
         let parts = ["passed_over", "not_examined", "lost"].map(number).iter().sum::<u64>();
         assert_eq!(number("counted"), number("total") - number("packet_only") + parts, "{summary}");
-        assert!(number("counted") >= 2 * CONNECTS && number("total") <= CONNECTS, "{summary}");
+        assert!(number("counted") >= 2 * CONNECTS, "{summary}");
+        // Where events are lost, a packet may stand alone whose event was shown before; it is said to.
+        let alone = if number("lost") > 0 { number("packet_only") } else { 0 };
+        assert!(number("total") - alone <= CONNECTS, "{summary}");
     });
 }
 
