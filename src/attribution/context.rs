@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{GoneProcesses, SCAN_PORTS, gone_listeners, is_whole};
+use super::{GoneListener, GoneProcesses, SCAN_PORTS, is_whole};
 use crate::observation::{ListenerTrace, View, delta};
 use crate::reset::{Reset, Surroundings, Traced};
 use crate::source::reset_events::{Direction, ResetTally};
@@ -16,7 +16,12 @@ pub(super) fn moved(view: View<'_>, metric: &str) -> Option<u64> {
 }
 
 /// What can be said about the resets of a window without judging them. `tallies`: those that have an event.
-pub fn surroundings<'t>(view: View<'_>, tallies: impl Iterator<Item = &'t ResetTally>) -> Surroundings {
+pub fn surroundings<'t>(
+    view: View<'_>,
+    tallies: impl Iterator<Item = &'t ResetTally>,
+    gone: &[GoneListener<'_>],
+    gone_processes: &GoneProcesses,
+) -> Surroundings {
     let mut listening: BTreeMap<u16, Vec<IpAddr>> = BTreeMap::new();
     let mut full_ports = BTreeSet::new();
     for trace in view.netns.listener_traces.values() {
@@ -35,8 +40,6 @@ pub fn surroundings<'t>(view: View<'_>, tallies: impl Iterator<Item = &'t ResetT
             closed_ports.entry(peer.ip()).or_default().insert(local.port());
         }
     }
-    let gone = gone_listeners(view);
-    let gone_processes = GoneProcesses::new(view);
     let owner_died = |trace: &ListenerTrace| {
         let owners = view.host.before.owners.value();
         let holders = owners.and_then(|owners| owners.by_inode.get(&trace.last.inode));

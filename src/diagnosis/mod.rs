@@ -166,7 +166,12 @@ pub fn diagnose(view: View<'_>) -> Diagnosis {
 
 /// Judges one namespace for somebody who asked about one port or process; the verdict is about that, too.
 pub fn diagnose_for(view: View<'_>, filter: &Filter) -> Diagnosis {
-    judge(&Evidence::new(view), view, filter, &|| false).0
+    diagnose_from(&Evidence::new(view), view, filter)
+}
+
+/// As [`diagnose_for`], for one who needs the evidence of the view for more.
+pub fn diagnose_from(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter) -> Diagnosis {
+    judge(evidence, view, filter, &|| false).0
 }
 
 /// As [`diagnose_for`]; `None` as soon as `stopped` says so, which is asked before each cause.

@@ -16,7 +16,7 @@ pub use crate::evidence::readings::Total;
 use crate::evidence::service::Service;
 use crate::observation::delta::Reading;
 use crate::observation::{Endings, HostSnapshot, Snapshot, View};
-use crate::reset::Reset;
+use crate::reset::{Reset, Surroundings};
 use crate::source::conntrack::Conntrack;
 use crate::source::counters::Counters;
 use crate::source::owners::{Owners, Process, TICKS_PER_SECOND};
@@ -44,6 +44,7 @@ pub struct Evidence<'a> {
     /// Places in `services`.
     by_endpoint: HashMap<(IpAddr, u16), usize>,
     by_port: HashMap<u16, usize>,
+    surroundings: Surroundings,
     attribution: Result<Attribution, Missing>,
     wire: Result<Wire, Missing>,
     estimate: Result<Estimate, Missing>,
@@ -63,10 +64,11 @@ impl<'a> Evidence<'a> {
             by_port.entry(service.port).or_insert(index);
         }
         let grouped = attribution::grouped(view);
-        let around = attribution::surroundings(view, grouped.here.iter().map(|(_, tally)| tally));
+        let (gone_listeners, gone_processes) = (attribution::gone_listeners(view), GoneProcesses::new(view));
+        let tallies = grouped.here.iter().map(|(_, tally)| tally);
+        let around = attribution::surroundings(view, tallies, &gone_listeners, &gone_processes);
         let wire = Wire::new(view, &grouped, &around);
         let attribution = attribution::attribute(view, &grouped, &around);
-        let gone_listeners = attribution::gone_listeners(view);
         let estimate = estimate::estimate(&readings, &gone_listeners);
         let ledger = ledger::account(&readings, estimate.as_ref(), attribution.as_ref(), wire.as_ref());
         let ended = view.netns.endings.get();
@@ -79,14 +81,20 @@ impl<'a> Evidence<'a> {
             services,
             by_endpoint,
             by_port,
+            surroundings: around,
             attribution,
             wire,
             estimate,
             ledger,
             gone_listeners,
-            gone_processes: GoneProcesses::new(view),
+            gone_processes,
             ended,
         }
+    }
+
+    /// What decides the kind of each reset, for one who shows them singly.
+    pub fn into_surroundings(self) -> Surroundings {
+        self.surroundings
     }
 
     fn before(&self) -> &'a Snapshot {

@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use crate::diagnosis::filter::Filter;
-use crate::diagnosis::{Diagnosis, Status, diagnose_for};
-use crate::observation::Observation;
+use crate::diagnosis::{Diagnosis, Status, diagnose_from};
+use crate::evidence::Evidence;
+use crate::observation::{Observation, View};
+use crate::reset::Surroundings;
 use crate::session::Window;
 use crate::trace::Reset;
 use crate::value::Moment;
@@ -103,17 +105,17 @@ impl Watch {
         }
     }
 
-    /// Judges a window; `None` for one without a namespace. `dump` adds a look at all sockets to it and says whether it could; it is called at most once, if
-    /// the window asks for it.
+    /// Judges a window; `None` for one without a namespace. `dump` adds a look at all sockets to it and says whether it could;
+    /// it is called at most once, if the window asks for it.
     pub fn tick(&mut self, window: &mut Window, dump: &mut dyn FnMut(&mut Observation) -> bool) -> Option<Tick> {
         let late = (window.late > window.interval / 4 && window.late > NOISE).then_some(window.late);
-        let mut diagnosis = diagnose_for(window.observation.view()?, &self.filter);
+        let (mut diagnosis, mut around) = judge(window.observation.view()?, &self.filter);
         let mut taken = window.dumped.then_some(Why::Last);
         if taken.is_none() {
             let wanted = self.schedule.wants(window.observation.view()?, &diagnosis);
             taken = wanted.filter(|_| dump(&mut window.observation));
             if taken.is_some() {
-                diagnosis = diagnose_for(window.observation.view()?, &self.filter);
+                (diagnosis, around) = judge(window.observation.view()?, &self.filter);
             }
         }
         let view = window.observation.view()?;
@@ -141,7 +143,7 @@ impl Watch {
             diagnosis,
             episodes: self.timeline.episodes().to_vec(),
             events,
-            resets: resets::latest(view, &self.filter),
+            resets: resets::latest(view, &around, &self.filter),
             changes: changes::changes(view, taken.is_some(), late),
         })
     }
@@ -179,6 +181,12 @@ impl Watch {
     pub fn filter(&self) -> &Filter {
         &self.filter
     }
+}
+
+/// The diagnosis of a window, and what decides the kind of its resets.
+fn judge(view: View<'_>, filter: &Filter) -> (Diagnosis, Surroundings) {
+    let evidence = Evidence::new(view);
+    (diagnose_from(&evidence, view, filter), evidence.into_surroundings())
 }
 
 /// A tick is not called late for less.

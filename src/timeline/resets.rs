@@ -1,20 +1,18 @@
 //! The single resets of a window, as `trace` would show them.
 
 use super::RESETS;
-use crate::attribution;
 use crate::diagnosis::filter::Filter;
 use crate::observation::View;
+use crate::reset::Surroundings;
 use crate::source::reset_packets::PeerTtls;
 use crate::trace::{self, Holders, Reset};
 
-/// The latest [`RESETS`] of the window that the filter keeps, oldest first.
-pub fn latest(view: View<'_>, filter: &Filter) -> Vec<Reset> {
+/// The latest [`RESETS`] of the window that the filter keeps, oldest first. `around`: as the window's evidence has it.
+pub fn latest(view: View<'_>, around: &Surroundings, filter: &Filter) -> Vec<Reset> {
     let singles = &view.netns.resets.single;
     if singles.is_empty() {
         return Vec::new();
     }
-    let grouped = attribution::grouped(view);
-    let around = attribution::surroundings(view, grouped.here.iter().map(|(_, tally)| tally));
     let none = PeerTtls::default();
     let ttls = view.netns.reset_packets.value().map_or(&none, |account| &account.ttls);
     let holders = match (view.after().listeners.value(), view.host.after.owners.value()) {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::attribution::{Group, attribute, grouped, surroundings};
+use crate::attribution::{GoneProcesses, Group, Grouped, attribute, gone_listeners, grouped, surroundings};
 use crate::observation::testing::Case;
 use crate::reset::Kind;
 use crate::value::{Observed, TcpState};
@@ -9,17 +9,22 @@ const REFUSED: [&str; 2] = ["10.0.0.9:9200", "10.0.3.7:0"];
 const RST: u8 = 0x04;
 const RST_ACK: u8 = 0x14;
 
+fn seen(view: View<'_>) -> (Grouped, Surroundings) {
+    let grouped = grouped(view);
+    let tallies = grouped.here.iter().map(|(_, tally)| tally);
+    let around = surroundings(view, tallies, &gone_listeners(view), &GoneProcesses::new(view));
+    (grouped, around)
+}
+
 fn wire(case: &Case) -> Wire {
     let view = case.view();
-    let grouped = grouped(view);
-    let around = surroundings(view, grouped.here.iter().map(|(_, tally)| tally));
+    let (grouped, around) = seen(view);
     Wire::new(view, &grouped, &around).expect("packets")
 }
 
 fn groups(case: &Case) -> Vec<Group> {
     let view = case.view();
-    let grouped = grouped(view);
-    let around = surroundings(view, grouped.here.iter().map(|(_, tally)| tally));
+    let (grouped, around) = seen(view);
     attribute(view, &grouped, &around).expect("events").groups
 }
 
