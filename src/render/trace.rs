@@ -37,12 +37,12 @@ impl Lines {
 
     /// Adds the line of one reset.
     pub fn reset(&mut self, out: &mut String, reset: &Reset) {
-        let (direction, arrow) = match reset.direction() {
+        let (direction, arrow) = match reset.joined.direction() {
             Direction::Sent => ("sent    ", '>'),
             Direction::Received => ("received", '<'),
         };
-        let peer = reset.peer().map_or_else(|| "peer not known".to_owned(), |peer| peer.to_string());
-        let local = reset.local().map_or_else(String::new, |local| local.to_string());
+        let peer = reset.joined.peer().map_or_else(|| "peer not known".to_owned(), |peer| peer.to_string());
+        let local = reset.joined.local().map_or_else(String::new, |local| local.to_string());
         let ends = format!("{local} {arrow} {peer}");
         let words = reset.words();
         let process = reset.process.as_ref().map_or_else(|| "-".to_owned(), process);
@@ -106,21 +106,21 @@ fn process(process: &Process) -> String {
 
 fn details(reset: &Reset) -> String {
     let mut parts = Vec::new();
-    if let Some(state) = reset.state_before() {
+    if let Some(state) = reset.joined.state_before() {
         parts.push(state.name().to_owned());
     }
     // Our own packets leave with the TTL of our own settings.
-    if let Some(packet) = reset.packet.as_ref().filter(|p| p.direction == Direction::Received && !p.loopback) {
+    if let Some(packet) = reset.joined.packet.as_ref().filter(|p| p.direction == Direction::Received && !p.loopback) {
         parts.push(format!("TTL {}", packet.ttl));
     }
     if reset.what == Kind::Other
-        && let Some(reason) = reset.event.as_ref().and_then(|event| event.reason.as_deref())
+        && let Some(reason) = reset.joined.event.as_ref().and_then(|event| event.reason.as_deref())
     {
         parts.push(visible(reason).into_owned());
     }
     if let Some(end) = &reset.end {
         let said_unread = reset.what == Kind::UnreadData;
-        ended(&mut parts, end, reset.direction(), said_unread);
+        ended(&mut parts, end, reset.joined.direction(), said_unread);
     }
     parts.join(", ")
 }

@@ -2,15 +2,13 @@
 //! what a session joined.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::reset::{self, Kind};
 use crate::source::destroyed_sockets::DestroyedSocket;
-use crate::source::reset_events::{Direction, ResetEvent};
-use crate::source::reset_packets::ResetPacket;
+use crate::source::reset_events::Direction;
 use crate::value::words::{counted, seconds};
-use crate::value::{Moment, NetnsId, TcpState};
+use crate::value::{Moment, TcpState};
 
 mod holders;
 mod summary;
@@ -26,8 +24,7 @@ pub struct Reset {
     /// CLOCK_REALTIME, since the Unix epoch.
     pub wall: Duration,
     pub what: Kind,
-    pub event: Option<ResetEvent>,
-    pub packet: Option<ResetPacket>,
+    pub joined: reset::Reset,
     pub end: Option<End>,
     pub process: Option<Process>,
 }
@@ -100,61 +97,26 @@ impl Reset {
     /// `now` relates the two clocks.
     pub fn new(joined: reset::Reset, what: Kind, holders: &Holders, now: Moment) -> Self {
         let at = joined.at();
-        let reset::Reset { event, packet, ended, .. } = joined;
-        let state = event.as_ref().and_then(ResetEvent::state_before);
-        let end = ended.filter(|_| ended_a_connection(what)).map(|socket| End::of(&socket, at, state));
-        let process = event.as_ref().and_then(|event| event.task.as_ref()).map(|task| Process {
+        let ended = joined.ended.as_ref().filter(|_| ended_a_connection(what));
+        let end = ended.map(|socket| End::of(socket, at, joined.state_before()));
+        let process = joined.event.as_ref().and_then(|event| event.task.as_ref()).map(|task| Process {
             pid: task.pid,
             name: task.name.clone(),
             basis: Basis::Event,
         });
         let wall = now.wall.saturating_sub(now.mono.saturating_sub(at));
-        let mut reset = Self { wall, what, event, packet, end, process };
-        if reset.process.is_none() {
-            reset.process = reset.local().and_then(|local| holders.of(local, reset.peer())).cloned();
-        }
-        reset
-    }
-
-    pub fn direction(&self) -> Direction {
-        match (&self.event, &self.packet) {
-            (Some(event), _) => event.direction,
-            (None, Some(packet)) => packet.direction,
-            (None, None) => Direction::Sent,
-        }
-    }
-
-    pub fn local(&self) -> Option<SocketAddr> {
-        let of_event = self.event.as_ref().map(|event| event.local);
-        let of_packet = || self.packet.as_ref().map(|packet| packet.local);
-        of_event.filter(|local| !local.ip().is_unspecified()).or_else(of_packet).or(of_event)
-    }
-
-    /// `None` where only an event of a LISTEN socket was seen.
-    pub fn peer(&self) -> Option<SocketAddr> {
-        let of_event = self.event.as_ref().and_then(|event| event.peer);
-        of_event.or(self.packet.as_ref().map(|packet| packet.peer))
-    }
-
-    /// The network namespace, where event or packet tell.
-    pub fn netns(&self) -> Option<NetnsId> {
-        let of_packet = self.packet.as_ref().map(|packet| packet.netns);
-        of_packet.or_else(|| self.event.as_ref().and_then(|event| event.netns))
-    }
-
-    /// State of the connection before this reset ended it.
-    pub fn state_before(&self) -> Option<TcpState> {
-        self.event.as_ref().and_then(ResetEvent::state_before)
+        let holder = || joined.local().and_then(|local| holders.of(local, joined.peer())).cloned();
+        Self { wall, what, process: process.or_else(holder), joined, end }
     }
 
     /// The process was in exit(2) or being killed.
     pub fn exiting(&self) -> bool {
-        self.event.as_ref().is_some_and(|event| event.exiting)
+        self.joined.event.as_ref().is_some_and(|event| event.exiting)
     }
 
     /// The reason in plain words, with the port, the bytes or the age where that is the point.
     pub fn words(&self) -> Cow<'static, str> {
-        match (self.what, self.local(), self.end) {
+        match (self.what, self.joined.local(), self.end) {
             (Kind::Refused, Some(local), _) => Cow::Owned(format!("nothing listens on {}", local.port())),
             (Kind::UnreadData, _, Some(End { unread: 1.., .. })) => {
                 let unread = self.end.map_or(0, |end| end.unread);
@@ -195,12 +157,13 @@ impl Filter {
     }
 
     pub fn keeps(&self, reset: &Reset) -> bool {
-        let port = |wanted| [reset.local(), reset.peer()].into_iter().flatten().any(|end| end.port() == wanted);
+        let port =
+            |wanted| [reset.joined.local(), reset.joined.peer()].into_iter().flatten().any(|end| end.port() == wanted);
         let named = |wanted: &str| {
             let wanted = wanted.as_bytes().get(..MAX_COMM).unwrap_or(wanted.as_bytes());
             reset.process.as_ref().is_some_and(|process| process.name.as_bytes() == wanted)
         };
-        self.direction.is_none_or(|direction| direction == reset.direction())
+        self.direction.is_none_or(|direction| direction == reset.joined.direction())
             && self.port.is_none_or(port)
             && self.process.as_deref().is_none_or(named)
     }

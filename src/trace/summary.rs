@@ -96,19 +96,19 @@ impl Summary {
     }
 
     pub(super) fn add(&mut self, reset: &Reset, ephemeral: EphemeralPorts) {
-        self.packet_only += u64::from(reset.event.is_none());
-        match reset.direction() {
+        self.packet_only += u64::from(reset.joined.event.is_none());
+        match reset.joined.direction() {
             Direction::Sent => self.sent += 1,
             Direction::Received => self.received += 1,
         }
-        self.reasons.add((reset.direction(), reset.what));
+        self.reasons.add((reset.joined.direction(), reset.what));
         if let Some(process) = &reset.process {
             self.processes.add(process.clone());
         }
-        if let Some(peer) = reset.peer() {
+        if let Some(peer) = reset.joined.peer() {
             self.peers.add(peer.ip());
         }
-        match (reset.local(), reset.peer()) {
+        match (reset.joined.local(), reset.joined.peer()) {
             (Some(local), Some(peer)) if ephemeral.is_caller(local.port(), peer.port()) => {
                 self.ports.add((PortSide::Peer, peer.port()));
             }

@@ -11,8 +11,7 @@ pub use crate::reset::testing::{destroyed, event, packet};
 
 pub fn joined(event: Option<ResetEvent>, packet: Option<ResetPacket>) -> Reset {
     let around = Surroundings { traced: Traced::ALL, ..Surroundings::default() };
-    let reset = reset::Reset { event, packet, ..reset::Reset::default() };
-    let what = around.kind(&reset, &PeerTtls::default());
-    let reset::Reset { event, packet, .. } = reset;
-    Reset { wall: Duration::from_millis(1_800_000_131_031), what, event, packet, end: None, process: None }
+    let joined = reset::Reset { event, packet, ..reset::Reset::default() };
+    let what = around.kind(&joined, &PeerTtls::default());
+    Reset { wall: Duration::from_millis(1_800_000_131_031), what, joined, end: None, process: None }
 }

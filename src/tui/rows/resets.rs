@@ -29,7 +29,7 @@ pub fn table(state: &State, width: usize) -> Table {
 }
 
 fn is_kept(state: &State, reset: &Reset) -> bool {
-    let ports = [reset.local(), reset.peer()].into_iter().flatten().map(|end| end.port());
+    let ports = [reset.joined.local(), reset.joined.peer()].into_iter().flatten().map(|end| end.port());
     let name = reset.process.as_ref().map_or("", |process| process.name.as_str());
     state.keeps(ports, &[name])
 }

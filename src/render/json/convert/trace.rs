@@ -9,22 +9,22 @@ use crate::trace::{self, PortSide};
 
 pub fn reset(reset: &trace::Reset) -> Line {
     let (reason, cause) = (reset.what.name(), reset.what.cause());
-    let (event, ended) = (reset.event.as_ref(), reset.end.as_ref());
+    let (event, ended) = (reset.joined.event.as_ref(), reset.end.as_ref());
     Line::Reset(Box::new(Reset {
         schema: SCHEMA,
         at: rfc3339_millis(reset.wall),
-        direction: direction(reset.direction()),
-        local: reset.local().map(end),
-        peer: reset.peer().map(end),
+        direction: direction(reset.joined.direction()),
+        local: reset.joined.local().map(end),
+        peer: reset.joined.peer().map(end),
         reason,
         text: reset.words().into_owned(),
         cause,
         process: reset.process.as_ref().map(process),
         kernel_reason: event.and_then(|event| event.reason.clone()),
-        state_before: reset.state_before().map(socket_state),
+        state_before: reset.joined.state_before().map(socket_state),
         exiting: reset.exiting().then_some(true),
         traced: event.is_some(),
-        namespace_unclear: (reset.netns().is_none() && event.is_some()).then_some(true),
+        namespace_unclear: (reset.joined.netns().is_none() && event.is_some()).then_some(true),
         idle_s: ended.map(|end| end.idle.as_secs_f64()),
         pause_s: ended.and_then(|end| end.pause).map(|pause| pause.as_secs_f64()),
         bytes_in: ended.and_then(|end| end.bytes_in),
@@ -32,7 +32,7 @@ pub fn reset(reset: &trace::Reset) -> Line {
         unread: ended.map(|end| end.unread),
         unacknowledged: ended.map(|end| end.unacknowledged),
         unsent: ended.and_then(|end| end.unsent),
-        packet: reset.packet.as_ref().map(|packet| Packet {
+        packet: reset.joined.packet.as_ref().map(|packet| Packet {
             ttl: packet.ttl,
             ip_id: packet.ip_id,
             window: packet.window,
