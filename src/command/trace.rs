@@ -96,7 +96,7 @@ impl Tracing {
     /// Opens what this user may open.
     fn start(config: &Trace, opened: Opened) -> anyhow::Result<Self> {
         let Opened { mut host, plan, .. } = opened;
-        let session = Session::open(&mut *host, &Plan { dump: false, ..plan })?;
+        let session = Session::open(&mut *host, &Plan { sockets: false, ..plan })?;
         let start = session.opened();
         let snapshot = session.snapshots().next().context("no network namespace is observed")?;
         let around = Surroundings { ephemeral: sysctl::ephemeral_ports(&snapshot.sysctls), ..Surroundings::default() };

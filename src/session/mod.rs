@@ -46,8 +46,9 @@ pub struct Plan {
     pub poll_every: Duration,
     /// Looks come more seldom while nothing happens.
     pub relaxed: bool,
-    /// All sockets are looked at when the first window opens.
-    pub dump: bool,
+    /// Sockets are looked at: all when the first window opens, the listeners in every frame. One who shows resets as they come
+    /// has no window that would tell of them.
+    pub sockets: bool,
     /// Reset tracepoints, RST packets and destroyed sockets are used where allowed.
     pub events: bool,
     pub covers: Covers,
@@ -60,7 +61,15 @@ impl Plan {
     /// One window of this length.
     pub fn scan(length: Duration) -> Self {
         let poll_every = Self::POLL_EVERY;
-        Self { length, interval: None, poll_every, relaxed: false, dump: true, events: true, covers: Covers::default() }
+        Self {
+            length,
+            interval: None,
+            poll_every,
+            relaxed: false,
+            sockets: true,
+            events: true,
+            covers: Covers::default(),
+        }
     }
 }
 
@@ -158,7 +167,7 @@ impl Session {
             let mut looks = Looks::default();
             let mut before = Snapshot::empty(id, dumped);
             before.listeners(host, &mut looks);
-            if plan.dump {
+            if plan.sockets {
                 before.sockets(host);
             }
             netns.insert(id, OfNetns { name, earlier: before.clone(), previous: before, looks });
@@ -362,7 +371,8 @@ impl Session {
         let arrived = self.streams.drain(probe);
         self.streams.join_if_much(at.mono);
         let mut load = if arrived >= MUCH { Load::Some } else { Load::Low };
-        for (id, of) in &mut self.netns {
+        let looked_at = if self.plan.sockets { &mut self.netns } else { &mut BTreeMap::new() };
+        for (id, of) in looked_at {
             let listeners = listeners::collect(probe, *id).0;
             let Some(listeners) = listeners.value() else { continue };
             of.looks.look(listeners);
