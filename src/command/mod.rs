@@ -24,10 +24,11 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use crate::command::cli::{Cli, Command};
-use crate::command::config::{Terminal, UsageError};
+use crate::command::config::{Origin, Terminal, UsageError};
 use crate::output::say;
 use crate::runtime::privilege;
-use crate::runtime::signals::INTERRUPTED;
+use crate::runtime::signals::{self, INTERRUPTED};
+use crate::value::Stop;
 use crate::value::escape::visible;
 
 /// It ran; a finding reached `--fail-on`.
@@ -79,7 +80,8 @@ fn give_up_privileges(command: &Command) -> anyhow::Result<()> {
     let looks_at_this_host = match command {
         Command::Scan(args) => args.look.from.is_none(),
         Command::Watch(args) => args.look.from.is_none(),
-        Command::Trace(_) | Command::Record(_) => true,
+        Command::Trace(args) => args.from.is_none(),
+        Command::Record(_) => true,
         Command::Recording(_)
         | Command::Explain(_)
         | Command::Lab(_)
@@ -91,6 +93,14 @@ fn give_up_privileges(command: &Command) -> anyhow::Result<()> {
         privilege::drop_borrowed().context("the capabilities of the program file cannot be given up")?;
     }
     Ok(())
+}
+
+/// A live window ends early at a signal, and is judged; with a recording there is nothing to wait for, and the signal ends it all.
+fn stop_for(origin: &Origin) -> io::Result<Stop> {
+    match origin {
+        Origin::Live(_) => signals::stop_on_signals(),
+        Origin::Recording(_) => signals::end_on_signals(),
+    }
 }
 
 const SAW_NOTHING: &str = "nothing could be collected: not one source of evidence could be read";

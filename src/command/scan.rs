@@ -5,20 +5,21 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::progress::Progress;
-use super::{FOUND, NOTHING, SAW_NOTHING, collect};
+use super::{FOUND, NOTHING, SAW_NOTHING, collect, stop_for};
 use crate::command::cli::{Format, ScanArgs};
 use crate::command::config::{self, Origin, Scan, Terminal};
 use crate::diagnosis::{Diagnosis, diagnose_unless};
 use crate::observation::Observation;
 use crate::output::{Output, say};
 use crate::render;
-use crate::runtime::signals::{self, INTERRUPTED};
+use crate::runtime::signals::INTERRUPTED;
 
 pub fn run(args: &ScanArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let config = config::scan(args, terminal)?;
-    let (stop, wait) = match &config.origin {
-        Origin::Live(live) => (signals::stop_on_signals()?, live.duration),
-        Origin::Recording(_) => (signals::end_on_signals()?, Duration::ZERO),
+    let stop = stop_for(&config.origin)?;
+    let wait = match &config.origin {
+        Origin::Live(live) => live.duration,
+        Origin::Recording(_) => Duration::ZERO,
     };
     let progress = Progress::start("watching", wait, config.progress);
     let collected = collect::observe(&config.origin, &config.filter, &stop);

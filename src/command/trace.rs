@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use super::collect;
 use super::terminal::reader_is_gone;
+use super::{collect, stop_for};
 use crate::ask::{Host, Probe};
 use crate::command::cli::TraceArgs;
 use crate::command::config::{self, Origin, Terminal, Trace};
@@ -18,7 +18,6 @@ use crate::output::{self, Output};
 use crate::render::json;
 use crate::render::trace::{self as text, Lines};
 use crate::reset::Surroundings;
-use crate::runtime::signals;
 use crate::session::{Plan, Session, Step, StreamFailures};
 use crate::source::owners::Owners;
 use crate::source::{connections, listeners, owners, sysctl};
@@ -41,7 +40,7 @@ const LOOK_SHARE: u32 = 100;
 
 pub fn run(args: &TraceArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let config = config::trace(args, terminal)?;
-    let stop = signals::stop_on_signals()?;
+    let stop = stop_for(&config.origin)?;
     let opened = collect::open(&config.origin, &Filter::default(), &stop)?;
     let mut tracing = Tracing::start(&config, opened)?;
     let waiting = if terminal.width.is_some() { WAITING_TERMINAL } else { WAITING };
