@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use rstdoctor::ask::{Ask, Probe, What};
 use rstdoctor::kernel::LiveHost;
-use rstdoctor::value::NetnsId;
+use rstdoctor::kernel::namespace::Handle;
 
 use crate::reader::Reader;
 use crate::{load, median, storm};
-
-const NETNS: NetnsId = NetnsId(4_026_531_840);
 
 /// A refused connect with each reader, as fast as the machine can.
 pub fn of_readers(readers: &[&Reader], seconds: Duration, rounds: usize) {
@@ -35,10 +33,11 @@ pub fn of_readers(readers: &[&Reader], seconds: Duration, rounds: usize) {
 /// A regular connection while one source of the kernel is open.
 pub fn of_sources(seconds: Duration, rounds: usize) {
     println!("cost of a regular connection, one thread; median of {rounds}");
+    let netns = Handle::current().id();
     let sources = [
         None,
-        Some(Ask::netns(NETNS, What::DestroyedSockets)),
-        Some(Ask::netns(NETNS, What::ResetPackets)),
+        Some(Ask::netns(netns, What::DestroyedSockets)),
+        Some(Ask::netns(netns, What::ResetPackets)),
         Some(Ask::host(What::ResetEvents)),
     ];
     let names = ["none", "destroy multicast", "packets, TTL samples", "tracepoints"];
