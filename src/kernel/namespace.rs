@@ -156,6 +156,9 @@ thread_local! {
 /// [`NamespaceError::Stranded`] nothing may be asked on this thread any more.
 pub fn with_namespace<T>(there: &Handle, work: impl FnOnce() -> T) -> Result<T, NamespaceError> {
     must_be_home()?;
+    if is_at(OWN, there) {
+        return Ok(work());
+    }
     let home = Handle::current();
     if home == *there {
         return Ok(work());
@@ -195,6 +198,11 @@ impl Drop for Back<'_> {
     }
 }
 
+/// The path leads to this namespace.
+fn is_at(path: impl AsRef<Path>, handle: &Handle) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.ino() == handle.inode)
+}
+
 fn denied(there: &Handle) -> NamespaceError {
     NamespaceError::Denied { path: label(there), needs: "CAP_SYS_ADMIN" }
 }
@@ -226,7 +234,7 @@ impl Found {
     /// The name, process or path still leads to this namespace. If not, it lives on only because of this value and what is
     /// open in it.
     pub fn is_reachable(&self) -> bool {
-        std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.handle.inode)
+        is_at(&self.path, &self.handle)
     }
 
     /// That it can be visited, or else moves the calling thread there for good: with capabilities over it but none over the own

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, RawDir, fstat, openat, readlinkat_raw};
 
+use super::trace_context;
 use crate::source::process;
 use crate::value::{Failure, FailureKind};
 
@@ -25,8 +26,6 @@ const BATCH: u64 = 1024;
 const FEW: u64 = 32;
 /// Lines are handed over in pieces of about this size.
 const FLUSH: usize = 32 << 10;
-/// `PF_KTHREAD` of include/linux/sched.h, in the flags of /proc/PID/stat.
-const PF_KTHREAD: u64 = 0x0020_0000;
 
 /// Answers [`What::SocketOwners`](crate::ask::What::SocketOwners) in its text format.
 ///
@@ -304,11 +303,7 @@ fn list(directory: &OwnedFd, mut each: impl FnMut(u32)) -> io::Result<()> {
 fn is_kernel_thread(pid: u32) -> bool {
     let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else { return false };
     let after_name = stat.iter().rposition(|byte| *byte == b')').and_then(|at| stat.get(at + 1..)).unwrap_or_default();
-    // proc_pid_stat(5): state, ppid, pgrp, session, tty_nr, tpgid, then flags.
-    std::str::from_utf8(after_name)
-        .ok()
-        .and_then(|fields| fields.split_ascii_whitespace().nth(6)?.parse::<u64>().ok())
-        .is_some_and(|flags| flags & PF_KTHREAD != 0)
+    std::str::from_utf8(after_name).is_ok_and(trace_context::is_kernel_thread)
 }
 
 #[cfg(test)]

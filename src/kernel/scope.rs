@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use super::addresses::{self, Changes};
 use super::clock;
 use super::namespace::{self, Handle};
-use super::trace_context::inode;
 use crate::stream::{Kind, append, send};
+use crate::value::NetnsId;
 
 /// PROC_PID_INIT_INO, include/linux/proc_ns.h, since Linux 3.8.
 const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
@@ -96,8 +96,8 @@ impl Scope {
         }
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let bound = mounts.lines().filter(|line| line.contains(" - nsfs ")).filter_map(|line| line.split(' ').nth(3));
-        for inode in bound.filter_map(inode).collect::<BTreeSet<_>>() {
-            let _ = writeln!(text, "namespace {inode}");
+        for netns in bound.filter_map(NetnsId::from_link).collect::<BTreeSet<_>>() {
+            let _ = writeln!(text, "namespace {netns}");
         }
         // In a pid namespace of its own, a container, most processes of the host are hidden, and their network namespaces
         // with them. 0 stands for all of these: the inode of no namespace (include/linux/proc_ns.h).

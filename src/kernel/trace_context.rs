@@ -4,14 +4,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::source::reset_events::is_telling;
+use crate::value::NetnsId;
 
-/// `net:[4026531840]`
-pub(super) fn inode(link: &str) -> Option<u64> {
-    link.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
-}
-
-fn netns(path: &Path) -> Option<u64> {
-    inode(std::fs::read_link(path).ok()?.to_str()?)
+fn netns(path: &Path) -> Option<NetnsId> {
+    NetnsId::from_link(std::fs::read_link(path).ok()?.to_str()?)
 }
 
 fn processes() -> impl Iterator<Item = u32> {
@@ -19,18 +15,24 @@ fn processes() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
+/// `after_name`: what follows the name in /proc/PID/stat, proc_pid_stat(5): state, ppid, pgrp, session, tty_nr, tpgid, flags.
+pub(super) fn is_kernel_thread(after_name: &str) -> bool {
+    /// include/linux/sched.h
+    const PF_KTHREAD: u64 = 0x0020_0000;
+    let flags = after_name.split_ascii_whitespace().nth(6).and_then(|flags| flags.parse::<u64>().ok());
+    flags.is_some_and(|flags| flags & PF_KTHREAD != 0)
+}
+
 /// The tasks block.
 pub fn tasks() -> String {
-    const PF_KTHREAD: u64 = 0x0020_0000;
     let mut text = String::new();
     for pid in processes() {
         let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else { continue };
         // The name stands in parentheses and may contain any byte, parentheses too: proc_pid_stat(5).
         let stat = String::from_utf8_lossy(&stat);
         let Some((name, rest)) = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')) else { continue };
-        let flags = rest.split_whitespace().nth(6).and_then(|flags| flags.parse::<u64>().ok()).unwrap_or(0);
-        let kind = if flags & PF_KTHREAD != 0 { "kernel" } else { "user" };
-        let netns = netns(Path::new(&format!("/proc/{pid}/ns/net"))).map_or("-".to_owned(), |inode| inode.to_string());
+        let kind = if is_kernel_thread(rest) { "kernel" } else { "user" };
+        let netns = netns(Path::new(&format!("/proc/{pid}/ns/net"))).map_or("-".to_owned(), |netns| netns.to_string());
         let name = name.replace('\\', "\\\\").replace('\n', "\\n");
         let _ = writeln!(text, "{pid} {netns} {kind} {name}");
     }
