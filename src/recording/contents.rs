@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::time::Duration;
 
-use super::format::{FrameKind, Manifest, Tag};
+use super::format::{FrameKind, Manifest};
 use super::frame::{Stored, Times, decode, what};
 use super::problem::{Place, RecordingProblem};
 use super::reader::{Cut, Reader};
@@ -51,20 +51,18 @@ impl Contents {
     pub fn of(input: impl Read) -> Result<(Manifest, Self), RecordingProblem> {
         let (mut reader, manifest) = Reader::open(input)?;
         let (mut contents, mut bytes) = (Self::default(), Vec::new());
-        while let Some(head) = reader.head()? {
+        while let Some(kind) = reader.head()? {
             let place = reader.place();
             if !reader.body(&mut bytes)? {
                 break;
             }
-            if let Tag::Frame(kind) = head.tag {
-                let (times, answers) = decode(&bytes).map_err(|why| RecordingProblem::unsafe_at(place, why))?;
-                contents.frames += 1;
-                contents.frame(kind, times, &answers, place)?;
-                if contents.namespaces.is_none()
-                    && let Some((_, answer)) = answers.iter().find(|(key, _)| what(key) == Some("namespaces"))
-                {
-                    contents.namespaces = Some(answer.parts(&bytes).collect::<Vec<_>>().concat());
-                }
+            let (times, answers) = decode(&bytes).map_err(|why| RecordingProblem::unsafe_at(place, why))?;
+            contents.frames += 1;
+            contents.frame(kind, times, &answers, place)?;
+            if contents.namespaces.is_none()
+                && let Some((_, answer)) = answers.iter().find(|(key, _)| what(key) == Some("namespaces"))
+            {
+                contents.namespaces = Some(answer.parts(&bytes).collect::<Vec<_>>().concat());
             }
         }
         contents.cut = reader.is_cut();

@@ -138,15 +138,21 @@ pub(super) fn what(key: &str) -> Option<&str> {
 /// What [`crate::ask::Ask::key`] may give: segments of a path, none of which leads upwards or hides.
 pub(super) fn is_key(key: &str) -> bool {
     const LONGEST: usize = 255;
-    const STREAMS: [&str; 3] = ["reset_events", "reset_packets", "destroyed_sockets"];
-    const DUMPS: [&str; 2] = ["sock_diag/listeners", "sock_diag/sockets"];
-    const LISTS: [&str; 3] = ["namespaces", "socket_owners", "tasks"];
+    const NAMES: [&str; 8] = [
+        "reset_events",
+        "reset_packets",
+        "destroyed_sockets",
+        "sock_diag/listeners",
+        "sock_diag/sockets",
+        "namespaces",
+        "socket_owners",
+        "tasks",
+    ];
     const FILES: [&str; 2] = ["file/proc/", "link/proc/"];
     let Some(what) = what(key).filter(|_| key.len() <= LONGEST) else { return false };
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b':' | b'@' | b'+');
     let segment = |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(plain);
-    [&STREAMS[..], &DUMPS, &LISTS].concat().contains(&what)
-        || FILES.iter().any(|kind| what.starts_with(kind)) && what.split('/').all(segment)
+    NAMES.contains(&what) || FILES.iter().any(|kind| what.starts_with(kind)) && what.split('/').all(segment)
 }
 
 /// A text behind its length; cut where 64 KiB are full.

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use super::format::{Allowance, FRAME_HEAD, FrameHead, MAGIC, Manifest, SEGMENT_HEAD, SegmentHead, Tag};
+use super::format::{Allowance, FRAME_HEAD, FrameHead, FrameKind, MAGIC, Manifest, SEGMENT_HEAD, SegmentHead, Tag};
 use super::problem::{Place, RecordingProblem};
 
 /// Zeros at the end of a file that are looked through, more than any kernel holds back for one file.
@@ -47,7 +47,7 @@ enum State {
     Between(Tag),
     Within,
     /// The body of this frame follows.
-    Body(FrameHead),
+    Body(FrameKind, FrameHead),
     Over(Option<Cut>),
 }
 
@@ -75,15 +75,15 @@ impl<R: Read> Reader<R> {
         Ok((reader, manifest))
     }
 
-    /// The head of the next frame, whose body `body` reads; `None` at the end.
+    /// The kind of the next frame, whose body `body` reads; `None` at the end.
     ///
     /// # Errors
     /// The recording is damaged, or holds what a recording never holds.
-    pub fn head(&mut self) -> Result<Option<FrameHead>> {
+    pub fn head(&mut self) -> Result<Option<FrameKind>> {
         loop {
             match self.state {
                 State::Over(_) => return Ok(None),
-                State::Body(head) => return Ok(Some(head)),
+                State::Body(kind, _) => return Ok(Some(kind)),
                 State::Between(tag) => {
                     if !self.segment(tag)? {
                         return Ok(None);
@@ -103,7 +103,7 @@ impl<R: Read> Reader<R> {
                         head => head?,
                     };
                     match head.tag {
-                        Tag::Frame(_) => self.state = State::Body(head),
+                        Tag::Frame(kind) => self.state = State::Body(kind, head),
                         end => {
                             self.place.byte += FRAME_HEAD as u64;
                             self.place = Place { segment: self.place.segment + 1, frame: None, ..self.place };
@@ -120,7 +120,7 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// As of `head`.
     pub fn body(&mut self, out: &mut Vec<u8>) -> Result<bool> {
-        let State::Body(head) = self.state else { return Ok(false) };
+        let State::Body(_, head) = self.state else { return Ok(false) };
         let place = self.place;
         self.allowance.packed(u64::from(head.packed));
         let room = self.allowance.room();

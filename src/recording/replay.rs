@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::contents::{Contents, Window};
-use super::format::{FrameKind, Manifest, Tag};
+use super::format::{FrameKind, Manifest};
 use super::frame::{Stored, Times, decode, what};
 use super::problem::{RecordingError, RecordingProblem};
 use super::reader::{Cut, Reader};
@@ -120,7 +120,7 @@ impl ReplayHost {
         if self.replayed >= self.contents.frames {
             return Ok(None);
         }
-        let Some(Tag::Frame(kind)) = self.reader.head()?.map(|head| head.tag) else { return Ok(None) };
+        let Some(kind) = self.reader.head()? else { return Ok(None) };
         let closes = kind == FrameKind::Tick && self.contents.closes(self.replayed + 1);
         Ok(Some(if closes { FrameKind::After } else { kind }))
     }

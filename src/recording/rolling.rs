@@ -237,7 +237,7 @@ fn renewed(mut past: Past, frames: Vec<KeptFrame>) -> Vec<KeptFrame> {
             let mut answers: Vec<Kept> = own.cloned().collect();
             let known: BTreeSet<String> = answers.iter().map(|kept| kept.ask.key()).collect();
             answers.extend(past.files.iter().filter(|(key, _)| !known.contains(*key)).map(|(_, kept)| kept.clone()));
-            out.push(KeptFrame { frame: Frame::Dump, answers, ..kept.clone() });
+            out.push(KeptFrame { frame: Frame::Dump, at: kept.at, answers, tasks: None });
         }
         out.push(kept);
     }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
-use super::format::{FrameKind, Manifest, Tag};
+use super::format::{FrameKind, Manifest};
 use super::frame::{decode, what};
 use super::problem::{Place, RecordingError, RecordingProblem};
 use super::reader::{Cut, Reader};
@@ -49,12 +49,11 @@ pub fn frames(path: &Path, each: &mut Each<'_>) -> Result<Option<Cut>, Recording
 fn read(input: impl Read, each: &mut Each<'_>) -> Result<Option<Cut>, RecordingProblem> {
     let (mut reader, manifest) = Reader::open(input)?;
     let (mut bytes, mut number) = (Vec::new(), 0);
-    while let Some(head) = reader.head()? {
+    while let Some(kind) = reader.head()? {
         let place = reader.place();
         if !reader.body(&mut bytes)? {
             break;
         }
-        let Tag::Frame(kind) = head.tag else { continue };
         let (times, answers) = decode(&bytes).map_err(|why| RecordingProblem::unsafe_at(place, why))?;
         let answers = answers.into_iter().map(|(key, stored)| ShownAnswer {
             key,
