@@ -10,6 +10,7 @@ use clap::CommandFactory;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 
 use crate::command::cli::{Cli, ManArgs};
+use crate::output;
 use crate::render::catalogue;
 
 pub fn run(args: &ManArgs) -> anyhow::Result<ExitCode> {
@@ -26,7 +27,7 @@ pub fn run(args: &ManArgs) -> anyhow::Result<ExitCode> {
         }
         None => {
             let main = pages.first().map(|(_, page)| page.as_slice()).unwrap_or_default();
-            std::io::stdout().lock().write_all(main)?;
+            output::print(main)?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -1,9 +1,9 @@
 //! `rstdoctor schema`: the JSON Schema of what this very binary prints.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use crate::command::cli::{Document, SchemaArgs};
+use crate::output;
 use crate::render::json;
 
 pub fn run(args: &SchemaArgs) -> anyhow::Result<ExitCode> {
@@ -11,6 +11,6 @@ pub fn run(args: &SchemaArgs) -> anyhow::Result<ExitCode> {
         Document::Report => json::report_schema(),
         Document::Trace => json::trace_schema(),
     };
-    std::io::stdout().lock().write_all(schema.as_bytes())?;
+    output::print(schema)?;
     Ok(ExitCode::SUCCESS)
 }

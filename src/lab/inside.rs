@@ -49,7 +49,7 @@ pub fn main(name: &str, how: &How) -> ExitCode {
             format!("no namespaces of its own: {error} (needs root, or unprivileged user namespaces)"),
         ),
     };
-    match serde_json::to_string(&report).map_err(io::Error::from).and_then(|line| print(&format!("{line}\n"))) {
+    match serde_json::to_string(&report).map_err(io::Error::from).and_then(|line| print(format!("{line}\n"))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(format_args!("rstdoctor lab: {error}"));

@@ -11,9 +11,9 @@ pub use writer::{Output, Stdout};
 ///
 /// # Errors
 /// It could not be written; a closed pipe too.
-pub fn print(text: &str) -> io::Result<()> {
+pub fn print(result: impl AsRef<[u8]>) -> io::Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    out.write_all(result.as_ref())?;
     out.flush()
 }
 
