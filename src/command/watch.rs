@@ -4,15 +4,14 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 use super::terminal::reader_is_gone;
-use super::{NOTHING, SAW_NOTHING, collect};
+use super::{NOTHING, SAW_NOTHING, collect, stop_for};
 use crate::ask::Host;
 use crate::command::cli::WatchArgs;
-use crate::command::config::{self, Origin, Terminal, Watch, WatchOutput};
-use crate::input::{Namespace, Opened, Recorded};
+use crate::command::config::{self, Terminal, Watch, WatchOutput};
+use crate::input::{Namespace, Opened};
 use crate::output::{Output, say};
-use crate::recording::{History, RollingHost};
+use crate::recording::{History, RollingHost, Window};
 use crate::render::{json, watch as text};
-use crate::runtime::signals;
 use crate::session::Plan;
 use crate::timeline::{Change, ChangeKind, Driver, Next, Tick};
 use crate::value::Stop;
@@ -27,10 +26,7 @@ pub fn run(args: &WatchArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     if config.output == WatchOutput::Screen {
         return screen::run(&config);
     }
-    let stop = match &config.origin {
-        Origin::Live(_) => signals::stop_on_signals()?,
-        Origin::Recording(_) => signals::end_on_signals()?,
-    };
+    let stop = stop_for(&config.origin)?;
     let mut view = View::open(&config, &stop)?;
     let mut driver = Driver::start(&mut *view.host, &view.plan, config.interval, config.filter.clone())?;
     let mut lines = text::Lines::new(terminal.width);
@@ -68,7 +64,7 @@ pub struct View {
     /// The last minutes of a live host, for a recording of them.
     pub history: Option<History>,
     /// What of a recording is played.
-    pub recorded: Option<Recorded>,
+    pub recorded: Option<Window>,
 }
 
 impl View {

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::ask::Host;
 use crate::observation::Covers;
+use crate::recording::Window;
 use crate::session::Plan;
-use crate::value::{Moment, Stop};
+use crate::value::Stop;
 
 mod live;
 mod recording;
@@ -38,17 +39,8 @@ pub struct Opened {
     pub plan: Plan,
     /// The namespace that was asked for.
     pub namespace: Namespace,
-    /// What a recording holds.
-    pub recorded: Option<Recorded>,
-}
-
-/// What a recording holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Recorded {
-    /// When its first snapshot was taken.
-    pub started: Moment,
-    /// From the first to the last snapshot as they were taken.
-    pub length: Duration,
+    /// The window that a recording holds.
+    pub recorded: Option<Window>,
 }
 
 /// Opens an origin: enters the namespace, or reads the recording. `stop` ends a live window early once it is true.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use super::{Namespace, Opened, Recorded, plan};
+use super::{Namespace, Opened, plan};
 use crate::observation::{Covers, Input};
 use crate::recording::ReplayHost;
 
@@ -17,6 +17,6 @@ pub fn open(path: &Path) -> anyhow::Result<Opened> {
         // The recorded frames decide what follows; only that there is an end matters.
         plan: plan(window.planned, true, Covers { input: Input::Recording, status }),
         namespace: Namespace::default(),
-        recorded: Some(Recorded { started: window.started, length: window.length }),
+        recorded: Some(window),
     })
 }

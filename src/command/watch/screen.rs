@@ -15,9 +15,9 @@ use super::{keyboard, playing};
 use crate::command::config::{Origin, Watch};
 use crate::command::full_screen::{self, FullScreen};
 use crate::command::terminal;
-use crate::input::Recorded;
 use crate::kernel::clock::now;
 use crate::output;
+use crate::recording::Window;
 use crate::runtime::{self, signals};
 use crate::tui::{self, Event, Order, Playback, Setup, State};
 use crate::value::Stop;
@@ -72,7 +72,7 @@ fn finish(driver: JoinHandle<anyhow::Result<String>>) -> anyhow::Result<String> 
     driver.join().unwrap_or_else(|_| Err(anyhow::anyhow!("it ended because of an error in rstdoctor itself")))
 }
 
-fn setup(config: &Watch, recorded: Option<Recorded>) -> Setup {
+fn setup(config: &Watch, recorded: Option<Window>) -> Setup {
     let playback = match &config.origin {
         Origin::Recording(path) => Some(Playback {
             name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
