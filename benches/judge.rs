@@ -123,7 +123,6 @@ fn vanished(listeners: u32) -> Observation {
             drained: 0,
             in_before: true,
             in_after: false,
-            first_sample: 0,
             last_sample: 0,
         };
         netns.listener_traces.insert(listener.cookie, trace);

@@ -193,7 +193,6 @@ mod tests {
             accepted: false,
             sockets: u64::from(count),
             unread_bytes: 0,
-            unsent_bytes: 0,
             oldest_idle_ms: Some(idle_ms),
             samples: (0..count).map(sample).collect(),
         };

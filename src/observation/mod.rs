@@ -83,8 +83,6 @@ pub struct NetnsWindow {
     pub after: Snapshot,
     /// One entry per listener that was seen in any poll, by cookie.
     pub listener_traces: BTreeMap<u64, ListenerTrace>,
-    /// Number of looks at the listeners, both snapshots included.
-    pub polls: u32,
     pub resets: Resets,
     /// The account of the RST packets on the interfaces.
     pub reset_packets: Observed<PacketAccount>,
@@ -167,8 +165,7 @@ pub struct ListenerTrace {
     pub in_before: bool,
     /// It was there in the last snapshot.
     pub in_after: bool,
-    /// Sample number (0-based) in which it was seen first and last.
-    pub first_sample: u32,
+    /// Sample number (0-based) in which it was seen last.
     pub last_sample: u32,
 }
 

@@ -108,7 +108,6 @@ impl Case {
             before: empty_snapshot(1000),
             after: empty_snapshot(1003),
             listener_traces: BTreeMap::new(),
-            polls: 60,
             resets: Resets::default(),
             reset_packets: unavailable(),
             endings: unavailable(),
@@ -224,7 +223,6 @@ impl Case {
             drained: 0,
             in_before: true,
             in_after: true,
-            first_sample: 0,
             last_sample: 59,
         };
         self.netns.listener_traces.insert(listener.cookie, trace);

@@ -52,7 +52,6 @@ impl Looks {
                     drained: 0,
                     in_before: look == 0,
                     in_after: false,
-                    first_sample: look,
                     last_sample: look,
                 });
         }
@@ -63,11 +62,11 @@ impl Looks {
         self.traces.values().map(|trace| &trace.last)
     }
 
-    /// The traces and the number of looks.
-    pub fn close(mut self) -> (BTreeMap<u64, ListenerTrace>, u32) {
+    /// The traces.
+    pub fn close(mut self) -> BTreeMap<u64, ListenerTrace> {
         for trace in self.traces.values_mut() {
             trace.in_after = trace.last_sample + 1 == self.looks;
         }
-        (self.traces, self.looks)
+        self.traces
     }
 }

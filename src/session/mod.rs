@@ -422,13 +422,10 @@ impl Session {
                 }
             }
             before.carry_dump(&of.earlier);
-            let (listener_traces, polls) = looks.close();
+            let listener_traces = looks.close();
             let (resets, reset_packets, endings) = (seen.resets, seen.reset_packets, seen.endings);
             let name = of.name.clone();
-            windows.insert(
-                id,
-                NetnsWindow { name, before, after, listener_traces, polls, resets, reset_packets, endings },
-            );
+            windows.insert(id, NetnsWindow { name, before, after, listener_traces, resets, reset_packets, endings });
         }
         let mut before = std::mem::replace(&mut self.host, HostSnapshot::empty(at));
         whole.carry_owners(&before);
@@ -454,13 +451,12 @@ impl Session {
         let (reset_events, mut seen) = self.streams.take(Duration::ZERO);
         let of = |(id, of): (&NetnsId, &mut OfNetns)| {
             let seen = seen.remove(id)?;
-            let (listener_traces, polls) = std::mem::take(&mut of.looks).close();
+            let listener_traces = std::mem::take(&mut of.looks).close();
             let window = NetnsWindow {
                 name: of.name.clone(),
                 before: of.previous.clone(),
                 after: of.previous.clone(),
                 listener_traces,
-                polls,
                 resets: seen.resets,
                 reset_packets: seen.reset_packets,
                 endings: seen.endings,

@@ -92,8 +92,6 @@ pub struct Group {
     pub sockets: u64,
     /// Sum of the receive queues, bytes.
     pub unread_bytes: u64,
-    /// Sum of the unacknowledged send queues, bytes.
-    pub unsent_bytes: u64,
     /// Longest time without data received, from tcp_info; `None` when the kernel does not report it.
     pub oldest_idle_ms: Option<u32>,
     /// Some members (at most 64), for owners and examples.

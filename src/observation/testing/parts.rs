@@ -39,7 +39,6 @@ pub fn group(kind: GroupKind, port: u16, sockets: u64, first: u64, idle_ms: u32)
         accepted: true,
         sockets,
         unread_bytes: 0,
-        unsent_bytes: 0,
         oldest_idle_ms: Some(idle_ms),
         samples: samples.collect(),
     }

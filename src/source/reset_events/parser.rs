@@ -22,7 +22,7 @@ use crate::value::{NetnsId, ParseError, TcpState};
 
 const SOURCE: &str = "reset events";
 
-/// Single events kept between two calls of [`ResetParser::take`], unless fewer are wanted; about 16 MB.
+/// Single events kept between two calls of [`ResetParser::take`], about 16 MB.
 const MAX_EVENTS: usize = 50_000;
 /// State changes and received resets per CPU that wait for their partner.
 const MAX_WAITING: usize = 64;
@@ -39,8 +39,6 @@ pub type ResetParser = Parser<Events>;
 #[derive(Default)]
 pub struct Events {
     started: bool,
-    /// See [`ResetParser::keeping`].
-    most: Option<usize>,
     order: Order,
     /// perf event id to what it is.
     events: HashMap<u64, Event>,
@@ -76,13 +74,6 @@ struct Cpu {
 }
 
 impl ResetParser {
-    /// Keeps at most `most` single events between two calls of [`Self::take`].
-    pub fn keeping(most: usize) -> Self {
-        let mut parser = Self::new();
-        parser.content.most = Some(most);
-        parser
-    }
-
     /// Single events that the next [`Self::take`] hands over.
     pub fn waiting(&self) -> usize {
         self.content.out.events.len()
@@ -188,7 +179,7 @@ impl Events {
         // A later observation in the same recording: sockets and pids of the former say nothing about it.
         let (tallies, out) = (std::mem::take(&mut self.tallies), std::mem::take(&mut self.out));
         let losses = std::mem::take(&mut self.losses).closed();
-        *self = Self { started: true, most: self.most, tallies, out, losses, ..Self::default() };
+        *self = Self { started: true, tallies, out, losses, ..Self::default() };
         for (index, line) in lines.enumerate() {
             let mut words = line.split(' ');
             match words.next() {
@@ -344,7 +335,7 @@ impl Events {
         let scope = &self.scope;
         if event.netns.is_some_and(|netns| !scope.is_observed(netns)) {
             self.out.account.elsewhere += 1;
-        } else if self.out.events.len() < self.most.unwrap_or(MAX_EVENTS) {
+        } else if self.out.events.len() < MAX_EVENTS {
             self.out.events.push(event);
         } else {
             self.out.dropped += 1;

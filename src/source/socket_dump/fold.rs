@@ -82,7 +82,6 @@ struct PeerSum {
 struct GroupSum {
     kind: Option<GroupKind>,
     unread: u64,
-    unsent: u64,
     oldest_idle_ms: Option<u32>,
     samples: Vec<Sample>,
 }
@@ -191,7 +190,6 @@ impl Fold {
         let sum = added.value;
         sum.kind = Some(kind);
         sum.unread += u64::from(member.unread);
-        sum.unsent += u64::from(member.socket.wqueue());
         sum.oldest_idle_ms = sum.oldest_idle_ms.max(member.received_ms);
         if sum.samples.len() < SAMPLES_PER_GROUP {
             let used = &mut self.samples[kind as usize];
@@ -290,7 +288,6 @@ fn group(hit: Hit<GroupKey, GroupSum>) -> Group {
         accepted,
         sockets: hit.seen,
         unread_bytes: hit.value.unread,
-        unsent_bytes: hit.value.unsent,
         oldest_idle_ms: hit.value.oldest_idle_ms,
         samples: hit.value.samples,
     }
