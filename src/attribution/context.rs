@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{GoneListener, GoneProcesses, SCAN_PORTS, is_whole};
+use super::{GoneListener, GoneProcesses, SCAN_PORTS, by_packets};
 use crate::observation::{ListenerTrace, View, delta};
 use crate::reset::{Reset, Surroundings, Traced};
 use crate::source::reset_events::{Direction, ResetTally};
@@ -83,7 +83,7 @@ fn closed_at(view: View<'_>, port: u16) -> Option<Duration> {
 fn traced(view: View<'_>) -> Traced {
     let Some(account) = view.host.reset_events.value() else { return Traced::NONE };
     let kernel = view.host.after.facts.kernel.as_deref().unwrap_or_default();
-    Traced::new(kernel, &account.missing, is_whole(view) && view.netns.resets.grouped.is_empty() && account.lost == 0)
+    Traced::new(kernel, &account.missing, by_packets(view) && account.lost == 0)
 }
 
 /// Peers whose resets come at regular intervals of a quarter second or more: three at least, each within 30 % of the

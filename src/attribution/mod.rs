@@ -88,6 +88,11 @@ fn is_whole(view: View<'_>) -> bool {
     packets && view.netns.resets.packets_dropped == 0
 }
 
+/// Whether every reset stands singly with its packet: none of another namespace is among those that were seen here.
+fn by_packets(view: View<'_>) -> bool {
+    is_whole(view) && view.netns.resets.grouped.is_empty()
+}
+
 /// The resets of a window that have an event, in groups with what their packets tell.
 pub struct Grouped {
     /// They belong to this namespace.
@@ -112,7 +117,7 @@ pub fn grouped(view: View<'_>) -> Grouped {
         .into_iter()
         .flat_map(|(mark, mut tallies)| tallies.take().into_iter().map(move |tally| (mark, tally)).collect::<Vec<_>>());
     let all: Vec<(Mark, ResetTally)> = singles.chain(view.netns.resets.grouped.iter().cloned()).collect();
-    let by_packets = is_whole(view) && view.netns.resets.grouped.is_empty();
+    let by_packets = by_packets(view);
     Grouped { here: belonging(view, netns, all, by_packets), by_packets }
 }
 
@@ -184,7 +189,7 @@ fn received_room(view: View<'_>, matched: u64) -> Option<u64> {
 /// # Errors
 /// There are no reset events.
 pub fn attribute(view: View<'_>, grouped: &Grouped, around: &Surroundings) -> Result<Attribution, Missing> {
-    let events = view.host.reset_events.get().map_err(|failure| Missing::from_failure("reset_events", failure))?;
+    let events = view.host.reset_events.required("reset_events")?;
     type Key = (Kind, Direction, IpAddr, Option<u16>, Option<IpAddr>, Option<u16>, Option<Task>);
     let mut groups: BTreeMap<Key, u64> = BTreeMap::new();
     let mut deduced = BTreeSet::new();

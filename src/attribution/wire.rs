@@ -81,8 +81,7 @@ impl Wire {
     /// # Errors
     /// There are no packets.
     pub fn new(view: View<'_>, grouped: &Grouped, around: &Surroundings) -> Result<Self, Missing> {
-        let account =
-            view.netns.reset_packets.get().map_err(|failure| Missing::from_failure("reset_packets", failure))?;
+        let account = view.netns.reset_packets.required("reset_packets")?;
         let packets = || view.netns.resets.single.iter().filter_map(|reset| reset.packet.as_ref());
         let from_peers = || packets().filter(|packet| packet.came_from_a_peer());
         let fits = |packet: &ResetPacket| account.ttls.fits(packet.peer, packet.ttl);

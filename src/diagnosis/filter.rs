@@ -7,6 +7,7 @@ use std::fmt;
 use crate::cause::{Finding, Subject};
 use crate::evidence::Evidence;
 use crate::evidence::service::Service;
+use crate::value::outside::is_comm_of;
 
 /// Conditions that must all hold; empty lets everything through.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -71,14 +72,8 @@ impl Filter {
 
     fn names(&self, pid: u32, name: &str) -> bool {
         self.pid.is_none_or(|wanted| wanted == pid)
-            && self.process.as_deref().is_none_or(|wanted| is_name(wanted, name))
+            && self.process.as_deref().is_none_or(|wanted| is_comm_of(wanted, name))
     }
-}
-
-/// Whether a process of this comm was meant. The kernel keeps 15 bytes of a name (TASK_COMM_LEN, include/linux/sched.h),
-/// and people write it whole: systemd-resolved is `systemd-resolve`.
-fn is_name(wanted: &str, comm: &str) -> bool {
-    wanted == comm || (comm.len() == 15 && wanted.starts_with(comm))
 }
 
 /// Every process that the evidence knows by number and name.
@@ -170,9 +165,9 @@ mod tests {
 
     #[test]
     fn a_name_may_be_longer_than_what_the_kernel_keeps() {
-        assert!(is_name("systemd-resolved", "systemd-resolve"));
-        assert!(is_name("nginx", "nginx"));
-        assert!(!is_name("nginx-debug", "nginx"));
+        assert!(is_comm_of("systemd-resolved", "systemd-resolve"));
+        assert!(is_comm_of("nginx", "nginx"));
+        assert!(!is_comm_of("nginx-debug", "nginx"));
     }
 
     #[test]

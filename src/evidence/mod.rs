@@ -33,7 +33,7 @@ mod readings;
 pub mod service;
 
 fn shared<'a, T>(source: &'static str, observed: &'a Observed<Arc<T>>) -> Result<&'a T, Missing> {
-    observed.get().map(Arc::as_ref).map_err(|failure| Missing::from_failure(source, failure))
+    observed.required(source).map(Arc::as_ref)
 }
 
 /// The evidence of one observation. Whatever more than one cause asks for is worked out once, when it is made.
@@ -71,10 +71,7 @@ impl<'a> Evidence<'a> {
         let attribution = attribution::attribute(view, &grouped, &around);
         let estimate = estimate::estimate(&readings, &gone_listeners);
         let ledger = ledger::account(&readings, estimate.as_ref(), attribution.as_ref(), wire.as_ref());
-        let ended = view.netns.endings.get();
-        let ended = ended
-            .map(|endings| attribution::ended(view, endings))
-            .map_err(|failure| Missing::from_failure("destroyed_sockets", failure));
+        let ended = view.netns.endings.required("destroyed_sockets").map(|endings| attribution::ended(view, endings));
         Self {
             view,
             readings,
@@ -142,7 +139,7 @@ impl<'a> Evidence<'a> {
 
     /// Why a source of counters was not read at the end of the window.
     fn unread(&self, pick: fn(&Snapshot) -> &Observed<Counters>, source: &'static str) -> Option<Missing> {
-        pick(self.after()).get().err().map(|failure| Missing::from_failure(source, failure))
+        pick(self.after()).required(source).err()
     }
 
     /// Events per second of this window.
@@ -167,7 +164,7 @@ impl<'a> Evidence<'a> {
 
     /// A gauge of /proc/net/sockstat: `TCP.orphan`, `TCP.tw`, `TCP.mem` (pages), ... as of the end of the window.
     pub fn sockstat(&self, name: &str) -> Result<u64, Missing> {
-        let counters = self.after().sockstat.get().map_err(|failure| Missing::from_failure("sockstat", failure))?;
+        let counters = self.after().sockstat.required("sockstat")?;
         counters.get(name).ok_or_else(|| Missing::new("sockstat", format!("/proc/net/sockstat has no {name}")))
     }
 
@@ -281,19 +278,18 @@ impl<'a> Evidence<'a> {
     }
 
     pub fn conntrack(&self) -> Result<&'a Conntrack, Missing> {
-        self.after().conntrack.get().map_err(|failure| Missing::from_failure("conntrack", failure))
+        self.after().conntrack.required("conntrack")
     }
 
     /// The change of one column of /proc/net/stat/nf_conntrack, summed over the CPUs.
     pub fn conntrack_moved(&self, column: &str) -> Result<u64, Missing> {
-        let at = |snapshot: &'a Snapshot| {
-            let conntrack = snapshot.conntrack.get().map_err(|failure| Missing::from_failure("conntrack", failure))?;
-            conntrack
-                .stat
-                .as_ref()
-                .and_then(|stat| stat.get(column))
-                .ok_or_else(|| Missing::new("conntrack", format!("no column {column} in /proc/net/stat/nf_conntrack")))
-        };
+        let at =
+            |snapshot: &'a Snapshot| {
+                let conntrack = snapshot.conntrack.required("conntrack")?;
+                conntrack.stat.as_ref().and_then(|stat| stat.get(column)).ok_or_else(|| {
+                    Missing::new("conntrack", format!("no column {column} in /proc/net/stat/nf_conntrack"))
+                })
+            };
         let (before, after) = (at(self.before())?, at(self.after())?);
         after
             .checked_sub(before)
@@ -334,7 +330,7 @@ impl<'a> Evidence<'a> {
 
     /// What the tracepoints gave, on the whole host.
     pub fn reset_events(&self) -> Result<&'a EventAccount, Missing> {
-        self.view.host.reset_events.get().map_err(|failure| Missing::from_failure("reset_events", failure))
+        self.view.host.reset_events.required("reset_events")
     }
 
     /// Single resets of the window, as many as were kept.
@@ -354,7 +350,7 @@ impl<'a> Evidence<'a> {
 
     /// Connections that were destroyed in the window.
     pub fn endings(&self) -> Result<&'a Endings, Missing> {
-        self.view.netns.endings.get().map_err(|failure| Missing::from_failure("destroyed_sockets", failure))
+        self.view.netns.endings.required("destroyed_sockets")
     }
 
     /// The resets that belong to a cause, by single events; most frequent first. A cause of sent resets also needs the
@@ -410,7 +406,7 @@ impl<'a> Evidence<'a> {
 
     /// Open files of the whole host at the end of the window: (allocated, the most that fs.file-max allows).
     pub fn file_nr(&self) -> Result<(u64, u64), Missing> {
-        let counters = self.host_after().file_nr.get().map_err(|failure| Missing::from_failure("file_nr", failure))?;
+        let counters = self.host_after().file_nr.required("file_nr")?;
         match (counters.get("allocated"), counters.get("max")) {
             (Some(allocated), Some(max)) => Ok((allocated, max)),
             _ => Err(Missing::new("file_nr", "/proc/sys/fs/file-nr has another form")),

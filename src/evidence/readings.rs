@@ -72,9 +72,7 @@ impl<'a> Readings<'a> {
     pub fn sysctl(&self, name: &str) -> Result<&'a str, Missing> {
         let of_host = || self.view.host.after.sysctls.get(name);
         match self.view.after().sysctls.get(name).or_else(of_host) {
-            Some(observed) => {
-                observed.get().map(String::as_str).map_err(|failure| Missing::from_failure("sysctl", failure))
-            }
+            Some(observed) => observed.required("sysctl").map(String::as_str),
             None => Err(Missing::new("sysctl", format!("{name} was not collected"))),
         }
     }

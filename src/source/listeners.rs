@@ -92,15 +92,11 @@ impl Found {
     fn finish(self, sockets: u64, result: Result<(), Failure>) -> Observed<Vec<Listener>> {
         let mut listeners: Vec<_> = self.by_cookie.into_values().collect();
         listeners.sort_by_key(|listener| (listener.address, listener.port, listener.cookie));
-        match result {
-            Ok(()) if self.capped => Observed::Partial(
-                listeners,
-                Failure::new(FailureKind::Broken, format!("more than {MAX_LISTENERS} listening sockets")),
-            ),
-            Ok(()) => Observed::Full(listeners),
-            Err(failure) if sockets == 0 => Observed::Unavailable(failure),
-            Err(failure) => Observed::Partial(listeners, failure),
+        if self.capped && result.is_ok() {
+            let why = format!("more than {MAX_LISTENERS} listening sockets");
+            return Observed::Partial(listeners, Failure::new(FailureKind::Broken, why));
         }
+        sock_diag::observed(|| listeners, sockets, result)
     }
 }
 

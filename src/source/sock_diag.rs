@@ -19,7 +19,7 @@ use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, AF_UNSPEC, IPPROTO_
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
 
 use crate::ask::{Ask, DiagQuery, Probe, What};
-use crate::value::{Failure, FailureKind, NetnsId};
+use crate::value::{Failure, FailureKind, NetnsId, Observed};
 
 // Plain numbers, so that the parser needs nothing of the machine it runs on (include/uapi/asm-generic/errno*.h).
 const EPERM: i32 = 1;
@@ -417,6 +417,15 @@ pub struct Dumped {
     pub sockets: u64,
     pub result: Result<(), Failure>,
     pub took: Duration,
+}
+
+/// What a dump of so many sockets showed: `Partial` if it is a prefix, `Unavailable` if it broke off before any socket.
+pub fn observed<T>(value: impl FnOnce() -> T, sockets: u64, result: Result<(), Failure>) -> Observed<T> {
+    match result {
+        Ok(()) => Observed::Full(value()),
+        Err(failure) if sockets == 0 => Observed::Unavailable(failure),
+        Err(failure) => Observed::Partial(value(), failure),
+    }
 }
 
 /// Asks for a dump and calls `each` for every socket.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::listeners::Listener;
 use super::sock_diag::{self, Walker};
 use crate::ask::{DiagQuery, Probe};
-use crate::value::{Failure, NetnsId, Observed, TcpState};
+use crate::value::{NetnsId, Observed, TcpState};
 
 mod fold;
 mod ports;
@@ -118,7 +118,7 @@ pub const QUERY: DiagQuery = DiagQuery { name: "sockets", states: 0x1ffe, extens
 pub fn collect(probe: &mut dyn Probe, netns: NetnsId, listeners: &[Listener]) -> (Observed<SocketDump>, Duration) {
     let mut fold = Fold::new(listeners);
     let dumped = sock_diag::dump(probe, netns, QUERY, |socket| fold.add(socket));
-    (observed(fold, dumped.sockets, dumped.result), dumped.took)
+    (sock_diag::observed(|| fold.finish(), dumped.sockets, dumped.result), dumped.took)
 }
 
 /// The socket_dump of one dump: `Partial` if the dump is a prefix, `Unavailable` if it broke off before any socket.
@@ -126,15 +126,7 @@ pub fn parse(bytes: &[u8], listeners: &[Listener]) -> Observed<SocketDump> {
     let mut fold = Fold::new(listeners);
     let mut walker = Walker::default();
     walker.feed(bytes, |socket| fold.add(socket));
-    observed(fold, walker.sockets(), walker.finish())
-}
-
-fn observed(fold: Fold, sockets: u64, result: Result<(), Failure>) -> Observed<SocketDump> {
-    match result {
-        Ok(()) => Observed::Full(fold.finish()),
-        Err(failure) if sockets == 0 => Observed::Unavailable(failure),
-        Err(failure) => Observed::Partial(fold.finish(), failure),
-    }
+    sock_diag::observed(|| fold.finish(), walker.sockets(), walker.finish())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::reset::{self, Kind};
 use crate::source::destroyed_sockets::DestroyedSocket;
 use crate::source::reset_events::Direction;
+use crate::value::outside::is_comm_of;
 use crate::value::words::{counted, seconds};
 use crate::value::{Moment, TcpState};
 
@@ -148,9 +149,6 @@ pub struct Filter {
     pub process: Option<String>,
 }
 
-/// TASK_COMM_LEN less the terminating zero, include/linux/sched.h.
-const MAX_COMM: usize = 15;
-
 impl Filter {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -159,10 +157,7 @@ impl Filter {
     pub fn keeps(&self, reset: &Reset) -> bool {
         let port =
             |wanted| [reset.joined.local(), reset.joined.peer()].into_iter().flatten().any(|end| end.port() == wanted);
-        let named = |wanted: &str| {
-            let wanted = wanted.as_bytes().get(..MAX_COMM).unwrap_or(wanted.as_bytes());
-            reset.process.as_ref().is_some_and(|process| process.name.as_bytes() == wanted)
-        };
+        let named = |wanted: &str| reset.process.as_ref().is_some_and(|process| is_comm_of(wanted, &process.name));
         self.direction.is_none_or(|direction| direction == reset.joined.direction())
             && self.port.is_none_or(port)
             && self.process.as_deref().is_none_or(named)

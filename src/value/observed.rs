@@ -1,6 +1,6 @@
 //! A value that may not have been observed. Not observed is never zero.
 
-use crate::value::{Failure, FailureKind};
+use crate::value::{Failure, FailureKind, Missing};
 
 /// What one source gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +33,11 @@ impl<T> Observed<T> {
             Observed::Full(value) | Observed::Partial(value, _) => Ok(value),
             Observed::Unavailable(failure) => Err(failure),
         }
+    }
+
+    /// The value, or that `source` is missing.
+    pub(crate) fn required(&self, source: &'static str) -> Result<&T, Missing> {
+        self.get().map_err(|failure| Missing::from_failure(source, failure))
     }
 
     /// What is missing: all of it or a part.

@@ -27,6 +27,12 @@ pub fn comm(bytes: &[u8]) -> String {
     bounded(&String::from_utf8_lossy(bytes.get(..COMM).unwrap_or(bytes)), COMM)
 }
 
+/// Whether a process of this comm was meant. The kernel keeps [`COMM`] bytes of a name, and people write it whole:
+/// systemd-resolved is `systemd-resolve`.
+pub fn is_comm_of(wanted: &str, comm: &str) -> bool {
+    wanted == comm || (comm.len() == COMM && wanted.starts_with(comm))
+}
+
 /// Name of a systemd unit as systemd spells it, with bytes outside its own characters escaped (`my\x2dapp.service`), so that
 /// `systemctl` takes it as it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

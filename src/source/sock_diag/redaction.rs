@@ -1,7 +1,5 @@
 //! What a recording may hold of a socket: everything but its addresses, and no attribute that is not known.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6};
 
 use super::{DIAG_MESSAGE, NLMSG_DONE, NLMSG_ERROR, NLMSG_HEADER, NLMSG_NOOP, SOCK_DIAG_BY_FAMILY, TCPDIAG_GETSOCK};
@@ -45,17 +43,16 @@ fn socket(names: &mut Pseudonyms, body: &mut [u8]) -> Option<()> {
     let family = *body.first()?;
     let (message, attributes) = body.split_at_mut_checked(DIAG_MESSAGE)?;
     for at in ADDRESSES {
-        let field = message.get_mut(at..)?.first_chunk_mut::<16>()?;
-        *field = match family {
+        let field = message.get_mut(at..at + 16)?;
+        match family {
             AF_INET => {
-                let [a, b, c, d, ..] = *field;
-                let mut new = [0; 16];
-                new.first_chunk_mut::<4>()?.copy_from_slice(&names.v4(Ipv4Addr::new(a, b, c, d)).octets());
-                new
+                let (address, unused) = field.split_at_mut(4);
+                names.octets(address)?;
+                unused.fill(0);
             }
-            AF_INET6 => names.v6(Ipv6Addr::from(*field)).octets(),
+            AF_INET6 => names.octets(field)?,
             _ => return None,
-        };
+        }
     }
     blank_attributes(attributes);
     Some(())
