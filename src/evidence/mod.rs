@@ -16,13 +16,13 @@ pub use crate::evidence::readings::Total;
 use crate::evidence::service::Service;
 use crate::observation::delta::Reading;
 use crate::observation::{Endings, HostSnapshot, Snapshot, View};
-use crate::reset::{Reset, Surroundings};
+use crate::reset::{JoinedError, Reset, Surroundings};
 use crate::source::conntrack::Conntrack;
 use crate::source::counters::Counters;
 use crate::source::owners::{Owners, Process, TICKS_PER_SECOND};
 use crate::source::reset_events::{Direction, EventAccount};
 use crate::source::socket_dump::{Destination, Group, GroupKind, SocketDump};
-use crate::value::{EphemeralPorts, Missing, Observed};
+use crate::value::{EphemeralPorts, Errno, Missing, Observed};
 
 pub mod backlog;
 pub mod balance;
@@ -34,6 +34,17 @@ pub mod service;
 
 fn shared<'a, T>(source: &'static str, observed: &'a Observed<Arc<T>>) -> Result<&'a T, Missing> {
     observed.required(source).map(Arc::as_ref)
+}
+
+/// Errors that a program got on its connections between two ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ErrorGroup {
+    pub local: SocketAddr,
+    pub peer: SocketAddr,
+    pub errno: Errno,
+    /// A reset, received or sent, ended them. The others are failures without one: no answer, or an ICMP message.
+    pub of_reset: bool,
+    pub count: u64,
 }
 
 /// The evidence of one observation. Whatever more than one cause asks for is worked out once, when it is made.
@@ -351,6 +362,17 @@ impl<'a> Evidence<'a> {
     /// Connections that were destroyed in the window.
     pub fn endings(&self) -> Result<&'a Endings, Missing> {
         self.view.netns.endings.required("destroyed_sockets")
+    }
+
+    /// Errors that programs got on their connections, those of one connection and errno together, in the order of their ends.
+    pub fn socket_errors(&self) -> Result<Vec<ErrorGroup>, Missing> {
+        let errors = self.view.netns.errors.required("reset_events")?;
+        let mut groups: BTreeMap<(SocketAddr, SocketAddr, Errno, bool), u64> = BTreeMap::new();
+        for JoinedError { error, of_reset } in &errors.errors {
+            *groups.entry((error.local, error.peer, error.errno, *of_reset)).or_default() += 1;
+        }
+        let group = |((local, peer, errno, of_reset), count)| ErrorGroup { local, peer, errno, of_reset, count };
+        Ok(groups.into_iter().map(group).collect())
     }
 
     /// The resets that belong to a cause, by single events; most frequent first. A cause of sent resets also needs the

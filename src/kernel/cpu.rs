@@ -26,17 +26,27 @@ pub struct Wanted {
     pub name: &'static str,
     filter: Option<&'static str>,
     chain: bool,
+    /// A kernel may lack it: what it tells is then missing, and nothing else.
+    pub optional: bool,
 }
 
 /// FIN_WAIT2 and LAST_ACK to CLOSE end every normal connection: a record of each would cost too much and say too little.
-pub const WANTED: [Wanted; 4] = [
-    Wanted { name: "tcp/tcp_send_reset", filter: Some("skbaddr != 0"), chain: false },
-    Wanted { name: "tcp/tcp_send_reset", filter: Some("skbaddr == 0"), chain: true },
-    Wanted { name: "tcp/tcp_receive_reset", filter: None, chain: false },
+pub const WANTED: [Wanted; 5] = [
+    Wanted { name: "tcp/tcp_send_reset", filter: Some("skbaddr != 0"), chain: false, optional: false },
+    Wanted { name: "tcp/tcp_send_reset", filter: Some("skbaddr == 0"), chain: true, optional: false },
+    Wanted { name: "tcp/tcp_receive_reset", filter: None, chain: false, optional: false },
     Wanted {
         name: "sock/inet_sock_set_state",
         filter: Some("protocol == 6 && newstate == 7 && oldstate != 5 && oldstate != 9"),
         chain: false,
+        optional: false,
+    },
+    // Since 5.14. Without an error it reports what lies in the error queue: timestamps, completed zero-copy sends.
+    Wanted {
+        name: "sock/inet_sk_error_report",
+        filter: Some("protocol == 6 && error != 0"),
+        chain: false,
+        optional: true,
     },
 ];
 
@@ -254,7 +264,7 @@ pub fn refused(error: &io::Error) -> Failure {
         }
         Some(libc::ENOSYS) => Failure::new(FailureKind::Absent, text).needs("a kernel with CONFIG_PERF_EVENTS"),
         Some(libc::EMFILE) => {
-            Failure::new(FailureKind::Broken, text).needs("a higher limit of open files (ulimit -n), five per CPU")
+            Failure::new(FailureKind::Broken, text).needs("a higher limit of open files (ulimit -n), six per CPU")
         }
         _ => Failure::new(FailureKind::Broken, text),
     }

@@ -58,6 +58,7 @@ impl Tracepoints {
                 false => match read_format(&root, wanted.name) {
                     Ok((text, format)) => formats.push((wanted.name, text, format)),
                     Err(failure) if failure.kind == FailureKind::Denied => return Err(failure),
+                    Err(_) if wanted.optional => {}
                     Err(failure) => notes.push(format!("{} {failure}", wanted.name)),
                 },
             }

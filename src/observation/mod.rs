@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::reset::{Ending, Mark, Reset};
+use crate::reset::{Ending, JoinedError, Mark, Reset};
 use crate::source::conntrack::Conntrack;
 use crate::source::counters::Counters;
 use crate::source::host_facts::HostFacts;
@@ -88,6 +88,8 @@ pub struct NetnsWindow {
     pub reset_packets: Observed<PacketAccount>,
     /// Connections that were destroyed.
     pub endings: Observed<Endings>,
+    /// Errors that programs got on their connections.
+    pub errors: Observed<SocketErrors>,
 }
 
 /// Everything known about one instant of a network namespace. Each source is observed or says why not.
@@ -146,6 +148,14 @@ pub struct Endings {
     pub gaps: u64,
     /// The collection ended before the window did, because listening costs the kernel time for each destroyed socket.
     pub ended_early: Option<String>,
+}
+
+/// What programs were told of their connections in a window: resets, and failures without one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SocketErrors {
+    /// In order of time, capped; `dropped` counts those over the cap.
+    pub errors: Vec<JoinedError>,
+    pub dropped: u64,
 }
 
 /// One listener over the polls of a window, the two snapshots included.

@@ -111,6 +111,7 @@ impl Case {
             resets: Resets::default(),
             reset_packets: unavailable(),
             endings: unavailable(),
+            errors: unavailable(),
         };
         Self { host, netns, events: unavailable(), packets: unavailable(), destroyed: unavailable() }
     }
@@ -152,6 +153,7 @@ impl Case {
             events: self.events.value().cloned().unwrap_or_default(),
             packets: self.packets.value().cloned().unwrap_or_default(),
             destroyed: self.destroyed.value().cloned().unwrap_or_default().into_iter().map(of).collect(),
+            errors: Vec::new(),
         };
         let joined = joiner.step(drained, Duration::MAX);
         let mut netns = self.netns.clone();

@@ -109,6 +109,9 @@ fn details(reset: &Reset) -> String {
     if let Some(state) = reset.joined.state_before() {
         parts.push(state.name().to_owned());
     }
+    if let Some(errno) = reset.joined.errno {
+        parts.push(errno.to_string());
+    }
     // Our own packets leave with the TTL of our own settings.
     if let Some(packet) = reset.joined.packet.as_ref().filter(|p| p.direction == Direction::Received && !p.loopback) {
         parts.push(format!("TTL {}", packet.ttl));

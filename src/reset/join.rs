@@ -6,10 +6,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use super::errors::{Errors, JoinedError};
 use super::pairing::{LATER, pair};
 use super::{Answered, Ends, Reset};
 use crate::source::destroyed_sockets::DestroyedSocket;
-use crate::source::reset_events::{Direction, ResetEvent};
+use crate::source::reset_events::{Direction, ResetEvent, SocketError};
 use crate::source::reset_packets::ResetPacket;
 use crate::value::{NetnsId, TcpState};
 
@@ -30,6 +31,7 @@ pub struct Drained {
     pub events: Vec<ResetEvent>,
     pub packets: Vec<ResetPacket>,
     pub destroyed: Vec<(NetnsId, DestroyedSocket)>,
+    pub errors: Vec<SocketError>,
 }
 
 /// What a step hands out.
@@ -38,6 +40,8 @@ pub struct Joined {
     /// In order of time.
     pub resets: Vec<Reset>,
     pub endings: Vec<(NetnsId, Ending)>,
+    /// In order of time.
+    pub errors: Vec<JoinedError>,
 }
 
 /// A destroyed connection and what ended it.
@@ -67,6 +71,7 @@ pub struct Joiner {
     events: Vec<ResetEvent>,
     packets: Vec<ResetPacket>,
     destroyed: Vec<(NetnsId, DestroyedSocket)>,
+    errors: Errors,
     /// Events that were handed out without their packet, which may have waited in a queueing discipline.
     unseen: VecDeque<ResetEvent>,
     received: Received,
@@ -86,6 +91,7 @@ impl Joiner {
         self.events.extend(read.events);
         self.packets.extend(read.packets);
         self.destroyed.extend(read.destroyed);
+        self.errors.read(read.errors);
         let mut resets = self.due(until);
         resets.sort_by_key(Reset::at);
         let ended: HashMap<Ends, Duration> =
@@ -93,12 +99,13 @@ impl Joiner {
         resets.iter_mut().for_each(|reset| self.remember(reset, &ended));
         // Those that still wait, too: their resets do not.
         give_ended(&mut resets, &self.destroyed);
+        let errors = self.errors.join(&mut resets, until);
         let (due, wait): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.destroyed).into_iter().partition(|(_, socket)| socket.at < until);
         self.destroyed = wait;
         let ending = |(netns, socket)| (netns, Ending { end: self.received.end_of(&socket), socket });
         let endings = due.into_iter().map(ending).collect();
-        Joined { resets, endings }
+        Joined { resets, endings, errors }
     }
 
     /// Pairs what is there and takes out what happened before `until`.
@@ -286,7 +293,7 @@ mod tests {
     }
 
     fn read(events: &[ResetEvent], packets: &[ResetPacket]) -> Drained {
-        Drained { events: events.to_vec(), packets: packets.to_vec(), destroyed: Vec::new() }
+        Drained { events: events.to_vec(), packets: packets.to_vec(), ..Drained::default() }
     }
 
     fn shape(resets: &[Reset]) -> Vec<(bool, bool)> {

@@ -7,8 +7,9 @@ use std::time::Duration;
 use crate::source::destroyed_sockets::DestroyedSocket;
 use crate::source::reset_events::{Direction, ResetEvent};
 use crate::source::reset_packets::{ResetPacket, Signature};
-use crate::value::{NetnsId, TcpState};
+use crate::value::{Errno, NetnsId, TcpState};
 
+mod errors;
 mod join;
 mod judge;
 mod kind;
@@ -17,6 +18,7 @@ mod pairing;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use errors::JoinedError;
 pub use join::{Drained, End, Ending, Joined, Joiner};
 pub use judge::{Surroundings, Traced};
 pub use kind::Kind;
@@ -31,6 +33,8 @@ pub struct Reset {
     pub ended: Option<DestroyedSocket>,
     /// An answer to what was still on the way when the connection was reset, from here or by the peer.
     pub again: bool,
+    /// What the program on this side gets from its next call, where the kernel told.
+    pub errno: Option<Errno>,
 }
 
 /// Local and peer.

@@ -22,7 +22,7 @@ use crate::source::sysctl;
 use crate::value::{Failure, FailureKind, Moment, NetnsId, Observed};
 use collect::Samples;
 use looks::Looks;
-use streams::Streams;
+use streams::{Seen, Streams};
 
 /// Between two looks while queues are short and little arrives. The streams of the kernel hold more than comes in that
 /// time outside a storm.
@@ -423,9 +423,9 @@ impl Session {
             }
             before.carry_dump(&of.earlier);
             let listener_traces = looks.close();
-            let (resets, reset_packets, endings) = (seen.resets, seen.reset_packets, seen.endings);
-            let name = of.name.clone();
-            windows.insert(id, NetnsWindow { name, before, after, listener_traces, resets, reset_packets, endings });
+            let (Seen { resets, reset_packets, endings, errors }, name) = (seen, of.name.clone());
+            let window = NetnsWindow { name, before, after, listener_traces, resets, reset_packets, endings, errors };
+            windows.insert(id, window);
         }
         let mut before = std::mem::replace(&mut self.host, HostSnapshot::empty(at));
         whole.carry_owners(&before);
@@ -460,6 +460,7 @@ impl Session {
                 resets: seen.resets,
                 reset_packets: seen.reset_packets,
                 endings: seen.endings,
+                errors: seen.errors,
             };
             Some((*id, window))
         };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::ask::{Ask, Probe, What};
-use crate::observation::{Endings, Resets};
+use crate::observation::{Endings, Resets, SocketErrors};
 use crate::reset::{Drained, Ending, Joined, Joiner, Mark, Reset};
 use crate::source::destroyed_sockets::Sockets;
 use crate::source::reset_events::{EventAccount, Events, ResetTally, Tallies};
@@ -20,6 +20,7 @@ const SETTLED: Duration = Duration::from_millis(100);
 /// Single resets of a window that are kept, about 30 MB, and destroyed sockets, about 2 MB.
 const MOST_RESETS: usize = 50_000;
 const MOST_ENDINGS: usize = 20_000;
+const MOST_ERRORS: usize = 20_000;
 
 /// A stream that is drained in every frame.
 struct Stream<C> {
@@ -67,6 +68,7 @@ struct OfNetns {
     grouped: BTreeMap<Mark, Tallies>,
     account: PacketAccount,
     endings: Endings,
+    errors: SocketErrors,
 }
 
 /// Single resets as the kernel reports them and as they pass the wire, and the connections that end.
@@ -82,6 +84,7 @@ pub(super) struct Seen {
     pub resets: Resets,
     pub reset_packets: Observed<PacketAccount>,
     pub endings: Observed<Endings>,
+    pub errors: Observed<SocketErrors>,
 }
 
 impl Streams {
@@ -94,6 +97,7 @@ impl Streams {
             grouped: BTreeMap::new(),
             account: PacketAccount::default(),
             endings: Endings::default(),
+            errors: SocketErrors::default(),
         };
         Self {
             events: Stream::new(Ask::host(What::ResetEvents), wanted),
@@ -167,6 +171,7 @@ impl Streams {
             live.has_packets |= of.packets.failure.is_none();
             live.packets.add(std::mem::take(&mut of.account));
             of.endings.endings.clear();
+            of.errors = SocketErrors::default();
             live.destroyed_ended |= of.destroyed.failure.is_some() || of.endings.ended_early.is_some();
         }
         live.resets.extend(joined);
@@ -178,7 +183,7 @@ impl Streams {
         self.joiner.packets_alone = self.events.failure.is_some();
         let mut seen = self.events.parser.take();
         self.account.add(std::mem::take(&mut seen.account));
-        let mut drained = Drained { events: seen.events, ..Drained::default() };
+        let mut drained = Drained { events: seen.events, errors: seen.errors, ..Drained::default() };
         for (id, of) in &mut self.netns {
             let mut seen = of.packets.parser.take();
             of.account.add(seen.account);
@@ -198,7 +203,19 @@ impl Streams {
                 of.1.resets.grouped.push((Mark::default(), tally.clone()));
             }
         }
-        let Joined { resets, endings } = self.joiner.step(drained, until);
+        for of in self.netns.values_mut() {
+            of.errors.dropped += seen.errors_dropped;
+        }
+        let Joined { resets, endings, errors } = self.joiner.step(drained, until);
+        for joined in errors {
+            // One of a namespace that is not known is nobody's.
+            if let Some(of) = joined.error.netns.and_then(|id| self.netns.get_mut(&id)) {
+                match of.errors.errors.len() < MOST_ERRORS {
+                    true => of.errors.errors.push(joined),
+                    false => of.errors.dropped += 1,
+                }
+            }
+        }
         for (id, ending) in endings {
             if let Some(of) = self.netns.get_mut(&id) {
                 of.end(ending);
@@ -211,7 +228,23 @@ impl Streams {
     pub fn take(&mut self, end: Duration) -> (Observed<EventAccount>, BTreeMap<NetnsId, Seen>) {
         self.join(end);
         let events = self.events.observed(std::mem::take(&mut self.account));
-        let netns = self.netns.iter_mut().map(|(id, of)| (*id, of.take())).collect();
+        let errors = |of: &mut OfNetns| {
+            let errors = std::mem::take(&mut of.errors);
+            match &events {
+                Observed::Unavailable(failure) => Observed::Unavailable(failure.clone()),
+                Observed::Full(account) | Observed::Partial(account, _) if !account.reports_errors => {
+                    let absent = Failure::new(FailureKind::Absent, "there is no event sock:inet_sk_error_report");
+                    Observed::Unavailable(absent.needs("Linux 5.14 or later"))
+                }
+                Observed::Partial(_, failure) => Observed::Partial(errors, failure.clone()),
+                Observed::Full(_) => Observed::Full(errors),
+            }
+        };
+        let netns = self.netns.iter_mut().map(|(id, of)| {
+            let errors = errors(of);
+            (*id, of.take(errors))
+        });
+        let netns = netns.collect();
         (events, netns)
     }
 
@@ -291,7 +324,7 @@ impl OfNetns {
         grouped.flat_map(|(mark, mut tallies)| tallies.take().into_iter().map(move |tally| (mark, tally))).collect()
     }
 
-    fn take(&mut self) -> Seen {
+    fn take(&mut self, errors: Observed<SocketErrors>) -> Seen {
         let mut resets = std::mem::take(&mut self.resets);
         resets.grouped.extend(self.grouped_so_far());
         let account = PacketAccount { ttls: self.account.ttls.clone(), ..PacketAccount::default() };
@@ -299,6 +332,11 @@ impl OfNetns {
         // That the collection ended early stays true.
         let ended_early = self.endings.ended_early.clone();
         let endings = std::mem::replace(&mut self.endings, Endings { ended_early, ..Endings::default() });
-        Seen { resets, reset_packets: self.packets.observed(account), endings: self.destroyed.observed(endings) }
+        Seen {
+            resets,
+            reset_packets: self.packets.observed(account),
+            endings: self.destroyed.observed(endings),
+            errors,
+        }
     }
 }

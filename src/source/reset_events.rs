@@ -44,7 +44,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::value::{NetnsId, TcpState};
+use crate::value::{Errno, NetnsId, TcpState};
 
 mod call_chain;
 pub mod format;
@@ -81,7 +81,23 @@ pub struct ResetEvents {
     /// The `dropped` events in groups. The counts are exact; only the grouping gets coarser when there are very many groups.
     /// Most frequent first.
     pub tallies: Vec<ResetTally>,
+    /// In order of time, capped; `errors_dropped` counts those over the cap.
+    pub errors: Vec<SocketError>,
+    pub errors_dropped: u64,
     pub account: EventAccount,
+}
+
+/// An error that the kernel put on a TCP socket that a program holds: what its next call fails with, and what then stands in its
+/// log. sk_error_report() in net/core/sock.c, Linux 5.14 and later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketError {
+    /// CLOCK_BOOTTIME.
+    pub at: Duration,
+    pub local: SocketAddr,
+    pub peer: SocketAddr,
+    pub errno: Errno,
+    /// See [`ResetEvent::netns`]. An error of a timer on a loopback address has none.
+    pub netns: Option<NetnsId>,
 }
 
 /// What was read, lost and left out, on the whole host.
@@ -101,6 +117,8 @@ pub struct EventAccount {
     pub bogus_received: u64,
     /// What these events lack, by name: a tracepoint that this kernel does not have, hidden symbols.
     pub missing: Vec<Missing>,
+    /// Errors of sockets are reported, too.
+    pub reports_errors: bool,
 }
 
 impl EventAccount {
@@ -112,6 +130,7 @@ impl EventAccount {
         self.lost_sent += later.lost_sent;
         self.bogus_received += later.bogus_received;
         self.missing = later.missing;
+        self.reports_errors |= later.reports_errors;
         let room = MAX_LISTENERS.saturating_sub(self.listeners_closed.len());
         self.listeners_closed.extend(later.listeners_closed.into_iter().take(room));
     }

@@ -1,5 +1,6 @@
 //! Small values that every room uses: points in time, what was observed and why not, TCP states, words for people.
 
+mod errno;
 pub mod escape;
 mod failure;
 mod moment;
@@ -14,6 +15,7 @@ pub mod words;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+pub use errno::Errno;
 pub use failure::{Failure, FailureKind, Missing};
 pub use moment::Moment;
 pub use netns::NetnsId;

@@ -9,8 +9,7 @@ use crate::common::{self, linger_0, out_rsts, pairs, skipped};
 use rstdoctor::kernel::namespace::Handle;
 use rstdoctor::kernel::tracepoint::{Counts, Tracepoints};
 use rstdoctor::source::reset_events::{Caller, Direction, ResetEvents, ResetParser};
-use rstdoctor::value::NetnsId;
-use rstdoctor::value::TcpState;
+use rstdoctor::value::{Errno, NetnsId, TcpState};
 
 fn isolated<T: FnOnce(Tracepoints)>(test: T) {
     common::isolated_as::<T>(|| test(Tracepoints::open(vec![Handle::current()]).unwrap()));
@@ -100,6 +99,27 @@ fn connects_to_a_closed_port() {
         }
         assert_eq!(count(&events, Direction::Sent, 81), 20);
         assert_eq!((events.account.lost, events.dropped), (0, 0));
+    });
+}
+
+#[test]
+fn programs_are_told_errors_and_so_are_we() {
+    isolated(|tracepoints| {
+        let closed: SocketAddr = "127.0.0.1:81".parse().unwrap();
+        assert!(TcpStream::connect(closed).is_err());
+        for (mut client, server) in pairs(3) {
+            client.write_all(b"x").unwrap();
+            drop(server);
+            assert_eq!(client.read(&mut [0]).unwrap_err().raw_os_error(), Some(libc::ECONNRESET));
+        }
+        let events = finish(tracepoints);
+        if !events.account.reports_errors {
+            return skipped("this kernel does not report the errors of sockets");
+        }
+        let told = |errno: Errno| events.errors.iter().filter(|error| error.errno == errno).collect::<Vec<_>>();
+        let (refused, reset) = (told(Errno::REFUSED), told(Errno::RESET));
+        assert_eq!((refused.len(), reset.len(), events.errors.len()), (1, 3, 4), "{:#?}", events.errors);
+        assert_eq!((refused[0].peer, refused[0].netns), (closed, here()));
     });
 }
 

@@ -15,15 +15,18 @@ use super::scope::Scope;
 use super::tally::Tallies;
 use super::tasks::Tasks;
 use super::{
-    Direction, FINAL, ListenerClosed, MAGIC, MAX_LISTENERS, Missing, ResetEvent, ResetEvents, SETTLED_NS, Task,
+    Direction, FINAL, ListenerClosed, MAGIC, MAX_LISTENERS, Missing, ResetEvent, ResetEvents, SETTLED_NS, SocketError,
+    Task,
 };
 use crate::stream::{self, Content, Kind, Parser};
-use crate::value::{NetnsId, ParseError, TcpState};
+use crate::value::{Errno, NetnsId, ParseError, TcpState};
 
 const SOURCE: &str = "reset events";
 
 /// Single events kept between two calls of [`ResetParser::take`], about 16 MB.
 const MAX_EVENTS: usize = 50_000;
+/// Errors of sockets kept between two calls, about 2 MB.
+const MAX_ERRORS: usize = 20_000;
 /// State changes and received resets per CPU that wait for their partner.
 const MAX_WAITING: usize = 64;
 /// How far apart the records of one kernel call may be: generous, it is microseconds unless the CPU is taken away.
@@ -124,7 +127,8 @@ impl Content for Events {
                     let mut words = line.split(' ').map(|word| word.parse::<u64>().ok());
                     let (Some(Some(id)), Some(Some(count))) = (words.next(), words.next()) else { continue };
                     // Only lost resets count: a lost state change costs an old state, not a reset.
-                    let Some(event) = self.events.get_mut(&id).filter(|e| e.tracepoint != STATE) else { continue };
+                    let of_resets = |event: &&mut Event| event.tracepoint == SEND || event.tracepoint == RECEIVE;
+                    let Some(event) = self.events.get_mut(&id).filter(of_resets) else { continue };
                     // What was counted some time ago has its record by now, or never will.
                     let before = std::mem::replace(&mut event.count, count);
                     let settled = if settled { before.saturating_sub(event.read) } else { 0 };
@@ -156,7 +160,9 @@ impl Content for Events {
     fn take(&mut self) -> ResetEvents {
         let missing = self.out.account.missing.clone();
         let mut out = std::mem::take(&mut self.out);
+        out.account.reports_errors = self.events.values().any(|event| event.tracepoint == ERROR);
         out.events.sort_by_key(|event| event.at);
+        out.errors.sort_by_key(|error| error.at);
         out.account.listeners_closed.sort_by_key(|listener| listener.at);
         out.tallies = self.tallies.take();
         (out.account.lost, out.account.lost_sent) = self.losses.take();
@@ -240,13 +246,23 @@ impl Events {
             Some(process) if process.kernel => None,
             _ => self.tasks.netns(sample.pid, sample.tid),
         };
+        let at = Duration::from_nanos(sample.time.saturating_add(self.boot_offset));
+        if tracepoint == ERROR {
+            let errno = number(layout.error).and_then(|errno| u16::try_from(errno).ok()).unwrap_or(0);
+            // Two kinds of errors come with a segment of the peer, on loopback in the context of its sender; others from a timer.
+            let of_task = of_task.filter(|_| [Errno::RESET, Errno::REFUSED, Errno::PIPE].contains(&Errno(errno)));
+            let netns = self.scope.place(local.ip(), softirq, of_task);
+            if let Some(peer) = peer.filter(|_| errno != 0) {
+                self.error(SocketError { at, local, peer, errno: Errno(errno), netns });
+            }
+            return;
+        }
         let received = tracepoint == RECEIVE;
         // No skb: the socket itself wants to reset, nothing is answered (comment at tcp_send_reset, trace/events/tcp.h).
         let active = tracepoint == SEND && number(layout.skb) == Some(0);
         // In a softirq that is a timer, which runs in the context of anybody.
         let netns = self.scope.place(local.ip(), softirq, of_task.filter(|_| !(softirq && active)));
         let elsewhere = netns.is_some_and(|netns| !self.scope.is_observed(netns));
-        let at = Duration::from_nanos(sample.time.saturating_add(self.boot_offset));
         let waiting = self.cpus.entry(cpu).or_default();
 
         if tracepoint == STATE {
@@ -331,6 +347,17 @@ impl Events {
         }
     }
 
+    fn error(&mut self, error: SocketError) {
+        if error.netns.is_some_and(|netns| !self.scope.is_observed(netns)) {
+            return;
+        }
+        if self.out.errors.len() < MAX_ERRORS {
+            self.out.errors.push(error);
+        } else {
+            self.out.errors_dropped += 1;
+        }
+    }
+
     fn emit(&mut self, event: ResetEvent) {
         let scope = &self.scope;
         if event.netns.is_some_and(|netns| !scope.is_observed(netns)) {
@@ -347,6 +374,7 @@ impl Events {
 const SEND: &str = "tcp_send_reset";
 const RECEIVE: &str = "tcp_receive_reset";
 const STATE: &str = "inet_sock_set_state";
+const ERROR: &str = "inet_sk_error_report";
 
 fn push<T>(queue: &mut VecDeque<T>, item: T) {
     if queue.len() >= MAX_WAITING {

@@ -185,6 +185,7 @@ fn fields(
         layout.old_state,
         layout.new_state,
         layout.reason,
+        layout.error,
         layout.cookie,
         layout.sport,
         layout.dport,

@@ -32,6 +32,11 @@ pub fn reset(reset: &trace::Reset) -> Line {
         unread: ended.map(|end| end.unread),
         unacknowledged: ended.map(|end| end.unacknowledged),
         unsent: ended.and_then(|end| end.unsent),
+        error: reset.joined.errno.map(|errno| SocketError {
+            errno: errno.0,
+            name: errno.name(),
+            text: errno.to_string(),
+        }),
         packet: reset.joined.packet.as_ref().map(|packet| Packet {
             ttl: packet.ttl,
             ip_id: packet.ip_id,

@@ -73,6 +73,9 @@ pub struct Reset {
     /// Those of them that were never sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unsent: Option<u32>,
+    /// What the program on this side gets from its next call, where the kernel told (Linux 5.14 and later).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<SocketError>,
     /// Its packet, if it was seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packet: Option<Packet>,
@@ -103,6 +106,17 @@ pub enum Basis {
     Connection,
     /// It listens on the local port.
     Listener,
+}
+
+/// An error number of Linux.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct SocketError {
+    pub errno: u16,
+    /// `ECONNRESET`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<&'static str>,
+    /// What programs write into their logs: `Connection reset by peer (104)`.
+    pub text: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
