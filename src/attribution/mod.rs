@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use crate::observation::View;
 use crate::reset::{Kind, Mark, Surroundings};
@@ -35,6 +36,9 @@ pub struct Group {
     /// Who caused it; `None` where that is not known, as in every softirq.
     pub task: Option<Task>,
     pub count: u64,
+    /// CLOCK_BOOTTIME of the first and the last.
+    pub first: Duration,
+    pub last: Duration,
 }
 
 impl Group {
@@ -191,7 +195,7 @@ fn received_room(view: View<'_>, matched: u64) -> Option<u64> {
 pub fn attribute(view: View<'_>, grouped: &Grouped, around: &Surroundings) -> Result<Attribution, Missing> {
     let events = view.host.reset_events.required("reset_events")?;
     type Key = (Kind, Direction, IpAddr, Option<u16>, Option<IpAddr>, Option<u16>, Option<Task>);
-    let mut groups: BTreeMap<Key, u64> = BTreeMap::new();
+    let mut groups: BTreeMap<Key, (u64, Duration, Duration)> = BTreeMap::new();
     let mut deduced = BTreeSet::new();
     for (mark, tally) in &grouped.here {
         let peer = tally.peer_addr.or(tally.peer_sample.map(|peer| peer.ip()));
@@ -214,11 +218,12 @@ pub fn attribute(view: View<'_>, grouped: &Grouped, around: &Surroundings) -> Re
             peer_port,
             tally.task.clone(),
         );
-        *groups.entry(key).or_default() += tally.count;
+        let group = groups.entry(key).or_insert((0, tally.first, tally.last));
+        *group = (group.0 + tally.count, group.1.min(tally.first), group.2.max(tally.last));
     }
     let mut groups: Vec<Group> = groups
         .into_iter()
-        .map(|((kind, direction, local, port, peer, peer_port, task), count)| Group {
+        .map(|((kind, direction, local, port, peer, peer_port, task), (count, first, last))| Group {
             kind,
             direction,
             local,
@@ -227,6 +232,8 @@ pub fn attribute(view: View<'_>, grouped: &Grouped, around: &Surroundings) -> Re
             peer_port,
             task,
             count,
+            first,
+            last,
         })
         .collect();
     groups.sort_by_key(|group| std::cmp::Reverse(group.count));

@@ -44,7 +44,7 @@ cause! {
 fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
     if let Ok(groups) = e.resets_of(ABORTIVE_CLOSE.id, Direction::Sent) {
-        let findings: Vec<_> = place::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
+        let findings: Vec<_> = place::places(e, &groups).into_iter().map(|place| by_events(e, place)).collect();
         return Ok(Verdict::from_findings(findings, "no application sent a RST on purpose"));
     }
     let reading = e.counter("TcpExt.TCPAbortOnData")?;
@@ -54,7 +54,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         // Linger 0 in SYN_SENT counts, and sends no RST.
         return Ok(wording::still(&reading));
     }
-    let severity = if severity::only_calls(e, events) { Severity::Info } else { severity::to_clients(e, events) };
+    let severity =
+        if severity::only_calls(e, events) { Severity::Info } else { severity::of_host(e, events, "Tcp.PassiveOpens") };
     let summary = format!(
         "programs on this host aborted {} by RST in {} (linger 0)",
         words::counted(events, "connection"),
@@ -73,17 +74,19 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     // Load generators, monitors and pools do this as clients, on purpose.
-    let severity = if place.as_client() { Severity::Info } else { severity::to_clients(e, place.count) };
+    let harm = place.harm(e);
+    let severity = if place.as_client() { Severity::Info } else { severity::to_clients(e, &harm) };
     let summary = format!(
         "{} aborted {} by RST in {} (linger 0)",
         place.who(e),
-        words::counted(place.count, "connection"),
+        harm.counted("connection"),
         words::seconds(e.window())
     );
     // Without TCPAbortOnData it was not SO_LINGER but connect(AF_UNSPEC), which is as deliberate.
     let finding = wording::active(e, severity, numbers::NAMED, place.count, "resets", summary)
         .subjects(place.subjects(e))
-        .evidence(place.item("TCP_STATE", "an abort by the application"));
+        .evidence(place.item("TCP_STATE", "an abort by the application"))
+        .harm(harm);
     let pid = place.task().map(|task| task.pid);
     with_remedies(finding, pid)
 }

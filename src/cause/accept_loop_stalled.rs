@@ -3,6 +3,7 @@ use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity,
 use crate::evidence::Evidence;
 use crate::evidence::service::Service;
 use crate::source::owners::Process;
+use crate::source::socket_dump::GroupKind;
 use crate::value::shell::ShellCommand;
 use crate::value::words;
 
@@ -54,7 +55,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let mut findings = Vec::new();
     let mut unclear = false;
     let blocked = blocked_confidence(e);
-    for service in services.iter().filter(|service| service.listens_now() && service.worst().last.recv_q > 0) {
+    for service in services.iter().filter(|service| service.listens_now() && waiting(e, service) > 0) {
         match why(service, blocked) {
             Some((why, confidence)) => findings.push(stalled(e, service, &why, confidence)),
             None => unclear |= service.worst().last.is_full() && service.worst().samples < 10,
@@ -70,10 +71,25 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     Ok(Verdict::from_findings(findings, "no listener has connections waiting that nobody takes"))
 }
 
+/// Connections that nobody takes from the queue, or where nobody reads although all owners are stopped.
+fn waiting(e: &Evidence<'_>, service: &Service<'_>) -> u64 {
+    let queued = u64::from(service.worst().last.recv_q);
+    if !all_stopped(service) {
+        return queued;
+    }
+    let unread = e.groups(GroupKind::Unread).unwrap_or_default();
+    let unread = unread.iter().filter(|group| group.accepted && group.port == service.port);
+    queued.saturating_add(unread.map(|group| group.sockets).sum())
+}
+
+fn all_stopped(service: &Service<'_>) -> bool {
+    !service.owners.is_empty() && service.owners.iter().all(|process| matches!(process.state, 'T' | 't'))
+}
+
 /// Why this queue does not drain, and how sure that is.
 fn why<'a>(service: &Service<'a>, blocked: Option<Confidence>) -> Option<(Why<'a>, Confidence)> {
     let stopped: Vec<_> = service.owners.iter().copied().filter(|p| matches!(p.state, 'T' | 't')).collect();
-    if !stopped.is_empty() && stopped.len() == service.owners.len() {
+    if all_stopped(service) {
         return Some((
             Why::Stopped(stopped),
             if service.worst().drained == 0 { numbers::STOPPED } else { numbers::STOPPED_LATE },
@@ -107,12 +123,14 @@ fn blocked_confidence(e: &Evidence<'_>) -> Option<Confidence> {
 
 fn stalled(e: &Evidence<'_>, service: &Service<'_>, why: &Why<'_>, confidence: Confidence) -> Finding {
     let worst = service.worst();
-    let waiting = u64::from(worst.last.recv_q);
+    let waiting = waiting(e, service);
     let overflows = e.counter("TcpExt.ListenOverflows").ok().filter(|overflows| overflows.delta > 0);
     // What the host lost is only known to be lost here if this listener dropped something, or the kernel cannot say.
     let lost = overflows.filter(|_| worst.full_samples > 0 && service.drops() != Some(0));
     let growth = e.queue_growth(service);
-    let active = worst.last.is_full() && (lost.is_some() || growth > 0);
+    // Who waits for a stopped process waits in vain, however long the queue is.
+    let in_vain = all_stopped(service) && worst.drained == 0;
+    let active = in_vain || worst.last.is_full() && (lost.is_some() || growth > 0);
     let (state, severity) = if active { (State::Active, Severity::Critical) } else { (State::Risk, Severity::Warning) };
     let events = lost.as_ref().map_or(0, |overflows| overflows.delta) + growth;
     let impact = Impact { events, per_s: e.rate(events), unit: "connection attempts" };
@@ -214,7 +232,8 @@ fn look_at_blocked(e: &Evidence<'_>, service: &Service<'_>, mut finding: Finding
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observation::testing::{Case, process};
+    use crate::observation::testing::{Case, group, process};
+    use crate::source::socket_dump::SocketDump;
 
     fn full(state: char) -> Case {
         let mut owner = process(4121, "nginx");
@@ -254,12 +273,28 @@ mod tests {
         assert!(matches!(case.judge(&ACCEPT_LOOP_STALLED), Ok(Verdict::RuledOut(_))));
     }
 
-    #[test]
-    fn a_stopped_owner_without_clients_is_only_a_risk() {
-        let mut owner = process(4121, "nginx");
+    fn stopped_redis() -> crate::source::owners::Process {
+        let mut owner = process(4121, "redis-server");
         owner.state = 'T';
-        let case = Case::new().listener("0.0.0.0:8080", 128, 3, 0, &owner);
-        assert_eq!(case.finding(&ACCEPT_LOOP_STALLED).state, State::Risk);
+        owner
+    }
+
+    /// Every request hangs, although nothing is lost and the queue is far from full.
+    #[test]
+    fn clients_of_a_stopped_owner_wait_in_vain_however_short_the_queue() {
+        let finding = Case::new().listener("0.0.0.0:6379", 128, 3, 0, &stopped_redis()).finding(&ACCEPT_LOOP_STALLED);
+        assert_eq!((finding.state, finding.severity), (State::Active, Severity::Critical));
+        let left = group(GroupKind::Unread, 6379, 12, 100, 0);
+        let dump = SocketDump { groups: vec![left], ..SocketDump::default() };
+        let case = Case::new().listener("0.0.0.0:6379", 128, 0, 0, &stopped_redis()).socket_dump(dump.clone(), dump);
+        let finding = case.finding(&ACCEPT_LOOP_STALLED);
+        assert_eq!((finding.state, finding.severity), (State::Active, Severity::Critical));
+        assert!(finding.summary.ends_with("12 connections wait"), "{}", finding.summary);
+    }
+
+    #[test]
+    fn a_stopped_owner_without_clients_harms_nobody() {
+        assert!(Case::new().listener("0.0.0.0:6379", 128, 0, 0, &stopped_redis()).is_ruled_out(&ACCEPT_LOOP_STALLED));
     }
 
     #[test]

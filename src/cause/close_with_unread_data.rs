@@ -47,7 +47,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
     let counter = e.counter("TcpExt.TCPAbortOnClose");
     if let Ok(groups) = e.resets_of(CLOSE_WITH_UNREAD_DATA.id, Direction::Sent) {
-        let findings: Vec<_> = place::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
+        let findings: Vec<_> = place::places(e, &groups).into_iter().map(|place| by_events(e, place)).collect();
         let died = counter.is_ok_and(|reading| reading.delta > 0);
         let why = if died { "all of them by a process that exited" } else { "no RST with this reason was sent" };
         return Ok(Verdict::from_findings(findings, why));
@@ -61,8 +61,11 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         words::counted(reading.delta, "connection"),
         words::seconds(e.window())
     );
-    let severity =
-        if severity::only_calls(e, reading.delta) { Severity::Info } else { severity::to_clients(e, reading.delta) };
+    let severity = if severity::only_calls(e, reading.delta) {
+        Severity::Info
+    } else {
+        severity::of_host(e, reading.delta, "Tcp.PassiveOpens")
+    };
     let mut finding = wording::active(e, severity, numbers::COUNTED, reading.delta, "resets", summary)
         .evidence(wording::moved(&reading, "a socket was closed with unread data"))
         .against(EvidenceItem::fact(
@@ -89,16 +92,18 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
-    let severity = if place.as_client() { Severity::Info } else { severity::to_clients(e, place.count) };
+    let harm = place.harm(e);
+    let severity = if place.as_client() { Severity::Info } else { severity::to_clients(e, &harm) };
     let summary = format!(
         "{} closed {} with unread data in {}: the peers were reset",
         place.who(e),
-        words::counted(place.count, "connection"),
+        harm.counted("connection"),
         words::seconds(e.window())
     );
     let finding = wording::active(e, severity, numbers::NAMED, place.count, "resets", summary)
         .subjects(place.subjects(e))
-        .evidence(place.item("TCP_ABORT_ON_CLOSE", "a close with unread data"));
+        .evidence(place.item("TCP_ABORT_ON_CLOSE", "a close with unread data"))
+        .harm(harm);
     with_remedies(finding, place.port)
 }
 

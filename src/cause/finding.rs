@@ -3,12 +3,14 @@
 use std::net::IpAddr;
 
 use crate::evidence::backlog::BindingLimit;
+use crate::evidence::harm::Harm;
 use crate::evidence::service::Service;
 use crate::observation::delta::Reading;
 use crate::source::owners::Process;
 use crate::source::reset_events::Task;
 use crate::value::Missing;
 use crate::value::outside::UnitName;
+use crate::value::words;
 
 use super::numbers::Confidence;
 use super::remedy::Remedy;
@@ -68,6 +70,8 @@ pub struct Finding {
     pub remedies: Vec<Remedy>,
     /// The limit of the accept queue that binds, where the finding is about one.
     pub binding_limit: Option<BindingLimit>,
+    /// How many connections of the place failed, of how many.
+    pub harm: Option<Harm>,
 }
 
 impl Finding {
@@ -102,6 +106,7 @@ impl Finding {
             counter_evidence: Vec::new(),
             remedies: Vec::new(),
             binding_limit: None,
+            harm: None,
         }
     }
 
@@ -125,6 +130,23 @@ impl Finding {
             Some(item) => self.evidence(item),
             None => self,
         }
+    }
+
+    /// How many connections of the place failed, as evidence where their number is known.
+    pub fn harm(mut self, harm: Harm) -> Self {
+        if let (Some(attempts), Some(share), Some([low, high])) = (harm.attempts, harm.share(), harm.interval()) {
+            let text = format!(
+                "{} of {} that this place had in the window: {}, in 95 of 100 such windows between {} and {}",
+                words::thousands(harm.failures),
+                words::counted(attempts, "connection"),
+                words::percent(share),
+                words::percent(low),
+                words::percent(high)
+            );
+            self.evidence.push(EvidenceItem::value("destroyed_sockets", "share", share, text));
+        }
+        self.harm = Some(harm);
+        self
     }
 
     pub fn against(mut self, item: impl Into<EvidenceItem>) -> Self {

@@ -39,7 +39,7 @@ cause! {
 fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
     let groups = e.resets_of(HEALTH_CHECK_RESETS.id, Direction::Received)?;
-    let findings = place::places(&groups).into_iter().map(|place| finding(e, place)).collect();
+    let findings = place::places(e, &groups).into_iter().map(|place| finding(e, place)).collect();
     Ok(Verdict::from_findings(
         findings,
         "no peer resets at regular intervals (seen are intervals up to a third of the window)",

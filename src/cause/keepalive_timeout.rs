@@ -42,7 +42,7 @@ cause! {
 fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
     if let Ok(groups) = e.resets_of(KEEPALIVE_TIMEOUT.id, Direction::Sent) {
-        let findings: Vec<_> = place::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
+        let findings: Vec<_> = place::places(e, &groups).into_iter().map(|place| by_events(e, place)).collect();
         return Ok(Verdict::from_findings(findings, "keepalive gave up on no connection"));
     }
     let reading = e.counter("TcpExt.TCPAbortOnTimeout")?;

@@ -49,7 +49,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
     let events = e.resets_of(LATE_DATA_AFTER_CLOSE.id, Direction::Sent);
     if let Ok(groups) = events {
-        let findings: Vec<_> = place::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
+        let findings: Vec<_> = place::places(e, &groups).into_iter().map(|place| by_events(e, place)).collect();
         return Ok(Verdict::from_findings(findings, "no data arrived after a close"));
     }
     e.events_balance()?;
@@ -81,7 +81,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let tls = place.port.or(place.called.map(|called| called.port())).is_some_and(|port| TLS_PORTS.contains(&port));
-    let severity = match severity::to_clients(e, place.count) {
+    let harm = place.harm(e);
+    let severity = match severity::to_clients(e, &harm) {
         _ if tls || place.as_client() => Severity::Info,
         // The close itself was regular: some requests were lost, the service was not.
         severity => severity.max(Severity::Warning),
@@ -89,12 +90,13 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let summary = format!(
         "{} closed {} while the peer still sent, in {}",
         place.who(e),
-        words::counted(place.count, "connection"),
+        harm.counted("connection"),
         words::seconds(e.window())
     );
     let mut finding = wording::active(e, severity, numbers::NAMED, place.count, "resets", summary)
         .subjects(place.subjects(e))
-        .evidence(place.item("TCP_TIMEWAIT_SOCKET", "data after our close"));
+        .evidence(place.item("TCP_TIMEWAIT_SOCKET", "data after our close"))
+        .harm(harm);
     if tls {
         let text = "on a TLS port this is mostly a close_notify that crossed our FIN: no data lost";
         finding = finding.against(EvidenceItem::fact("reset_events", "port", text));

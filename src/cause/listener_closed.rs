@@ -49,7 +49,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     e.services()?;
     let gone = e.gone_listeners();
     if let Ok(groups) = e.resets_of(LISTENER_CLOSED.id, Direction::Sent) {
-        let mut findings: Vec<_> = place::places(&groups).into_iter().map(|place| by_events(e, place, gone)).collect();
+        let mut findings: Vec<_> =
+            place::places(e, &groups).into_iter().map(|place| by_events(e, place, gone)).collect();
         let told: BTreeSet<u16> = groups.iter().filter_map(|group| group.port).collect();
         findings.extend(
             gone.iter()

@@ -57,7 +57,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     // By events only what ended a connection counts; a device may send several RSTs for one.
     let mut findings: Vec<_> = match e.resets_of(MIDDLEBOX_RESET.id, Direction::Received) {
         Ok(groups) => {
-            let counted: Vec<_> = place::places(&groups)
+            let counted: Vec<_> = place::places(e, &groups)
                 .into_iter()
                 .map(|place| finding(e, wire, place.count, place.subjects(e), &place.groups))
                 .collect();

@@ -40,22 +40,36 @@ macro_rules! numbers {
 
 numbers! {
     severity {
-        /// Fewer in a window are never an alarm: a prober or a poller makes one or two in a window of seconds.
+        /// Fewer failures are never an alarm, whatever their share: one or two are anybody's chance.
+        FEWEST: u64 = 3;
+        /// Of the whole host: a prober or a poller makes one or two in a window of seconds.
         FEW: u64 = 5;
-        /// Share of the connections from which a fault is worth a warning: races and retired pools stay far below 1 %.
-        SIZABLE: f64 = 0.05;
-        /// Share of the connections from which it is an outage.
-        MOST: f64 = 0.2;
-        /// Fewer are no outage, and no warning about peers, whatever their share: four times what may be chance.
+        /// Share of a place's connections that surely failed: races and retired pools stay far below 1 %.
+        SIZABLE: f64 = 0.015;
+        /// Share that surely failed from which a place as good as fails: 3 of 3, 10 of 15.
+        MOST: f64 = 0.4;
+        /// Share that surely failed from which many failures are an outage: every tenth user and more.
+        MUCH: f64 = 0.1;
+        /// Fewer are no outage by share alone, and no warning about peers: seven times what may be chance.
         MANY: u64 = 20;
-        /// Slower than this is no outage: a user meets it by chance only.
+        /// Share of all connections of the host from which a fault is worth a warning, where its place's are not known.
+        SIZABLE_OF_HOST: f64 = 0.05;
+        /// The same from which it is an outage.
+        MOST_OF_HOST: f64 = 0.2;
+        /// Slower than this is no outage of a host: a user meets it by chance only.
         OUTAGE_PER_S: f64 = 1.0;
         /// Refused connects from which they may be a warning: a poller makes fewer in a window of seconds.
         REFUSED: u64 = 10;
         /// Refused connects per second from which they are a warning: a poller asks once a second or less.
         REFUSED_PER_S: f64 = 2.0;
-        /// Share of the connections from which even the peers' resets are worth a warning: clients cancel a fifth of them.
-        BY_PEERS: f64 = 0.4;
+        /// Refused connects from which they may be an outage: no caller tries so often by habit.
+        REFUSED_OUTAGE: u64 = 60;
+        /// Refused connects per second from which they are an outage: users are asking, not a program that waits.
+        REFUSED_OUTAGE_PER_S: f64 = 20.0;
+        /// Share of a service's connections that clients surely reset which is worth a warning: they cancel up to a fifth.
+        BY_CLIENTS: f64 = 0.3;
+        /// The same of all connections of the host.
+        BY_PEERS_OF_HOST: f64 = 0.4;
     }
     abortive_close {
         /// The kernel names the abort; connect(AF_UNSPEC) gives the same reason and is as deliberate.

@@ -4,6 +4,7 @@ use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict
 use super::{severity, wording};
 use crate::attribution::wire::Suspect;
 use crate::evidence::Evidence;
+use crate::evidence::harm::Harm;
 use crate::reset::Kind;
 use crate::source::reset_events::Direction;
 use crate::value::shell::ShellCommand;
@@ -51,7 +52,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
             return Ok(answered);
         }
         // One finding for all clients of a port; cancelling clients are many, with an address each.
-        let findings: Vec<_> = place::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
+        let findings: Vec<_> = place::places(e, &groups).into_iter().map(|place| by_events(e, place)).collect();
         return Ok(Verdict::from_findings(findings, "no open connection was reset by a peer"));
     }
     let reading = e.counter("Tcp.EstabResets")?;
@@ -123,7 +124,11 @@ fn answers_to_challenges(e: &Evidence<'_>, resets: u64) -> Option<Verdict> {
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     // A peer that closed first and then answers our data with RST has gone away by itself: a client's cancel, a late goodbye.
     let gone = place.groups.iter().filter(|group| group.kind == Kind::ClientGone).map(|group| group.count).sum::<u64>();
-    let severity = severity::by_peers(e, place.count - gone);
+    let harm = Harm { failures: place.count - gone, burst: None, ..place.harm(e) };
+    let severity = match place.called {
+        Some(_) => severity::to_callers(e, &harm),
+        None => severity::by_clients(e, &harm),
+    };
     let peers = place.peers();
     let by = match peers.as_slice() {
         [(peer, _)] => peer.to_string(),
@@ -145,7 +150,8 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         format!("{} {who} reset by {by}{when}, in {}", words::counted(place.count, what), words::seconds(e.window()));
     let suspects = suspects(e, &place);
     let confidence = if suspects * 2 >= place.count { numbers::PERHAPS_FORGED } else { numbers::NAMED };
-    let finding = wording::active(e, severity, confidence, place.count, "resets", summary).subjects(place.subjects(e));
+    let finding =
+        wording::active(e, severity, confidence, place.count, "resets", summary).subjects(place.subjects(e)).harm(harm);
     let finding = match open {
         0 => finding,
         _ => finding.evidence(EvidenceItem::value(

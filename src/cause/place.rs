@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use super::severity;
 use crate::attribution::{Ended, Group};
-use crate::cause::{EvidenceItem, Subject};
+use crate::cause::{EvidenceItem, Severity, Subject};
 use crate::evidence::Evidence;
+use crate::evidence::harm::{Harm, Target};
 use crate::evidence::service::Service;
 use crate::reset::End;
 use crate::source::owners::Process;
@@ -23,11 +25,11 @@ pub struct Place<'a> {
     pub called: Option<SocketAddr>,
 }
 
-/// Places that are reported one by one; the rest are put together.
+/// Places that are reported one by one although they are not harmed much; the rest of those are put together.
 const MAX_PLACES: usize = 5;
 
 /// Sorts groups into places, the busiest first.
-pub fn places<'a>(groups: &[&'a Group]) -> Vec<Place<'a>> {
+pub fn places<'a>(e: &Evidence<'_>, groups: &[&'a Group]) -> Vec<Place<'a>> {
     type Key = (Option<u16>, Option<SocketAddr>);
     let mut by_place: BTreeMap<Key, Vec<&Group>> = BTreeMap::new();
     for group in groups {
@@ -41,8 +43,15 @@ pub fn places<'a>(groups: &[&'a Group]) -> Vec<Place<'a>> {
         .collect();
     places.sort_by_key(|place| std::cmp::Reverse(place.count));
     if places.len() > MAX_PLACES {
-        let groups: Vec<_> = places.drain(MAX_PLACES - 1..).flat_map(|place| place.groups).collect();
-        places.push(Place { count: total(&groups), groups, port: None, called: None });
+        // A small service of which all fails stays by itself beside large ones of which a little does.
+        let rest = places.split_off(MAX_PLACES - 1);
+        let harmed = |place: &Place<'_>| severity::to_clients(e, &place.harm(e)) < Severity::Info;
+        let (harmed, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(harmed);
+        places.extend(harmed);
+        let groups: Vec<_> = rest.into_iter().flat_map(|place| place.groups).collect();
+        if !groups.is_empty() {
+            places.push(Place { count: total(&groups), groups, port: None, called: None });
+        }
     }
     places
 }
@@ -54,6 +63,21 @@ impl<'a> Place<'a> {
 
     pub fn service<'e>(&self, e: &'e Evidence<'_>) -> Option<&'e Service<'e>> {
         e.services().ok().and_then(|_| e.service_of_port(self.port?))
+    }
+
+    /// Whose connections they are; `None` for many small places together.
+    pub fn target(&self) -> Option<Target> {
+        self.port.map(Target::Port).or(self.called.map(Target::Called))
+    }
+
+    /// How many of the connections that were open here failed.
+    pub fn harm(&self, e: &Evidence<'_>) -> Harm {
+        let first = self.groups.iter().map(|group| group.first).min();
+        let last = self.groups.iter().map(|group| group.last).max();
+        match self.target() {
+            Some(target) => e.harm(target, self.count, first.zip(last).map(|(first, last)| [first, last])),
+            None => Harm::of_unknown(self.count),
+        }
     }
 
     /// The process with the most of it.

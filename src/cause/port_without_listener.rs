@@ -43,7 +43,7 @@ const UNIT: &str = "refused connects";
 fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
     if let Ok(groups) = e.resets_of(PORT_WITHOUT_LISTENER.id, Direction::Sent) {
-        let findings: Vec<_> = place::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
+        let findings: Vec<_> = place::places(e, &groups).into_iter().map(|place| by_events(e, place)).collect();
         return Ok(Verdict::from_findings(findings, "nobody asked for a port on which nothing listens"));
     }
     e.events_balance()?;

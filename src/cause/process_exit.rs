@@ -48,7 +48,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     if let Ok(groups) = e.resets_of(PROCESS_EXIT.id, Direction::Sent)
         && !groups.is_empty()
     {
-        return Ok(Verdict::Found(place::places(&groups).into_iter().map(|place| by_events(e, place)).collect()));
+        return Ok(Verdict::Found(place::places(e, &groups).into_iter().map(|place| by_events(e, place)).collect()));
     }
     e.owners_before()?;
     e.owners()?;
@@ -74,7 +74,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
-    let severity = severity::to_clients(e, place.count);
+    let harm = place.harm(e);
+    let severity = severity::to_clients(e, &harm);
     let summary = format!(
         "{} exited with open connections: {} in {}",
         place.who(e),
@@ -84,7 +85,8 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let finding = wording::active(e, severity, numbers::NAMED, place.count, "resets", summary)
         .subjects(place.subjects(e))
         .evidence(place.item("TCP_ABORT_ON_CLOSE", "a close with unread data"))
-        .evidence(EvidenceItem::fact("owners", "pid", "the process that closed them is gone at the end of the window"));
+        .evidence(EvidenceItem::fact("owners", "pid", "the process that closed them is gone at the end of the window"))
+        .harm(harm);
     with_remedies(e, finding, place.task().map(|task| task.name.as_str()), None)
 }
 
@@ -96,7 +98,7 @@ fn by_owner(e: &Evidence<'_>, process: &Process, ports: &[u16], unserved: &BTree
     let missed = unserved && ports.iter().any(|port| e.is_ephemeral(*port) != Ok(true) || was_in_use(e, *port));
     let severity = match (missed, resets) {
         (true, _) => Severity::Critical,
-        (false, severity::FEW..) => severity::to_clients(e, resets),
+        (false, severity::FEW..) => severity::of_host(e, resets, "Tcp.PassiveOpens"),
         _ => Severity::Info,
     };
     let confidence = match (unserved, killed, resets > 0) {

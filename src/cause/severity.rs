@@ -1,33 +1,57 @@
-//! How bad a number of resets is.
+//! How bad a number of resets is: the one table of it.
 //!
-//! No server is without resets: Cloudflare sees a fifth of all new connections reset or time out early. So a count alone
-//! is never an alarm. Three questions decide:
+//! No server is without resets: Cloudflare sees a fifth of all new connections reset or time out early. So a count alone is
+//! never an alarm, and neither is a share of what the whole host does: a small service may fail altogether beside a large one.
+//! Harm is judged where it happens, by the share of the connections of that service, or to that destination, which failed, and
+//! by how sure that share is ([`crate::evidence::harm`]):
 //!
-//! 1. Are there enough to be more than chance? A prober or a poller makes one or two in a window of seconds.
-//! 2. Are they a sizable share of the connections opened in the same window? Keep-alive races and retired pool
-//!    connections stay far below 1 %. Connections older than the window can die in it, so the share is taken of whichever
-//!    is larger, the connections opened or the resets.
-//! 3. Who is hurt? What this host does to its clients on a served port counts in full. What it does as a client (pools,
-//!    load generators, monitors end with RST on purpose) is told and is no alarm. What peers do to it (cancelled
-//!    browsers, probes) needs far more before it is one.
+//! | who is hurt | warning | critical |
+//! |---|---|---|
+//! | clients of a served port, by this host | 3 or more, surely above 1.5 % | surely above 40 %, or 20 or more and surely above 10 % |
+//! | programs of this host, by a destination | the same | 20 or more, surely above 40 % |
+//! | this host, by clients that reset it | 20 or more, surely above 30 %, or connections older than the window | never |
+//! | whoever asks for a closed port | 10 or more, 2 per second | 60 or more, 20 per second |
+//!
+//! "Surely" is the lower end of the interval in which the share lies with 95 % certainty. Where nobody counted the connections
+//! of a place, the share is taken of all connections that the host opened, whose thresholds are higher.
 
 use super::Severity;
+use super::numbers::severity as numbers;
 pub use super::numbers::severity::FEW;
-use super::numbers::severity::{BY_PEERS, MANY, MOST, OUTAGE_PER_S, REFUSED, REFUSED_PER_S, SIZABLE};
 use crate::evidence::Evidence;
-
-/// The events as a share of the connections opened; `None` when nobody counted those.
-fn share(e: &Evidence<'_>, events: u64, opened: &str) -> Option<f64> {
-    let opened = e.counter(opened).ok()?.delta;
-    Some(events as f64 / opened.max(events).max(1) as f64)
-}
+use crate::evidence::harm::Harm;
 
 /// What this host does to clients of a served port.
-pub fn to_clients(e: &Evidence<'_>, events: u64) -> Severity {
-    match share(e, events, "Tcp.PassiveOpens") {
+pub fn to_clients(e: &Evidence<'_>, harm: &Harm) -> Severity {
+    match harm.surely() {
+        None => of_host(e, harm.failures, "Tcp.PassiveOpens"),
+        Some(_) if harm.failures < numbers::FEWEST => Severity::Info,
+        Some(low) if low >= numbers::MOST => Severity::Critical,
+        Some(low) if low >= numbers::MUCH && harm.failures >= numbers::MANY => Severity::Critical,
+        Some(low) if low >= numbers::SIZABLE => Severity::Warning,
+        Some(_) => Severity::Info,
+    }
+}
+
+/// What a destination, or the path to it, does to programs of this host. They may be pools and pollers, which try again.
+pub fn to_callers(e: &Evidence<'_>, harm: &Harm) -> Severity {
+    match to_clients(e, harm) {
+        Severity::Critical if harm.failures < numbers::MANY || harm.surely() < Some(numbers::MOST) => Severity::Warning,
+        severity => severity,
+    }
+}
+
+/// The events as a share of all connections that the host opened, where those of the place are not known: by counters.
+pub fn of_host(e: &Evidence<'_>, events: u64, opened: &str) -> Severity {
+    let share = e.counter(opened).ok().map(|opened| events as f64 / opened.delta.max(events).max(1) as f64);
+    match share {
         _ if events < FEW => Severity::Info,
-        Some(share) if share < SIZABLE => Severity::Info,
-        Some(share) if share >= MOST && events >= MANY && e.rate(events) >= OUTAGE_PER_S => Severity::Critical,
+        Some(share) if share < numbers::SIZABLE_OF_HOST => Severity::Info,
+        Some(share)
+            if share >= numbers::MOST_OF_HOST && events >= numbers::MANY && e.rate(events) >= numbers::OUTAGE_PER_S =>
+        {
+            Severity::Critical
+        }
         _ => Severity::Warning,
     }
 }
@@ -39,10 +63,13 @@ pub fn only_calls(e: &Evidence<'_>, events: u64) -> bool {
     opened("Tcp.PassiveOpens") == Ok(0) && opened("Tcp.ActiveOpens").is_ok_and(|active| active >= events)
 }
 
-/// Connects that are refused, ours or our clients'. They are no part of the connections opened, so the rate decides: a
-/// poller asks once a second or less.
+/// Connects to a closed port. All of them fail, so the rate decides: a poller asks once a second or less.
 pub fn refusals(e: &Evidence<'_>, events: u64) -> Severity {
-    if events >= REFUSED && e.rate(events) >= REFUSED_PER_S { Severity::Warning } else { Severity::Info }
+    match e.rate(events) {
+        rate if events >= numbers::REFUSED_OUTAGE && rate >= numbers::REFUSED_OUTAGE_PER_S => Severity::Critical,
+        rate if events >= numbers::REFUSED && rate >= numbers::REFUSED_PER_S => Severity::Warning,
+        _ => Severity::Info,
+    }
 }
 
 /// At least a few of the reset connections are older than the window: they were in use. A probe's or a scan's never are.
@@ -50,15 +77,33 @@ pub fn in_use(e: &Evidence<'_>, events: u64) -> bool {
     events.saturating_sub(e.moved("Tcp.PassiveOpens") + e.moved("Tcp.ActiveOpens")) >= FEW
 }
 
-/// What peers do to this host.
+/// What clients do to this host.
+pub fn by_clients(e: &Evidence<'_>, harm: &Harm) -> Severity {
+    let most = match harm.surely() {
+        Some(low) => low >= numbers::BY_CLIENTS,
+        None => share_of_all(e, harm.failures) >= numbers::BY_PEERS_OF_HOST,
+    };
+    if in_use(e, harm.failures) || (harm.failures >= numbers::MANY && most) {
+        Severity::Warning
+    } else {
+        Severity::Info
+    }
+}
+
+/// What peers do to this host, by counters.
 pub fn by_peers(e: &Evidence<'_>, events: u64) -> Severity {
-    let opened = e.moved("Tcp.PassiveOpens") + e.moved("Tcp.ActiveOpens");
-    let share = events as f64 / opened.max(events).max(1) as f64;
-    if in_use(e, events) || (events >= MANY && share >= BY_PEERS) { Severity::Warning } else { Severity::Info }
+    let most = share_of_all(e, events) >= numbers::BY_PEERS_OF_HOST;
+    if in_use(e, events) || (events >= numbers::MANY && most) { Severity::Warning } else { Severity::Info }
+}
+
+fn share_of_all(e: &Evidence<'_>, events: u64) -> f64 {
+    let opened = e.moved("Tcp.PassiveOpens").saturating_add(e.moved("Tcp.ActiveOpens"));
+    events as f64 / opened.max(events).max(1) as f64
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Severity;
     use crate::diagnosis::{Status, diagnose};
     use crate::observation::testing::{Case, process, task};
     use crate::value::TcpState;
@@ -188,5 +233,45 @@ mod tests {
         let sent = diagnose(case.view()).ledger.sent;
         assert_eq!((sent.count_of("no-listener"), sent.unexplained()), (20, Some(5)));
         assert_eq!(sent.lines[0].known_from, "kernel reason");
+    }
+
+    /// nginx on port 80 with 3,000 connections, a small service on 9000; `failed` closes with unread data on `port`.
+    fn two_services(port: &str, failed: u16, small: u16) -> Case {
+        let ends = [format!("10.0.0.9:{port}"), CLIENT.to_owned()];
+        host(&[("Tcp.PassiveOpens", 3000), ("Tcp.OutRsts", u64::from(failed))])
+            .listener("0.0.0.0:9000", 511, 0, 0, &process(977, "docker-proxy"))
+            .destroyed_sockets(3000, [SERVED, "10.0.3.7:40000"], 0, 0)
+            .destroyed_sockets(small, ["10.0.0.9:9000", "10.0.3.7:40000"], 0, 0)
+            .sent(
+                failed,
+                "TCP_ABORT_ON_CLOSE",
+                Some(TcpState::Close),
+                [&ends[0], &ends[1]],
+                Some(task(977, "docker-proxy")),
+            )
+    }
+
+    #[test]
+    fn a_small_service_of_which_all_fails_is_not_hidden_by_a_large_one() {
+        let diagnosis = diagnose(two_services("9000", 3, 3).view());
+        assert_eq!(diagnosis.status, Status::Critical);
+        let said = "docker-proxy (pid 977) on port 9000 closed all 3 connections with unread data";
+        assert!(diagnosis.summary.starts_with(said), "{}", diagnosis.summary);
+    }
+
+    #[test]
+    fn a_few_of_a_large_service_are_a_note_with_their_cause() {
+        let diagnosis = diagnose(two_services("80", 3, 0).view());
+        assert_eq!(diagnosis.status, Status::Ok);
+        let first = &diagnosis.causes[0];
+        assert_eq!((first.id, first.finding.severity), ("close-with-unread-data", Severity::Info));
+        assert!(first.finding.summary.contains("closed 3 of 3,000 connections (0.1 %)"), "{}", first.finding.summary);
+    }
+
+    #[test]
+    fn a_twentieth_of_a_service_is_a_warning_and_one_of_three_is_chance() {
+        assert_eq!(status(&two_services("9000", 20, 420)), Status::Warning);
+        assert_eq!(status(&two_services("9000", 1, 3)), Status::Ok);
+        assert_eq!(status(&two_services("9000", 2, 2)), Status::Ok);
     }
 }

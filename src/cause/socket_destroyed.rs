@@ -41,7 +41,7 @@ cause! {
 fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
     let groups = e.resets_of(SOCKET_DESTROYED.id, Direction::Sent)?;
-    let findings = place::places(&groups).into_iter().map(|place| finding(e, place)).collect();
+    let findings = place::places(e, &groups).into_iter().map(|place| finding(e, place)).collect();
     Ok(Verdict::from_findings(findings, "nobody destroyed a socket from outside"))
 }
 
@@ -52,19 +52,21 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         (None, Some(called)) => format!(" to {called}"),
         (None, None) => String::new(),
     };
+    let harm = place.harm(e);
     let summary = format!(
         "{who} destroyed {}{whose} in {} (SOCK_DESTROY)",
-        words::counted(place.count, "connection"),
+        harm.counted("connection"),
         words::seconds(e.window())
     );
     // Done on purpose, but the clients of a served port are hurt all the same.
-    let severity = match severity::to_clients(e, place.count) {
+    let severity = match severity::to_clients(e, &harm) {
         _ if place.as_client() => Severity::Info,
         severity => severity.max(Severity::Warning),
     };
     wording::active(e, severity, numbers::NAMED, place.count, "resets", summary)
         .subjects(place.subjects(e))
         .evidence(place.item("TCP_STATE", "an abort from outside, in an open connection"))
+        .harm(harm)
         .against(EvidenceItem::fact("reset_events", "caller", "a BPF program that destroys sockets looks the same"))
         .remedy(
             Remedy::new("Find who ran ss -K or an agent that does the same", Verify::scan("shows none any more"))

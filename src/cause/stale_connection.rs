@@ -46,7 +46,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
     let events = e.resets_of(STALE_CONNECTION.id, Direction::Sent);
     if let Ok(groups) = events {
-        let findings: Vec<_> = place::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
+        let findings: Vec<_> = place::places(e, &groups).into_iter().map(|place| by_events(e, place)).collect();
         return Ok(Verdict::from_findings(findings, "no segment arrived for an unknown connection"));
     }
     e.events_balance()?;
@@ -79,8 +79,9 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
-    let severity = match severity::to_clients(e, place.count) {
-        _ if place.as_client() => Severity::Info,
+    let severity = match severity::to_clients(e, &place.harm(e)) {
+        // Segments, not connections: one client that tries again sends several.
+        _ if place.as_client() || place.count < severity::FEW => Severity::Info,
         severity => severity.max(Severity::Warning),
     };
     let restarted = e.gone_listeners().iter().any(|gone| Some(gone.trace.last.port) == place.port);

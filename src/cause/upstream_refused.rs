@@ -45,7 +45,7 @@ const UNIT: &str = "refused connects";
 fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
     if let Ok(groups) = e.resets_of(UPSTREAM_REFUSED.id, Direction::Received) {
-        let findings: Vec<_> = place::places(&groups).into_iter().map(|place| by_events(e, place)).collect();
+        let findings: Vec<_> = place::places(e, &groups).into_iter().map(|place| by_events(e, place)).collect();
         return Ok(Verdict::from_findings(findings, "no connect of this host was answered by a RST"));
     }
     let reading = e.counter("Tcp.AttemptFails")?;
@@ -59,7 +59,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     }
     // Answered by this host itself: a local poller at a closed port is the usual reason.
     let here = counted.refused_here >= events;
-    let severity = if here { Severity::Info } else { severity::refusals(e, events) };
+    // Whom they called is not known, so neither is what share of it failed.
+    let severity = if here { Severity::Info } else { severity::refusals(e, events).max(Severity::Warning) };
     let whom = if here { "by this host itself" } else { "by other hosts" };
     let summary = format!(
         "{} of programs on this host refused {whom} in {}",
@@ -75,11 +76,11 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let called = place.called.map_or_else(|| "several servers".to_owned(), |called| called.to_string());
-    let summary =
-        format!("{} to {called} refused in {}", words::counted(place.count, "connect"), words::seconds(e.window()));
+    let summary = format!("{} to {called} refused in {}", place.harm(e).counted("connect"), words::seconds(e.window()));
     // Answered by this host itself: what is wrong is told by the port that refused.
     let here = place.groups.iter().all(|group| group.on_loopback());
-    let severity = if here { Severity::Info } else { severity::refusals(e, place.count) };
+    let harm = place.harm(e);
+    let severity = if here { Severity::Info } else { severity::to_callers(e, &harm) };
     let finding = wording::active(e, severity, numbers::NAMED, place.count, UNIT, summary)
         .subjects(place.subjects(e))
         .evidence(EvidenceItem::value(
@@ -87,7 +88,8 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
             "SYN_SENT",
             place.count as f64,
             format!("{called} answered {} with RST", words::counted(place.count, "SYN")),
-        ));
+        ))
+        .harm(harm);
     with_remedies(finding, place.called)
 }
 

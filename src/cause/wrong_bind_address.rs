@@ -45,7 +45,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         // One of those that were refused may have asked for an address beside the right one.
         e.services()?;
     }
-    let findings = place::places(&groups).into_iter().map(|place| finding(e, place)).collect();
+    let findings = place::places(e, &groups).into_iter().map(|place| finding(e, place)).collect();
     Ok(Verdict::from_findings(findings, "no refused connect to a port that is open on another address"))
 }
 

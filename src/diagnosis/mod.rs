@@ -9,6 +9,7 @@ use crate::diagnosis::filter::{Filter, is_host_wide};
 use crate::diagnosis::port::PortReport;
 use crate::diagnosis::rank::Ranked;
 use crate::evidence::backlog::{BindingLimit, binding_limit};
+use crate::evidence::harm::Harm;
 use crate::evidence::ledger::{self, Ledger};
 use crate::evidence::service::Service;
 use crate::evidence::{Evidence, Total};
@@ -155,6 +156,8 @@ pub struct ListenerRow {
     /// Half-open requests; `None` without a sweep.
     pub syn_recv: Option<u64>,
     pub processes: Vec<Process>,
+    /// How many of its clients' connections failed by this host's doing.
+    pub harm: Harm,
     /// Sockets that share the address and port by SO_REUSEPORT.
     pub sockets: usize,
 }
@@ -218,7 +221,8 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
     let somaxconn = evidence.sysctl_number("net.core.somaxconn").ok();
     let asked: Vec<_> = services.iter().filter(|service| filter.keeps_service(service)).collect();
     let listeners_left_out = asked.len().saturating_sub(MOST_LISTENERS) as u64;
-    let mut listeners: Vec<_> = asked.iter().take(MOST_LISTENERS).map(|service| row(service, somaxconn)).collect();
+    let mut listeners: Vec<_> =
+        asked.iter().take(MOST_LISTENERS).map(|service| row(evidence, service, somaxconn)).collect();
     if view.host.totals_only {
         // Drops are differences over a window, and there was none.
         listeners.iter_mut().for_each(|row| row.drops = None);
@@ -273,7 +277,7 @@ fn counters(evidence: &Evidence<'_>, causes: &[Ranked]) -> BTreeMap<String, Tota
     named.filter_map(|metric| Some((metric.to_owned(), evidence.total(metric)?))).collect()
 }
 
-fn row(service: &Service<'_>, somaxconn: Option<u64>) -> ListenerRow {
+fn row(evidence: &Evidence<'_>, service: &Service<'_>, somaxconn: Option<u64>) -> ListenerRow {
     let worst = service.worst();
     ListenerRow {
         address: service.address,
@@ -287,6 +291,7 @@ fn row(service: &Service<'_>, somaxconn: Option<u64>) -> ListenerRow {
             .map(|somaxconn| binding_limit(u64::from(worst.last.backlog), somaxconn, &service.owners)),
         syn_recv: service.port_use.map(|used| used.by_state.get(&TcpState::SynRecv).copied().unwrap_or(0)),
         processes: service.owners.iter().copied().cloned().collect(),
+        harm: evidence.harm_of_service(service.port),
         sockets: service.sockets.len(),
     }
 }

@@ -10,6 +10,7 @@ use crate::attribution::wire::Wire;
 use crate::attribution::{self, Attribution, Ended, GoneListener, GoneProcesses, Group as ResetGroup};
 use crate::evidence::balance::Unbalanced;
 use crate::evidence::estimate::Estimate;
+use crate::evidence::harm::Connections;
 use crate::evidence::ledger::Ledger;
 use crate::evidence::readings::Readings;
 pub use crate::evidence::readings::Total;
@@ -27,6 +28,7 @@ use crate::value::{EphemeralPorts, Errno, Missing, Observed};
 pub mod backlog;
 pub mod balance;
 pub mod estimate;
+pub mod harm;
 pub mod ledger;
 pub mod needs;
 mod readings;
@@ -63,6 +65,10 @@ pub struct Evidence<'a> {
     gone_listeners: Vec<GoneListener<'a>>,
     gone_processes: GoneProcesses,
     ended: Result<Vec<Ended<'a>>, Missing>,
+    /// `None` where the connections that ended are not known.
+    connections: Option<Connections>,
+    /// Connections of clients that failed, by served port.
+    failures: HashMap<u16, u64>,
 }
 
 impl<'a> Evidence<'a> {
@@ -81,8 +87,20 @@ impl<'a> Evidence<'a> {
         let wire = Wire::new(view, &grouped, &around);
         let attribution = attribution::attribute(view, &grouped, &around);
         let estimate = estimate::estimate(&readings, &gone_listeners);
+        let mut failures: HashMap<u16, u64> = HashMap::new();
+        for group in attribution.iter().flat_map(|attribution| &attribution.groups) {
+            if let (Some(port), true) = (group.port, group.kind.fails_clients()) {
+                *failures.entry(port).or_default() += group.count;
+            }
+        }
         let ledger = ledger::account(&readings, estimate.as_ref(), attribution.as_ref(), wire.as_ref());
-        let ended = view.netns.endings.required("destroyed_sockets").map(|endings| attribution::ended(view, endings));
+        let endings = view.netns.endings.required("destroyed_sockets");
+        let ended = endings.clone().map(|endings| attribution::ended(view, endings));
+        let opened =
+            ["Tcp.PassiveOpens", "Tcp.ActiveOpens"].map(|name| readings.counter(name).map(|opened| opened.delta));
+        let opened = opened.into_iter().sum::<Result<u64, _>>().ok();
+        let connections = endings.ok().zip(ended.as_ref().ok());
+        let connections = connections.map(|(endings, ended)| Connections::new(ended, endings, opened));
         Self {
             view,
             readings,
@@ -97,6 +115,8 @@ impl<'a> Evidence<'a> {
             gone_listeners,
             gone_processes,
             ended,
+            connections,
+            failures,
         }
     }
 

@@ -100,6 +100,25 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// A client of a service here lost its connection, or got none, by it: this host's doing.
+    pub fn fails_clients(self) -> bool {
+        match self {
+            Self::UnreadData | Self::Exited | Self::ListenerClosed | Self::Destroyed | Self::Aborted => true,
+            Self::LingerTimeout | Self::LateData | Self::Memory | Self::Keepalive | Self::Timestamp => true,
+            Self::Refused | Self::RefusedAddress | Self::AcceptQueueFull | Self::AcceptQueueExpired => true,
+            Self::Stale | Self::FirewallReject | Self::NotByTcp | Self::Refusal | Self::Answer | Self::Active => true,
+            // The same failure again, or a probe that fails nobody.
+            Self::Repeated | Self::Scanned | Self::Cookie | Self::HandshakeRestarted | Self::Mptcp | Self::Other => {
+                false
+            }
+            // By the other end, or by something on the way.
+            Self::PeerReset | Self::HealthCheck | Self::ClientGone | Self::OtherEnd | Self::UpstreamRefused => false,
+            Self::AfterClose | Self::Forged | Self::Ignored | Self::FromPeer => false,
+        }
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

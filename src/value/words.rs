@@ -39,9 +39,13 @@ pub fn seconds(duration: Duration) -> String {
     }
 }
 
-/// `98 %`, from a share between 0 and 1.
+/// `98 %`, from a share between 0 and 1; `0.3 %` below one per cent, so that a few of many are not none.
 pub fn percent(share: f64) -> String {
-    format!("{:.0} %", share * 100.0)
+    match share * 100.0 {
+        percent if percent > 0.0 && percent < 0.1 => "under 0.1 %".to_owned(),
+        percent if percent > 0.0 && percent < 1.0 => format!("{percent:.1} %"),
+        percent => format!("{percent:.0} %"),
+    }
 }
 
 #[cfg(test)]
@@ -54,6 +58,15 @@ mod tests {
         assert_eq!(thousands(999), "999");
         assert_eq!(thousands(1_000), "1,000");
         assert_eq!(thousands(12_345_678), "12,345,678");
+    }
+
+    #[test]
+    fn a_few_of_many_are_not_none() {
+        assert_eq!(
+            (percent(0.0), percent(0.0003), percent(0.003)),
+            ("0 %".into(), "under 0.1 %".into(), "0.3 %".into())
+        );
+        assert_eq!((percent(0.704), percent(1.0)), ("70 %".into(), "100 %".into()));
     }
 
     #[test]

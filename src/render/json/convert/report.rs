@@ -5,8 +5,8 @@ use crate::cause;
 use crate::diagnosis::port::{self, BindCheck, PortReport};
 use crate::diagnosis::rank::Ranked;
 use crate::diagnosis::{Diagnosis, ListenerRow};
-use crate::evidence::backlog;
 use crate::evidence::ledger::{self, Account};
+use crate::evidence::{backlog, harm};
 use crate::observation;
 use crate::render::json::rfc3339_millis;
 use crate::render::json::wire::report::*;
@@ -97,6 +97,7 @@ fn one(rank: usize, ranked: &Ranked, diagnosis: &Diagnosis) -> Cause {
             events: finding.impact.events,
             per_s: rounded(finding.impact.per_s),
             unit: finding.impact.unit.to_owned(),
+            harm: finding.harm.as_ref().map(harm).unwrap_or_default(),
         },
         place: place(&Key::of(ranked).place, Some(finding), diagnosis),
         subjects: finding.subjects.iter().map(|s| subject(s, named.as_ref())).collect(),
@@ -242,6 +243,17 @@ fn listener(row: &ListenerRow) -> Listener {
         binding_limit: row.binding_limit.map(binding_limit),
         syn_recv: row.syn_recv,
         processes: row.processes.iter().map(process).collect(),
+        harm: harm(&row.harm),
+    }
+}
+
+/// What nobody counted is absent, not zero.
+fn harm(harm: &harm::Harm) -> Harm {
+    Harm {
+        attempts: harm.attempts,
+        failures: harm.attempts.map(|_| harm.failures),
+        share: harm.share().map(rounded),
+        interval: harm.interval().map(|interval| interval.map(rounded)),
     }
 }
 

@@ -134,6 +134,25 @@ pub struct Impact {
     pub events: u64,
     pub per_s: f64,
     pub unit: String,
+    #[serde(flatten)]
+    pub harm: Harm,
+}
+
+/// How many connections of a place failed in the window, of how many. Absent where nothing counted them.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
+pub struct Harm {
+    /// Connections of the place in the window: those that ended in it, those still open, and connects that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u64>,
+    /// Those of them that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failures: Option<u64>,
+    /// `failures` by `attempts`, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
+    /// Where the true share lies with 95 % certainty (Wilson's score interval).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<[f64; 2]>,
 }
 
 /// Who or what a cause is about.
@@ -348,6 +367,9 @@ pub struct Listener {
     /// Half-open requests.
     pub syn_recv: Option<u64>,
     pub processes: Vec<Process>,
+    /// Of its clients' connections, those that this host failed.
+    #[serde(flatten)]
+    pub harm: Harm,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]

@@ -1,0 +1,236 @@
+//! How many connections a place had in the window, and how sure the share of them is that failed.
+//!
+//! A place is what users have in mind: a service, by its port, or a destination that this host calls. How many connections it
+//! had is known from those that were destroyed in the window and from those that are open at its end; nothing in the kernel
+//! counts it. Of few connections the share says little, so it is taken with its interval and not by itself.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::attribution::Ended;
+use crate::evidence::Evidence;
+use crate::observation::Endings;
+use crate::source::socket_dump::SocketDump;
+use crate::value::{TcpState, words};
+
+/// Where connections come together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// A served port of this host.
+    Port(u16),
+    /// Whom this host calls.
+    Called(SocketAddr),
+}
+
+/// Connections that failed, of those that there were.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Harm {
+    /// Connections that failed in the window.
+    pub failures: u64,
+    /// All connections of the place in the window, the failed ones included; `None` where nothing tells.
+    pub attempts: Option<u64>,
+    /// The same for the part of the window in which all the failures came, where that is much shorter.
+    pub burst: Option<(u64, u64)>,
+}
+
+/// Quantile of the normal distribution for an interval that holds the true share in 95 of 100 cases.
+const Z: f64 = 1.96;
+
+/// Failures that come within so much of a window are judged by that part of it: a longer look must not make them fewer.
+const BURST: Duration = Duration::from_secs(3);
+
+/// Where the true share of failures lies in 95 of 100 cases, if each attempt fails by itself: Wilson's score interval
+/// (E. B. Wilson, 1927), which holds for few attempts and for shares near 0 and 1 as well. `None` without attempts.
+pub fn interval(failures: u64, attempts: u64) -> Option<[f64; 2]> {
+    if attempts == 0 {
+        return None;
+    }
+    let (n, share) = (attempts as f64, failures.min(attempts) as f64 / attempts as f64);
+    let centre = share + Z * Z / (2.0 * n);
+    let half = Z * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
+    let scale = 1.0 + Z * Z / n;
+    Some([((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0)])
+}
+
+impl Harm {
+    /// Nothing is known but the failures.
+    pub fn of_unknown(failures: u64) -> Self {
+        Self { failures, attempts: None, burst: None }
+    }
+
+    /// Share of the attempts that failed, 0 to 1.
+    pub fn share(&self) -> Option<f64> {
+        self.attempts.filter(|attempts| *attempts > 0).map(|attempts| self.failures as f64 / attempts as f64)
+    }
+
+    /// See [`interval`].
+    pub fn interval(&self) -> Option<[f64; 2]> {
+        interval(self.failures, self.attempts?)
+    }
+
+    /// The least that the share of failures can be, with 95 % certainty: of the window, or of the part in which they came.
+    pub fn surely(&self) -> Option<f64> {
+        let lowest = |(failures, attempts)| interval(failures, attempts).map(|[low, _]| low);
+        let whole = lowest((self.failures, self.attempts?))?;
+        Some(self.burst.and_then(lowest).map_or(whole, |burst| burst.max(whole)))
+    }
+
+    /// `41 of 58 connections (71 %)`, `all 3 connections`, `41 connections` where the others are not known.
+    pub fn counted(&self, noun: &str) -> String {
+        match (self.attempts, self.share()) {
+            (Some(attempts), Some(_)) if self.failures >= attempts && attempts > 1 => {
+                format!("all {}", words::counted(attempts, noun))
+            }
+            (Some(attempts), Some(share)) if self.failures < attempts => {
+                let attempts = words::counted(attempts, noun);
+                format!("{} of {attempts} ({})", words::thousands(self.failures), words::percent(share))
+            }
+            _ => words::counted(self.failures, noun),
+        }
+    }
+}
+
+/// The connections of the window by place.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    /// When each was destroyed, ascending, CLOCK_BOOTTIME.
+    ended: HashMap<Target, Vec<Duration>>,
+    /// Which share of those that ended was seen, 0 to 1: the kernel may have had no room, or too many of them ended.
+    seen: f64,
+}
+
+impl Connections {
+    /// `opened`: how many the host accepted and made in the window, where that was counted.
+    pub fn new(ended: &[Ended<'_>], endings: &Endings, opened: Option<u64>) -> Self {
+        let mut by_target: HashMap<Target, Vec<Duration>> = HashMap::new();
+        for connection in ended {
+            let target = connection.called.map_or(Target::Port(connection.socket.local.port()), Target::Called);
+            by_target.entry(target).or_default().push(connection.socket.at);
+        }
+        by_target.values_mut().for_each(|times| times.sort_unstable());
+        let whole = endings.dropped == 0 && endings.gaps == 0 && endings.ended_early.is_none();
+        let seen = match opened {
+            Some(opened) if !whole && opened > 0 => (ended.len() as f64 / opened as f64).min(1.0),
+            _ => 1.0,
+        };
+        Self { ended: by_target, seen }
+    }
+
+    fn ended(&self, target: Target) -> u64 {
+        self.scaled(self.ended.get(&target).map_or(0, Vec::len))
+    }
+
+    fn ended_between(&self, target: Target, [from, to]: [Duration; 2]) -> u64 {
+        let times = self.ended.get(&target).map_or(&[][..], Vec::as_slice);
+        let before = |limit: Duration| times.partition_point(|at| *at < limit);
+        self.scaled(before(to).saturating_sub(before(from)))
+    }
+
+    fn scaled(&self, count: usize) -> u64 {
+        if self.seen > 0.0 { (count as f64 / self.seen).round() as u64 } else { count as u64 }
+    }
+}
+
+/// Connections that are open at one end of the window.
+fn open(dump: &SocketDump, target: Target) -> u64 {
+    match target {
+        Target::Port(port) => dump.ports.get(&port).map_or(0, |used| {
+            let count = |state| used.by_state.get(&state).copied().unwrap_or(0);
+            count(TcpState::Established) + count(TcpState::CloseWait)
+        }),
+        Target::Called(called) => {
+            let to = dump.destinations.iter().filter(|to| to.address == called.ip() && to.port == called.port());
+            to.map(|to| to.ports_used.saturating_sub(to.time_wait)).sum()
+        }
+    }
+}
+
+impl Evidence<'_> {
+    /// Open connections that failed at a place, between the first and the last moment of `span` (CLOCK_BOOTTIME), of all that
+    /// it had: those that ended in the window and those still open.
+    pub fn harm(&self, target: Target, failures: u64, span: Option<[Duration; 2]>) -> Harm {
+        let Some(connections) = &self.connections else { return Harm::of_unknown(failures) };
+        let open = self.socket_dump().map_or(0, |dump| open(dump, target));
+        let all = |ended: u64| ended.saturating_add(open).max(failures);
+        let burst = span.and_then(|span| self.burst(span)).map(|span| {
+            // A socket is destroyed some time after its reset, so the others of that time are counted a little longer.
+            (failures, all(connections.ended_between(target, span)))
+        });
+        Harm { failures, attempts: Some(all(connections.ended(target))), burst }
+    }
+
+    /// Connects that failed before there was a connection, and so are none of those that ended: of those that were opened at the
+    /// place in the window, and these.
+    pub fn harm_of_connects(&self, target: Target, failures: u64) -> Harm {
+        let Some(connections) = &self.connections else { return Harm::of_unknown(failures) };
+        let open = |dump: Result<&SocketDump, _>| dump.map_or(0, |dump| open(dump, target));
+        let at_end = open(self.socket_dump());
+        let at_start = if self.sweep_before_is_fresh() { open(self.socket_dump_before()) } else { at_end };
+        let opened = connections.ended(target).saturating_add(at_end).saturating_sub(at_start);
+        Harm { failures, attempts: Some(opened.saturating_add(failures)), burst: None }
+    }
+
+    /// Connections to a served port that failed by this host's doing, for whatever reason.
+    pub fn harm_of_service(&self, port: u16) -> Harm {
+        let failures = self.failures.get(&port).copied().unwrap_or(0);
+        Harm { burst: None, ..self.harm(Target::Port(port), failures, None) }
+    }
+
+    /// The part of the window in which failures came, where that is less than half of it.
+    fn burst(&self, [first, last]: [Duration; 2]) -> Option<[Duration; 2]> {
+        let length = (last.saturating_sub(first)).max(BURST);
+        (length * 2 < self.window()).then(|| [last.saturating_sub(length), last.saturating_add(BURST / 3)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observation::testing::Case;
+
+    fn low(failures: u64, attempts: u64) -> f64 {
+        interval(failures, attempts).map_or(f64::NAN, |[low, _]| low)
+    }
+
+    /// Values of the table in Brown, Cai, DasGupta (2001), and of R's binom.wilson.
+    #[test]
+    fn the_interval_is_wilsons() {
+        let near = |got: f64, wanted: f64| assert!((got - wanted).abs() < 0.001, "{got} for {wanted}");
+        near(low(3, 3), 0.4385);
+        near(low(20, 420), 0.0310);
+        near(low(0, 50), 0.0);
+        near(low(3, 3000), 0.00034);
+        near(interval(0, 50).map_or(0.0, |[_, high]| high), 0.0713);
+        assert_eq!(interval(0, 0), None);
+    }
+
+    #[test]
+    fn a_share_is_told_with_its_number() {
+        let harm = |failures, attempts| Harm { failures, attempts, burst: None };
+        assert_eq!(harm(41, Some(58)).counted("connection"), "41 of 58 connections (71 %)");
+        assert_eq!(harm(3, Some(3000)).counted("connection"), "3 of 3,000 connections (0.1 %)");
+        assert_eq!(harm(3, Some(3)).counted("connection"), "all 3 connections");
+        assert_eq!(harm(1, Some(1)).counted("connection"), "1 connection");
+        assert_eq!(harm(41, None).counted("connection"), "41 connections");
+    }
+
+    #[test]
+    fn what_ended_and_what_is_open_are_the_attempts() {
+        let case = Case::new().destroyed_sockets(57, ["10.0.0.9:80", "10.0.3.7:40000"], 0, 0);
+        let view = case.view();
+        let evidence = Evidence::new(view);
+        assert_eq!(evidence.harm(Target::Port(80), 3, None).attempts, Some(57));
+        assert_eq!(evidence.harm(Target::Port(81), 3, None).attempts, Some(3), "those that failed were there");
+        assert_eq!(evidence.harm_of_connects(Target::Port(80), 3).attempts, Some(60));
+        assert_eq!(Evidence::new(Case::new().view()).harm(Target::Port(80), 3, None).attempts, None);
+    }
+
+    /// 20 failures of one second among 1,000 connections of a minute are those of that second.
+    #[test]
+    fn a_longer_window_does_not_make_a_burst_less() {
+        let (minute, second) = (Harm { failures: 20, attempts: Some(2000), burst: None }, Some((20, 40)));
+        let with_burst = Harm { burst: second, ..minute };
+        assert!(minute.surely() < Some(0.01) && with_burst.surely() > Some(0.3), "{with_burst:?}");
+    }
+}
