@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rstdoctor_fuzz::limits::{self, Counting};
-use rstdoctor_fuzz::mutate::{Random, damage};
+use rstdoctor_fuzz::mutate::Random;
 use rstdoctor_fuzz::targets::{TARGETS, Target};
 
 #[global_allocator]
@@ -89,7 +89,7 @@ fn fuzz(target: &'static Target, until: Until, seed: u64) -> u64 {
     while !over(inputs) {
         let number = random.below(seeds.len());
         let mut input = seeds[number].clone();
-        damage(&mut input, &seeds[random.below(seeds.len())], &mut random);
+        (target.damage)(&mut input, &seeds[random.below(seeds.len())], &mut random);
         let result = costs.run(target, &input);
         if result.is_some() && result != sound[&number] {
             harm(target, &input, "a damaged input gives another result, which is called whole");

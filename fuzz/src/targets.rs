@@ -19,11 +19,15 @@ use rstdoctor::source::{
 use rstdoctor::stream::{Content, Parser};
 use rstdoctor::value::NetnsId;
 
+use crate::frames;
 use crate::hosts::{Always, Between};
+use crate::mutate::{self, Random};
 
 pub struct Target {
     pub name: &'static str,
     pub seeds: Seeds,
+    /// Damages a seed, in which parts of another may be put.
+    pub damage: fn(&mut Vec<u8>, &[u8], &mut Random),
     /// Reads the bytes. What it gives, if anything, is what must not change without being said: see [`recording`].
     pub run: fn(&[u8]) -> Option<String>,
 }
@@ -46,6 +50,7 @@ macro_rules! answers {
         Target {
             name: $name,
             seeds: Seeds::Answers($key),
+            damage: mutate::damage,
             run: |bytes| {
                 let read: fn(&[u8]) = $read;
                 read(bytes);
@@ -78,9 +83,10 @@ pub static TARGETS: &[Target] = &[
     answers!("reset_events", "reset_events", stream::<Events>),
     answers!("reset_packets", "reset_packets", stream::<Packets>),
     answers!("destroyed_sockets", "destroyed_sockets", stream::<Sockets>),
-    Target { name: "log", seeds: Seeds::Corpus, run: log },
-    Target { name: "answers", seeds: Seeds::Replaced, run: answers },
-    Target { name: "recording", seeds: Seeds::Recordings, run: recording },
+    Target { name: "log", seeds: Seeds::Corpus, damage: mutate::damage, run: log },
+    Target { name: "answers", seeds: Seeds::Replaced, damage: mutate::damage, run: answers },
+    Target { name: "frames", seeds: Seeds::Recordings, damage: frames::damage, run: frames },
+    Target { name: "recording", seeds: Seeds::Recordings, damage: mutate::damage, run: recording },
 ];
 
 const NETNS: NetnsId = NetnsId(4_026_531_840);
@@ -122,6 +128,12 @@ fn recording(bytes: &[u8]) -> Option<String> {
     let recording = ReplayHost::read(bytes).ok()?;
     let whole = recording.cut().is_none();
     report(&mut Between { recording, answers: Vec::new(), instead: None }).filter(|_| whole)
+}
+
+/// Sound as a file, whatever it holds: another recording, which may say something else.
+fn frames(bytes: &[u8]) -> Option<String> {
+    drop(recording(bytes));
+    None
 }
 
 /// The first two bytes say in which recording, the next two which answer is replaced by the rest: what is behind the

@@ -41,8 +41,13 @@ pub fn frame_head(tag: u32, number: u32, packed: &[u8], unpacked: u32) -> Vec<u8
 
 /// One segment.
 pub fn segment(number: u32, manifest: &[u8], frames: &[Frame], end: u32) -> Vec<u8> {
+    segment_at(Compression::best(), number, manifest, frames, end)
+}
+
+/// One segment, packed as well as this level does.
+pub fn segment_at(level: Compression, number: u32, manifest: &[u8], frames: &[Frame], end: u32) -> Vec<u8> {
     let mut out = segment_head(1, 1, number, manifest);
-    let mut deflate = Compress::new(Compression::best(), false);
+    let mut deflate = Compress::new(level, false);
     for (number, (tag, frame)) in frames.iter().enumerate() {
         let mut packed = Vec::with_capacity(frame.len() * 2 + 1024);
         let before = deflate.total_in();
