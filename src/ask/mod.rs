@@ -62,8 +62,9 @@ pub enum What {
     /// A sock_diag dump of TCP sockets (sock_diag(7)). The sink receives whole netlink messages, `NLMSG_DONE` included.
     SockDiag(DiagQuery),
     /// Which processes hold these socket inodes, host scope. The sink receives text lines, a line never split between two
-    /// calls: `fd PID FD INODE` for each match, `files PID COUNT` for each process with a match or named in `also`,
-    /// `denied COUNT` once, the number of processes whose descriptors could not be read.
+    /// calls: `fd PID FD INODE` for each match; behind those of a process `files PID COUNT START` if it has a match or is named
+    /// in `also`, or `ended PID` if it has ended meanwhile; `denied COUNT` once, the number of processes whose descriptors
+    /// could not be read. START, clock ticks since boot, tells it from a later process of that number.
     ///
     /// An inode without a line has no holder among the processes that could be read. Of one with a line, a further holder
     /// may be missing that has more than 512 descriptors and holds it under a higher and another number than the first.

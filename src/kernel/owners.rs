@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
+use std::fs::File;
 use std::io;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
@@ -106,7 +107,7 @@ impl Walk<'_> {
             }
             count = Some(open);
         }
-        let mut show = wanted || count.is_some_and(|open| at_limit(pid, open));
+        let mut show = wanted || count.is_some_and(|open| at_limit(&fds, open));
         let Some(open) = count else {
             let mut listed = 0u64;
             list(&fds, |fd| {
@@ -115,7 +116,7 @@ impl Walk<'_> {
                     self.descriptor(&fds, pid, fd, &mut show);
                 }
             })?;
-            self.files(pid, listed, show);
+            self.files(&fds, pid, listed, show);
             return Ok(None);
         };
         let mut process = Open { pid, fds, open, seen: 0, show };
@@ -126,7 +127,7 @@ impl Walk<'_> {
             }
             self.descriptors(&mut process, 0, |_| false)?;
         }
-        self.files(pid, open, process.show);
+        self.files(&process.fds, pid, open, process.show);
         Ok(None)
     }
 
@@ -175,7 +176,7 @@ impl Walk<'_> {
             for fd in &high {
                 self.descriptor(&process.fds, process.pid, *fd, &mut process.show);
             }
-            self.files(process.pid, process.open, process.show);
+            self.files(&process.fds, process.pid, process.open, process.show);
         }
     }
 
@@ -233,11 +234,16 @@ impl Walk<'_> {
         Some(inode)
     }
 
-    fn files(&mut self, pid: u32, count: u64, show: bool) {
-        if show {
-            let _ = writeln!(self.lines, "files {pid} {count}");
-            self.flush_if_large();
+    /// After all descriptors of the process were read: that it has not ended yet makes all lines with its number its own.
+    fn files(&mut self, fds: &OwnedFd, pid: u32, count: u64, show: bool) {
+        if !show {
+            return;
         }
+        let _ = match start(fds) {
+            Some(start) => writeln!(self.lines, "files {pid} {count} {start}"),
+            None => writeln!(self.lines, "ended {pid}"),
+        };
+        self.flush_if_large();
     }
 
     fn flush_if_large(&mut self) {
@@ -258,12 +264,26 @@ fn reach(open: u64) -> u64 {
 }
 
 /// It can open no file more.
-fn at_limit(pid: u32, open: u64) -> bool {
+fn at_limit(fds: &OwnedFd, open: u64) -> bool {
     open >= FEW
-        && std::fs::read(format!("/proc/{pid}/limits"))
-            .ok()
+        && beside(fds, c"../limits")
             .and_then(|limits| process::parse_open_files_limit(&limits))
             .is_some_and(|limit| open >= limit)
+}
+
+/// When the process started whose descriptors these are, clock ticks since boot; `None` once it has ended.
+fn start(fds: &OwnedFd) -> Option<u64> {
+    process::parse_stat(&beside(fds, c"../stat")?).ok().map(|process| process.start_ticks)
+}
+
+/// A file beside the open directory /proc/PID/fd. By that directory and not by the number, which another process may have
+/// been given meanwhile: an open directory stays that of its process, and has nothing in it any more once that has ended
+/// (fs/proc/base.c proc_pident_lookup()).
+fn beside(fds: &OwnedFd, path: &CStr) -> Option<Vec<u8>> {
+    let file = openat(fds, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mut bytes = Vec::new();
+    File::from(file).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 /// `socket:[INODE]`, fs/sockfs.
@@ -331,6 +351,23 @@ mod tests {
         String::from_utf8(text).unwrap().lines().map(str::to_owned).collect()
     }
 
+    /// Open files and start of a process.
+    fn files_of(lines: &[String], pid: u32) -> (u64, u64) {
+        let line = lines.iter().find_map(|line| line.strip_prefix(&format!("files {pid} "))).expect("counted");
+        let (files, started) = line.split_once(' ').expect("two numbers");
+        (files.parse().unwrap(), started.parse().unwrap())
+    }
+
+    #[test]
+    fn the_directory_of_a_process_that_ended_is_nobody_elses() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let fds = open_directory(CWD, &std::ffi::CString::new(format!("/proc/{}/fd", child.id())).unwrap()).unwrap();
+        assert!(start(&fds).is_some());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(start(&fds), None);
+    }
+
     /// How many descriptors this process has matters to both.
     static DESCRIPTORS: Mutex<()> = Mutex::new(());
 
@@ -355,8 +392,7 @@ mod tests {
         let found = lines(BTreeSet::from([inode, moved_inode]), BTreeSet::new());
         assert!(found.contains(&format!("fd {pid} {} {inode}", late.as_raw_fd())), "{found:?}");
         assert!(found.contains(&format!("fd {pid} {} {moved_inode}", moved.as_raw_fd())), "{found:?}");
-        let files = found.iter().find_map(|line| line.strip_prefix(&format!("files {pid} "))).expect("counted");
-        assert!(files.parse::<u64>().unwrap() >= 3002);
+        assert!(files_of(&found, pid).0 >= 3002);
         let nobody = lines(BTreeSet::from([u64::MAX]), BTreeSet::new());
         assert!(!nobody.iter().any(|line| line.starts_with("fd ")), "{nobody:?}");
 
@@ -380,8 +416,10 @@ mod tests {
         assert!(lines.contains(&format!("fd {pid} {} {inode}", listener.as_raw_fd())), "{lines:?}");
         assert!(lines.contains(&format!("fd {pid} {high} {inode}")), "{lines:?}");
         assert_eq!(lines.iter().filter(|line| line.starts_with("fd ")).count(), 2, "{lines:?}");
-        let files = lines.iter().find_map(|line| line.strip_prefix(&format!("files {pid} "))).expect("counted");
-        assert!(files.parse::<u64>().unwrap() >= 3);
+        let own = std::fs::read(format!("/proc/{pid}/stat")).unwrap();
+        let (files, started) = files_of(&lines, pid);
+        assert_eq!(started, process::parse_stat(&own).unwrap().start_ticks);
+        assert!(files >= 3);
         assert_eq!(lines.iter().filter(|line| line.starts_with("denied ")).count(), 1);
     }
 

@@ -94,8 +94,12 @@ impl Joiner {
         self.errors.read(read.errors);
         let mut resets = self.due(until);
         resets.sort_by_key(Reset::at);
-        let ended: HashMap<Ends, Duration> =
-            resets.iter().filter_map(|reset| Some((reset.ended_connection()?, reset.at()))).collect();
+        // Those that still wait, too: an answer may come shortly before the reset that it belongs to.
+        let waiting = self.events.iter().filter(|event| event.ends_a_connection());
+        let waiting = waiting.filter(|event| event.state_before() != Some(TcpState::SynSent));
+        let waiting = waiting.filter_map(|event| Some(((event.local, event.peer?), event.at)));
+        let due = resets.iter().filter_map(|reset| Some((reset.ended_connection()?, reset.at())));
+        let ended: HashMap<Ends, Duration> = waiting.chain(due).collect();
         resets.iter_mut().for_each(|reset| self.remember(reset, &ended));
         // Those that still wait, too: their resets do not.
         give_ended(&mut resets, &self.destroyed);
@@ -122,7 +126,10 @@ impl Joiner {
         let late = |event: &ResetEvent| packet_of.get(&std::ptr::from_ref(event)).copied();
         let claimed: Vec<usize> = self.unseen.iter().filter_map(late).collect();
         let paired: Vec<Option<usize>> = self.events.iter().map(late).collect();
-        let old = until.saturating_sub(LATER);
+        // By what was read, and not by `until`, which may be far ahead of it: a packet may be read later than its event.
+        let newest =
+            self.events.last().map(|event| event.at).max(packets.iter().flatten().map(|packet| packet.at).max());
+        let old = newest.unwrap_or_default().min(until).saturating_sub(LATER);
         self.unseen.retain(|event| late(event).is_none() && event.at >= old);
         for index in claimed {
             if let Some(slot) = packets.get_mut(index) {
@@ -324,6 +331,17 @@ mod tests {
     }
 
     #[test]
+    fn a_packet_that_was_read_late_is_its_events_also_if_that_could_not_wait() {
+        let mut joiner = Joiner::default();
+        // So many waited that none was waited for any longer.
+        let early = joiner.step(read(&[event_at("10.0.0.2:4000", 0)], &[]), Duration::MAX);
+        assert_eq!(shape(&early.resets), [(true, false)]);
+        let nothing = joiner.step(Drained::default(), Duration::MAX);
+        let late = joiner.step(read(&[], &[packet_at("10.0.0.2:4000", 30)]), Duration::MAX);
+        assert_eq!((shape(&nothing.resets), shape(&late.resets)), (Vec::new(), Vec::new()), "one reset and not two");
+    }
+
+    #[test]
     fn a_tuple_that_resets_twice_is_two_resets() {
         let events = [event_at("10.0.0.2:4000", 0), event_at("10.0.0.2:4000", 500)];
         let packets = [packet_at("10.0.0.2:4000", 10), packet_at("10.0.0.2:4000", 510)];
@@ -343,6 +361,15 @@ mod tests {
         // A client that connects anew from the same port is refused, and that is no rest of the old connection.
         let resets = Joiner::default().step(read(&events, &[packet_at("10.0.0.2:4000", 55)]), END).resets;
         assert_eq!(again(&resets), [false, false, false]);
+    }
+
+    #[test]
+    fn an_answer_shortly_before_the_abort_is_known_as_that_also_where_the_abort_still_waits() {
+        let answer = ResetEvent { reason: Some("NO_SOCKET".into()), ..event_at("10.0.0.2:4000", 0) };
+        let abort = ResetEvent { active: true, ..event_at("10.0.0.2:4000", 50) };
+        let between = answer.at + Duration::from_micros(20);
+        let joined = Joiner::default().step(read(&[answer, abort], &[]), between);
+        assert_eq!(joined.resets.iter().map(|reset| reset.again).collect::<Vec<_>>(), [true]);
     }
 
     #[test]

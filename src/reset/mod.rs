@@ -74,6 +74,11 @@ impl Reset {
         of_event.or(self.packet.as_ref().map(|packet| packet.peer))
     }
 
+    /// TCP of a known namespace sent it, and counts it (`Tcp.OutRsts`).
+    pub fn is_counted(&self) -> bool {
+        self.event.as_ref().is_some_and(|event| event.direction == Direction::Sent) && self.netns().is_some()
+    }
+
     /// Its event, with the namespace and the ends that its packet adds.
     pub fn located_event(&self) -> Option<ResetEvent> {
         let mut event = ResetEvent { netns: self.netns(), ..self.event.clone()? };
@@ -89,11 +94,7 @@ impl Reset {
     /// The ends of the connection that this reset ended; `None` where there was none, as for an answer to a SYN.
     fn connection(&self) -> Option<Ends> {
         let ended = match (&self.event, &self.packet) {
-            (Some(event), _) => {
-                event.active
-                    || event.direction == Direction::Received
-                    || event.reason.as_deref() == Some("TCP_ABORT_ON_DATA")
-            }
+            (Some(event), _) => event.ends_a_connection(),
             (None, Some(packet)) => packet.direction == Direction::Received || packet.signature() == Signature::Active,
             (None, None) => false,
         };

@@ -22,7 +22,7 @@ use crate::source::sysctl;
 use crate::value::{Failure, FailureKind, Moment, NetnsId, Observed};
 use collect::Samples;
 use looks::Looks;
-use streams::{Seen, Streams};
+use streams::{Edge, Seen, Streams};
 
 /// Between two looks while queues are short and little arrives. The streams of the kernel hold more than comes in that
 /// time outside a storm.
@@ -191,6 +191,7 @@ impl Session {
         // The first answer opens the streams, which takes a while; what came before the counters were read is none of the
         // window's.
         streams.drain(host);
+        let from = streams.drained();
         whole.counters(host);
         for of in netns.values_mut() {
             of.previous.counters(host);
@@ -198,8 +199,8 @@ impl Session {
             of.earlier = of.previous.clone();
         }
         whole.at = opened;
-        let end = streams.drain_at_end(host);
-        drop(streams.take(if end == Duration::MAX { opened.mono } else { end }));
+        let to = streams.drain_at_end(host);
+        streams.begin(Edge { from, to: if to == Duration::MAX { opened.mono } else { to } });
         Ok(Self {
             plan: plan.clone(),
             opened,
@@ -395,11 +396,11 @@ impl Session {
             snapshot.counters(probe);
             after.insert(*id, snapshot);
         }
-        let end = self.streams.drain_at_end(probe);
+        let end = Edge { from: at.mono, to: self.streams.drain_at_end(probe) };
         if last {
             self.streams.end();
         }
-        let (reset_events, mut seen) = self.streams.take(end);
+        let (reset_events, mut seen) = self.streams.take(end, &self.sent_since(&after));
         let settings = at.mono.saturating_sub(self.settings.mono) >= SETTINGS;
         let mut fresh = false;
         let mut windows = BTreeMap::new();
@@ -446,9 +447,19 @@ impl Session {
         Observation { host, netns: windows, covers: self.plan.covers.clone() }
     }
 
+    /// The RSTs that TCP sent in each namespace since the latest window closed, where it counted them.
+    fn sent_since(&self, after: &BTreeMap<NetnsId, Snapshot>) -> BTreeMap<NetnsId, u64> {
+        let sent = |snapshot: &Snapshot| snapshot.snmp.value()?.get("Tcp.OutRsts");
+        let of = |(id, after): (&NetnsId, &Snapshot)| {
+            Some((*id, sent(after)?.checked_sub(sent(&self.netns.get(id)?.previous)?)?))
+        };
+        after.iter().filter_map(of).collect()
+    }
+
     /// What stood there when the session was opened: totals since boot.
     fn totals(&mut self) -> Observation {
-        let (reset_events, mut seen) = self.streams.take(Duration::ZERO);
+        let never = Edge { from: Duration::ZERO, to: Duration::ZERO };
+        let (reset_events, mut seen) = self.streams.take(never, &BTreeMap::new());
         let of = |(id, of): (&NetnsId, &mut OfNetns)| {
             let seen = seen.remove(id)?;
             let listener_traces = std::mem::take(&mut of.looks).close();

@@ -8,7 +8,7 @@ use crate::ask::{Ask, Probe, What};
 use crate::observation::{Endings, Resets, SocketErrors};
 use crate::reset::{Drained, Ending, Joined, Joiner, Mark, Reset};
 use crate::source::destroyed_sockets::Sockets;
-use crate::source::reset_events::{EventAccount, Events, ResetTally, Tallies};
+use crate::source::reset_events::{Direction, EventAccount, Events, ResetTally, Tallies};
 use crate::source::reset_packets::{PacketAccount, Packets};
 use crate::stream::{Content, Parser};
 use crate::value::{EphemeralPorts, Failure, FailureKind, NetnsId, Observed, ParseError};
@@ -69,6 +69,17 @@ struct OfNetns {
     account: PacketAccount,
     endings: Endings,
     errors: SocketErrors,
+    /// RSTs of this window that TCP sent.
+    sent: u64,
+    /// Happened while the counters that began the window were read: only their number tells whether they are of it.
+    at_start: Vec<Reset>,
+}
+
+/// While the counters were read, CLOCK_BOOTTIME, with which a window begins or ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Edge {
+    pub from: Duration,
+    pub to: Duration,
 }
 
 /// Single resets as the kernel reports them and as they pass the wire, and the connections that end.
@@ -98,6 +109,8 @@ impl Streams {
             account: PacketAccount::default(),
             endings: Endings::default(),
             errors: SocketErrors::default(),
+            sent: 0,
+            at_start: Vec::new(),
         };
         Self {
             events: Stream::new(Ask::host(What::ResetEvents), wanted),
@@ -124,11 +137,16 @@ impl Streams {
         packets.max(events).max(destroyed)
     }
 
-    /// Takes what arrived at the end of a window, whose counters were just read; when that was, as near as the streams tell.
-    /// Events before the packets, too: they tell when the counters were read.
+    /// When the events were drained last, CLOCK_BOOTTIME; zero if they never were.
+    pub fn drained(&self) -> Duration {
+        self.events.parser.drained()
+    }
+
+    /// Takes what arrived at the end of a window, whose counters were just read; when that was at the latest, as near as the
+    /// streams tell. Events before the packets, too: they tell when the counters were read.
     pub fn drain_at_end(&mut self, probe: &mut dyn Probe) -> Duration {
         self.events.drain(probe);
-        let end = self.events.parser.drained();
+        let end = self.drained();
         self.drain(probe);
         if end.is_zero() { Duration::MAX } else { end }
     }
@@ -148,12 +166,15 @@ impl Streams {
 
     /// Joins what happened before `until` and adds it to the window.
     fn join(&mut self, until: Duration) {
-        let resets = self.step(until);
-        for reset in &resets {
-            for (_, of) in self.netns.iter_mut().filter(|(id, _)| reset.netns().is_none_or(|netns| netns == **id)) {
-                of.add(reset);
-            }
+        for reset in self.step(until) {
+            self.concerned(&reset).for_each(|(_, of)| of.add(&reset));
         }
+    }
+
+    /// The namespaces that a reset may be of.
+    fn concerned(&mut self, reset: &Reset) -> impl Iterator<Item = (&NetnsId, &mut OfNetns)> + use<'_> {
+        let netns = reset.netns();
+        self.netns.iter_mut().filter(move |(id, _)| netns.is_none_or(|netns| netns == **id))
     }
 
     /// Joins what happened before `until` and hands it out, with the account since the last time: no window has it.
@@ -199,8 +220,9 @@ impl Streams {
         drained.packets.sort_by_key(|packet| packet.at);
         // They are only counted: as many as that cannot be looked at one by one.
         for tally in seen.tallies {
-            for of in self.netns.iter_mut().filter(|(id, _)| tally.netns.is_none_or(|netns| netns == **id)) {
-                of.1.resets.grouped.push((Mark::default(), tally.clone()));
+            for (_, of) in self.netns.iter_mut().filter(|(id, _)| tally.netns.is_none_or(|netns| netns == **id)) {
+                of.sent += if tally.direction == Direction::Sent { tally.count } else { 0 };
+                of.resets.grouped.push((Mark::default(), tally.clone()));
             }
         }
         for of in self.netns.values_mut() {
@@ -224,9 +246,55 @@ impl Streams {
         resets
     }
 
-    /// Hands over the window. What happened after `end` is left to the next.
-    pub fn take(&mut self, end: Duration) -> (Observed<EventAccount>, BTreeMap<NetnsId, Seen>) {
-        self.join(end);
+    /// Begins the first window. What happened before is none of it.
+    pub fn begin(&mut self, start: Edge) {
+        let resets = self.step(start.to);
+        self.window();
+        for reset in resets.iter().filter(|reset| reset.at() >= start.from && reset.is_counted()) {
+            self.concerned(reset).for_each(|(_, of)| of.at_start.push(reset.clone()));
+        }
+    }
+
+    /// Hands over the window. What happened after its end is left to the next. `counted`: the RSTs that TCP sent in it, where
+    /// that is known: of those that were sent while the counters were read it tells which they have.
+    pub fn take(
+        &mut self,
+        end: Edge,
+        counted: &BTreeMap<NetnsId, u64>,
+    ) -> (Observed<EventAccount>, BTreeMap<NetnsId, Seen>) {
+        let resets = self.step(end.to);
+        // What was lost of a busy host is missing in an unknown place.
+        let exact = self.account.lost == 0;
+        let mut left = Vec::new();
+        for reset in resets {
+            let at_edge = exact && reset.at() >= end.from && reset.is_counted();
+            for (id, of) in self.concerned(&reset) {
+                match counted.get(id).filter(|_| at_edge) {
+                    Some(counted) if of.sent >= *counted => left.push((*id, reset.clone())),
+                    _ => of.add(&reset),
+                }
+            }
+        }
+        for (id, of) in &mut self.netns {
+            let missing = counted.get(id).filter(|_| exact).map_or(0, |counted| counted.saturating_sub(of.sent));
+            // The latest of them, which came when the counter had most likely been read.
+            let latest = std::mem::take(&mut of.at_start).into_iter().rev().take(usize::try_from(missing).unwrap_or(0));
+            for reset in latest {
+                of.add(&reset);
+            }
+            of.resets.single.sort_by_key(Reset::at);
+        }
+        let window = self.window();
+        for (id, reset) in left {
+            if let Some(of) = self.netns.get_mut(&id) {
+                of.add(&reset);
+            }
+        }
+        window
+    }
+
+    /// Hands over what there is.
+    fn window(&mut self) -> (Observed<EventAccount>, BTreeMap<NetnsId, Seen>) {
         let events = self.events.observed(std::mem::take(&mut self.account));
         let errors = |of: &mut OfNetns| {
             let errors = std::mem::take(&mut of.errors);
@@ -301,6 +369,7 @@ pub struct StreamFailures<'a> {
 
 impl OfNetns {
     fn add(&mut self, reset: &Reset) {
+        self.sent += u64::from(reset.is_counted());
         if self.resets.single.len() < MOST_RESETS {
             self.resets.single.push(reset.clone());
         } else if let Some(event) = reset.located_event() {
@@ -325,6 +394,7 @@ impl OfNetns {
     }
 
     fn take(&mut self, errors: Observed<SocketErrors>) -> Seen {
+        self.sent = 0;
         let mut resets = std::mem::take(&mut self.resets);
         resets.grouped.extend(self.grouped_so_far());
         let account = PacketAccount { ttls: self.account.ttls.clone(), ..PacketAccount::default() };

@@ -21,7 +21,7 @@ use crate::ask::What;
 use crate::stream::{self, Content, Kind, Parser};
 use crate::value::ParseError;
 
-const SOURCE: &str = "last words";
+const SOURCE: &str = "destroyed sockets";
 pub const MAGIC: &str = "rstdoctor-last-words 1";
 /// Single connections kept, about 2 MB.
 const MAX_SOCKETS: usize = 20_000;

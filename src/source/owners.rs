@@ -38,33 +38,49 @@ const MAX_PROCESSES: usize = 4096;
 const MAX_LINES: usize = 1 << 20;
 
 /// Who holds `inodes`, and in what state those processes and those in `also` are. A process that ends meanwhile is left
-/// out of [`Owners::processes`]. `Partial` when descriptors of some processes were not readable.
+/// out of [`Owners::processes`], whoever has its number then. `Partial` when descriptors of some processes were not readable, or
+/// there are too many.
 pub fn collect(probe: &mut dyn Probe, inodes: BTreeSet<u64>, also: BTreeSet<u32>) -> (Observed<Owners>, Duration) {
     let mut found = Found::default();
     let mut pids = also.clone();
     let answer = probe.ask(&Ask::host(What::SocketOwners { inodes, also }), &mut |chunk| found.feed(chunk));
     let mut took = answer.took;
     let lines = found.lines;
-    let (mut owners, open_files, error) = found.finish();
-    let failure = answer.result.err().or(error.map(Failure::from));
+    let (mut owners, open, error) = found.finish();
+    let mut failure = answer.result.err().or(error.map(Failure::from));
     if let Some(failure) = failure.as_ref().filter(|_| lines == 0) {
         return (Observed::Unavailable(failure.clone()), took);
     }
     pids.extend(owners.by_inode.values().flatten());
-    owners.at_limit = open_files.keys().filter(|pid| !pids.contains(pid)).copied().collect();
+    owners.at_limit =
+        open.iter().filter(|(pid, open)| open.is_some() && !pids.contains(pid)).map(|(pid, _)| *pid).collect();
+    if pids.len() > MAX_PROCESSES {
+        let reason = format!("of {} processes only {MAX_PROCESSES} are looked at", pids.len());
+        failure = failure.or(Some(Failure::new(FailureKind::NotCollected, reason)));
+    }
     for pid in pids.into_iter().take(MAX_PROCESSES) {
+        let open = open.get(&pid).copied();
+        if open == Some(None) {
+            continue;
+        }
         let mut read = |file: &str| {
             let (bytes, one) = ask::read(probe, &Ask::host(What::File(format!("/proc/{pid}/{file}"))));
             took += one;
             bytes.ok()
         };
+        let (limits, groups, line) = (read("limits"), read("cgroup"), read("cmdline"));
+        // Last: if it is still the process that holds the sockets, then all that was read before is of that one, too.
         let Some(Ok(mut process)) = read("stat").map(|stat| process::parse_stat(&stat)) else { continue };
-        process.open_files = open_files.get(&pid).copied();
-        process.open_files_limit = read("limits").and_then(|limits| process::parse_open_files_limit(&limits));
-        if let Some(groups) = read("cgroup") {
+        let open = open.flatten();
+        if open.and_then(|open| open.start_ticks).is_some_and(|start| start != process.start_ticks) {
+            continue;
+        }
+        process.open_files = open.map(|open| open.files);
+        process.open_files_limit = limits.and_then(|limits| process::parse_open_files_limit(&limits));
+        if let Some(groups) = groups {
             (process.unit, process.container) = process::parse_cgroup(&groups);
         }
-        process.command_line = read("cmdline").map(|line| process::parse_command_line(&line)).unwrap_or_default();
+        process.command_line = line.map(|line| process::parse_command_line(&line)).unwrap_or_default();
         owners.processes.insert(pid, process);
     }
     let observed = match failure {
@@ -78,18 +94,29 @@ pub fn collect(probe: &mut dyn Probe, inodes: BTreeSet<u64>, also: BTreeSet<u32>
     (observed, took)
 }
 
-/// The lines of [`What::SocketOwners`]: `by_inode`, `denied`, and the open files of each process.
+/// What the walk saw of a process that had not ended by then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Open {
+    pub files: u64,
+    /// As [`Process::start_ticks`]; older recordings do not have it.
+    pub start_ticks: Option<u64>,
+}
+
+/// By process; `None` for one that ended.
+pub type OpenFiles = BTreeMap<u32, Option<Open>>;
+
+/// The lines of [`What::SocketOwners`]: `by_inode`, `denied`, and what was seen of each process.
 ///
 /// # Errors
 /// A line of unknown form, text that is cut, or text without its `denied` line, which comes last.
-pub fn parse(bytes: &[u8]) -> Result<(Owners, BTreeMap<u32, u64>), ParseError> {
+pub fn parse(bytes: &[u8]) -> Result<(Owners, OpenFiles), ParseError> {
     let mut found = Found::default();
     found.feed(bytes);
     let whole = found.denied_seen;
     match found.finish() {
         (.., Some(error)) => Err(error),
         _ if !whole => Err(ParseError::new(SOURCE, None, "has no `denied` line")),
-        (owners, open_files, None) => Ok((owners, open_files)),
+        (owners, open, None) => Ok((owners, open)),
     }
 }
 
@@ -98,22 +125,22 @@ struct Found {
     /// Socket inode and process, as they come.
     holders: Vec<(u32, u32)>,
     denied: u64,
-    open_files: BTreeMap<u32, u64>,
+    open: OpenFiles,
     lines: usize,
     denied_seen: bool,
     error: Option<ParseError>,
 }
 
 impl Found {
-    /// The owners without their processes, the open files of each process, and what stopped the reading.
-    fn finish(mut self) -> (Owners, BTreeMap<u32, u64>, Option<ParseError>) {
+    /// The owners without their processes, what was seen of each process, and what stopped the reading.
+    fn finish(mut self) -> (Owners, OpenFiles, Option<ParseError>) {
         self.holders.sort_unstable();
         self.holders.dedup();
         let mut owners = Owners { denied: self.denied, ..Owners::default() };
         for (inode, pid) in self.holders {
             owners.by_inode.entry(inode).or_default().push(pid);
         }
-        (owners, self.open_files, self.error)
+        (owners, self.open, self.error)
     }
 
     fn feed(&mut self, chunk: &[u8]) {
@@ -140,10 +167,15 @@ impl Found {
                         self.holders.push((inode, pid));
                     }
                 }
-                ["files", pid, count, "", ""] => {
-                    let (Ok(pid), Ok(count)) = (pid.parse(), count.parse()) else { return Err(wrong()) };
-                    self.open_files.insert(pid, count);
+                ["files", pid, count, start, ""] => {
+                    let (Ok(pid), Ok(files)) = (pid.parse(), count.parse()) else { return Err(wrong()) };
+                    let start_ticks = match start {
+                        "" => None,
+                        start => Some(start.parse().map_err(|_| wrong())?),
+                    };
+                    self.open.insert(pid, Some(Open { files, start_ticks }));
                 }
+                ["ended", pid, "", "", ""] => drop(self.open.insert(pid.parse().map_err(|_| wrong())?, None)),
                 ["denied", count, "", "", ""] => {
                     self.denied = count.parse().map_err(|_| wrong())?;
                     self.denied_seen = true;
@@ -164,13 +196,13 @@ mod tests {
 
     const LINES: &[u8] = b"fd 20 4 1001\nfd 10 3 1001\nfd 10 9 1001\nfd 10 5 1002\nfiles 10 12\nfiles 20 7\ndenied 0\n";
 
-    /// Process 20 ends between the two questions.
-    struct Fake;
+    /// These lines of the walk. Process 20 ends between the two questions.
+    struct Fake(&'static [u8]);
 
     impl Probe for Fake {
         fn ask(&mut self, ask: &Ask, sink: &mut dyn FnMut(&[u8])) -> Answer {
             let known: Option<&[u8]> = match &ask.what {
-                What::SocketOwners { .. } => Some(LINES),
+                What::SocketOwners { .. } => Some(self.0),
                 What::File(path) if path == "/proc/10/stat" => Some(process::tests::STAT),
                 What::File(path) if path == "/proc/10/cgroup" => Some(b"0::/system.slice/nginx.service\n"),
                 _ => None,
@@ -188,7 +220,7 @@ mod tests {
 
     #[test]
     fn holders_are_sorted_once_each_and_a_vanished_process_is_left_out() {
-        let (observed, _) = collect(&mut Fake, BTreeSet::from([1001, 1002]), BTreeSet::new());
+        let (observed, _) = collect(&mut Fake(LINES), BTreeSet::from([1001, 1002]), BTreeSet::new());
         let Observed::Full(owners) = observed else { panic!("{observed:?}") };
         assert_eq!(owners.by_inode, BTreeMap::from([(1001, vec![10, 20]), (1002, vec![10])]));
         assert_eq!(owners.processes.keys().collect::<Vec<_>>(), [&10]);
@@ -198,13 +230,47 @@ mod tests {
     }
 
     #[test]
+    fn a_later_process_of_the_same_number_is_not_the_owner() {
+        let names = |lines| {
+            let (observed, _) = collect(&mut Fake(lines), BTreeSet::from([1001]), BTreeSet::new());
+            let Observed::Full(owners) = observed else { panic!("{observed:?}") };
+            assert_eq!(owners.by_inode, BTreeMap::from([(1001, vec![10])]), "somebody held it");
+            owners.processes.into_values().map(|process| process.start_ticks).collect::<Vec<_>>()
+        };
+        let start = process::parse_stat(process::tests::STAT).unwrap().start_ticks;
+        assert_eq!(start, 4_711);
+        assert_eq!(names(b"fd 10 3 1001\nfiles 10 12 4711\ndenied 0\n"), [start]);
+        assert_eq!(names(b"fd 10 3 1001\nfiles 10 12 4710\ndenied 0\n"), [0; 0]);
+        assert_eq!(names(b"fd 10 3 1001\nended 10\ndenied 0\n"), [0; 0]);
+    }
+
+    #[test]
+    fn more_owners_than_are_looked_at_are_no_full_answer() {
+        struct Many(Vec<u8>);
+        impl Probe for Many {
+            fn ask(&mut self, ask: &Ask, sink: &mut dyn FnMut(&[u8])) -> Answer {
+                if matches!(ask.what, What::SocketOwners { .. }) {
+                    sink(&self.0);
+                    return Answer { result: Ok(()), took: Duration::ZERO };
+                }
+                Answer { result: Err(Failure::new(FailureKind::Absent, "gone")), took: Duration::ZERO }
+            }
+        }
+        let lines: String = (0..5000).map(|pid| format!("fd {} 3 7\n", pid + 1)).collect();
+        let (observed, _) =
+            collect(&mut Many((lines + "denied 0\n").into_bytes()), BTreeSet::from([7]), BTreeSet::new());
+        let Observed::Partial(_, failure) = observed else { panic!("{observed:?}") };
+        assert_eq!(failure.reason, "of 5000 processes only 4096 are looked at");
+    }
+
+    #[test]
     fn cut_lines_are_an_error() {
         text::tests::assert_cuts_are_errors(LINES, parse, |_| false);
     }
 
     proptest! {
         #[test]
-        fn arbitrary_lines_never_panic(text in "((fd|files|denied|x)( [0-9]{1,22}){0,4}\n){0,5}") {
+        fn arbitrary_lines_never_panic(text in "((fd|files|ended|denied|x)( [0-9]{1,22}){0,4}\n){0,5}") {
             let _ = parse(text.as_bytes());
         }
     }

@@ -203,6 +203,11 @@ impl ResetEvent {
     pub fn state_before(&self) -> Option<TcpState> {
         self.old_state.or(self.state.filter(|state| *state != TcpState::Close))
     }
+
+    /// Not an answer to a segment that belongs to nothing here. A refused connect is one of those that do.
+    pub fn ends_a_connection(&self) -> bool {
+        self.active || self.direction == Direction::Received || self.reason.as_deref() == Some("TCP_ABORT_ON_DATA")
+    }
 }
 
 /// The kernel path that sent an active reset: the most telling of these functions in its call chain.

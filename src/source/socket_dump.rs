@@ -14,13 +14,15 @@ mod ports;
 
 pub use fold::Fold;
 
-/// What a full sweep found. Every list is capped; `capped` says which caps were reached.
+/// What a full sweep found. Every list is capped.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SocketDump {
     /// Number of sockets in each state. LISTEN is included.
     pub by_state: BTreeMap<TcpState, u64>,
     /// The local ports with the most sockets, LISTEN excluded.
     pub ports: BTreeMap<u16, PortUse>,
+    /// More ports are in use than are in `ports`.
+    pub ports_capped: bool,
     /// (source address, destination address, destination port) with the most local ports in use, largest first. Sockets
     /// accepted by a listener of this host are not counted: their local port is not an ephemeral one.
     pub destinations: Vec<Destination>,
@@ -28,8 +30,6 @@ pub struct SocketDump {
     pub peers: Vec<Peer>,
     /// Groups of sockets that a cause may want to name, with samples whose owners can be looked up.
     pub groups: Vec<Group>,
-    /// Names of the caps that were reached, in plain words.
-    pub capped: Vec<String>,
 }
 
 /// Sockets with one local port.

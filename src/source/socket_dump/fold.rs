@@ -44,7 +44,6 @@ pub struct Fold {
     peers: HeavyHitters<Address, PeerSum>,
     groups: HeavyHitters<GroupKey, GroupSum>,
     samples: [usize; 7],
-    samples_capped: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -98,7 +97,6 @@ impl Fold {
             peers: HeavyHitters::new(TRACKED),
             groups: HeavyHitters::new(TRACKED),
             samples: [0; 7],
-            samples_capped: false,
         }
     }
 
@@ -197,30 +195,13 @@ impl Fold {
             if *used < share {
                 *used += 1;
                 sum.samples.push(member.sample());
-            } else {
-                self.samples_capped = true;
             }
         }
     }
 
     /// The socket_dump of the sockets so far.
     pub fn finish(self) -> SocketDump {
-        let mut capped = Vec::new();
-        let destinations_cut = cut_note("destinations", self.destinations.evictions());
-        let peers_cut = cut_note("peers", self.peers.evictions());
-        let groups_cut = cut_note("groups", self.groups.evictions());
-        capped.extend([destinations_cut, peers_cut, groups_cut].into_iter().flatten());
-        if self.samples_capped {
-            capped.push(format!("samples: at most {SAMPLES_PER_KIND} sockets of one kind are kept"));
-        }
-        if self.half_open_peers >= SYN_PEERS {
-            capped.push(format!("half-open peers: at most {SYN_PEERS} are told apart"));
-        }
-
         let (foremost, used) = self.ports.foremost(PORTS_REPORTED);
-        if used > foremost.len() {
-            capped.push(format!("ports: only {PORTS_REPORTED} of {used} are kept"));
-        }
         let ports = foremost.iter().map(|port| {
             let half_open = self.half_open.get(port);
             let port_use = PortUse {
@@ -231,46 +212,31 @@ impl Fold {
             (*port, port_use)
         });
 
+        let destination = |hit: Hit<(Address, Address, u16), DestinationSum>| {
+            let (source, address, port) = hit.key;
+            Destination {
+                source: to_ip(source),
+                address: to_ip(address),
+                port,
+                ports_used: hit.seen,
+                time_wait: hit.value.time_wait,
+                inodes: hit.value.inodes.into_iter().filter(|inode| *inode != 0).collect(),
+            }
+        };
+        let peer = |hit: Hit<Address, PeerSum>| Peer {
+            address: to_ip(hit.key),
+            sockets: hit.seen,
+            syn_recv: hit.value.syn_recv,
+        };
         SocketDump {
             by_state: present((1u8..=12).zip(self.by_state)),
             ports: ports.collect(),
-            destinations: reported("destinations", self.destinations.into_hits(), &mut capped, |hit| {
-                let (source, address, port) = hit.key;
-                Destination {
-                    source: to_ip(source),
-                    address: to_ip(address),
-                    port,
-                    ports_used: hit.seen,
-                    time_wait: hit.value.time_wait,
-                    inodes: hit.value.inodes.into_iter().filter(|inode| *inode != 0).collect(),
-                }
-            }),
-            peers: reported("peers", self.peers.into_hits(), &mut capped, |hit| Peer {
-                address: to_ip(hit.key),
-                sockets: hit.seen,
-                syn_recv: hit.value.syn_recv,
-            }),
+            ports_capped: used > foremost.len(),
+            destinations: self.destinations.into_hits().into_iter().take(REPORTED).map(destination).collect(),
+            peers: self.peers.into_hits().into_iter().take(REPORTED).map(peer).collect(),
             groups: self.groups.into_hits().into_iter().map(group).collect(),
-            capped,
         }
     }
-}
-
-fn cut_note(what: &str, evictions: u64) -> Option<String> {
-    (evictions > 0).then(|| format!("{what}: more than {TRACKED} came, the rare ones are missing or undercounted"))
-}
-
-/// The first [`REPORTED`] hits.
-fn reported<K, V, T>(
-    what: &str,
-    hits: Vec<Hit<K, V>>,
-    capped: &mut Vec<String>,
-    show: impl Fn(Hit<K, V>) -> T,
-) -> Vec<T> {
-    if hits.len() > REPORTED {
-        capped.push(format!("{what}: only the {REPORTED} with the most sockets are kept"));
-    }
-    hits.into_iter().take(REPORTED).map(show).collect()
 }
 
 fn present(counts: impl Iterator<Item = (u8, u64)>) -> BTreeMap<TcpState, u64> {

@@ -123,7 +123,7 @@ fn timers_tell_dead_peers() {
 }
 
 #[test]
-fn caps_hold_are_named_and_keep_the_heavy_ones() {
+fn caps_hold_and_keep_the_heavy_ones() {
     let mut fold = Fold::new(&[]);
     let mut walker = Walker::default();
     let mut add = |message: Message| walker.feed(&message.bytes(), |socket| fold.add(socket));
@@ -135,23 +135,17 @@ fn caps_hold_are_named_and_keep_the_heavy_ones() {
         }
     }
     let socket_dump = fold.finish();
+    assert_eq!((socket_dump.destinations[0].port, socket_dump.destinations[0].ports_used), (5432, 1500));
+    assert_eq!(socket_dump.groups[0].port, 5432);
     assert_eq!(
         (socket_dump.peers[0].address.to_string(), socket_dump.peers[0].sockets),
         ("192.0.2.1".to_owned(), 1500)
     );
-    assert_eq!((socket_dump.destinations[0].port, socket_dump.destinations[0].ports_used), (5432, 1500));
-    assert_eq!(socket_dump.groups[0].port, 5432);
     assert!(socket_dump.peers.len() <= 1024 && socket_dump.ports.len() <= 4096 && socket_dump.groups.len() <= 4096);
+    assert!(socket_dump.ports_capped);
     let samples: usize = socket_dump.groups.iter().map(|group| group.samples.len()).sum();
     assert!(samples <= 4096);
     assert_eq!(socket_dump.groups[0].samples.len(), 64, "the heavy group has its samples");
-    for what in ["destinations:", "peers:", "groups:", "ports:"] {
-        assert!(
-            socket_dump.capped.iter().any(|note| note.starts_with(what)),
-            "{what} missing in {:?}",
-            socket_dump.capped
-        );
-    }
 }
 
 #[test]
