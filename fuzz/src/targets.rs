@@ -107,7 +107,7 @@ where
 }
 
 fn log(bytes: &[u8]) -> Option<String> {
-    let known = |line: &str| error_texts::matches(line).iter().map(|text| text.name.clone()).collect();
+    let known = |line: &[u8]| error_texts::matches(line).iter().map(|text| text.name.clone()).collect();
     drop(log::tally(&mut &*bytes, known));
     None
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use super::explain_text;
+use super::{explain_log, explain_text};
 use crate::cause::{Cause, REGISTRY};
 use crate::command::cli::ExplainArgs;
 use crate::command::config::Terminal;
@@ -29,7 +29,7 @@ pub fn run(args: &ExplainArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let mut page = Page::new(terminal.columns(), terminal.colour());
     match what.trim() {
         "" => list(&mut page),
-        "-" => explain_text::log(&mut page, &mut std::io::stdin().lock()).context("standard input: cannot be read")?,
+        "-" => explain_log::log(&mut page, &mut std::io::stdin().lock()).context("standard input: cannot be read")?,
         text => match catalogue::find(text) {
             Some(cause) => explain(&mut page, cause),
             None if explain_text::text(&mut page, text) => {}

@@ -5,6 +5,7 @@ mod collect;
 mod completions;
 pub mod config;
 mod explain;
+mod explain_log;
 mod explain_text;
 pub mod full_screen;
 mod lab;

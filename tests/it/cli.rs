@@ -263,15 +263,29 @@ fn explain_log(log: &[u8]) -> String {
 }
 
 #[test]
-fn an_error_text_is_explained_on_one_screen() {
-    for words in [&["Broken pipe"][..], &["java.net.BindException: Address already in use"], &["connection", "refused"]]
-    {
+fn every_error_text_is_explained_on_one_screen() {
+    for words in [
+        &["Broken pipe"][..],
+        &["java.net.BindException: Address already in use"],
+        &["connection", "refused"],
+        &["104"],
+        &["TCPAbortOnClose"],
+        &["The target closed the connection with a TCP RST or a TCP FIN"],
+        &["nginx: recv() failed (104: Connection reset by peer) while reading response header from upstream"],
+    ] {
         let output = rstdoctor(&["explain"]).args(words).output().expect("runs");
         let text = stdout(&output);
         assert_eq!(output.status.code(), Some(0), "{words:?}");
-        assert!(text.contains("What to change"), "{text}");
-        assert!(text.lines().count() <= 40, "{words:?} fills more than a screen");
+        assert!(text.contains("\nCauses, the likeliest first\n") && text.contains("\nChange\n"), "{text}");
+        assert!(text.lines().count() <= 24, "{words:?} fills more than a screen:\n{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
+}
+
+#[test]
+fn an_error_text_is_explained_for_the_port_that_it_names() {
+    let text = stdout(&run(&["explain", "connect ECONNREFUSED ::1:3306"]));
+    assert!(text.contains("'sport = :3306'") && !text.contains("PORT"), "{text}");
 }
 
 #[test]
