@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use rstdoctor::diagnosis::diagnose;
-use rstdoctor::knowledge::{error_texts, log};
+use rstdoctor::knowledge::log;
 use rstdoctor::recording::ReplayHost;
 use rstdoctor::render;
 use rstdoctor::session::{Plan, observe};
@@ -107,8 +107,9 @@ where
 }
 
 fn log(bytes: &[u8]) -> Option<String> {
-    let known = |line: &[u8]| error_texts::matches(line).iter().map(|text| text.name.clone()).collect();
-    drop(log::tally(&mut &*bytes, known));
+    if let Ok(digest) = log::digest(&mut &*bytes) {
+        drop(log::rank(&digest));
+    }
     None
 }
 

@@ -3,8 +3,6 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::Context;
-
 use super::{explain_log, explain_text};
 use crate::cause::{Cause, REGISTRY};
 use crate::command::cli::ExplainArgs;
@@ -29,7 +27,7 @@ pub fn run(args: &ExplainArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let mut page = Page::new(terminal.columns(), terminal.colour());
     match what.trim() {
         "" => list(&mut page),
-        "-" => explain_log::log(&mut page, &mut std::io::stdin().lock()).context("standard input: cannot be read")?,
+        "-" => explain_log::log(&mut page, &mut std::io::stdin().lock())?,
         text => match catalogue::find(text) {
             Some(cause) => explain(&mut page, cause),
             None if explain_text::text(&mut page, text) => {}

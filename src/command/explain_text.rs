@@ -7,6 +7,8 @@ use crate::render::layout::Page;
 
 /// Causes that are named with their reason; the rest by their ids.
 const CAUSES: usize = 7;
+/// Of those the most that are named.
+const NAMED: usize = 6;
 
 /// What the error text means; the page fits one screen. False if it is not known.
 pub fn text(page: &mut Page, words: &str) -> bool {
@@ -40,7 +42,7 @@ fn causes(page: &mut Page, text: &ErrorText) {
 
 /// One line for each cause, with the reason for its place.
 pub fn ranked<'a>(page: &mut Page, causes: impl Iterator<Item = (&'static Cause, &'a str)>) {
-    const ID: usize = 27;
+    const ID: usize = 29;
     for (cause, why) in causes {
         page.field(&format!("  {}", cause.id), ID, why);
     }
@@ -49,8 +51,12 @@ pub fn ranked<'a>(page: &mut Page, causes: impl Iterator<Item = (&'static Cause,
 /// The causes that have no line of their own: what is cut is said.
 pub fn rest(page: &mut Page, causes: impl Iterator<Item = &'static Cause>) {
     let ids: Vec<_> = causes.map(|cause| cause.id).collect();
-    if !ids.is_empty() {
-        page.field("  less likely: ", 4, &ids.join(", "));
+    let more = ids.len().saturating_sub(NAMED);
+    let named = ids.get(..NAMED.min(ids.len())).unwrap_or_default().join(", ");
+    if more > 0 {
+        page.field("  less likely: ", 4, &format!("{named} and {more} more"));
+    } else if !ids.is_empty() {
+        page.field("  less likely: ", 4, &named);
     }
 }
 

@@ -3,4 +3,5 @@
 pub mod error_texts;
 pub mod idle_timeouts;
 pub mod log;
+pub mod paste;
 pub mod servers;

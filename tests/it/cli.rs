@@ -1,6 +1,6 @@
 //! The real program, as a person or a script meets it: options, exit status, pipes, colour.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -254,14 +254,6 @@ fn completions_know_the_commands() {
     }
 }
 
-fn explain_log(log: &[u8]) -> String {
-    let mut child = rstdoctor(&["explain", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starts");
-    child.stdin.take().expect("piped").write_all(log).expect("the log is read to its end");
-    let output = child.wait_with_output().expect("it ends");
-    assert_eq!(output.status.code(), Some(0));
-    stdout(&output)
-}
-
 #[test]
 fn every_error_text_is_explained_on_one_screen() {
     for words in [
@@ -286,23 +278,6 @@ fn every_error_text_is_explained_on_one_screen() {
 fn an_error_text_is_explained_for_the_port_that_it_names() {
     let text = stdout(&run(&["explain", "connect ECONNREFUSED ::1:3306"]));
     assert!(text.contains("'sport = :3306'") && !text.contains("PORT"), "{text}");
-}
-
-#[test]
-fn a_log_is_counted_whatever_it_contains() {
-    let mut log = b"ok\n\xff\xfe\x1b[2Jrecv() failed (104: Connection reset by peer)\n".to_vec();
-    log.extend(std::iter::repeat_n(b'x', 200_000));
-    log.extend_from_slice(b"\nOSError: [Errno 24] Too many open files");
-    let text = explain_log(&log);
-    assert!(text.starts_with("4 lines read, 2 with a known error text."), "{text}");
-    assert!(text.contains("1 line longer than 16 KiB"), "{text}");
-    assert!(text.contains("(line 2)") && text.contains("(line 4)"), "{text}");
-    assert!(!text.contains('\u{1b}'), "{text:?}");
-}
-
-#[test]
-fn an_empty_log_contains_nothing() {
-    assert_eq!(explain_log(b""), "0 lines read, 0 with a known error text.\n");
 }
 
 fn json(output: &Output) -> Value {

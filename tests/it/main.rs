@@ -15,6 +15,7 @@ mod architecture;
 mod cli;
 mod common;
 mod dependencies;
+mod explain;
 mod fixtures;
 mod generated;
 mod lab;

@@ -74,7 +74,7 @@ const SERVERS: [&str; 14] = [
 ];
 
 const CLIENTS: [&str; 5] = [
-    r"\bclient: (?P<it>[0-9a-fA-F.:]+)",
+    r"\bclient: (?P<it>[0-9a-fA-F]*[.:][0-9a-fA-F.:]+)",
     r"\[client (?P<it>[0-9a-fA-F.:]+?)(?::\d+)?\]",
     r"\b(?:from|by)(?: authenticating| invalid)?(?: user \S*)? \[?(?P<it>\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F]*:[0-9a-fA-F:]+)\]?(?: port |:)\d+",
     r"\bSRC=(?P<it>\S+)",

@@ -1,0 +1,97 @@
+//! Lines of any bytes and any length, in bounded memory.
+
+use std::io::{self, BufRead};
+
+/// Longest part of a line that is looked at, in bytes.
+pub const MAX_LINE: usize = 16 * 1024;
+
+/// Reads one line without its end into `line`, at most [`MAX_LINE`] bytes of it, and skips the rest. `None` at the end;
+/// `Some(false)` if something was skipped.
+///
+/// # Errors
+/// The reader's.
+pub fn read_line(reader: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<Option<bool>> {
+    line.clear();
+    let mut any = false;
+    let mut complete = true;
+    loop {
+        let buffer = match reader.fill_buf() {
+            Ok(buffer) => buffer,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        if buffer.is_empty() {
+            return Ok(any.then_some(complete));
+        }
+        any = true;
+        let end = buffer.iter().position(|byte| *byte == b'\n');
+        let text = buffer.get(..end.unwrap_or(buffer.len())).unwrap_or_default();
+        let room = MAX_LINE - line.len();
+        line.extend_from_slice(text.get(..room.min(text.len())).unwrap_or_default());
+        complete &= text.len() <= room;
+        let used = text.len() + usize::from(end.is_some());
+        reader.consume(used);
+        if end.is_some() {
+            return Ok(Some(complete));
+        }
+    }
+}
+
+/// What the beginning of the input is, if it is no text.
+///
+/// # Errors
+/// The reader's.
+pub fn no_text(reader: &mut dyn BufRead) -> io::Result<Option<&'static str>> {
+    let start = reader.fill_buf()?;
+    let is = |magic: &[u8]| start.starts_with(magic);
+    // pcap with microseconds or nanoseconds in either byte order; pcapng.
+    let captures: [&[u8]; 5] =
+        [b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\x0a\x0d\x0d\x0a"];
+    Ok(if captures.iter().any(|magic| is(magic)) {
+        Some("a packet capture, and explain reads text: tcpdump -nr FILE | rstdoctor explain -")
+    } else if is(b"\x1f\x8b") {
+        Some(
+            "compressed by gzip, and explain reads text: zcat FILE | rstdoctor explain - (a recording: rstdoctor scan --from FILE)",
+        )
+    } else if is(b"\x28\xb5\x2f\xfd") || is(b"\xfd7zXZ") || is(b"BZh") {
+        Some("compressed, and explain reads text: unpack it first")
+    } else if is(b"\x7fELF") || is(b"LPKSHHRH") {
+        Some("no text; of a journal: journalctl -o short-iso | rstdoctor explain -")
+    } else {
+        None
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(log: &[u8]) -> Vec<(usize, bool)> {
+        let mut reader = io::BufReader::with_capacity(7, log);
+        let mut line = Vec::new();
+        let mut lines = Vec::new();
+        while let Some(complete) = read_line(&mut reader, &mut line).expect("read") {
+            lines.push((line.len(), complete));
+        }
+        lines
+    }
+
+    #[test]
+    fn lines_of_any_bytes_are_read() {
+        assert_eq!(lines(b"ok\n\n\xff\xfe\0\nlast"), [(2, true), (0, true), (3, true), (4, true)]);
+        assert!(lines(b"").is_empty());
+    }
+
+    #[test]
+    fn a_line_without_end_is_cut_and_said_so() {
+        let mut log = vec![b'x'; 3 * MAX_LINE];
+        log.extend_from_slice(b"reset\nreset\n");
+        assert_eq!(lines(&log), [(MAX_LINE, false), (5, true)]);
+    }
+
+    #[test]
+    fn captures_are_no_text() {
+        assert!(no_text(&mut &b"\xd4\xc3\xb2\xa1\x02\0"[..]).expect("read").is_some_and(|it| it.contains("capture")));
+        assert_eq!(no_text(&mut &b"ok\n"[..]).expect("read"), None);
+    }
+}

@@ -1,0 +1,48 @@
+//! Output of netstat, nstat, ss and tcpdump that a person pasted. One file per kind.
+
+mod counters;
+mod packets;
+mod sockets;
+
+pub use counters::{Counter, Counters};
+pub use packets::Packets;
+pub use sockets::Sockets;
+
+use super::error_texts::ErrorText;
+
+/// All that was pasted.
+#[derive(Debug, Default)]
+pub struct Paste {
+    pub counters: Counters,
+    pub sockets: Sockets,
+    pub packets: Packets,
+}
+
+/// Takes a cause's id, its score, the reason for it and the text with the advice.
+pub type Support<'a> = dyn FnMut(&'static str, f64, String, &'static ErrorText) + 'a;
+
+impl Paste {
+    /// Takes the line if it belongs to such output; says whether it did.
+    pub fn line(&mut self, line: &[u8]) -> bool {
+        // Nothing of this kind is longer than the longest header of /proc/net/netstat.
+        let Ok(text) = std::str::from_utf8(line) else { return false };
+        self.counters.line(text) || self.sockets.line(text) || self.packets.line(text)
+    }
+
+    /// Whether some of that output was seen, so that other lines near it may be parts of it that nobody understood.
+    pub fn inside(&self) -> bool {
+        self.counters.lines > 0 || self.sockets.lines > 0 || self.packets.packets > 0
+    }
+
+    /// Lines that were understood.
+    pub fn lines(&self) -> u64 {
+        self.counters.lines + self.sockets.lines + self.packets.packets
+    }
+
+    /// The causes that it supports.
+    pub fn rank(&self, support: &mut Support<'_>) {
+        self.counters.rank(support);
+        self.sockets.rank(support);
+        self.packets.rank(support);
+    }
+}
