@@ -18,15 +18,13 @@ use crate::output::{self, Output};
 use crate::render::json;
 use crate::render::trace::{self as text, Lines};
 use crate::reset::Surroundings;
-use crate::session::{Plan, Session, Step, StreamFailures};
+use crate::session::{Plan, SETTLED, Session, Step, StreamFailures};
 use crate::source::owners::Owners;
 use crate::source::{connections, listeners, owners, sysctl};
 use crate::trace::{Batch, Holders, Reset, Tracer};
 use crate::value::escape::visible;
 use crate::value::{Moment, NetnsId};
 
-/// Both sources write with clocks read on other CPUs: what happened this shortly before a drain may come with the next.
-const SLACK: Duration = Duration::from_millis(5);
 /// A socket is destroyed once its process closed it. So long a reset is held back for that.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// Resets in one reading that make it busy.
@@ -131,7 +129,7 @@ impl Tracing {
     fn next(&mut self, end: bool) -> (Batch, bool) {
         if !end && !matches!(self.session.step(&mut *self.host), Step::Over) {
             let now = self.session.now();
-            let wait = SLACK + if self.destroyed { PATIENCE } else { Duration::ZERO };
+            let wait = SETTLED + if self.destroyed { PATIENCE } else { Duration::ZERO };
             let until = std::mem::replace(&mut self.previous, now.mono).saturating_sub(wait);
             let live = self.session.live(until);
             self.destroyed = !live.destroyed_ended;

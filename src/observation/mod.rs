@@ -134,7 +134,7 @@ pub struct Resets {
     pub single: Vec<Reset>,
     /// Those over the cap that have an event, in groups; the counts are exact.
     pub grouped: Vec<(Mark, ResetTally)>,
-    /// Packets without an event that found no room.
+    /// Packets without an event that found no room, or may be of an event that was handed out without its packet.
     pub packets_dropped: u64,
 }
 

@@ -39,6 +39,8 @@ pub struct Drained {
 pub struct Joined {
     /// In order of time.
     pub resets: Vec<Reset>,
+    /// Packets that may be of one of too many events that were handed out without theirs: by the place where they were seen.
+    pub unclear: Vec<NetnsId>,
     pub endings: Vec<(NetnsId, Ending)>,
     /// In order of time.
     pub errors: Vec<JoinedError>,
@@ -68,12 +70,16 @@ pub enum End {
 pub struct Joiner {
     /// There are no events: a received packet is all that tells of a connection that it ended.
     pub packets_alone: bool,
+    /// There are no packets: none comes later than its event.
+    pub events_alone: bool,
     events: Vec<ResetEvent>,
     packets: Vec<ResetPacket>,
     destroyed: Vec<(NetnsId, DestroyedSocket)>,
     errors: Errors,
     /// Events that were handed out without their packet, which may have waited in a queueing discipline.
     unseen: VecDeque<ResetEvent>,
+    /// The latest of them that found no room: a packet from about then may be its.
+    forgotten: Duration,
     received: Received,
     /// When the connection between these ends, local and peer, was reset from here, or by the peer.
     aborted: HashMap<Ends, Duration>,
@@ -92,7 +98,7 @@ impl Joiner {
         self.packets.extend(read.packets);
         self.destroyed.extend(read.destroyed);
         self.errors.read(read.errors);
-        let mut resets = self.due(until);
+        let (mut resets, unclear) = self.due(until);
         resets.sort_by_key(Reset::at);
         // Those that still wait, too: an answer may come shortly before the reset that it belongs to.
         let waiting = self.events.iter().filter(|event| event.ends_a_connection());
@@ -109,11 +115,12 @@ impl Joiner {
         self.destroyed = wait;
         let ending = |(netns, socket)| (netns, Ending { end: self.received.end_of(&socket), socket });
         let endings = due.into_iter().map(ending).collect();
-        Joined { resets, endings, errors }
+        Joined { resets, unclear, endings, errors }
     }
 
-    /// Pairs what is there and takes out what happened before `until`.
-    fn due(&mut self, until: Duration) -> Vec<Reset> {
+    /// Pairs what is there and takes out what happened before `until`; and where packets were seen of which it is not clear
+    /// whether they are resets of their own.
+    fn due(&mut self, until: Duration) -> (Vec<Reset>, Vec<NetnsId>) {
         self.events.sort_by_key(|event| event.at);
         let mut all: Vec<&ResetEvent> = self.unseen.iter().chain(&self.events).collect();
         all.sort_by_key(|event| event.at);
@@ -122,7 +129,7 @@ impl Joiner {
         let packet_of: HashMap<*const ResetEvent, usize> =
             all.iter().zip(pairs).filter_map(|(event, packet)| Some((std::ptr::from_ref(*event), packet?))).collect();
         let mut packets: Vec<Option<ResetPacket>> = std::mem::take(&mut self.packets).into_iter().map(Some).collect();
-        let mut out = Vec::new();
+        let (mut out, mut unclear) = (Vec::new(), Vec::new());
         let late = |event: &ResetEvent| packet_of.get(&std::ptr::from_ref(event)).copied();
         let claimed: Vec<usize> = self.unseen.iter().filter_map(late).collect();
         let paired: Vec<Option<usize>> = self.events.iter().map(late).collect();
@@ -143,9 +150,11 @@ impl Joiner {
                 continue;
             }
             let packet = index.and_then(|index| packets.get_mut(index)?.take());
-            if packet.is_none() && event.direction == Direction::Sent {
-                if self.unseen.len() >= REMEMBERED {
-                    self.unseen.pop_front();
+            if packet.is_none() && !self.events_alone {
+                if self.unseen.len() >= REMEMBERED
+                    && let Some(event) = self.unseen.pop_front()
+                {
+                    self.forgotten = self.forgotten.max(event.at);
                 }
                 self.unseen.push_back(event.clone());
             }
@@ -158,12 +167,15 @@ impl Joiner {
         for (packet, keep) in packets.into_iter().zip(keep) {
             match packet {
                 Some(packet) if keep || packet.at >= until => self.packets.push(packet),
+                Some(packet) if !self.forgotten.is_zero() && packet.at <= self.forgotten + LATER => {
+                    unclear.push(packet.netns);
+                }
                 Some(packet) => out.push(Reset { packet: Some(packet), ..Reset::default() }),
                 None => {}
             }
         }
         self.events = waiting.into_iter().map(|(event, _)| event).collect();
-        out
+        (out, unclear)
     }
 
     /// Keeps what later resets and destroyed sockets have to know of this one, and tells it what it has to know of those before.
@@ -339,6 +351,18 @@ mod tests {
         let nothing = joiner.step(Drained::default(), Duration::MAX);
         let late = joiner.step(read(&[], &[packet_at("10.0.0.2:4000", 30)]), Duration::MAX);
         assert_eq!((shape(&nothing.resets), shape(&late.resets)), (Vec::new(), Vec::new()), "one reset and not two");
+    }
+
+    #[test]
+    fn where_too_many_events_had_no_packet_one_alone_is_not_taken_for_a_reset() {
+        let events: Vec<_> = (0..=REMEMBERED as u64).map(|micros| event_at("10.0.0.2:4000", micros)).collect();
+        let mut joiner = Joiner::default();
+        joiner.step(read(&events, &[]), END);
+        let alone = packet_at("10.0.0.2:4001", 1_500_000);
+        let joined = joiner.step(read(&[], std::slice::from_ref(&alone)), END);
+        assert_eq!((joined.resets, joined.unclear), (Vec::new(), vec![NETNS]));
+        let later = ResetPacket { at: alone.at + LATER, ..alone };
+        assert_eq!(shape(&joiner.step(read(&[], &[later]), END).resets), [(false, true)]);
     }
 
     #[test]

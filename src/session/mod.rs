@@ -12,7 +12,7 @@ mod collect;
 mod looks;
 mod streams;
 
-pub use streams::{Live, StreamFailures};
+pub use streams::{Live, SETTLED, StreamFailures};
 
 use crate::ask::{Frame, Host, Probe};
 use crate::observation::{Covers, HostSnapshot, HostWindow, NetnsWindow, Observation, Snapshot};

@@ -15,8 +15,8 @@ use crate::value::{EphemeralPorts, Failure, FailureKind, NetnsId, Observed, Pars
 
 /// Single resets and packets that wait for their partners, about 20 MB; with more they are joined early.
 const WAITING: usize = 20_000;
-/// What happened so long ago has certainly been read: both sources write with clocks read on other CPUs.
-const SETTLED: Duration = Duration::from_millis(100);
+/// What happened so long before a drain has certainly been read: all sources write with clocks read on other CPUs.
+pub const SETTLED: Duration = Duration::from_millis(5);
 /// Single resets of a window that are kept, about 30 MB, and destroyed sockets, about 2 MB.
 const MOST_RESETS: usize = 50_000;
 const MOST_ENDINGS: usize = 20_000;
@@ -151,13 +151,14 @@ impl Streams {
         if end.is_zero() { Duration::MAX } else { end }
     }
 
-    /// Joins what waits if it is much. What is handed out then is certain to be complete.
+    /// Joins what waits if it is much; what was drained was drained after `now`. What is handed out then is certain to be
+    /// complete.
     pub fn join_if_much(&mut self, now: Duration) {
         let waiting =
             self.events.parser.waiting() + self.netns.values().map(|of| of.packets.parser.waiting()).sum::<usize>();
         if waiting + self.joiner.waiting() >= WAITING {
             self.join(now.saturating_sub(SETTLED));
-            // What is said to happen later than that is waited for no longer: no host resets so much in this time.
+            // What is said to have happened later than that is not waited for where it is so much.
             if self.joiner.waiting() >= 2 * WAITING {
                 self.join(Duration::MAX);
             }
@@ -202,6 +203,7 @@ impl Streams {
     /// What happened before `until`, joined.
     fn step(&mut self, until: Duration) -> Vec<Reset> {
         self.joiner.packets_alone = self.events.failure.is_some();
+        self.joiner.events_alone = self.netns.values().all(|of| of.packets.failure.is_some());
         let mut seen = self.events.parser.take();
         self.account.add(std::mem::take(&mut seen.account));
         let mut drained = Drained { events: seen.events, errors: seen.errors, ..Drained::default() };
@@ -228,7 +230,12 @@ impl Streams {
         for of in self.netns.values_mut() {
             of.errors.dropped += seen.errors_dropped;
         }
-        let Joined { resets, endings, errors } = self.joiner.step(drained, until);
+        let Joined { resets, unclear, endings, errors } = self.joiner.step(drained, until);
+        for id in unclear {
+            if let Some(of) = self.netns.get_mut(&id) {
+                of.resets.packets_dropped += 1;
+            }
+        }
         for joined in errors {
             // One of a namespace that is not known is nobody's.
             if let Some(of) = joined.error.netns.and_then(|id| self.netns.get_mut(&id)) {

@@ -87,6 +87,9 @@ impl Tracer {
         };
         self.summary.lost += batch.lost;
         self.summary.not_examined += batch.not_examined;
+        if live.events.is_some() {
+            self.summary.packets_left += live.packets_not_examined;
+        }
         self.summary.packets_lost += live.packets.lost;
         self.summary.forwarded += live.packets.forwarded;
         for reset in live.resets {

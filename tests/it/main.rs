@@ -26,6 +26,7 @@ mod reset_packets;
 mod rolling;
 mod screens;
 mod signals;
+mod soak;
 mod trace;
 mod watch;
 mod watch_terminal;

@@ -61,6 +61,17 @@ fn is_ignored(signal: Signal) -> bool {
     u64::from_str_radix(mask, 16).unwrap() & (1 << (signal.as_raw() - 1)) != 0
 }
 
+/// What each thread of a process waits for, and the CPU time that it had: whether it hangs, or the machine has no time for it.
+fn doing(pid: u32) -> String {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|thread| {
+        let read = |name| fs::read_to_string(thread.as_ref().unwrap().path().join(name)).unwrap_or_default();
+        let stat = read("stat");
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        format!("{} in {:?}, {}0 and {}0 ms", fields[0], read("wchan"), fields[11], fields[12])
+    });
+    threads.collect::<Vec<_>>().join("; ")
+}
+
 struct Run {
     command: &'static str,
     signal: Signal,
@@ -92,9 +103,10 @@ impl Run {
         }
         while child.try_wait().unwrap().is_none() {
             if start.elapsed() > SOON {
+                let doing = doing(child.id());
                 child.kill().unwrap();
                 child.wait().unwrap();
-                return ("late".to_owned(), Some(format!("it ran on for {SOON:?}")));
+                return ("late".to_owned(), Some(format!("it ran on for {SOON:?}: {doing}")));
             }
             thread::sleep(Duration::from_millis(5));
         }
