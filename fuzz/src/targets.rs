@@ -13,8 +13,7 @@ use rstdoctor::source::reset_events::Events;
 use rstdoctor::source::reset_events::format::Format;
 use rstdoctor::source::reset_packets::Packets;
 use rstdoctor::source::{
-    connections, conntrack, file_nr, host_facts, listeners, namespaces, netstat, owners, process, snmp, snmp6,
-    socket_dump, sockstat, sysctl, vmstat,
+    COUNTER_FILES, connections, conntrack, host_facts, listeners, namespaces, owners, process, socket_dump, sysctl,
 };
 use rstdoctor::stream::{Content, Parser};
 use rstdoctor::value::NetnsId;
@@ -61,12 +60,7 @@ macro_rules! answers {
 }
 
 pub static TARGETS: &[Target] = &[
-    answers!("netstat", "file/proc/net/netstat", |b| drop(netstat::parse(b))),
-    answers!("snmp", "file/proc/net/snmp", |b| drop(snmp::parse(b))),
-    answers!("snmp6", "file/proc/net/snmp6", |b| drop(snmp6::parse(b))),
-    answers!("sockstat", "file/proc/net/sockstat", |b| drop(sockstat::parse(b))),
-    answers!("vmstat", "file/proc/vmstat", |b| drop(vmstat::parse(b))),
-    answers!("file_nr", "fs/file-nr", |b| drop(file_nr::parse(b))),
+    answers!("counter_files", "file/proc/", |b| COUNTER_FILES.iter().for_each(|file| drop((file.parse)(b)))),
     answers!("conntrack", "nf_conntrack", |b| drop((conntrack::parse(b), conntrack::collect(&mut Always(b), NETNS)))),
     answers!("sysctl", "file/proc/sys/net", |b| drop(sysctl::collect(&mut Always(b), NETNS))),
     answers!("namespaces", "namespaces", |b| drop(namespaces::parse(b))),

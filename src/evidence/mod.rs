@@ -19,10 +19,11 @@ use crate::observation::delta::Reading;
 use crate::observation::{Endings, HostSnapshot, Snapshot, View};
 use crate::reset::{JoinedError, Reset, Surroundings};
 use crate::source::conntrack::Conntrack;
-use crate::source::counters::Counters;
+use crate::source::counters::CounterFile;
 use crate::source::owners::{Owners, Process, TICKS_PER_SECOND};
 use crate::source::reset_events::{Direction, EventAccount};
 use crate::source::socket_dump::{Destination, Group, GroupKind, SocketDump};
+use crate::source::{file_nr, sockstat};
 use crate::value::{EphemeralPorts, Errno, Missing, Observed};
 
 pub mod backlog;
@@ -169,8 +170,8 @@ impl<'a> Evidence<'a> {
     }
 
     /// Why a source of counters was not read at the end of the window.
-    fn unread(&self, pick: fn(&Snapshot) -> &Observed<Counters>, source: &'static str) -> Option<Missing> {
-        pick(self.after()).required(source).err()
+    fn unread(&self, file: &CounterFile) -> Option<Missing> {
+        self.after().counters.required(file).err()
     }
 
     /// Events per second of this window.
@@ -195,7 +196,7 @@ impl<'a> Evidence<'a> {
 
     /// A gauge of /proc/net/sockstat: `TCP.orphan`, `TCP.tw`, `TCP.mem` (pages), ... as of the end of the window.
     pub fn sockstat(&self, name: &str) -> Result<u64, Missing> {
-        let counters = self.after().sockstat.required("sockstat")?;
+        let counters = self.after().counters.required(&sockstat::FILE)?;
         counters.get(name).ok_or_else(|| Missing::new("sockstat", format!("/proc/net/sockstat has no {name}")))
     }
 
@@ -448,7 +449,7 @@ impl<'a> Evidence<'a> {
 
     /// Open files of the whole host at the end of the window: (allocated, the most that fs.file-max allows).
     pub fn file_nr(&self) -> Result<(u64, u64), Missing> {
-        let counters = self.host_after().file_nr.required("file_nr")?;
+        let counters = self.host_after().counters.required(&file_nr::FILE)?;
         match (counters.get("allocated"), counters.get("max")) {
             (Some(allocated), Some(max)) => Ok((allocated, max)),
             _ => Err(Missing::new("file_nr", "/proc/sys/fs/file-nr has another form")),

@@ -2,6 +2,7 @@
 //! missing for it.
 
 use crate::evidence::Evidence;
+use crate::source::{netstat, snmp, sockstat};
 use crate::value::Missing;
 
 /// Where evidence comes from, by the names that a report uses.
@@ -66,9 +67,9 @@ impl Source {
     pub fn missing(self, e: &Evidence<'_>) -> Option<Missing> {
         match self {
             Self::Window => e.window_missing(),
-            Self::Netstat => e.unread(|snapshot| &snapshot.netstat, "netstat"),
-            Self::Snmp => e.unread(|snapshot| &snapshot.snmp, "snmp"),
-            Self::Sockstat => e.unread(|snapshot| &snapshot.sockstat, "sockstat"),
+            Self::Netstat => e.unread(&netstat::FILE),
+            Self::Snmp => e.unread(&snmp::FILE),
+            Self::Sockstat => e.unread(&sockstat::FILE),
             Self::Listeners => e.services().err(),
             Self::Sockets => e.socket_dump().err(),
             Self::Owners => e.owners().err(),

@@ -3,28 +3,14 @@
 use std::time::Duration;
 
 use crate::observation::View;
-use crate::source::counters::Counters;
+use crate::source::counters::{CounterFile, Counters, Per};
+use crate::source::{COUNTER_FILES, snmp};
 use crate::value::Observed;
 
-/// Which source holds a counter, and where a snapshot keeps it.
-#[derive(Clone, Copy)]
-pub struct CounterSource {
-    /// As the report names it: `netstat`, `snmp`, ...
-    pub name: &'static str,
-    /// At the beginning and at the end of the window.
-    pub pick: fn(View<'_>) -> [&Observed<Counters>; 2],
-}
-
-/// The source of a counter by its stable name: `TcpExt.ListenOverflows`, `Tcp.OutRsts`; `oom_kill` of /proc/vmstat.
-pub fn source_of(metric: &str) -> CounterSource {
-    match metric.split_once('.') {
-        Some(("TcpExt" | "IpExt" | "MPTcpExt", _)) => {
-            CounterSource { name: "netstat", pick: |v| [&v.before().netstat, &v.after().netstat] }
-        }
-        Some(("Ip6" | "Icmp6", _)) => CounterSource { name: "snmp6", pick: |v| [&v.before().snmp6, &v.after().snmp6] },
-        Some(_) => CounterSource { name: "snmp", pick: |v| [&v.before().snmp, &v.after().snmp] },
-        None => CounterSource { name: "vmstat", pick: |v| [&v.host.before.vmstat, &v.host.after.vmstat] },
-    }
+/// The file that holds a counter by its stable name: `TcpExt.ListenOverflows`, `Tcp.OutRsts`; `oom_kill` of /proc/vmstat. A name
+/// of no known table is looked for in /proc/net/snmp, where the kernel would have it.
+pub fn source_of(metric: &str) -> &'static CounterFile {
+    COUNTER_FILES.iter().copied().find(|file| (file.holds)(metric)).unwrap_or(&snmp::FILE)
 }
 
 /// One counter of a window.
@@ -32,9 +18,12 @@ pub fn source_of(metric: &str) -> CounterSource {
 /// # Errors
 /// When it was not read at both ends, or went backwards.
 pub fn counter(view: View<'_>, metric: &str) -> Result<Reading, NoDelta> {
-    let CounterSource { name, pick } = source_of(metric);
-    let [before, after] = pick(view);
-    reading(name, metric, before, after, view.duration())
+    let file = source_of(metric);
+    let [before, after] = match file.per {
+        Per::Host => [&view.host.before.counters, &view.host.after.counters],
+        Per::Netns => [&view.before().counters, &view.after().counters],
+    };
+    reading(file.name, metric, before.of(file), after.of(file), view.duration())
 }
 
 /// Why two readings of a counter give no delta.
@@ -66,13 +55,16 @@ pub struct Reading {
 fn reading(
     source: &'static str,
     metric: &str,
-    before: &Observed<Counters>,
-    after: &Observed<Counters>,
+    before: Option<&Observed<Counters>>,
+    after: Option<&Observed<Counters>>,
     window: Duration,
 ) -> Result<Reading, NoDelta> {
-    let at = |observed: &Observed<Counters>| match observed.get() {
-        Ok(counters) => counters.get(metric).ok_or(NoDelta::Absent),
-        Err(failure) => Err(NoDelta::Unavailable { reason: failure.reason.clone(), needs: failure.needs.clone() }),
+    let at = |observed: Option<&Observed<Counters>>| match observed.map(Observed::get) {
+        Some(Ok(counters)) => counters.get(metric).ok_or(NoDelta::Absent),
+        None => Err(NoDelta::Unavailable { reason: "not asked for".to_owned(), needs: None }),
+        Some(Err(failure)) => {
+            Err(NoDelta::Unavailable { reason: failure.reason.clone(), needs: failure.needs.clone() })
+        }
     };
     let (before, after) = (at(before)?, at(after)?);
     let delta = after.checked_sub(before).ok_or(NoDelta::WentBackwards { before, after })?;
@@ -97,7 +89,8 @@ mod tests {
 
     fn delta(before: u64, after: u64) -> Result<u64, NoDelta> {
         let window = Duration::from_secs(2);
-        reading("netstat", "TcpExt.ListenOverflows", &counters(before), &counters(after), window).map(|r| r.delta)
+        reading("netstat", "TcpExt.ListenOverflows", Some(&counters(before)), Some(&counters(after)), window)
+            .map(|r| r.delta)
     }
 
     #[test]
@@ -113,7 +106,7 @@ mod tests {
     #[test]
     fn a_missing_counter_is_not_zero() {
         let window = Duration::from_secs(1);
-        let absent = reading("netstat", "TcpExt.Nonesuch", &counters(1), &counters(1), window);
+        let absent = reading("netstat", "TcpExt.Nonesuch", Some(&counters(1)), Some(&counters(1)), window);
         assert_eq!(absent, Err(NoDelta::Absent));
     }
 

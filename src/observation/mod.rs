@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::reset::{Ending, JoinedError, Mark, Reset};
 use crate::source::conntrack::Conntrack;
-use crate::source::counters::Counters;
+use crate::source::counters::CounterSet;
 use crate::source::host_facts::HostFacts;
 use crate::source::listeners::Listener;
 use crate::source::owners::Owners;
@@ -62,9 +62,8 @@ pub struct HostWindow {
 pub struct HostSnapshot {
     /// When the counters were read.
     pub at: Moment,
-    pub vmstat: Observed<Counters>,
-    /// `fs.file-nr`: `allocated` and `max` open files of the whole host.
-    pub file_nr: Observed<Counters>,
+    /// Those of the host: /proc/vmstat, open files.
+    pub counters: CounterSet,
     /// As [`Snapshot::sysctls`], those of the whole host.
     pub sysctls: BTreeMap<&'static str, Observed<String>>,
     /// Shared by the snapshots of a live view between two sweeps.
@@ -102,11 +101,8 @@ pub struct Snapshot {
     /// When the sockets, their owners and the sysctls were looked at: with a scan just before or after the counters, with
     /// a live view at its latest sweep.
     pub dumped: Moment,
-    pub netstat: Observed<Counters>,
-    pub snmp: Observed<Counters>,
-    pub snmp6: Observed<Counters>,
-    pub sockstat: Observed<Counters>,
-    pub sockstat6: Observed<Counters>,
+    /// Those of the namespace: netstat, snmp, sockstat, ...
+    pub counters: CounterSet,
     /// Sysctl name as sysctl(8) spells it (`net.core.somaxconn`) to its text, trimmed.
     pub sysctls: BTreeMap<&'static str, Observed<String>>,
     pub conntrack: Observed<Conntrack>,

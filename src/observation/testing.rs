@@ -15,7 +15,7 @@ use crate::reset::testing::NETNS;
 use crate::reset::{Drained, Joiner};
 use crate::session::Window;
 use crate::source::conntrack::Conntrack;
-use crate::source::counters::Counters;
+use crate::source::counters::{CounterFile, CounterSet, Per};
 use crate::source::destroyed_sockets::DestroyedSocket;
 use crate::source::host_facts::HostFacts;
 use crate::source::listeners::Listener;
@@ -23,6 +23,7 @@ use crate::source::owners::{Owners, Process};
 use crate::source::reset_events::{Direction, EventAccount, ResetEvent, Task};
 use crate::source::reset_packets::{ResetPacket, Track};
 use crate::source::socket_dump::SocketDump;
+use crate::source::{file_nr, sockstat};
 use crate::value::{Failure, FailureKind, Missing, Moment, Observed, TcpState};
 
 mod parts;
@@ -53,11 +54,7 @@ fn empty_snapshot(mono: u64) -> Snapshot {
         netns: NETNS,
         at: at(mono),
         dumped: at(mono),
-        netstat: unavailable(),
-        snmp: unavailable(),
-        snmp6: unavailable(),
-        sockstat: unavailable(),
-        sockstat6: unavailable(),
+        counters: CounterSet::default(),
         sysctls: BTreeMap::new(),
         conntrack: unavailable(),
         listeners: unavailable(),
@@ -69,8 +66,7 @@ fn empty_snapshot(mono: u64) -> Snapshot {
 fn empty_host(mono: u64) -> HostSnapshot {
     HostSnapshot {
         at: at(mono),
-        vmstat: unavailable(),
-        file_nr: unavailable(),
+        counters: CounterSet::default(),
         sysctls: BTreeMap::new(),
         owners: unavailable(),
         facts: HostFacts::default(),
@@ -78,10 +74,10 @@ fn empty_host(mono: u64) -> HostSnapshot {
     }
 }
 
-fn set(counters: &mut Observed<Counters>, name: &str, value: u64) {
-    let mut inner = counters.value().cloned().unwrap_or_default();
+fn set(counters: &mut CounterSet, file: &CounterFile, name: &str, value: u64) {
+    let mut inner = counters.value(file).cloned().unwrap_or_default();
     inner.set(name, value);
-    *counters = Observed::Full(inner);
+    counters.insert(file, Observed::Full(inner));
 }
 
 /// The value, made anew where there was none.
@@ -171,14 +167,13 @@ impl Case {
             (&mut self.netns.after, &mut self.host.after, before + delta),
         ];
         for (snapshot, host, value) in sides {
-            let counters = match source_of(name).name {
-                _ if name.starts_with("TCP.") || name.starts_with("TCP6.") => &mut snapshot.sockstat,
-                "netstat" => &mut snapshot.netstat,
-                "snmp6" => &mut snapshot.snmp6,
-                "vmstat" => &mut host.vmstat,
-                _ => &mut snapshot.snmp,
+            let gauge = name.starts_with("TCP.") || name.starts_with("TCP6.");
+            let file = if gauge { &sockstat::FILE } else { source_of(name) };
+            let counters = match file.per {
+                Per::Host => &mut host.counters,
+                Per::Netns => &mut snapshot.counters,
             };
-            set(counters, name, value);
+            set(counters, file, name, value);
         }
         self
     }
@@ -257,8 +252,8 @@ impl Case {
 
     /// fs.file-nr.
     pub fn file_nr(mut self, allocated: u64, max: u64) -> Self {
-        set(&mut self.host.after.file_nr, "allocated", allocated);
-        set(&mut self.host.after.file_nr, "max", max);
+        set(&mut self.host.after.counters, &file_nr::FILE, "allocated", allocated);
+        set(&mut self.host.after.counters, &file_nr::FILE, "max", max);
         self
     }
 

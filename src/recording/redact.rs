@@ -2,7 +2,7 @@
 //!
 //! The same address or name always becomes the same pseudonym, so that a listener still joins its sockets, a unit its
 //! processes, a reset its packet. Loopback and unspecified addresses, address families, ports, ids and all counters stay. What
-//! to keep of an answer each source says itself, [`source::REDACTIONS`]; payload is never stored.
+//! to keep of an answer each source says itself, [`source::redactions`]; payload is never stored.
 
 use std::collections::HashMap;
 
@@ -50,7 +50,7 @@ enum Mode<'a> {
 
 impl Redactor {
     pub fn begin(&mut self, ask: &Ask) -> Session<'_> {
-        let rule = source::REDACTIONS.iter().find(|rule| (rule.asks)(&ask.what));
+        let rule = source::redactions().find(|rule| (rule.asks)(&ask.what));
         let mode = match rule.map(|rule| (&rule.redaction, rule.source)) {
             Some((Redaction::Harmless, _)) => Mode::Harmless,
             Some((Redaction::Parts(redact), _)) => Mode::Parts(*redact),

@@ -258,7 +258,8 @@ mod tests {
                 let mut case = window(false, 3 * number as u64);
                 if !seen {
                     let failure = crate::value::Failure::new(crate::value::FailureKind::Broken, "too many open files");
-                    case.netns.after.netstat = crate::value::Observed::Unavailable(failure);
+                    let unread = crate::value::Observed::Unavailable(failure);
+                    case.netns.after.counters.insert(&crate::source::netstat::FILE, unread);
                 }
                 let tick = watch.tick(&mut case.window(false), &mut |_| false).expect("a namespace");
                 told.push_str(&lines.tick(&tick));

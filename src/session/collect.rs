@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::looks::Looks;
-use crate::ask::Probe;
+use crate::ask::{Probe, Scope};
 use crate::observation::{HostSnapshot, Snapshot, SourceStatus};
+use crate::source::counters::{CounterSet, Per};
 use crate::source::listeners::{self, Listener};
 use crate::source::socket_dump::{Destination, Group, GroupKind};
-use crate::source::{
-    conntrack, file_nr, host_facts, netstat, owners, snmp, snmp6, socket_dump, sockstat, sysctl, vmstat,
-};
+use crate::source::{COUNTER_FILES, conntrack, host_facts, owners, socket_dump, sysctl};
 use crate::value::{Moment, NetnsId, Observed};
 
 /// Notes how a source went, and hands its value on.
@@ -34,6 +33,14 @@ fn carry_sources(to: &mut Vec<SourceStatus>, from: &[SourceStatus], names: &[&st
     to.extend(from.iter().filter(|source| names.contains(&source.name)).cloned());
 }
 
+/// Reads every counter file of the host, or of a namespace.
+fn read_all(counters: &mut CounterSet, sources: &mut Vec<SourceStatus>, probe: &mut dyn Probe, scope: Scope) {
+    let per = if scope == Scope::Host { Per::Host } else { Per::Netns };
+    for file in COUNTER_FILES.iter().filter(|file| file.per == per) {
+        counters.insert(file, keep(sources, file.name, file.collect(probe, scope)));
+    }
+}
+
 /// How a set of sysctls went: missing only where none could be read.
 fn status(sysctls: &BTreeMap<&'static str, Observed<String>>) -> Observed<()> {
     let missing = sysctls.values().all(|value| value.value().is_none());
@@ -49,11 +56,7 @@ impl Snapshot {
             netns,
             at,
             dumped: at,
-            netstat: Observed::not_asked(),
-            snmp: Observed::not_asked(),
-            snmp6: Observed::not_asked(),
-            sockstat: Observed::not_asked(),
-            sockstat6: Observed::not_asked(),
+            counters: CounterSet::default(),
             sysctls: BTreeMap::new(),
             conntrack: Observed::not_asked(),
             listeners: Observed::not_asked(),
@@ -64,13 +67,8 @@ impl Snapshot {
 
     pub(super) fn counters(&mut self, probe: &mut dyn Probe) {
         let (netns, sources) = (self.netns, &mut self.sources);
-        self.snmp6 = keep(sources, "snmp6", snmp6::collect(probe, netns));
-        self.sockstat = keep(sources, "sockstat", sockstat::collect(probe, netns));
-        self.sockstat6 = keep(sources, "sockstat6", sockstat::collect6(probe, netns));
         self.conntrack = keep(sources, "conntrack", conntrack::collect(probe, netns));
-        // Last, next to the streams that are read after them: what comes between belongs to two windows.
-        self.netstat = keep(sources, "netstat", netstat::collect(probe, netns));
-        self.snmp = keep(sources, "snmp", snmp::collect(probe, netns));
+        read_all(&mut self.counters, sources, probe, Scope::Netns(netns));
     }
 
     pub(super) fn listeners(&mut self, probe: &mut dyn Probe, looks: &mut Looks) {
@@ -110,8 +108,7 @@ impl HostSnapshot {
     pub(super) fn empty(at: Moment) -> Self {
         Self {
             at,
-            vmstat: Observed::not_asked(),
-            file_nr: Observed::not_asked(),
+            counters: CounterSet::default(),
             sysctls: BTreeMap::new(),
             owners: Observed::not_asked(),
             facts: host_facts::HostFacts::default(),
@@ -120,8 +117,7 @@ impl HostSnapshot {
     }
 
     pub(super) fn counters(&mut self, probe: &mut dyn Probe) {
-        self.vmstat = keep(&mut self.sources, "vmstat", vmstat::collect(probe));
-        self.file_nr = keep(&mut self.sources, "file_nr", file_nr::collect(probe));
+        read_all(&mut self.counters, &mut self.sources, probe, Scope::Host);
     }
 
     /// Who holds these sockets. `also`: processes whose state is wanted whatever they hold now.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::sock_diag::{self, Socket};
 use super::sockstat;
-use crate::ask::{DiagQuery, Probe};
+use crate::ask::{DiagQuery, Probe, Scope};
 use crate::value::{NetnsId, TcpState};
 
 /// An open connection that a process holds.
@@ -29,7 +29,8 @@ const MAX_CONNECTIONS: u64 = 20_000;
 /// The open connections; none where there are too many to look at.
 pub fn collect(probe: &mut dyn Probe, netns: NetnsId) -> (Vec<Connection>, Duration) {
     let mut found = Vec::new();
-    let ((four, took4), (six, took6)) = (sockstat::collect(probe, netns), sockstat::collect6(probe, netns));
+    let scope = Scope::Netns(netns);
+    let [(four, took4), (six, took6)] = [&sockstat::FILE, &sockstat::FILE_6].map(|file| file.collect(probe, scope));
     let mut took = took4 + took6;
     // Without IPv6 there is no second file.
     let six = six.value().and_then(|counters| counters.get("TCP6.inuse")).unwrap_or(0);

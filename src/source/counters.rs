@@ -1,6 +1,70 @@
-//! Kernel counters by name.
+//! Kernel counters by name, and the text files that hold them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::redaction::Rule;
+use super::text;
+use crate::ask::{Probe, Scope};
+use crate::value::{Missing, Observed, ParseError};
+
+/// A text file of counters. A new one is its own file here and a line in [`COUNTER_FILES`](super::COUNTER_FILES).
+pub struct CounterFile {
+    /// As the report names it: `netstat`, `snmp`, ...
+    pub name: &'static str,
+    pub path: &'static str,
+    pub per: Per,
+    pub parse: fn(&[u8]) -> Result<Counters, ParseError>,
+    /// Whether a counter of this name stands in it; never for a gauge, which does not move by events.
+    pub holds: fn(&str) -> bool,
+    pub redaction: Rule,
+}
+
+/// Whose counters a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Per {
+    Host,
+    /// Of the network namespace of the one who reads it.
+    Netns,
+}
+
+impl CounterFile {
+    /// Reads it in a scope that it is of, see [`CounterFile::per`].
+    pub fn collect(&self, probe: &mut dyn Probe, scope: Scope) -> (Observed<Counters>, Duration) {
+        text::collect_file(probe, scope, self.path, self.parse)
+    }
+}
+
+/// The counters of one instant, by file.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct CounterSet(BTreeMap<&'static str, Observed<Counters>>);
+
+impl CounterSet {
+    /// What there is of one file; `None` where it was not asked for.
+    pub fn of(&self, file: &CounterFile) -> Option<&Observed<Counters>> {
+        self.0.get(file.name)
+    }
+
+    /// The counters of one file.
+    ///
+    /// # Errors
+    /// It could not be read, or was not asked for.
+    pub fn required(&self, file: &CounterFile) -> Result<&Counters, Missing> {
+        match self.of(file) {
+            Some(observed) => observed.required(file.name),
+            None => Err(Missing::new(file.name, "not asked for")),
+        }
+    }
+
+    /// The counters of one file, where it was read.
+    pub fn value(&self, file: &CounterFile) -> Option<&Counters> {
+        self.of(file)?.value()
+    }
+
+    pub fn insert(&mut self, file: &CounterFile, counters: Observed<Counters>) {
+        self.0.insert(file.name, counters);
+    }
+}
 
 /// Counters of one source under stable names: `TcpExt.ListenOverflows` (/proc/net/netstat), `Tcp.OutRsts`
 /// (/proc/net/snmp), `Ip6.Ip6InReceives` (/proc/net/snmp6), `TCP.inuse` (/proc/net/sockstat), `oom_kill` (/proc/vmstat).

@@ -1,19 +1,19 @@
 //! /proc/sys/fs/file-nr: open files of the whole host (fs/file_table.c proc_nr_files, proc_sys_fs(5)).
 
-use std::time::Duration;
-
-use super::counters::Counters;
+use super::counters::{CounterFile, Counters, Per};
 use super::redaction::Rule;
 use super::text;
-use crate::ask::{Probe, Scope};
-use crate::value::{Observed, ParseError};
+use crate::value::ParseError;
 
 const PATH: &str = "/proc/sys/fs/file-nr";
-pub const REDACTION: Rule = Rule::harmless("open files", |what| what.is_file(PATH));
-
-pub fn collect(probe: &mut dyn Probe) -> (Observed<Counters>, Duration) {
-    text::collect_file(probe, Scope::Host, PATH, parse)
-}
+pub static FILE: CounterFile = CounterFile {
+    name: "file_nr",
+    path: PATH,
+    per: Per::Host,
+    parse,
+    holds: |_| false,
+    redaction: Rule::harmless("open files", |what| what.is_file(PATH)),
+};
 
 /// `allocated` and `max`, both in files. The number between them, free handles, is 0 since 2.6 and left out.
 ///

@@ -27,18 +27,27 @@ mod text;
 mod two_line_table;
 pub mod vmstat;
 
+use counters::CounterFile;
 use redaction::Rule;
 
+/// Every text file of counters, in the order in which they are read. Netstat and snmp are last, next to the streams that are read
+/// after them: what comes between belongs to two windows.
+pub static COUNTER_FILES: &[&CounterFile] =
+    &[&vmstat::FILE, &file_nr::FILE, &snmp6::FILE, &sockstat::FILE, &sockstat::FILE_6, &netstat::FILE, &snmp::FILE];
+
 /// How the answers to each question are redacted.
-pub const REDACTIONS: &[&Rule] = &[
+pub fn redactions() -> impl Iterator<Item = &'static Rule> {
+    REDACTIONS.iter().copied().chain(COUNTER_FILES.iter().map(|file| &file.redaction))
+}
+
+/// Those of the sources that are no counter files.
+const REDACTIONS: &[&Rule] = &[
     &conntrack::REDACTION,
     &destroyed_sockets::REDACTION,
-    &file_nr::REDACTION,
     &host_facts::REDACTION,
     &host_facts::HOSTNAME_REDACTION,
     &host_facts::STATUS_REDACTION,
     &namespaces::REDACTION,
-    &netstat::REDACTION,
     &owners::REDACTION,
     &process::redaction::STAT,
     &process::redaction::LIMITS,
@@ -47,10 +56,6 @@ pub const REDACTIONS: &[&Rule] = &[
     &reset_events::redaction::REDACTION,
     &reset_events::redaction::TASKS,
     &reset_packets::redaction::REDACTION,
-    &snmp::REDACTION,
-    &snmp6::REDACTION,
     &sock_diag::redaction::REDACTION,
-    &sockstat::REDACTION,
     &sysctl::REDACTION,
-    &vmstat::REDACTION,
 ];

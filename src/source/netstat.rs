@@ -1,20 +1,20 @@
 //! /proc/net/netstat: the TcpExt, IpExt and MPTcpExt counters of one network namespace (net/ipv4/proc.c, snmp_counter(7)
 //! in Documentation/networking). They count since the namespace was made and only grow, 64 bits wide.
 
-use std::time::Duration;
-
-use super::counters::Counters;
+use super::counters::{CounterFile, Counters, Per};
 use super::redaction::Rule;
-use super::{text, two_line_table};
-use crate::ask::{Probe, Scope};
-use crate::value::{NetnsId, Observed, ParseError};
+use super::two_line_table;
+use crate::value::ParseError;
 
 const PATH: &str = "/proc/net/netstat";
-pub const REDACTION: Rule = Rule::harmless("netstat", |what| what.is_file(PATH));
-
-pub fn collect(probe: &mut dyn Probe, netns: NetnsId) -> (Observed<Counters>, Duration) {
-    text::collect_file(probe, Scope::Netns(netns), PATH, parse)
-}
+pub static FILE: CounterFile = CounterFile {
+    name: "netstat",
+    path: PATH,
+    per: Per::Netns,
+    parse,
+    holds: |metric| ["TcpExt.", "IpExt.", "MPTcpExt."].iter().any(|table| metric.starts_with(table)),
+    redaction: Rule::harmless("netstat", |what| what.is_file(PATH)),
+};
 
 /// Counters named `TcpExt.ListenOverflows`, `MPTcpExt.MPRstTx`, ...
 ///
@@ -26,6 +26,7 @@ pub fn parse(bytes: &[u8]) -> Result<Counters, ParseError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::text;
     use super::*;
 
     const KERNEL_6_18: &[u8] = include_bytes!("samples/netstat-6.18.txt");

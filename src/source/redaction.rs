@@ -1,5 +1,5 @@
 //! What a recording may hold of a source's answers. Each source has its [`Rule`] beside its parser, and
-//! [`REDACTIONS`](super::REDACTIONS) lists them: a question without one is left out of a redacted recording.
+//! [`redactions`](super::redactions) lists them: a question without one is left out of a redacted recording.
 //!
 //! A rule keeps what it knows to be harmless (numbers, the kernel's own words), replaces what it knows to be an address or a
 //! name, and leaves out everything else.

@@ -1,19 +1,21 @@
 //! /proc/net/snmp: the Ip, Icmp, Tcp and Udp counters of one network namespace (RFC 4022, net/ipv4/proc.c).
 
-use std::time::Duration;
-
-use super::counters::Counters;
+use super::counters::{CounterFile, Counters, Per};
 use super::redaction::Rule;
-use super::{text, two_line_table};
-use crate::ask::{Probe, Scope};
-use crate::value::{NetnsId, Observed, ParseError};
+use super::two_line_table;
+use crate::value::ParseError;
 
 const PATH: &str = "/proc/net/snmp";
-pub const REDACTION: Rule = Rule::harmless("snmp", |what| what.is_file(PATH));
-
-pub fn collect(probe: &mut dyn Probe, netns: NetnsId) -> (Observed<Counters>, Duration) {
-    text::collect_file(probe, Scope::Netns(netns), PATH, parse)
-}
+pub static FILE: CounterFile = CounterFile {
+    name: "snmp",
+    path: PATH,
+    per: Per::Netns,
+    parse,
+    holds: |metric| {
+        ["Ip.", "Icmp.", "IcmpMsg.", "Tcp.", "Udp.", "UdpLite."].iter().any(|table| metric.starts_with(table))
+    },
+    redaction: Rule::harmless("snmp", |what| what.is_file(PATH)),
+};
 
 /// Counters named `Tcp.OutRsts`, `Ip.OutRequests`, ... `Tcp.CurrEstab` is the only one of Tcp that can fall.
 ///
@@ -25,6 +27,7 @@ pub fn parse(bytes: &[u8]) -> Result<Counters, ParseError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::text;
     use super::*;
 
     const KERNEL_6_18: &[u8] = include_bytes!("samples/snmp-6.18.txt");

@@ -1,19 +1,19 @@
 //! /proc/net/snmp6: the IPv6 counters of one network namespace, `name value` lines (net/ipv6/proc.c).
 
-use std::time::Duration;
-
-use super::counters::Counters;
+use super::counters::{CounterFile, Counters, Per};
 use super::redaction::Rule;
 use super::text;
-use crate::ask::{Probe, Scope};
-use crate::value::{NetnsId, Observed, ParseError};
+use crate::value::ParseError;
 
 const PATH: &str = "/proc/net/snmp6";
-pub const REDACTION: Rule = Rule::harmless("snmp6", |what| what.is_file(PATH));
-
-pub fn collect(probe: &mut dyn Probe, netns: NetnsId) -> (Observed<Counters>, Duration) {
-    text::collect_file(probe, Scope::Netns(netns), PATH, parse)
-}
+pub static FILE: CounterFile = CounterFile {
+    name: "snmp6",
+    path: PATH,
+    per: Per::Netns,
+    parse,
+    holds: |metric| metric.starts_with("Ip6."),
+    redaction: Rule::harmless("snmp6", |what| what.is_file(PATH)),
+};
 
 /// Counters named `Ip6.` and the kernel's name, whatever protocol that names: `Ip6.Ip6InReceives`, `Ip6.Icmp6InMsgs`.
 /// TCP over IPv6 is counted in /proc/net/snmp; nothing here is about TCP alone.

@@ -2,29 +2,35 @@
 //! sockstat_seq_show). `TCP.inuse` and `TCP.tw` belong to the network namespace; `TCP.orphan`, `TCP.alloc` and `TCP.mem`
 //! (pages) are of the whole host, which a reader inside a container must not take for its own.
 
-use std::time::Duration;
-
-use super::counters::Counters;
+use super::counters::{CounterFile, Counters, Per};
 use super::redaction::Rule;
 use super::text;
-use crate::ask::{Probe, Scope};
-use crate::value::{NetnsId, Observed, ParseError};
+use crate::value::ParseError;
 
 const PATH: &str = "/proc/net/sockstat";
 const PATH_6: &str = "/proc/net/sockstat6";
-pub const REDACTION: Rule = Rule::harmless("sockstat", |what| what.is_file(PATH) || what.is_file(PATH_6));
 
 /// `TCP.inuse`, `TCP.orphan`, `TCP.tw`, `TCP.alloc`, `TCP.mem`, ...
-pub fn collect(probe: &mut dyn Probe, netns: NetnsId) -> (Observed<Counters>, Duration) {
-    text::collect_file(probe, Scope::Netns(netns), PATH, |bytes| parse_named(PATH, bytes))
-}
+pub static FILE: CounterFile = CounterFile {
+    name: "sockstat",
+    path: PATH,
+    per: Per::Netns,
+    parse,
+    holds: |_| false,
+    redaction: Rule::harmless("sockstat", |what| what.is_file(PATH)),
+};
 
 /// `TCP6.inuse`, ...
-pub fn collect6(probe: &mut dyn Probe, netns: NetnsId) -> (Observed<Counters>, Duration) {
-    text::collect_file(probe, Scope::Netns(netns), PATH_6, |bytes| parse_named(PATH_6, bytes))
-}
+pub static FILE_6: CounterFile = CounterFile {
+    name: "sockstat6",
+    path: PATH_6,
+    per: Per::Netns,
+    parse: |bytes| parse_named(PATH_6, bytes),
+    holds: |_| false,
+    redaction: Rule::harmless("sockstat6", |what| what.is_file(PATH_6)),
+};
 
-/// Parses either file.
+/// Parses /proc/net/sockstat.
 ///
 /// # Errors
 /// A line that is not `protocol: name number name number ...`, or that is cut.

@@ -1,19 +1,19 @@
 //! /proc/vmstat: only how often the out-of-memory killer struck (mm/vmstat.c; `oom_kill` since 4.13).
 
-use std::time::Duration;
-
-use super::counters::Counters;
+use super::counters::{CounterFile, Counters, Per};
 use super::redaction::Rule;
 use super::text;
-use crate::ask::{Probe, Scope};
-use crate::value::{Observed, ParseError};
+use crate::value::ParseError;
 
 const PATH: &str = "/proc/vmstat";
-pub const REDACTION: Rule = Rule::harmless("vmstat", |what| what.is_file(PATH));
-
-pub fn collect(probe: &mut dyn Probe) -> (Observed<Counters>, Duration) {
-    text::collect_file(probe, Scope::Host, PATH, parse)
-}
+pub static FILE: CounterFile = CounterFile {
+    name: "vmstat",
+    path: PATH,
+    per: Per::Host,
+    parse,
+    holds: |metric| !metric.contains('.'),
+    redaction: Rule::harmless("vmstat", |what| what.is_file(PATH)),
+};
 
 /// The counters whose name starts with `oom_kill`, under the kernel's name; none on kernels before 4.13. They count for
 /// the whole host, not for a container.

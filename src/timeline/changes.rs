@@ -9,6 +9,7 @@ use crate::observation::{HostSnapshot, Snapshot, View};
 use crate::source::counters::Counters;
 use crate::source::listeners::Listener;
 use crate::source::owners::Process;
+use crate::source::{netstat, snmp};
 use crate::value::{Moment, Observed, words};
 
 /// A clock that differs by less is the reading of two clocks one after the other.
@@ -108,8 +109,8 @@ fn clocks(told: &mut Told, before: Moment, after: Moment, late: Option<Duration>
 }
 
 fn counters(told: &mut Told, before: &Snapshot, after: &Snapshot) {
-    let both = [(&before.netstat, &after.netstat), (&before.snmp, &after.snmp)];
-    let backwards: Vec<_> = both.into_iter().flat_map(|(before, after)| backwards(before, after)).collect();
+    let both = [&netstat::FILE, &snmp::FILE].map(|file| before.counters.value(file).zip(after.counters.value(file)));
+    let backwards: Vec<_> = both.into_iter().flatten().flat_map(|(before, after)| backwards(before, after)).collect();
     if let Some(first) = backwards.first() {
         let text = match backwards.len() {
             1 => format!("{first} went backwards: no rate of it is known for this tick"),
@@ -124,8 +125,7 @@ fn counters(told: &mut Told, before: &Snapshot, after: &Snapshot) {
 /// Gauges among the counters, which may fall: include/uapi/linux/snmp.h.
 const GAUGES: [&str; 1] = ["Tcp.CurrEstab"];
 /// MaxConn is -1 by definition, RtoMin and others are settings (RFC 4022).
-fn backwards(before: &Observed<Counters>, after: &Observed<Counters>) -> Vec<String> {
-    let (Some(before), Some(after)) = (before.value(), after.value()) else { return Vec::new() };
+fn backwards(before: &Counters, after: &Counters) -> Vec<String> {
     let fell = |(name, was): (&str, u64)| {
         let now = after.get(name)?;
         (now < was && !GAUGES.contains(&name) && name.starts_with("Tcp")).then(|| name.to_owned())
@@ -306,9 +306,9 @@ mod tests {
     #[test]
     fn counters_that_went_backwards_are_named() {
         let told = told(|o| {
-            if let Observed::Full(counters) = &mut o.netns.after.snmp {
-                counters.set("Tcp.OutRsts", 3);
-            }
+            let mut counters = o.netns.after.counters.value(&snmp::FILE).cloned().expect("read");
+            counters.set("Tcp.OutRsts", 3);
+            o.netns.after.counters.insert(&snmp::FILE, Observed::Full(counters));
         });
         assert_eq!(told.len(), 1);
         assert!(told[0].0 == ChangeKind::CountersReset && told[0].1.starts_with("Tcp.OutRsts went"), "{told:?}");

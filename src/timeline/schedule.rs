@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::cause::{Severity, State};
 use crate::diagnosis::Diagnosis;
 use crate::observation::{Snapshot, View};
+use crate::source::sockstat;
 use crate::value::Moment;
 
 /// A sweep may take this part of the time: 2.5 % of one CPU.
@@ -116,8 +117,8 @@ fn listeners(snapshot: &Snapshot) -> BTreeSet<u64> {
 
 /// Sockets of both families that sockstat counts: in use (which TIME_WAIT is not) and in TIME_WAIT.
 fn sockets(snapshot: &Snapshot) -> Option<u64> {
-    let v4 = snapshot.sockstat.value()?;
-    let v6 = snapshot.sockstat6.value().and_then(|counters| counters.get("TCP6.inuse")).unwrap_or(0);
+    let v4 = snapshot.counters.value(&sockstat::FILE)?;
+    let v6 = snapshot.counters.value(&sockstat::FILE_6).and_then(|counters| counters.get("TCP6.inuse")).unwrap_or(0);
     Some(v4.get("TCP.inuse")? + v4.get("TCP.tw").unwrap_or(0) + v6)
 }
 

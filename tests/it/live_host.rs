@@ -16,6 +16,7 @@ use rstdoctor::observation::Snapshot;
 use rstdoctor::recording::{RecordingHost, ReplayHost};
 use rstdoctor::session::{Plan, Session};
 use rstdoctor::source::reset_events::Direction;
+use rstdoctor::source::snmp;
 use rstdoctor::value::{FailureKind, NetnsId};
 
 const SWEEP: DiagQuery = DiagQuery { name: "sockets", states: 0x1fff, extensions: 0xff };
@@ -264,7 +265,7 @@ for address in [\"10.98.7.9\"] * 20 + [\"192.0.2.55\"] * 10:
     assert_eq!(observation.netns.keys().copied().collect::<BTreeSet<_>>(), BTreeSet::from(ids));
     for (id, sent, listeners) in [(ids[0], 30, 1), (ids[1], 0, 0)] {
         let window = &observation.netns[&id];
-        let counter = |snapshot: &Snapshot| snapshot.snmp.value().unwrap().get("Tcp.OutRsts").unwrap();
+        let counter = |snapshot: &Snapshot| snapshot.counters.value(&snmp::FILE).unwrap().get("Tcp.OutRsts").unwrap();
         assert_eq!(counter(&window.after) - counter(&window.before), sent, "{id}");
         assert_eq!(window.after.listeners.value().unwrap().len(), listeners, "{id}");
         // Each side has its own of each.

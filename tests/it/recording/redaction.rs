@@ -12,7 +12,7 @@ use rstdoctor::ask::{Answer, Ask, Clock, Frame, Host, Probe, What};
 use rstdoctor::kernel::LiveHost;
 use rstdoctor::recording::{RecordingHost, ReplayHost, RollingHost};
 use rstdoctor::session::{Plan, observe};
-use rstdoctor::source::REDACTIONS;
+use rstdoctor::source::redactions;
 use rstdoctor::value::Moment;
 
 use super::fixture;
@@ -33,7 +33,7 @@ impl Asked {
     fn without_rule(&self) -> Vec<String> {
         let asked = self.0.borrow();
         assert!(asked.len() > 20, "{:?}", asked.keys());
-        let known = |what: &What| REDACTIONS.iter().any(|rule| (rule.asks)(what));
+        let known = |what: &What| redactions().any(|rule| (rule.asks)(what));
         asked.iter().filter(|(_, what)| !known(what)).map(|(key, _)| key.clone()).collect()
     }
 }
