@@ -18,7 +18,7 @@ use crate::ask::{Frame, Host, Probe};
 use crate::observation::{Covers, HostSnapshot, HostWindow, NetnsWindow, Observation, Snapshot};
 use crate::source::listeners::{self, Listener};
 use crate::source::namespaces::{self, Namespace};
-use crate::source::sysctl;
+use crate::source::{snmp, sysctl};
 use crate::value::{Failure, FailureKind, Moment, NetnsId, Observed};
 use collect::Samples;
 use looks::Looks;
@@ -449,7 +449,7 @@ impl Session {
 
     /// The RSTs that TCP sent in each namespace since the latest window closed, where it counted them.
     fn sent_since(&self, after: &BTreeMap<NetnsId, Snapshot>) -> BTreeMap<NetnsId, u64> {
-        let sent = |snapshot: &Snapshot| snapshot.snmp.value()?.get("Tcp.OutRsts");
+        let sent = |snapshot: &Snapshot| snapshot.counters.value(&snmp::FILE)?.get("Tcp.OutRsts");
         let of = |(id, after): (&NetnsId, &Snapshot)| {
             Some((*id, sent(after)?.checked_sub(sent(&self.netns.get(id)?.previous)?)?))
         };
