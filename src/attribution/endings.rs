@@ -32,7 +32,7 @@ pub fn ended<'a>(view: View<'a>, endings: &'a Endings) -> Vec<Ended<'a>> {
     let ephemeral = sysctl::ephemeral_ports(&view.after().sysctls);
     let of = |ending: &'a crate::reset::Ending| {
         let socket = &ending.socket;
-        let client = ephemeral.is_caller(socket.local.port(), socket.peer.port());
+        let client = socket.unanswered || ephemeral.is_caller(socket.local.port(), socket.peer.port());
         Ended { socket, end: ending.end, called: client.then_some(socket.peer) }
     };
     endings.endings.iter().map(of).collect()

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::numbers::ephemeral_ports_exhausted as numbers;
@@ -8,7 +9,7 @@ use crate::evidence::Evidence;
 use crate::source::owners::Process;
 use crate::source::socket_dump::Destination;
 use crate::value::shell::ShellCommand;
-use crate::value::{Missing, words};
+use crate::value::{EphemeralPorts, Missing, words};
 
 cause! {
     /// ## What happens
@@ -21,7 +22,9 @@ cause! {
     /// ## How it shows
     ///
     /// connect() fails with "Cannot assign requested address" (EADDRNOTAVAIL, 99) towards one destination, others work.
-    /// No kernel counter moves.
+    /// No kernel counter moves. A program that binds a source address and port 0 before it connects takes a port that is
+    /// unique for that address: all destinations share one range, and bind() fails with "Address already in use"
+    /// (EADDRINUSE, 98).
     ///
     /// ## How to confirm
     ///
@@ -29,7 +32,7 @@ cause! {
     ///
     /// ## What to change
     ///
-    /// Keep connections alive in the caller (a pool). Then widen the range. Then `net.ipv4.tcp_tw_reuse=1`, which lets
+    /// Where bind() comes first: set IP_BIND_ADDRESS_NO_PORT. Keep connections alive in the caller (a pool). Then widen the range. Then `net.ipv4.tcp_tw_reuse=1`, which lets
     /// connect() take over a port in TIME_WAIT after one second.
     ///
     /// ## Look-alikes
@@ -52,16 +55,91 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let reserved = e.sysctl("net.ipv4.ip_local_reserved_ports").unwrap_or_default();
     let available = available(range, reserved)
         .ok_or_else(|| Missing::new("sysctl", format!("{RANGE} is not two port numbers: {range:?}")))?;
-    let findings: Vec<_> = e
+    let mut findings: Vec<_> = e
         .destinations()?
         .iter()
         .filter(|destination| share(taken(e, destination), available) >= numbers::NEAR)
         .map(|destination| exhausted(e, destination, available, range))
         .collect();
-    Ok(Verdict::from_findings(
-        findings,
-        format!("no destination uses 80 % of the {} local ports", words::thousands(available)),
-    ))
+    if findings.is_empty() {
+        findings.extend(bound_first(e, available, range)?);
+    }
+    let otherwise = format!("no destination uses 80 % of the {} local ports", words::thousands(available));
+    Ok(Verdict::from_findings(findings, otherwise))
+}
+
+/// All ports of a source address are used and hardly one of them twice, towards several destinations: bind() to port 0 takes a
+/// port that no other socket of this address has (net/ipv4/inet_connection_sock.c inet_csk_find_open_port), whereas connect()
+/// alone shares them between destinations.
+fn bound_first(e: &Evidence<'_>, available: u64, range: &str) -> Result<Vec<Finding>, Missing> {
+    let dump = e.socket_dump()?;
+    let Some(ports) = EphemeralPorts::parse(range) else { return Ok(Vec::new()) };
+    if share(dump.ports_used(ports), available) < numbers::NONE_LEFT {
+        return Ok(Vec::new());
+    }
+    let mut by_source: BTreeMap<IpAddr, Vec<&Destination>> = BTreeMap::new();
+    for destination in &dump.destinations {
+        by_source.entry(destination.source).or_default().push(destination);
+    }
+    let used = |to: &[&Destination]| to.iter().map(|destination| destination.ports_used).sum::<u64>();
+    let whole = |to: &[&Destination]| (numbers::NONE_LEFT..=1.0).contains(&share(used(to), available));
+    let full = by_source.into_iter().filter(|(_, to)| to.len() > 1 && whole(to));
+    Ok(full.map(|(source, to)| no_port_to_bind(e, source, &to, used(&to), range)).collect())
+}
+
+fn no_port_to_bind(e: &Evidence<'_>, source: IpAddr, to: &[&Destination], used: u64, range: &str) -> Finding {
+    let owners = e.holders(to.iter().flat_map(|destination| destination.inodes.iter().copied()));
+    let who = owners.first().map_or_else(|| "a program".to_owned(), |process| process.label());
+    let summary = format!(
+        "no local port is left on {source}: {who} binds before it connects, so all {} destinations share one range",
+        to.len()
+    );
+    let impact = Impact { events: 0, per_s: 0.0, unit: "connection attempts" };
+    let count = ShellCommand::new("ss -tanH src").arg(host(source)).pipe(ShellCommand::new("wc -l"));
+    let verify = Verify::by(count, "may exceed the range, and bind() no longer fails");
+    Finding::new(State::Active, Severity::Critical, numbers::GONE_FOR_BIND, impact, summary)
+        .subjects(owners.iter().take(4).map(|process| Subject::process(process)))
+        .subject(Subject::peer(source, None).counted(used))
+        .evidence(EvidenceItem::value(
+            "sockets",
+            "ports_used",
+            used as f64,
+            format!(
+                "{} of the local ports of {source} are used, towards {}, and hardly one of them twice: bind() fails with \
+                 \"Address already in use\" (98)",
+                words::thousands(used),
+                words::counted(to.len() as u64, "destination")
+            ),
+        ))
+        .evidence(range_is(range))
+        .remedy(
+            Remedy::new(
+                format!("Let {who} set IP_BIND_ADDRESS_NO_PORT before bind(), so that connect() chooses the port"),
+                verify.clone(),
+            )
+            .restart(Restart::Service),
+        )
+        .remedy(Remedy::sysctl(
+            "Widen the range (keep your own listening ports out: ip_local_reserved_ports)",
+            RANGE,
+            "10240 65535",
+            verify,
+        ))
+}
+
+fn host(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
+fn range_is(range: &str) -> EvidenceItem {
+    EvidenceItem::fact(
+        "sysctl",
+        RANGE,
+        format!("{RANGE} is {}", range.split_whitespace().collect::<Vec<_>>().join(" ")),
+    )
 }
 
 /// Number of ports in the range that are not reserved. The kernel prints reserved ranges merged, so none overlap
@@ -149,11 +227,7 @@ fn exhausted(e: &Evidence<'_>, destination: &Destination, available: u64, range:
             destination.time_wait as f64,
             format!("{} of its ports are in TIME_WAIT", words::thousands(destination.time_wait)),
         ))
-        .evidence(EvidenceItem::fact(
-            "sysctl",
-            RANGE,
-            format!("{RANGE} is {}", range.split_whitespace().collect::<Vec<_>>().join(" ")),
-        ));
+        .evidence(range_is(range));
     if owners.is_empty() && e.hidden_processes() > 0 {
         finding =
             finding.against(EvidenceItem::fact("owners", "denied", "who connects is not visible to you: run as root"));
@@ -163,11 +237,9 @@ fn exhausted(e: &Evidence<'_>, destination: &Destination, available: u64, range:
 
 fn remedies(e: &Evidence<'_>, destination: &Destination, taken: u64, owners: &[&Process], finding: Finding) -> Finding {
     let to = SocketAddr::new(destination.address, destination.port);
-    let host = match destination.address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("[{address}]"),
-    };
-    let count = ShellCommand::new("ss -tanH dst").arg(host).arg(format_args!("dport = :{}", destination.port));
+    let count = ShellCommand::new("ss -tanH dst")
+        .arg(host(destination.address))
+        .arg(format_args!("dport = :{}", destination.port));
     let verify = Verify::by(count.pipe(ShellCommand::new("wc -l")), "falls well below the range");
     let nginx = owners.iter().any(|process| process.name == "nginx");
     let short_lived = destination.time_wait * 2 >= destination.ports_used;
@@ -226,6 +298,31 @@ mod tests {
             .sysctl("net.ipv4.tcp_tw_reuse", "2")
             .sysctl("net.ipv4.tcp_timestamps", "1")
             .socket_dump(SocketDump::default(), socket_dump)
+    }
+
+    #[test]
+    fn ports_that_no_two_destinations_share_were_bound_first() {
+        let case = |destinations: u16, each: u64, distinct: u16| {
+            let to = |port: u16| Destination {
+                source: address("10.0.0.9"),
+                address: address("10.0.7.1"),
+                port,
+                ports_used: each,
+                time_wait: 0,
+                inodes: Vec::new(),
+            };
+            let mut used_ports = vec![0_u64; 1024];
+            (40_000..40_000 + distinct).for_each(|port| used_ports[usize::from(port / 64)] |= 1 << (port % 64));
+            let dump =
+                SocketDump { destinations: (1..=destinations).map(to).collect(), used_ports, ..SocketDump::default() };
+            Case::new().sysctl(RANGE, "40000\t40199").socket_dump(SocketDump::default(), dump)
+        };
+        let finding = case(4, 50, 200).finding(&EPHEMERAL_PORTS_EXHAUSTED);
+        assert_eq!(finding.severity, Severity::Critical);
+        assert!(finding.remedies[0].text.contains("IP_BIND_ADDRESS_NO_PORT"), "{finding:?}");
+        let ruled_out = |case: Case| matches!(case.judge(&EPHEMERAL_PORTS_EXHAUSTED), Ok(Verdict::RuledOut(_)));
+        assert!(ruled_out(case(4, 50, 130)), "shared between destinations");
+        assert!(ruled_out(case(4, 100, 200)), "more sockets than ports: connect() chose them");
     }
 
     #[test]

@@ -1,26 +1,33 @@
+use std::net::{IpAddr, SocketAddr};
+
 use super::numbers::firewall_reject as numbers;
-use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
-use super::{severity, wording};
-use crate::attribution::wire::{Hook, Rejected};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict, Verify};
+use super::{place, severity, wording};
+use crate::attribution::wire::{Hook, Means, Rejected};
 use crate::evidence::Evidence;
+use crate::evidence::harm::Target;
 use crate::evidence::service::Service;
+use crate::source::reset_packets::Code;
 use crate::value::shell::ShellCommand;
 use crate::value::words;
 
 cause! {
     /// ## What happens
     ///
-    /// A netfilter rule on this host answers with a RST (`reject with tcp reset`). Clients read "Connection refused", or
-    /// "Connection reset by peer" in an open connection.
+    /// A packet filter refuses in TCP's place: by RST (`reject with tcp reset`), or by ICMP, which is what `REJECT` of iptables
+    /// and `reject` of nftables do when nothing else is said. The rule is on this host (input, forward, output), on the host
+    /// that is called, or between. Clients read "Connection refused" (RST, ICMP port unreachable), "No route to host" (ICMP
+    /// prohibited), or "Connection reset by peer" in an open connection.
     ///
     /// ## How it shows
     ///
-    /// RSTs leave the host and `Tcp.OutRsts` does not move: netfilter builds them itself.
+    /// RSTs leave the host and `Tcp.OutRsts` does not move: netfilter builds them itself. By ICMP there is no RST at all:
+    /// `Icmp.OutDestUnreachs` grows on the host of the rule; on the caller's `Icmp.InDestUnreachs` and `Tcp.AttemptFails`.
     ///
     /// ## How to confirm
     ///
-    /// `nft list ruleset | grep -B2 'reject with tcp reset'`; with `counter` in the rule, the counter grows.
-    /// `rstdoctor trace --sent` as root shows each with the address that was rejected.
+    /// `nft list ruleset | grep -n reject` and `iptables-save -c | grep REJECT`; with counters, that of the rule grows.
+    /// `tcpdump -ni any icmp` shows each ICMP error with the port that was called.
     ///
     /// ## What to change
     ///
@@ -28,11 +35,13 @@ cause! {
     ///
     /// ## Look-alikes
     ///
-    /// Nothing listens on the port (port-without-listener): then OutRsts moves. A firewall on another host.
+    /// Nothing listens on the port (port-without-listener): then OutRsts moves. A rule that drops answers nothing
+    /// (connect-unanswered), and only the caller can tell. The kernel sends a caller only about one ICMP error a second
+    /// (`net.ipv4.icmp_ratelimit`): its other connects then wait in vain.
     FIREWALL_REJECT {
         id: "firewall-reject",
         title: "Rejected by the firewall",
-        explains: ["handshake-reset", "upstream-refused", "peer-reset"],
+        explains: ["handshake-reset", "upstream-refused", "peer-reset", "connect-unanswered"],
         needs: [Window, ResetPackets],
         judge: judge,
     }
@@ -42,7 +51,13 @@ const UNIT: &str = "rejected segments";
 
 fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
-    let wire = e.wire()?;
+    let wire = match e.wire() {
+        Ok(wire) => wire,
+        Err(missing) => {
+            let findings: Vec<_> = [callers_by_counters(e), rules_by_counters(e)].into_iter().flatten().collect();
+            return if findings.is_empty() { Err(missing) } else { Ok(Verdict::Found(findings)) };
+        }
+    };
     let (served, other): (Vec<_>, Vec<_>) = wire.rejected.iter().partition(|rejected| hurts(e, rejected));
     let mut findings: Vec<_> = served.into_iter().take(5).map(|rejected| at_a_place(e, rejected)).collect();
     findings.extend(elsewhere(e, &other));
@@ -50,14 +65,15 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         findings.push(unnamed(e, wire.rejected_unnamed));
     }
     let otherwise = if wire.incomplete {
-        "of the RSTs that were seen leaving this host, TCP sent all"
+        "of the RSTs that were seen leaving this host, TCP sent all, and no ICMP error refused a connect"
     } else {
-        "every RST that left this host was sent by TCP"
+        "every RST that left this host was sent by TCP, and no ICMP error refused a connect"
     };
     Ok(Verdict::from_findings(findings, otherwise))
 }
 
-/// Somebody listens there, or this host itself wanted something: a rule that is meant to close a port hits neither.
+/// Somebody listens there, or somebody wanted something of another host: a rule that is meant to close a port of this one hits
+/// neither.
 fn hurts(e: &Evidence<'_>, rejected: &Rejected) -> bool {
     rejected.called.is_some() || listener(e, rejected).is_some()
 }
@@ -69,49 +85,110 @@ fn listener<'e, 'a>(e: &'e Evidence<'a>, rejected: &Rejected) -> Option<&'e Serv
 
 fn at_a_place(e: &Evidence<'_>, rejected: &Rejected) -> Finding {
     let service = listener(e, rejected);
-    let (what, chain, filter) = match (rejected.hook, rejected.called, rejected.port) {
-        (Hook::Input, Some(called), _) => (format!("answers of {called}"), "input", format!("sport {}", called.port())),
-        (Hook::Output, Some(called), _) => {
-            (format!("connects to {called}"), "output", format!("dport {}", called.port()))
-        }
-        (Hook::Input, None, port) => {
-            (format!("segments to port {}", number(port)), "input", format!("dport {}", number(port)))
-        }
-        (Hook::Output, None, port) => {
-            (format!("answers of port {}", number(port)), "output", format!("sport {}", number(port)))
-        }
-    };
     let count = rejected.count;
-    let severity = severity::refusals(e, count);
-    let summary = format!(
-        "{} {what} rejected with RST by this host's firewall in {}",
-        words::thousands(count),
-        words::seconds(e.window())
-    );
+    let window = words::seconds(e.window());
+    let how = means(rejected.means);
+    let (port, called) = (number(rejected.port), rejected.called);
+    let summary = match (rejected.hook, called) {
+        (Hook::Input, Some(called)) => format!("answers of {called} rejected with {how} by this host's firewall"),
+        (Hook::Output, Some(called)) => format!("connects to {called} rejected with {how} by this host's own firewall"),
+        (Hook::Forward, Some(called)) => {
+            format!("connects of {} to {called} rejected with {how} by a forward rule of this host", peers(rejected))
+        }
+        (Hook::Remote, Some(called)) if called.ip() == rejected.local => {
+            format!("connects to {called} refused by its firewall ({how})")
+        }
+        (Hook::Remote, Some(called)) => {
+            format!("connects to {called} refused by {} on the way ({how})", rejected.local)
+        }
+        (Hook::Output, None) => format!("answers of port {port} rejected with {how} by this host's firewall"),
+        (_, None) => format!("segments to port {port} rejected with {how} by this host's firewall"),
+    };
+    let summary = format!("{} {summary} in {window}", words::thousands(count));
+    let harm = match (rejected.hook, rejected.port, called) {
+        // What a rule rejects on its way in never was a connection of the service.
+        (_, Some(port), None) => Some(e.harm_of_connects(Target::Port(port), count)),
+        (Hook::Remote | Hook::Output, _, Some(called)) => Some(e.harm(Target::Called(called), count, None)),
+        _ => None,
+    };
+    let severity = harm.map_or_else(|| severity::refusals(e, count), |harm| severity::to_callers(e, &harm));
     let mut finding = wording::active(e, severity, numbers::AT_A_PLACE, count, UNIT, summary);
-    match (service, rejected.called) {
+    match (service, called) {
         (Some(service), _) => finding = finding.subject(Subject::listener(service).counted(count)),
         (None, Some(called)) => {
-            finding = finding.subject(Subject::peer(called.ip(), Some(called.port())).counted(count))
+            finding = finding
+                .subject(Subject::peer(called.ip(), Some(called.port())).counted(count))
+                .subjects(place::callers(e, called));
         }
         (None, None) => {}
     }
-    let mut peers: Vec<_> = rejected.peers.iter().collect();
+    let mut peers: Vec<_> = rejected.peers.iter().filter(|_| rejected.hook != Hook::Remote).collect();
     peers.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     let peers = peers.into_iter().take(3).map(|(peer, count)| Subject::peer(*peer, None).counted(*count));
-    let finding = finding.subjects(peers).evidence(EvidenceItem::value(
-        "reset_packets",
-        "packets",
-        count as f64,
-        match rejected.hook {
-            Hook::Input => format!("{} left this host that its TCP did not send", words::counted(count, "RST")),
-            Hook::Output => format!(
-                "{} came back on the loopback interface in the name of another host",
-                words::counted(count, "RST")
-            ),
-        },
-    ));
-    with_remedies(flat(e, finding), chain, &filter)
+    let finding = flat(e, finding.subjects(peers).evidence(seen(rejected)), rejected);
+    let finding = rate_limited(e, finding, rejected);
+    let finding = match harm {
+        Some(harm) => finding.harm(harm),
+        None => finding,
+    };
+    match (rejected.hook, called) {
+        (Hook::Remote, Some(called)) => ask_elsewhere(finding, called, rejected),
+        (Hook::Forward, Some(called)) => with_remedies(finding, "forward", &format!("dport {}", called.port())),
+        (Hook::Output, Some(called)) => with_remedies(finding, "output", &format!("dport {}", called.port())),
+        (Hook::Output, None) => with_remedies(finding, "output", &format!("sport {port}")),
+        (_, Some(called)) => with_remedies(finding, "input", &format!("sport {}", called.port())),
+        (_, None) => with_remedies(finding, "input", &format!("dport {port}")),
+    }
+}
+
+fn peers(rejected: &Rejected) -> String {
+    match rejected.peers.keys().next() {
+        Some(one) if rejected.peers.len() == 1 => one.to_string(),
+        _ => words::counted(rejected.peers.len() as u64, "client"),
+    }
+}
+
+/// As tcpdump and the manual of the filters name it.
+fn means(means: Means) -> &'static str {
+    match means {
+        Means::Rst => "RST",
+        Means::Icmp(Code::Port) => "ICMP port unreachable",
+        Means::Icmp(Code::Prohibited) => "ICMP prohibited",
+        Means::Icmp(Code::Host) => "ICMP host unreachable",
+    }
+}
+
+/// What the caller's program reads (net/ipv4/icmp.c icmp_err_convert, net/ipv6/icmp.c icmpv6_err_convert).
+fn errno(code: Code, reporter: IpAddr) -> &'static str {
+    match (code, reporter.to_canonical()) {
+        (Code::Port, _) => "Connection refused (111)",
+        (Code::Prohibited, IpAddr::V6(_)) => "Permission denied (13)",
+        (Code::Prohibited | Code::Host, _) => "No route to host (113)",
+    }
+}
+
+fn seen(rejected: &Rejected) -> EvidenceItem {
+    let count = rejected.count;
+    let text = match (rejected.means, rejected.hook) {
+        (Means::Rst, Hook::Output) => {
+            format!("{} came back on the loopback interface in the name of another host", words::counted(count, "RST"))
+        }
+        (Means::Rst, Hook::Forward) => {
+            format!("{} left this host in the name of another, and had not come in", words::counted(count, "RST"))
+        }
+        (Means::Rst, _) => format!("{} left this host that its TCP did not send", words::counted(count, "RST")),
+        (Means::Icmp(code), hook) => {
+            let how = means(rejected.means);
+            let (came, programs) = match hook {
+                Hook::Remote => (format!("came from {}", rejected.local), "the programs here"),
+                Hook::Output => ("was sent by this host to itself".to_owned(), "the programs here"),
+                Hook::Input | Hook::Forward => ("was sent by this host".to_owned(), "the callers"),
+            };
+            let errno = errno(code, rejected.local);
+            format!("{how} {came} {} times, and no RST: {programs} read \"{errno}\"", words::thousands(count))
+        }
+    };
+    EvidenceItem::value("reset_packets", "packets", count as f64, text)
 }
 
 fn number(port: Option<u16>) -> String {
@@ -126,18 +203,15 @@ fn elsewhere(e: &Evidence<'_>, rejected: &[&Rejected]) -> Option<Finding> {
     let which =
         if ports.len() == 1 { format!("port {}", number(first.port)) } else { format!("{} ports", ports.len()) };
     let summary = format!(
-        "{} to {which} without a service rejected with RST by this host's firewall in {}",
+        "{} to {which} without a service rejected with {} by this host's firewall in {}",
         words::counted(count, "segment"),
+        means(first.means),
         words::seconds(e.window())
     );
     let subject = Subject { address: Some(first.local), port: first.port, ..Subject::host().counted(count) };
-    let finding =
-        wording::benign(e, numbers::ELSEWHERE, count, UNIT, summary).subject(subject).evidence(EvidenceItem::value(
-            "reset_packets",
-            "packets",
-            count as f64,
-            format!("{} left this host that its TCP did not send", words::counted(count, "RST")),
-        ));
+    let finding = wording::benign(e, numbers::ELSEWHERE, count, UNIT, summary)
+        .subject(subject)
+        .evidence(seen(&Rejected { count, ..Rejected::clone(first) }));
     Some(with_remedies(finding, "input", &format!("dport {}", number(first.port))))
 }
 
@@ -153,11 +227,85 @@ fn unnamed(e: &Evidence<'_>, count: u64) -> Finding {
     with_remedies(finding, "input", "dport")
 }
 
-fn flat(e: &Evidence<'_>, finding: Finding) -> Finding {
-    match e.counter("Tcp.OutRsts") {
-        Ok(reading) if reading.delta == 0 => finding.evidence(wording::moved(&reading, "TCP itself sent none")),
+/// Own connects, where packets were not seen: each ICMP error that came in ended one, as far as so many ended.
+fn callers_by_counters(e: &Evidence<'_>) -> Option<Finding> {
+    let came = e.counter("Icmp.InDestUnreachs").ok()?;
+    let came6 = e.moved("Ip6.Icmp6InDestUnreachs");
+    let failed = e.estimate().ok()?.refused_connects;
+    let count = (came.delta + came6).min(failed);
+    if count == 0 {
+        return None;
+    }
+    let summary = format!(
+        "{} of programs on this host refused by ICMP, as firewalls do, in {}",
+        words::counted(count, "connect"),
+        words::seconds(e.window())
+    );
+    let finding = wording::active(e, severity::refusals(e, count), numbers::ICMP_COUNTED, count, UNIT, summary)
+        .subject(Subject::host())
+        .evidence(wording::moved(&came, "ICMP errors that came in"))
+        .against(EvidenceItem::fact("reset_packets", "packets", "whom they called is told by the packets only"));
+    Some(finding.remedy(see_errors()))
+}
+
+/// A rule of this host, where packets were not seen: ICMP errors that UDP did not cause.
+fn rules_by_counters(e: &Evidence<'_>) -> Option<Finding> {
+    let sent = e.counter("Icmp.OutDestUnreachs").ok()?;
+    let all = sent.delta + e.moved("Ip6.Icmp6OutDestUnreachs");
+    let count = all.saturating_sub(e.counter("Udp.NoPorts").ok()?.delta + e.moved("Ip6.Udp6NoPorts"));
+    if count == 0 {
+        return None;
+    }
+    let summary = format!(
+        "{} refused by ICMP, as a reject rule does, in {}",
+        words::counted(count, "packet"),
+        words::seconds(e.window())
+    );
+    let finding = wording::active(e, Severity::Info, numbers::ICMP_SENT, count, UNIT, summary)
+        .subject(Subject::host())
+        .evidence(wording::moved(&sent, "ICMP errors that left this host, more than UDP caused"))
+        .against(EvidenceItem::fact("reset_packets", "packets", "what they answered is told by the packets only"));
+    Some(with_remedies(finding, "input", "dport"))
+}
+
+fn flat(e: &Evidence<'_>, finding: Finding, rejected: &Rejected) -> Finding {
+    match (e.counter("Tcp.OutRsts"), rejected.hook) {
+        (_, Hook::Remote) => match e.counter("Tcp.AttemptFails") {
+            Ok(reading) if reading.delta > 0 => finding.evidence(wording::moved(&reading, "connects that failed")),
+            _ => finding,
+        },
+        (Ok(reading), _) if reading.delta == 0 => finding.evidence(wording::moved(&reading, "TCP itself sent none")),
         _ => finding,
     }
+}
+
+/// The kernel tells one caller of a refusal once a second (net/ipv4/icmp.c icmpv4_xrlim_allow).
+fn rate_limited(e: &Evidence<'_>, finding: Finding, rejected: &Rejected) -> Finding {
+    let ours = matches!(rejected.means, Means::Icmp(_)) && rejected.hook != Hook::Remote;
+    match e.counter("Icmp.OutRateLimitHost") {
+        Ok(reading) if ours && reading.delta > 0 => finding.evidence(wording::moved(
+            &reading,
+            "ICMP errors that were not sent (icmp_ratelimit): these callers wait for their timeout",
+        )),
+        _ => finding,
+    }
+}
+
+fn ask_elsewhere(finding: Finding, called: SocketAddr, rejected: &Rejected) -> Finding {
+    let verify = Verify::scan("shows no refused connect, and the connect succeeds");
+    let text = if called.ip() == rejected.local {
+        format!("Open port {} for this host in the firewall of {}", called.port(), called.ip())
+    } else {
+        format!("Have {} let connects from here to {called} pass: ask who runs it", rejected.local)
+    };
+    finding
+        .remedy(Remedy::new(text, verify).command(ShellCommand::new("nc -vz").arg(called.ip()).arg(called.port())))
+        .remedy(see_errors())
+}
+
+fn see_errors() -> Remedy {
+    Remedy::new("See which address sends the errors, about which port", "each error names both")
+        .command(ShellCommand::new("tcpdump -ni any").arg("icmp[0] == 3 or icmp6[0] == 1"))
 }
 
 fn with_remedies(finding: Finding, chain: &str, filter: &str) -> Finding {

@@ -6,7 +6,7 @@ mod finding;
 mod numbers;
 mod place;
 mod remedy;
-mod severity;
+pub mod severity;
 mod wording;
 
 pub use finding::{EvidenceItem, Finding, Impact, Judgement, Severity, State, Subject, SubjectKind, Verdict};
@@ -64,6 +64,7 @@ mod accept_loop_stalled;
 mod accept_queue_overflow;
 mod close_wait_leak;
 mod close_with_unread_data;
+mod connect_unanswered;
 mod conntrack_invalid;
 mod conntrack_table_full;
 mod ephemeral_ports_exhausted;
@@ -81,6 +82,7 @@ mod middlebox_reset;
 mod orphan_limit;
 mod out_of_window_reset;
 mod peer_reset;
+mod peer_restarted;
 mod port_scan;
 mod port_without_listener;
 mod process_exit;
@@ -126,6 +128,8 @@ pub static REGISTRY: &[&Cause] = &[
     &close_wait_leak::CLOSE_WAIT_LEAK,
     &peer_reset::PEER_RESET,
     &upstream_refused::UPSTREAM_REFUSED,
+    &connect_unanswered::CONNECT_UNANSWERED,
+    &peer_restarted::PEER_RESTARTED,
     &handshake_reset::HANDSHAKE_RESET,
     &middlebox_reset::MIDDLEBOX_RESET,
     &timestamp_rejected::TIMESTAMP_REJECTED,

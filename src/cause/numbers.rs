@@ -133,7 +133,17 @@ numbers! {
         /// The counter is exact, but a process that exits moves it too.
         COUNTED: Confidence = 0.85;
     }
+    connect_unanswered {
+        /// The SYN was sent again and nothing came back; the kernel says so of each socket.
+        SILENT: Confidence = 0.93;
+        /// Connects that timed out by count; half-open handshakes move one of the counters too.
+        COUNTED: Confidence = 0.65;
+    }
     conntrack_invalid {
+        /// The port that is reset belongs to an open connection to another address: nothing else does that.
+        AT_THE_CALLER: Confidence = 0.9;
+        /// The client's own TCP reset and the client sends on; a device on the path can look the same.
+        AT_THE_SERVER: Confidence = 0.7;
         /// Many of both, in like numbers, on a host that translates addresses.
         MATCHING: Confidence = 0.6;
         /// Scans and late packets are invalid too: the two numbers may be unrelated.
@@ -164,6 +174,8 @@ numbers! {
     ephemeral_ports_exhausted {
         /// No port is left by count; a connect() that chooses another source address succeeds.
         GONE: Confidence = 0.95;
+        /// Every port is used, and hardly one of them twice: who does not bind first shares them between destinations.
+        GONE_FOR_BIND: Confidence = 0.88;
         /// Ports in use are counted; whether more will be needed is not known.
         NEARLY_GONE: Confidence = 0.92;
         /// Share of the ports from which it is a risk: connect() begins to search for long.
@@ -190,6 +202,10 @@ numbers! {
         ELSEWHERE: Confidence = 0.9;
         /// More RSTs left than TCP sent, by count only.
         COUNTED: Confidence = 0.7;
+        /// As many ICMP errors came in as connects failed; a router whose host is down sends them too.
+        ICMP_COUNTED: Confidence = 0.6;
+        /// ICMP errors left that UDP did not cause; a router sends them for hosts that are down.
+        ICMP_SENT: Confidence = 0.5;
     }
     half_open {
         /// No cookie came back, and the requests are sent again and again.
@@ -328,6 +344,10 @@ numbers! {
         WITH_SENT: Confidence = 0.5;
         /// Nothing else moves the counter.
         COUNTED: Confidence = 0.8;
+    }
+    peer_restarted {
+        /// Resets and refusals by one destination within seconds; one of several servers behind it looks the same.
+        RESET_THEN_REFUSED: Confidence = 0.9;
     }
     port_scan {
         /// One source, ten or more closed ports; a client with a wrong list of ports looks the same.

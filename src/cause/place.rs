@@ -9,7 +9,7 @@ use crate::cause::{EvidenceItem, Severity, Subject};
 use crate::evidence::Evidence;
 use crate::evidence::harm::{Harm, Target};
 use crate::evidence::service::Service;
-use crate::reset::End;
+use crate::reset::{End, Kind};
 use crate::source::owners::Process;
 use crate::source::reset_events::Task;
 use crate::value::words;
@@ -176,6 +176,23 @@ pub fn callers(e: &Evidence<'_>, called: SocketAddr) -> Vec<Subject> {
         ..Subject::process(process)
     };
     e.callers(called).into_iter().take(3).map(subject).collect()
+}
+
+/// Programs of this host that asked for this port of it and were refused, the most frequent first.
+pub fn askers(e: &Evidence<'_>, port: u16) -> Vec<Subject> {
+    let Ok(attribution) = e.attribution() else { return Vec::new() };
+    let refused = |group: &&Group| group.kind == Kind::UpstreamRefused && group.peer_port == Some(port);
+    let asked = attribution.groups.iter().filter(refused).filter(|group| group.on_loopback());
+    let tasks = sums(asked.filter_map(|group| Some((group.task.as_ref()?, group.count))));
+    tasks.into_iter().take(3).map(|(task, count)| Subject::task(task).counted(count)).collect()
+}
+
+/// `asked by haproxy (pid 7)`, as evidence.
+pub fn asked_by(askers: &[Subject]) -> Option<EvidenceItem> {
+    let names: Vec<_> =
+        askers.iter().filter_map(|asker| Some(format!("{} (pid {})", asker.process.as_deref()?, asker.pid?))).collect();
+    let text = format!("asked by {}, of this host", names.join(" and "));
+    (!names.is_empty()).then(|| EvidenceItem::fact("reset_events", "SYN_SENT", text))
 }
 
 fn sums<K: Ord>(items: impl Iterator<Item = (K, u64)>) -> Vec<(K, u64)> {

@@ -101,9 +101,12 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         (false, true) => numbers::LISTENERS_UNSEEN,
         (false, false) => numbers::PACKETS_UNSEEN,
     };
+    let askers = place.port.map(|port| place::askers(e, port)).unwrap_or_default();
     let finding = wording::active(e, severity, confidence, place.count, UNIT, summary)
         .subjects(place.subjects(e))
-        .evidence(place.item("NO_SOCKET", "no socket on the port"));
+        .evidence(place.item("NO_SOCKET", "no socket on the port"))
+        .evidence_if(place::asked_by(&askers))
+        .subjects(askers);
     let finding = match listeners {
         Ok(_) => finding,
         Err(_) => finding.against(EvidenceItem::fact(

@@ -1,3 +1,5 @@
+use std::net::SocketAddr;
+
 use super::numbers::upstream_refused as numbers;
 use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict, Verify};
@@ -90,10 +92,61 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
             format!("{called} answered {} with RST", words::counted(place.count, "SYN")),
         ))
         .harm(harm);
-    with_remedies(finding, place.called)
+    let others = harm.attempts.map_or(0, |attempts| attempts.saturating_sub(harm.failures));
+    match place.called {
+        Some(called) if others >= ACCEPTS && !here && all_along(e, &place) => {
+            refused_in_part(e, finding, called, others)
+        }
+        called => with_remedies(finding, called),
+    }
 }
 
-fn with_remedies(finding: Finding, called: Option<std::net::SocketAddr>) -> Finding {
+/// So many accepted connects beside the refused ones say that the service is there.
+const ACCEPTS: u64 = 3;
+
+/// The refusals are spread over the window: the service was not away for a part of it.
+fn all_along(e: &Evidence<'_>, place: &Place<'_>) -> bool {
+    let first = place.groups.iter().map(|group| group.first).min();
+    let last = place.groups.iter().map(|group| group.last).max();
+    first.zip(last).is_some_and(|(first, last)| last.saturating_sub(first) * 2 >= e.window())
+}
+
+/// The same address accepts others all the time: something rejects a part of the connects.
+fn refused_in_part(e: &Evidence<'_>, finding: Finding, called: SocketAddr, others: u64) -> Finding {
+    let list = |values: &[u8]| values.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
+    let finding = finding.evidence(EvidenceItem::value(
+        "destroyed_sockets",
+        "accepted",
+        others as f64,
+        format!("{called} accepted {} in the same time", words::counted(others, "connect")),
+    ));
+    let (finding, text) = match e.refused_from_elsewhere(called) {
+        Some((ttl, usual)) => (
+            finding.evidence(EvidenceItem::fact(
+                "reset_packets",
+                "ttl",
+                format!("the RSTs arrived with TTL {}, the server's own packets with {}", list(&ttl), list(&usual)),
+            )),
+            format!(
+                "Find the firewall between this host and {called} that rejects a part of the connects: another sender's TTL"
+            ),
+        ),
+        None => (
+            finding,
+            format!(
+                "Find the firewall between this host and {called} that rejects a part of the connects, or the one of several backends behind it that is down"
+            ),
+        ),
+    };
+    finding.remedy(
+        Remedy::new(text, Verify::scan("shows no refused connect")).command(
+            ShellCommand::new("tcpdump -nvi any")
+                .arg(format_args!("tcp[tcpflags] & tcp-rst != 0 and src port {}", called.port())),
+        ),
+    )
+}
+
+fn with_remedies(finding: Finding, called: Option<SocketAddr>) -> Finding {
     let verify = Verify::scan("shows no refused connect, and the connect succeeds");
     match called {
         Some(called) => finding

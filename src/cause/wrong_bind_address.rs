@@ -3,6 +3,7 @@ use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Verdict, Verify, commands};
 use super::{severity, wording};
 use crate::evidence::Evidence;
+use crate::evidence::harm::Target;
 use crate::reset::Kind;
 use crate::source::reset_events::Direction;
 use crate::value::words;
@@ -27,7 +28,8 @@ cause! {
     ///
     /// ## Look-alikes
     ///
-    /// A client on this host that tries ::1 first and then 127.0.0.1 is refused once and succeeds: no fault. A service
+    /// A client on this host that tries ::1 first and then 127.0.0.1 is refused once and succeeds: no fault. One that tries
+    /// only ::1 (Node from 17 to 19) fails each time. A service
     /// kept on 127.0.0.1 on purpose, and outsiders who ask for it.
     WRONG_BIND_ADDRESS {
         id: "wrong-bind-address",
@@ -51,9 +53,17 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 
 fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let asked = place.groups.first().map_or_else(String::new, |group| group.local.to_string());
-    // A client within the host that knows both ::1 and 127.0.0.1 goes on to the next address at once.
-    let retried = place.groups.iter().all(|group| group.on_loopback());
-    let severity = if retried { Severity::Info } else { severity::refusals(e, place.count) };
+    let local = place.groups.iter().all(|group| group.on_loopback());
+    // A client within the host that knows both ::1 and 127.0.0.1 goes on to the next address at once, and is accepted there.
+    let harm = place.port.map(|port| e.harm_of_connects(Target::Port(port), place.count));
+    let accepted = harm.and_then(|harm| Some(harm.attempts?.saturating_sub(harm.failures)));
+    let retried = local && accepted.is_none_or(|accepted| accepted * 2 >= place.count);
+    let severity = match harm {
+        _ if retried => Severity::Info,
+        Some(harm) => severity::to_callers(e, &harm),
+        None => severity::refusals(e, place.count),
+    };
+    let bound = place.service(e).map(|service| service.address);
     let listens = place.service(e).map_or_else(|| "elsewhere".to_owned(), |s| format!("only on {}", s.endpoint()));
     let summary = format!(
         "{} to {asked} refused in {}: {} listens {listens}",
@@ -61,26 +71,46 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         words::seconds(e.window()),
         place.who(e)
     );
+    let askers = place.port.map(|port| place::askers(e, port)).unwrap_or_default();
     let finding = wording::active(e, severity, numbers::NAMED, place.count, "refused connects", summary)
         .subjects(place.subjects(e))
         .evidence(place.item("NO_SOCKET", "no socket on this address"))
-        .remedy(
-            Remedy::new(
-                format!("Bind the service to {asked} or to all addresses, or let the clients use the address it has"),
-                Verify::by(commands::ss_of("ss -lnt", place.port), "shows the address that clients use"),
+        .evidence_if(place::asked_by(&askers))
+        .subjects(askers);
+    let seen = Verify::by(commands::ss_of("ss -lnt", place.port), "shows the address that clients use");
+    let look = commands::ss_of("ss -lntp", place.port);
+    match (retried, accepted, bound.filter(|_| local)) {
+        (true, ..) => finding
+            .against(EvidenceItem::fact(
+                "reset_events",
+                "peer",
+                "the clients are on this host: probably ::1 and 127.0.0.1 are tried in turn, which harms nobody",
+            ))
+            .remedy(bind(&asked, seen).command(look)),
+        (false, Some(accepted), Some(bound)) => finding
+            .evidence(EvidenceItem::value(
+                "destroyed_sockets",
+                "accepted",
+                accepted as f64,
+                format!("{} accepted on {bound}: the clients try only {asked}", words::counted(accepted, "connection")),
+            ))
+            .remedy(
+                Remedy::new(
+                    format!(
+                        "Let the client use {bound} in place of \"localhost\" (Node: --dns-result-order=ipv4first)"
+                    ),
+                    Verify::scan("shows no refused connect, and the connect succeeds"),
+                )
+                .restart(Restart::Service),
             )
-            .command(commands::ss_of("ss -lntp", place.port))
-            .restart(Restart::Service),
-        );
-    if retried {
-        finding.against(EvidenceItem::fact(
-            "reset_events",
-            "peer",
-            "the clients are on this host: probably ::1 and 127.0.0.1 are tried in turn, which harms nobody",
-        ))
-    } else {
-        finding
+            .remedy(bind(&asked, seen).command(look)),
+        _ => finding.remedy(bind(&asked, seen).command(look)),
     }
+}
+
+fn bind(asked: &str, verify: Verify) -> Remedy {
+    let text = format!("Bind the service to {asked} or to all addresses, or let the clients use the address it has");
+    Remedy::new(text, verify).restart(Restart::Service)
 }
 
 #[cfg(test)]
@@ -95,6 +125,21 @@ mod tests {
             .sent(20, "NO_SOCKET", None, ["[::1]:9200", "[::1]:0"], None)
             .finding(&WRONG_BIND_ADDRESS);
         assert_eq!(finding.severity, Severity::Info);
+    }
+
+    #[test]
+    fn a_client_that_tries_only_the_other_family_fails_each_time() {
+        let case = |accepted| {
+            Case::new()
+                .listener("127.0.0.1:3306", 128, 0, 0, &process(1, "node"))
+                .sent(20, "NO_SOCKET", None, ["[::1]:3306", "[::1]:0"], None)
+                .destroyed_sockets(accepted, ["127.0.0.1:3306", "127.0.0.1:0"], 0, 0)
+                .finding(&WRONG_BIND_ADDRESS)
+        };
+        assert_eq!(case(20).severity, Severity::Info, "tried in turn");
+        let finding = case(0);
+        assert_eq!(finding.severity, Severity::Critical, "all of them");
+        assert!(finding.evidence.iter().any(|item| item.text.contains("try only ::1")), "{finding:?}");
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::value::{Missing, Moment, NetnsId, TcpState};
 
 pub mod filter;
 mod group;
+mod link;
 pub mod port;
 pub mod rank;
 mod sentence;
@@ -215,7 +216,8 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
             }
         }
     }
-    let causes = rank::rank(found);
+    let roots = link::link(evidence, &mut found);
+    let causes = rank::rank(found, &roots);
     let unseen = !filter.sees_process(evidence) && causes.iter().all(|cause| is_host_wide(&cause.finding));
     let status = if unseen { Status::Unknown } else { status(evidence, &causes) };
     let somaxconn = evidence.sysctl_number("net.core.somaxconn").ok();

@@ -21,9 +21,12 @@ pub struct BecauseOf {
     pub place: usize,
 }
 
-/// Orders the findings. A finding that a deeper one explains comes directly after it, whatever its own harm.
-pub fn rank(findings: Vec<(&'static Cause, Finding)>) -> Vec<Ranked> {
-    let root_of: Vec<Option<usize>> = (0..findings.len()).map(|symptom| root(&findings, symptom)).collect();
+/// Orders the findings. A finding that a deeper one explains comes directly after it, whatever its own harm. `known`: the root
+/// of a finding where it was found out already.
+pub fn rank(findings: Vec<(&'static Cause, Finding)>, known: &[Option<usize>]) -> Vec<Ranked> {
+    let root_of: Vec<Option<usize>> = (0..findings.len())
+        .map(|symptom| known.get(symptom).copied().flatten().or_else(|| root(&findings, symptom)))
+        .collect();
     // A root is as harmful as the worst that follows from it.
     let harm: Vec<f64> = (0..findings.len())
         .map(|index| {

@@ -12,6 +12,7 @@ use crate::evidence::balance::Unbalanced;
 use crate::evidence::estimate::Estimate;
 use crate::evidence::harm::Connections;
 use crate::evidence::ledger::Ledger;
+use crate::evidence::proxied::Proxied;
 use crate::evidence::readings::Readings;
 pub use crate::evidence::readings::Total;
 use crate::evidence::service::Service;
@@ -32,8 +33,10 @@ pub mod estimate;
 pub mod harm;
 pub mod ledger;
 pub mod needs;
+pub mod proxied;
 mod readings;
 pub mod service;
+pub mod strays;
 
 fn shared<'a, T>(source: &'static str, observed: &'a Observed<Arc<T>>) -> Result<&'a T, Missing> {
     observed.required(source).map(Arc::as_ref)
@@ -65,6 +68,7 @@ pub struct Evidence<'a> {
     ledger: Ledger,
     gone_listeners: Vec<GoneListener<'a>>,
     gone_processes: GoneProcesses,
+    proxied: Vec<Proxied>,
     ended: Result<Vec<Ended<'a>>, Missing>,
     /// `None` where the connections that ended are not known.
     connections: Option<Connections>,
@@ -115,6 +119,7 @@ impl<'a> Evidence<'a> {
             ledger,
             gone_listeners,
             gone_processes,
+            proxied: proxied::find(&view.netns.resets.single, view.duration()),
             ended,
             connections,
             failures,
@@ -262,6 +267,11 @@ impl<'a> Evidence<'a> {
     /// How the connections that were destroyed in the window ended.
     pub fn ended(&self) -> Result<&[Ended<'a>], Missing> {
         self.ended.as_deref().map_err(Clone::clone)
+    }
+
+    /// When the window closed, CLOCK_BOOTTIME.
+    pub fn ends_at(&self) -> Duration {
+        self.after().at.mono
     }
 
     /// When the latest look at all sockets before the window was, CLOCK_BOOTTIME.

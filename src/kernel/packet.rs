@@ -96,9 +96,9 @@ fn attach(fd: &OwnedFd, sampling: Option<Sampling>) -> io::Result<()> {
     sys::attach_filter(fd, &mut filter(sampling))
 }
 
-/// TCP with RST, and samples of received TCP without; from the network header on (SOCK_DGRAM). IPv6 extension headers
-/// before TCP are not followed.
-fn filter(sampling: Option<Sampling>) -> [libc::sock_filter; 28] {
+/// TCP with RST, ICMP "destination unreachable" about TCP, and samples of received TCP without RST; from the network header on
+/// (SOCK_DGRAM). IPv6 extension headers before TCP are not followed.
+fn filter(sampling: Option<Sampling>) -> [libc::sock_filter; 38] {
     // linux/bpf_common.h, linux/filter.h.
     const LD_W_ABS: u16 = 0x20;
     const LD_H_ABS: u16 = 0x28;
@@ -121,36 +121,48 @@ fn filter(sampling: Option<Sampling>) -> [libc::sock_filter; 28] {
     let (syn, rest) = sampling.map_or((1, 1), |sampling| (sampling.syn, sampling.rest));
     [
         /* 0 */ op(LD_H_ABS, 0, 0, SKF_AD_PROTOCOL),
-        /* 1 */ op(JEQ, 0, 7, 0x0800),
-        // IPv4: TCP, not a later fragment.
-        /* 2 */ op(LD_B_ABS, 0, 0, 9),
-        /* 3 */ op(JEQ, 0, 23, 6),
-        /* 4 */ op(LD_H_ABS, 0, 0, 6),
-        /* 5 */ op(JSET, 21, 0, 0x1fff),
-        /* 6 */ op(LDX_B_MSH, 0, 0, 0),
+        /* 1 */ op(JEQ, 0, 12, 0x0800),
+        // IPv4, not a later fragment.
+        /* 2 */ op(LD_H_ABS, 0, 0, 6),
+        /* 3 */ op(JSET, 33, 0, 0x1fff),
+        /* 4 */ op(LDX_B_MSH, 0, 0, 0),
+        /* 5 */ op(LD_B_ABS, 0, 0, 9),
+        /* 6 */ op(JEQ, 0, 2, 6),
         /* 7 */ op(LD_B_IND, 0, 0, 13),
-        /* 8 */ op(JA, 0, 0, 4),
+        /* 8 */ op(JA, 0, 0, 14),
+        // ICMP type 3 that quotes TCP.
+        /* 9 */ op(JEQ, 0, 27, 1),
+        /* 10 */ op(LD_B_IND, 0, 0, 0),
+        /* 11 */ op(JEQ, 0, 25, 3),
+        /* 12 */ op(LD_B_IND, 0, 0, 8 + 9),
+        /* 13 */ op(JEQ, 10, 23, 6),
         // IPv6.
-        /* 9 */ op(JEQ, 0, 17, 0x86dd),
-        /* 10 */ op(LD_B_ABS, 0, 0, 6),
-        /* 11 */ op(JEQ, 0, 15, 6),
-        /* 12 */ op(LD_B_ABS, 0, 0, 40 + 13),
+        /* 14 */ op(JEQ, 0, 22, 0x86dd),
+        /* 15 */ op(LD_B_ABS, 0, 0, 6),
+        /* 16 */ op(JEQ, 5, 0, 6),
+        // ICMPv6 type 1 that quotes TCP.
+        /* 17 */ op(JEQ, 0, 19, 58),
+        /* 18 */ op(LD_B_ABS, 0, 0, 40),
+        /* 19 */ op(JEQ, 0, 17, 1),
+        /* 20 */ op(LD_B_ABS, 0, 0, 40 + 8 + 6),
+        /* 21 */ op(JEQ, 2, 15, 6),
+        /* 22 */ op(LD_B_ABS, 0, 0, 40 + 13),
         // The flags.
-        /* 13 */ op(JSET, 0, 1, RST),
-        /* 14 */ op(RET, 0, 0, CAPTURE as u32),
-        /* 15 */ op(TAX, 0, 0, 0),
-        /* 16 */ op(LD_B_ABS, 0, 0, SKF_AD_PKTTYPE),
-        /* 17 */ op(JEQ, 9, if sampling.is_none() { 9 } else { 0 }, u32::from(libc::PACKET_OUTGOING)),
-        /* 18 */ op(TXA, 0, 0, 0),
-        /* 19 */ op(JSET, 0, 3, SYN),
-        /* 20 */ op(LD_W_ABS, 0, 0, SKF_AD_RANDOM),
-        /* 21 */ op(AND, 0, 0, syn - 1),
-        /* 22 */ op(JEQ, 3, 4, 0),
-        /* 23 */ op(LD_W_ABS, 0, 0, SKF_AD_RANDOM),
-        /* 24 */ op(AND, 0, 0, rest - 1),
-        /* 25 */ op(JEQ, 0, 1, 0),
-        /* 26 */ op(RET, 0, 0, SAMPLE as u32),
-        /* 27 */ op(RET, 0, 0, 0),
+        /* 23 */ op(JSET, 0, 1, RST),
+        /* 24 */ op(RET, 0, 0, CAPTURE as u32),
+        /* 25 */ op(TAX, 0, 0, 0),
+        /* 26 */ op(LD_B_ABS, 0, 0, SKF_AD_PKTTYPE),
+        /* 27 */ op(JEQ, 9, if sampling.is_none() { 9 } else { 0 }, u32::from(libc::PACKET_OUTGOING)),
+        /* 28 */ op(TXA, 0, 0, 0),
+        /* 29 */ op(JSET, 0, 3, SYN),
+        /* 30 */ op(LD_W_ABS, 0, 0, SKF_AD_RANDOM),
+        /* 31 */ op(AND, 0, 0, syn - 1),
+        /* 32 */ op(JEQ, 3, 4, 0),
+        /* 33 */ op(LD_W_ABS, 0, 0, SKF_AD_RANDOM),
+        /* 34 */ op(AND, 0, 0, rest - 1),
+        /* 35 */ op(JEQ, 0, 1, 0),
+        /* 36 */ op(RET, 0, 0, SAMPLE as u32),
+        /* 37 */ op(RET, 0, 0, 0),
     ]
 }
 

@@ -415,6 +415,7 @@ impl Case {
                 timeout: Duration::ZERO,
                 bytes_received: Some(100),
                 bytes_sent: Some(80),
+                unanswered: false,
                 unsent: Some(0),
             });
         }

@@ -69,5 +69,6 @@ pub fn destroyed(local: &str, peer: &str) -> DestroyedSocket {
         timeout: Duration::from_millis(200),
         bytes_received: Some(1_204),
         bytes_sent: Some(88),
+        unanswered: false,
     }
 }

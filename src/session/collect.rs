@@ -198,6 +198,7 @@ fn notable(group: &Group) -> bool {
         | GroupKind::IdleWithoutKeepalive
         | GroupKind::Retransmitting
         | GroupKind::KeepaliveProbing
-        | GroupKind::Connecting => true,
+        | GroupKind::Connecting
+        | GroupKind::Unanswered => true,
     }
 }

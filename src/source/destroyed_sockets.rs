@@ -65,6 +65,8 @@ pub struct DestroyedSocket {
     pub bytes_received: Option<u64>,
     /// Without retransmissions; Linux 4.19 and later.
     pub bytes_sent: Option<u64>,
+    /// A connect whose SYN was sent again, and to which nothing ever came back. Never so before Linux 4.2.
+    pub unanswered: bool,
 }
 
 impl DestroyedSocket {
@@ -86,6 +88,7 @@ impl DestroyedSocket {
             bytes_received: info.bytes_received(),
             bytes_sent: info.bytes_sent(),
             unsent: info.unsent_bytes(),
+            unanswered: info.segments_received() == Some(0) && info.total_retrans().is_some_and(|count| count > 0),
         })
     }
 
@@ -109,9 +112,9 @@ impl DestroyedSocket {
         self.timeout - self.timeout / 2u32.saturating_pow(u32::from(self.retransmits).min(20))
     }
 
-    /// It gave up retransmitting, in all likelihood: nothing of what it sent last was acknowledged.
+    /// It was open and gave up retransmitting, in all likelihood: nothing of what it sent last was acknowledged.
     pub fn gave_up(&self) -> bool {
-        self.retransmits > 0 && self.unacknowledged > 0
+        self.retransmits > 0 && self.unacknowledged > 0 && !self.unanswered
     }
 
     /// It had sent something after the last that it received: a request without an answer, where this side asks.

@@ -208,6 +208,11 @@ impl ResetEvent {
     pub fn ends_a_connection(&self) -> bool {
         self.active || self.direction == Direction::Received || self.reason.as_deref() == Some("TCP_ABORT_ON_DATA")
     }
+
+    /// Both ends are of one namespace, as far as the addresses tell.
+    fn on_loopback(&self) -> bool {
+        self.peer.is_some_and(|peer| peer.ip().is_loopback() || peer.ip() == self.local.ip())
+    }
 }
 
 /// The kernel path that sent an active reset: the most telling of these functions in its call chain.

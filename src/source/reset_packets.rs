@@ -7,8 +7,8 @@
 //! Blocks as in [`stream`]: start (text: [`MAGIC`]), scope (text: `address A` and `local PREFIX/LENGTH` of a local route...), clock (text:
 //! `REALTIME BOOTTIME`, ns), counts (text: `LOST`, packets that found no room since the start), and records: per packet,
 //! little-endian, `u64` CLOCK_REALTIME ns, `u32` interface index, `u16` ARPHRD type, `u8` PACKET_* type, `u8` 0, `u32` bytes
-//! captured, then those bytes from the IP header on. Beside all RSTs it holds samples of what else was received, for the TTL
-//! and the IP id; a note (text: [`FEWER`]) says that from here on they are fewer.
+//! captured, then those bytes from the IP header on. Beside all RSTs it holds ICMP errors about TCP, and samples of what else was
+//! received, for the TTL and the IP id; a note (text: [`FEWER`]) says that from here on they are fewer.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -20,12 +20,16 @@ use super::reset_events::Direction;
 use crate::stream::{self, Content, Kind, Parser};
 use crate::value::{NetnsId, ParseError};
 
+mod ip;
 mod ip_id;
 pub mod redaction;
 mod ttl;
+mod unreachable;
 
+use ip::Ip;
 pub use ip_id::Track;
 pub use ttl::PeerTtls;
+pub use unreachable::{Code, Unreachable, Unreachables};
 
 const SOURCE: &str = "reset packets";
 pub const MAGIC: &str = "rstdoctor-reset-packets 1";
@@ -66,6 +70,8 @@ pub struct PacketAccount {
     pub forwarded: u64,
     /// The same packet on a second interface (VLAN, bridge, bond), discarded.
     pub duplicates: u64,
+    /// ICMP errors about connects.
+    pub unreachable: Unreachables,
     /// With which TTL the peers' other packets arrive, all since the start of the stream.
     pub ttls: Arc<PeerTtls>,
 }
@@ -78,6 +84,7 @@ impl PacketAccount {
         self.received += later.received;
         self.forwarded += later.forwarded;
         self.duplicates += later.duplicates;
+        self.unreachable.add(later.unreachable);
         self.ttls = later.ttls;
     }
 }
@@ -236,7 +243,7 @@ impl Content for Packets {
 }
 
 impl Packets {
-    /// Takes one record; the rest, or `None` when it is cut short. What is not TCP is passed over.
+    /// Takes one record; the rest, or `None` when it is cut short. What is neither TCP nor an ICMP error about it is passed over.
     fn record<'a>(&mut self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let (head, rest) = bytes.split_first_chunk::<RECORD_HEAD>()?;
         let (time, head) = head.split_first_chunk::<8>()?;
@@ -247,7 +254,12 @@ impl Packets {
         let (packet, rest) = rest.split_at_checked(length)?;
         let outgoing = kind == PACKET_OUTGOING;
         let unfragmented = packet.get(6).is_some_and(|flags| flags & DONT_FRAGMENT != 0);
-        let Some(mut packet) = parse(packet, outgoing) else { return Some(rest) };
+        let Some(mut packet) = parse(packet, outgoing) else {
+            if let Some(error) = unreachable::parse(packet, outgoing, |address| self.is_local(address)) {
+                self.out.account.unreachable.count(error);
+            }
+            return Some(rest);
+        };
         if packet.flags & FLAG_RST == 0 {
             if packet.direction == Direction::Received {
                 Arc::make_mut(&mut self.ttls).add(packet.peer, packet.ttl);
@@ -310,23 +322,8 @@ impl Packets {
 
 /// From the IP header on. `None` when it is no complete TCP header.
 fn parse(packet: &[u8], outgoing: bool) -> Option<ResetPacket> {
-    const TCP: u8 = 6;
-    let byte = |at: usize| packet.get(at).copied();
-    let (source, destination, ttl, ip_id, tcp): (IpAddr, IpAddr, u8, Option<u16>, &[u8]) = match byte(0)? >> 4 {
-        4 if byte(9)? == TCP => {
-            let id = u16::from_be_bytes(*packet.get(4..)?.first_chunk()?);
-            let source = *packet.get(12..)?.first_chunk::<4>()?;
-            let destination = *packet.get(16..)?.first_chunk::<4>()?;
-            let header = usize::from(byte(0)? & 0xf) * 4;
-            (source.into(), destination.into(), byte(8)?, Some(id), packet.get(header..)?)
-        }
-        6 if byte(6)? == TCP => {
-            let source = *packet.get(8..)?.first_chunk::<16>()?;
-            let destination = *packet.get(24..)?.first_chunk::<16>()?;
-            (source.into(), destination.into(), byte(7)?, None, packet.get(40..)?)
-        }
-        _ => return None,
-    };
+    let Ip { source, destination, ttl, id: ip_id, payload: tcp, .. } =
+        Ip::parse(packet).filter(|ip| ip.protocol == ip::TCP)?;
     let short = |at: usize| tcp.get(at..).and_then(|b| b.first_chunk::<2>()).copied().map(u16::from_be_bytes);
     let long = |at: usize| tcp.get(at..).and_then(|b| b.first_chunk::<4>()).copied().map(u32::from_be_bytes);
     let (from, to) = (SocketAddr::new(source, short(0)?), SocketAddr::new(destination, short(2)?));

@@ -288,6 +288,11 @@ impl TcpInfo<'_> {
         word(self.0, 144)
     }
 
+    /// Segments received; Linux 4.2 and later.
+    pub fn segments_received(&self) -> Option<u32> {
+        word(self.0, 140)
+    }
+
     /// Milliseconds since data was sent last, or since the connection was made.
     pub fn last_data_sent_ms(&self) -> Option<u32> {
         word(self.0, 44)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::listeners::Listener;
 use super::sock_diag::{self, Walker};
 use crate::ask::{DiagQuery, Probe};
-use crate::value::{NetnsId, Observed, TcpState};
+use crate::value::{EphemeralPorts, NetnsId, Observed, TcpState};
 
 mod fold;
 mod ports;
@@ -26,10 +26,21 @@ pub struct SocketDump {
     /// (source address, destination address, destination port) with the most local ports in use, largest first. Sockets
     /// accepted by a listener of this host are not counted: their local port is not an ephemeral one.
     pub destinations: Vec<Destination>,
+    /// Local ports that any socket uses, services' excluded: bit N of word N / 64. Empty without a sweep.
+    pub used_ports: Vec<u64>,
     /// Remote addresses with the most sockets, largest first.
     pub peers: Vec<Peer>,
     /// Groups of sockets that a cause may want to name, with samples whose owners can be looked up.
     pub groups: Vec<Group>,
+}
+
+impl SocketDump {
+    /// How many of these local ports are used by any socket.
+    pub fn ports_used(&self, ports: EphemeralPorts) -> u64 {
+        let used =
+            |port: &u16| self.used_ports.get(usize::from(port / 64)).is_some_and(|word| word >> (port % 64) & 1 == 1);
+        (0..=u16::MAX).filter(|port| ports.contains(*port)).filter(used).count() as u64
+    }
 }
 
 /// Sockets with one local port.
@@ -79,6 +90,8 @@ pub enum GroupKind {
     KeepaliveProbing,
     /// SYN_SENT: our own connects without an answer yet.
     Connecting,
+    /// SYN_SENT whose SYN was sent again: an answer takes no second on any path.
+    Unanswered,
 }
 
 /// Sockets of one kind that share a service: the local port for accepted connections, else the remote one.

@@ -2,6 +2,8 @@ use super::*;
 use crate::attribution::{GoneProcesses, Group, Grouped, attribute, gone_listeners, grouped, surroundings};
 use crate::observation::testing::Case;
 use crate::reset::Kind;
+use crate::source::reset_events::Direction;
+use crate::source::reset_packets::{Code, Unreachable};
 use crate::value::{Observed, TcpState};
 use std::time::Duration;
 
@@ -115,4 +117,78 @@ fn a_few_packets_at_the_edges_of_a_storm_are_no_firewall() {
     };
     assert_eq!(storm(2_010), 0, "counters and packets do not begin at the same instant");
     assert_eq!(storm(2_100), 79, "a hundred too many are somebody's");
+}
+
+/// RSTs that passed, or seemed to pass, through this host, in the name of 10.2.0.2:5432.
+fn forwarded(ttl: u8, came_in: bool) -> Case {
+    const ENDS: [&str; 2] = ["10.2.0.2:5432", "10.1.0.2:0"];
+    let out = Case::new().counter("Tcp.OutRsts", 0, 0).packets(20, Direction::Sent, RST_ACK, ttl, ENDS);
+    let mut case = if came_in { out.packets(20, Direction::Received, RST_ACK, ttl, [ENDS[1], ENDS[0]]) } else { out };
+    if let Observed::Full(packets) = &mut case.packets {
+        packets.iter_mut().for_each(|packet| packet.local_here = false);
+        // What came in has the ends the other way round: its source is the peer.
+        for packet in packets.iter_mut().filter(|packet| packet.direction == Direction::Received) {
+            packet.interface = 3;
+        }
+    }
+    case
+}
+
+#[test]
+fn a_reset_in_anothers_name_that_never_came_in_is_a_forward_rules() {
+    let rejected = wire(&forwarded(64, false)).rejected;
+    assert_eq!((rejected.len(), rejected[0].hook, rejected[0].count), (1, Hook::Forward, 20));
+    assert_eq!(rejected[0].called, "10.2.0.2:5432".parse().ok());
+    assert_eq!(rejected[0].peers.keys().map(ToString::to_string).collect::<Vec<_>>(), ["10.1.0.2"]);
+}
+
+#[test]
+fn a_reset_that_only_passes_is_nobodys_here() {
+    assert!(wire(&forwarded(63, false)).rejected.is_empty(), "it was routed");
+    assert!(wire(&forwarded(64, true)).rejected.is_empty(), "a bridge leaves the TTL as it is");
+    let tcp = forwarded(64, false).counter("Tcp.OutRsts", 0, 20);
+    assert!(wire(&tcp).rejected.is_empty(), "a transparent proxy's TCP sent them");
+}
+
+fn icmp(direction: Direction, here: [bool; 3], code: Code) -> Wire {
+    let address = |text: &str| text.parse().expect("address");
+    let [reporter_here, source_here, destination_here] = here;
+    let error = Unreachable {
+        direction,
+        code,
+        reporter: address(if reporter_here { "10.0.0.9" } else { "10.0.7.1" }),
+        source: "10.0.0.9:0".parse().expect("address"),
+        destination: "10.0.7.1:5432".parse().expect("address"),
+        answer: false,
+        reporter_here,
+        source_here,
+        destination_here,
+    };
+    let mut case = Case::new().packets(0, Direction::Sent, RST, 64, REFUSED);
+    if let Observed::Full(account) = &mut case.netns.reset_packets {
+        (0..7).for_each(|_| account.unreachable.count(error));
+    }
+    wire(&case)
+}
+
+#[test]
+fn an_icmp_error_is_told_by_who_sent_it_and_whose_the_ends_are() {
+    let hook = |direction, here| {
+        let rejected = icmp(direction, here, Code::Port).rejected;
+        rejected.first().map(|rejected| (rejected.hook, rejected.port, rejected.count))
+    };
+    assert_eq!(hook(Direction::Sent, [true, false, true]), Some((Hook::Input, Some(5432), 7)));
+    assert_eq!(hook(Direction::Sent, [true, true, false]), Some((Hook::Output, None, 7)));
+    assert_eq!(hook(Direction::Sent, [true, false, false]), Some((Hook::Forward, None, 7)));
+    assert_eq!(hook(Direction::Received, [false, true, false]), Some((Hook::Remote, None, 7)));
+    assert_eq!(hook(Direction::Sent, [false, false, false]), None, "passed on");
+    assert_eq!(hook(Direction::Received, [true, true, false]), None, "its own, come back");
+}
+
+#[test]
+fn a_host_that_is_out_of_reach_is_no_firewall() {
+    let wire = icmp(Direction::Sent, [true, true, false], Code::Host);
+    assert_eq!((wire.rejected.len(), wire.no_way[0].own, wire.no_way[0].count), (0, true, 7));
+    let by_the_called = icmp(Direction::Received, [false, true, false], Code::Host);
+    assert_eq!(by_the_called.rejected[0].hook, Hook::Remote, "who is called does not say so of itself");
 }

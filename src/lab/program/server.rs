@@ -47,6 +47,8 @@ pub enum Then {
     Goodbye { idle_ms: Option<u64> },
     /// Reads to the end and keeps the descriptor for ever.
     Leak,
+    /// Connects to a backend and, where that fails, closes with the request unread.
+    Proxy { to: SocketAddr },
 }
 
 /// How a program ends a connection.
@@ -138,6 +140,13 @@ impl Server {
             Then::Answer { read, pause_ms, write, ending } => {
                 spawn(move || answer(stream, read, pause_ms, write, ending));
             }
+            Then::Proxy { to } => spawn(move || {
+                if let Ok(backend) = net::connect(to) {
+                    drop(echo(backend, None));
+                }
+                thread::sleep(Duration::from_millis(2));
+                drop(stream);
+            }),
             Then::Leak => spawn(move || {
                 let mut stream = stream;
                 let _ = net::drain(&mut stream);

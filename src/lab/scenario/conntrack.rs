@@ -5,13 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_NETFILTER};
 
-use super::common::{PORT, SERVICE, echo_server, serve_in};
-use super::{NFT, Scenario};
+use super::common::{PORT, SERVICE, call, echo_server, serve_in};
+use super::{NFT, Need, Scenario};
+use crate::lab::arena::Namespace;
 use crate::lab::counters::{moved, still};
 use crate::lab::net;
-use crate::lab::program::Server;
+use crate::lab::program::{Server, Talk};
 use crate::lab::raw::{ACK, PSH, Segment, Wire};
-use crate::lab::stage::{SERVER, Stage, Stop, at};
+use crate::lab::stage::{FAR_CLIENT, SERVER, Stage, Stop, Window, at};
+use crate::lab::tally::Tally;
 
 /// A host beyond the observed one, which masquerades its clients as 10.79.0.1 on the way there.
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 79, 0, 2);
@@ -41,6 +43,30 @@ pub static SCENARIOS: &[Scenario] = &[
     .needs(&[NFT])
     .never(&["port-without-listener", "stale-connection"])
     .shows(&[moved("OutRsts")]),
+    Scenario::fault(
+        "conntrack-invalid-caller",
+        "conntrack-invalid",
+        "answers to this host's connections pass a router's NAT untranslated; this host resets the server behind it",
+        "a client of a Kubernetes service; segments outside the window arrive at the node from the pod",
+        invalid_at_the_caller,
+    )
+    .port(80)
+    .process("api-client")
+    .needs(&[NFT, Need::ResetEvents])
+    .never(&["port-without-listener", "stale-connection", "peer-reset"])
+    .shows(&[moved("OutRsts")]),
+    Scenario::fault(
+        "conntrack-invalid-server",
+        "conntrack-invalid",
+        "this host's answers pass a router's NAT untranslated; its clients' TCP resets what they go on to use",
+        "a pod of a Kubernetes service; segments outside the window leave it towards the node",
+        invalid_at_the_server,
+    )
+    .port(PORT)
+    .process("web-server")
+    .needs(&[NFT, Need::ResetEvents])
+    .never(&["stale-connection", "peer-reset"])
+    .shows(&[moved("EstabResets")]),
 ];
 
 fn table_full(stage: &mut Stage) -> Result<(), Stop> {
@@ -150,27 +176,81 @@ fn invalid(stage: &mut Stage) -> Result<(), Stop> {
             });
         });
     }
-    stage.fault(&outside, |window, tally| {
-        let Some(wire) = tally.note("raw socket", Wire::open()) else { return };
-        window.every(60, || {
-            wire.skip();
-            let request = wire.receive(std::time::Duration::from_millis(200), |segment| {
-                segment.destination_port == PORT && !segment.payload.is_empty()
-            });
-            let Some(request) = request else { return };
-            let stray = Segment {
-                source: request.destination,
-                destination: request.source,
-                source_port: request.destination_port,
-                destination_port: request.source_port,
-                // Far outside the client's window, which makes it INVALID (nf_conntrack_proto_tcp.c tcp_in_window).
-                seq: request.ack.wrapping_add(0x1000_0000),
-                ack: request.next_seq(),
-                flags: ACK | PSH,
-                ..request
-            };
-            tally.note("segment outside the window sent", wire.send(&stray));
-        });
-    });
+    stage.fault(&outside, |window, tally| strays(window, tally, PORT));
     stage.observe(2.5)
+}
+
+/// Answers each request seen on `port` by a segment outside the window too.
+fn strays(window: &Window, tally: &Tally, port: u16) {
+    let Some(wire) = tally.note("raw socket", Wire::open()) else { return };
+    window.every(60, || {
+        wire.skip();
+        let request = wire.receive(std::time::Duration::from_millis(200), |segment| {
+            segment.destination_port == port && !segment.payload.is_empty()
+        });
+        let Some(request) = request else { return };
+        let stray = Segment {
+            source: request.destination,
+            destination: request.source,
+            source_port: request.destination_port,
+            destination_port: request.source_port,
+            // Far outside the client's window, which makes it INVALID (nf_conntrack_proto_tcp.c tcp_in_window).
+            seq: request.ack.wrapping_add(0x1000_0000),
+            ack: request.next_seq(),
+            flags: ACK | PSH,
+            ..request
+        };
+        tally.note("segment outside the window sent", wire.send(&stray));
+    });
+}
+
+/// The virtual address of a service, and where it is.
+const VIRTUAL: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
+const ROUTER_NEAR: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 79, 0, 254));
+const ROUTER_FAR: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 78, 0, 254));
+/// The observed host's address on the router's side.
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 79, 0, 1));
+
+/// This host calls a virtual address that a router translates to a server beyond it.
+fn invalid_at_the_caller(stage: &mut Stage) -> Result<(), Stop> {
+    let (router, far) = stage.client_behind_router()?;
+    stage.here.route_to(VIRTUAL, 32, ROUTER_NEAR)?;
+    far.route_to(HERE, 32, ROUTER_FAR)?;
+    translate(stage, &router, FAR_CLIENT)?;
+    serve_in(stage, &far, FAR_CLIENT, Server::default())?;
+    let talk = Talk::Keep { count: 30, keepalive: false, user_timeout_ms: None, write_every_ms: Some(40) };
+    call(stage, "api-client", vec![at(VIRTUAL, 80)], talk)?;
+    stage.fault(&far, |window, tally| strays(window, tally, PORT));
+    stage.observe(2.5)
+}
+
+/// Clients call a virtual address that a router translates to this host.
+fn invalid_at_the_server(stage: &mut Stage) -> Result<(), Stop> {
+    let (router, far) = stage.client_behind_router()?;
+    far.route_to(VIRTUAL, 32, ROUTER_FAR)?;
+    translate(stage, &router, SERVER)?;
+    echo_server(stage, "web-server")?;
+    for _ in 0..4 {
+        stage.fault(&far, |window, tally| {
+            window.every(30, || {
+                let Some(mut stream) = tally.note("connect", net::connect(at(VIRTUAL, 80))) else { return };
+                for _ in 0..20 {
+                    if tally.note("request", net::exchange(&mut stream, b"hello")).is_none() {
+                        break;
+                    }
+                    window.sleep(40);
+                }
+            });
+        });
+    }
+    stage.fault(&stage.here.clone(), |window, tally| strays(window, tally, PORT));
+    stage.observe(2.5)
+}
+
+fn translate(stage: &Stage, router: &Namespace, to: IpAddr) -> Result<(), Stop> {
+    let rule = format!("ip daddr {VIRTUAL} tcp dport 80 dnat to {to}:{PORT}");
+    stage.firewall(
+        router,
+        &format!("table ip lab {{ chain c {{ type nat hook prerouting priority -100\n {rule}\n }}\n}}\n"),
+    )
 }

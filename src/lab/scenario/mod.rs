@@ -10,6 +10,7 @@ mod firewall;
 mod healthy;
 mod later_exit;
 mod limits;
+mod paths;
 mod peer;
 mod refused;
 mod servers;
@@ -134,6 +135,7 @@ static ALL: &[&[Scenario]] = &[
     conntrack::SCENARIOS,
     timeouts::SCENARIOS,
     peer::SCENARIOS,
+    paths::SCENARIOS,
     healthy::SCENARIOS,
     elsewhere::SCENARIOS,
     servers::SCENARIOS,

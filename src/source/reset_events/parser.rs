@@ -281,6 +281,12 @@ impl Events {
                 waiting.received.iter_mut().rev().find(|(of, _, event)| *of == sk && event.state.is_none())
             {
                 (event.state, event.old_state) = (Some(old), Some(old));
+                // On loopback the answer to a SYN arrives in the context of the one that sends it (net/core/dev.c netif_rx,
+                // __local_bh_enable_ip), unless ksoftirqd takes over.
+                if old == TcpState::SynSent && event.on_loopback() && sample.pid != 0 {
+                    let program = process.filter(|process| !process.kernel);
+                    event.task = program.map(|program| Task { pid: sample.pid, name: program.name.clone() });
+                }
             }
             push(&mut waiting.closed, (sk, old, sample.time));
             return;

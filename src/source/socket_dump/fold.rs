@@ -21,9 +21,9 @@ const PORTS_REPORTED: usize = 4096;
 const SYN_PEERS_PER_PORT: usize = 1024;
 const SYN_PEERS: usize = 65_536;
 const SAMPLES_PER_GROUP: usize = 64;
-/// Samples of all groups of one kind: one kind with many groups must not take the samples of a rare one. With seven
+/// Samples of all groups of one kind: one kind with many groups must not take the samples of a rare one. With eight
 /// kinds fewer than 4096 in all.
-const SAMPLES_PER_KIND: usize = 585;
+const SAMPLES_PER_KIND: usize = 511;
 /// Half of the samples are for groups of at least this many sockets, so that many small ones do not use all up.
 const LARGE_GROUP: u64 = 32;
 const INODES_PER_DESTINATION: usize = 8;
@@ -43,7 +43,7 @@ pub struct Fold {
     destinations: HeavyHitters<(Address, Address, u16), DestinationSum>,
     peers: HeavyHitters<Address, PeerSum>,
     groups: HeavyHitters<GroupKey, GroupSum>,
-    samples: [usize; 7],
+    samples: [usize; 8],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl Fold {
             destinations: HeavyHitters::new(TRACKED),
             peers: HeavyHitters::new(TRACKED),
             groups: HeavyHitters::new(TRACKED),
-            samples: [0; 7],
+            samples: [0; 8],
         }
     }
 
@@ -168,6 +168,9 @@ impl Fold {
         }
         if connecting {
             self.join(GroupKind::Connecting, &member);
+            if socket.retransmits() >= 1 {
+                self.join(GroupKind::Unanswered, &member);
+            }
         }
         if (established || close_wait) && unread > 0 {
             self.join(GroupKind::Unread, &member);
@@ -230,6 +233,7 @@ impl Fold {
         };
         SocketDump {
             by_state: present((1u8..=12).zip(self.by_state)),
+            used_ports: self.ports.used(),
             ports: ports.collect(),
             ports_capped: used > foremost.len(),
             destinations: self.destinations.into_hits().into_iter().take(REPORTED).map(destination).collect(),

@@ -103,6 +103,16 @@ impl Ports {
         (ranks.into_iter().map(|rank| rank as u16).collect(), used)
     }
 
+    /// Which ports have sockets and are no service: bit N of word N / 64.
+    pub fn used(&self) -> Vec<u64> {
+        let mut used = vec![0; self.words.len() / 64];
+        let in_use = self.words.iter().enumerate().filter(|(_, word)| **word & SERVICE == 0 && **word != 0);
+        for (port, _) in in_use {
+            used[port / 64] |= 1_u64 << (port % 64);
+        }
+        used
+    }
+
     /// State numbers and how many sockets of this port are in them.
     pub fn states(&self, port: u16) -> impl Iterator<Item = (u8, u32)> {
         let body = self.words[usize::from(port)] & !SERVICE;

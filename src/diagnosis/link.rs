@@ -1,0 +1,107 @@
+//! Roots that no list of causes can know: a program that fails its clients because its own connects fail.
+
+use crate::cause::{Cause, EvidenceItem, Finding, Subject, SubjectKind, severity};
+use crate::evidence::Evidence;
+use crate::evidence::proxied::Proxied;
+use crate::value::words;
+
+/// Causes by which a program ends its clients' connections.
+const ENDINGS: [&str; 4] = ["close-with-unread-data", "abortive-close", "connection-limit", "late-data-after-close"];
+/// Causes of own connects that fail, the deepest first.
+const CONNECTS: [&str; 5] =
+    ["wrong-bind-address", "port-without-listener", "firewall-reject", "connect-unanswered", "upstream-refused"];
+
+/// Ties what a proxy does to its clients to the backend that refuses it: the refused connect is the root and tells the whole
+/// story, with the harm that it does. The root of each finding, as its place in the list.
+pub(super) fn link(evidence: &Evidence<'_>, found: &mut [(&'static Cause, Finding)]) -> Vec<Option<usize>> {
+    let mut roots = vec![None; found.len()];
+    for symptom in 0..found.len() {
+        let Some(proxied) = proxied(evidence, &found[symptom]) else { continue };
+        let Some(root) = root(found, proxied) else { continue };
+        roots[symptom] = Some(root);
+        let listener = found[symptom].1.subjects.first().cloned();
+        let cause = &mut found[root].1;
+        let told = |subject: &Subject| subject.kind == SubjectKind::Listener && subject.port == Some(proxied.port);
+        if cause.subjects.iter().any(told) {
+            // Another symptom of the same.
+            continue;
+        }
+        let who = match listener.as_ref().and_then(|listener| Some((listener.process.as_ref()?, listener.pid?))) {
+            Some((name, pid)) => format!("{name} (pid {pid})"),
+            None => "a program".to_owned(),
+        };
+        cause.summary = format!("{who} fails its clients on port {}: {}", proxied.port, cause.summary);
+        let harm = evidence.harm_of_service(proxied.port);
+        cause.severity = cause.severity.min(severity::to_clients(evidence, &harm));
+        cause.harm = Some(harm);
+        let ended = words::counted(proxied.requests, "connection");
+        let text =
+            format!("{who} ended {ended} of its clients on port {} right after such a connect each", proxied.port);
+        cause.evidence.push(EvidenceItem::value("reset_events", "proxied", proxied.requests as f64, text));
+        cause.subjects.extend(listener);
+    }
+    roots
+}
+
+/// The proxied service whose clients this finding is about.
+fn proxied<'e>(evidence: &'e Evidence<'_>, (cause, finding): &(&'static Cause, Finding)) -> Option<&'e Proxied> {
+    let listener = finding.subjects.iter().find(|subject| subject.kind == SubjectKind::Listener)?;
+    ENDINGS.contains(&cause.id).then(|| evidence.refused_behind(listener.port?)).flatten()
+}
+
+/// The finding that tells why connects to the backend fail.
+fn root(found: &[(&'static Cause, Finding)], proxied: &Proxied) -> Option<usize> {
+    CONNECTS
+        .iter()
+        .find_map(|id| found.iter().position(|(cause, finding)| cause.id == *id && is_about(finding, proxied)))
+}
+
+/// By its subjects: a service of this host stands there with the address that it is bound to, not the one that was called.
+fn is_about(finding: &Finding, proxied: &Proxied) -> bool {
+    finding.subjects.iter().any(|subject| {
+        let here = subject.kind == SubjectKind::Listener && subject.port != Some(proxied.port);
+        subject.port == Some(proxied.called.port()) && (here || subject.address == Some(proxied.called.ip()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cause::Severity;
+    use crate::diagnosis::diagnose;
+    use crate::observation::testing::{Case, process, task};
+    use crate::value::TcpState;
+
+    const BACKEND: [&str; 2] = ["10.0.0.9:0", "10.0.7.1:9000"];
+    const FRONT: [&str; 2] = ["10.0.0.9:9000", "10.0.3.7:0"];
+
+    /// A proxy on port 9000 that closes with unread data whenever its backend has refused it.
+    fn proxy(refused: u16) -> Case {
+        Case::new()
+            .counter("Tcp.OutRsts", 0, 20)
+            .counter("Tcp.PassiveOpens", 0, 20)
+            .counter("Tcp.EstabResets", 0, 20)
+            .counter("Tcp.AttemptFails", 0, refused.into())
+            .counter("TcpExt.ListenOverflows", 0, 0)
+            .listener("0.0.0.0:9000", 128, 0, 0, &process(977, "docker-proxy"))
+            .received(refused, TcpState::SynSent, BACKEND)
+            .sent(20, "TCP_ABORT_ON_CLOSE", Some(TcpState::Close), FRONT, Some(task(977, "docker-proxy")))
+    }
+
+    #[test]
+    fn a_backend_that_refuses_is_the_root_of_what_its_proxy_does() {
+        let diagnosis = diagnose(proxy(20).view());
+        let ids: Vec<_> =
+            diagnosis.causes.iter().map(|cause| (cause.id, cause.because_of.map(|root| root.id))).collect();
+        let expected = [("upstream-refused", None), ("close-with-unread-data", Some("upstream-refused"))];
+        assert_eq!(ids, expected, "{}", diagnosis.summary);
+        let said = "docker-proxy (pid 977) fails its clients on port 9000: 20 connects to 10.0.7.1:9000 refused";
+        assert!(diagnosis.summary.starts_with(said), "{}", diagnosis.summary);
+        assert_eq!(diagnosis.causes[0].finding.severity, Severity::Critical, "all of its clients fail");
+    }
+
+    #[test]
+    fn what_happens_beside_it_is_a_cause_of_its_own() {
+        let diagnosis = diagnose(proxy(3).view());
+        assert!(diagnosis.causes.iter().all(|cause| cause.because_of.is_none()), "{:?}", diagnosis.causes);
+    }
+}
