@@ -2,7 +2,7 @@
 
 use std::io::BufRead;
 
-use super::explain_text::{advice, ranked, rest};
+use super::explain_text::{NO_CAUSE, advice, ranked, rest};
 use crate::cause;
 use crate::knowledge::log::{self, Digest, Found, Ranked, Tally, Unknown};
 use crate::render::layout::{Page, shorten};
@@ -45,9 +45,9 @@ pub fn log(page: &mut Page, reader: &mut dyn BufRead) -> Result<(), Error> {
     for remark in remarks {
         page.field("  - ", 4, &remark);
     }
-    causes(page, &shown.causes);
-    unknown(page, "not understood", &digest.paste_unknown);
-    unknown(page, "look like an error and are not known", &digest.errors_unknown);
+    causes(page, &digest, &shown.causes);
+    unknown(page, "Not understood", &digest.paste_unknown);
+    unknown(page, "Not known, but it looks like an error", &digest.errors_unknown);
     Ok(())
 }
 
@@ -63,7 +63,7 @@ fn summary(page: &mut Page, digest: &Digest) {
     }
     let span = match digest.first.zip(digest.last) {
         Some((first, last)) if errors > 0 && last.since(&first).is_some_and(|span| span >= 1.0) => {
-            format!(", {first} to {last}")
+            format!(", {}", first.until(&last))
         }
         _ => String::new(),
     };
@@ -147,6 +147,9 @@ fn counters(page: &mut Page, digest: &Digest) {
             page.field("  ordinary: ", 12, &names.join(", "));
         }
     }
+    if counters.foreign() {
+        page.field("  - ", 4, "netstat speaks another language here: LC_ALL=C netstat -s | rstdoctor explain -");
+    }
     if let Some(share) = counters.lossy() {
         page.field(
             "  - ",
@@ -166,9 +169,16 @@ fn counters(page: &mut Page, digest: &Digest) {
     }
 }
 
-fn causes(page: &mut Page, ranking: &[Ranked]) {
+fn causes(page: &mut Page, digest: &Digest, ranking: &[Ranked]) {
     let causes: Vec<_> = ranking.iter().filter_map(|it| Some((cause::by_id(it.id)?, it))).collect();
-    let Some((best, first)) = causes.first() else { return };
+    let Some((best, first)) = causes.first() else {
+        if let Some(found) = digest.found.first() {
+            page.gap();
+            page.field("", 0, NO_CAUSE);
+            advice(page, found.text, &found.example);
+        }
+        return;
+    };
     page.gap();
     page.heading("Causes, as this text supports them");
     ranked(page, causes.iter().take(CAUSES).map(|(cause, it)| (*cause, it.reason.as_str())));
@@ -184,7 +194,7 @@ fn unknown(page: &mut Page, what: &str, unknown: &Unknown) {
         return;
     }
     page.gap();
-    page.field("", 0, &format!("{} {what}:", counted(unknown.lines, "line")));
+    page.field("", 0, &format!("{what}: {}", counted(unknown.lines, "line")));
     for (line, text) in &unknown.samples {
         let label = format!("  line {}: ", thousands(*line));
         page.line(&format!("{label}{}", shorten(&visible(text), page.width().saturating_sub(label.len()))));

@@ -10,6 +10,9 @@ const CAUSES: usize = 7;
 /// Of those the most that are named.
 const NAMED: usize = 6;
 
+/// Of a text that leads to no cause.
+pub const NO_CAUSE: &str = "None of rstdoctor's causes: nothing was refused, lost or reset by it.";
+
 /// What the error text means; the page fits one screen. False if it is not known.
 pub fn text(page: &mut Page, words: &str) -> bool {
     let known = error_texts::meant(words);
@@ -31,7 +34,7 @@ fn causes(page: &mut Page, text: &ErrorText) {
     let causes: Vec<(&'static Cause, &str)> =
         text.causes.iter().filter_map(|it| Some((cause::by_id(&it.id)?, it.why.as_str()))).collect();
     if causes.is_empty() {
-        page.field("", 0, "None of rstdoctor's causes: nothing was refused, lost or reset by it.");
+        page.field("", 0, NO_CAUSE);
     } else {
         page.heading(if text.certain { "Cause" } else { "Causes, the likeliest first" });
         ranked(page, causes.iter().take(CAUSES).map(|(cause, why)| (*cause, *why)));

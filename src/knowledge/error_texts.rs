@@ -62,7 +62,7 @@ struct File {
 }
 
 /// The particular before the general: its author knows better than a length which of two texts of a line says more.
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     include_str!("error_texts/kernel.toml"),
     include_str!("error_texts/crash.toml"),
     include_str!("error_texts/limit.toml"),
@@ -72,6 +72,7 @@ const FILES: [&str; 10] = [
     include_str!("error_texts/client.toml"),
     include_str!("error_texts/tool.toml"),
     include_str!("error_texts/general.toml"),
+    include_str!("error_texts/status.toml"),
     include_str!("error_texts/counter.toml"),
 ];
 

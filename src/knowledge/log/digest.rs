@@ -23,6 +23,10 @@ const PLACES: usize = 64;
 const PEERS: usize = 4_096;
 /// Lines that are shown as not understood.
 const SAMPLES: usize = 2;
+/// Lines between the first line of an error and the one that says what it was.
+const HEADING: u64 = 2;
+/// Lines without a time that belong to the last one with a time: a stack trace.
+const TRACE: u64 = 50;
 /// Longest beginning of a line that is kept, in bytes.
 const SAMPLE: usize = 160;
 
@@ -93,6 +97,14 @@ pub struct Unknown {
 }
 
 impl Unknown {
+    /// An error that is understood explains the lines just above it: a program names itself before it prints the error.
+    fn explained(&mut self, line: u64) {
+        while self.samples.last().is_some_and(|(unknown, _)| line - unknown <= HEADING) {
+            self.samples.pop();
+            self.lines -= 1;
+        }
+    }
+
     fn add(&mut self, line: u64, text: &[u8]) {
         self.lines += 1;
         if self.samples.len() < SAMPLES {
@@ -184,6 +196,8 @@ struct State {
     times: Times,
     /// Number in `found` of each text, by its address.
     known: HashMap<*const ErrorText, usize>,
+    /// The last line with a time, and that time.
+    dated: Option<(u64, Stamp)>,
     /// When each end was last seen without an error.
     fine: HashMap<String, Stamp>,
 }
@@ -201,11 +215,13 @@ impl State {
         if at.is_some() {
             self.digest.first = self.digest.first.or(at);
             self.digest.last = at;
+            self.dated = at.map(|at| (number, at));
         }
         let line = message(raw);
         self.digest.suppressed = self.digest.suppressed.saturating_add(suppressed(&line));
         if let Some(text) = error_texts::matches(&line).into_iter().next() {
-            self.error(text, number, at, fields::read(&line));
+            let recent = self.dated.filter(|(line, _)| number - line <= TRACE).map(|(_, at)| at);
+            self.error(text, number, at.or(recent), fields::read(&line));
             return;
         }
         if let Some(at) = at {
@@ -223,6 +239,7 @@ impl State {
     }
 
     fn error(&mut self, text: &'static ErrorText, line: u64, at: Option<Stamp>, fields: Fields) {
+        self.digest.errors_unknown.explained(line);
         let server = fields.server.as_ref().map(ToString::to_string);
         let since = [&server, &fields.client].into_iter().flatten().find_map(|end| self.fine.get(end));
         let idle = fields.idle.or_else(|| at?.since(since?)).filter(|idle| *idle >= 0.0);
@@ -255,8 +272,8 @@ impl State {
     }
 
     fn fine(&mut self, line: &[u8], at: Stamp) {
-        let fields = fields::read(line);
-        for end in [fields.server.map(|end| end.to_string()), fields.client].into_iter().flatten() {
+        let (server, client) = fields::ends(line);
+        for end in [server.map(|end| end.to_string()), client].into_iter().flatten() {
             if self.fine.len() < PEERS || self.fine.contains_key(&end) {
                 self.fine.insert(end, at);
             }

@@ -45,7 +45,9 @@ fn compile(patterns: &[&str]) -> Vec<Regex> {
     patterns.iter().filter_map(one).collect()
 }
 
-const SERVERS: [&str; 14] = [
+const SERVERS: [&str; 15] = [
+    // HAProxy: backend and server
+    r"\] \S+ (?P<host>[\w.-]+/[\w.-]+) -?\d+/-?\d+/-?\d+",
     // nginx
     r#"upstream: "(?:[a-z]+:/?/?)?(?P<host>unix:[^":]+|\[[0-9a-fA-F:.]+\]|[^"/:]+)(?::(?P<port>\d+))?"#,
     // Go
@@ -54,7 +56,7 @@ const SERVERS: [&str; 14] = [
     // Node
     r"\bE[A-Z]{4,12} (?P<host>[0-9a-zA-Z][\w.-]*|[0-9a-fA-F:]*:[0-9a-fA-F]*):(?P<port>\d+)\b",
     // Envoy, Traefik
-    r#"upstream_host"?[:= ]+"?(?P<host>[\w.-]+):(?P<port>\d+)"#,
+    r#"\b(?:upstream_host|upstream_addr|ServiceAddr)"?[:= ]+"?(?P<host>[\w.-]+):(?P<port>\d+)"#,
     // PostgreSQL
     r#"server (?:at|on) "(?P<host>[^"]+)"(?: \([^)]*\))?,? port (?P<port>\d+)"#,
     r#"on host "(?P<host>[^"]+)".* port (?P<port>\d+)"#,
@@ -73,7 +75,9 @@ const SERVERS: [&str; 14] = [
     r"(?:^|[^\d.])(?P<host>\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}):(?P<port>\d{1,5})\b",
 ];
 
-const CLIENTS: [&str; 5] = [
+const CLIENTS: [&str; 7] = [
+    r"\b(?:ClientAddr|ClientHost|downstream_remote_address|remote_addr|remote_ip|client_ip)=\[?(?P<it>[0-9a-fA-F]*[.:][0-9a-fA-F.:]*?)\]?(?::\d+)?(?:\s|$)",
+    r"(?:^|: )(?P<it>\d{1,3}(?:\.\d{1,3}){3}):\d+ \[\d\d/[A-Z]",
     r"\bclient: (?P<it>[0-9a-fA-F]*[.:][0-9a-fA-F.:]+)",
     r"\[client (?P<it>[0-9a-fA-F.:]+?)(?::\d+)?\]",
     r"\b(?:from|by)(?: authenticating| invalid)?(?: user \S*)? \[?(?P<it>\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F]*:[0-9a-fA-F:]+)\]?(?: port |:)\d+",
@@ -81,7 +85,10 @@ const CLIENTS: [&str; 5] = [
     r"^(?P<it>\d{1,3}(?:\.\d{1,3}){3}) - ",
 ];
 
-const PATHS: [&str; 1] = [r"\b(?:GET|POST|PUT|DELETE|HEAD|PATCH|OPTIONS) (?:https?://[^/ ]+)?(?P<it>/[^\s?\x22\x23]*)"];
+const PATHS: [&str; 2] = [
+    r"\b(?:GET|POST|PUT|DELETE|HEAD|PATCH|OPTIONS) (?:https?://[^/ ]+)?(?P<it>/[^\s?\x22\x23]*)",
+    r"\b(?:[Pp]ath|RequestPath|request_path|uri|request_uri)=(?P<it>/[^\s?\x22\x23]*)",
+];
 
 const IDLES: [&str; 3] = [
     r"received from the server was (?P<it>[\d,]+) (?P<unit>milliseconds)",
@@ -106,13 +113,20 @@ static PATTERNS: LazyLock<Patterns> = LazyLock::new(|| Patterns {
 /// Reads the line; the first pattern that fits wins.
 pub fn read(line: &[u8]) -> Fields {
     let patterns = &*PATTERNS;
-    let it = |regexes: &[Regex]| regexes.iter().find_map(|regex| text(&regex.captures(line)?, "it"));
+    let (server, client) = ends(line);
     Fields {
-        server: patterns.servers.iter().find_map(|regex| end(&regex.captures(line)?)),
-        client: it(&patterns.clients),
-        path: it(&patterns.paths),
+        server,
+        client,
+        path: patterns.paths.iter().find_map(|regex| text(&regex.captures(line)?, "it")),
         idle: patterns.idles.iter().find_map(|regex| seconds(&regex.captures(line)?)),
     }
+}
+
+/// Only the two ends, for lines that hold no error.
+pub fn ends(line: &[u8]) -> (Option<End>, Option<String>) {
+    let patterns = &*PATTERNS;
+    let server = patterns.servers.iter().find_map(|regex| end(&regex.captures(line)?));
+    (server, patterns.clients.iter().find_map(|regex| text(&regex.captures(line)?, "it")))
 }
 
 fn text(captures: &Captures<'_>, name: &str) -> Option<String> {
@@ -177,6 +191,10 @@ mod tests {
         ] {
             assert_eq!(read(line.as_bytes()).server.map(|end| end.to_string()).as_deref(), Some(wanted), "{line}");
         }
+        let haproxy =
+            "haproxy[71]: 10.0.0.1:3317 [20/Nov/2026:14:02:11.100] fe be/s1 0/0/1/-1/13 502 217 - - SH-- 1/1/0/0/0 0/0";
+        assert_eq!(read(haproxy.as_bytes()).server.map(|end| end.to_string()).as_deref(), Some("be/s1"));
+        assert_eq!(read(haproxy.as_bytes()).client.as_deref(), Some("10.0.0.1"));
         assert_eq!(read(b"everything is fine at 14:02:11, port 99999999").server, None);
         assert_eq!(read(b"from 10.0.0.1:99999").server, None);
     }
@@ -186,6 +204,10 @@ mod tests {
         let fields = read(br#"client: 172.31.22.62, server: _, request: "POST /post/article?id=7 HTTP/1.1", upstream"#);
         assert_eq!(fields.client.as_deref(), Some("172.31.22.62"));
         assert_eq!(fields.path.as_deref(), Some("/post/article"));
+        let fields =
+            read(b"ClientAddr=10.0.0.9:51234\nDownstreamStatus=502\nServiceAddr=10.0.0.7:8080\nRequestPath=/api\n");
+        assert_eq!((fields.client.as_deref(), fields.path.as_deref()), (Some("10.0.0.9"), Some("/api")));
+        assert_eq!(fields.server.and_then(|end| end.port), Some(8080));
         let fields = read(b"drop connection #17 from [198.51.100.10]:52488 on [192.0.2.10]:22 past MaxStartups");
         assert_eq!(fields.client.as_deref(), Some("198.51.100.10"));
         let fields = read(b"The last packet successfully received from the server was 28,801,123 milliseconds ago.");

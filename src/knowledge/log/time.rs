@@ -34,6 +34,18 @@ impl Stamp {
     }
 }
 
+impl Stamp {
+    /// The later one without the date that both have.
+    pub fn until(&self, later: &Self) -> String {
+        let (from, to) = (self.to_string(), later.to_string());
+        let date = |text: &str| text.rsplit_once(' ').map_or(String::new(), |(date, _)| date.to_owned());
+        match to.rsplit_once(' ') {
+            Some((_, time)) if self.clock == Clock::Date && date(&from) == date(&to) => format!("{from} to {time}"),
+            _ => format!("{from} to {to}"),
+        }
+    }
+}
+
 impl std::fmt::Display for Stamp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.clock {

@@ -187,6 +187,11 @@ impl Counters {
         !self.values.is_empty() && self.values.values().all(|counter| counter.times > 1)
     }
 
+    /// Whether this is `netstat -s` in another language, of which only the sections are understood.
+    pub fn foreign(&self) -> bool {
+        self.values.is_empty() && self.lines > 10
+    }
+
     fn value(&self, group: &str, name: &str) -> Option<u64> {
         self.values.get(&(group.to_owned(), name.to_owned())).map(Counter::value)
     }
