@@ -14,6 +14,8 @@ pub struct Connection {
     pub local: SocketAddr,
     pub peer: SocketAddr,
     pub inode: u32,
+    /// See [`Socket::cookie`].
+    pub cookie: u64,
 }
 
 /// What to ask for: connections that have a process behind them.
@@ -43,5 +45,10 @@ pub fn collect(probe: &mut dyn Probe, netns: NetnsId) -> (Vec<Connection>, Durat
 }
 
 fn connection(socket: &Socket<'_>) -> Option<Connection> {
-    (socket.inode() != 0).then(|| Connection { local: socket.local(), peer: socket.peer(), inode: socket.inode() })
+    (socket.inode() != 0).then(|| Connection {
+        local: socket.local(),
+        peer: socket.peer(),
+        inode: socket.inode(),
+        cookie: socket.cookie(),
+    })
 }

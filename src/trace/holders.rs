@@ -13,9 +13,36 @@ use crate::source::owners::Owners;
 pub struct Holders {
     listening: BTreeMap<u16, Vec<IpAddr>>,
     by_port: BTreeMap<u16, Vec<(Listener, Process)>>,
-    by_ends: HashMap<(SocketAddr, SocketAddr), Process>,
+    held: Held,
     /// Of the look before: a reset that is told after a look may have come before it.
-    before: HashMap<(SocketAddr, SocketAddr), Process>,
+    before: Held,
+}
+
+/// Which connection a reset is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// The socket with this cookie.
+    Socket(u64),
+    /// Only its ends are known, which another connection may have had before it.
+    Ends(SocketAddr, SocketAddr),
+    /// Nothing tells.
+    Unknown,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Held {
+    by_cookie: HashMap<u64, Process>,
+    by_ends: HashMap<(SocketAddr, SocketAddr), Process>,
+}
+
+impl Held {
+    fn of(&self, which: Which) -> Option<&Process> {
+        match which {
+            Which::Socket(cookie) => self.by_cookie.get(&cookie),
+            Which::Ends(local, peer) => self.by_ends.get(&(local, peer)),
+            Which::Unknown => None,
+        }
+    }
 }
 
 impl Holders {
@@ -33,9 +60,14 @@ impl Holders {
                 by_port.entry(listener.port).or_default().push((listener.clone(), process));
             }
         }
-        let held = connections.iter();
-        let by_ends = held.filter_map(|c| Some(((c.local, c.peer), holder(c.inode, Basis::Connection)?))).collect();
-        Self { listening, by_port, by_ends, before: HashMap::new() }
+        let mut held = Held::default();
+        for connection in connections {
+            if let Some(process) = holder(connection.inode, Basis::Connection) {
+                held.by_ends.insert((connection.local, connection.peer), process.clone());
+                held.by_cookie.insert(connection.cookie, process);
+            }
+        }
+        Self { listening, by_port, held, before: Held::default() }
     }
 
     /// On which addresses of which ports somebody listens.
@@ -45,15 +77,12 @@ impl Holders {
 
     /// Takes the place of an earlier look.
     pub fn after(self, earlier: Self) -> Self {
-        Self { before: earlier.by_ends, ..self }
+        Self { before: earlier.held, ..self }
     }
 
     /// Who holds that connection; else the listener on that very address; else one on the unspecified address.
-    pub fn of(&self, local: SocketAddr, peer: Option<SocketAddr>) -> Option<&Process> {
-        if let Some(process) = peer.and_then(|peer| {
-            let ends = (local, peer);
-            self.by_ends.get(&ends).or_else(|| self.before.get(&ends))
-        }) {
+    pub fn of(&self, local: SocketAddr, which: Which) -> Option<&Process> {
+        if let Some(process) = self.held.of(which).or_else(|| self.before.of(which)) {
             return Some(process);
         }
         let all = self.by_port.get(&local.port())?;
@@ -87,13 +116,16 @@ mod tests {
             owners.processes.insert(pid, owners::Process { pid, name: format!("p{pid}"), ..Default::default() });
         }
         let peer = "10.0.7.1:5432".parse().unwrap();
-        let held = Connection { local: "10.0.0.1:80".parse().unwrap(), peer, inode: 3 };
+        let held = Connection { local: "10.0.0.1:80".parse().unwrap(), peer, inode: 3, cookie: 7 };
         let holders = Holders::new(&[listener("0.0.0.0", 1), listener("10.0.0.1", 2)], &[held], &owners);
-        let of = |end: &str| holders.of(end.parse().unwrap(), None).map(|process| process.pid);
-        let worker = holders.of(held.local, Some(peer)).unwrap();
+        let of = |end: &str| holders.of(end.parse().unwrap(), Which::Unknown).map(|process| process.pid);
+        let worker = holders.of(held.local, Which::Socket(7)).unwrap();
         assert_eq!((worker.pid, worker.basis), (30, Basis::Connection), "the worker and not its listener");
         let later = Holders::default().after(holders.clone());
-        assert_eq!(later.of(held.local, Some(peer)).map(|process| process.pid), Some(30));
+        assert_eq!(later.of(held.local, Which::Socket(7)).map(|process| process.pid), Some(30));
+        assert_eq!(later.of(held.local, Which::Ends(held.local, peer)).map(|process| process.pid), Some(30));
+        let next = holders.of(held.local, Which::Socket(8)).map(|process| process.basis);
+        assert_eq!(next, Some(Basis::Listener), "a later connection between the same ends is another one");
         assert_eq!(of("10.0.0.1:80"), Some(20));
         assert_eq!(of("10.0.0.2:80"), Some(10));
         assert_eq!(of("10.0.0.1:81"), None);

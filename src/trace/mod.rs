@@ -16,6 +16,7 @@ mod summary;
 mod tracer;
 
 pub use holders::Holders;
+use holders::Which;
 pub use summary::{PortSide, Summary};
 pub use tracer::{Batch, Tracer};
 
@@ -89,6 +90,18 @@ pub enum Basis {
     Listener,
 }
 
+/// The kernel's event of a received reset names its socket, and so does what is said of a destroyed one.
+fn which(joined: &reset::Reset) -> Which {
+    let of_event = joined.event.as_ref().and_then(|event| event.cookie).filter(|cookie| *cookie != 0);
+    match (of_event.or(joined.ended.as_ref().map(|socket| socket.cookie)), &joined.event) {
+        (Some(cookie), _) => Which::Socket(cookie),
+        // A socket whose timer gave it up was there for long, and its process may keep it.
+        (None, Some(event)) if !event.active => Which::Unknown,
+        // Where there are no events nothing better is known.
+        (None, _) => joined.local().zip(joined.peer()).map_or(Which::Unknown, |(local, peer)| Which::Ends(local, peer)),
+    }
+}
+
 /// An ignored RST ended nothing, and before a connection is made tcp_info has no ages.
 fn ended_a_connection(what: Kind) -> bool {
     !matches!(what, Kind::Ignored | Kind::FirewallReject | Kind::NotByTcp | Kind::UpstreamRefused)
@@ -106,7 +119,7 @@ impl Reset {
             basis: Basis::Event,
         });
         let wall = now.wall.saturating_sub(now.mono.saturating_sub(at));
-        let holder = || joined.local().and_then(|local| holders.of(local, joined.peer())).cloned();
+        let holder = || joined.local().and_then(|local| holders.of(local, which(&joined))).cloned();
         Self { wall, what, process: process.or_else(holder), joined, end }
     }
 
