@@ -223,7 +223,7 @@ fn look_at_blocked(e: &Evidence<'_>, service: &Service<'_>, mut finding: Finding
         ));
     }
     finding.remedy(
-        Remedy::new("Then restart it: a blocked accept loop rarely recovers by itself", queue::drained(service))
+        Remedy::new("Restart it: a blocked accept loop rarely recovers by itself", queue::drained(service))
             .command_if(queue::restart_command(&service.owners))
             .restart(Restart::Service),
     )

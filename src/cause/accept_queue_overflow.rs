@@ -116,7 +116,7 @@ fn overflowing(e: &Evidence<'_>, service: &Service<'_>, overflows: &Reading, los
     let per_s = e.rate(lost);
     let severity = if per_s >= numbers::CRITICAL_PER_S { Severity::Critical } else { Severity::Warning };
     let summary = format!(
-        "{} accepts more slowly than clients connect: {} lost in {}",
+        "{} accepts more slowly than clients connect: {} lost in {}, retries included",
         service.who(),
         words::counted(lost, "connection attempt"),
         words::seconds(e.window()),

@@ -128,7 +128,7 @@ fn leak(e: &Evidence<'_>, group: &Group) -> Option<Finding> {
             Impact { events: grown, per_s: e.rate(grown), unit: "connections" },
             format!(
                 "{} does not close {} that the peer has closed",
-                owners.first().map_or_else(|| format!("a program ({})", place(group)), |p| p.label()),
+                owners.first().map_or_else(|| format!("a program {}", place(group)), |p| p.label()),
                 words::counted(group.sockets, "connection")
             ),
         ),
@@ -136,7 +136,7 @@ fn leak(e: &Evidence<'_>, group: &Group) -> Option<Finding> {
 }
 
 fn place(group: &Group) -> String {
-    if group.accepted { format!("port {}", group.port) } else { format!("towards port {}", group.port) }
+    if group.accepted { format!("on port {}", group.port) } else { format!("towards port {}", group.port) }
 }
 
 fn describe(
@@ -160,7 +160,7 @@ fn describe(
         "sockets",
         "close_wait",
         group.sockets as f64,
-        format!("{} in CLOSE_WAIT {}{growth}", words::thousands(group.sockets), place(group)),
+        format!("{} in CLOSE_WAIT {}{growth}", words::counted(group.sockets, "socket"), place(group)),
     ));
     if let Some(oldest) = oldest {
         let text = format!("the oldest has been silent for {}", words::seconds(oldest));
@@ -168,8 +168,12 @@ fn describe(
     }
     for process in owners.iter().take(2) {
         if let (Some(open), Some(limit)) = (process.open_files, process.open_files_limit) {
-            let text =
-                format!("{} has {} of {} files open", process.label(), words::thousands(open), words::thousands(limit));
+            let text = format!(
+                "{} has {} files open of {} allowed",
+                process.label(),
+                words::thousands(open),
+                words::thousands(limit)
+            );
             finding = finding.evidence(EvidenceItem::value("owners", "open_files", open as f64, text));
         }
     }

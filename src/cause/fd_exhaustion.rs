@@ -224,13 +224,15 @@ fn whole_host(e: &Evidence<'_>, allocated: u64, max: u64) -> Finding {
 
 fn files(process: &Process) -> String {
     match (process.open_files, process.open_files_limit) {
+        // The listing of /proc/PID/fd can hold one that is just being opened, or more than a limit that was lowered.
+        (Some(open), Some(limit)) if open >= limit => format!("all {}", words::thousands(limit)),
         (Some(open), Some(limit)) => format!("{} of {}", words::thousands(open), words::thousands(limit)),
         _ => "unknown".to_owned(),
     }
 }
 
 fn open_files(process: &Process) -> EvidenceItem {
-    let text = format!("{} has {} files open", process.label(), files(process));
+    let text = format!("{} has {} files open that it may have", process.label(), files(process));
     EvidenceItem::value("owners", "open_files", process.open_files.unwrap_or(0) as f64, text)
 }
 
@@ -326,7 +328,7 @@ mod tests {
         assert_eq!((finding.state, finding.severity), (State::Active, Severity::Critical));
         assert!(finding.confidence >= 0.9);
         assert_eq!(finding.remedies[0].line().as_deref(), Some("prlimit --pid 4121 --nofile=65536:65536"));
-        let persist = finding.remedies[0].persist_in(None).expect("a drop-in").to_string();
+        let persist = finding.remedies[0].persist_in(false).expect("a drop-in").to_string();
         assert!(
             persist.starts_with("mkdir -p '/etc/systemd/system/my\\x2dapp.service.d' && printf '[Service]\\nLimit"),
             "{persist}"

@@ -141,7 +141,12 @@ fn finding(e: &Evidence<'_>, peer: SocketAddr, mut ages: Vec<f64>) -> Option<Fin
             "sockets",
             "idle_s",
             youngest,
-            format!("they had been idle for {youngest:.1} s to {oldest:.1} s when they were used"),
+            match (format!("{youngest:.1} s"), format!("{oldest:.1} s")) {
+                (youngest, oldest) if youngest == oldest => {
+                    format!("they had been idle for {oldest} when they were used")
+                }
+                (youngest, oldest) => format!("they had been idle for {youngest} to {oldest} when they were used"),
+            },
         ));
     if !known.is_empty() {
         let names: Vec<_> = known.iter().map(|limit| format!("{} ({} s)", limit.name, limit.seconds)).collect();

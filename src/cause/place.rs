@@ -144,7 +144,13 @@ impl<'a> Place<'a> {
         let under_way = reset.iter().filter(|death| death.under_way()).count() as u64;
         let text = match (under_way, reset.len() as u64) {
             (_, 0) => return None,
-            (0, _) => "no request was waiting for its answer when the RST came".to_owned(),
+            (0, _) => match reset.iter().map(|death| u64::from(death.socket.unacknowledged)).sum::<u64>() {
+                0 => "no request was waiting for its answer when the RST came".to_owned(),
+                bytes => format!(
+                    "{} bytes that were sent had not been acknowledged when the RST came",
+                    words::thousands(bytes)
+                ),
+            },
             (some, all) => format!(
                 "a request was waiting for its answer in {} of {}",
                 words::thousands(some),

@@ -138,11 +138,11 @@ impl Remedy {
         Some(parts.join(", ")).filter(|place| !place.is_empty())
     }
 
-    /// What makes the command survive a reboot. sysctl.d(5) sets those of the first namespace, so there is nothing for another
-    /// one, whose name is given.
-    pub fn persist_in(&self, netns: Option<&str>) -> Option<&ShellCommand> {
+    /// What makes the command survive a reboot. sysctl.d(5) sets those of the first namespace, so there is nothing for one
+    /// `elsewhere`.
+    pub fn persist_in(&self, elsewhere: bool) -> Option<&ShellCommand> {
         match &self.change {
-            Change::Shell { persist, .. } if netns.is_none() || !self.is_per_netns() => persist.as_ref(),
+            Change::Shell { persist, .. } if !elsewhere || !self.is_per_netns() => persist.as_ref(),
             _ => None,
         }
     }
@@ -168,6 +168,43 @@ fn per_netns((program, arguments): (&'static str, Vec<&str>)) -> bool {
     }
 }
 
+/// How a command gets into the network namespace that was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry<'a>(&'a str);
+
+impl<'a> Entry<'a> {
+    /// By what `--netns` takes: a name, a process id or a path.
+    pub fn of(netns: &'a str) -> Self {
+        Self(netns)
+    }
+
+    pub fn text(self) -> &'a str {
+        self.0
+    }
+
+    /// The command with what asks or changes a namespace run in this one. rstdoctor goes there itself: ip-netns(8) mounts a
+    /// /sys without tracefs.
+    pub fn within(self, command: &ShellCommand) -> ShellCommand {
+        command.each(|simple| {
+            let program =
+                simple.simple_commands().next().map(|(program, arguments)| (program, per_netns((program, arguments))));
+            match program {
+                Some(("rstdoctor", true)) => simple.arg("--netns").arg(self.0),
+                Some((_, true)) => self.enter().running(simple),
+                _ => simple,
+            }
+        })
+    }
+
+    fn enter(self) -> ShellCommand {
+        match self.0 {
+            path if path.contains('/') => ShellCommand::new("nsenter").arg(format_args!("--net={path}")),
+            pid if pid.parse::<u32>().is_ok() => ShellCommand::new("nsenter -n -t").arg(pid),
+            name => ShellCommand::new("ip netns exec").arg(name),
+        }
+    }
+}
+
 impl Setting {
     /// A line of configuration that takes effect with `restart`.
     pub fn config(line: &str, file: &str, place: Option<&str>, restart: Restart) -> Self {
@@ -187,5 +224,16 @@ mod tests {
         let command = |command: ShellCommand| Remedy::new("", "").command(command).is_per_netns();
         assert!(command(ShellCommand::new("true").pipe(ShellCommand::new("ss -t"))));
         assert!(!command(ShellCommand::new("kill -CONT 7")));
+    }
+
+    #[test]
+    fn a_command_is_run_in_the_namespace_that_was_looked_at() {
+        let list = ShellCommand::new("ss -tnp").arg("sport = :80").pipe(ShellCommand::new("awk").arg("$2 > 0"));
+        let within = |netns: &str, command: &ShellCommand| Entry::of(netns).within(command).to_string();
+        assert_eq!(within("we'b", &list), r"ip netns exec 'we'\''b' ss -tnp 'sport = :80' | awk '$2 > 0'");
+        assert_eq!(within("4121", &ShellCommand::new("nstat -az")), "nsenter -n -t 4121 nstat -az");
+        assert_eq!(within("/run/x", &ShellCommand::new("nstat -az")), "nsenter --net=/run/x nstat -az");
+        let both = ShellCommand::new("kill -CONT 7").then(ShellCommand::new("rstdoctor scan"));
+        assert_eq!(within("blue", &both), "kill -CONT 7; rstdoctor scan --netns blue");
     }
 }

@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 
 use super::numbers::upstream_refused as numbers;
 use super::place::{self, Place};
-use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict, Verify};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict, Verify};
 use super::{severity, wording};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
@@ -152,8 +152,7 @@ fn with_remedies(finding: Finding, called: Option<SocketAddr>) -> Finding {
         Some(called) => finding
             .remedy(
                 Remedy::new(format!("Start the server on {called}, or correct the address in the client"), verify)
-                    .command(ShellCommand::new("nc -vz").arg(called.ip()).arg(called.port()))
-                    .restart(Restart::Service),
+                    .command(ShellCommand::new("nc -vz").arg(called.ip()).arg(called.port())),
             )
             .remedy(
                 Remedy::new(

@@ -38,7 +38,7 @@ pub enum Command {
 /// there was a result.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ScanArgs {
-    /// How long to watch: 500ms, 3s, 1m; 0s judges from totals since boot only [default: 3s]
+    /// How long to watch: 3, 500ms, 1m; 0 judges from totals since boot only [default: 3s]
     #[arg(short, long, value_name = "TIME")]
     pub duration: Option<String>,
     /// The same as --format json
@@ -63,9 +63,10 @@ pub struct Look {
     /// Judge a recording made by rstdoctor record instead of this host
     #[arg(long, value_name = "RECORDING")]
     pub from: Option<PathBuf>,
-    /// Only what concerns this local or remote port; adds who holds it and whether it can be bound
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub port: Option<u16>,
+    /// Only what concerns these local or remote ports, by number or name of the service; adds who holds them and whether they can
+    /// be bound
+    #[arg(long, value_name = "N|NAME", value_delimiter = ',', allow_negative_numbers = true)]
+    pub port: Vec<String>,
     /// Only what concerns this process
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub pid: Option<u32>,
@@ -88,7 +89,7 @@ pub struct Look {
 /// collected.
 #[derive(Debug, Clone, Default, Args)]
 pub struct WatchArgs {
-    /// Time between two ticks: 500ms, 2s, 1m [default: 2s]
+    /// Time between two ticks: 2, 500ms, 1m [default: 2s]
     #[arg(short, long, value_name = "TIME", allow_hyphen_values = true)]
     pub interval: Option<String>,
     /// End after this many ticks [default: at Ctrl-C]
@@ -126,16 +127,16 @@ pub struct TraceArgs {
     /// Only resets that this host received
     #[arg(long)]
     pub received: bool,
-    /// Only this local or remote port
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub port: Option<u16>,
+    /// Only these local or remote ports, by number or name of the service
+    #[arg(long, value_name = "N|NAME", value_delimiter = ',', allow_negative_numbers = true)]
+    pub port: Vec<String>,
     /// Only processes of this name, as in /proc/PID/comm
     #[arg(long, value_name = "NAME")]
     pub process: Option<String>,
     /// End after this many resets
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
     pub count: Option<u64>,
-    /// End after this time: 500ms, 30s, 10m [default: at Ctrl-C]
+    /// End after this time: 30, 500ms, 10m [default: at Ctrl-C]
     #[arg(short, long, value_name = "TIME")]
     pub duration: Option<String>,
     /// Look into another network namespace: its name, a process id, or a path
@@ -153,7 +154,7 @@ pub struct RecordArgs {
     /// File to write; it must not exist
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// How long to record: 500ms, 30s, 10m [default: 30s]
+    /// How long to record: 30, 500ms, 10m [default: 30s]
     #[arg(short, long, value_name = "TIME")]
     pub duration: Option<String>,
     /// Time between two ticks, at which watch --from can stop [default: 1s]

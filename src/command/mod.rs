@@ -15,6 +15,7 @@ mod record;
 mod recording;
 mod scan;
 mod schema;
+mod services;
 mod terminal;
 mod trace;
 mod watch;
@@ -40,9 +41,11 @@ const USAGE: u8 = 2;
 const NOTHING: u8 = 3;
 
 /// Runs a command; what failed is on standard error, and in the exit status.
-pub fn run(cli: Cli) -> ExitCode {
+pub fn run(mut cli: Cli) -> ExitCode {
     let terminal = terminal::terminal();
-    let result = give_up_privileges(&cli.command).and_then(|()| perform(cli.command, terminal));
+    let result = give_up_privileges(&cli.command)
+        .and_then(|()| Ok(services::resolve(&mut cli.command)?))
+        .and_then(|()| perform(cli.command, terminal));
     match result {
         Ok(code) => code,
         Err(error) if is(&error, ErrorKind::BrokenPipe) => ExitCode::SUCCESS,

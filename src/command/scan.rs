@@ -5,13 +5,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::progress::Progress;
+use super::terminal::local_time;
 use super::{FOUND, NOTHING, SAW_NOTHING, collect, stop_for};
 use crate::command::cli::{Format, ScanArgs};
 use crate::command::config::{self, Origin, Scan, Terminal};
 use crate::diagnosis::{Diagnosis, diagnose_unless};
 use crate::observation::Observation;
 use crate::output::{Output, say};
-use crate::render;
+use crate::render::{self, Options};
 use crate::runtime::signals::INTERRUPTED;
 
 pub fn run(args: &ScanArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
@@ -21,7 +22,7 @@ pub fn run(args: &ScanArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
         Origin::Live(live) => live.duration,
         Origin::Recording(_) => Duration::ZERO,
     };
-    let progress = Progress::start("watching", wait, config.progress);
+    let progress = Progress::start("watching", wait, config.terminal.progress);
     let collected = collect::observe(&config.origin, &config.filter, &stop);
     drop(progress);
     let stopped = || stop.load(Ordering::Relaxed);
@@ -32,7 +33,11 @@ pub fn run(args: &ScanArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(INTERRUPTED));
     };
     let text = match config.format {
-        Format::Table => render::table(&diagnosis, &config.options),
+        Format::Table => {
+            let local_time = local_time(diagnosis.started.wall);
+            let text = render::table(&diagnosis, &Options { local_time, ..config.options.clone() });
+            config.terminal.shown(&text).into_owned()
+        }
         Format::Json => render::json::text(&render::json::report(&diagnosis))?,
     };
     Output::start(0, &stop)?.print(&text)?;

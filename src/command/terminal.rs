@@ -4,6 +4,8 @@ use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use jiff::tz::{Offset, TimeZone};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::command::config::Terminal;
@@ -29,6 +31,13 @@ fn variable(name: &str) -> Option<String> {
 fn is_utf8() -> bool {
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(variable).unwrap_or_default().to_lowercase();
     locale.contains("utf-8") || locale.contains("utf8")
+}
+
+/// The time of day here, with the name of its zone: `16:02:11 CEST`; `None` where that is UTC. The zone is TZ or /etc/localtime.
+pub fn local_time(wall: Duration) -> Option<String> {
+    let at = Timestamp::try_from(std::time::SystemTime::UNIX_EPOCH.checked_add(wall)?).ok()?;
+    let local = at.to_zoned_datetime(TimeZone::try_system().ok()?);
+    (local.offset() != Offset::UTC).then(|| local.strftime("%H:%M:%S %Z").to_string())
 }
 
 /// Columns and rows of the terminal at standard output, ioctl_tty(2). A terminal that does not know says 0.

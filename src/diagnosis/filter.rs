@@ -12,7 +12,8 @@ use crate::value::outside::is_comm_of;
 /// Conditions that must all hold; empty lets everything through.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
-    pub port: Option<u16>,
+    /// One of these; none for any.
+    pub ports: BTreeSet<u16>,
     pub pid: Option<u32>,
     /// Process name (comm), exactly.
     pub process: Option<String>,
@@ -21,7 +22,12 @@ pub struct Filter {
 /// `port 8080, process nginx`, with the name as it was given.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let port = self.port.map(|port| format!("port {port}"));
+        let ports: Vec<_> = self.ports.iter().map(ToString::to_string).collect();
+        let port = match &ports[..] {
+            [] => None,
+            [port] => Some(format!("port {port}")),
+            [ports @ .., last] => Some(format!("ports {} and {last}", ports.join(", "))),
+        };
         let pid = self.pid.map(|pid| format!("pid {pid}"));
         let process = self.process.as_ref().map(|name| format!("process {name}"));
         f.write_str(&[port, pid, process].into_iter().flatten().collect::<Vec<_>>().join(", "))
@@ -35,7 +41,7 @@ impl Filter {
 
     /// Whether the service is one that was asked for.
     pub fn keeps_service(&self, service: &Service<'_>) -> bool {
-        self.port.is_none_or(|port| port == service.port)
+        (self.ports.is_empty() || self.ports.contains(&service.port))
             && (self.is_any_process() || service.owners.iter().any(|owner| self.names(owner.pid, &owner.name)))
     }
 
@@ -99,10 +105,10 @@ impl Scope<'_> {
     }
 
     fn keeps_subject(&self, subject: &Subject) -> bool {
-        let port = match (self.filter.port, subject.port) {
-            (None, _) => true,
-            (Some(wanted), Some(port)) => wanted == port,
-            (Some(_), None) => subject.pid.is_some_and(|pid| self.pids.contains(&pid)),
+        let port = match subject.port {
+            _ if self.filter.ports.is_empty() => true,
+            Some(port) => self.filter.ports.contains(&port),
+            None => subject.pid.is_some_and(|pid| self.pids.contains(&pid)),
         };
         let process = match subject.pid {
             _ if self.filter.is_any_process() => true,
@@ -144,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_port_keeps_its_listener_its_owner_and_the_host() {
-        let filter = Filter { port: Some(80), ..Filter::default() };
+        let filter = Filter { ports: [80].into(), ..Filter::default() };
         let on = |port| Subject { port: Some(port), ..Subject::new(crate::cause::SubjectKind::Listener) };
         assert!(keeps(&filter, on(80)));
         assert!(!keeps(&filter, on(6379)));
@@ -158,7 +164,7 @@ mod tests {
         let (nginx, redis) = (process(10, "nginx"), process(20, "redis"));
         let case = Case::new().listener("0.0.0.0:80", 511, 0, 0, &nginx).listener("0.0.0.0:6379", 511, 0, 0, &redis);
         let services = services(case.view());
-        let filter = Filter { port: Some(6379), ..Filter::default() };
+        let filter = Filter { ports: [6379].into(), ..Filter::default() };
         let blames_nginx = about(Subject::host()).subject(Subject::process(&nginx));
         assert!(filter.resolve(&services).keeps(&blames_nginx));
     }
@@ -179,8 +185,16 @@ mod tests {
     }
 
     #[test]
+    fn one_of_several_ports_is_enough() {
+        let filter = Filter { ports: [80, 443, 6379].into(), ..Filter::default() };
+        let on = |port| Subject { port: Some(port), ..Subject::new(crate::cause::SubjectKind::Listener) };
+        assert!(keeps(&filter, on(6379)) && keeps(&filter, on(443)) && !keeps(&filter, on(22)));
+        assert_eq!(filter.to_string(), "ports 80, 443 and 6379");
+    }
+
+    #[test]
     fn conditions_add_up() {
-        let filter = Filter { port: Some(80), pid: Some(20), ..Filter::default() };
+        let filter = Filter { ports: [80].into(), pid: Some(20), ..Filter::default() };
         assert!(!keeps(&filter, Subject { port: Some(80), ..Subject::process(&process(10, "nginx")) }));
     }
 }

@@ -54,16 +54,31 @@ pub struct Diagnosis {
     pub limits: BTreeMap<&'static str, String>,
     /// Counters that the causes above name as evidence, and those of the ledger.
     pub counters: BTreeMap<String, Total>,
+    /// The process that was asked for shows nowhere.
+    pub unseen: bool,
     /// What the causes and listeners above are restricted to.
     pub filter: Filter,
-    /// The port that was asked for.
-    pub port: Option<PortReport>,
+    /// The ports that were asked for.
+    pub ports: Vec<PortReport>,
 }
 
 impl Diagnosis {
     /// Not one source of evidence could be read.
     pub fn saw_nothing(&self) -> bool {
         !self.sources.is_empty() && self.sources.iter().all(|source| source.failure.is_some() && !source.partial)
+    }
+
+    /// What was asked for and is not there, in words: no such service, no such process.
+    pub fn absent(&self) -> Option<String> {
+        let nobody: Vec<_> =
+            self.ports.iter().filter(|port| port.is_unused()).map(|port| port.port.to_string()).collect();
+        match &nobody[..] {
+            _ if self.unseen => Some(format!("{} was not seen", self.filter)),
+            [] => None,
+            // Who is refused by it shows in no sweep, and in a finding.
+            _ if !self.causes.iter().all(|cause| is_host_wide(&cause.finding)) => None,
+            ports => Some(format!("nothing listens on port {}, and nothing is connected to it", ports.join(", "))),
+        }
     }
 
     /// A convincing finding that is active, or will bite, is at least this severe.
@@ -237,7 +252,7 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
         }
         _ => sentence::whole(evidence, filter, status, &causes, &elsewhere),
     };
-    let port = filter.port.map(|port| port::report(evidence, port));
+    let ports = filter.ports.iter().map(|port| port::report(evidence, *port)).collect();
     let limits = view
         .after()
         .sysctls
@@ -265,8 +280,9 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
         orphans: evidence.sockstat("TCP.orphan").ok(),
         limits,
         counters,
+        unseen,
         filter: filter.clone(),
-        port,
+        ports,
     };
     (diagnosis, whole)
 }

@@ -20,12 +20,21 @@ pub struct PortReport {
     pub holders: Result<Vec<Holder>, Missing>,
     /// Other sockets with this local port by state; `Err` without a sweep.
     pub sockets: Result<Vec<(TcpState, u64)>, Missing>,
+    /// Connections to this port of other hosts, and attempts; `Err` without a sweep.
+    pub connections: Result<u64, Missing>,
     /// Whether a bind would succeed, on all IPv4 addresses and on all IPv6 addresses.
     pub binds: Vec<BindCheck>,
     /// The port is below net.ipv4.ip_unprivileged_port_start, so that bind() needs CAP_NET_BIND_SERVICE (else EACCES).
     pub privileged: Result<bool, Missing>,
     /// The port lies in net.ipv4.ip_local_port_range, so that an outgoing connection can take it.
     pub ephemeral: Result<bool, Missing>,
+}
+
+impl PortReport {
+    /// It is certain that nobody listens there, and that no connection has it, here or at the other end.
+    pub fn is_unused(&self) -> bool {
+        self.holders.as_ref().is_ok_and(Vec::is_empty) && self.connections == Ok(0)
+    }
 }
 
 /// One address on which somebody listens.
@@ -78,9 +87,21 @@ pub fn report(evidence: &Evidence<'_>, port: u16) -> PortReport {
         port,
         holders: services.map(|services| services.into_iter().map(holder).collect()),
         sockets,
+        connections: connections(evidence, port),
         binds,
         privileged: evidence.sysctl_number("net.ipv4.ip_unprivileged_port_start").map(|start| u64::from(port) < start),
         ephemeral: evidence.is_ephemeral(port),
+    }
+}
+
+/// None found is none only where the sweep kept all destinations apart.
+fn connections(evidence: &Evidence<'_>, port: u16) -> Result<u64, Missing> {
+    let towards = evidence.destinations()?.iter().filter(|destination| destination.port == port);
+    match towards.map(|destination| destination.ports_used).sum() {
+        0 if !evidence.socket_dump()?.capped.is_empty() => {
+            Err(Missing::new("sockets", "more connections are open than the sweep keeps apart"))
+        }
+        connections => Ok(connections),
     }
 }
 

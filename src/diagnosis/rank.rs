@@ -36,6 +36,15 @@ pub fn rank(findings: Vec<(&'static Cause, Finding)>, known: &[Option<usize>]) -
                 .fold(weight(&findings[index].1), f64::max)
         })
         .collect();
+    let severity: Vec<Severity> = (0..findings.len())
+        .map(|index| {
+            let follows = |other: &usize| chain(&root_of, *other).any(|link| link == index);
+            let now = |other: &usize| matches!(findings[*other].1.state, State::Active | State::Risk);
+            let severities = (0..findings.len()).filter(follows).filter(now).map(|other| findings[other].1.severity);
+            severities.fold(findings[index].1.severity, Severity::min)
+        })
+        .collect();
+    let harm = Harm { severity, weight: harm };
     let mut tops: Vec<usize> = (0..findings.len()).filter(|index| root_of[*index].is_none()).collect();
     sort(&mut tops, &findings, &harm);
     let mut order = Vec::with_capacity(findings.len());
@@ -58,10 +67,16 @@ pub fn rank(findings: Vec<(&'static Cause, Finding)>, known: &[Option<usize>]) -
         .collect()
 }
 
-fn sort(indices: &mut [usize], findings: &[(&'static Cause, Finding)], harm: &[f64]) {
+/// Of each finding with all that follows from it.
+struct Harm {
+    severity: Vec<Severity>,
+    weight: Vec<f64>,
+}
+
+fn sort(indices: &mut [usize], findings: &[(&'static Cause, Finding)], harm: &Harm) {
     indices.sort_by(|a, b| {
-        let key = |index: usize| (findings[index].1.state, findings[index].1.severity);
-        key(*a).cmp(&key(*b)).then(harm[*b].total_cmp(&harm[*a])).then(a.cmp(b))
+        let key = |index: usize| (findings[index].1.state, harm.severity[index]);
+        key(*a).cmp(&key(*b)).then(harm.weight[*b].total_cmp(&harm.weight[*a])).then(a.cmp(b))
     });
 }
 
@@ -69,7 +84,7 @@ fn push_with_symptoms(
     index: usize,
     root_of: &[Option<usize>],
     findings: &[(&'static Cause, Finding)],
-    harm: &[f64],
+    harm: &Harm,
     order: &mut Vec<usize>,
 ) {
     if order.contains(&index) {

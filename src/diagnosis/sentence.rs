@@ -1,5 +1,7 @@
 //! The verdict as one plain sentence or two.
 
+use std::collections::BTreeSet;
+
 use super::{ListenerRow, Status, blind, weighs};
 use crate::cause::{Severity, State};
 use crate::diagnosis::filter::{Filter, is_host_wide};
@@ -46,12 +48,28 @@ pub(super) fn unseen(evidence: &Evidence<'_>, filter: &Filter, causes: &[Ranked]
     }
     let near: Vec<_> = filter.near_names(evidence).into_iter().take(3).collect();
     if !near.is_empty() {
-        text.push_str(&format!(" There is {}.", near.join(", ")));
+        text.push_str(&format!(" Seen with a similar name: {}.", near.join(", ")));
     }
     if let Some(first) = causes.iter().find(|cause| weighs(&cause.finding)) {
         text.push_str(&format!(" Host-wide: {}.", first.finding.summary));
     }
     text
+}
+
+/// How many more causes are to be dealt with: what follows from the first is none.
+fn others(causes: &[Ranked]) -> usize {
+    let root = |mut place: usize| {
+        // No chain is longer than the list.
+        for _ in causes {
+            let Some(deeper) = causes.get(place).and_then(|cause| cause.because_of) else { break };
+            place = deeper.place;
+        }
+        place
+    };
+    let alarms = causes.iter().enumerate().filter(|(_, cause)| {
+        matches!(cause.finding.state, State::Active | State::Risk) && cause.finding.severity <= Severity::Warning
+    });
+    alarms.map(|(place, _)| root(place)).filter(|root| *root != 0).collect::<BTreeSet<_>>().len()
 }
 
 /// What was found, or that nothing was.
@@ -62,14 +80,10 @@ pub(super) fn whole(
     causes: &[Ranked],
     elsewhere: &[&str],
 ) -> String {
-    let window = words::seconds(evidence.window());
     match status {
         Status::Critical | Status::Warning => {
             let Some(first) = causes.first() else { return String::new() };
-            let others = causes[1..]
-                .iter()
-                .filter(|cause| cause.finding.state <= State::Active && cause.finding.severity <= Severity::Warning)
-                .count();
+            let others = others(causes);
             // A shared limit or a counter without an address: it may hit what was asked for, and is not its doing.
             let found = match is_host_wide(&first.finding) && !filter.is_empty() {
                 true => format!("Host-wide, so {filter} may be affected too: {}", first.finding.summary),
@@ -90,25 +104,47 @@ pub(super) fn whole(
             "Only totals since boot were read: they cannot say whether anything is wrong now.".to_owned()
         }
         Status::Ok => {
-            let resets = evidence.ledger().sent.total.clone().unwrap_or(0);
-            let activity = match (evidence.counter("Tcp.PassiveOpens"), evidence.counter("Tcp.ActiveOpens")) {
-                (Ok(passive), Ok(active)) if passive.delta == 0 && active.delta == 0 => {
-                    " It was quiet: no connection was accepted or made".to_owned()
-                }
-                (Ok(passive), Ok(active)) => format!(
-                    " {} accepted, {} made",
-                    words::counted(passive.delta, "connection"),
-                    words::thousands(active.delta)
-                ),
-                _ => String::new(),
-            };
-            let resets = match resets {
-                0 => ", no RST sent".to_owned(),
-                n => format!(", {} sent, none of them a known fault", words::counted(n, "RST")),
-            };
-            format!("No connection was refused, dropped or reset for a bad reason in {window}.{activity}{resets}.")
+            format!("{}{} Packets dropped on the way are not visible here.", account(evidence), activity(evidence))
         }
     }
+}
+
+/// What was sent and lost, as far as it was counted.
+fn account(evidence: &Evidence<'_>) -> String {
+    let window = words::seconds(evidence.window());
+    let ledger = evidence.ledger();
+    let sent = match ledger.sent.total.as_ref().ok().copied() {
+        None => "No fault was found".to_owned(),
+        Some(0) => "No RST was sent".to_owned(),
+        Some(1) => "1 RST was sent, and no known fault is behind it".to_owned(),
+        Some(n) => format!("{} were sent, and no known fault is behind them", words::counted(n, "RST")),
+    };
+    match ledger.dropped.total.as_ref().ok().copied() {
+        None => format!("{sent}, in {window}."),
+        Some(0) if ledger.sent.total == Ok(0) => format!("{sent} and no connection attempt lost in {window}."),
+        Some(0) => format!("{sent}; no connection attempt was lost, in {window}."),
+        Some(n) => format!("{sent}; {} lost, in {window}.", words::counted(n, "connection attempt")),
+    }
+}
+
+/// What was accepted and tried. Tcp.ActiveOpens counts attempts (RFC 4022, tcpActiveOpens), whatever becomes of them.
+fn activity(evidence: &Evidence<'_>) -> String {
+    let (Ok(passive), Ok(active)) = (evidence.counter("Tcp.PassiveOpens"), evidence.counter("Tcp.ActiveOpens")) else {
+        return String::new();
+    };
+    if passive.delta == 0 && active.delta == 0 {
+        return " It was quiet: no connection was accepted or tried.".to_owned();
+    }
+    let accepted = words::counted(passive.delta, "connection");
+    let tried = words::counted(active.delta, "connect");
+    // Requests that end before they become a connection move AttemptFails, too, and EmbryonicRsts with it.
+    let failed = evidence.moved("Tcp.AttemptFails").saturating_sub(evidence.moved("TcpExt.EmbryonicRsts"));
+    let outcome = match (active.delta, failed) {
+        (0, _) | (_, 0) => String::new(),
+        (tried, failed) if failed >= tried => ", none succeeded".to_owned(),
+        (_, failed) => format!(", {} failed", words::thousands(failed)),
+    };
+    format!(" {accepted} accepted, {tried} tried{outcome}.")
 }
 
 #[cfg(test)]
@@ -134,7 +170,10 @@ mod tests {
     }
 
     fn asked(case: &Case, port: Option<u16>, pid: Option<u32>, process: Option<&str>) -> Diagnosis {
-        diagnose_for(case.view(), &Filter { port, pid, process: process.map(str::to_owned) })
+        diagnose_for(
+            case.view(),
+            &Filter { ports: port.into_iter().collect(), pid, process: process.map(str::to_owned) },
+        )
     }
 
     #[test]
@@ -146,7 +185,7 @@ mod tests {
             "{}",
             diagnosis.summary
         );
-        assert!(diagnosis.summary.ends_with("There is redis-server."), "{}", diagnosis.summary);
+        assert!(diagnosis.summary.ends_with("Seen with a similar name: redis-server."), "{}", diagnosis.summary);
         assert_eq!(asked(&host(), None, None, Some("redis-server")).status, Status::Ok);
         let diagnosis = asked(&host(), None, Some(4242), None);
         assert_eq!(diagnosis.status, Status::Unknown);

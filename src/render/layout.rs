@@ -95,9 +95,18 @@ impl Page {
         self.indented(indent, &continued(words.iter().map(String::as_str), self.width.saturating_sub(indent)));
     }
 
-    /// A line of configuration or of source; it is never broken, because that would change it.
+    /// A line of configuration or of source. One that does not fit goes on, further to the right, behind a space.
     pub fn setting(&mut self, indent: usize, line: &str) {
-        self.indented(indent, &[visible(line).into_owned()]);
+        const HANGING: usize = 4;
+        let line = visible(line);
+        let room = self.width.saturating_sub(indent);
+        if line.width() <= room {
+            return self.indented(indent, &[line.into_owned()]);
+        }
+        let mut lines = wrap(&line, room.saturating_sub(HANGING)).into_iter();
+        let first = lines.next();
+        self.indented(indent, first.as_slice());
+        self.indented(indent + HANGING, &lines.collect::<Vec<_>>());
     }
 
     /// A command of the documentation: a comment behind it goes to a line of its own if it does not fit.
@@ -188,21 +197,38 @@ fn pieces(word: &str, width: usize) -> Vec<&str> {
     pieces
 }
 
-/// The words on lines of `room` columns, each but the last with the mark that the shell joins it to the next by.
+/// The words on lines of `room` columns, each but the last with the mark that the shell joins it to the next by. A line ends
+/// before an operator where what belongs together then fits.
 fn continued<'a>(words: impl Iterator<Item = &'a str>, room: usize) -> Vec<String> {
     const MARK: &str = " \\";
+    let mut parts: Vec<Vec<&str>> = Vec::new();
+    for word in words {
+        match parts.last_mut() {
+            Some(part) if !matches!(word, "|" | "&&" | ">") => part.push(word),
+            _ => parts.push(vec![word]),
+        }
+    }
     let mut lines = Vec::new();
     let mut current = String::new();
-    let mut words = words.peekable();
-    while let Some(word) = words.next() {
-        let mark = if words.peek().is_some() { MARK.len() } else { 0 };
-        if !current.trim_end().is_empty() && current.width() + 1 + word.width() + mark > room {
-            lines.push(format!("{current}{MARK}"));
-            current = "  ".to_owned();
-        } else if !current.is_empty() {
-            current.push(' ');
+    let mut parts = parts.into_iter().peekable();
+    while let Some(part) = parts.next() {
+        let mark = |last: bool| if last { 0 } else { MARK.len() };
+        let width = part.join(" ").width() + mark(parts.peek().is_none());
+        let whole = 2 + width <= room;
+        let mut begins = whole && current.width() + 1 + width > room;
+        let mut words = part.into_iter().peekable();
+        while let Some(word) = words.next() {
+            let mark = mark(words.peek().is_none() && parts.peek().is_none());
+            begins |= current.width() + 1 + word.width() + mark > room;
+            if begins && !current.trim_end().is_empty() {
+                lines.push(format!("{current}{MARK}"));
+                current = "  ".to_owned();
+            } else if !current.is_empty() {
+                current.push(' ');
+            }
+            begins = false;
+            current.push_str(word);
         }
-        current.push_str(word);
     }
     lines.push(current);
     lines
@@ -250,7 +276,24 @@ mod tests {
             ShellCommand::new("echo").arg("net.core.somaxconn = 4096").into_file("/etc/sysctl.d/90-somaxconn.conf");
         let mut page = Page::new(50, false);
         page.shell(0, &command);
-        assert_eq!(page.finish(), "echo 'net.core.somaxconn = 4096' > \\\n  /etc/sysctl.d/90-somaxconn.conf\n");
+        assert_eq!(page.finish(), "echo 'net.core.somaxconn = 4096' \\\n  > /etc/sysctl.d/90-somaxconn.conf\n");
+    }
+
+    #[test]
+    fn a_pipe_is_continued_before_its_operators() {
+        let command = ShellCommand::new("ss -tanH state time-wait")
+            .pipe(ShellCommand::new("sort"))
+            .pipe(ShellCommand::new("uniq -c"));
+        let mut page = Page::new(40, false);
+        page.shell(0, &command);
+        assert_eq!(page.finish(), "ss -tanH state time-wait | sort \\\n  | uniq -c\n");
+    }
+
+    #[test]
+    fn a_long_setting_keeps_all_of_its_words() {
+        let mut page = Page::new(40, false);
+        page.setting(2, "listen 10.0.0.1:8080 backlog=4096 reuseport;");
+        assert_eq!(page.finish(), "  listen 10.0.0.1:8080 backlog=4096\n      reuseport;\n");
     }
 
     #[test]

@@ -8,10 +8,10 @@ use super::grid;
 use super::layout::Page;
 use crate::evidence::ledger::{Account, Basis, Ledger, Line};
 use crate::observation::delta::per_second;
-use crate::value::words::{seconds, thousands};
+use crate::value::words::{rate, seconds, thousands};
 
-/// Adds the table. Without `all`, sides that could not be counted are left to "could not check".
-pub fn write(page: &mut Page, ledger: &Ledger, window: Duration, all: bool) {
+/// Adds the table.
+pub fn write(page: &mut Page, ledger: &Ledger, window: Duration) {
     let sides = [
         ("sent", &ledger.sent),
         ("received", &ledger.received),
@@ -22,17 +22,17 @@ pub fn write(page: &mut Page, ledger: &Ledger, window: Duration, all: bool) {
     let over = format!("in {}", seconds(window));
     table.set_header(grid::header(["Resets", over.as_str(), "count", "per s", "known from"], [2, 3]));
     for (name, account) in sides {
-        side(&mut table, name, account, window, all);
+        side(&mut table, name, account, window);
     }
     grid::write(page, &table);
 }
 
-fn side(table: &mut Table, name: &str, account: &Account, window: Duration, all: bool) {
+fn side(table: &mut Table, name: &str, account: &Account, window: Duration) {
     let total = match &account.total {
         Ok(total) => *total,
         Err(missing) => {
-            let why = if all { missing.reason.as_str() } else { "not observed" };
-            table.add_row([grid::text(name), grid::text(""), grid::number("?"), grid::text(""), grid::text(why)]);
+            let why = grid::text(&missing.reason);
+            table.add_row([grid::text(name), grid::text(""), grid::number("?"), grid::text(""), why]);
             return;
         }
     };
@@ -48,10 +48,8 @@ fn side(table: &mut Table, name: &str, account: &Account, window: Duration, all:
         row(table, "", &line.label, line.count, window, &known(line));
     }
     if let Some(excess) = account.excess() {
-        row(table, "", "beyond the total", excess, window, "events and counter read a moment apart");
-    } else if let Some(rest) = account.unexplained()
-        && (total > 0 || all)
-    {
+        row(table, "", "not in the total", excess, window, "events and counter are read a moment apart");
+    } else if let Some(rest) = account.unexplained() {
         row(table, "", "unexplained", rest, window, "");
     }
 }
@@ -75,7 +73,7 @@ fn row(table: &mut Table, side: &str, what: &str, count: u64, window: Duration, 
         grid::text(side),
         grid::text(what),
         grid::number(&thousands(count)),
-        grid::number(&format!("{:.1}", per_second(count, window))),
+        grid::number(&rate(per_second(count, window))),
         grid::text(known_from),
     ]);
 }

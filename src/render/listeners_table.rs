@@ -7,34 +7,22 @@ use super::layout::Page;
 use crate::diagnosis::ListenerRow;
 use crate::value::words::thousands;
 
-/// Rows shown without `--all`.
-const CAP: usize = 10;
-
 /// Adds the table if there is anything to show.
 /// `left_out`: further ones that the diagnosis does not name.
-pub fn write(page: &mut Page, listeners: &[ListenerRow], left_out: u64, all: bool) {
-    let chosen: Vec<_> = listeners.iter().filter(|row| all || matters(row)).collect();
-    if chosen.is_empty() {
+pub fn write(page: &mut Page, listeners: &[ListenerRow], left_out: u64) {
+    if listeners.is_empty() {
         return;
     }
-    let shown = if all { chosen.len() } else { chosen.len().min(CAP) };
     page.gap();
     let mut table = grid::new(page.width());
     table.set_header(grid::header(["Listener", "queue", "lost", "limit set by", "owner"], [1, 2]));
-    for row in chosen.iter().take(shown) {
+    for row in listeners {
         table.add_row(cells(row));
     }
     grid::write(page, &table);
-    let quiet = (listeners.len() - shown) as u64 + left_out;
-    if quiet > 0 && !all {
-        page.line(&format!("{} more listening, with room in their queues (--all)", thousands(quiet)));
-    } else if left_out > 0 {
+    if left_out > 0 {
         page.line(&format!("{} more listening, none of them fuller", thousands(left_out)));
     }
-}
-
-fn matters(row: &ListenerRow) -> bool {
-    row.full_samples > 0 || row.recv_q > 0 || row.drops.is_some_and(|drops| drops > 0)
 }
 
 fn cells(row: &ListenerRow) -> Vec<Cell> {
@@ -50,7 +38,7 @@ fn cells(row: &ListenerRow) -> Vec<Cell> {
     let lost = match row.drops {
         Some(0) => "0".to_owned(),
         // sk_drops counts packets of every kind, over a slightly longer time than the counters.
-        Some(drops) => format!("≤\u{a0}{}", thousands(drops)),
+        Some(drops) => format!("at\u{a0}most\u{a0}{}", thousands(drops)),
         None => "?".to_owned(),
     };
     let limit = row.binding_limit.map_or("?", |limit| limit.name());

@@ -6,54 +6,40 @@ use super::layout::Page;
 use crate::cause;
 use crate::diagnosis::NotChecked;
 
-/// Titles shown for one need without `--all`.
-const CAP: usize = 6;
-
 /// Adds the section if anything could not be checked.
-pub fn write(page: &mut Page, not_checked: &[NotChecked], all: bool) {
+pub fn write(page: &mut Page, not_checked: &[NotChecked]) {
     if not_checked.is_empty() {
         return;
     }
     page.gap();
     page.heading("Could not check");
-    let (hopeful, hopeless): (Vec<_>, Vec<_>) = groups(not_checked).into_iter().partition(|group| group.helps);
-    for group in &hopeful {
-        one(page, group, all);
-    }
-    if all {
-        for group in &hopeless {
-            one(page, group, all);
-        }
-    } else {
-        // Nothing can be done about these now, so they get one line.
-        let names: Vec<_> = hopeless.iter().flat_map(|group| &group.entries).map(|entry| title(entry.id)).collect();
-        match &names[..] {
-            [] => {}
-            [name] => page.field("  -", 4, &format!("{name} (--all says why)")),
-            names => page.field(
-                "  -",
-                4,
-                &format!("{} more, for which this host has no evidence (--all says why)", names.len()),
-            ),
+    let all: Vec<_> = not_checked.iter().collect();
+    let (hopeful, hopeless): (Vec<_>, Vec<_>) = groups(&all).into_iter().partition(|group| group.helps);
+    for group in hopeful.iter().chain(&hopeless) {
+        page.field("  -", 4, &format!("{}: {}", group.what, group.titles().join(", ")));
+        if group.helps {
+            let gaps = group.entries.iter().flat_map(|entry| entry.all());
+            let reasons: BTreeSet<_> =
+                gaps.map(|missing| format!("({}: {})", missing.source, missing.reason)).collect();
+            for reason in reasons {
+                page.field("", 6, &reason);
+            }
         }
     }
 }
 
-fn one(page: &mut Page, group: &Group<'_>, all: bool) {
-    let mut titles: Vec<String> = group.entries.iter().map(|entry| title(entry.id)).collect();
-    let over = titles.len().saturating_sub(CAP);
-    if !all && over > 1 {
-        titles.truncate(CAP);
-        titles.push(format!("{over} more (--all)"));
-    }
-    page.field("  -", 4, &format!("{}: {}", group.what, titles.join(", ")));
-    if all && group.helps {
-        let gaps = group.entries.iter().flat_map(|entry| entry.all());
-        let reasons: BTreeSet<_> = gaps.map(|missing| format!("({}: {})", missing.source, missing.reason)).collect();
-        for reason in reasons {
-            page.field("", 6, &reason);
+/// `rejected by the firewall, port scan and 3 more: needs root`, a text for each need.
+pub fn by_need(not_checked: &[&NotChecked]) -> Vec<String> {
+    const NAMED: usize = 2;
+    let told = |group: &Group<'_>| {
+        let titles = group.titles();
+        let named = titles.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+        match titles.len().saturating_sub(NAMED) {
+            0 => format!("{named}: {}", group.what),
+            more => format!("{named} and {more} more: {}", group.what),
         }
-    }
+    };
+    groups(not_checked).iter().map(told).collect()
 }
 
 /// Causes that lack the same thing.
@@ -65,9 +51,15 @@ struct Group<'a> {
     entries: Vec<&'a NotChecked>,
 }
 
+impl Group<'_> {
+    fn titles(&self) -> Vec<String> {
+        self.entries.iter().map(|entry| title(entry.id)).collect()
+    }
+}
+
 /// By what would make it work; what nothing would make work, by the reason.
-fn groups(not_checked: &[NotChecked]) -> Vec<Group<'_>> {
-    let mut groups: BTreeMap<(bool, String), Vec<&NotChecked>> = BTreeMap::new();
+fn groups<'a>(not_checked: &[&'a NotChecked]) -> Vec<Group<'a>> {
+    let mut groups: BTreeMap<(bool, String), Vec<&'a NotChecked>> = BTreeMap::new();
     for entry in not_checked {
         let key = match entry.needs() {
             Some(needs) => (true, needs),

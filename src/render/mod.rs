@@ -1,6 +1,7 @@
 //! From a diagnosis to bytes: one file per output format. Nothing here knows a terminal; its width and whether it shows
 //! colour are parameters.
 
+pub mod block;
 pub mod catalogue;
 mod grid;
 pub mod json;
@@ -9,6 +10,7 @@ mod ledger_table;
 mod listeners_table;
 pub mod markdown;
 mod missing;
+mod page;
 mod port;
 #[cfg(test)]
 mod samples;

@@ -70,7 +70,7 @@ pub fn overflow_by(name: &str) -> Diagnosis {
 
 /// As [`overflow`], asked for one port.
 pub fn one_port(port: u16) -> Diagnosis {
-    diagnose_for(overflow_case("nginx").view(), &Filter { port: Some(port), ..Filter::default() })
+    diagnose_for(overflow_case("nginx").view(), &Filter { ports: [port].into(), ..Filter::default() })
 }
 
 /// Nothing wrong, and nothing in the past.

@@ -9,7 +9,7 @@ use crate::diagnosis::Status;
 use crate::timeline::{Change, Episode, Event, Phase, Tick, Watch, What};
 use crate::value::Moment;
 use crate::value::escape::visible;
-use crate::value::words::{counted, percent, seconds, thousands};
+use crate::value::words::{counted, percent, rate, seconds, thousands};
 
 /// Where the text of a line begins: behind the time and one word.
 const INDENT: usize = 21;
@@ -121,7 +121,9 @@ pub fn told(event: &Event) -> String {
         What::Ended => {
             let all = match event.events {
                 0 => String::new(),
-                events if event.times > 1 => format!(": {} in {} times", amount(events, event.unit), event.times),
+                events if event.times > 1 => {
+                    format!(": {} in all, it came {} times", amount(events, event.unit), event.times)
+                }
                 events => format!(": {} in all", amount(events, event.unit)),
             };
             format!("{}{at}, after {}{all}", event.title, seconds(event.lasted))
@@ -130,7 +132,7 @@ pub fn told(event: &Event) -> String {
             format!("{}  {}. For the {} time.", word(event.severity), event.summary, ordinal(event.times))
         }
         What::Worsened => {
-            format!("{}  {}, {:.1} per s.", word(event.severity), event.summary, event.per_s)
+            format!("{}  {}, {} per s.", word(event.severity), event.summary, rate(event.per_s))
         }
         _ => format!("{}  {}. [{}]", word(event.severity), event.summary, event.key.id),
     }
@@ -139,7 +141,7 @@ pub fn told(event: &Event) -> String {
 /// What may be said of a run in which nothing was found.
 fn nothing(watch: &Watch) -> String {
     let seen = match watch.filter() {
-        all if all.is_empty() => "no connection was refused, dropped or reset for a bad reason".to_owned(),
+        all if all.is_empty() => "no fault was found".to_owned(),
         narrow => format!("nothing wrong was seen with {narrow}"),
     };
     match watch.unknown() {
@@ -161,7 +163,7 @@ fn past(episode: &Episode) -> String {
     let unit = episode.latest.finding.impact.unit;
     let much = match episode.events {
         0 => String::new(),
-        events => format!(" {}, at most {:.1} per s,", amount(events, unit), episode.peak_per_s),
+        events => format!(" {}, at most {} per s,", amount(events, unit), rate(episode.peak_per_s)),
     };
     let sure = percent(episode.latest.finding.confidence);
     format!("{}{at}:{much} {sure} sure; {times}{until}", episode.latest.title)
@@ -243,9 +245,9 @@ mod tests {
     #[test]
     fn a_quiet_watch_says_so_at_the_end() {
         let (_, summary) = told(&[false, false], None);
-        assert!(summary.contains("no connection was refused, dropped or reset"), "{summary}");
-        let narrow = self::told(&[false, false], Some(60)).1;
-        assert!(narrow.lines().count() > 1 && narrow.lines().all(|line| line.len() <= 60), "{narrow}");
+        assert!(summary.contains("no fault was found"), "{summary}");
+        let narrow = self::told(&[true, true], Some(60)).1;
+        assert!(narrow.lines().count() > 2 && narrow.lines().all(|line| line.len() <= 60), "{narrow}");
         let never = Lines::new(None).summary(&Watch::new(Filter::default()));
         assert!(never.contains("before the first tick"));
     }
@@ -267,12 +269,12 @@ mod tests {
             (told, lines.summary(&watch))
         };
         let (_, summary) = watched(&[false, false], Filter::default());
-        assert!(summary.contains("too little could be seen") && !summary.contains("no connection"), "{summary}");
+        assert!(summary.contains("too little could be seen") && !summary.contains("no fault"), "{summary}");
         let (told, summary) = watched(&[true, false, true], Filter::default());
-        assert!(summary.contains("no connection was") && summary.contains("but in 1 tick too little"), "{summary}");
+        assert!(summary.contains("no fault was found") && summary.contains("but in 1 tick too little"), "{summary}");
         let verdicts = |word: &str| told.lines().filter(|line| line.contains(word)).count();
         assert_eq!((verdicts("Z  UNKNOWN"), verdicts("Z  OK ")), (1, 2), "{told}");
-        let (_, summary) = watched(&[true], Filter { port: Some(80), ..Filter::default() });
+        let (_, summary) = watched(&[true], Filter { ports: [80].into(), ..Filter::default() });
         assert!(summary.contains("nothing wrong was seen with port 80"), "{summary}");
     }
 

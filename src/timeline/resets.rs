@@ -19,7 +19,7 @@ pub fn latest(view: View<'_>, around: &Surroundings, filter: &Filter) -> Vec<Res
         (Some(listeners), Some(owners)) => Holders::new(listeners, &[], owners),
         _ => Holders::default(),
     };
-    let wanted = trace::Filter { direction: None, port: filter.port, process: filter.process.clone() };
+    let wanted = trace::Filter { direction: None, ports: filter.ports.clone(), process: filter.process.clone() };
     let here = Some(view.after().netns);
     let mut resets: Vec<Reset> = singles
         .iter()

@@ -2,6 +2,7 @@
 //! what a session joined.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::reset::{self, Kind};
@@ -157,7 +158,7 @@ fn age(pause: Duration) -> String {
 pub struct Filter {
     pub direction: Option<Direction>,
     /// Local or remote.
-    pub port: Option<u16>,
+    pub ports: BTreeSet<u16>,
     /// Process name (comm). The kernel keeps 15 bytes of a name, so no more are compared.
     pub process: Option<String>,
 }
@@ -168,11 +169,11 @@ impl Filter {
     }
 
     pub fn keeps(&self, reset: &Reset) -> bool {
-        let port =
-            |wanted| [reset.joined.local(), reset.joined.peer()].into_iter().flatten().any(|end| end.port() == wanted);
+        let mut ends = [reset.joined.local(), reset.joined.peer()].into_iter().flatten();
+        let port = self.ports.is_empty() || ends.any(|end| self.ports.contains(&end.port()));
         let named = |wanted: &str| reset.process.as_ref().is_some_and(|process| is_comm_of(wanted, &process.name));
         self.direction.is_none_or(|direction| direction == reset.joined.direction())
-            && self.port.is_none_or(port)
+            && port
             && self.process.as_deref().is_none_or(named)
     }
 }
@@ -190,7 +191,8 @@ mod tests {
         let mut reset = joined(Some(event(Direction::Sent, "10.0.0.9:9000", "10.0.3.7:52144")), None);
         reset.process = Some(Process { pid: 7, name: "a-very-long-nam".into(), basis: Basis::Event });
         let keeps = |direction, port, process: Option<&str>| {
-            Filter { direction, port, process: process.map(str::to_owned) }.keeps(&reset)
+            Filter { direction, ports: Option::into_iter(port).collect(), process: process.map(str::to_owned) }
+                .keeps(&reset)
         };
         assert!(keeps(None, None, None));
         assert!(keeps(Some(Direction::Sent), Some(9000), Some("a-very-long-name-indeed")));

@@ -4,12 +4,12 @@ use super::keys::BINDINGS;
 use super::rows::state_word;
 use super::state::{Over, State};
 use crate::cause;
+use crate::render::block::{self, About, Detail, Root};
 use crate::render::layout::Page;
 use crate::render::markdown;
-use crate::render::table::{self, About, Root};
 use crate::render::watch::{amount, clock, ordinal};
 use crate::timeline::{Episode, Key, Phase};
-use crate::value::words::{percent, seconds};
+use crate::value::words::{percent, rate, seconds};
 
 /// The lines of the text that is open, none if there is none.
 pub fn lines(state: &State) -> Vec<String> {
@@ -33,17 +33,21 @@ fn cause(page: &mut Page, episodes: &[Episode], index: usize, state: &State) {
     let ranked = &episode.latest;
     let sure = percent(ranked.finding.confidence);
     page.heading(&format!("{}  {}   {}, {sure} sure", index + 1, ranked.title, state_word(episode)));
-    let field = |page: &mut Page, label: &str, text: &str| page.field(&format!("   {label}"), 14, text);
-    field(page, "what", &format!("{}.", ranked.finding.sentence()));
-    field(page, "when", &when(episode, state));
+    block::field(page, "what", &format!("{}.", ranked.finding.sentence()));
+    block::field(page, "when", &when(episode, state));
     let root = ranked.because_of.and_then(|root| {
         let tick = state.run().tick.as_ref()?;
         let key = tick.diagnosis.causes.get(root.place).filter(|cause| cause.id == root.id).map(Key::of)?;
         let place = episodes.iter().position(|other| other.key == key && other.phase != Phase::Ended)?;
         Some(Root { number: Some(place + 1), title: episodes.get(place)?.latest.title })
     });
-    let about = state.run().tick.as_ref().map(|tick| About::of(&tick.diagnosis)).unwrap_or_default();
-    table::body(page, ranked, root, about, true);
+    let about = state
+        .run()
+        .tick
+        .as_ref()
+        .map(|tick| About::of(&tick.diagnosis, state.setup.netns.as_deref()))
+        .unwrap_or_default();
+    block::body(page, ranked, root, about, &Detail::ALL);
     page.gap();
     if let Some(known) = cause::by_id(ranked.id) {
         markdown::title(page, &format!("About {}", known.title), known.id);
@@ -66,13 +70,13 @@ fn when(episode: &Episode, state: &State) -> String {
         text.push_str(&format!(", for the {} time", ordinal(episode.times)));
     }
     text.push_str(&format!(
-        "; {} in all, now {:.1} per s, at most {:.1}",
+        "; {} in all, now {} per s, at most {}",
         amount(episode.events, impact.unit),
-        if episode.phase == Phase::Active { impact.per_s } else { 0.0 },
-        episode.peak_per_s
+        rate(if episode.phase == Phase::Active { impact.per_s } else { 0.0 }),
+        rate(episode.peak_per_s)
     ));
     if let Some(usual) = episode.usual {
-        text.push_str(&format!(", usual here {:.1}", usual.mean));
+        text.push_str(&format!(", usual here {}", rate(usual.mean)));
     }
     text
 }

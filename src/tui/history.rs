@@ -11,6 +11,7 @@ use crate::observation::delta::per_second;
 use crate::render::{verdict, watch as text};
 use crate::timeline::{Tick, What};
 use crate::trace::Reset;
+use crate::value::words::rate;
 use crate::value::{Moment, TcpState};
 
 /// Ticks of a rate, single resets, and things that happened.
@@ -151,7 +152,7 @@ impl History {
             };
             let (at, text) = match event.what {
                 What::Ended => (event.at, text::told(event)),
-                What::Worsened => (event.at, format!("{name}: {:.1} per s", event.per_s)),
+                What::Worsened => (event.at, format!("{name}: {} per s", rate(event.per_s))),
                 // When its first window began, as everywhere else on the screen.
                 _ => (before(event.at, event.lasted), name),
             };

@@ -19,11 +19,13 @@ pub struct Setup {
     pub playback: Option<Playback>,
     pub size: (u16, u16),
     pub interval: Duration,
+    /// The network namespace as it was asked for.
+    pub netns: Option<String>,
 }
 
 impl Setup {
     pub fn new(colour: bool, unicode: bool, size: (u16, u16), interval: Duration, playback: Option<Playback>) -> Self {
-        Self { glyphs: Glyphs { colour, unicode }, playback, size, interval }
+        Self { glyphs: Glyphs { colour, unicode }, playback, size, interval, netns: None }
     }
 }
 

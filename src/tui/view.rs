@@ -11,7 +11,7 @@ use super::glyphs::{BOLD, DIM, HEAD, PLAIN, REVERSED};
 use super::rows::{self, Cell, Column, Table};
 use super::state::{Drawn, Pane, State};
 use crate::render::layout::wrap;
-use crate::value::escape::visible;
+use crate::value::escape::{ascii_letter, visible};
 
 mod frame;
 mod overlay;
@@ -109,13 +109,8 @@ fn fit(text: &str, width: usize, right: bool) -> String {
 /// A terminal that shows ASCII only gets ASCII only, whatever the text was.
 fn to_ascii(buffer: &mut Buffer) {
     for cell in &mut buffer.content {
-        let plain = match cell.symbol() {
-            symbol if symbol.is_ascii() => continue,
-            "·" => "-",
-            "…" => "~",
-            "≤" => "<",
-            _ => "?",
-        };
-        cell.set_symbol(plain);
+        if let Some(letter) = cell.symbol().chars().next().filter(|_| !cell.symbol().is_ascii()) {
+            cell.set_char(ascii_letter(letter));
+        }
     }
 }

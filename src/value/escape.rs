@@ -25,6 +25,26 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// The text for a terminal or file that takes ASCII only: ornaments as what they stand for, and what has no such form as `?`.
+pub fn ascii(text: &str) -> Cow<'_, str> {
+    if text.is_ascii() {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.chars().map(ascii_letter).collect())
+}
+
+/// One character of [`ascii`].
+pub fn ascii_letter(letter: char) -> char {
+    match letter {
+        letter if letter.is_ascii() => letter,
+        '\u{a0}' => ' ',
+        '·' => '-',
+        '…' => '~',
+        '≤' => '<',
+        _ => '?',
+    }
+}
+
 /// Control characters (C0, C1, DEL) and what Unicode calls format characters and separators: bidirectional overrides
 /// ("Trojan Source"), zero width characters, tags, and line separators.
 pub fn is_hidden(character: char) -> bool {
@@ -51,6 +71,12 @@ mod tests {
     fn text_cannot_be_turned_around_or_hidden() {
         assert_eq!(visible("nginx\u{202e}xnign"), "nginx\\u{202e}xnign");
         assert_eq!(visible("a\u{200b}b"), "a\\u{200b}b");
+    }
+
+    #[test]
+    fn ornaments_have_a_form_in_ascii() {
+        assert_eq!(ascii("web-3 · 3 s · größe …"), "web-3 - 3 s - gr??e ~");
+        assert!(matches!(ascii("plain"), Cow::Borrowed(_)));
     }
 
     #[test]

@@ -66,6 +66,30 @@ impl ShellCommand {
         self.arg(path)
     }
 
+    /// The same with each of its simple commands changed by `change`.
+    pub fn each(&self, change: impl Fn(Self) -> Self) -> Self {
+        let is_joint = |word: &Word| matches!(word, Word::Operator("|" | "&&" | ";"));
+        let mut words = Vec::with_capacity(self.words.len());
+        for part in self.words.split_inclusive(is_joint) {
+            let (command, joint) = match part.split_last() {
+                Some((last, command)) if is_joint(last) => (command, Some(last.clone())),
+                _ => (part, None),
+            };
+            words.extend(change(Self { words: command.to_vec() }).words);
+            words.extend(joint);
+        }
+        Self { words }
+    }
+
+    /// `self next`: a command that runs another one, like `ip netns exec NAME`.
+    pub fn running(mut self, next: Self) -> Self {
+        self.words.extend(next.words.into_iter().map(|word| match word {
+            Word::Program(program) => Word::Argument(program.to_owned()),
+            other => other,
+        }));
+        self
+    }
+
     fn joined(mut self, operator: &'static str, next: Self) -> Self {
         self.words.push(Word::Operator(operator));
         self.words.extend(next.words);

@@ -39,6 +39,12 @@ pub fn seconds(duration: Duration) -> String {
     }
 }
 
+/// Events per second: `0.4`, `15,329.8`.
+pub fn rate(per_s: f64) -> String {
+    let tenths = (per_s.max(0.0) * 10.0).round() as u64;
+    format!("{}.{}", thousands(tenths / 10), tenths % 10)
+}
+
 /// `98 %`, from a share between 0 and 1; `0.3 %` below one per cent, so that a few of many are not none.
 pub fn percent(share: f64) -> String {
     match share * 100.0 {
@@ -67,6 +73,14 @@ mod tests {
             ("0 %".into(), "under 0.1 %".into(), "0.3 %".into())
         );
         assert_eq!((percent(0.704), percent(1.0)), ("70 %".into(), "100 %".into()));
+    }
+
+    #[test]
+    fn rates_have_one_decimal_and_separators() {
+        assert_eq!(rate(0.04), "0.0");
+        assert_eq!(rate(0.96), "1.0");
+        assert_eq!(rate(15_329.84), "15,329.8");
+        assert_eq!(rate(f64::NAN), "0.0");
     }
 
     #[test]

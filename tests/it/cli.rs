@@ -41,7 +41,7 @@ fn refused(arguments: &[&str], mentions: &[&str]) {
 fn wrong_usage_is_refused_and_named() {
     refused(&["scan", "--nonesuch"], &["--nonesuch"]);
     refused(&["scna"], &["scna", "scan"]);
-    refused(&["scan", "--duration", "3"], &["--duration", "\"3\"", "500ms"]);
+    refused(&["scan", "--duration", "3x"], &["--duration", "\"3x\"", "500ms"]);
     refused(&["scan", "--duration", "48h"], &["--duration", "24h"]);
     refused(&["scan", "--port", "70000"], &["--port", "70000"]);
     refused(&["scan", "--port", "0"], &["--port"]);
@@ -49,7 +49,8 @@ fn wrong_usage_is_refused_and_named() {
     refused(&["scan", "--fail-on", "sometimes"], &["sometimes", "critical"]);
     refused(&["trace", "--sent", "--received"], &["--sent", "--received"]);
     refused(&["trace", "--count", "0"], &["--count"]);
-    refused(&["trace", "--duration", "3"], &["--duration", "500ms"]);
+    refused(&["trace", "--duration", "3x"], &["--duration", "500ms"]);
+    refused(&["scan", "--port", "80,nosuchservice"], &["--port", "nosuchservice", "/etc/services"]);
     refused(&["trace", "--count", "-1"], &["--count", "-1"]);
     refused(&["scan", "--port", "-1"], &["--port", "-1"]);
     refused(&["lab", "all", "--jobs", "0"], &["--jobs", "at least 1"]);

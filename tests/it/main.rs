@@ -20,6 +20,7 @@ mod fixtures;
 mod generated;
 mod lab;
 mod live_host;
+mod page;
 mod recording;
 mod reset_events;
 mod reset_packets;

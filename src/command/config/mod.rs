@@ -1,10 +1,13 @@
 //! From arguments to validated settings. Pure: what the environment and the terminal are like is a parameter.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::command::cli::Look;
 use crate::diagnosis::filter::Filter;
+use crate::value::escape::ascii;
 
 mod record;
 mod scan;
@@ -22,7 +25,7 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// Arguments that do not make sense: exit status 2.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UsageError {
-    #[error("{option}: {given:?} is no duration: give a number with a unit, for example 500ms, 3s or 1m")]
+    #[error("{option}: {given:?} is no duration: give seconds, or a number with a unit, for example 500ms, 3s or 1m")]
     Duration { option: &'static str, given: String },
     #[error("{option}: {given} is too long: at most 24h")]
     TooLong { option: &'static str, given: String },
@@ -30,8 +33,10 @@ pub enum UsageError {
     Zero { option: &'static str, example: &'static str },
     #[error("{one} and {other} exclude each other: {why}")]
     Conflict { one: &'static str, other: &'static str, why: &'static str },
-    #[error("--port: no socket has port 0: give 1 to 65535")]
-    PortZero,
+    #[error("--port: {given:?} is no port: give 1 to 65535, or the name of a service")]
+    Port { given: String },
+    #[error("--port: {file} has no TCP service {given:?}: give its number")]
+    NoService { given: String, file: &'static str },
     #[error("{option}: it is empty")]
     Empty { option: &'static str },
     #[error("{option}: it must be at least 1")]
@@ -72,6 +77,11 @@ impl Terminal {
     pub fn colour(&self) -> bool {
         self.width.is_some() && !self.no_color
     }
+
+    /// The text in the characters of the locale.
+    pub fn shown<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.unicode { Cow::Borrowed(text) } else { ascii(text) }
+    }
 }
 
 /// How many scenarios of the lab run at the same time.
@@ -108,14 +118,17 @@ fn look_at(look: &Look, timing: (&'static str, bool), duration: Duration) -> Res
 }
 
 fn filter(look: &Look) -> Result<Filter, UsageError> {
-    Ok(Filter { port: port(look.port)?, pid: look.pid, process: not_empty("--process", look.process.as_ref())? })
+    Ok(Filter { ports: ports(&look.port)?, pid: look.pid, process: not_empty("--process", look.process.as_ref())? })
 }
 
-fn port(given: Option<u16>) -> Result<Option<u16>, UsageError> {
-    match given {
-        Some(0) => Err(UsageError::PortZero),
-        given => Ok(given),
-    }
+/// Ports by their numbers.
+fn ports(given: &[String]) -> Result<BTreeSet<u16>, UsageError> {
+    let port = |text: &String| match text.parse() {
+        // No socket has port 0.
+        Ok(0) | Err(_) => Err(UsageError::Port { given: text.clone() }),
+        Ok(port) => Ok(port),
+    };
+    given.iter().map(port).collect()
 }
 
 fn positive(
@@ -130,14 +143,23 @@ fn positive(
 }
 
 fn duration(option: &'static str, text: &str) -> Result<Duration, UsageError> {
-    let duration = humantime::parse_duration(text.trim()).map_err(|error| match error {
-        humantime::DurationError::NumberOverflow => UsageError::TooLong { option, given: text.to_owned() },
-        _ => UsageError::Duration { option, given: text.to_owned() },
-    })?;
+    let duration = match plain_seconds(text.trim()) {
+        Some(seconds) => Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX),
+        None => humantime::parse_duration(text.trim()).map_err(|error| match error {
+            humantime::DurationError::NumberOverflow => UsageError::TooLong { option, given: text.to_owned() },
+            _ => UsageError::Duration { option, given: text.to_owned() },
+        })?,
+    };
     if duration > LONGEST {
         return Err(UsageError::TooLong { option, given: text.to_owned() });
     }
     Ok(duration)
+}
+
+/// `3`, `0.5`: digits with at most one point.
+fn plain_seconds(text: &str) -> Option<f64> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    text.parse().ok().filter(|_| plain)
 }
 
 fn not_empty(option: &'static str, text: Option<&String>) -> Result<Option<String>, UsageError> {

@@ -18,7 +18,7 @@ pub struct Scan {
     /// Severity from which the exit status is 1.
     pub fail_on: Option<Severity>,
     pub options: Options,
-    pub progress: bool,
+    pub terminal: Terminal,
 }
 
 /// Validates the arguments of `scan`.
@@ -40,8 +40,14 @@ pub fn scan(args: &ScanArgs, terminal: Terminal) -> Result<Scan, UsageError> {
             FailOn::Warning => Severity::Warning,
             FailOn::Critical => Severity::Critical,
         }),
-        options: Options { width: terminal.columns(), colour: terminal.colour(), all: args.all },
-        progress: terminal.progress,
+        options: Options {
+            width: terminal.columns(),
+            colour: terminal.colour(),
+            all: args.all,
+            netns: args.look.netns.clone(),
+            local_time: None,
+        },
+        terminal,
     })
 }
 
@@ -65,14 +71,33 @@ mod tests {
 
     #[test]
     fn durations_have_units() {
-        for (text, millis) in [("500ms", 500), ("3s", 3_000), ("1m", 60_000), ("0s", 0), ("24h", 86_400_000)] {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("3s", 3_000),
+            ("1m", 60_000),
+            ("0s", 0),
+            ("3", 3_000),
+            ("0.5", 500),
+            ("0", 0),
+            ("24h", 86_400_000),
+        ] {
             assert_eq!(live_for(text), Ok(Duration::from_millis(millis)), "{text}");
         }
     }
 
     #[test]
+    fn several_ports_may_be_asked_for() {
+        let scan = scan_with(|args| args.look.port = vec!["443".into(), "80".into()]).expect("valid");
+        assert_eq!(scan.filter.ports, [80, 443].into());
+        for bad in ["-1", "65536", "", "8O"] {
+            let error = scan_with(|args| args.look.port = vec![bad.into()]).expect_err(bad);
+            assert!(error.to_string().contains(bad), "{error}");
+        }
+    }
+
+    #[test]
     fn a_bad_duration_is_answered_with_an_example() {
-        for text in ["", "3", "3 parsecs", "-3s", "s", "٣s"] {
+        for text in ["", ".", "3 parsecs", "-3s", "s", "٣s"] {
             let error = live_for(text).expect_err(text);
             assert!(matches!(error, UsageError::Duration { .. }), "{text}: {error:?}");
             assert!(error.to_string().contains("--duration") && error.to_string().contains("500ms"), "{error}");
@@ -81,7 +106,7 @@ mod tests {
 
     #[test]
     fn an_absurd_duration_is_refused() {
-        for text in ["25h", "9999999999999999999999s", "1000000years"] {
+        for text in ["25h", "9999999999999999999999s", "90000", "9999999999999999999999999999", "1000000years"] {
             assert!(matches!(live_for(text), Err(UsageError::TooLong { .. })), "{text}");
         }
     }
@@ -91,7 +116,7 @@ mod tests {
         let scan = scan_with(|_| ()).expect("valid");
         let live = Live { duration: Duration::from_secs(3), netns: None, events: true };
         assert_eq!((scan.origin, scan.format), (Origin::Live(live), Format::Table));
-        assert_eq!(scan.options, Options { width: 80, colour: false, all: false });
+        assert_eq!(scan.options, Options::default());
     }
 
     #[test]
@@ -102,7 +127,7 @@ mod tests {
             |args| (args.look.from, args.duration) = (Some("x".into()), Some("3s".into())),
             |args| (args.look.from, args.look.netns) = (Some("x".into()), Some("blue".into())),
             |args| (args.look.from, args.look.no_events) = (Some("x".into()), true),
-            |args| args.look.port = Some(0),
+            |args| args.look.port = vec!["80".into(), "0".into()],
         ];
         for (index, change) in cases.into_iter().enumerate() {
             assert!(scan_with(change).is_err(), "case {index}");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Live, Origin, Terminal, UsageError, not_empty, origin, port, positive};
+use super::{Live, Origin, Terminal, UsageError, not_empty, origin, ports, positive};
 use crate::command::cli::TraceArgs;
 use crate::source::reset_events::Direction;
 use crate::trace;
@@ -50,7 +50,7 @@ pub fn trace(args: &TraceArgs, terminal: Terminal) -> Result<Trace, UsageError> 
         origin: origin(args.from.as_ref(), given, live)?,
         filter: trace::Filter {
             direction,
-            port: port(args.port)?,
+            ports: ports(&args.port)?,
             process: not_empty("--process", args.process.as_ref())?,
         },
         json: args.json,

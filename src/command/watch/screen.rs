@@ -83,7 +83,11 @@ fn setup(config: &Watch, recorded: Option<Window>) -> Setup {
     };
     let size = terminal::size().unwrap_or((80, 24));
     let terminal = config.terminal;
-    Setup::new(!terminal.no_color, terminal.unicode, size, config.interval, playback)
+    let netns = match &config.origin {
+        Origin::Live(live) => live.netns.clone(),
+        Origin::Recording(_) => None,
+    };
+    Setup { netns, ..Setup::new(!terminal.no_color, terminal.unicode, size, config.interval, playback) }
 }
 
 /// Until the end. False if there is nobody left to tell what was seen.

@@ -7,7 +7,7 @@ use crate::timeline::{Episode, Phase};
 use crate::tui::glyphs::{BOLD, DIM};
 use crate::tui::naming::named;
 use crate::tui::state::{Pane, State};
-use crate::value::words::percent;
+use crate::value::words::{percent, rate};
 
 /// The word that stands where the colour is.
 pub fn state_word(episode: &Episode) -> &'static str {
@@ -57,9 +57,9 @@ fn row(state: &State, number: usize, episode: &Episode, line: usize, room: usize
         (_, true) => glyphs.severity(episode.severity),
         _ => glyphs.severity(Severity::Info),
     };
-    let rate = match episode.phase {
+    let latest = match episode.phase {
         Phase::Active if finding.state == Finding::Risk => plain("-"),
-        Phase::Active => cell(format!("{:.1}", finding.impact.per_s), if episode.is_alarm() { BOLD } else { DIM }),
+        Phase::Active => cell(rate(finding.impact.per_s), if episode.is_alarm() { BOLD } else { DIM }),
         Phase::Quiet => plain("quiet"),
         Phase::Ended => cell("0.0", DIM),
     };
@@ -75,9 +75,9 @@ fn row(state: &State, number: usize, episode: &Episode, line: usize, room: usize
         cells.push(plain(percent(finding.confidence)));
     }
     cells.push(plain(glyphs.sparkline(episode.rates.iter(), line)));
-    cells.push(rate);
+    cells.push(latest);
     if wide {
-        cells.push(plain(episode.usual.map_or_else(|| "?".to_owned(), |usual| format!("{:.1}", usual.mean))));
+        cells.push(plain(episode.usual.map_or_else(|| "?".to_owned(), |usual| rate(usual.mean))));
     }
     cells.push(cell(since, if ended { DIM } else { super::PLAIN }));
     cells

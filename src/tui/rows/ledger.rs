@@ -4,7 +4,7 @@ use super::{Cell, Table, cell, left, plain, rest, right, title};
 use crate::tui::glyphs::{BOLD, DIM, PLAIN};
 use crate::tui::history::{Row, Side};
 use crate::tui::state::{Pane, State};
-use crate::value::words::thousands;
+use crate::value::words::{rate, thousands};
 
 pub fn table(state: &State, width: usize) -> Table {
     let wide = width >= 90;
@@ -58,7 +58,7 @@ fn of_side(rows: &mut Vec<Vec<Cell>>, state: &State, side: &Side, line: usize) {
             cell(row.label.clone(), style),
             plain(state.setup.glyphs.sparkline(row.rates.iter().copied(), line)),
             cell(if known { thousands(row.now) } else { "?".to_owned() }, now),
-            cell(if known { format!("{:.1}", row.per_s) } else { "?".to_owned() }, now),
+            cell(if known { rate(row.per_s) } else { "?".to_owned() }, now),
             plain(thousands(row.run)),
         ]
     };

@@ -78,7 +78,7 @@ fn enter_opens_the_chosen_cause_and_escape_closes_it() {
     let mut state = state(false);
     state.update(Event::Key(Key::Enter));
     let text = detail::lines(&state).join("\n");
-    for part in ["Accept queue overflow", "fix", "verify", "evidence", "somaxconn", "What happens", "What to change"] {
+    for part in ["Accept queue overflow", "fix", "verify", "because", "somaxconn", "What happens", "What to change"] {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }
     state.update(Event::Key(Key::Escape));

@@ -58,11 +58,13 @@ pub fn report(diagnosis: &Diagnosis) -> Report {
             .map(|(name, (total, delta))| (name.clone(), Counter { total: *total, delta: *delta }))
             .collect(),
         filter: (!diagnosis.filter.is_empty()).then(|| Filter {
-            port: diagnosis.filter.port,
+            port: diagnosis.filter.ports.first().copied().filter(|_| diagnosis.filter.ports.len() == 1),
+            ports: diagnosis.filter.ports.iter().copied().filter(|_| diagnosis.filter.ports.len() > 1).collect(),
             pid: diagnosis.filter.pid,
             process: diagnosis.filter.process.clone(),
         }),
-        port: diagnosis.port.as_ref().map(the_port),
+        port: diagnosis.ports.first().filter(|_| diagnosis.ports.len() == 1).map(the_port),
+        ports: diagnosis.ports.iter().filter(|_| diagnosis.ports.len() > 1).map(the_port).collect(),
         watch: None,
     }
 }
@@ -165,7 +167,7 @@ fn remedy(remedy: &cause::Remedy, netns: Option<&Netns>) -> Remedy {
         place: setting.and_then(|setting| setting.place.clone()),
         line: setting.map(|setting| setting.line.clone()),
         netns: netns.filter(|_| remedy.is_per_netns()).cloned(),
-        persist: remedy.persist_in(netns.and_then(|netns| netns.name.as_deref())).map(ToString::to_string),
+        persist: remedy.persist_in(netns.is_some_and(|netns| netns.name.is_some())).map(ToString::to_string),
         restart: match remedy.restart {
             cause::Restart::None => Restart::None,
             cause::Restart::Reload => Restart::Reload,

@@ -42,6 +42,9 @@ pub struct Report {
     /// With --port: everything about that port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<Port>,
+    /// Instead of `port`, where several were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Port>,
     /// In a live view: this tick in the row of ticks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watch: Option<Watch>,
@@ -417,6 +420,9 @@ pub struct Counter {
 pub struct Filter {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// Instead of `port`, where several were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]

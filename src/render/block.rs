@@ -1,0 +1,226 @@
+//! One cause on a page: who, what to change, how to see that it worked, and why to believe it.
+
+use std::net::SocketAddr;
+
+use super::layout::{Page, Paint, shorten, wrap};
+use super::missing;
+use crate::cause::{Change, Entry, Finding, Remedy, Restart, Severity, State, Subject, SubjectKind, Verify};
+use crate::diagnosis::filter::is_whole_host;
+use crate::diagnosis::rank::Ranked;
+use crate::value::words::{percent, thousands};
+
+/// Where the text after a label begins.
+pub const INDENT: usize = 11;
+
+/// How much of a cause is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Detail {
+    /// Remedies with what to type or to write; of the next one only what it is.
+    pub remedies: usize,
+    pub next_remedy: bool,
+    /// Also what keeps a change after a reboot.
+    pub persist: bool,
+    /// Lines of each list: who, evidence, what speaks against it; `None` for all.
+    pub lines: Option<usize>,
+    /// Notes are whole, and not cut to a line each.
+    pub whole_notes: bool,
+}
+
+impl Detail {
+    pub const ALL: Self =
+        Self { remedies: usize::MAX, next_remedy: false, persist: true, lines: None, whole_notes: true };
+}
+
+/// The cause that explains another one, and its number where it has one.
+#[derive(Debug, Clone, Copy)]
+pub struct Root<'a> {
+    pub number: Option<usize>,
+    pub title: &'a str,
+}
+
+/// What the diagnosis of a cause was restricted to.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct About<'a> {
+    /// Only one port or process was asked for.
+    pub filtered: bool,
+    /// The network namespace, where it is not this one.
+    pub netns: Option<Entry<'a>>,
+}
+
+/// Title, state and confidence on one line.
+pub fn title(page: &mut Page, number: Option<usize>, cause: &Ranked) {
+    let number = number.map_or_else(String::new, |number| format!("{number}  "));
+    let left = format!("{number}{}", cause.title);
+    let right = format!("{}, {} sure", state(&cause.finding), percent(cause.finding.confidence));
+    let space = page.prose_width().saturating_sub(left.chars().count() + right.chars().count()).max(2);
+    let left = page.paint(&left, Paint::Bold);
+    page.line(&format!("{left}{}{right}", " ".repeat(space)));
+}
+
+/// Who, what to do, and why to believe it.
+pub fn body(page: &mut Page, cause: &Ranked, root: Option<Root<'_>>, about: About<'_>, detail: &Detail) {
+    let finding = &cause.finding;
+    match detail.lines {
+        Some(_) => list(page, "who", &[who(cause, about.filtered).join("; ")], Some(2)),
+        None => list(page, "who", &who(cause, about.filtered), None),
+    }
+    if let Some(Root { number, title }) = root {
+        let number = number.map_or_else(String::new, |number| format!("{number}, "));
+        field(page, "follows", &format!("from {number}{}", missing::title_of(title)));
+    }
+    for (place, item) in finding.remedies.iter().take(detail.remedies).enumerate() {
+        remedy(page, item, owner(finding), about.netns, place == 0, detail);
+    }
+    if let Some(next) = finding.remedies.get(detail.remedies).filter(|_| detail.next_remedy) {
+        let text = shorten(&next.text, page.prose_width() - INDENT - MORE.len());
+        field(page, "and", &format!("{text}{MORE}"));
+    }
+    let texts = |items: &[crate::cause::EvidenceItem]| items.iter().map(|item| item.text.clone()).collect::<Vec<_>>();
+    list(page, "because", &texts(&finding.evidence), detail.lines);
+    list(page, "but", &texts(&finding.counter_evidence), detail.lines.map(|_| 1));
+}
+
+/// Where the rest is.
+const MORE: &str = " (--all)";
+
+/// Text after a label of a cause.
+pub fn field(page: &mut Page, label: &str, text: &str) {
+    page.field(&format!("  {label}"), INDENT, text);
+}
+
+/// The texts below each other behind one label. With a limit they share that many lines: each gets one before one gets two,
+/// and what does not fit is cut with a mark.
+fn list(page: &mut Page, label: &str, texts: &[String], most: Option<usize>) {
+    let width = page.prose_width() - INDENT;
+    let shown = texts.len().min(most.unwrap_or(usize::MAX));
+    let mut spare = most.map_or(usize::MAX, |most| most - shown);
+    for (place, text) in texts.iter().take(shown).enumerate() {
+        let mut lines = wrap(text, width);
+        let label = if place == 0 { label } else { "" };
+        if lines.len() - 1 > spare {
+            let rest = lines.split_off(spare).join(" ");
+            lines.push(shorten(&rest, width));
+        }
+        spare -= lines.len() - 1;
+        field(page, label, &lines.join(" "));
+    }
+}
+
+fn state(finding: &Finding) -> &'static str {
+    match (finding.state, finding.severity) {
+        (State::Active, Severity::Info) => "active, minor",
+        (State::Active, _) => "active",
+        (State::Past, _) => "past",
+        (State::Risk, _) => "risk",
+        (State::Benign, _) => "harmless",
+    }
+}
+
+fn who(cause: &Ranked, filtered: bool) -> Vec<String> {
+    let subjects = &cause.finding.subjects;
+    // A process that a listener names already needs no line of its own, nor the peer that a process is said to be connected to.
+    let named = |subject: &Subject| {
+        let at_place = |other: &&Subject| other.port.is_some() && other.pid.is_some();
+        let mut others = subjects.iter().filter(at_place);
+        match subject.kind {
+            SubjectKind::Peer => others.any(|other| {
+                other.kind == SubjectKind::Process && (other.address, other.port) == (subject.address, subject.port)
+            }),
+            _ => subject.port.is_none() && subject.pid.is_some() && others.any(|other| other.pid == subject.pid),
+        }
+    };
+    // Who has all of it needs no number: the verdict says it.
+    let all = cause.finding.impact.events;
+    subjects
+        .iter()
+        .filter(|subject| !named(subject))
+        .map(|subject| {
+            let only_asked = is_whole_host(subject) && filtered;
+            let mark = if only_asked { ", so not only what you asked for" } else { "" };
+            let unit = subject.count.filter(|count| *count != all).map(|_| cause.finding.impact.unit);
+            format!("{}{mark}", subject_text(subject, unit))
+        })
+        .collect()
+}
+
+/// `nginx, pid 4121, nginx.service, on 0.0.0.0:8080, 312 connection attempts`.
+fn subject_text(subject: &Subject, unit: Option<&str>) -> String {
+    let place = match (subject.address, subject.port) {
+        (Some(address), Some(port)) => Some(SocketAddr::new(address, port).to_string()),
+        (Some(address), None) => Some(address.to_string()),
+        (None, Some(port)) => Some(format!("port {port}")),
+        (None, None) => None,
+    };
+    let place = place.map(|place| match subject.kind {
+        SubjectKind::Peer => format!("peer {place}"),
+        SubjectKind::Process if subject.address.is_some() => format!("connected to {place}"),
+        _ if subject.process.is_some() => format!("on {place}"),
+        _ => place,
+    });
+    let parts = [
+        subject.process.clone(),
+        subject.pid.map(|pid| format!("pid {pid}")),
+        subject.unit.as_ref().map(ToString::to_string),
+        place,
+        unit.and_then(|unit| match subject.count? {
+            1 => Some("once".to_owned()),
+            count => Some(format!("{} {unit}", thousands(count))),
+        }),
+    ];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    if parts.is_empty() { "the whole host".to_owned() } else { parts.join(", ") }
+}
+
+/// What is restarted or reloaded for a remedy: the unit, or the process.
+fn owner(finding: &Finding) -> Option<String> {
+    let unit = finding.subjects.iter().find_map(|subject| subject.unit.as_ref().map(ToString::to_string));
+    unit.or_else(|| finding.subjects.iter().find_map(|subject| subject.process.clone()))
+}
+
+fn remedy(
+    page: &mut Page,
+    remedy: &Remedy,
+    owner: Option<String>,
+    netns: Option<Entry<'_>>,
+    first: bool,
+    detail: &Detail,
+) {
+    let indent = INDENT + 2;
+    let text = match remedy.place() {
+        Some(place) => format!("{}, {place}:", remedy.text),
+        None => remedy.text.clone(),
+    };
+    field(page, if first { "fix" } else { "and" }, &text);
+    match &remedy.change {
+        Change::Advice => {}
+        Change::Shell { command, .. } => match netns {
+            Some(netns) => page.shell(indent, &netns.within(command)),
+            None => page.shell(indent, command),
+        },
+        Change::Setting(setting) => page.setting(indent, &setting.line),
+    }
+    match remedy.persist_in(netns.is_some()) {
+        Some(persist) if detail.persist => {
+            field(page, "", "and to keep it after a reboot:");
+            page.shell(indent, persist);
+        }
+        Some(_) => field(page, "", "and to keep it after a reboot: see --all"),
+        None => {}
+    }
+    let owner = owner.unwrap_or_else(|| "the service".to_owned());
+    match (&remedy.change, remedy.restart) {
+        // Advice says itself what has to be done.
+        (Change::Advice, _) | (_, Restart::None) => {}
+        (_, Restart::Reload) => field(page, "", &format!("takes effect when {owner} is reloaded")),
+        (_, Restart::Service) => field(page, "", &format!("takes effect when {owner} is restarted")),
+        (_, Restart::Host) => field(page, "", "takes effect after a reboot"),
+    }
+    if first || detail.lines.is_none() {
+        let Verify { command, text } = &remedy.verify;
+        let command = command.as_ref().map(|command| match netns {
+            Some(netns) => netns.within(command),
+            None => command.clone(),
+        });
+        field(page, "verify", &Verify { command, text: text.clone() }.to_string());
+    }
+}

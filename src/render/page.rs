@@ -1,0 +1,219 @@
+//! The report that fits a terminal: the verdict, each root cause with its remedy, its symptoms in a line each, and what else
+//! there is in a line each. Everything else is in [`super::table`].
+
+use super::block::{self, About, Detail};
+use super::layout::{Page, shorten};
+use super::table::{Options, first_line, head};
+use super::{missing, port, verdict};
+use crate::cause::{Severity, State};
+use crate::diagnosis::rank::Ranked;
+use crate::diagnosis::{Diagnosis, NotChecked};
+use crate::evidence::ledger::{Account, Basis};
+use crate::value::words::{counted, percent, seconds, thousands};
+
+/// Rows of the screen that a report about one fault fits into, with the prompt below it.
+const SCREEN: usize = 23;
+/// Where the text of the lines below the causes begins.
+const INDENT: usize = 10;
+/// Lines of one kind below the causes, and symptoms below their root.
+const MOST: usize = 3;
+
+/// From much to little: the first with which the report fits the screen is taken, else the last but one, because a report that has
+/// to be scrolled anyway can say what to do.
+const DETAILS: [Detail; 4] = [
+    Detail { remedies: 2, next_remedy: false, persist: true, lines: Some(3), whole_notes: true },
+    Detail { remedies: 1, next_remedy: true, persist: true, lines: Some(3), whole_notes: true },
+    Detail { remedies: 1, next_remedy: true, persist: false, lines: Some(3), whole_notes: false },
+    Detail { remedies: 1, next_remedy: false, persist: false, lines: Some(2), whole_notes: false },
+];
+
+/// The report, ending with a newline.
+pub fn page(diagnosis: &Diagnosis, options: &Options) -> String {
+    let fits = |text: &String| text.lines().count() <= SCREEN;
+    let [.., long, _] = &DETAILS;
+    DETAILS
+        .iter()
+        .map(|detail| drawn(diagnosis, options, detail, false))
+        .find(fits)
+        .unwrap_or_else(|| drawn(diagnosis, options, long, true))
+}
+
+/// `repeated`: the verdict stands at the end as well.
+fn drawn(diagnosis: &Diagnosis, options: &Options, detail: &Detail, repeated: bool) -> String {
+    let mut page = Page::new(options.width, options.colour);
+    let about = About::of(diagnosis, options.netns.as_deref());
+    head(&mut page, diagnosis, options);
+    first_line(&mut page, diagnosis);
+    let roots = roots(diagnosis);
+    for (place, root) in roots.iter().enumerate() {
+        page.gap();
+        let number = (roots.len() > 1).then_some(place + 1);
+        cause(&mut page, diagnosis, *root, number, about, detail);
+    }
+    page.gap();
+    others(&mut page, diagnosis, &roots, detail);
+    for report in &diagnosis.ports {
+        port::write(&mut page, report);
+        page.gap();
+    }
+    if !diagnosis.totals_only {
+        resets(&mut page, diagnosis);
+    }
+    looked(&mut page, diagnosis, detail);
+    if repeated {
+        let word = verdict::status(diagnosis.status);
+        let first = diagnosis.summary.split_once(". ").map_or(diagnosis.summary.as_str(), |(first, _)| first);
+        let text = shorten(first, page.prose_width() - word.len() - 2);
+        page.gap();
+        page.painted_field(word, Some(verdict::paint(diagnosis.status)), word.len() + 2, &text);
+    }
+    page.finish()
+}
+
+fn cause(
+    page: &mut Page,
+    diagnosis: &Diagnosis,
+    root: usize,
+    number: Option<usize>,
+    about: About<'_>,
+    detail: &Detail,
+) {
+    let Some(cause) = diagnosis.causes.get(root) else { return };
+    block::title(page, number, cause);
+    block::body(page, cause, None, about, detail);
+    let symptoms: Vec<_> = symptoms(diagnosis, root).collect();
+    let room = page.prose_width() - block::INDENT;
+    for (place, symptom) in symptoms.iter().take(MOST).enumerate() {
+        let more = symptoms.len().saturating_sub(MOST);
+        let text = match more {
+            more if more > 0 && place + 1 == MOST => format!("{} more of its symptoms (--all)", more + 1),
+            _ => shorten(&symptom.finding.summary, room),
+        };
+        block::field(page, if place == 0 { "also" } else { "" }, &text);
+    }
+    block::field(page, "why", &format!("rstdoctor explain {}", cause.id));
+}
+
+/// The place of the deepest cause that explains the one at `index`, or its own.
+fn root_of(diagnosis: &Diagnosis, index: usize) -> usize {
+    let deeper = |index: &usize| diagnosis.causes.get(*index)?.because_of.map(|root| root.place);
+    // No chain is longer than the list.
+    std::iter::successors(Some(index), deeper).take(diagnosis.causes.len() + 1).last().unwrap_or(index)
+}
+
+fn is_now(cause: &Ranked) -> bool {
+    matches!(cause.finding.state, State::Active | State::Risk)
+}
+
+/// What is shown in full: the roots of all that is more than a note now.
+fn roots(diagnosis: &Diagnosis) -> Vec<usize> {
+    let alarms = diagnosis.causes.iter().enumerate();
+    let alarms = alarms.filter(|(_, cause)| is_now(cause) && cause.finding.severity < Severity::Info);
+    let mut roots: Vec<usize> = Vec::new();
+    for root in alarms.map(|(index, _)| root_of(diagnosis, index)) {
+        if !roots.contains(&root) {
+            roots.push(root);
+        }
+    }
+    roots
+}
+
+/// What follows from the cause at `root`.
+fn symptoms(diagnosis: &Diagnosis, root: usize) -> impl Iterator<Item = &Ranked> {
+    let causes = diagnosis.causes.iter().enumerate();
+    causes.filter(move |(index, _)| *index != root && root_of(diagnosis, *index) == root).map(|(_, cause)| cause)
+}
+
+/// Notes, what was before, and what is harmless.
+fn others(page: &mut Page, diagnosis: &Diagnosis, roots: &[usize], detail: &Detail) {
+    let causes =
+        || diagnosis.causes.iter().enumerate().filter(|(index, _)| !roots.contains(&root_of(diagnosis, *index)));
+    let of = |keep: &dyn Fn(&Ranked) -> bool| -> Vec<&Ranked> {
+        causes().map(|(_, cause)| cause).filter(|cause| keep(cause)).collect()
+    };
+    lines(page, "Noted", detail, &of(&is_now));
+    lines(page, "Earlier", detail, &of(&|cause| cause.finding.state == State::Past));
+    lines(page, "Harmless", detail, &of(&|cause| cause.finding.state == State::Benign));
+}
+
+fn lines(page: &mut Page, label: &str, detail: &Detail, causes: &[&Ranked]) {
+    let room = page.prose_width() - INDENT;
+    for (place, cause) in causes.iter().take(MOST).enumerate() {
+        let sure = match cause.finding.confidence {
+            sure if sure < 0.9 => format!(" ({} sure)", percent(sure)),
+            _ => String::new(),
+        };
+        let text = match causes.len().saturating_sub(MOST) {
+            more if more > 0 && place + 1 == MOST => format!("{} more (--all)", more + 1),
+            _ if detail.whole_notes => format!("{}{sure}", cause.finding.summary),
+            _ => format!("{}{sure}", shorten(&cause.finding.summary, room.saturating_sub(sure.len()))),
+        };
+        page.field(if place == 0 { label } else { "" }, INDENT, &text);
+    }
+}
+
+/// The ledger in a sentence: what was sent and received, what of it is explained, and what was lost.
+fn resets(page: &mut Page, diagnosis: &Diagnosis) {
+    let ledger = &diagnosis.ledger;
+    let sides = [
+        ("sent", &ledger.sent),
+        ("received", &ledger.received),
+        ("firewall", &ledger.firewall),
+        ("lost", &ledger.dropped),
+    ];
+    let told: Vec<_> = sides
+        .iter()
+        .filter_map(|(name, account)| match &account.total {
+            // Most hosts reject by no rule.
+            Ok(0) if account.explained() == 0 && *name == "firewall" => None,
+            Ok(total) => Some(side(name, *total, account)),
+            Err(_) => Some(format!("{name} not observed")),
+        })
+        .collect();
+    let whole = if diagnosis.filter.is_empty() { "" } else { "of the whole host: " };
+    let text = told.join(" · ");
+    page.field("Resets", INDENT, &format!("{whole}{text}"));
+}
+
+/// `sent 41: turned away 41, unexplained 0`, the largest first.
+fn side(name: &str, total: u64, account: &Account) -> String {
+    const REASONS: usize = 3;
+    let mut lines: Vec<_> = account.lines.iter().collect();
+    lines.sort_by_key(|line| std::cmp::Reverse(line.count));
+    let rest = lines.get(REASONS..).unwrap_or_default().iter().map(|line| line.count).sum::<u64>();
+    let mut parts: Vec<_> =
+        lines.iter().take(REASONS).map(|line| format!("{} {}", line.label, thousands(line.count))).collect();
+    if rest > 0 {
+        parts.push(format!("for other reasons {}", thousands(rest)));
+    }
+    if let Some(unexplained) = account.unexplained().filter(|rest| *rest > 0) {
+        parts.push(format!("unexplained {}", thousands(unexplained)));
+    }
+    // Events and counter are read a moment apart: the larger of the two was there.
+    let total = total.max(account.explained());
+    let about = if account.basis == Basis::Inferred { "about " } else { "" };
+    let parts = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
+    format!("{name} {about}{}{parts}", thousands(total))
+}
+
+/// What could not be looked at and what would help, and how much was ruled out.
+fn looked(page: &mut Page, diagnosis: &Diagnosis, detail: &Detail) {
+    let helped: Vec<&NotChecked> = diagnosis.not_checked.iter().filter(|entry| entry.needs().is_some()).collect();
+    let room = page.prose_width() - INDENT;
+    for (place, group) in missing::by_need(&helped).iter().take(MOST).enumerate() {
+        let text = if detail.whole_notes { group.clone() } else { shorten(group, room) };
+        page.field(if place == 0 { "Unseen" } else { "" }, INDENT, &text);
+    }
+    let as_whom = match diagnosis.host.uid {
+        Some(0) => ", as root".to_owned(),
+        Some(uid) => format!(", as uid {uid}"),
+        None => String::new(),
+    };
+    let time = if diagnosis.totals_only { "at totals since boot".to_owned() } else { seconds(diagnosis.window) };
+    let ruled_out = counted(diagnosis.ruled_out.len() as u64, "cause");
+    let unchecked = match diagnosis.not_checked.len() as u64 {
+        0 => String::new(),
+        count => format!(", {} not checked", thousands(count)),
+    };
+    page.field("Looked", INDENT, &format!("{time}{as_whom}; {ruled_out} ruled out{unchecked} (--all)"));
+}
