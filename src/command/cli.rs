@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::cause::Severity;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Finds out who reset your TCP connections, why, and what to change.
@@ -33,9 +34,10 @@ pub enum Command {
 
 /// Diagnose this host: what refuses, drops or resets connections now
 ///
-/// Watches for a few seconds and prints one diagnosis. Exit status: 0 it ran, whatever it found; 1 a finding reached
-/// --fail-on; 2 wrong usage; 3 nothing could be collected, or what was asked for does not exist; 130 interrupted before
-/// there was a result.
+/// Watches for a few seconds and prints one diagnosis on one screen; --all has the tables. Ctrl-C ends it early: what was seen
+/// is judged. Exit status: 0 it ran, whatever it found; 1 a finding reached --fail-on or, with --fail-on, the verdict is UNKNOWN
+/// or the port or process that was named is not there; 2 wrong usage; 3 nothing could be collected; 130 interrupted before
+/// there was a result. --format nagios has the statuses of a plugin: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ScanArgs {
     /// How long to watch: 3, 500ms, 1m; 0 judges from totals since boot only [default: 3s]
@@ -49,12 +51,15 @@ pub struct ScanArgs {
     pub format: Option<Format>,
     #[command(flatten)]
     pub look: Look,
-    /// Exit with status 1 if an active finding or a risk is at least this severe
+    /// Exit with status 1 if an active finding or a risk is at least this severe, or if that cannot be said
     #[arg(long, value_name = "SEVERITY")]
     pub fail_on: Option<FailOn>,
     /// Show everything: reasons, all listeners, sockets, limits
     #[arg(long)]
     pub all: bool,
+    /// One line: the verdict
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 /// Where to look, and at what.
@@ -85,8 +90,8 @@ pub struct Look {
 ///
 /// On a terminal a screen: verdict, causes with their rate over time, the reset ledger, listeners, the latest resets; ? lists
 /// the keys. Without a terminal, or with --no-tui, a line whenever a cause appears, worsens or ends, or something else
-/// changes, and a summary at the end. Exit status: 0 it ran, also when interrupted; 2 wrong usage; 3 nothing could be
-/// collected.
+/// changes, and a summary at the end. Exit status: 0 it ran, also when interrupted; 1 a finding reached --fail-on at any time or,
+/// with --fail-on, too little was seen all the time; 2 wrong usage; 3 nothing could be collected.
 #[derive(Debug, Clone, Default, Args)]
 pub struct WatchArgs {
     /// Time between two ticks: 2, 500ms, 1m [default: 2s]
@@ -101,6 +106,9 @@ pub struct WatchArgs {
     /// Lines instead of a screen, also on a terminal
     #[arg(long)]
     pub no_tui: bool,
+    /// Exit with status 1 if a finding was at least this severe, or if too little was seen in all ticks
+    #[arg(long, value_name = "SEVERITY")]
+    pub fail_on: Option<FailOn>,
     #[command(flatten)]
     pub look: Look,
 }
@@ -240,6 +248,8 @@ pub enum Format {
     Table,
     /// For programs, as rstdoctor/report/v1
     Json,
+    /// One line with performance data, and the exit status of a monitoring plugin
+    Nagios,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -247,6 +257,16 @@ pub enum FailOn {
     Info,
     Warning,
     Critical,
+}
+
+impl FailOn {
+    pub fn severity(self) -> Severity {
+        match self {
+            Self::Info => Severity::Info,
+            Self::Warning => Severity::Warning,
+            Self::Critical => Severity::Critical,
+        }
+    }
 }
 
 /// Reproduce faults in network namespaces of their own and check the diagnosis

@@ -35,20 +35,32 @@ pub fn open(origin: &Origin, filter: &Filter, stop: &Stop) -> anyhow::Result<Ope
     Ok(opened)
 }
 
-/// Observes this host, or replays a recording. `None` if it was interrupted before there was a whole window.
+/// What was observed.
+pub struct Collected {
+    pub observation: Observation,
+    /// It ended early.
+    pub interrupted: bool,
+}
+
+/// Observes this host, or replays a recording.
 ///
 /// # Errors
 /// See [`open`].
-pub fn observe(origin: &Origin, filter: &Filter, stop: &Stop) -> anyhow::Result<Option<Observation>> {
+pub fn observe(origin: &Origin, filter: &Filter, stop: &Stop) -> anyhow::Result<Collected> {
     let mut opened = open(origin, filter, stop)?;
     let observation = observe_host(&mut *opened.host, &opened.plan)?;
-    Ok((!stop.load(Ordering::Relaxed)).then_some(observation))
+    Ok(Collected { observation, interrupted: stop.load(Ordering::Relaxed) })
 }
+
+/// What was named is not on this host.
+#[derive(Debug, thiserror::Error)]
+#[error("--pid: no process {0} on this host")]
+pub struct Absent(u32);
 
 /// Before any wait: of a process that is not there nothing can be learnt.
 fn must_exist(probe: &mut dyn Probe, filter: &Filter) -> anyhow::Result<()> {
     match filter.pid.filter(|pid| !process::exists(probe, *pid)) {
-        Some(pid) => anyhow::bail!("--pid: no process {pid} on this host"),
+        Some(pid) => Err(Absent(pid).into()),
         None => Ok(()),
     }
 }

@@ -1,12 +1,12 @@
 //! `rstdoctor explain`: what a cause or an error text means, and what to change.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use super::{explain_log, explain_text};
 use crate::cause::{Cause, REGISTRY};
 use crate::command::cli::ExplainArgs;
 use crate::command::config::Terminal;
+use crate::output;
 use crate::render::layout::{self, Page};
 use crate::render::{catalogue, markdown};
 
@@ -37,7 +37,7 @@ pub fn run(args: &ExplainArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
             }
         },
     }
-    std::io::stdout().lock().write_all(page.finish().as_bytes())?;
+    output::print(terminal.shown(&page.finish()).as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -8,49 +8,89 @@ use super::progress::Progress;
 use super::terminal::local_time;
 use super::{FOUND, NOTHING, SAW_NOTHING, collect, stop_for};
 use crate::command::cli::{Format, ScanArgs};
+use crate::command::collect::{Absent, Collected};
 use crate::command::config::{self, Origin, Scan, Terminal};
-use crate::diagnosis::{Diagnosis, diagnose_unless};
+use crate::diagnosis::{Diagnosis, diagnose_for, diagnose_unless};
 use crate::observation::Observation;
-use crate::output::{Output, say};
-use crate::render::{self, Options};
+use crate::output::{Output, print, say};
+use crate::render::{self, Options, nagios, verdict};
 use crate::runtime::signals::INTERRUPTED;
+use crate::value::Stop;
+use crate::value::words::seconds;
+
+/// A shorter window that was interrupted is no result.
+const WORTH_JUDGING: Duration = Duration::from_millis(500);
 
 pub fn run(args: &ScanArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let config = config::scan(args, terminal)?;
     let stop = stop_for(&config.origin)?;
+    match judged(&config, &stop) {
+        Ok(Some(diagnosis)) => {
+            Output::start(0, &stop)?.print(&text(&diagnosis, &config)?)?;
+            Ok(status(&diagnosis, &config))
+        }
+        Ok(None) => {
+            say("rstdoctor: interrupted before there was a result");
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+        // A plugin says in its line what is wrong.
+        Err(error) if config.format == Format::Nagios => {
+            print(nagios::failed(&format!("{error:#}")))?;
+            Ok(ExitCode::from(nagios::UNKNOWN))
+        }
+        // What was asked for is not there: a check of it fails.
+        Err(error) if config.fail_on.is_some() && error.is::<Absent>() => {
+            say(format_args!("rstdoctor: {error}"));
+            Ok(ExitCode::from(FOUND))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// `None` if it was interrupted before there was enough to judge.
+fn judged(config: &Scan, stop: &Stop) -> anyhow::Result<Option<Diagnosis>> {
     let wait = match &config.origin {
         Origin::Live(live) => live.duration,
         Origin::Recording(_) => Duration::ZERO,
     };
     let progress = Progress::start("watching", wait, config.terminal.progress);
-    let collected = collect::observe(&config.origin, &config.filter, &stop);
+    let collected = collect::observe(&config.origin, &config.filter, stop);
     drop(progress);
-    let stopped = || stop.load(Ordering::Relaxed);
-    let observation = collected?;
-    let view = observation.as_ref().and_then(Observation::view);
-    let Some(diagnosis) = view.and_then(|view| diagnose_unless(view, &config.filter, &stopped)) else {
-        say("rstdoctor: interrupted before there was a result");
-        return Ok(ExitCode::from(INTERRUPTED));
-    };
+    let Collected { observation, interrupted } = collected?;
+    let Some(view) = Observation::view(&observation) else { return Ok(None) };
+    if !interrupted {
+        return Ok(diagnose_unless(view, &config.filter, &|| stop.load(Ordering::Relaxed)));
+    }
+    if view.duration() < WORTH_JUDGING {
+        return Ok(None);
+    }
+    say(format_args!("rstdoctor: interrupted after {} of {}", seconds(view.duration()), seconds(wait)));
+    Ok(Some(diagnose_for(view, &config.filter)))
+}
+
+fn text(diagnosis: &Diagnosis, config: &Scan) -> anyhow::Result<String> {
     let text = match config.format {
+        Format::Json => return Ok(render::json::text(&render::json::report(diagnosis))?),
+        Format::Nagios => nagios::line(diagnosis),
+        Format::Table if config.quiet => verdict::quiet(diagnosis),
         Format::Table => {
             let local_time = local_time(diagnosis.started.wall);
-            let text = render::table(&diagnosis, &Options { local_time, ..config.options.clone() });
-            config.terminal.shown(&text).into_owned()
+            render::table(diagnosis, &Options { local_time, ..config.options.clone() })
         }
-        Format::Json => render::json::text(&render::json::report(&diagnosis))?,
     };
-    Output::start(0, &stop)?.print(&text)?;
-    Ok(status(&diagnosis, &config))
+    Ok(config.terminal.shown(&text).into_owned())
 }
 
 fn status(diagnosis: &Diagnosis, config: &Scan) -> ExitCode {
+    if config.format == Format::Nagios {
+        return ExitCode::from(nagios::status(diagnosis));
+    }
     if diagnosis.saw_nothing() {
         say(format!("rstdoctor: {SAW_NOTHING}"));
         return ExitCode::from(NOTHING);
     }
     match config.fail_on {
-        Some(level) if diagnosis.reaches(level) => ExitCode::from(FOUND),
+        Some(level) if diagnosis.fails(level) => ExitCode::from(FOUND),
         _ => ExitCode::SUCCESS,
     }
 }

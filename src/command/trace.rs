@@ -69,7 +69,8 @@ pub fn run(args: &TraceArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     output.finish()?;
     if !config.json && !gone {
         let gap = if terminal.progress { "\n" } else { "" };
-        output::say(format_args!("{gap}{}", text::summary(&summary, terminal.columns()).trim_end()));
+        let summary = text::summary(&summary, terminal.columns());
+        output::say(format_args!("{gap}{}", terminal.shown(summary.trim_end())));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -189,6 +190,7 @@ impl Tracing {
 /// The side of the reader of our output.
 struct Writer<'a> {
     output: &'a Output,
+    terminal: Terminal,
     lines: Lines,
     json: bool,
     /// Resets that may still be shown.
@@ -204,6 +206,7 @@ impl<'a> Writer<'a> {
     fn new(config: &Trace, output: &'a Output) -> Self {
         Self {
             output,
+            terminal: config.terminal,
             lines: Lines::new(config.terminal.width),
             json: config.json,
             left: config.count.unwrap_or(u64::MAX),
@@ -226,7 +229,10 @@ impl<'a> Writer<'a> {
                 self.text.clear();
                 self.gap()?;
                 self.line(reset)?;
-                self.output.offer(&self.text)
+                match self.json {
+                    true => self.output.offer(&self.text),
+                    false => self.output.offer(&self.terminal.shown(&self.text)),
+                }
             };
             has_room &= shown;
             if shown {

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 use super::terminal::reader_is_gone;
-use super::{NOTHING, SAW_NOTHING, collect, stop_for};
+use super::{FOUND, NOTHING, SAW_NOTHING, collect, stop_for};
 use crate::ask::Host;
+use crate::cause::{Severity, State};
 use crate::command::cli::WatchArgs;
 use crate::command::config::{self, Terminal, Watch, WatchOutput};
 use crate::input::{Namespace, Opened};
@@ -13,7 +14,7 @@ use crate::output::{Output, say};
 use crate::recording::{History, RollingHost, Window};
 use crate::render::{json, watch as text};
 use crate::session::Plan;
-use crate::timeline::{Change, ChangeKind, Driver, Next, Tick};
+use crate::timeline::{self, Change, ChangeKind, Driver, Next, Tick};
 use crate::value::Stop;
 
 mod keyboard;
@@ -44,16 +45,27 @@ pub fn run(args: &WatchArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
         }
         output.print(&match config.output {
             WatchOutput::Json => json::line(&json::tick(&tick))?,
-            _ => lines.tick(&tick),
+            _ => terminal.shown(&lines.tick(&tick)).into_owned(),
         })?;
         if config.count == Some(tick.number) {
             break;
         }
     }
     if config.output != WatchOutput::Json {
-        output.print(&lines.summary(driver.watch()))?;
+        output.print(&terminal.shown(&lines.summary(driver.watch())))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(status(&config, driver.watch()))
+}
+
+/// Whether a finding reached `--fail-on` at any time, or too little was seen all the time.
+fn status(config: &Watch, seen: &timeline::Watch) -> ExitCode {
+    let Some(level) = config.fail_on else { return ExitCode::SUCCESS };
+    let reached = seen.episodes().iter().any(|episode| match level {
+        Severity::Info => matches!(episode.latest.finding.state, State::Active | State::Risk),
+        level => episode.faulted && episode.worst <= level,
+    });
+    let blind = seen.ticks() > 0 && seen.unknown() == seen.ticks();
+    if reached || blind { ExitCode::from(FOUND) } else { ExitCode::SUCCESS }
 }
 
 /// Where the ticks come from.

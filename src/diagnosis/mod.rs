@@ -81,8 +81,13 @@ impl Diagnosis {
         }
     }
 
+    /// A check for this severity fails: by a finding, because nobody can say, or because what was named is not there.
+    pub fn fails(&self, level: Severity) -> bool {
+        self.reaches(level) || self.status == Status::Unknown || self.absent().is_some()
+    }
+
     /// A convincing finding that is active, or will bite, is at least this severe.
-    pub fn reaches(&self, level: Severity) -> bool {
+    fn reaches(&self, level: Severity) -> bool {
         self.causes.iter().any(|cause| weighs(&cause.finding) && cause.finding.severity <= level)
     }
 }

@@ -10,6 +10,7 @@ mod ledger_table;
 mod listeners_table;
 pub mod markdown;
 mod missing;
+pub mod nagios;
 mod page;
 mod port;
 #[cfg(test)]

@@ -62,8 +62,7 @@ fn drawn(diagnosis: &Diagnosis, options: &Options, detail: &Detail, repeated: bo
     looked(&mut page, diagnosis, detail);
     if repeated {
         let word = verdict::status(diagnosis.status);
-        let first = diagnosis.summary.split_once(". ").map_or(diagnosis.summary.as_str(), |(first, _)| first);
-        let text = shorten(first, page.prose_width() - word.len() - 2);
+        let text = shorten(&verdict::one_line(diagnosis), page.prose_width() - word.len() - 2);
         page.gap();
         page.painted_field(word, Some(verdict::paint(diagnosis.status)), word.len() + 2, &text);
     }

@@ -75,15 +75,23 @@ pub fn one_port(port: u16) -> Diagnosis {
 
 /// Nothing wrong, and nothing in the past.
 pub fn healthy() -> Diagnosis {
-    let case = swept(facts(Case::new(), 0))
+    diagnose_for(healthy_case().view(), &Filter::default())
+}
+
+/// As [`healthy`], asked for one port.
+pub fn healthy_port(port: u16) -> Diagnosis {
+    diagnose_for(healthy_case().view(), &Filter { ports: [port].into(), ..Filter::default() })
+}
+
+fn healthy_case() -> Case {
+    swept(facts(Case::new(), 0))
         .counter("Tcp.OutRsts", 10, 0)
         .counter("Tcp.EstabResets", 10, 0)
         .counter("Tcp.PassiveOpens", 100_000, 8_412)
         .counter("Tcp.ActiveOpens", 50_000, 12)
         .counter("TcpExt.ListenDrops", 0, 0)
         .counter("TcpExt.ListenOverflows", 0, 0)
-        .listener("0.0.0.0:8080", 511, 0, 0, &nginx());
-    diagnose_for(case.view(), &Filter::default())
+        .listener("0.0.0.0:8080", 511, 0, 0, &nginx())
 }
 
 /// A host that shows nothing.

@@ -2,7 +2,8 @@
 
 use super::layout::Paint;
 use crate::cause::Severity;
-use crate::diagnosis::Status;
+use crate::diagnosis::{Diagnosis, Status};
+use crate::value::escape::visible;
 
 /// The severity as the report words it.
 pub fn word(severity: Severity) -> &'static str {
@@ -21,6 +22,21 @@ pub fn status(status: Status) -> &'static str {
         Status::Critical => "CRITICAL",
         Status::Unknown => "UNKNOWN",
     }
+}
+
+/// The verdict's first sentence, and what was asked for and is not there.
+pub fn one_line(diagnosis: &Diagnosis) -> String {
+    let first = diagnosis.summary.split_once(". ").map_or(diagnosis.summary.as_str(), |(first, _)| first);
+    let first = first.trim_end_matches('.');
+    match diagnosis.absent().filter(|_| !diagnosis.unseen) {
+        Some(absent) => format!("{first}; {absent}"),
+        None => first.to_owned(),
+    }
+}
+
+/// One line for a person in a hurry, with a newline at its end.
+pub fn quiet(diagnosis: &Diagnosis) -> String {
+    format!("{}  {}\n", status(diagnosis.status), visible(&one_line(diagnosis)))
 }
 
 /// The colour of a verdict, which says no more than its word.

@@ -13,6 +13,7 @@
 mod accuracy;
 mod architecture;
 mod cli;
+mod command_line;
 mod common;
 mod dependencies;
 mod explain;

@@ -17,6 +17,8 @@ pub struct Scan {
     pub filter: Filter,
     /// Severity from which the exit status is 1.
     pub fail_on: Option<Severity>,
+    /// Only the verdict.
+    pub quiet: bool,
     pub options: Options,
     pub terminal: Terminal,
 }
@@ -30,16 +32,19 @@ pub fn scan(args: &ScanArgs, terminal: Terminal) -> Result<Scan, UsageError> {
     if args.json && args.format == Some(Format::Table) {
         return Err(UsageError::Conflict { one: "--json", other: "--format table", why: "give one of them" });
     }
+    let format = if args.json { Format::Json } else { args.format.unwrap_or(Format::Table) };
+    let not_quiet =
+        [("--all", args.all), ("--json", format == Format::Json), ("--format nagios", format == Format::Nagios)];
+    if let Some((other, _)) = not_quiet.into_iter().find(|(_, given)| args.quiet && *given) {
+        return Err(UsageError::Conflict { one: "--quiet", other, why: "it prints one line for people" });
+    }
     let origin = look_at(&args.look, ("--duration", duration.is_some()), duration.unwrap_or(SCAN))?;
     Ok(Scan {
         origin,
-        format: if args.json { Format::Json } else { args.format.unwrap_or(Format::Table) },
+        format,
         filter: filter(&args.look)?,
-        fail_on: args.fail_on.map(|level| match level {
-            FailOn::Info => Severity::Info,
-            FailOn::Warning => Severity::Warning,
-            FailOn::Critical => Severity::Critical,
-        }),
+        fail_on: args.fail_on.map(FailOn::severity),
+        quiet: args.quiet,
         options: Options {
             width: terminal.columns(),
             colour: terminal.colour(),
@@ -122,7 +127,9 @@ mod tests {
     #[test]
     fn what_excludes_each_other_is_refused() {
         type Change = fn(&mut ScanArgs);
-        let cases: [Change; 5] = [
+        let cases: [Change; 7] = [
+            |args| (args.quiet, args.all) = (true, true),
+            |args| (args.quiet, args.json) = (true, true),
             |args| (args.json, args.format) = (true, Some(Format::Table)),
             |args| (args.look.from, args.duration) = (Some("x".into()), Some("3s".into())),
             |args| (args.look.from, args.look.netns) = (Some("x".into()), Some("blue".into())),

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{Origin, Terminal, UsageError, filter, look_at, positive};
-use crate::command::cli::WatchArgs;
+use crate::cause::Severity;
+use crate::command::cli::{FailOn, WatchArgs};
 use crate::diagnosis::filter::Filter;
 
 const WATCH: Duration = Duration::from_secs(2);
@@ -20,6 +21,8 @@ pub struct Watch {
     /// `None`: until interrupted, or the recording ends.
     pub count: Option<u64>,
     pub output: WatchOutput,
+    /// Severity from which the exit status is 1.
+    pub fail_on: Option<Severity>,
     pub filter: Filter,
     pub terminal: Terminal,
 }
@@ -55,6 +58,7 @@ pub fn watch(args: &WatchArgs, terminal: Terminal) -> Result<Watch, UsageError> 
             (false, true) => WatchOutput::Screen,
             (false, false) => WatchOutput::Lines,
         },
+        fail_on: args.fail_on.map(FailOn::severity),
         filter: filter(&args.look)?,
         terminal,
     })

@@ -2,13 +2,14 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::View;
 use super::message::Message;
+use super::{View, status};
 use crate::command::SAW_NOTHING;
 use crate::command::config::{Origin, Watch};
 use crate::kernel::clock::now;
@@ -21,13 +22,13 @@ use crate::value::escape::visible;
 use crate::value::words::seconds;
 use crate::value::{Moment, Stop};
 
-/// Starts it. Its result is the summary of what was seen. It ends with `stop`, or when nobody listens to it any more.
+/// Starts it. Its result is the summary of what was seen, and the exit status. It ends with `stop`, or when nobody listens to it any more.
 pub fn start(
     config: Watch,
     stop: Stop,
     screen: SyncSender<Message>,
     orders: Receiver<Order>,
-) -> io::Result<JoinHandle<anyhow::Result<String>>> {
+) -> io::Result<JoinHandle<anyhow::Result<(String, ExitCode)>>> {
     thread::start("driver", move || {
         // However it ends, by a panic too.
         let _ended = Ended(screen.clone());
@@ -48,7 +49,7 @@ fn drive(
     stop: &Stop,
     screen: &SyncSender<Message>,
     orders: &Receiver<Order>,
-) -> anyhow::Result<String> {
+) -> anyhow::Result<(String, ExitCode)> {
     let mut view = View::open(config, stop)?;
     let driver = Driver::start(&mut *view.host, &view.plan, config.interval, config.filter.clone())?;
     let pace = matches!(config.origin, Origin::Recording(_)).then(Pace::default);
@@ -102,7 +103,7 @@ fn drive(
     let mut saved: Vec<String> = saving.into_iter().filter_map(|thread| thread.join().ok()).collect();
     saved.extend(playing.wanted.map(|path| save(playing.history.as_ref(), &path)));
     saved.iter().for_each(|result| summary.push_str(&format!("{}\n", visible(result))));
-    Ok(summary)
+    Ok((config.terminal.shown(&summary).into_owned(), status(config, playing.driver.watch())))
 }
 
 struct Playing<'a> {

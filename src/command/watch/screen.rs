@@ -52,19 +52,19 @@ pub fn run(config: &Watch) -> anyhow::Result<ExitCode> {
     }
     stop.store(true, Ordering::Relaxed);
     drop((orders, inbox));
-    let summary = finish(driver)?;
+    let (summary, status) = finish(driver)?;
     if told {
         output::print(&summary)?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(status)
 }
 
 /// What the driver says at the end; nothing if it takes too long.
-fn finish(driver: JoinHandle<anyhow::Result<String>>) -> anyhow::Result<String> {
+fn finish(driver: JoinHandle<anyhow::Result<(String, ExitCode)>>) -> anyhow::Result<(String, ExitCode)> {
     let start = Instant::now();
     while !driver.is_finished() {
         if start.elapsed() > SAVING {
-            return Ok(String::new());
+            return Ok((String::new(), ExitCode::SUCCESS));
         }
         thread::sleep(Duration::from_millis(5));
     }
