@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cause::Severity;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Finds out who reset your TCP connections, why, and what to change.
@@ -16,6 +17,21 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// For a word that stands where none belongs, like `rstdoctor scan 80`, what it may have been meant for.
+pub fn with_hint(mut error: clap::Error) -> clap::Error {
+    let given = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(given)) if error.kind() == ErrorKind::UnknownArgument => given.clone(),
+        _ => return error,
+    };
+    let hint = match given.parse::<u16>() {
+        _ if given.starts_with('-') => return error,
+        Ok(_) => format!("a port is given by --port {given}, a process by --pid {given}, a time by --duration {given}"),
+        Err(_) => "a service is given by --port, a process by --process, a recording by --from".to_owned(),
+    };
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint.into()]));
+    error
 }
 
 #[derive(Debug, Clone, Subcommand)]

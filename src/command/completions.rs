@@ -2,14 +2,73 @@
 
 use std::process::ExitCode;
 
-use clap::CommandFactory;
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, Command, CommandFactory};
+use clap_complete::Shell;
 
+use crate::cause::REGISTRY;
 use crate::command::cli::Cli;
+use crate::lab;
 use crate::output;
 
-pub fn run(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "rstdoctor", &mut script);
-    output::print(script)?;
+pub fn run(shell: Shell) -> anyhow::Result<ExitCode> {
+    output::print(script(shell))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The script: it knows causes and scenarios, and asks for the network namespaces when it is used.
+fn script(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut named(Cli::command()), "rstdoctor", &mut script);
+    let script = String::from_utf8_lossy(&script).into_owned();
+    with_namespaces(&script, shell)
+}
+
+/// Where any text may stand, but some are names.
+fn named(command: Command) -> Command {
+    let one_of = |arg: Arg, names: Vec<&'static str>| arg.value_parser(PossibleValuesParser::new(names));
+    let causes = || REGISTRY.iter().map(|cause| cause.id).collect();
+    let scenarios = || lab::scenario::all().map(|scenario| scenario.name).collect();
+    command
+        .mut_subcommand("explain", |explain| explain.mut_arg("what", |what| one_of(what, causes())))
+        .mut_subcommand("lab", |lab| {
+            lab.mut_subcommand("run", |run| run.mut_arg("names", |names| one_of(names, scenarios())))
+        })
+}
+
+/// In the places of `--netns`, where clap offers files, the names of the host on which the script runs.
+fn with_namespaces(script: &str, shell: Shell) -> String {
+    const LIST: &str = "ls /run/netns 2>/dev/null";
+    let mut after_netns = false;
+    let lines = script.lines().map(|line| {
+        let is_netns = line.trim() == "--netns)" || line.contains("-l netns ");
+        let line = match shell {
+            Shell::Bash if after_netns && line.contains("COMPREPLY=($(compgen -f") => {
+                line.replace("compgen -f \"${cur}\"", &format!("compgen -W \"$({LIST})\" -- \"${{cur}}\""))
+            }
+            Shell::Zsh if line.contains("'--netns=") => {
+                line.replace(":_default'", &format!(":{{compadd -- $({LIST})}}'"))
+            }
+            Shell::Fish if is_netns => line.replace(" -l netns ", &format!(" -l netns -f -a '({LIST})' ")),
+            _ => line.to_owned(),
+        };
+        after_netns = is_netns;
+        line + "\n"
+    });
+    lines.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_scenarios_and_namespaces_are_offered() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let script = script(shell);
+            assert!(script.contains("accept-queue-overflow") && script.contains("process-exit-killed"), "{shell}");
+            // scan, watch, trace and record take one.
+            assert_eq!(script.matches("ls /run/netns").count(), 4, "{shell}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ use clap::CommandFactory;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 
 use crate::command::cli::{Cli, ManArgs};
+use crate::command::manual;
 use crate::output;
 use crate::render::catalogue;
 
@@ -69,6 +70,7 @@ fn page(command: clap::Command) -> std::io::Result<(String, Vec<u8>)> {
     let name = format!("{}.1", command.get_name());
     let mut text = Vec::new();
     // Without a date, so that the same source gives the same page.
-    clap_mangen::Man::new(command.version(env!("CARGO_PKG_VERSION"))).date("").render(&mut text)?;
+    clap_mangen::Man::new(command.clone().version(env!("CARGO_PKG_VERSION"))).date("").render(&mut text)?;
+    text.extend(manual::sections(command.get_name()));
     Ok((name, text))
 }

@@ -10,6 +10,7 @@ mod explain_text;
 pub mod full_screen;
 mod lab;
 pub mod man;
+mod manual;
 mod progress;
 mod record;
 mod recording;

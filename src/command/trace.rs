@@ -15,6 +15,7 @@ use crate::command::config::{self, Origin, Terminal, Trace};
 use crate::diagnosis::filter::Filter;
 use crate::input::Opened;
 use crate::output::{self, Output};
+use crate::render::folding::Folding;
 use crate::render::json;
 use crate::render::trace::{self as text, Lines};
 use crate::reset::Surroundings;
@@ -57,6 +58,7 @@ pub fn run(args: &TraceArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
             tracing.look();
         }
     };
+    writer.last()?;
     let mut summary = tracing.tracer.summary(tracing.session.now(), writer.not_shown);
     if enough {
         // The rest of the reading is in no other count.
@@ -115,6 +117,9 @@ impl Tracing {
             (Some(events), None) => tracing.note(&format!(
                 "Resets are not traced: {events}. Only the packets are shown: without process, state and kernel reason"
             )),
+            (Some(_), Some(_)) if tracing.session.host_snapshot().facts.uid.is_some_and(|uid| uid != 0) => {
+                bail!("this user may not see resets: use sudo")
+            }
             (Some(events), Some(packets)) => {
                 bail!("no reset can be seen. Reset tracepoints: {events}. RST packets: {packets}")
             }
@@ -192,6 +197,8 @@ struct Writer<'a> {
     output: &'a Output,
     terminal: Terminal,
     lines: Lines,
+    /// At a terminal.
+    folding: Option<Folding>,
     json: bool,
     /// Resets that may still be shown.
     left: u64,
@@ -208,6 +215,7 @@ impl<'a> Writer<'a> {
             output,
             terminal: config.terminal,
             lines: Lines::new(config.terminal.width),
+            folding: (config.terminal.width.is_some() && !config.json).then(Folding::default),
             json: config.json,
             left: config.count.unwrap_or(u64::MAX),
             gap_lost: 0,
@@ -228,7 +236,9 @@ impl<'a> Writer<'a> {
             let shown = has_room && {
                 self.text.clear();
                 self.gap()?;
-                self.line(reset)?;
+                if self.folding.as_mut().is_none_or(|folding| folding.admits(&mut self.text, reset)) {
+                    self.line(reset)?;
+                }
                 match self.json {
                     true => self.output.offer(&self.text),
                     false => self.output.offer(&self.terminal.shown(&self.text)),
@@ -247,6 +257,16 @@ impl<'a> Writer<'a> {
             }
         }
         Ok(false)
+    }
+
+    /// What was folded and not told yet.
+    fn last(&mut self) -> anyhow::Result<()> {
+        self.text.clear();
+        self.folding.iter_mut().for_each(|folding| folding.tell(&mut self.text));
+        if !self.text.is_empty() {
+            self.output.print(&self.terminal.shown(&self.text))?;
+        }
+        Ok(())
     }
 
     fn gap(&mut self) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 
 pub mod block;
 pub mod catalogue;
+pub mod folding;
 mod grid;
 pub mod json;
 pub mod layout;

@@ -149,6 +149,25 @@ fn ended(parts: &mut Vec<String>, end: &End, direction: Direction, said_unread: 
     }
 }
 
+/// Each process once, however it was found each time, the most frequent first; and the number of resets of the others.
+fn processes(summary: &Summary, most: usize) -> (Vec<(Process, u64)>, u64) {
+    let (all, uncounted) = summary.processes.top(usize::MAX);
+    let mut each: Vec<(Process, u64)> = Vec::new();
+    for (process, count) in all {
+        match each.iter_mut().find(|(known, _)| (known.pid, &known.name) == (process.pid, &process.name)) {
+            Some((known, sum)) => {
+                *sum += count;
+                known.basis = known.basis.min(process.basis);
+            }
+            None => each.push((process, count)),
+        }
+    }
+    each.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let rest = each.iter().skip(most).map(|(_, count)| count).sum::<u64>();
+    each.truncate(most);
+    (each, rest + uncounted)
+}
+
 /// The summary at the end of a trace.
 pub fn summary(summary: &Summary, width: u16) -> String {
     const INDENT: usize = 13;
@@ -182,7 +201,7 @@ pub fn summary(summary: &Summary, width: u16) -> String {
         PortSide::Peer => format!("{port}\u{a0}at\u{a0}peers:\u{a0}{}", thousands(*count)),
     };
     list("  ports", ports.iter().map(port).collect(), rest);
-    let (processes, rest) = summary.processes.top(MOST);
+    let (processes, rest) = processes(summary, MOST);
     let named = |(owner, count): &(Process, u64)| {
         let listens = if owner.basis == Basis::Listener { " (listens there)" } else { "" };
         format!("{}{listens}: {}", process(owner), thousands(*count)).replace(' ', "\u{a0}")
@@ -317,6 +336,17 @@ mod tests {
         let text = one(&reset, None);
         assert_eq!(text.lines().count(), 1);
         assert!(!text.contains('\x1b') && text.contains("a\\x1b[2J\\nb 1"), "{text:?}");
+    }
+
+    #[test]
+    fn a_process_stands_once_in_the_summary() {
+        let mut all = Summary::default();
+        for basis in [Basis::Event, Basis::Listener, Basis::Event] {
+            let mut reset = unread();
+            reset.process = Some(Process { pid: 977, name: "api-server".into(), basis });
+            all.processes.add(reset.process.expect("one"));
+        }
+        assert!(summary(&all, 80).contains("processes  api-server 977: 3\n"), "{}", summary(&all, 80));
     }
 
     #[test]

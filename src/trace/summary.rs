@@ -37,7 +37,7 @@ impl<K> Default for Counts<K> {
 }
 
 impl<K: Eq + Hash + Ord + Clone> Counts<K> {
-    fn add(&mut self, key: K) {
+    pub(crate) fn add(&mut self, key: K) {
         if let Some(count) = self.counts.get_mut(&key) {
             *count += 1;
         } else if self.counts.len() < MAX_KEYS {

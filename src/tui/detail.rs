@@ -28,6 +28,18 @@ pub fn lines(state: &State) -> Vec<String> {
     page.finish().lines().map(str::to_owned).collect()
 }
 
+/// Who, remedy and evidence of the worst cause that goes on, in brief.
+pub fn first(state: &State, width: u16) -> Vec<String> {
+    const BRIEF: Detail = Detail { remedies: 1, next_remedy: false, persist: true, lines: Some(6), whole_notes: true };
+    let Some(tick) = &state.run().tick else { return Vec::new() };
+    let alarms = tick.episodes.iter().filter(|episode| episode.phase != Phase::Ended && episode.is_alarm());
+    let Some(worst) = alarms.min_by_key(|episode| episode.severity) else { return Vec::new() };
+    let mut page = Page::new(width, false);
+    block::title(&mut page, None, &worst.latest);
+    block::body(&mut page, &worst.latest, None, About::of(&tick.diagnosis, state.setup.netns.as_deref()), &BRIEF);
+    page.finish().lines().map(str::to_owned).collect()
+}
+
 fn cause(page: &mut Page, episodes: &[Episode], index: usize, state: &State) {
     let Some(episode) = episodes.get(index) else { return };
     let ranked = &episode.latest;

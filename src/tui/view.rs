@@ -34,9 +34,10 @@ pub fn draw(state: &State, buffer: &mut Buffer) -> Drawn {
     buffer.reset();
     if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
         let (columns, rows) = SMALLEST;
-        let text =
-            format!("{} x {}: too small, rstdoctor watch needs {columns} x {rows}. q quits.", area.width, area.height);
-        put(buffer, Rect { height: area.height.min(1), ..area }, &text, PLAIN);
+        let text = format!("{} x {} is too small: {columns} x {rows} at least, or q to quit", area.width, area.height);
+        for (y, line) in (area.y..area.y + area.height).zip(wrap(&text, usize::from(area.width))) {
+            put(buffer, Rect { y, height: 1, ..area }, &line, PLAIN);
+        }
     } else {
         let above = ABOVE + u16::from(frame::fix(state).is_some());
         frame::above(state, buffer, Rect { height: above, ..area });
@@ -67,6 +68,8 @@ fn panes_into(state: &State, buffer: &mut Buffer, area: Rect, rows: &mut [Option
         let right = Rect { x: area.x + left + 2, width: area.width - left - 2, ..lower };
         let left = Rect { width: left, ..lower };
         let used = pane::stack(state, buffer, left, &[Ledger, Listeners], rows);
+        let below = Rect { y: left.y + used, height: left.height - used, ..left };
+        let used = used + overlay::first_cause(state, buffer, below);
         return causes + used.max(pane::stack(state, buffer, right, &[Sockets, Resets], rows));
     }
     let shown: &[Pane] = match state.focus {

@@ -37,7 +37,7 @@ fn a_scan_that_is_interrupted_at_once_has_no_result() {
 /// What a monitor must not take for health.
 #[test]
 fn a_check_fails_where_nobody_can_say_or_nothing_is_there() {
-    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/accept-queue-overflow/near-miss.rst");
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/abortive-close/near-miss.rst");
     let status = |arguments: &[&str]| {
         rstdoctor(&["scan", "--from", fixture]).args(arguments).output().expect("runs").status.code()
     };
@@ -94,4 +94,32 @@ fn ascii_is_all_that_a_plain_locale_gets() {
         assert!(text.is_ascii(), "{arguments:?}: {:?}", text.chars().find(|letter| !letter.is_ascii()));
     }
     assert!(in_locale("C.UTF-8", &["scan", "--from", fixture]).contains(" · "));
+}
+
+#[test]
+fn a_bare_word_is_answered_with_what_it_was_meant_for() {
+    refused(&["scan", "80"], &["'80'", "--port 80", "--pid 80"]);
+    refused(&["scan", "nginx"], &["'nginx'", "--process"]);
+    refused(&["watch", "web.rst"], &["--from"]);
+    refused(&["scan", "--nonesuch"], &["--nonesuch"]);
+}
+
+#[test]
+fn manual_pages_go_where_they_are_asked_to_and_nowhere_else() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let absent = directory.path().join("x/y");
+    let output = run(&["man", absent.to_str().expect("path")]);
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert_eq!(std::fs::read_dir(directory.path()).expect("directory").count(), 0);
+    let output = run(&["man", directory.path().to_str().expect("path")]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    for entry in std::fs::read_dir(directory.path()).expect("directory") {
+        let path = entry.expect("entry").path();
+        let page = std::fs::read_to_string(&path).expect("a page");
+        if path.extension().is_some_and(|extension| extension == "1") {
+            assert!(page.contains(".SH \"EXIT STATUS\"\n") && page.contains(".SH EXAMPLES\n"), "{}", path.display());
+        }
+    }
+    let scan = std::fs::read_to_string(directory.path().join("rstdoctor-scan.1")).expect("the page of scan");
+    assert!(scan.contains(".SH FILES\n") && scan.contains("/sys/kernel/tracing"), "{scan}");
 }

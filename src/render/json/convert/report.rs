@@ -59,12 +59,12 @@ pub fn report(diagnosis: &Diagnosis) -> Report {
             .collect(),
         filter: (!diagnosis.filter.is_empty()).then(|| Filter {
             port: diagnosis.filter.ports.first().copied().filter(|_| diagnosis.filter.ports.len() == 1),
-            ports: diagnosis.filter.ports.iter().copied().filter(|_| diagnosis.filter.ports.len() > 1).collect(),
+            ports: (diagnosis.filter.ports.len() > 1).then(|| diagnosis.filter.ports.iter().copied().collect()),
             pid: diagnosis.filter.pid,
             process: diagnosis.filter.process.clone(),
         }),
         port: diagnosis.ports.first().filter(|_| diagnosis.ports.len() == 1).map(the_port),
-        ports: diagnosis.ports.iter().filter(|_| diagnosis.ports.len() > 1).map(the_port).collect(),
+        ports: (diagnosis.ports.len() > 1).then(|| diagnosis.ports.iter().map(the_port).collect()),
         watch: None,
     }
 }
