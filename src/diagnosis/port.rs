@@ -98,7 +98,7 @@ pub fn report(evidence: &Evidence<'_>, port: u16) -> PortReport {
 fn connections(evidence: &Evidence<'_>, port: u16) -> Result<u64, Missing> {
     let towards = evidence.destinations()?.iter().filter(|destination| destination.port == port);
     match towards.map(|destination| destination.ports_used).sum() {
-        0 if !evidence.socket_dump()?.capped.is_empty() => {
+        0 if evidence.socket_dump()?.ports_capped => {
             Err(Missing::new("sockets", "more connections are open than the sweep keeps apart"))
         }
         connections => Ok(connections),

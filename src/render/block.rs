@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use super::layout::{Page, Paint, shorten, wrap};
 use super::missing;
-use crate::cause::{Change, Entry, Finding, Remedy, Restart, Severity, State, Subject, SubjectKind, Verify};
+use crate::cause::{
+    Change, Entry, EvidenceItem, Finding, Remedy, Restart, Severity, State, Subject, SubjectKind, Verify,
+};
 use crate::diagnosis::filter::is_whole_host;
 use crate::diagnosis::rank::Ranked;
 use crate::value::words::{percent, thousands};
@@ -64,6 +66,12 @@ pub fn body(page: &mut Page, cause: &Ranked, root: Option<Root<'_>>, about: Abou
         Some(_) => list(page, "who", &[who(cause, about.filtered).join("; ")], Some(2)),
         None => list(page, "who", &who(cause, about.filtered), None),
     }
+    if let Some(harm) = finding.harm
+        && let Some([low, high]) = harm.interval()
+    {
+        let (low, high) = (percent(low), percent(high));
+        field(page, "harm", &format!("{} failed; 95 % sure: {low} to {high}", harm.counted("connection")));
+    }
     if let Some(Root { number, title }) = root {
         let number = number.map_or_else(String::new, |number| format!("{number}, "));
         field(page, "follows", &format!("from {number}{}", missing::title_of(title)));
@@ -75,7 +83,10 @@ pub fn body(page: &mut Page, cause: &Ranked, root: Option<Root<'_>>, about: Abou
         let text = shorten(&next.text, page.prose_width() - INDENT - MORE.len());
         field(page, "and", &format!("{text}{MORE}"));
     }
-    let texts = |items: &[crate::cause::EvidenceItem]| items.iter().map(|item| item.text.clone()).collect::<Vec<_>>();
+    // The share has a line of its own.
+    let own_line = |item: &&EvidenceItem| item.metric != "share" || finding.harm.is_none();
+    let texts =
+        |items: &[EvidenceItem]| items.iter().filter(own_line).map(|item| item.text.clone()).collect::<Vec<_>>();
     list(page, "because", &texts(&finding.evidence), detail.lines);
     list(page, "but", &texts(&finding.counter_evidence), detail.lines.map(|_| 1));
 }
