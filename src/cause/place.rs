@@ -121,7 +121,12 @@ impl<'a> Place<'a> {
             _ => {}
         }
         let tasks = sums(self.groups.iter().filter_map(|group| Some((group.task.as_ref()?, group.count))));
-        subjects.extend(tasks.into_iter().take(3).map(|(task, count)| Subject::task(task).counted(count)));
+        subjects.extend(tasks.into_iter().take(3).map(|(task, count)| {
+            // A tracepoint knows no unit.
+            let seen = [e.owners(), e.owners_before()].into_iter().flatten();
+            let known = seen.filter_map(|owners| owners.processes.get(&task.pid)).find(|known| known.name == task.name);
+            known.map_or_else(|| Subject::task(task), Subject::process).counted(count)
+        }));
         if let Some(called) = self.called {
             subjects.push(Subject::peer(called.ip(), Some(called.port())).counted(self.count));
             subjects.extend(callers(e, called));

@@ -20,15 +20,32 @@ pub fn run(shell: Shell) -> anyhow::Result<ExitCode> {
 fn script(shell: Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut named(Cli::command()), "rstdoctor", &mut script);
-    let script = String::from_utf8_lossy(&script).into_owned();
-    with_namespaces(&script, shell)
+    let script = with_namespaces(&String::from_utf8_lossy(&script), shell);
+    match shell {
+        Shell::Fish => script + &fish_words(),
+        _ => script,
+    }
+}
+
+/// clap_complete gives fish no words that stand without an option.
+fn fish_words() -> String {
+    let line =
+        |seen: &str, words: Vec<&str>| format!("complete -c rstdoctor -n \"{seen}\" -f -a \"{}\"\n", words.join(" "));
+    line("__fish_rstdoctor_using_subcommand explain", causes())
+        + &line("__fish_rstdoctor_using_subcommand lab; and __fish_seen_subcommand_from run", scenarios())
+}
+
+fn causes() -> Vec<&'static str> {
+    REGISTRY.iter().map(|cause| cause.id).collect()
+}
+
+fn scenarios() -> Vec<&'static str> {
+    lab::scenario::all().map(|scenario| scenario.name).collect()
 }
 
 /// Where any text may stand, but some are names.
 fn named(command: Command) -> Command {
     let one_of = |arg: Arg, names: Vec<&'static str>| arg.value_parser(PossibleValuesParser::new(names));
-    let causes = || REGISTRY.iter().map(|cause| cause.id).collect();
-    let scenarios = || lab::scenario::all().map(|scenario| scenario.name).collect();
     command
         .mut_subcommand("explain", |explain| explain.mut_arg("what", |what| one_of(what, causes())))
         .mut_subcommand("lab", |lab| {

@@ -16,6 +16,7 @@ use crate::output::{Output, print, say};
 use crate::render::{self, Options, nagios, verdict};
 use crate::runtime::signals::INTERRUPTED;
 use crate::value::Stop;
+use crate::value::escape::visible;
 use crate::value::words::seconds;
 
 /// A shorter window that was interrupted is no result.
@@ -89,8 +90,10 @@ fn status(diagnosis: &Diagnosis, config: &Scan) -> ExitCode {
         say(format!("rstdoctor: {SAW_NOTHING}"));
         return ExitCode::from(NOTHING);
     }
-    match config.fail_on {
-        Some(level) if diagnosis.fails(level) => ExitCode::from(FOUND),
-        _ => ExitCode::SUCCESS,
+    let Some(level) = config.fail_on.filter(|level| diagnosis.fails(*level)) else { return ExitCode::SUCCESS };
+    // A verdict of OK and a check that failed need a word between them.
+    if let Some(absent) = diagnosis.absent().filter(|_| !diagnosis.reaches(level)) {
+        say(format_args!("rstdoctor: the check failed: {}", visible(&absent)));
     }
+    ExitCode::from(FOUND)
 }

@@ -70,14 +70,20 @@ impl Diagnosis {
 
     /// What was asked for and is not there, in words: no such service, no such process.
     pub fn absent(&self) -> Option<String> {
-        let nobody: Vec<_> =
-            self.ports.iter().filter(|port| port.is_unused()).map(|port| port.port.to_string()).collect();
+        // Who is refused by a port shows in no sweep, and in a finding.
+        let is_told = |port: u16| {
+            let subjects = self.causes.iter().flat_map(|cause| &cause.finding.subjects);
+            subjects.filter_map(|subject| subject.port).any(|told| told == port)
+        };
+        let unused = self.ports.iter().filter(|port| port.is_unused()).map(|port| port.port);
+        let nobody: Vec<u16> = unused.filter(|port| !is_told(*port)).collect();
         match &nobody[..] {
             _ if self.unseen => Some(format!("{} was not seen", self.filter)),
             [] => None,
-            // Who is refused by it shows in no sweep, and in a finding.
-            _ if !self.causes.iter().all(|cause| is_host_wide(&cause.finding)) => None,
-            ports => Some(format!("nothing listens on port {}, and nothing is connected to it", ports.join(", "))),
+            ports => {
+                let ports = Filter { ports: ports.iter().copied().collect(), ..Filter::default() };
+                Some(format!("nothing listens on {ports}, and nothing is connected to it"))
+            }
         }
     }
 
@@ -87,7 +93,7 @@ impl Diagnosis {
     }
 
     /// A convincing finding that is active, or will bite, is at least this severe.
-    fn reaches(&self, level: Severity) -> bool {
+    pub fn reaches(&self, level: Severity) -> bool {
         self.causes.iter().any(|cause| weighs(&cause.finding) && cause.finding.severity <= level)
     }
 }

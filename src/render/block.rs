@@ -69,8 +69,12 @@ pub fn body(page: &mut Page, cause: &Ranked, root: Option<Root<'_>>, about: Abou
     if let Some(harm) = finding.harm
         && let Some([low, high]) = harm.interval()
     {
-        let (low, high) = (percent(low), percent(high));
-        field(page, "harm", &format!("{} failed; 95 % sure: {low} to {high}", harm.counted("connection")));
+        let noun = if finding.impact.unit.ends_with("connects") { "connect" } else { "connection" };
+        let range = match high {
+            1.0 => format!("{} or more", percent(low)),
+            high => format!("{} to {}", percent(low), percent(high)),
+        };
+        field(page, "harm", &format!("{} failed; {range} with 95 % certainty", harm.counted(noun)));
     }
     if let Some(Root { number, title }) = root {
         let number = number.map_or_else(String::new, |number| format!("{number}, "));

@@ -31,15 +31,21 @@ pub fn write(page: &mut Page, not_checked: &[NotChecked]) {
 /// `rejected by the firewall, port scan and 3 more: needs root`, a text for each need.
 pub fn by_need(not_checked: &[&NotChecked]) -> Vec<String> {
     const NAMED: usize = 2;
-    let told = |group: &Group<'_>| {
-        let titles = group.titles();
+    // Who becomes root needs no capability: these are in the long report.
+    let mut by_need: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for group in groups(not_checked) {
+        let what = group.what.split([';', '(']).next().unwrap_or_default().trim();
+        let what = what.split_once(" or CAP_").map_or(what, |(root, _)| root);
+        by_need.entry(what.to_owned()).or_default().extend(group.titles());
+    }
+    let told = |(what, titles): (String, Vec<String>)| {
         let named = titles.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
         match titles.len().saturating_sub(NAMED) {
-            0 => format!("{named}: {}", group.what),
-            more => format!("{named} and {more} more: {}", group.what),
+            0 => format!("{named}: {what}"),
+            more => format!("{named} and {more} more: {what}"),
         }
     };
-    groups(not_checked).iter().map(told).collect()
+    by_need.into_iter().map(told).collect()
 }
 
 /// Causes that lack the same thing.

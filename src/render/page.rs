@@ -53,7 +53,7 @@ fn drawn(diagnosis: &Diagnosis, options: &Options, detail: &Detail, repeated: bo
     page.gap();
     others(&mut page, diagnosis, &roots, detail);
     for report in &diagnosis.ports {
-        port::write(&mut page, report);
+        port::write(&mut page, report, false);
         page.gap();
     }
     if !diagnosis.totals_only {
@@ -190,7 +190,7 @@ fn side(name: &str, total: u64, account: &Account) -> String {
     }
     // Events and counter are read a moment apart: the larger of the two was there.
     let total = total.max(account.explained());
-    let about = if account.basis == Basis::Inferred { "about " } else { "" };
+    let about = if account.basis == Basis::Inferred && total > 0 { "about " } else { "" };
     let parts = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
     format!("{name} {about}{}{parts}", thousands(total))
 }

@@ -8,8 +8,8 @@ use crate::value::words::{counted, thousands};
 
 const INDENT: usize = 16;
 
-/// Adds the section.
-pub fn write(page: &mut Page, port: &PortReport) {
+/// Adds the section; `all`: with what is so of many ports.
+pub fn write(page: &mut Page, port: &PortReport, all: bool) {
     page.gap();
     page.heading(&format!("Port {}", port.port));
     match &port.holders {
@@ -44,8 +44,8 @@ pub fn write(page: &mut Page, port: &PortReport) {
         page.field(&format!("  bind {}", shown(check)), INDENT, &outcome(check));
     }
     match &port.privileged {
-        Ok(true) => page.field("  note", INDENT, "Privileged port: bind() needs root or CAP_NET_BIND_SERVICE, else \"Permission denied\". It starts at net.ipv4.ip_unprivileged_port_start."),
-        Ok(false) => {}
+        Ok(true) if all => page.field("  note", INDENT, "Privileged port: bind() needs root or CAP_NET_BIND_SERVICE, else \"Permission denied\". It starts at net.ipv4.ip_unprivileged_port_start."),
+        Ok(_) => {}
         Err(missing) => page.field("  note", INDENT, &format!("Whether the port is privileged is not known: {}", missing.reason)),
     }
     if port.ephemeral == Ok(true) {

@@ -57,7 +57,7 @@ fn everything(diagnosis: &Diagnosis, options: &Options) -> String {
         block::field(&mut page, "why", &format!("rstdoctor explain {}", cause.id));
     }
     for report in &diagnosis.ports {
-        port::write(&mut page, report);
+        port::write(&mut page, report, true);
     }
     if !diagnosis.totals_only {
         page.gap();

@@ -28,8 +28,8 @@ pub fn status(status: Status) -> &'static str {
 pub fn one_line(diagnosis: &Diagnosis) -> String {
     let first = diagnosis.summary.split_once(". ").map_or(diagnosis.summary.as_str(), |(first, _)| first);
     let first = first.trim_end_matches('.');
-    match diagnosis.absent().filter(|_| !diagnosis.unseen) {
-        Some(absent) => format!("{first}; {absent}"),
+    match diagnosis.absent().filter(|_| diagnosis.status == Status::Ok) {
+        Some(absent) => absent,
         None => first.to_owned(),
     }
 }
