@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
+use rstdoctor::knowledge::error_texts;
 use rstdoctor::knowledge::log::{Digest, digest, rank};
 
 /// Lines that programs write all day: numbers that are also errno values and Windows errors, words that also occur in errors.
@@ -76,6 +77,19 @@ fn ordinary(n: u64) -> String {
         _ => format!(
             "time=\"2026-11-20T{clock}Z\" level=info msg=\"pod eof-{c} refused-{c} reset-{c} is Running\" retries={c} timeout={port}"
         ),
+    }
+}
+
+/// Causes whose texts stand ready before they are judged: explain names them when they are in the registry.
+const TO_COME: [&str; 4] = ["connection-limit", "peer-idle-limit", "slow-reader", "client-gave-up"];
+
+#[test]
+fn every_cause_of_a_text_can_be_explained() {
+    for text in error_texts::all() {
+        for cause in &text.causes {
+            let known = rstdoctor::cause::by_id(&cause.id).is_some() || TO_COME.contains(&cause.id.as_str());
+            assert!(known, "{}: {}", text.name, cause.id);
+        }
     }
 }
 

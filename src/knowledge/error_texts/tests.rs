@@ -109,7 +109,9 @@ fn what_a_person_types_is_understood() {
         ("12 connections reset due to early user close", "TCPAbortOnClose"),
         ("connection reset", "Connection reset by peer"),
         ("\"Connection reset by peer\"", "Connection reset by peer"),
-        ("502", "nothing"),
+        ("502", "502 Bad Gateway"),
+        ("499", "nginx 499"),
+        ("connect ECONNREFUSED ::1:3306", "Connection refused on ::1"),
         ("everything is fine", "nothing"),
     ] {
         assert!(first(words).starts_with(wanted), "{words}: {}", first(words));
