@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::{Grouped, is_whole};
 use crate::observation::View;
@@ -40,6 +41,14 @@ pub struct Suspect {
     pub port: Option<u16>,
 }
 
+/// A connection that was reset several times, farther on in sequence each time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repeated {
+    pub peer: SocketAddr,
+    /// Our port, where this side is the server.
+    pub port: Option<u16>,
+}
+
 /// What the packets of a window say.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Wire {
@@ -53,6 +62,9 @@ pub struct Wire {
     pub forged: Vec<Forged>,
     /// One per connection; those that ended one, where that is known.
     pub suspects: Vec<Suspect>,
+    /// Connections that were reset several times within moments, each time farther on in sequence: no TCP does that, which resets
+    /// a connection once; a device that injects RSTs guesses so (Weaver, Sommer, Paxson 2009).
+    pub repeated: Vec<Repeated>,
     /// Received RSTs of peers whose other packets are known, so that they can be judged.
     pub judged: u64,
     /// Received RSTs from other hosts.
@@ -86,6 +98,7 @@ impl Wire {
             rejected_unnamed: unnamed,
             forged: forged.into_values().collect(),
             suspects: suspects(view, &account.ttls, around),
+            repeated: repeated(view, around),
             judged: from_peers().filter(|packet| fits(packet).is_some()).count() as u64,
             received: from_peers().count() as u64,
             incomplete,
@@ -123,6 +136,30 @@ fn suspects(view: View<'_>, ttls: &PeerTtls, around: &Surroundings) -> Vec<Suspe
     }
     suspects.into_values().collect()
 }
+
+/// Answers to unknown segments have sequence numbers of ours, which rise by themselves; so only those with an ACK of their own.
+fn repeated(view: View<'_>, around: &Surroundings) -> Vec<Repeated> {
+    const MOMENTS: Duration = Duration::from_millis(200);
+    let mut last: BTreeMap<(SocketAddr, SocketAddr), &ResetPacket> = BTreeMap::new();
+    let mut found: BTreeMap<(SocketAddr, SocketAddr), Repeated> = BTreeMap::new();
+    for packet in view.netns.resets.single.iter().filter_map(|reset| reset.packet.as_ref()) {
+        if !packet.came_from_a_peer() || packet.flags & ACK == 0 || packet.seq == 0 {
+            continue;
+        }
+        let ends = (packet.local, packet.peer);
+        if let Some(before) = last.insert(ends, packet) {
+            let ahead = packet.seq.wrapping_sub(before.seq);
+            if (2..1 << 31).contains(&ahead) && packet.at.saturating_sub(before.at) <= MOMENTS {
+                let port = (!is_client(packet, around)).then_some(packet.local.port());
+                found.entry(ends).or_insert(Repeated { peer: packet.peer, port });
+            }
+        }
+    }
+    found.into_values().collect()
+}
+
+/// In the flags of a TCP header.
+const ACK: u8 = 0x10;
 
 /// This side had called the other.
 fn is_client(packet: &ResetPacket, around: &Surroundings) -> bool {

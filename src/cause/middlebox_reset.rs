@@ -20,7 +20,8 @@ cause! {
     ///
     /// The TTL of the RST differs by more than 2 from the earlier packets of the connection. A hint, but no proof: the TTL is
     /// the same, and the IP id of the RST is far from those of its connection, which the peer counts up packet by packet
-    /// (Linux does; its answers to unknown segments have id 0, which is no sign of anything).
+    /// (Linux does; its answers to unknown segments have id 0, which is no sign of anything). Several RSTs in a row, each
+    /// farther on in sequence, or data of the peer after its own RST: no peer does that.
     ///
     /// ## How to confirm
     ///
@@ -67,6 +68,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         Err(_) => vec![finding(e, wire, wire.forged.len() as u64, vec![Subject::host()], &[])],
     };
     findings.extend(by_ip_id(e, &wire.suspects));
+    findings.extend(by_behaviour(e, wire));
     let otherwise = match wire.received {
         0 => "no RST came from another host",
         _ => "the RSTs came with the TTL of the peers' other packets, and no IP id speaks against them",
@@ -109,6 +111,56 @@ fn by_ip_id(e: &Evidence<'_>, suspects: &[Suspect]) -> Option<Finding> {
             "reset_packets",
             "ttl",
             "their TTL does not tell; a load balancer at the peer's side builds its RSTs with ids of its own too",
+        ));
+    Some(with_remedies(finding))
+}
+
+/// RSTs that no peer's TCP sends like that: several in a row, or followed by data of the connection that they end.
+fn by_behaviour(e: &Evidence<'_>, wire: &Wire) -> Option<Finding> {
+    let rows = wire.repeated.len() as u64;
+    let sent_on = e.sent_on();
+    // Answers to unknown segments are of the peer's own TCP, which knows the connection under another address.
+    let sent_on: Vec<_> = sent_on.iter().filter(|sent_on| sent_on.answers * 2 < sent_on.resets).collect();
+    let after: u64 = sent_on.iter().map(|sent_on| sent_on.resets).sum();
+    let count = rows.max(after);
+    let (severity, confidence) = match count {
+        0 => return None,
+        severity::FEW.. => (Severity::Warning, numbers::BEHAVIOUR),
+        _ => (Severity::Info, numbers::OTHER_ID_ONCE),
+    };
+    let ports: BTreeSet<u16> = wire
+        .repeated
+        .iter()
+        .filter_map(|repeated| repeated.port)
+        .chain(sent_on.iter().map(|sent_on| sent_on.port))
+        .collect();
+    let services = e.services().unwrap_or_default();
+    let served = services.iter().filter(|service| ports.contains(&service.port)).map(Subject::listener);
+    let called: BTreeSet<_> =
+        wire.repeated.iter().filter(|repeated| repeated.port.is_none()).map(|repeated| repeated.peer).collect();
+    let summary = format!(
+        "{} reset by something on the path, as no peer does it, in {}",
+        words::counted(count, "connection"),
+        words::seconds(e.window())
+    );
+    let finding = wording::active(e, severity, confidence, count, "resets", summary)
+        .subjects(served)
+        .subjects(called.iter().map(|called| Subject::peer(called.ip(), Some(called.port()))))
+        .evidence_if((rows > 0).then(|| {
+            let text = format!(
+                "{} reset several times within 0.2 s, farther on in sequence each time: TCP resets a connection once",
+                words::counted(rows, "connection")
+            );
+            EvidenceItem::value("reset_packets", "seq", rows as f64, text)
+        }))
+        .evidence_if((after > 0).then(|| {
+            let text = format!("data of the peer came after its own RST on {}", words::counted(after, "connection"));
+            EvidenceItem::value("reset_packets", "sent_on", after as f64, text)
+        }))
+        .against(EvidenceItem::fact(
+            "reset_packets",
+            "order",
+            "packets that overtake each other on the path can look like this too",
         ));
     Some(with_remedies(finding))
 }
@@ -234,5 +286,24 @@ mod tests {
     fn without_packets_nothing_is_claimed() {
         let case = Case::new().counter("Tcp.OutRsts", 0, 20).tracepoints();
         assert_eq!(case.missing(&MIDDLEBOX_RESET), Some("reset_packets"));
+    }
+
+    #[test]
+    fn several_resets_in_a_row_farther_on_each_time_are_a_devices() {
+        let rows = |step: u32| {
+            let mut case = Case::new().seen_ttl("10.0.3.7", 61).packets(30, Direction::Received, 0x14, 61, ENDS);
+            if let crate::value::Observed::Full(packets) = &mut case.packets {
+                for (number, packet) in packets.iter_mut().enumerate() {
+                    let number = number as u32;
+                    packet.peer.set_port(40_000 + (number / 3) as u16);
+                    (packet.seq, packet.window, packet.ip_id) = (1_000 + number % 3 * step, 500, Some(7));
+                    packet.at = std::time::Duration::from_millis(1_001_000 + u64::from(number) * 10);
+                }
+            }
+            case.judge(&MIDDLEBOX_RESET)
+        };
+        let Ok(Verdict::Found(findings)) = rows(1460) else { panic!("not found") };
+        assert_eq!((findings[0].severity, findings[0].impact.events), (Severity::Warning, 10));
+        assert!(!matches!(rows(0), Ok(Verdict::Found(_))), "the same one again");
     }
 }

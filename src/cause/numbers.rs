@@ -294,6 +294,8 @@ numbers! {
         OTHER_TTL_RARE: Confidence = 0.7;
         /// Several whose IP ids do not continue the peer's: devices near the peer renumber too.
         OTHER_ID: Confidence = 0.6;
+        /// Several RSTs in a row, or data after them; packets that overtake each other look alike.
+        BEHAVIOUR: Confidence = 0.7;
         /// More than one of these.
         OTHER_ID_RARE: Confidence = 0.5;
         /// A single one.

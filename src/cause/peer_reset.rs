@@ -24,8 +24,8 @@ cause! {
     ///
     /// ## How to confirm
     ///
-    /// `rstdoctor trace --received` as root shows each with its peer; on the peer, if it runs Linux, `rstdoctor trace --sent`
-    /// knows the reason.
+    /// `rstdoctor trace --received` as root shows each with its peer, and what the RST says of its own reason, if anything. On
+    /// the peer, if it runs Linux, `rstdoctor trace --sent` knows the reason.
     ///
     /// ## What to change
     ///
@@ -161,7 +161,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
             format!("{} arrived in open connections", words::counted(open, "RST")),
         )),
     };
-    let finding = finding.evidence_if(place.under_way(e));
+    let finding = finding.evidence_if(place.under_way(e)).evidence_if(place.stated(e));
     let ttl = match e.wire() {
         Ok(wire) if wire.judged > 0 => None,
         _ => Some("a device on the path can send RSTs in the peer's name: their TTL could not be compared"),

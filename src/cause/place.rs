@@ -12,6 +12,7 @@ use crate::evidence::service::Service;
 use crate::reset::{End, Kind};
 use crate::source::owners::Process;
 use crate::source::reset_events::Task;
+use crate::value::escape::visible;
 use crate::value::words;
 
 /// All of one cause at one place: a served port, or the destination that this host called.
@@ -163,6 +164,17 @@ impl<'a> Place<'a> {
             ),
         };
         Some(EvidenceItem::value("destroyed_sockets", "under_way", under_way as f64, text))
+    }
+
+    /// What the RSTs say of their own reason; of the most frequent.
+    pub fn stated(&self, e: &Evidence<'_>) -> Option<EvidenceItem> {
+        let statement = e.statements(self.called, self.port).into_iter().next()?;
+        let text = format!(
+            "{} of the RSTs say of themselves: {}",
+            words::thousands(statement.resets),
+            visible(&statement.words)
+        );
+        Some(EvidenceItem::value("reset_packets", "stated", statement.resets as f64, text))
     }
 
     /// What the kernel said, once for all of the place.

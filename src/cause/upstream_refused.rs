@@ -91,6 +91,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
             place.count as f64,
             format!("{called} answered {} with RST", words::counted(place.count, "SYN")),
         ))
+        .evidence_if(place.stated(e))
         .harm(harm);
     let others = harm.attempts.map_or(0, |attempts| attempts.saturating_sub(harm.failures));
     match place.called {

@@ -9,12 +9,26 @@ use crate::value::words;
 
 /// Findings of one cause that are reported one by one.
 const MOST: usize = 8;
+/// Listeners of one process from which on they are one finding.
+const SEVERAL: usize = 3;
 /// Subjects that a finding names, and pieces of evidence that it shows.
 const MOST_SUBJECTS: usize = 12;
 const MOST_EVIDENCE: usize = 16;
 
-/// The findings of one cause: as they are if they are few, else one for each process, the worst first.
+/// The findings of one cause: as they are if they are few, else one for each process, the worst first. Several listeners of one
+/// process are always one finding: its cause is in the process.
 pub(super) fn bounded(findings: Vec<Finding>) -> Vec<Finding> {
+    let mut of_process: HashMap<Key, usize> = HashMap::new();
+    for finding in &findings {
+        *of_process.entry(Key::of(finding)).or_default() += 1;
+    }
+    let is_one = |finding: &Finding| {
+        let key = Key::of(finding);
+        let listens = key.pid.is_some() && key.kind == Some(SubjectKind::Listener);
+        listens && of_process.get(&key).is_some_and(|count| *count >= SEVERAL)
+    };
+    let (together, mut findings): (Vec<_>, Vec<_>) = findings.into_iter().partition(is_one);
+    findings.splice(0..0, by_process(together));
     let mut groups = if findings.len() <= MOST { findings } else { by_process(findings) };
     let left_out = groups.split_off(groups.len().min(MOST));
     groups.iter_mut().for_each(bound_parts);
@@ -127,8 +141,19 @@ mod tests {
 
     #[test]
     fn a_few_findings_stay_as_they_are() {
-        let findings: Vec<_> = (1..=8).map(|port| finding(7, port, 1)).collect();
+        let findings: Vec<_> = (1..=8).map(|pid| finding(pid, 80, 1)).collect();
         assert_eq!(bounded(findings.clone()), findings);
+        let two = vec![finding(7, 80, 1), finding(7, 443, 1)];
+        assert_eq!(bounded(two.clone()), two);
+    }
+
+    #[test]
+    fn several_listeners_of_one_process_are_one_finding_beside_others() {
+        let mut findings: Vec<_> = (1..=5).map(|port| finding(7, port, 1)).collect();
+        findings.push(finding(8, 80, 1));
+        let grouped = bounded(findings);
+        assert_eq!(grouped.len(), 2);
+        assert_eq!(grouped[0].summary, "port 1 is full, and 4 more listeners of the same process");
     }
 
     #[test]

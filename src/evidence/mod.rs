@@ -36,6 +36,7 @@ pub mod needs;
 pub mod proxied;
 mod readings;
 pub mod service;
+pub mod stated;
 pub mod strays;
 
 fn shared<'a, T>(source: &'static str, observed: &'a Observed<Arc<T>>) -> Result<&'a T, Missing> {

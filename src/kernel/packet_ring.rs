@@ -6,8 +6,8 @@
 use super::sys::{FRAME, FRAMES, FrameRing};
 use crate::source::reset_packets::RECORD_HEAD;
 
-/// Bytes kept of a packet with RST: IPv6 header and a TCP header with all options.
-pub(super) const CAPTURE: usize = 128;
+/// Bytes kept of a packet with RST: IPv6 header, a TCP header with all options, and 64 bytes of data.
+pub(super) const CAPTURE: usize = 164;
 /// What one record block may hold.
 const BATCH: usize = 256 << 10;
 

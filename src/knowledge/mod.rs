@@ -4,4 +4,5 @@ pub mod error_texts;
 pub mod idle_timeouts;
 pub mod log;
 pub mod paste;
+pub mod reset_reasons;
 pub mod servers;

@@ -374,6 +374,7 @@ impl Case {
                 ip_id: Some(0),
                 track: None,
                 options: false,
+                stated: None,
             });
         }
         self

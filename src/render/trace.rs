@@ -6,6 +6,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::json::rfc3339_millis;
 use super::layout::Page;
+use crate::evidence::stated::stated_words;
 use crate::knowledge::idle_timeouts::devices_near;
 use crate::reset::Kind;
 use crate::source::reset_events::Direction;
@@ -115,6 +116,9 @@ fn details(reset: &Reset) -> String {
     // Our own packets leave with the TTL of our own settings.
     if let Some(packet) = reset.joined.packet.as_ref().filter(|p| p.direction == Direction::Received && !p.loopback) {
         parts.push(format!("TTL {}", packet.ttl));
+    }
+    if let Some(stated) = reset.joined.packet.as_ref().and_then(stated_words) {
+        parts.push(format!("says: {}", visible(&stated)));
     }
     if reset.what == Kind::Other
         && let Some(reason) = reset.joined.event.as_ref().and_then(|event| event.reason.as_deref())

@@ -205,7 +205,8 @@ impl Joiner {
             self.aborted_in_order.push_back((ends, at));
         } else if let Some(event) = &reset.event {
             let to_a_connect = reset.packet.as_ref().and_then(Answered::by) == Some(Answered::Syn);
-            let answers_nobody = event.reason.as_deref().is_none_or(|reason| reason == "NO_SOCKET");
+            let answers_nobody =
+                event.reason.as_deref().is_none_or(|reason| matches!(reason, "NO_SOCKET" | "TCP_FLAGS"));
             // The other end may be of this kernel too: its abort and its last segments overtake each other on the way here.
             let was_reset = [(local, peer), (peer, local)].iter().any(|ends| self.aborted.contains_key(ends));
             let is_being_reset = ended.get(&ends).is_some_and(|then| (at..=at + CLOSING).contains(then));

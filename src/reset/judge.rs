@@ -188,6 +188,8 @@ impl Surroundings {
                 Kind::AcceptQueueExpired
             }
             "TCP_FLAGS" if self.cookies_failed > Some(0) => Kind::Cookie,
+            // A connection that was just reset, at a port with a listener.
+            "TCP_FLAGS" if mark.again => Kind::Repeated,
             "TCP_FLAGS" | "TCP_INVALID_ACK_SEQUENCE" => Kind::Stale,
             "INVALID_SYN" if self.listen_overflows > Some(0) => Kind::AcceptQueueFull,
             "INVALID_SYN" => Kind::HandshakeRestarted,

@@ -46,6 +46,7 @@ pub fn packet(direction: Direction, local: &str, peer: &str) -> ResetPacket {
         ip_id: Some(0),
         track: None,
         options: false,
+        stated: None,
         local_here: true,
         peer_here: false,
     }

@@ -23,11 +23,13 @@ use crate::value::{NetnsId, ParseError};
 mod ip;
 mod ip_id;
 pub mod redaction;
+mod stated;
 mod ttl;
 mod unreachable;
 
 use ip::Ip;
 pub use ip_id::Track;
+pub use stated::Stated;
 pub use ttl::PeerTtls;
 pub use unreachable::{Code, Unreachable, Unreachables};
 
@@ -119,6 +121,8 @@ pub struct ResetPacket {
     pub track: Option<Track>,
     /// TCP options are present.
     pub options: bool,
+    /// What it says of its own reason.
+    pub stated: Option<Stated>,
 }
 
 /// Which code of the kernel built a RST; see [`ResetPacket::signature`].
@@ -347,6 +351,7 @@ fn parse(packet: &[u8], outgoing: bool) -> Option<ResetPacket> {
         ip_id,
         track: None,
         options: tcp.get(12)? >> 4 > 5,
+        stated: if flags & FLAG_RST != 0 { stated::read(tcp) } else { None },
     })
 }
 

@@ -15,15 +15,21 @@ pub struct Ip<'a> {
     /// IPv4 only.
     pub id: Option<u16>,
     pub protocol: u8,
-    /// Without a length of its own: what was captured.
+    /// As much of it as was captured, without what pads a short frame.
     pub payload: &'a [u8],
 }
 
 impl<'a> Ip<'a> {
     /// `None` when the header is cut short.
     pub fn parse(packet: &'a [u8]) -> Option<Self> {
+        let half = |at: usize| Some(usize::from(u16::from_be_bytes(*packet.get(at..)?.first_chunk()?)));
+        let version = packet.first()? >> 4;
+        // A segment that the interface will split says 0.
+        let length =
+            if version == 4 { half(2)? } else { half(4)?.checked_add(40).filter(|length| *length > 40).unwrap_or(0) };
+        let packet = packet.get(..length).filter(|_| length > 0).unwrap_or(packet);
         let byte = |at: usize| packet.get(at).copied();
-        match byte(0)? >> 4 {
+        match version {
             4 => Some(Self {
                 source: (*packet.get(12..)?.first_chunk::<4>()?).into(),
                 destination: (*packet.get(16..)?.first_chunk::<4>()?).into(),

@@ -1,6 +1,7 @@
 //! Single resets, and the summary of a trace.
 
 use super::shared::{end, plain, socket_state};
+use crate::evidence::stated::stated_words;
 use crate::render::json::rfc3339_millis;
 use crate::render::json::wire::trace::*;
 use crate::source::reset_events::Direction as Way;
@@ -45,6 +46,7 @@ pub fn reset(reset: &trace::Reset) -> Line {
             seq: packet.seq,
             ack: packet.ack,
             interface: packet.interface,
+            stated: stated_words(packet),
             form: match packet.signature() {
                 Signature::Active => Form::Active,
                 Signature::Answer => Form::Answer,

@@ -133,6 +133,10 @@ pub struct Packet {
     pub ack: u32,
     /// Interface index.
     pub interface: u32,
+    /// What it says of its own reason, in its data (RFC 9293, 3.5.3; draft-ietf-tcpm-rst-diagnostic-payload) or an option of
+    /// Multipath TCP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stated: Option<String>,
     pub form: Form,
 }
 
