@@ -108,10 +108,15 @@ fn at_a_place(e: &Evidence<'_>, rejected: &Rejected) -> Finding {
     let harm = match (rejected.hook, rejected.port, called) {
         // What a rule rejects on its way in never was a connection of the service.
         (_, Some(port), None) => Some(e.harm_of_connects(Target::Port(port), count)),
-        (Hook::Remote | Hook::Output, _, Some(called)) => Some(e.harm(Target::Called(called), count, None)),
+        (Hook::Remote | Hook::Output, _, Some(called)) => Some(e.harm_of_connects(Target::Called(called), count)),
         _ => None,
     };
-    let severity = harm.map_or_else(|| severity::refusals(e, count), |harm| severity::to_callers(e, &harm));
+    let severity = match harm {
+        Some(harm) => severity::to_callers(e, &harm),
+        // How many of the connects that pass through succeed is not seen here.
+        None if count >= numbers::FORWARD => severity::refusals(e, count).min(Severity::Warning),
+        None => Severity::Info,
+    };
     let mut finding = wording::active(e, severity, numbers::AT_A_PLACE, count, UNIT, summary);
     match (service, called) {
         (Some(service), _) => finding = finding.subject(Subject::listener(service).counted(count)),

@@ -202,6 +202,8 @@ numbers! {
         ELSEWHERE: Confidence = 0.9;
         /// More RSTs left than TCP sent, by count only.
         COUNTED: Confidence = 0.7;
+        /// Rejected connects through this host to one service from which on they are no chance.
+        FORWARD: u64 = 3;
         /// As many ICMP errors came in as connects failed; a router whose host is down sends them too.
         ICMP_COUNTED: Confidence = 0.6;
         /// ICMP errors left that UDP did not cause; a router sends them for hosts that are down.

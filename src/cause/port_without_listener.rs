@@ -88,9 +88,12 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         (false, true) => ": nothing listens there",
         (false, false) => "",
     };
+    let askers = place.port.map(|port| place::askers(e, port)).unwrap_or_default();
+    let asker = askers.first().and_then(|asker| Some(format!(" of {} (pid {})", asker.process.as_ref()?, asker.pid?)));
     let summary = format!(
-        "{} to {port} refused in {}{why}",
+        "{}{} to {port} refused in {}{why}",
         words::counted(place.count, "connection attempt"),
+        asker.unwrap_or_default(),
         words::seconds(e.window())
     );
     // Without the listeners the port may be open on another address, and without packets the segment no SYN.
@@ -101,7 +104,6 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         (false, true) => numbers::LISTENERS_UNSEEN,
         (false, false) => numbers::PACKETS_UNSEEN,
     };
-    let askers = place.port.map(|port| place::askers(e, port)).unwrap_or_default();
     let finding = wording::active(e, severity, confidence, place.count, UNIT, summary)
         .subjects(place.subjects(e))
         .evidence(place.item("NO_SOCKET", "no socket on the port"))

@@ -5,6 +5,7 @@ use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict, Verify};
 use super::{severity, wording};
 use crate::evidence::Evidence;
+use crate::evidence::harm::Target;
 use crate::source::reset_events::Direction;
 use crate::value::shell::ShellCommand;
 use crate::value::words;
@@ -78,10 +79,15 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let called = place.called.map_or_else(|| "several servers".to_owned(), |called| called.to_string());
-    let summary = format!("{} to {called} refused in {}", place.harm(e).counted("connect"), words::seconds(e.window()));
+    // A refused connect is none of the connections that ended: the kernel takes its destination away (net/ipv4/af_inet.c
+    // __inet_stream_connect, sock_error).
+    let harm = match place.called {
+        Some(called) => e.harm_of_connects(Target::Called(called), place.count),
+        None => place.harm(e),
+    };
+    let summary = format!("{} to {called} refused in {}", harm.counted("connect"), words::seconds(e.window()));
     // Answered by this host itself: what is wrong is told by the port that refused.
     let here = place.groups.iter().all(|group| group.on_loopback());
-    let harm = place.harm(e);
     let severity = if here { Severity::Info } else { severity::to_callers(e, &harm) };
     let finding = wording::active(e, severity, numbers::NAMED, place.count, UNIT, summary)
         .subjects(place.subjects(e))
