@@ -191,7 +191,7 @@ fn no_file_is_too_long_to_hold_in_the_head() {
 }
 
 /// The ids of the contract, stable for ever, in its order.
-const CONTRACT: [&str; 33] = [
+const CONTRACT: [&str; 35] = [
     "accept-queue-overflow",
     "accept-loop-stalled",
     "fd-exhaustion",
@@ -225,6 +225,8 @@ const CONTRACT: [&str; 33] = [
     "timestamp-rejected",
     "out-of-window-reset",
     "health-check-resets",
+    "connect-unanswered",
+    "peer-restarted",
 ];
 
 #[test]
