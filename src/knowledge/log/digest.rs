@@ -78,6 +78,8 @@ pub struct Occurrence {
     pub at: Option<Stamp>,
     /// Seconds without traffic before it: as the line says, or since the last line without error about the same end.
     pub idle: Option<f64>,
+    /// The line itself says how long.
+    pub stated: bool,
 }
 
 /// A line about a start, stop, reload or deployment.
@@ -242,6 +244,7 @@ impl State {
         self.digest.errors_unknown.explained(line);
         let server = fields.server.as_ref().map(ToString::to_string);
         let since = [&server, &fields.client].into_iter().flatten().find_map(|end| self.fine.get(end));
+        let stated = fields.idle.is_some();
         let idle = fields.idle.or_else(|| at?.since(since?)).filter(|idle| *idle >= 0.0);
         let found = &mut self.digest.found;
         let index = *self.known.entry(text).or_insert_with(|| {
@@ -267,7 +270,7 @@ impl State {
             found.paths.add(fields.path);
         }
         if self.digest.occurrences.len() < OCCURRENCES {
-            self.digest.occurrences.push(Occurrence { found: index, line, at, idle });
+            self.digest.occurrences.push(Occurrence { found: index, line, at, idle, stated });
         }
     }
 

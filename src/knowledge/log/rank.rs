@@ -170,13 +170,15 @@ impl Ranking<'_> {
 
     /// The same time without traffic before each error: somebody's idle limit.
     fn idle(&mut self, symptoms: &[&Occurrence]) {
+        // A program that says it knows it; else only a row of equal times means something.
+        let stated = symptoms.iter().any(|it| it.stated);
+        let symptoms: Vec<_> = symptoms.iter().filter(|it| it.stated == stated).collect();
         let mut ages: Vec<f64> = symptoms.iter().filter_map(|it| it.idle).filter(|idle| *idle >= PAUSE).collect();
         ages.sort_by(f64::total_cmp);
         let (Some(shortest), Some(longest)) = (ages.first().copied(), ages.last().copied()) else { return };
-        let stated = ages.len() == symptoms.len() && symptoms.len() < FEW && longest > 30.0;
         let fixed =
             ages.len() >= FEW && ages.len() * 2 >= symptoms.len() && longest - shortest <= (shortest / 20.0).max(2.0);
-        if !fixed && !stated {
+        if !(fixed || stated && ages.len() < FEW) {
             return;
         }
         let limits = idle_timeouts::near(shortest);
@@ -348,6 +350,14 @@ mod tests {
         let (ids, reason, _) = ranked(&log.concat());
         assert_eq!(ids[0], "idle-timeout");
         assert!(reason.starts_with("3 of 3 errors after 350 s without traffic: "), "{reason}");
+    }
+
+    #[test]
+    fn an_idle_time_that_the_line_says_counts_alone() {
+        let log = "ERROR Communications link failure\nThe last packet successfully received from the server was 351,123 milliseconds ago.\n";
+        let (ids, reason, _) = ranked(log);
+        assert_eq!(ids[0], "idle-timeout");
+        assert!(reason.starts_with("1 of 1 error after 351 s without traffic: "), "{reason}");
     }
 
     #[test]
