@@ -42,6 +42,8 @@ numbers! {
     severity {
         /// Fewer failures are never an alarm, whatever their share: one or two are anybody's chance.
         FEWEST: u64 = 3;
+        /// Share that surely failed where both of two did: they may be chance, and nobody was served.
+        ALL_OF_TWO: f64 = 0.3;
         /// Of the whole host: a prober or a poller makes one or two in a window of seconds.
         FEW: u64 = 5;
         /// Share of a place's connections that surely failed: races and retired pools stay far below 1 %.

@@ -7,7 +7,7 @@
 //!
 //! | who is hurt | warning | critical |
 //! |---|---|---|
-//! | clients of a served port, by this host | 3 or more, surely above 1.5 % | surely above 40 %, or 20 or more and surely above 10 % |
+//! | clients of a served port, by this host | 2 of 2; 3 or more, surely above 1.5 % | surely above 40 %, or 20 or more and surely above 10 % |
 //! | programs of this host, by a destination | the same | 20 or more, surely above 40 % |
 //! | this host, by clients that reset it | 20 or more, surely above 30 %, or connections older than the window | never |
 //! | whoever asks for a closed port | 10 or more, 2 per second | 60 or more, 20 per second |
@@ -25,7 +25,8 @@ use crate::evidence::harm::Harm;
 pub fn to_clients(e: &Evidence<'_>, harm: &Harm) -> Severity {
     match harm.surely() {
         None => of_host(e, harm.failures, "Tcp.PassiveOpens"),
-        Some(_) if harm.failures < numbers::FEWEST => Severity::Info,
+        Some(low) if harm.in_all == 2 && low >= numbers::ALL_OF_TWO => Severity::Warning,
+        Some(_) if harm.in_all < numbers::FEWEST => Severity::Info,
         Some(low) if low >= numbers::MOST => Severity::Critical,
         Some(low) if low >= numbers::MUCH && harm.failures >= numbers::MANY => Severity::Critical,
         Some(low) if low >= numbers::SIZABLE => Severity::Warning,
@@ -272,6 +273,7 @@ mod tests {
     fn a_twentieth_of_a_service_is_a_warning_and_one_of_three_is_chance() {
         assert_eq!(status(&two_services("9000", 20, 420)), Status::Warning);
         assert_eq!(status(&two_services("9000", 1, 3)), Status::Ok);
-        assert_eq!(status(&two_services("9000", 2, 2)), Status::Ok);
+        assert_eq!(status(&two_services("9000", 2, 4)), Status::Ok);
+        assert_eq!(status(&two_services("9000", 2, 2)), Status::Warning, "all that there were");
     }
 }

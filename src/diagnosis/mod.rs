@@ -226,7 +226,11 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
         }
         match (cause.judge)(evidence) {
             Ok(Verdict::Found(findings)) => {
-                let (kept, other): (Vec<_>, Vec<_>) = findings.into_iter().partition(|finding| scope.keeps(finding));
+                let (mut kept, other): (Vec<_>, Vec<_>) =
+                    findings.into_iter().partition(|finding| scope.keeps(finding));
+                if !filter.is_empty() {
+                    kept.iter_mut().for_each(worsen_where_all_failed);
+                }
                 found.extend(group::bounded(kept).into_iter().map(|finding| (cause, finding)));
                 if other.iter().any(|finding| weighs(finding) && finding.severity <= Severity::Warning) {
                     elsewhere.push(cause.id);
@@ -296,6 +300,14 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
         ports,
     };
     (diagnosis, whole)
+}
+
+/// Of what was asked for by name every connection failed, however few they were: that is not "nothing wrong".
+fn worsen_where_all_failed(finding: &mut Finding) {
+    let total = finding.harm.is_some_and(|harm| harm.is_total());
+    if total && finding.state == State::Active && !is_host_wide(finding) {
+        finding.severity = finding.severity.min(Severity::Warning);
+    }
 }
 
 fn counters(evidence: &Evidence<'_>, causes: &[Ranked]) -> BTreeMap<String, Total> {

@@ -30,6 +30,8 @@ pub struct Harm {
     pub failures: u64,
     /// All connections of the place in the window, the failed ones included; `None` where nothing tells.
     pub attempts: Option<u64>,
+    /// All connections of the place that failed, for whatever reason: a service that fails in two ways fails altogether.
+    pub in_all: u64,
     /// The same for the part of the window in which all the failures came, where that is much shorter.
     pub burst: Option<(u64, u64)>,
 }
@@ -56,7 +58,7 @@ pub fn interval(failures: u64, attempts: u64) -> Option<[f64; 2]> {
 impl Harm {
     /// Nothing is known but the failures.
     pub fn of_unknown(failures: u64) -> Self {
-        Self { failures, attempts: None, burst: None }
+        Self { failures, attempts: None, in_all: failures, burst: None }
     }
 
     /// Share of the attempts that failed, 0 to 1.
@@ -72,8 +74,15 @@ impl Harm {
     /// The least that the share of failures can be, with 95 % certainty: of the window, or of the part in which they came.
     pub fn surely(&self) -> Option<f64> {
         let lowest = |(failures, attempts)| interval(failures, attempts).map(|[low, _]| low);
-        let whole = lowest((self.failures, self.attempts?))?;
+        // What is a small part of the failures is not as bad as all of them.
+        let failures = if self.failures >= self.in_all / 4 { self.failures.max(self.in_all) } else { self.failures };
+        let whole = lowest((failures, self.attempts?.max(failures)))?;
         Some(self.burst.and_then(lowest).map_or(whole, |burst| burst.max(whole)))
+    }
+
+    /// Every connection of the place failed, as far as is known, this way or another.
+    pub fn is_total(&self) -> bool {
+        self.attempts.is_some_and(|attempts| attempts > 0 && self.failures.max(self.in_all) >= attempts)
     }
 
     /// `41 of 58 connections (71 %)`, `all 3 connections`, `41 connections` where the others are not known.
@@ -157,7 +166,11 @@ impl Evidence<'_> {
             // A socket is destroyed some time after its reset, so the others of that time are counted a little longer.
             (failures, all(connections.ended_between(target, span)))
         });
-        Harm { failures, attempts: Some(all(connections.ended(target))), burst }
+        let in_all = match target {
+            Target::Port(port) => self.failures.get(&port).copied().unwrap_or(0).max(failures),
+            Target::Called(_) => failures,
+        };
+        Harm { failures, attempts: Some(all(connections.ended(target))), in_all, burst }
     }
 
     /// Connects that failed before there was a connection, and so are none of those that ended: of those that were opened at the
@@ -168,7 +181,7 @@ impl Evidence<'_> {
         let at_end = open(self.socket_dump());
         let at_start = if self.sweep_before_is_fresh() { open(self.socket_dump_before()) } else { at_end };
         let opened = connections.ended(target).saturating_add(at_end).saturating_sub(at_start);
-        Harm { failures, attempts: Some(opened.saturating_add(failures)), burst: None }
+        Harm { failures, attempts: Some(opened.saturating_add(failures)), in_all: failures, burst: None }
     }
 
     /// Connections to a served port that failed by this host's doing, for whatever reason.
@@ -207,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_share_is_told_with_its_number() {
-        let harm = |failures, attempts| Harm { failures, attempts, burst: None };
+        let harm = |failures, attempts| Harm { failures, attempts, in_all: failures, burst: None };
         assert_eq!(harm(41, Some(58)).counted("connection"), "41 of 58 connections (71 %)");
         assert_eq!(harm(3, Some(3000)).counted("connection"), "3 of 3,000 connections (0.1 %)");
         assert_eq!(harm(3, Some(3)).counted("connection"), "all 3 connections");
@@ -226,10 +239,19 @@ mod tests {
         assert_eq!(Evidence::new(Case::new().view()).harm(Target::Port(80), 3, None).attempts, None);
     }
 
+    #[test]
+    fn a_service_that_fails_in_two_ways_fails_altogether() {
+        let half = Harm { attempts: Some(10), ..Harm::of_unknown(5) };
+        let both = Harm { in_all: 10, ..half };
+        assert!(both.is_total() && both.surely() > Some(0.7) && !half.is_total() && half.surely() < Some(0.3));
+        let little = Harm { failures: 1, in_all: 10, ..half };
+        assert!(little.surely() < Some(0.1), "one of ten is not as bad as the other nine");
+    }
+
     /// 20 failures of one second among 1,000 connections of a minute are those of that second.
     #[test]
     fn a_longer_window_does_not_make_a_burst_less() {
-        let (minute, second) = (Harm { failures: 20, attempts: Some(2000), burst: None }, Some((20, 40)));
+        let (minute, second) = (Harm { attempts: Some(2000), ..Harm::of_unknown(20) }, Some((20, 40)));
         let with_burst = Harm { burst: second, ..minute };
         assert!(minute.surely() < Some(0.01) && with_burst.surely() > Some(0.3), "{with_burst:?}");
     }
