@@ -55,8 +55,6 @@ pub enum What {
     /// The whole of a file below `/proc`, given by absolute path. `/proc/net/...` and `/proc/sys/net/...` mean the namespace
     /// of the scope.
     File(String),
-    /// The target of a symbolic link below `/proc`.
-    Link(String),
     /// The network namespaces under observation, host scope: a line `INODE [NAME]` each, NAME as `ip netns` has it.
     Namespaces,
     /// A sock_diag dump of TCP sockets (sock_diag(7)). The sink receives whole netlink messages, `NLMSG_DONE` included.
@@ -138,7 +136,6 @@ impl What {
     pub fn key(&self) -> String {
         match self {
             Self::File(path) => format!("file{path}"),
-            Self::Link(path) => format!("link{path}"),
             Self::Namespaces => "namespaces".to_owned(),
             Self::SockDiag(query) => format!("sock_diag/{}", query.name),
             Self::SocketOwners { .. } => "socket_owners".to_owned(),

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -57,7 +56,6 @@ impl Inside {
     fn ask(&mut self, what: &What, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
         match what {
             What::File(path) => read_file(path, sink),
-            What::Link(path) => read_link(path, sink),
             What::SockDiag(query) => self.diag.dump(query, sink),
             What::ResetPackets => match self.packets.get_or_insert_with(|| PacketSocket::open(&self.there)) {
                 Ok(packets) => packets.drain(sink),
@@ -108,7 +106,6 @@ impl LiveHost {
         namespace::must_be_home()?;
         match what {
             What::File(path) => read_file(path, sink),
-            What::Link(path) => read_link(path, sink),
             What::Namespaces => {
                 for (netns, inside) in &self.observed {
                     let name = inside.name.as_ref().map_or(String::new(), |name| format!(" {name}"));
@@ -262,12 +259,6 @@ fn open(path: &str) -> io::Result<File> {
     Ok(file)
 }
 
-fn read_link(path: &str, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
-    let target = with_fallback(path, |path| std::fs::read_link(path))?;
-    sink(target.as_os_str().as_bytes());
-    Ok(())
-}
-
 /// What an error on this path means for the one who asked.
 fn failure(path: &str, error: &io::Error) -> Failure {
     match error.raw_os_error() {
@@ -329,16 +320,6 @@ mod tests {
             let failure = file(path).expect_err(path);
             assert_eq!(failure.kind, FailureKind::Broken, "{path}: {failure}");
         }
-    }
-
-    #[test]
-    fn a_link_gives_its_target() {
-        let (mut host, _) = host();
-        let mut target = Vec::new();
-        let answer =
-            host.ask(&Ask::host(What::Link("/proc/self/ns/net".into())), &mut |bytes| target.extend_from_slice(bytes));
-        assert_eq!(answer.result, Ok(()));
-        assert!(target.starts_with(b"net:["), "{target:?}");
     }
 
     #[test]

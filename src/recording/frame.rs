@@ -148,11 +148,11 @@ pub(super) fn is_key(key: &str) -> bool {
         "socket_owners",
         "tasks",
     ];
-    const FILES: [&str; 2] = ["file/proc/", "link/proc/"];
+    const FILES: &str = "file/proc/";
     let Some(what) = what(key).filter(|_| key.len() <= LONGEST) else { return false };
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b':' | b'@' | b'+');
     let segment = |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(plain);
-    NAMES.contains(&what) || FILES.iter().any(|kind| what.starts_with(kind)) && what.split('/').all(segment)
+    NAMES.contains(&what) || what.starts_with(FILES) && what.split('/').all(segment)
 }
 
 /// A text behind its length; cut where 64 KiB are full.

@@ -163,9 +163,9 @@ impl ReplayHost {
     }
 }
 
-/// Files and links that say how a host is, rather than what happened: all but counters and those of a process.
+/// Files that say how a host is, rather than what happened: all but counters and those of a process.
 fn is_setting(key: &str) -> bool {
-    let below = what(key).and_then(|what| what.strip_prefix("file/proc/").or_else(|| what.strip_prefix("link/proc/")));
+    let below = what(key).and_then(|what| what.strip_prefix("file/proc/"));
     below.is_some_and(|path| !path.starts_with("net/") && !path.starts_with(|first: char| first.is_ascii_digit()))
 }
 

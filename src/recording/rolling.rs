@@ -196,9 +196,7 @@ impl Past {
                 what if what.is_stream() && kept.answer.result.is_ok() => {
                     self.streams.entry(key).or_default().absorb(&kept.parts.concat());
                 }
-                What::File(_) | What::Link(_) | What::Namespaces
-                    if self.files.len() < FILES || self.files.contains_key(&key) =>
-                {
+                What::File(_) | What::Namespaces if self.files.len() < FILES || self.files.contains_key(&key) => {
                     self.files.insert(key, kept.clone());
                 }
                 _ => {}

@@ -23,7 +23,6 @@ pub struct Process {
     pub start_ticks: u64,
     /// User and system time of all threads, clock ticks.
     pub cpu_ticks: u64,
-    pub threads: u64,
     /// systemd unit from the cgroup path ("nginx.service").
     pub unit: Option<UnitName>,
     /// Container id (12 hex digits) from the cgroup path.
@@ -91,7 +90,6 @@ pub fn parse_stat(bytes: &[u8]) -> Result<Process, ParseError> {
         state: stat.state,
         start_ticks: stat.starttime,
         cpu_ticks: stat.utime.saturating_add(stat.stime),
-        threads: u64::try_from(stat.num_threads).unwrap_or(0),
         ..Process::default()
     })
 }
@@ -167,7 +165,7 @@ pub(super) mod tests {
     fn a_name_with_parentheses_does_not_shift_the_fields() {
         let process = parse_stat(STAT).unwrap();
         assert_eq!((process.pid, process.name.as_str(), process.state), (10, "ngi) nx (1)", 'S'));
-        assert_eq!((process.start_ticks, process.cpu_ticks, process.threads), (4711, 12, 3));
+        assert_eq!((process.start_ticks, process.cpu_ticks), (4711, 12));
         text::tests::assert_cuts_are_errors(STAT, parse_stat, |_| false);
     }
 

@@ -17,7 +17,6 @@ pub fn process(pid: u32, name: &str) -> Process {
         name: name.to_owned(),
         state: 'S',
         start_ticks: 100,
-        threads: 1,
         open_files: Some(10),
         open_files_limit: Some(1024),
         ..Process::default()
