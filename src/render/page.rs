@@ -53,8 +53,13 @@ fn drawn(diagnosis: &Diagnosis, options: &Options, detail: &Detail, repeated: bo
     page.gap();
     others(&mut page, diagnosis, &roots, detail);
     for report in &diagnosis.ports {
-        port::write(&mut page, report, false);
-        page.gap();
+        match detail.whole_notes {
+            true => {
+                port::write(&mut page, report, false);
+                page.gap();
+            }
+            false => page.field("Port", INDENT, &port::brief(report)),
+        }
     }
     if !diagnosis.totals_only {
         resets(&mut page, diagnosis);

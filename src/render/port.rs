@@ -1,7 +1,10 @@
 //! The section about one port in the human report.
 
+use std::collections::BTreeSet;
+
 use super::layout::Page;
 use crate::diagnosis::port::{BindCheck, BindOutcome, PortReport};
+use crate::source::owners::Process;
 use crate::value::TcpState;
 use crate::value::shell::ShellCommand;
 use crate::value::words::{counted, thousands};
@@ -54,6 +57,24 @@ pub fn write(page: &mut Page, port: &PortReport, all: bool) {
         page.shell(INDENT, &ShellCommand::new("sysctl -w").arg(reserve));
         page.field("", INDENT, "(add it to the ports that are reserved already)");
     }
+}
+
+/// `9200: nobody listens, a program could bind it`, in a line.
+pub fn brief(port: &PortReport) -> String {
+    let holders = match &port.holders {
+        Ok(holders) if holders.is_empty() => "nobody listens".to_owned(),
+        Ok(holders) => {
+            let names: BTreeSet<_> = holders.iter().flat_map(|holder| &holder.processes).map(Process::label).collect();
+            match names.is_empty() {
+                true => "held by a program that is not visible to you".to_owned(),
+                false => format!("held by {}", names.into_iter().collect::<Vec<_>>().join(", ")),
+            }
+        }
+        Err(_) => "who holds it is not known".to_owned(),
+    };
+    let is_free = port.binds.iter().all(|check| check.outcome == BindOutcome::Succeeds);
+    let bind = if is_free { ", a program could bind it" } else { "" };
+    format!("{}: {holders}{bind} (--all)", port.port)
 }
 
 fn shown(check: &BindCheck) -> String {

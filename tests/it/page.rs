@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rstdoctor::diagnosis::{Diagnosis, Status, diagnose};
+use rstdoctor::diagnosis::filter::Filter;
+use rstdoctor::diagnosis::{Diagnosis, Status, diagnose, diagnose_for};
 use rstdoctor::input::{Origin, open};
 use rstdoctor::render::{self, Options};
 use rstdoctor::session::observe;
@@ -41,6 +42,25 @@ fn every_fault_fits_a_terminal() {
         assert!(rows <= ROWS, "{}: {rows} rows\n{text}", file.display());
         let wide: Vec<_> = text.lines().filter(|line| line.width() > COLUMNS).collect();
         assert!(wide.is_empty(), "{}: {wide:?}", file.display());
+    }
+}
+
+/// The section about a port is in full where there is room, and a line where there is not.
+#[test]
+fn a_fault_of_the_port_that_was_asked_for_fits_a_terminal() {
+    for file in recordings() {
+        for port in [8080, 9200] {
+            let mut opened = open(&Origin::Recording(file.clone()), &Arc::default()).expect("a recording");
+            let observation = observe(&mut *opened.host, &opened.plan).expect("an observation");
+            let filter = Filter { ports: [port].into(), ..Filter::default() };
+            let text = page(&diagnose_for(observation.view().expect("a namespace"), &filter));
+            assert!(text.lines().count() <= ROWS, "{}\n{text}", file.display());
+            assert!(
+                text.contains("\nPort  ") || text.contains(&format!("\nPort {port}")),
+                "{}\n{text}",
+                file.display()
+            );
+        }
     }
 }
 
