@@ -7,7 +7,7 @@ use super::table::{Options, first_line, head};
 use super::{missing, port, verdict};
 use crate::cause::{Severity, State};
 use crate::diagnosis::rank::Ranked;
-use crate::diagnosis::{Diagnosis, NotChecked};
+use crate::diagnosis::{CONVINCING, Diagnosis, NotChecked, Status};
 use crate::evidence::ledger::{Account, Basis};
 use crate::value::words::{counted, percent, seconds, thousands};
 
@@ -109,10 +109,14 @@ fn is_now(cause: &Ranked) -> bool {
     matches!(cause.finding.state, State::Active | State::Risk)
 }
 
-/// What is shown in full: the roots of all that is more than a note now.
+/// What is shown in full: the roots of all that is more than a note now. A hint is a note where the verdict stands without it.
 fn roots(diagnosis: &Diagnosis) -> Vec<usize> {
     let alarms = diagnosis.causes.iter().enumerate();
-    let alarms = alarms.filter(|(_, cause)| is_now(cause) && cause.finding.severity < Severity::Info);
+    let hints = diagnosis.status == Status::Unknown;
+    let alarms = alarms.filter(|(_, cause)| {
+        let finding = &cause.finding;
+        is_now(cause) && finding.severity < Severity::Info && (hints || finding.confidence >= CONVINCING)
+    });
     let mut roots: Vec<usize> = Vec::new();
     for root in alarms.map(|(index, _)| root_of(diagnosis, index)) {
         if !roots.contains(&root) {
