@@ -7,7 +7,7 @@ use super::{
 use crate::evidence::Evidence;
 use crate::evidence::service::Service;
 use crate::knowledge::servers;
-use crate::source::owners::Process;
+use crate::source::owners::{self, Process};
 use crate::source::socket_dump::GroupKind;
 use crate::value::outside::UnitName;
 use crate::value::shell::ShellCommand;
@@ -86,7 +86,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         return Err(Missing {
             source: "owners",
             reason: "the open files of some owners of listeners are not visible".into(),
-            needs: Some("root or CAP_SYS_PTRACE".into()),
+            needs: Some(format!("root or {}", owners::NEEDS)),
         });
     }
     if unseen {
@@ -373,6 +373,6 @@ mod tests {
         owner.open_files = None;
         let case = Case::new().listener("0.0.0.0:8080", 511, 40, 0, &owner);
         let missing = case.judge(&FD_EXHAUSTION).expect_err("hidden");
-        assert_eq!(missing.needs.as_deref(), Some("root or CAP_SYS_PTRACE"));
+        assert_eq!(missing.needs.as_deref(), Some("root or CAP_SYS_PTRACE with CAP_DAC_READ_SEARCH"));
     }
 }

@@ -338,6 +338,9 @@ pub struct LabOptions {
     /// Scenarios that run at the same time [default: 1]
     #[arg(short, long, value_name = "N")]
     pub jobs: Option<usize>,
+    /// Let everything take N times longer, where the machine is emulated [default: 1]
+    #[arg(long, hide = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub patience: Option<u32>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -347,6 +350,8 @@ pub struct LabInsideArgs {
     pub record: Option<PathBuf>,
     #[arg(long)]
     pub interval: Option<String>,
+    #[arg(long)]
+    pub patience: Option<u32>,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -17,7 +17,8 @@ pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
         LabCommand::All(all) => Command::All { options: options(&all)? },
         LabCommand::Inside(inside) => {
             let interval = config::tick_interval(inside.interval.as_ref())?;
-            Command::Inside { name: inside.name, how: How { record: inside.record, interval } }
+            let patience = inside.patience.unwrap_or_default();
+            Command::Inside { name: inside.name, how: How { record: inside.record, interval, patience } }
         }
         LabCommand::Actor(actor) => Command::Actor { name: actor.name, json: actor.json },
     }))
@@ -25,6 +26,6 @@ pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
 
 fn options(args: &LabOptions) -> Result<Options, UsageError> {
     let interval = config::tick_interval(args.interval.as_ref())?;
-    let how = How { record: None, interval };
+    let how = How { record: None, interval, patience: args.patience.unwrap_or_default() };
     Ok(Options { counters: args.counters, json: args.json, jobs: config::jobs(args.jobs)?, how })
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::observation::View;
 use crate::observation::delta::{self, NoDelta, Reading};
-use crate::value::Missing;
+use crate::value::{Missing, Observed};
 
 /// A counter that was read: its total and its change, `None` when it has no delta.
 pub type Total = (u64, Option<u64>);
@@ -70,8 +70,10 @@ impl<'a> Readings<'a> {
 
     /// A sysctl's text, by the name that sysctl(8) uses.
     pub fn sysctl(&self, name: &str) -> Result<&'a str, Missing> {
-        let of_host = || self.view.host.after.sysctls.get(name);
-        match self.view.after().sysctls.get(name).or_else(of_host) {
+        let of_host = self.view.host.after.sysctls.get(name);
+        let of_netns = self.view.after().sysctls.get(name);
+        let read = |observed: &&Observed<String>| observed.value().is_some();
+        match of_netns.filter(read).or(of_host.filter(read)).or(of_netns).or(of_host) {
             Some(observed) => observed.required("sysctl").map(String::as_str),
             None => Err(Missing::new("sysctl", format!("{name} was not collected"))),
         }

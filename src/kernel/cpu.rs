@@ -4,6 +4,7 @@ use std::io;
 
 use rustix::process::{Resource, getrlimit};
 
+use super::needs;
 use super::perf::{self, Event, Flag};
 use super::sys::{PerfEventAttr, PerfRing};
 use crate::value::{Failure, FailureKind};
@@ -260,7 +261,8 @@ pub fn refused(error: &io::Error) -> Failure {
     let text = format!("perf_event_open: {error}");
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
-            Failure::new(FailureKind::Denied, text).needs("root or CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8)")
+            let capability = "CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8)";
+            Failure::new(FailureKind::Denied, text).needs(needs::capability(capability))
         }
         Some(libc::ENOSYS) => Failure::new(FailureKind::Absent, text).needs("a kernel with CONFIG_PERF_EVENTS"),
         Some(libc::EMFILE) => {

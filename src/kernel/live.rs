@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::clock::now;
 use super::destroyed_sockets::DestroyedMulticast;
 use super::namespace::{self, Handle};
+use super::needs;
 use super::netlink::DiagSocket;
 use super::owners;
 use super::packet::PacketSocket;
@@ -105,7 +106,15 @@ impl LiveHost {
     fn ask_host(&mut self, what: &What, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
         namespace::must_be_home()?;
         match what {
-            What::File(path) => read_file(path, sink),
+            What::File(path) => match (read_file(path, sink), Handle::of_process(1)) {
+                // Limits of the whole host that only the first network namespace shows.
+                (Err(failure), Ok(first))
+                    if failure.kind == FailureKind::Absent && path.starts_with("/proc/sys/net/") =>
+                {
+                    namespace::with_namespace(&first, || read_file(path, sink)).unwrap_or(Err(failure))
+                }
+                (read, _) => read,
+            },
             What::Namespaces => {
                 for (netns, inside) in &self.observed {
                     let name = inside.name.as_ref().map_or(String::new(), |name| format!(" {name}"));
@@ -265,23 +274,22 @@ fn failure(path: &str, error: &io::Error) -> Failure {
         // ESRCH is what an open file below /proc/PID answers once the process is gone.
         Some(libc::ENOENT | libc::ENOTDIR) => Failure::new(FailureKind::Absent, format!("{path} does not exist")),
         Some(libc::ESRCH) => Failure::new(FailureKind::Absent, format!("{path}: the process is gone")),
-        Some(libc::EACCES | libc::EPERM) => {
-            Failure::new(FailureKind::Denied, format!("{path}: permission denied")).needs(needs(path))
-        }
+        Some(libc::EACCES | libc::EPERM) => Failure::new(FailureKind::Denied, format!("{path}: permission denied"))
+            .needs(needs::capability(capability(path))),
         _ => Failure::new(FailureKind::Broken, format!("{path}: {error}")),
     }
 }
 
 /// What opens a path: another user's process is guarded by ptrace(2) access, conntrack by CAP_NET_ADMIN over the
 /// namespace (net/netfilter/nf_conntrack_standalone.c), anything else by the file's owner, which is root.
-fn needs(path: &str) -> &'static str {
+fn capability(path: &str) -> &'static str {
     let first = path.trim_start_matches("/proc/").split('/').next().unwrap_or_default();
     if first.bytes().all(|byte| byte.is_ascii_digit()) {
-        "root or CAP_SYS_PTRACE"
+        crate::source::owners::NEEDS
     } else if path.contains("conntrack") {
-        "root or CAP_NET_ADMIN"
+        "CAP_NET_ADMIN"
     } else {
-        "root"
+        "CAP_DAC_READ_SEARCH"
     }
 }
 
@@ -325,7 +333,10 @@ mod tests {
     #[test]
     fn denied_says_what_would_help() {
         let denied = io::Error::from_raw_os_error(libc::EACCES);
-        assert_eq!(failure("/proc/17/cgroup", &denied).needs.as_deref(), Some("root or CAP_SYS_PTRACE"));
+        assert_eq!(
+            failure("/proc/17/cgroup", &denied).needs.as_deref(),
+            Some("root or CAP_SYS_PTRACE with CAP_DAC_READ_SEARCH")
+        );
         assert_eq!(failure("/proc/net/nf_conntrack", &denied).needs.as_deref(), Some("root or CAP_NET_ADMIN"));
         assert_eq!(failure("/proc/sys/net/core/bpf_jit_enable", &denied).kind, FailureKind::Denied);
     }

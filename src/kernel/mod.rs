@@ -6,6 +6,7 @@ mod cpu;
 pub mod destroyed_sockets;
 pub mod live;
 pub mod namespace;
+mod needs;
 pub mod netlink;
 mod owners;
 pub mod packet;
@@ -14,6 +15,7 @@ mod perf;
 pub mod scope;
 mod sys;
 pub mod trace_context;
+mod tracefs;
 pub mod tracepoint;
 
 pub use live::LiveHost;

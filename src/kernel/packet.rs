@@ -7,6 +7,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::clock;
 use super::namespace::Handle;
+use super::needs;
 use super::packet_ring::{self, CAPTURE};
 use super::scope::Scope;
 use super::sys::{self, FrameRing};
@@ -169,7 +170,9 @@ fn filter(sampling: Option<Sampling>) -> [libc::sock_filter; 38] {
 fn refused(what: &str, error: &io::Error) -> Failure {
     let text = format!("{what}: {error}");
     match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => Failure::new(FailureKind::Denied, text).needs("root or CAP_NET_RAW"),
+        Some(libc::EPERM | libc::EACCES) => {
+            Failure::new(FailureKind::Denied, text).needs(needs::capability("CAP_NET_RAW"))
+        }
         Some(libc::EAFNOSUPPORT) => Failure::new(FailureKind::Absent, text).needs("a kernel with CONFIG_PACKET"),
         _ => Failure::new(FailureKind::Broken, text),
     }

@@ -41,6 +41,13 @@ impl PerfEventAttr {
     }
 }
 
+/// unshare(2) of the calling thread's view of mounts. For a thread that ends soon: nothing else may expect to share its root and
+/// working directory, which are its own from then on.
+pub fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: only a table of file descriptors of its own could break what other threads rely on.
+    Ok(unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }?)
+}
+
 /// perf_event_open(2) for all processes on one CPU.
 ///
 /// # Errors

@@ -5,14 +5,14 @@
 //! call chain, so that a flood of answers stays cheap.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use super::cpu::{self, Cpu, WANTED, refused};
 use super::namespace::Handle;
 use super::scope::Scope;
 use super::sys::PerfRing;
-use super::{clock, perf, trace_context};
+use super::{clock, needs, perf, trace_context, tracefs};
 use crate::source::reset_events::format::Format;
 use crate::source::reset_events::{FINAL, MAGIC, SETTLED_NS};
 use crate::stream::{self, Kind, append, send};
@@ -48,21 +48,10 @@ impl Tracepoints {
     /// Opens them on every online CPU. The addresses of the network namespaces under observation tell which events belong to
     /// one of them.
     pub fn open(observed: Vec<Handle>) -> Result<Self, Failure> {
-        let root = tracefs()?;
+        let (read, way) = tracefs::with(read_formats)?;
+        let (formats, mut notes) = read?;
+        notes.extend(way.map(|way| format!("tracefs {way}")));
         let mut header = Vec::new();
-        let mut formats = Vec::new();
-        let mut notes = Vec::new();
-        for wanted in &WANTED {
-            match formats.iter().any(|(name, _, _)| *name == wanted.name) {
-                true => {}
-                false => match read_format(&root, wanted.name) {
-                    Ok((text, format)) => formats.push((wanted.name, text, format)),
-                    Err(failure) if failure.kind == FailureKind::Denied => return Err(failure),
-                    Err(_) if wanted.optional => {}
-                    Err(failure) => notes.push(format!("{} {failure}", wanted.name)),
-                },
-            }
-        }
         if !formats.iter().any(|(name, _, _)| name.starts_with("tcp/")) {
             return Err(Failure::new(FailureKind::Absent, "this kernel has no reset tracepoints")
                 .needs("Linux 4.16 or later with CONFIG_TRACEPOINTS"));
@@ -185,23 +174,24 @@ impl Tracepoints {
     }
 }
 
-/// Where tracefs is mounted; never mounts it.
-fn tracefs() -> Result<PathBuf, Failure> {
-    const PLACES: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
-    const NEEDS: &str = "root and tracefs (mount -t tracefs tracefs /sys/kernel/tracing)";
-    let mut denied = None;
-    for place in PLACES.map(Path::new) {
-        match std::fs::metadata(place.join("events")) {
-            Ok(_) => return Ok(place.to_owned()),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => denied = Some(place),
-            Err(_) => {}
+type Named = (&'static str, String, Format);
+
+/// The formats of the tracepoints that are wanted, and what is to be said of those that are not there.
+fn read_formats(root: &Path) -> Result<(Vec<Named>, Vec<String>), Failure> {
+    let mut formats: Vec<Named> = Vec::new();
+    let mut notes = Vec::new();
+    for wanted in &WANTED {
+        if formats.iter().any(|(name, ..)| *name == wanted.name) {
+            continue;
+        }
+        match read_format(root, wanted.name) {
+            Ok((text, format)) => formats.push((wanted.name, text, format)),
+            Err(failure) if failure.kind == FailureKind::Denied => return Err(failure),
+            Err(_) if wanted.optional => {}
+            Err(failure) => notes.push(format!("{} {failure}", wanted.name)),
         }
     }
-    Err(match denied {
-        Some(place) => Failure::new(FailureKind::Denied, format!("{} is not readable", place.display()))
-            .needs("root (or CAP_PERFMON and a tracefs that this user may read)"),
-        None => Failure::new(FailureKind::Absent, "tracefs is not mounted at /sys/kernel/tracing").needs(NEEDS),
-    })
+    Ok((formats, notes))
 }
 
 fn read_format(root: &Path, name: &str) -> Result<(String, Format), Failure> {
@@ -209,8 +199,9 @@ fn read_format(root: &Path, name: &str) -> Result<(String, Format), Failure> {
     let text = std::fs::read_to_string(&path).map_err(|error| {
         let text = format!("{}: {error}", path.display());
         match error.kind() {
-            io::ErrorKind::PermissionDenied => Failure::new(FailureKind::Denied, text)
-                .needs("root (or CAP_PERFMON and a tracefs that this user may read)"),
+            io::ErrorKind::PermissionDenied => {
+                Failure::new(FailureKind::Denied, text).needs(needs::capability("CAP_DAC_READ_SEARCH"))
+            }
             io::ErrorKind::NotFound => Failure::new(FailureKind::Absent, "this kernel does not have the tracepoint"),
             _ => Failure::new(FailureKind::Broken, text),
         }

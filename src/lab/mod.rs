@@ -69,9 +69,16 @@ pub struct How {
     pub record: Option<PathBuf>,
     /// In ticks this far apart, as `watch` does; `None`: in one window, as `scan` does.
     pub interval: Option<Duration>,
+    /// How many times longer everything may take than on an ordinary machine; 0 means once. For an emulated one.
+    pub patience: u32,
 }
 
 impl How {
+    /// So long here, where an ordinary machine gets `time`.
+    fn patient(&self, time: Duration) -> Duration {
+        time * self.patience.max(1)
+    }
+
     /// As arguments of the hidden commands.
     fn arguments(&self, command: &mut std::process::Command) {
         if let Some(record) = &self.record {
@@ -79,6 +86,9 @@ impl How {
         }
         if let Some(interval) = self.interval {
             command.arg("--interval").arg(format!("{}ms", interval.as_millis()));
+        }
+        if self.patience > 1 {
+            command.arg("--patience").arg(self.patience.to_string());
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::output::{Output, print, say};
 use crate::runtime;
 use crate::runtime::signals::{INTERRUPTED, stop_on_signals};
 
-/// No scenario may take longer.
+/// No scenario may take longer on an ordinary machine.
 const LIMIT: Duration = Duration::from_secs(15);
 
 pub fn list() -> ExitCode {
@@ -123,7 +123,7 @@ fn perform(scenarios: impl Iterator<Item = &'static Scenario>, options: &Options
 
 /// Runs one scenario to its end, to the limit, or to the interruption.
 fn one(scenario: &Scenario, how: &How, interrupted: &AtomicBool) -> Report {
-    let start = Instant::now();
+    let (start, limit) = (Instant::now(), how.patient(LIMIT));
     let mut command = Command::new("/proc/self/exe");
     command.args(["lab", "inside", scenario.name]);
     how.arguments(&mut command);
@@ -149,19 +149,19 @@ fn one(scenario: &Scenario, how: &How, interrupted: &AtomicBool) -> Report {
             return fail(error.to_string());
         }
     }
-    while start.elapsed() < LIMIT && !interrupted.load(Ordering::Relaxed) {
+    while start.elapsed() < limit && !interrupted.load(Ordering::Relaxed) {
         match child.try_wait() {
             Ok(None) => thread::sleep(Duration::from_millis(10)),
             _ => break,
         }
     }
-    let in_time = start.elapsed() < LIMIT;
+    let in_time = start.elapsed() < limit;
     end(&mut child);
     let line = receiver.recv_timeout(Duration::from_secs(1));
     match line.map(|line| serde_json::from_str::<Report>(&line)) {
         Ok(Ok(report)) => report,
         Ok(Err(error)) => fail(format!("its report is not understood: {error}")),
-        Err(_) if !in_time => fail(format!("took longer than {} s and was killed", LIMIT.as_secs())),
+        Err(_) if !in_time => fail(format!("took longer than {} s and was killed", limit.as_secs())),
         Err(_) => fail("ended without a report".to_owned()),
     }
 }

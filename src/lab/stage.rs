@@ -193,9 +193,12 @@ impl Stage {
         }
         let actor = Actor { pid: Pid::from_child(&child), stdin: Arc::new(Mutex::new(child.stdin.take())) };
         self.children.push((child, actor.clone()));
-        match is_ready.recv_timeout(Duration::from_secs(5)) {
+        let limit = self.how.patient(Duration::from_secs(5));
+        match is_ready.recv_timeout(limit) {
             Ok(()) => Ok(actor),
-            Err(RecvTimeoutError::Timeout) => Err(io::Error::other(format!("{name} did not start in 5 s"))),
+            Err(RecvTimeoutError::Timeout) => {
+                Err(io::Error::other(format!("{name} did not start in {} s", limit.as_secs())))
+            }
             Err(RecvTimeoutError::Disconnected) => Err(io::Error::other(format!("{name} ended before it was ready"))),
         }
     }
@@ -207,8 +210,8 @@ impl Stage {
         let child = command.spawn()?;
         let actor = Actor { pid: Pid::from_child(&child), stdin: Arc::default() };
         self.children.push((child, actor.clone()));
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(8) {
+        let (start, limit) = (Instant::now(), self.how.patient(Duration::from_secs(8)));
+        while start.elapsed() < limit {
             // A look at the listeners, not a connect: that would take part in what is observed.
             if place.run(|| listens(port))? {
                 return Ok(actor);
@@ -248,7 +251,8 @@ impl Stage {
         let mut open = || {
             let _ = window.0.compare_exchange(0, Window::OPEN, Ordering::Relaxed, Ordering::Relaxed);
         };
-        let (seconds, stall) = (Duration::from_secs_f64(seconds), Duration::from_secs_f64(stall));
+        // Slow programs make their faults later and more slowly: they get a longer window for it.
+        let (seconds, stall) = (self.how.patient(Duration::from_secs_f64(seconds)), Duration::from_secs_f64(stall));
         let diagnosed = diagnose(seconds, stall, &self.how, &mut open);
         self.movement = counters::movement(&before, &counters::read()?);
         let lost = diagnosed.as_ref().map_or(0, |diagnosed| diagnosed.lost_records);

@@ -22,6 +22,10 @@ pub struct Owners {
     pub at_limit: BTreeSet<u32>,
 }
 
+/// Which capabilities show the descriptors of other users' processes: /proc/PID/fd is for its user to read, and its links for those
+/// who may trace it (proc_pid_fd(5)).
+pub const NEEDS: &str = "CAP_SYS_PTRACE with CAP_DAC_READ_SEARCH";
+
 const SOURCE: &str = "socket owners";
 
 /// Numbers of processes, descriptors and sockets.
@@ -87,7 +91,7 @@ pub fn collect(probe: &mut dyn Probe, inodes: BTreeSet<u64>, also: BTreeSet<u32>
         Some(failure) => Observed::Partial(owners, failure),
         None if owners.denied > 0 => {
             let reason = format!("the files of {} processes are not readable", owners.denied);
-            Observed::Partial(owners, Failure::new(FailureKind::Denied, reason).needs("root or CAP_SYS_PTRACE"))
+            Observed::Partial(owners, Failure::new(FailureKind::Denied, reason).needs(format!("root or {NEEDS}")))
         }
         None => Observed::Full(owners),
     };

@@ -10,8 +10,7 @@ use crate::value::{EphemeralPorts, NetnsId, Observed, ParseError};
 
 /// Those of a network namespace, as sysctl(8) spells them; meaning in Documentation/networking/ip-sysctl.
 ///
-/// `tcp_max_orphans` and `tcp_mem` are limits of the whole host, and only the first namespace shows them; `tcp_migrate_req`
-/// exists since 5.14.
+/// `tcp_migrate_req` exists since 5.14.
 pub const NAMES: [&str; 24] = [
     "net.core.somaxconn",
     "net.ipv4.ip_local_port_range",
@@ -39,8 +38,9 @@ pub const NAMES: [&str; 24] = [
     "net.netfilter.nf_conntrack_tcp_timeout_established",
 ];
 
-/// Those of the whole host; meaning in Documentation/admin-guide/sysctl/fs.
-pub const HOST_NAMES: [&str; 2] = ["fs.file-max", "fs.nr_open"];
+/// Those of the whole host; meaning in Documentation/admin-guide/sysctl/fs. `tcp_max_orphans` and `tcp_mem` are among both: older
+/// kernels show them in the first network namespace only.
+pub const HOST_NAMES: [&str; 4] = ["fs.file-max", "fs.nr_open", "net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem"];
 
 /// None of them is a key or a secret.
 pub const REDACTION: Rule =

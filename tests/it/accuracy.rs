@@ -1,7 +1,7 @@
 //! How often the diagnosis is right: all scenarios of the lab, several times, on the running kernel.
 //!
 //! ```text
-//! sudo -E cargo test --release --test it accuracy:: -- --ignored --nocapture
+//! sudo -E cargo test --release --test it accuracy::accuracy -- --ignored --nocapture
 //! ```
 //!
 //! Prints the report and keeps it in `fixtures/ACCURACY.md`. `RSTDOCTOR_RUNS` is how often (3), `RSTDOCTOR_JOBS` how many
@@ -12,11 +12,14 @@ use std::fmt::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
+mod kernels;
+
 use rstdoctor::lab::diagnose::{Finding, Findings};
 use rstdoctor::lab::report::{Report, Status};
 
 const HEALTHY: &str = "(healthy)";
 const NOTHING: &str = "(nothing)";
+const FILE: &str = "fixtures/ACCURACY.md";
 
 /// A finding that tells somebody to act: of this window or about to happen, and worth a warning.
 fn alarms(finding: &Finding) -> bool {
@@ -171,7 +174,7 @@ fn accuracy() {
     let who = if unsafe { libc::geteuid() } == 0 { "root" } else { "an ordinary user" };
     let text = format!(
         "# How often the diagnosis is right\n\nEvery scenario of `rstdoctor lab`, {runs} times, {jobs} at once, as {who}, on \
-         Linux {}, {}. Made by\n`cargo test --release --test it accuracy:: -- --ignored --nocapture`. The lab's faults are clear \
+         Linux {}, {}. Made by\n`cargo test --release --test it accuracy::accuracy -- --ignored --nocapture`. The lab's faults are clear \
          and alone; real ones are not always.\n\n{}",
         kernel.trim(),
         day.get(..10).unwrap_or(&day),
@@ -179,7 +182,8 @@ fn accuracy() {
     );
     println!("\n{text}");
     assert!(reports.iter().any(|report| report.status != Status::Skipped), "no scenario can run here");
-    std::fs::write("fixtures/ACCURACY.md", text).expect("fixtures/ACCURACY.md");
+    let before = std::fs::read_to_string(FILE).unwrap_or_default();
+    std::fs::write(FILE, text + kernels::section(&before)).expect(FILE);
 }
 
 fn run(expected: Option<&str>, status: Status, causes: &[(&str, &str, f64)]) -> Report {

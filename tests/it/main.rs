@@ -22,6 +22,7 @@ mod generated;
 mod lab;
 mod live_host;
 mod page;
+mod privileges;
 mod recording;
 mod reset_events;
 mod reset_packets;

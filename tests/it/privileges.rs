@@ -1,0 +1,152 @@
+//! What each privilege of the README's table shows, and tracefs where nobody has mounted it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use crate::common::skipped;
+
+const README: &str = include_str!("../../README.md");
+const NOBODY: &str = "65534";
+
+/// The program where any user may run it. Gone with the value.
+struct Program(PathBuf);
+
+impl Program {
+    fn new(name: &str) -> Self {
+        let directory = std::env::temp_dir().join(format!("rstdoctor-{name}-{}", std::process::id()));
+        fs::create_dir_all(&directory).expect("a directory");
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).expect("its mode");
+        fs::copy(env!("CARGO_BIN_EXE_rstdoctor"), directory.join("rstdoctor")).expect("a copy of the program");
+        Self(directory)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.join("rstdoctor")
+    }
+
+    /// As an ordinary user with these capabilities and no others.
+    fn with(&self, capabilities: &[&str], arguments: &[&str]) -> Output {
+        let these: String = capabilities.iter().map(|name| format!(",+{}", &name.to_lowercase()[4..])).collect();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]);
+        for kind in ["--inh-caps", "--ambient-caps", "--bounding-set"] {
+            command.arg(format!("{kind}=-all{these}"));
+        }
+        command.arg(self.path()).args(arguments).current_dir("/").stdin(Stdio::null()).output().expect("setpriv")
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The tests below change to other users and namespaces.
+fn may_run() -> bool {
+    // SAFETY: geteuid(2) takes nothing.
+    let root = unsafe { libc::geteuid() } == 0;
+    let here = |program: &str| ["/usr/bin", "/bin", "/usr/sbin"].iter().any(|at| Path::new(at).join(program).exists());
+    let may = root && here("setpriv") && here("unshare");
+    if !may {
+        skipped("needs root, setpriv and unshare");
+    }
+    may
+}
+
+/// The capabilities of the table's line whose second column begins so.
+fn line(what: &str) -> Vec<&'static str> {
+    let line = README.lines().find(|line| line.starts_with('|') && line.contains(&format!("| {what}")));
+    let first = line.and_then(|line| line.split('|').nth(1)).unwrap_or_else(|| panic!("no line for {what:?}"));
+    first.split('`').filter(|word| word.starts_with("CAP_")).collect()
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn each_capability_of_the_table_shows_what_it_promises_and_none_of_them_is_too_many() {
+    if !may_run() {
+        return;
+    }
+    let program = Program::new("privileges");
+    let owners = |capabilities: &[&str]| {
+        let output = program.with(capabilities, &["scan", "--json", "-d", "200ms", "--no-events"]);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a report");
+        let sources = report["sources"].as_array().expect("sources").iter();
+        sources.into_iter().any(|source| source["name"] == "owners" && source["status"] == "ok")
+    };
+    let trace = |capabilities: &[&str]| errors(&program.with(capabilities, &["trace", "-d", "300ms"]));
+    let events = |capabilities: &[&str]| {
+        let said = trace(capabilities);
+        !said.contains("not traced") && !said.contains("tracepoints")
+    };
+    let packets = |capabilities: &[&str]| !trace(capabilities).contains("RST packets");
+    let (all, fewer) = (line("the owners of all sockets"), |mut all: Vec<&'static str>| {
+        all.pop();
+        all
+    });
+    assert!(owners(&all) && !owners(&fewer(all.clone())), "{all:?}");
+    if !Path::new("/sys/kernel/tracing/events/tcp/tcp_send_reset").exists() {
+        return skipped("no tracefs is mounted here");
+    }
+    let all = line("each reset with its reason");
+    assert!(events(&all), "{all:?}: {}", trace(&all));
+    assert!(!events(&["CAP_PERFMON"]) && !events(&["CAP_DAC_READ_SEARCH"]));
+    let all = line("RST packets");
+    assert!(packets(&all) && !packets(&[]), "{all:?}: {}", trace(&all));
+}
+
+#[test]
+fn what_is_refused_names_the_shortest_capability() {
+    if !may_run() {
+        return;
+    }
+    let program = Program::new("needs");
+    let said = errors(&program.with(&[], &["trace", "-d", "100ms"]));
+    assert!(said.contains("root or CAP_DAC_READ_SEARCH") && said.contains("root or CAP_NET_RAW"), "{said}");
+    let mut inside = Command::new("unshare");
+    inside.arg("-Ur").arg(program.path()).args(["trace", "-d", "100ms"]);
+    let said = errors(&inside.current_dir("/").stdin(Stdio::null()).output().expect("unshare"));
+    assert!(said.contains("on the host: this is a user namespace"), "{said}");
+}
+
+/// A script in a mount and process namespace of its own, without tracefs. `$0` is the program.
+fn without_tracefs(program: &Program, script: &str) -> Output {
+    let unmounted = format!(
+        "while grep -q ' - tracefs ' /proc/self/mountinfo; do \
+             umount \"$(grep -m1 ' - tracefs ' /proc/self/mountinfo | cut -d ' ' -f 5)\" || exit 77; \
+         done; before=$(cat /proc/self/mountinfo); {script}; \
+         [ \"$before\" = \"$(cat /proc/self/mountinfo)\" ] || {{ echo 'mounts changed' >&2; exit 78; }}"
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", &unmounted]).arg(program.path());
+    command.current_dir("/").stdin(Stdio::null()).output().expect("unshare")
+}
+
+#[test]
+fn a_tracefs_that_nobody_mounted_is_mounted_where_nobody_sees_it() {
+    if !may_run() {
+        return;
+    }
+    let program = Program::new("tracefs");
+    let instances = || fs::read_dir("/sys/kernel/tracing/instances").map(Iterator::count).unwrap_or(0);
+    let (mounts, before) = (fs::read_to_string("/proc/self/mountinfo").expect("mounts"), instances());
+    let output = without_tracefs(&program, "\"$0\" trace -d 300ms");
+    let said = errors(&output);
+    if output.status.code() == Some(77) {
+        return skipped("tracefs cannot be unmounted here");
+    }
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("mounted where only this program sees it"), "{said}");
+    assert!(!said.contains("not traced"), "{said}");
+    // Killed while it traces.
+    let output = without_tracefs(&program, "\"$0\" trace -d 60s & sleep 1; kill -KILL $!; wait $! 2>/dev/null");
+    assert!(output.status.success(), "{}", errors(&output));
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!((fs::read_to_string("/proc/self/mountinfo").expect("mounts"), instances()), (mounts, before));
+}
