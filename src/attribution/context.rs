@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{GoneListener, GoneProcesses, SCAN_PORTS, by_packets};
 use crate::observation::{ListenerTrace, View, delta};
-use crate::reset::{Reset, Surroundings, Traced};
+use crate::reset::{Exchange, Reset, Surroundings, Traced};
 use crate::source::reset_events::{Direction, ResetTally};
 use crate::source::sysctl;
 
@@ -87,11 +87,15 @@ fn traced(view: View<'_>) -> Traced {
 }
 
 /// Peers whose resets come at regular intervals of a quarter second or more: three at least, each within 30 % of the
-/// median. People and failing clients are not that regular.
+/// median. People and failing clients are not that regular; a check that asks something leaves with its answer.
 fn probers(resets: &[Reset]) -> BTreeSet<(IpAddr, u16)> {
     let mut times: BTreeMap<(IpAddr, u16), Vec<f64>> = BTreeMap::new();
     let received = |reset: &&Reset| reset.direction() == Direction::Received && reset.event.is_some();
-    for reset in resets.iter().filter(received) {
+    let checks = |reset: &&Reset| {
+        let asked = reset.ended.as_ref().is_some_and(|socket| socket.bytes_received > Some(0));
+        !asked || Exchange::of(reset) == Some(Exchange::Answered)
+    };
+    for reset in resets.iter().filter(received).filter(checks) {
         if let (Some(local), Some(peer)) = (reset.local(), reset.peer()) {
             times.entry((peer.ip(), local.port())).or_default().push(reset.at().as_secs_f64());
         }

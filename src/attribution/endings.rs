@@ -1,9 +1,10 @@
 //! What the ends of connections tell: whom this host had called, and whether a request was under way.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::observation::{Endings, View};
-use crate::reset::End;
+use crate::reset::{End, Exchange};
 use crate::source::destroyed_sockets::DestroyedSocket;
 use crate::source::sysctl;
 
@@ -17,11 +18,29 @@ pub struct Ended<'a> {
 }
 
 impl Ended<'_> {
+    /// A client that was told nothing: closed right after accept with all that it had sent unread. The kernel answers that
+    /// with a RST (net/ipv4/tcp.c __tcp_close), whether or not it was seen.
+    pub fn turned_away(&self) -> bool {
+        let unread = self.socket.bytes_received > Some(0) && self.end == End::Other;
+        unread && self.called.is_none() && Exchange::of_close(self.socket) == Some(Exchange::TurnedAway)
+    }
+
+    /// How long this connection of ours had been without data when the peer closed it, if a request that came after the pause
+    /// was reset.
+    pub fn closed_by_peer_after(&self) -> Option<Duration> {
+        let socket = self.socket;
+        let used = self.end == End::ResetAfterFin && socket.asked_last() && socket.unacknowledged > 0;
+        // The FIN is the last that came with an acknowledgement.
+        let idle = socket.data_received_ms.saturating_sub(socket.ack_received_ms);
+        (used && socket.bytes_received > Some(0)).then(|| Duration::from_millis(u64::from(idle)))
+    }
+
     /// A request was waiting for its answer.
     pub fn under_way(&self) -> bool {
         // A server that worked on it had received last, a client that waited had sent last.
         match self.called {
-            Some(_) => self.socket.asked_last(),
+            // What was not acknowledged is a part of a request, even where an answer overtook it.
+            Some(_) => self.socket.asked_last() || self.socket.unacknowledged > 0,
             None => self.socket.data_received_ms < self.socket.data_sent_ms,
         }
     }

@@ -206,7 +206,9 @@ pub fn attribute(view: View<'_>, grouped: &Grouped, around: &Surroundings) -> Re
         }
         // The tallies take an answer for a server's, even where it is the rest of a connection of ours.
         let (port, peer_port) = match kind {
-            Kind::Stale if around.is_rest_of_own(tally) => (None, tally.peer_sample.map(|peer| peer.port())),
+            Kind::Stale | Kind::LateData | Kind::GaveUpHere if around.is_rest_of_own(tally) => {
+                (None, tally.peer_sample.map(|peer| peer.port()))
+            }
             _ => (tally.local_port, tally.peer_port),
         };
         let key = (

@@ -1,6 +1,9 @@
 use super::numbers::{Confidence, accept_loop_stalled as numbers};
-use super::{EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, queue};
+use super::{
+    EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, busy, queue,
+};
 use crate::evidence::Evidence;
+use crate::evidence::backlog::known_server;
 use crate::evidence::service::Service;
 use crate::source::owners::Process;
 use crate::source::socket_dump::GroupKind;
@@ -195,10 +198,7 @@ fn continue_stopped(service: &Service<'_>, stopped: &[&Process], mut finding: Fi
 
 fn look_at_blocked(e: &Evidence<'_>, service: &Service<'_>, mut finding: Finding) -> Finding {
     for process in service.owners.iter().take(4) {
-        let cpu = match e.cpu_share(process.pid) {
-            Some(share) => format!(", used {} of a CPU", words::percent(share)),
-            None => String::new(),
-        };
+        let cpu = busy::time(e, process).map_or_else(String::new, |time| format!(", {time}"));
         let doing = match process.state {
             'D' => "waits for a disk or network file system (state D)",
             'R' => "runs (state R), but not accept()",
@@ -215,12 +215,15 @@ fn look_at_blocked(e: &Evidence<'_>, service: &Service<'_>, mut finding: Finding
         "drained",
         "a merely slow application would have shortened the queue at least once",
     ));
+    // A server whose workers are all busy looks the same: its own limit comes before the search for what blocks it.
+    if let Some(capacity) = busy::capacity(known_server(&service.owners), service) {
+        finding = finding.remedy(capacity);
+    }
     if let Some(process) = service.owners.last() {
-        finding = finding.remedy(queue::look_inside(
-            process,
-            format!("See what {} waits for", process.label()),
-            "the same wait each time is what blocks it",
-        ));
+        finding = finding.remedy(
+            Remedy::new(format!("See what {} waits for", process.label()), "the same wait each time is what blocks it")
+                .command(busy::inside(process, false)),
+        );
     }
     finding.remedy(
         Remedy::new("Restart it: a blocked accept loop rarely recovers by itself", queue::drained(service))

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 
 use super::numbers::accept_queue_overflow as numbers;
 use super::{
-    EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, Verify, queue,
+    EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, Verify, busy, queue,
 };
 use crate::evidence::Evidence;
 use crate::evidence::backlog::{BindingLimit, binding_limit, known_server};
@@ -276,7 +276,7 @@ fn with_limit_and_remedies(e: &Evidence<'_>, service: &Service<'_>, mut finding:
     if let Some(item) = queue::hidden_owner(e, service) {
         finding = finding.against(item);
     }
-    finding = finding.remedy(slow_accept(e, service));
+    finding = capacity_first(e, service, finding);
     if e.sysctl_number("net.ipv4.tcp_abort_on_overflow") == Ok(1) {
         finding = finding.remedy(Remedy::sysctl(
             "Until then, let clients retry instead of resetting them",
@@ -288,31 +288,18 @@ fn with_limit_and_remedies(e: &Evidence<'_>, service: &Service<'_>, mut finding:
     finding
 }
 
-fn slow_accept(e: &Evidence<'_>, service: &Service<'_>) -> Remedy {
-    let verify = Verify::by(queue::listed(service), "shows Recv-Q near 0");
-    let busiest = service
-        .owners
-        .iter()
-        .filter_map(|process| Some((process, e.cpu_share(process.pid)?)))
-        .max_by(|a, b| a.1.total_cmp(&b.1));
-    match busiest {
-        // Below half a CPU it mostly waits; above, its own work is the reason.
-        Some((process, share)) if share >= numbers::BUSY => Remedy::new(
-            format!("Find out why accept is slow: {} used {:.0} % of a CPU", process.label(), share * 100.0),
-            verify,
-        )
-        .command(ShellCommand::new("perf top -p").arg(process.pid)),
-        Some((process, share)) => Remedy::new(
-            format!(
-                "Find out why accept is slow: {} used only {:.0} % of a CPU, so it waits for something",
-                process.label(),
-                share * 100.0
-            ),
-            verify,
-        )
-        .command(queue::kernel_stack(process)),
-        None => Remedy::new("Find out why accept is slow: a longer queue only buys time", verify),
+/// A queue that is always full is too slow a server, which a longer queue does not help; one that is full for moments is a burst.
+fn capacity_first(e: &Evidence<'_>, service: &Service<'_>, mut finding: Finding) -> Finding {
+    let slow = busy::slow_accept(e, service);
+    let always = service.worst().samples >= queue::ENOUGH_SAMPLES && service.full_share() >= numbers::ALWAYS_FULL;
+    if !always {
+        return finding.remedy(slow);
     }
+    let capacity = busy::capacity(known_server(&service.owners), service);
+    // The server's own setting, then what it does instead; a longer queue comes last.
+    let first = capacity.into_iter().chain([slow]);
+    finding.remedies = first.chain(std::mem::take(&mut finding.remedies)).collect();
+    finding.evidence_if(busy::pace(e, service))
 }
 
 #[cfg(test)]
@@ -341,8 +328,9 @@ mod tests {
         assert!(finding.confidence >= 0.9);
         assert_eq!(finding.binding_limit, Some(BindingLimit::Application));
         assert_eq!(finding.subjects[0].pid, Some(4121));
-        let command = finding.remedies[0].line().unwrap_or_default();
-        assert!(command.starts_with("listen 8080 backlog=4096;"), "{command}");
+        let lines: Vec<_> = finding.remedies.iter().filter_map(|remedy| remedy.line()).collect();
+        assert_eq!(lines[0], "worker_processes auto;", "always full: too slow, not too short");
+        assert!(lines.iter().any(|line| line.starts_with("listen 8080 backlog=4096;")), "{lines:?}");
     }
 
     #[test]
@@ -378,7 +366,7 @@ mod tests {
 
     #[test]
     fn somaxconn_that_binds_is_raised_and_then_the_application() {
-        let case = overflow(60, 312).sysctl("net.core.somaxconn", "511");
+        let case = overflow(9, 312).sysctl("net.core.somaxconn", "511");
         let finding = case.finding(&ACCEPT_QUEUE_OVERFLOW);
         assert_eq!(finding.binding_limit, Some(BindingLimit::Somaxconn));
         assert_eq!(finding.remedies[0].line().as_deref(), Some("sysctl -w net.core.somaxconn=4096"));

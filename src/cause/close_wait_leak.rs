@@ -94,6 +94,10 @@ fn leak(e: &Evidence<'_>, group: &Group) -> Option<Finding> {
     let oldest = group.oldest_idle_ms.map(|ms| Duration::from_millis(u64::from(ms)));
     let older_than = |age: Duration| oldest.is_some_and(|oldest| oldest > age);
     let stays = persisted(e, group, before);
+    // A client that closed its side after the request still takes its answer.
+    if still_sending(group) {
+        return None;
+    }
     let many = group.sockets >= numbers::MANY;
     let (severity, confidence) = match stays {
         // All that came in the window were left open: none of them is only passing.
@@ -202,6 +206,14 @@ fn describe(
                 .command_if(queue::restart_command(owners))
                 .restart(Restart::Service),
         )
+}
+
+/// Data still flows on nearly all of them.
+fn still_sending(group: &Group) -> bool {
+    let idle = || group.samples.iter().filter_map(|sample| sample.idle_ms);
+    let all = idle().count();
+    let fresh = idle().filter(|idle| *idle < numbers::FLOWING_MS).count();
+    fresh > 0 && fresh * 5 >= all * 4
 }
 
 #[cfg(test)]

@@ -43,6 +43,9 @@ cause! {
     }
 }
 
+/// Servers of web applications, which leave the body of a request to the application.
+const APPLICATION_SERVERS: [&str; 6] = ["gunicorn", "uvicorn", "uwsgi", "puma", "unicorn", "php-fpm"];
+
 fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
     let counter = e.counter("TcpExt.TCPAbortOnClose");
@@ -110,6 +113,8 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
 fn with_remedies(finding: Finding, port: Option<u16>) -> Finding {
     let verify = Verify::flat("TcpExtTCPAbortOnClose");
     let server = finding.subjects.iter().find_map(|subject| subject.process.as_deref()).unwrap_or_default();
+    // Who runs a server of others does not change how it closes.
+    let application = APPLICATION_SERVERS.iter().any(|name| server.starts_with(name));
     let setting = match server {
         "nginx" => {
             Some(Setting::config("lingering_close always;", "nginx.conf", Some("server block"), Restart::Reload))
@@ -129,14 +134,15 @@ fn with_remedies(finding: Finding, port: Option<u16>) -> Finding {
         ),
         None => finding,
     };
+    let read = match application {
+        true => {
+            "Let the proxy in front hold each request until it is whole (nginx: proxy_request_buffering on), or let the \
+             application read the body before it answers"
+        }
+        false => "Let the program read to the end before it closes: shutdown(SHUT_WR), read until EOF, close",
+    };
     finding
-        .remedy(
-            Remedy::new(
-                "Let the program read to the end before it closes: shutdown(SHUT_WR), read until EOF, close",
-                verify,
-            )
-            .restart(Restart::Service),
-        )
+        .remedy(Remedy::new(read, verify).restart(if application { Restart::None } else { Restart::Service }))
         .remedy(
             Remedy::new(
                 "See which connections hold unread data (Recv-Q above 0)",

@@ -100,10 +100,12 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     Ok(Verdict::RuledOut("every owner of a listener has file descriptors left".into()))
 }
 
-/// Open files as a share of the soft limit; `None` when either is unknown.
+/// Open files as a share of the soft limit; `None` when either is unknown, and for a sandbox, which lowers its limit so far that
+/// no new descriptor can be had, on purpose (sshd before a log-in: 1).
 fn share(process: &Process) -> Option<f64> {
+    const SANDBOX: u64 = 8;
     let (open, limit) = (process.open_files?, process.open_files_limit?);
-    (limit > 0).then(|| open as f64 / limit as f64)
+    (limit >= SANDBOX).then(|| open as f64 / limit as f64)
 }
 
 /// The next descriptor would be the limit: fs/file.c alloc_fd takes the lowest free number and refuses numbers at or above
@@ -320,6 +322,12 @@ mod tests {
         owner.open_files = Some(open);
         owner.unit = UnitName::parse("my\\x2dapp.service");
         Case::new().counter("TcpExt.ListenOverflows", 0, 0).listener("0.0.0.0:8080", 511, recv_q, 0, &owner)
+    }
+
+    #[test]
+    fn a_sandbox_that_forbids_descriptors_on_purpose_is_none() {
+        let sandbox = Process { open_files: Some(6), open_files_limit: Some(1), ..process(4121, "sshd") };
+        assert!(Case::new().listener("0.0.0.0:22", 128, 0, 0, &sandbox).is_ruled_out(&FD_EXHAUSTION));
     }
 
     #[test]

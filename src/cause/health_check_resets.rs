@@ -9,12 +9,12 @@ use crate::value::words;
 cause! {
     /// ## What happens
     ///
-    /// A load balancer or monitor connects to see whether the port is open, and ends the check with a RST. It explains the
-    /// numbers and is no fault, though applications log "connection reset by peer".
+    /// A load balancer or monitor connects to see whether the port is open, and ends the check with a RST; scanners take the
+    /// greeting and leave. It explains the numbers and is no fault, though applications log "connection reset by peer".
     ///
     /// ## How it shows
     ///
-    /// RSTs of the same few peers on a served port, as regular as a clock, and no bytes exchanged.
+    /// RSTs of peers that asked nothing; or of the same few peers, as regular as a clock, each with the answer to its check.
     ///
     /// ## How to confirm
     ///
@@ -42,7 +42,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let findings = place::places(e, &groups).into_iter().map(|place| finding(e, place)).collect();
     Ok(Verdict::from_findings(
         findings,
-        "no peer resets at regular intervals (seen are intervals up to a third of the window)",
+        "no peer that asked nothing reset its connection, and none did so at regular intervals",
     ))
 }
 
@@ -55,7 +55,7 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let port = place.port.map_or_else(String::new, |port| format!(" of port {port}"));
     let summary = format!(
         "{}{port} by {by} ended with RST in {}: harmless",
-        words::counted(place.count, "health check"),
+        words::counted(place.count, "check"),
         words::seconds(e.window())
     );
     wording::benign(e, numbers::REGULAR, place.count, "resets", summary)
@@ -64,9 +64,8 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
             "reset_events",
             "received",
             place.count as f64,
-            format!("{} by {by} at regular intervals", words::counted(place.count, "RST")),
+            format!("{} by {by}: nothing was asked, or each check was answered", words::counted(place.count, "RST")),
         ))
-        .against(EvidenceItem::fact("reset_events", "bytes", "whether a request was under way is not known"))
         .remedy(Remedy::new("Nothing to change; to quiet the log let the prober use an HTTP check", "the log is quiet"))
 }
 

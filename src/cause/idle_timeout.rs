@@ -153,28 +153,29 @@ fn finding(e: &Evidence<'_>, peer: SocketAddr, mut ages: Vec<f64>) -> Option<Fin
         let text = format!("known idle limits near that: {}", names.join(", "));
         finding = finding.evidence(EvidenceItem::fact("knowledge", "idle_timeouts", text));
     }
-    let probe = (youngest / 2.0).clamp(30.0, 300.0) as u64;
-    Some(
-        finding
-            .against(EvidenceItem::fact(
-                "reset_packets",
-                "ttl",
-                "the peer itself may have an idle limit and end it by RST, or may have been restarted",
-            ))
-            .remedy(Remedy::new(
-                format!(
-                    "Let the pool drop connections that are idle for more than {} s",
-                    (youngest * numbers::POOL_LIMIT) as u64
-                ),
-                "the first request after a pause succeeds",
-            ))
-            .remedy(Remedy::sysctl(
-                "Or keep them alive: SO_KEEPALIVE in the application, and probes below the limit",
-                "net.ipv4.tcp_keepalive_time",
-                probe,
-                "ss -tno shows timer:(keepalive,...) on these connections",
-            )),
-    )
+    let limit = youngest * numbers::POOL_LIMIT;
+    let limit = if limit < 10.0 { format!("{limit:.1}") } else { format!("{limit:.0}") };
+    let finding = finding
+        .against(EvidenceItem::fact(
+            "reset_packets",
+            "ttl",
+            "the peer itself may have an idle limit and end it by RST, or may have been restarted",
+        ))
+        .remedy(Remedy::new(
+            format!("Let the pool drop connections that are idle for more than {limit} s"),
+            "the first request after a pause succeeds",
+        ));
+    // In whole seconds, and below what was measured.
+    let probe = (youngest / 2.0).min(300.0) as u64;
+    Some(match probe {
+        0 => finding,
+        _ => finding.remedy(Remedy::sysctl(
+            "Or keep them alive: SO_KEEPALIVE in the application, and probes below the limit",
+            "net.ipv4.tcp_keepalive_time",
+            probe,
+            "ss -tno shows timer:(keepalive,...) on these connections",
+        )),
+    })
 }
 
 #[cfg(test)]

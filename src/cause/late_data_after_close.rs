@@ -3,7 +3,7 @@ use super::place::{self, Place};
 use super::{
     EvidenceItem, Finding, Judgement, Remedy, Restart, Setting, SettingKind, Severity, Subject, Verdict, Verify,
 };
-use super::{severity, wording};
+use super::{exchange, severity, wording};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
 use crate::value::{Missing, words};
@@ -42,6 +42,9 @@ cause! {
     }
 }
 
+/// A shorter pause before a close is none.
+const SHORTEST_IDLE_S: f64 = 0.5;
+
 /// Ports where TLS is the rule: a close_notify after our FIN is likelier than a lost request.
 const TLS_PORTS: [u16; 8] = [443, 465, 636, 993, 995, 5671, 6443, 8443];
 
@@ -76,7 +79,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
             "TcpExt.TCPAbortOnData",
             "SO_LINGER 0 moves the same counter (abortive-close)",
         ));
-    Ok(Verdict::Found(vec![with_remedies(finding)]))
+    Ok(Verdict::Found(vec![with_remedies(finding, true)]))
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
@@ -97,14 +100,23 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         .subjects(place.subjects(e))
         .evidence(place.item("TCP_TIMEWAIT_SOCKET", "data after our close"))
         .harm(harm);
+    let idle = exchange::idle_at_close(e, &place);
+    if let Some(idle) = idle {
+        let text = match idle >= SHORTEST_IDLE_S {
+            true => format!("this side closed them after {idle:.1} s without data: its idle limit"),
+            false => "this side closed them with no pause since the last data: not for being idle".to_owned(),
+        };
+        finding = finding.evidence(EvidenceItem::value("destroyed_sockets", "idle_s", idle, text));
+    }
     if tls {
         let text = "on a TLS port this is mostly a close_notify that crossed our FIN: no data lost";
         finding = finding.against(EvidenceItem::fact("reset_events", "port", text));
     }
-    with_remedies(finding)
+    with_remedies(finding, idle.is_none_or(|idle| idle >= SHORTEST_IDLE_S))
 }
 
-fn with_remedies(finding: Finding) -> Finding {
+/// `may_be_idle`: the connections had been idle when this side closed them, as far as that is known.
+fn with_remedies(finding: Finding, may_be_idle: bool) -> Finding {
     let verify = Verify::scan("shows no data after close");
     let line = match finding.subjects.iter().find_map(|subject| subject.process.as_deref()).unwrap_or_default() {
         "nginx" => Some(Setting::config("keepalive_timeout 75s;", "nginx.conf", None, Restart::Reload)),
@@ -135,7 +147,8 @@ fn with_remedies(finding: Finding) -> Finding {
         Some(setting) => idle.setting(setting),
         None => idle.restart(Restart::Service),
     };
-    finding.remedy(idle).remedy(
+    let finding = if may_be_idle { finding.remedy(idle) } else { finding };
+    finding.remedy(
         Remedy::new("Read to EOF after shutdown(SHUT_WR) before close(), so that late data is taken", verify)
             .restart(Restart::Service),
     )

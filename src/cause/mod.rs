@@ -62,12 +62,16 @@ macro_rules! cause {
 mod abortive_close;
 mod accept_loop_stalled;
 mod accept_queue_overflow;
+mod busy;
+mod client_gave_up;
 mod close_wait_leak;
 mod close_with_unread_data;
 mod connect_unanswered;
+mod connection_limit;
 mod conntrack_invalid;
 mod conntrack_table_full;
 mod ephemeral_ports_exhausted;
+mod exchange;
 mod fd_exhaustion;
 mod firewall_reject;
 mod half_open;
@@ -81,6 +85,7 @@ mod listener_closed;
 mod middlebox_reset;
 mod orphan_limit;
 mod out_of_window_reset;
+mod peer_idle_limit;
 mod peer_reset;
 mod peer_restarted;
 mod port_scan;
@@ -88,6 +93,8 @@ mod port_without_listener;
 mod process_exit;
 mod queue;
 mod retransmission_timeout;
+mod signals;
+mod slow_reader;
 mod socket_destroyed;
 mod stale_connection;
 mod syn_flood;
@@ -136,6 +143,10 @@ pub static REGISTRY: &[&Cause] = &[
     &out_of_window_reset::OUT_OF_WINDOW_RESET,
     &health_check_resets::HEALTH_CHECK_RESETS,
     &port_scan::PORT_SCAN,
+    &connection_limit::CONNECTION_LIMIT,
+    &peer_idle_limit::PEER_IDLE_LIMIT,
+    &slow_reader::SLOW_READER,
+    &client_gave_up::CLIENT_GAVE_UP,
 ];
 
 /// The cause with this id.

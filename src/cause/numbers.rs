@@ -108,8 +108,18 @@ numbers! {
         PAST: Confidence = 0.9;
         /// Lost connection attempts per second from which clients notice for certain.
         CRITICAL_PER_S: f64 = 1.0;
+        /// Share of the samples from which a full queue is no burst.
+        ALWAYS_FULL: f64 = 0.5;
+        /// Share of the time from which a process that is ready to run and has no CPU is slow for that.
+        WAITS_FOR_CPU: f64 = 0.3;
         /// Share of a CPU from which a process is too busy to accept, rather than waiting for something.
         BUSY: f64 = 0.5;
+    }
+    client_gave_up {
+        /// All left after the same time since their request; a program that is killed at regular intervals looks the same.
+        ONE_LIMIT: Confidence = 0.9;
+        /// They left at any time: people who cancel, or clients that are killed.
+        ANY_TIME: Confidence = 0.7;
     }
     close_wait_leak {
         /// The same sockets at both ends of the window, silent for long or more of them each time.
@@ -122,6 +132,8 @@ numbers! {
         SEEN_ONCE: Confidence = 0.7;
         /// A few of them, forgotten for very long.
         FORGOTTEN: Confidence = 0.8;
+        /// Silent for less, ms: data is on its way, where that holds for nearly all of them.
+        FLOWING_MS: u32 = 500;
         /// Fewer than this are no leak worth a warning.
         MANY: u64 = 20;
         /// Fewer than this are not reported, however old.
@@ -140,6 +152,14 @@ numbers! {
         SILENT: Confidence = 0.93;
         /// Connects that timed out by count; half-open handshakes move one of the counters too.
         COUNTED: Confidence = 0.65;
+    }
+    connection_limit {
+        /// Nothing was read, and the program is known to turn away beyond a limit; its rules about who may connect look the same.
+        KNOWN_LIMIT: Confidence = 0.9;
+        /// Nothing was read; why this program closes at once is not known.
+        UNKNOWN_LIMIT: Confidence = 0.75;
+        /// By the sockets that were destroyed: the RSTs themselves were not seen.
+        BY_SOCKETS: Confidence = 0.7;
     }
     conntrack_invalid {
         /// The port that is reset belongs to an open connection to another address: nothing else does that.
@@ -339,6 +359,14 @@ numbers! {
         /// No SYN: RSTs out of sequence, or ACKs of data never sent.
         NO_SYN: Confidence = 0.6;
     }
+    peer_idle_limit {
+        /// The peer's FIN came after the same idle time again and again.
+        ONE_LIMIT: Confidence = 0.92;
+        /// Once, after the default of a known server.
+        ONE_NEAR_KNOWN: Confidence = 0.65;
+        /// Share of the limit after which a pool should drop a connection: well before the peer does.
+        POOL_LIMIT: f64 = 0.8;
+    }
     peer_reset {
         /// Single events with their peers.
         NAMED: Confidence = 0.92;
@@ -376,6 +404,8 @@ numbers! {
     process_exit {
         /// The kernel names the process that closed, and it is gone.
         NAMED: Confidence = 0.92;
+        /// The kernel told of the signal that ended each.
+        BY_SIGNAL: Confidence = 0.95;
         /// The listener's owner is gone, and the kernel killed a process for lack of memory.
         KILLED: Confidence = 0.88;
         /// The listener's owner is gone, and nobody serves the port.
@@ -394,6 +424,12 @@ numbers! {
         MIXED: Confidence = 0.6;
         /// Single peers vanish on every healthy host: fewer are no warning.
         MANY: u64 = 10;
+    }
+    slow_reader {
+        /// Much was in flight, and the kernel says that the peer's window held it back.
+        HELD_BACK: Confidence = 0.88;
+        /// Much lay unread here; a server that ends for another reason in that moment looks the same.
+        UNREAD_HERE: Confidence = 0.65;
     }
     socket_destroyed {
         /// The kernel names the caller; a BPF program that destroys sockets looks the same.

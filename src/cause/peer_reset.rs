@@ -1,7 +1,7 @@
 use super::numbers::peer_reset as numbers;
 use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict, Verify};
-use super::{severity, wording};
+use super::{exchange, severity, wording};
 use crate::attribution::wire::Suspect;
 use crate::evidence::Evidence;
 use crate::evidence::harm::Harm;
@@ -161,6 +161,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
             format!("{} arrived in open connections", words::counted(open, "RST")),
         )),
     };
+    let finding = finding.evidence_if(exchange::told_by_caller(e, &place));
     let finding = finding.evidence_if(place.under_way(e)).evidence_if(place.stated(e));
     let ttl = match e.wire() {
         Ok(wire) if wire.judged > 0 => None,

@@ -81,6 +81,11 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// Every process that sent some of it.
+    pub fn tasks(&self) -> impl Iterator<Item = &'a Task> {
+        self.groups.iter().filter_map(|group| group.task.as_ref())
+    }
+
     /// The process with the most of it.
     pub fn task(&self) -> Option<&'a Task> {
         largest(self.groups.iter().filter_map(|group| Some((group.task.as_ref()?, group.count)))).map(|(task, _)| task)

@@ -1,15 +1,16 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::numbers::process_exit as numbers;
 use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
-use super::{severity, wording};
+use super::{severity, signals, wording};
+use crate::attribution::Group;
 use crate::evidence::Evidence;
 use crate::source::owners::Process;
-use crate::source::reset_events::Direction;
+use crate::source::reset_events::{Direction, SignalDeath, Task};
 use crate::value::outside::UnitName;
 use crate::value::shell::ShellCommand;
-use crate::value::{TcpState, words};
+use crate::value::{Missing, TcpState, words};
 
 cause! {
     /// ## What happens
@@ -19,7 +20,9 @@ cause! {
     ///
     /// ## How it shows
     ///
-    /// The owner of a listener is gone, or another process has its number; `TcpExt.TCPAbortOnClose` or `Tcp.OutRsts`
+    /// As root each signal that ends a process is seen (signal:signal_deliver), with who sent it: a fault of its own (SIGSEGV),
+    /// the out-of-memory killer, a parent that ends a worker which does not answer (gunicorn `WORKER TIMEOUT`). Else: the owner
+    /// of a listener is gone, or another process has its number; `TcpExt.TCPAbortOnClose` or `Tcp.OutRsts`
     /// jump at one instant. `oom_kill` in /proc/vmstat moves if the kernel killed something for memory.
     ///
     /// ## How to confirm
@@ -45,32 +48,81 @@ cause! {
 
 fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
-    if let Ok(groups) = e.resets_of(PROCESS_EXIT.id, Direction::Sent)
-        && !groups.is_empty()
-    {
-        return Ok(Verdict::Found(place::places(e, &groups).into_iter().map(|place| by_events(e, place)).collect()));
+    let groups = e.resets_of(PROCESS_EXIT.id, Direction::Sent).unwrap_or_default();
+    let workers = signals::ended_workers(e);
+    let is_worker = |task: &Task| workers.iter().any(|death| death.process.pid == task.pid);
+    let places = place::places(e, &groups).into_iter().filter(|place| !place.tasks().any(is_worker));
+    let mut findings: Vec<Finding> = places.map(|place| by_events(e, place)).collect();
+    let died = signals::by_name(&workers);
+    findings.extend(died.into_iter().map(|deaths| by_signal(e, &deaths, &groups)));
+    if !findings.is_empty() {
+        return Ok(Verdict::Found(findings));
     }
     e.owners_before()?;
     e.owners()?;
-    let gone: Vec<_> = e.gone_processes().collect();
-    if gone.is_empty() {
-        let why = match e.hidden_processes() {
-            0 => "every process that listened is still there".to_owned(),
-            n => format!(
-                "every visible process that listened is still there ({} not visible)",
-                words::counted(n, "process")
-            ),
-        };
-        return Ok(Verdict::RuledOut(why));
-    }
+    let gone = by_name_and_ports(e.gone_processes());
     let counted = e.estimate().ok();
     // What a dying process leaves behind: unread data, its queue, and answers to peers that send on.
     let resets = counted.map_or(0, |c| c.unread + c.listener_closed + c.rest);
+    if gone.is_empty() {
+        let hidden = e.hidden_processes();
+        if hidden > 0 && resets > 0 {
+            let reason =
+                format!("{} not visible to this user: one of them may have ended", words::counted(hidden, "process"));
+            return Err(Missing { source: "owners", reason, needs: Some("root or CAP_SYS_PTRACE".to_owned()) });
+        }
+        let why = match hidden {
+            0 => "every process that listened is still there",
+            _ => {
+                "no RST was sent that a process could have left, and every visible process that listened is still there"
+            }
+        };
+        return Ok(Verdict::RuledOut(why.to_owned()));
+    }
     let unserved: BTreeSet<u16> =
         e.gone_listeners().iter().filter(|gone| !gone.replaced).map(|gone| gone.trace.last.port).collect();
-    Ok(Verdict::Found(
-        gone.into_iter().map(|(process, ports)| by_owner(e, process, ports, &unserved, resets)).collect(),
-    ))
+    Ok(Verdict::Found(gone.iter().filter_map(|gone| by_owner(e, gone, &unserved, resets)).collect()))
+}
+
+/// Processes of one name that a signal ended while they served.
+fn by_signal(e: &Evidence<'_>, deaths: &[&SignalDeath], groups: &[&Group]) -> Finding {
+    let count = deaths.len() as u64;
+    let theirs = |group: &&&Group| {
+        group.task.as_ref().is_some_and(|task| deaths.iter().any(|death| death.process.pid == task.pid))
+    };
+    let resets: u64 = groups.iter().filter(theirs).map(|group| group.count).sum();
+    let (name, how) = (signals::name(deaths), signals::how(e, deaths));
+    let ports = signals::ports(e, deaths);
+    let port = ports.iter().next().copied();
+    let on_port = port.map_or_else(String::new, |port| format!(" of port {port}"));
+    let summary = format!(
+        "{}{on_port} died in {}: {how}",
+        match count {
+            1 => format!("{name} (pid {})", deaths.first().map_or(0, |death| death.process.pid)),
+            _ => words::counted(count, &format!("{name} process")),
+        },
+        words::seconds(e.window())
+    );
+    // A crash is never chance, however few they are.
+    let dead = ports.iter().any(|port| signals::is_dead(e, *port));
+    let severity = if dead { Severity::Critical } else { Severity::Warning };
+    let subject = |death: &&SignalDeath| Subject { port, ..Subject::task(&death.process) };
+    let mut finding = wording::active(e, severity, numbers::BY_SIGNAL, count, "processes", summary)
+        .subjects(deaths.iter().take(3).map(subject));
+    for (text, count) in signals::evidence(deaths) {
+        finding = finding.evidence(EvidenceItem::value("signals", "signal", count as f64, text));
+    }
+    if resets > 0 {
+        let text =
+            format!("{} left by them, to connections whose requests they had not read", words::counted(resets, "RST"));
+        finding = finding.evidence(EvidenceItem::value("reset_events", "TCP_ABORT_ON_CLOSE", resets as f64, text));
+    }
+    finding = finding.evidence_if(signals::memory(e, deaths));
+    let finding = match signals::remedy(e, deaths) {
+        Some(remedy) => finding.remedy(remedy),
+        None => finding,
+    };
+    with_remedies(e, finding, Some(&name), signals::unit(e, deaths).as_ref())
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
@@ -82,6 +134,17 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         words::counted(place.count, "reset"),
         words::seconds(e.window())
     );
+    let deaths = e.signal_deaths();
+    let died = |task: &Task| deaths.iter().copied().find(|death| death.process.pid == task.pid);
+    let of_place: Vec<_> = place.tasks().filter_map(died).collect();
+    let (severity, summary) = match of_place.as_slice() {
+        [] => (severity, summary),
+        died => {
+            let crash = died.iter().any(|death| death.is_crash() || signals::out_of_memory(e, death));
+            let severity = if crash { severity.min(Severity::Warning) } else { severity };
+            (severity, format!("{summary} ({})", signals::how(e, died)))
+        }
+    };
     let finding = wording::active(e, severity, numbers::NAMED, place.count, "resets", summary)
         .subjects(place.subjects(e))
         .evidence(place.item("TCP_ABORT_ON_CLOSE", "a close with unread data"))
@@ -90,12 +153,30 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     with_remedies(e, finding, place.task().map(|task| task.name.as_str()), None)
 }
 
-fn by_owner(e: &Evidence<'_>, process: &Process, ports: &[u16], unserved: &BTreeSet<u16>, resets: u64) -> Finding {
+/// Processes of one name that left the same ports; the first stands for all.
+type Gone<'a> = (Vec<&'a Process>, &'a [u16]);
+
+fn by_name_and_ports<'a>(gone: impl Iterator<Item = (&'a Process, &'a [u16])>) -> Vec<Gone<'a>> {
+    let mut all: BTreeMap<(&str, &[u16]), Vec<&Process>> = BTreeMap::new();
+    for (process, ports) in gone {
+        all.entry((process.name.as_str(), ports)).or_default().push(process);
+    }
+    all.into_iter().map(|((_, ports), processes)| (processes, ports)).collect()
+}
+
+fn by_owner(e: &Evidence<'_>, (processes, ports): &Gone<'_>, unserved: &BTreeSet<u16>, resets: u64) -> Option<Finding> {
+    let process = *processes.first()?;
+    let label = match processes.len() {
+        1 => process.label(),
+        many => words::counted(many as u64, &format!("{} process", process.name)),
+    };
     let unserved = ports.iter().any(|port| unserved.contains(port));
     let killed = e.moved("oom_kill") > 0;
     // Workers come and go on a healthy host, and so do programs that listen for a moment on a port that the kernel chose:
     // only their resets, or a known port that nobody serves now, are harm.
-    let missed = unserved && ports.iter().any(|port| e.is_ephemeral(*port) != Ok(true) || was_in_use(e, *port));
+    // A program that did its work and ended while nobody called harmed nobody.
+    let known = ports.iter().any(|port| e.is_ephemeral(*port) != Ok(true));
+    let missed = unserved && (known && resets > 0 || ports.iter().any(|port| was_in_use(e, *port)));
     let severity = match (missed, resets) {
         (true, _) => Severity::Critical,
         (false, severity::FEW..) => severity::of_host(e, resets, "Tcp.PassiveOpens"),
@@ -112,13 +193,13 @@ fn by_owner(e: &Evidence<'_>, process: &Process, ports: &[u16], unserved: &BTree
         ports_text.push_str(&format!(" and {} more", words::thousands(ports.len() as u64 - 5)));
     }
     let state = if unserved { "nobody serves it now" } else { "the port is still served" };
-    let summary = format!("{} exited, it listened on port {ports_text}: {state}", process.label());
+    let summary = format!("{label} exited, with a listener on port {ports_text}: {state}");
     let subject = Subject { port: ports.first().copied(), ..Subject::process(process) };
     let mut finding = wording::active(e, severity, confidence, resets, "resets", summary).subject(subject).evidence(
         EvidenceItem::fact(
             "owners",
             "pid",
-            format!("{} held the listener when the window opened and not when it closed", process.label()),
+            format!("{label} held the listener when the window opened and not when it closed"),
         ),
     );
     if resets > 0 {
@@ -134,7 +215,7 @@ fn by_owner(e: &Evidence<'_>, process: &Process, ports: &[u16], unserved: &BTree
     }
     finding =
         finding.against(EvidenceItem::fact("owners", "pid", "it may have closed its sockets and live on to drain"));
-    with_remedies(e, finding, Some(&process.name), process.unit.as_ref())
+    Some(with_remedies(e, finding, Some(&process.name), process.unit.as_ref()))
 }
 
 /// Clients were connected to this port when the window opened.

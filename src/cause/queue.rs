@@ -10,6 +10,9 @@ use crate::source::owners::Process;
 use crate::value::shell::ShellCommand;
 use crate::value::words;
 
+/// Fewer samples say nothing about what a queue does all the time.
+pub const ENOUGH_SAMPLES: u32 = 10;
+
 /// How full the accept queue was.
 pub fn length(service: &Service<'_>) -> EvidenceItem {
     let worst = service.worst();
@@ -50,17 +53,10 @@ pub fn kernel_stack(process: &Process) -> ShellCommand {
         .arg(format_args!("/proc/{}/wchan", process.pid))
 }
 
-/// Finds out what a process that should call accept() does instead.
-pub fn look_inside(process: &Process, text: String, verify: impl Into<Verify>) -> Remedy {
-    let command =
-        if process.name == "java" { ShellCommand::new("jstack").arg(process.pid) } else { kernel_stack(process) };
-    Remedy::new(text, verify).command(command)
-}
-
 /// The accept queue was not once shorter than in the sample before, in enough samples to tell.
 pub fn never_drained(service: &Service<'_>) -> bool {
     let worst = service.worst();
-    worst.drained == 0 && worst.samples >= 10
+    worst.drained == 0 && worst.samples >= ENOUGH_SAMPLES
 }
 
 /// Raises the backlog that the program passes to listen() to `wanted`.

@@ -22,7 +22,7 @@ use crate::reset::{JoinedError, Reset, Surroundings};
 use crate::source::conntrack::Conntrack;
 use crate::source::counters::CounterFile;
 use crate::source::owners::{Owners, Process, TICKS_PER_SECOND};
-use crate::source::reset_events::{Direction, EventAccount};
+use crate::source::reset_events::{Direction, EventAccount, SignalDeath};
 use crate::source::socket_dump::{Destination, Group, GroupKind, SocketDump};
 use crate::source::{file_nr, sockstat};
 use crate::value::{EphemeralPorts, Errno, Missing, Observed};
@@ -260,6 +260,13 @@ impl<'a> Evidence<'a> {
         self.gone_processes.iter().filter_map(move |(pid, ports)| Some((before?.processes.get(&pid)?, ports)))
     }
 
+    /// Processes of this namespace that a signal ended in the window; empty where the tracepoints of signals were not there.
+    pub fn signal_deaths(&self) -> Vec<&'a SignalDeath> {
+        let Some(account) = self.view.host.reset_events.value() else { return Vec::new() };
+        let here = self.after().netns;
+        account.deaths.iter().filter(|death| death.netns.is_none_or(|netns| netns == here)).collect()
+    }
+
     /// What the counters say about resets where single events are not known.
     pub fn estimate(&self) -> Result<Estimate, Missing> {
         self.estimate.clone()
@@ -369,6 +376,19 @@ impl<'a> Evidence<'a> {
         }
         let ticks = after.cpu_ticks.checked_sub(before.cpu_ticks)?;
         Some(ticks as f64 / TICKS_PER_SECOND as f64 / between.as_secs_f64())
+    }
+
+    /// Share of the time between the two looks at the owners in which the main thread of a process was ready to run and had no
+    /// CPU.
+    pub fn cpu_wait_share(&self, pid: u32) -> Option<f64> {
+        let process = |host: &'a HostSnapshot| host.owners.value()?.processes.get(&pid);
+        let (before, after) = (process(self.host_before())?, process(self.host_after())?);
+        let between = self.after().dumped.mono.saturating_sub(self.before().dumped.mono);
+        if before.start_ticks != after.start_ticks || between.is_zero() {
+            return None;
+        }
+        let waited = after.run_delay_ns?.checked_sub(before.run_delay_ns?)?;
+        Some(Duration::from_nanos(waited).as_secs_f64() / between.as_secs_f64())
     }
 
     /// What the tracepoints gave, on the whole host.

@@ -31,8 +31,12 @@ pub struct Wanted {
     pub optional: bool,
 }
 
+/// Signals that end a process by default, where it does not handle them.
+const FATAL: &str = "sa_handler == 0 && (sig == 3 || sig == 4 || sig == 5 || sig == 6 || sig == 7 || sig == 8 || sig == 11 || \
+                     sig == 24 || sig == 31)";
+
 /// FIN_WAIT2 and LAST_ACK to CLOSE end every normal connection: a record of each would cost too much and say too little.
-pub const WANTED: [Wanted; 5] = [
+pub const WANTED: [Wanted; 7] = [
     Wanted { name: "tcp/tcp_send_reset", filter: Some("skbaddr != 0"), chain: false, optional: false },
     Wanted { name: "tcp/tcp_send_reset", filter: Some("skbaddr == 0"), chain: true, optional: false },
     Wanted { name: "tcp/tcp_receive_reset", filter: None, chain: false, optional: false },
@@ -49,6 +53,14 @@ pub const WANTED: [Wanted; 5] = [
         chain: false,
         optional: true,
     },
+    // SIGKILL to the threads of a process that ends by itself is delivered too, but nobody generated it.
+    Wanted {
+        name: "signal/signal_generate",
+        filter: Some("sig == 6 || sig == 9 || sig == 15"),
+        chain: false,
+        optional: true,
+    },
+    Wanted { name: "signal/signal_deliver", filter: Some(FATAL), chain: false, optional: true },
 ];
 
 /// One of [`WANTED`] on one CPU.
@@ -266,7 +278,7 @@ pub fn refused(error: &io::Error) -> Failure {
         }
         Some(libc::ENOSYS) => Failure::new(FailureKind::Absent, text).needs("a kernel with CONFIG_PERF_EVENTS"),
         Some(libc::EMFILE) => {
-            Failure::new(FailureKind::Broken, text).needs("a higher limit of open files (ulimit -n), six per CPU")
+            Failure::new(FailureKind::Broken, text).needs("a higher limit of open files (ulimit -n), eight per CPU")
         }
         _ => Failure::new(FailureKind::Broken, text),
     }

@@ -21,6 +21,12 @@ pub struct Server {
     pub backlog: Backlog,
     /// Raises its open-files limit, if the server has a setting of its own.
     pub open_files: Option<Setting>,
+    /// How many connections it takes before it turns further ones away.
+    pub connections: Option<Setting>,
+    /// How many it serves at once; those beyond wait in the accept queue.
+    pub capacity: Option<Setting>,
+    /// How much output it keeps for a client that does not read.
+    pub output: Option<Setting>,
 }
 
 /// What the server passes to listen().
@@ -130,6 +136,19 @@ mod tests {
                 assert!(setting.line.contains("{backlog}") && somewhere, "{}", server.name);
             }
         }
+    }
+
+    #[test]
+    fn every_limit_is_a_line_with_its_place() {
+        let of =
+            |server: &'static Server| [&server.connections, &server.capacity, &server.output].into_iter().flatten();
+        assert!(SERVERS.iter().flat_map(of).all(|setting| setting.file.is_some() || setting.place.is_some()));
+        let limit = |name: &str| {
+            let server = SERVERS.iter().find(|server| server.name == name).unwrap();
+            server.connections.as_ref().or(server.capacity.as_ref()).map(|setting| setting.line.as_str())
+        };
+        assert_eq!(limit("sshd"), Some("MaxStartups 100:30:300"));
+        assert_eq!(limit("php-fpm"), Some("pm.max_children = 50"));
     }
 
     #[test]

@@ -414,12 +414,19 @@ impl Case {
                 unread: 0,
                 retransmits,
                 timeout: Duration::ZERO,
+                held_back: Some(Duration::ZERO),
                 bytes_received: Some(100),
                 bytes_sent: Some(80),
                 unanswered: false,
                 unsent: Some(0),
             });
         }
+        self
+    }
+
+    /// Changes the destroyed connections.
+    pub fn each_destroyed(mut self, change: impl FnMut(&mut DestroyedSocket)) -> Self {
+        full(&mut self.destroyed).iter_mut().for_each(change);
         self
     }
 

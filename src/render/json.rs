@@ -120,8 +120,8 @@ mod tests {
         assert_eq!(cause["subjects"][0]["port"], 8080);
         let remedy = &cause["remedies"][0];
         assert_eq!((&remedy["kind"], &remedy["restart"]), (&Value::from("config"), &Value::from("reload")));
-        assert_eq!((&remedy["file"], &remedy["place"]), (&Value::from("nginx.conf"), &Value::from("server block")));
-        assert_eq!(remedy["line"], "listen 8080 backlog=4096;");
+        assert_eq!((&remedy["file"], &remedy["place"]), (&Value::from("nginx.conf"), &Value::from("main context")));
+        assert_eq!(remedy["line"], "worker_processes auto;");
         assert!(remedy.get("command").is_none());
         assert_eq!(remedy["verify_command"], "ss -lnt 'sport = :8080'");
         assert_eq!(cause["remedies"][1]["kind"], "shell");

@@ -18,6 +18,8 @@ use crate::value::{NetnsId, TcpState};
 /// seconds after it was reset.
 const REMEMBERED: usize = 20_000;
 const REMEMBERED_FOR: Duration = Duration::from_secs(30);
+/// Closed connections are remembered for what their peers still send: most of it comes within this time.
+const CLOSED_FOR: Duration = Duration::from_secs(5);
 /// What was on the way when a connection was reset arrives within this time: some retransmissions.
 const ON_THE_WAY: Duration = Duration::from_secs(3);
 
@@ -84,6 +86,7 @@ pub struct Joiner {
     /// When the connection between these ends, local and peer, was reset from here, or by the peer.
     aborted: HashMap<Ends, Duration>,
     aborted_in_order: VecDeque<(Ends, Duration)>,
+    closed: Closed,
 }
 
 impl Joiner {
@@ -109,10 +112,16 @@ impl Joiner {
         resets.iter_mut().for_each(|reset| self.remember(reset, &ended));
         // Those that still wait, too: their resets do not.
         give_ended(&mut resets, &self.destroyed);
+        for (_, socket) in &self.destroyed[self.closed.taken.min(self.destroyed.len())..] {
+            self.closed.remember(socket);
+        }
+        let late = resets.iter_mut().filter(|reset| reset.ended.is_none() && reset.answers_after_close());
+        late.for_each(|reset| reset.ended = self.closed.before(reset));
         let errors = self.errors.join(&mut resets, until);
         let (due, wait): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.destroyed).into_iter().partition(|(_, socket)| socket.at < until);
         self.destroyed = wait;
+        self.closed.taken = self.destroyed.len();
         let ending = |(netns, socket)| (netns, Ending { end: self.received.end_of(&socket), socket });
         let endings = due.into_iter().map(ending).collect();
         Joined { resets, unclear, endings, errors }
@@ -268,6 +277,39 @@ impl Received {
             None if socket.gave_up() => End::GaveUp,
             None => End::Other,
         }
+    }
+}
+
+/// Connections that were destroyed lately: what is left of one that this side closed is a TIME_WAIT entry, which knows nothing
+/// of its exchange.
+#[derive(Debug, Default)]
+struct Closed {
+    by_ends: HashMap<Ends, DestroyedSocket>,
+    in_order: VecDeque<(Ends, Duration)>,
+    /// How many of those that wait are remembered already.
+    taken: usize,
+}
+
+impl Closed {
+    fn remember(&mut self, socket: &DestroyedSocket) {
+        while let Some((ends, then)) = self.in_order.front().copied() {
+            if then + CLOSED_FOR >= socket.at && self.in_order.len() < REMEMBERED {
+                break;
+            }
+            self.in_order.pop_front();
+            if self.by_ends.get(&ends).is_some_and(|socket| socket.at == then) {
+                self.by_ends.remove(&ends);
+            }
+        }
+        let ends = (socket.local, socket.peer);
+        self.by_ends.insert(ends, socket.clone());
+        self.in_order.push_back((ends, socket.at));
+    }
+
+    /// The connection between the ends of this reset, if it was destroyed before.
+    fn before(&self, reset: &Reset) -> Option<DestroyedSocket> {
+        let socket = self.by_ends.get(&(reset.local()?, reset.peer()?))?;
+        (socket.after <= reset.at()).then(|| socket.clone())
     }
 }
 

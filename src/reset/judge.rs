@@ -126,9 +126,15 @@ impl Surroundings {
 
     /// What resets with an event were.
     pub fn kind_of_event(&self, tally: &ResetTally, mark: Mark) -> Kind {
-        match tally.direction {
+        let kind = match tally.direction {
             Direction::Sent => self.sent(tally, mark),
             Direction::Received => self.received(tally, mark),
+        };
+        match mark.exchange {
+            // An answer by what is left of a connection looks like a server's, whoever had made that.
+            Some(exchange) if tally.peer_port.is_some() || self.is_rest_of_own(tally) => kind.of_caller(exchange),
+            Some(exchange) => kind.of_server(exchange),
+            None => kind,
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::Exchange;
+
 /// Declares the kinds, each with its stable name for programs, its plain words and the cause that it belongs to.
 macro_rules! kinds {
     ($($(#[doc = $doc:literal])* $kind:ident: $name:literal, $words:literal, $cause:expr;)*) => {
@@ -34,7 +36,13 @@ macro_rules! kinds {
 }
 
 kinds! {
+    /// Ended by a program of this host right after accept.
+    TurnedAway: "turned-away", "turned away right after accept", Some("connection-limit");
+    /// Ended by a program of this host while the peer did not take what it was sent.
+    SlowReader: "slow-reader", "the peer did not read", Some("slow-reader");
     UnreadData: "closed-with-unread-data", "closed with unread data", Some("close-with-unread-data");
+    /// What was unread came with the peer's FIN, after everything had been answered.
+    Goodbye: "unread-goodbye", "over an unread goodbye, harmless", None;
     Exited: "process-exit", "the process exited", Some("process-exit");
     ListenerClosed: "listener-closed", "listener closed", Some("listener-closed");
     Destroyed: "socket-destroyed", "destroyed by an administrator", Some("socket-destroyed");
@@ -68,6 +76,14 @@ kinds! {
     HealthCheck: "health-check", "health checks", Some("health-check-resets");
     /// Received in CLOSE_WAIT: the peer had closed already, and did not want what this side still sent.
     ClientGone: "after-peer-close", "the peer had closed already", Some("peer-reset");
+    /// A program here closed while its request had no answer.
+    GaveUpHere: "gave-up-here", "this side gave up waiting", Some("client-gave-up");
+    /// Received with much that a program here had not read for a while.
+    SlowHere: "unread-here", "with much unread here", Some("slow-reader");
+    /// The peer left as soon as it had the answer.
+    AfterAnswer: "after-answer", "after the whole answer, harmless", None;
+    /// The peer left while its request had no answer.
+    GaveUp: "gave-up", "the client gave up waiting", Some("client-gave-up");
     /// The other end of a connection within this host: counted where it was sent.
     OtherEnd: "other-end", "sent by this host, both ends here", None;
     /// Received in SYN_SENT: refused.
@@ -93,10 +109,33 @@ kinds! {
 }
 
 impl Kind {
+    /// What a reset of this kind was where the exchange had come so far, for the side that accepted the connection.
+    pub(super) fn of_server(self, exchange: Exchange) -> Self {
+        match (self, exchange) {
+            (Self::PeerReset, Exchange::UnreadHere) => Self::SlowHere,
+            (Self::UnreadData | Self::LateData | Self::Aborted, Exchange::TurnedAway) => Self::TurnedAway,
+            (Self::UnreadData | Self::LateData | Self::Aborted, Exchange::HeldBack) => Self::SlowReader,
+            (Self::UnreadData, Exchange::Goodbye) => Self::Goodbye,
+            (Self::PeerReset | Self::ClientGone | Self::HealthCheck, Exchange::Unanswered) => Self::GaveUp,
+            (Self::PeerReset | Self::ClientGone, Exchange::NothingAsked) => Self::HealthCheck,
+            (Self::PeerReset, Exchange::Answered) => Self::AfterAnswer,
+            (kind, _) => kind,
+        }
+    }
+
+    /// The same for the side that had made it.
+    pub(super) fn of_caller(self, exchange: Exchange) -> Self {
+        match (self, exchange) {
+            (Self::PeerReset, Exchange::UnreadHere) => Self::SlowHere,
+            (Self::LateData | Self::Aborted, Exchange::Asked) => Self::GaveUpHere,
+            (kind, _) => kind,
+        }
+    }
+
     /// A system call sends it: the current task is the one that did it. What a process leaves behind when it exits is also
     /// answered later, in softirq.
     pub fn is_by_process(self) -> bool {
-        matches!(self, Self::UnreadData | Self::ListenerClosed | Self::Destroyed | Self::Aborted)
+        matches!(self, Self::UnreadData | Self::Goodbye | Self::ListenerClosed | Self::Destroyed | Self::Aborted)
     }
 }
 
@@ -106,13 +145,15 @@ impl Kind {
         match self {
             Self::UnreadData | Self::Exited | Self::ListenerClosed | Self::Destroyed | Self::Aborted => true,
             Self::LingerTimeout | Self::LateData | Self::Memory | Self::Keepalive | Self::Timestamp => true,
+            Self::TurnedAway | Self::SlowReader => true,
             Self::Refused | Self::RefusedAddress | Self::AcceptQueueFull | Self::AcceptQueueExpired => true,
             Self::Stale | Self::FirewallReject | Self::NotByTcp | Self::Refusal | Self::Answer | Self::Active => true,
             // The same failure again, or a probe that fails nobody.
             Self::Repeated | Self::Scanned | Self::Cookie | Self::HandshakeRestarted | Self::Mptcp | Self::Other => {
                 false
             }
-            // By the other end, or by something on the way.
+            // By the other end, or by something on the way; or with nothing left unanswered.
+            Self::GaveUpHere | Self::SlowHere | Self::AfterAnswer | Self::GaveUp | Self::Goodbye => false,
             Self::PeerReset | Self::HealthCheck | Self::ClientGone | Self::OtherEnd | Self::UpstreamRefused => false,
             Self::AfterClose | Self::Forged | Self::Ignored | Self::FromPeer => false,
         }

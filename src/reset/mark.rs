@@ -3,7 +3,7 @@
 use crate::source::reset_events::Direction;
 use crate::source::reset_packets::{PeerTtls, ResetPacket, Signature};
 
-use super::Reset;
+use super::{Exchange, Reset};
 
 const RST_ACK: u8 = 0x14;
 
@@ -15,6 +15,7 @@ pub struct Mark {
     pub origin: Origin,
     /// See [`Reset::again`].
     pub again: bool,
+    pub exchange: Option<Exchange>,
 }
 
 /// What a sent RST answered, from its form (net/ipv4/tcp_ipv4.c tcp_v4_send_reset; RFC 9293, 3.5.2).
@@ -41,13 +42,16 @@ pub enum Origin {
 impl Mark {
     /// `ttls`: with which TTL the peers' other packets arrive.
     pub fn of(reset: &Reset, ttls: &PeerTtls) -> Self {
-        let Some(packet) = &reset.packet else { return Self { again: reset.again, ..Self::default() } };
+        let exchange = Exchange::of(reset);
+        let Some(packet) = &reset.packet else {
+            return Self { again: reset.again, exchange, ..Self::default() };
+        };
         let origin = match packet {
             packet if packet.came_back() => Origin::Firewall,
             packet if packet.came_from_a_peer() && ttls.fits(packet.peer, packet.ttl) == Some(false) => Origin::Device,
             _ => Origin::Peer,
         };
-        Self { on_wire: true, answered: Answered::by(packet), origin, again: reset.again }
+        Self { on_wire: true, answered: Answered::by(packet), origin, again: reset.again, exchange }
     }
 }
 

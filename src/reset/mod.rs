@@ -10,6 +10,7 @@ use crate::source::reset_packets::{ResetPacket, Signature};
 use crate::value::{Errno, NetnsId, TcpState};
 
 mod errors;
+mod exchange;
 mod join;
 mod judge;
 mod kind;
@@ -19,6 +20,7 @@ mod pairing;
 pub(crate) mod testing;
 
 pub use errors::JoinedError;
+pub use exchange::{Exchange, answered_after, patience};
 pub use join::{Drained, End, Ending, Joined, Joiner};
 pub use judge::{Surroundings, Traced};
 pub use kind::Kind;
@@ -99,6 +101,18 @@ impl Reset {
             (None, None) => false,
         };
         ended.then_some((self.local()?, self.peer()?))
+    }
+
+    /// It answers what came after this side had closed and the peer had acknowledged that: only a TIME_WAIT entry is left.
+    fn answers_after_close(&self) -> bool {
+        self.event.as_ref().is_some_and(|event| {
+            event.direction == Direction::Sent
+                && !event.active
+                && match event.reason.as_deref() {
+                    Some(reason) => reason == "TCP_TIMEWAIT_SOCKET",
+                    None => event.state == Some(TcpState::TimeWait),
+                }
+        })
     }
 
     /// The same without refused connects, which were no connections and whose ports may be tried again.

@@ -68,6 +68,7 @@ pub fn destroyed(local: &str, peer: &str) -> DestroyedSocket {
         unread: 0,
         retransmits: 0,
         timeout: Duration::from_millis(200),
+        held_back: Some(Duration::ZERO),
         bytes_received: Some(1_204),
         bytes_sent: Some(88),
         unanswered: false,

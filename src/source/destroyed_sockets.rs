@@ -62,6 +62,8 @@ pub struct DestroyedSocket {
     pub retransmits: u8,
     /// Retransmission timeout, the backoff included.
     pub timeout: Duration,
+    /// How long the peer's receive window held back what was to be sent; Linux 4.10 and later.
+    pub held_back: Option<Duration>,
     pub bytes_received: Option<u64>,
     /// Without retransmissions; Linux 4.19 and later.
     pub bytes_sent: Option<u64>,
@@ -85,6 +87,7 @@ impl DestroyedSocket {
             unread: socket.rqueue(),
             retransmits: info.retransmits()?,
             timeout: Duration::from_micros(u64::from(info.rto_us()?)),
+            held_back: info.window_limited_us().map(Duration::from_micros),
             bytes_received: info.bytes_received(),
             bytes_sent: info.bytes_sent(),
             unsent: info.unsent_bytes(),
@@ -110,6 +113,14 @@ impl DestroyedSocket {
     /// From the first transmission to the last: with each the timeout doubled (RFC 6298 5.5).
     fn retransmitting(&self) -> Duration {
         self.timeout - self.timeout / 2u32.saturating_pow(u32::from(self.retransmits).min(20))
+    }
+
+    /// A connection of this side that ended within a second of being made, with a greeting at most.
+    pub fn was_turned_away(&self) -> bool {
+        const GREETING: u64 = 64;
+        const AT_ONCE_MS: u32 = 1_000;
+        let silent = self.bytes_received.is_some_and(|bytes| bytes <= GREETING);
+        silent && self.data_sent_ms.max(self.data_received_ms) < AT_ONCE_MS
     }
 
     /// It was open and gave up retransmitting, in all likelihood: nothing of what it sent last was acknowledged.

@@ -51,6 +51,7 @@ const REDACTIONS: &[&Rule] = &[
     &owners::REDACTION,
     &process::redaction::STAT,
     &process::redaction::LIMITS,
+    &process::redaction::SCHEDSTAT,
     &process::redaction::CGROUP,
     &process::redaction::COMMAND_LINE,
     &reset_events::redaction::REDACTION,

@@ -73,6 +73,7 @@ pub fn collect(probe: &mut dyn Probe, inodes: BTreeSet<u64>, also: BTreeSet<u32>
             bytes.ok()
         };
         let (limits, groups, line) = (read("limits"), read("cgroup"), read("cmdline"));
+        let run_delay = read("schedstat");
         // Last: if it is still the process that holds the sockets, then all that was read before is of that one, too.
         let Some(Ok(mut process)) = read("stat").map(|stat| process::parse_stat(&stat)) else { continue };
         let open = open.flatten();
@@ -80,6 +81,7 @@ pub fn collect(probe: &mut dyn Probe, inodes: BTreeSet<u64>, also: BTreeSet<u32>
             continue;
         }
         process.open_files = open.map(|open| open.files);
+        process.run_delay_ns = run_delay.and_then(|numbers| process::parse_run_delay(&numbers));
         process.open_files_limit = limits.and_then(|limits| process::parse_open_files_limit(&limits));
         if let Some(groups) = groups {
             (process.unit, process.container) = process::parse_cgroup(&groups);

@@ -23,6 +23,8 @@ pub struct Process {
     pub start_ticks: u64,
     /// User and system time of all threads, clock ticks.
     pub cpu_ticks: u64,
+    /// Time for which the main thread was ready to run and had no CPU, ns; `None` without CONFIG_SCHED_INFO.
+    pub run_delay_ns: Option<u64>,
     /// systemd unit from the cgroup path ("nginx.service").
     pub unit: Option<UnitName>,
     /// Container id (12 hex digits) from the cgroup path.
@@ -92,6 +94,14 @@ pub fn parse_stat(bytes: &[u8]) -> Result<Process, ParseError> {
         cpu_ticks: stat.utime.saturating_add(stat.stime),
         ..Process::default()
     })
+}
+
+/// The second number of /proc/PID/schedstat, ns: run_delay (fs/proc/base.c proc_pid_schedstat). `None` in another form.
+pub fn parse_run_delay(bytes: &[u8]) -> Option<u64> {
+    match std::str::from_utf8(bytes).ok()?.split_whitespace().collect::<Vec<_>>().as_slice() {
+        [_on_cpu, run_delay, _slices] => run_delay.parse().ok(),
+        _ => None,
+    }
 }
 
 /// The soft limit of "Max open files" in /proc/PID/limits; `None` if it is unlimited or not there. Read by hand, because

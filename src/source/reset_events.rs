@@ -47,6 +47,7 @@ use std::time::Duration;
 use crate::value::{Errno, NetnsId, TcpState};
 
 mod call_chain;
+mod deaths;
 pub mod format;
 pub mod layout;
 mod losses;
@@ -58,12 +59,14 @@ mod tally;
 mod tasks;
 
 pub use call_chain::is_telling;
+pub use deaths::SignalDeath;
 pub use parser::{Events, ResetParser};
 pub use tally::{ResetTally, Tallies};
 
 pub const MAGIC: &str = "rstdoctor-reset-events 1";
 
 const MAX_LISTENERS: usize = 1_000;
+const MAX_DEATHS: usize = 1_000;
 
 /// The last line of a counts block after which nothing more was recorded.
 pub const FINAL: &str = "final\n";
@@ -113,6 +116,8 @@ pub struct EventAccount {
     pub lost_sent: u64,
     /// LISTEN to CLOSE transitions in an observed namespace or one that is not known, capped at 1,000.
     pub listeners_closed: Vec<ListenerClosed>,
+    /// Processes that a signal ended, of all namespaces, capped at 1,000.
+    pub deaths: Vec<SignalDeath>,
     /// tcp_receive_reset events without a RST, discarded: data after close calls tcp_reset() (net/ipv4/tcp_input.c).
     pub bogus_received: u64,
     /// What these events lack, by name: a tracepoint that this kernel does not have, hidden symbols.
@@ -131,6 +136,8 @@ impl EventAccount {
         self.bogus_received += later.bogus_received;
         self.missing = later.missing;
         self.reports_errors |= later.reports_errors;
+        let room = MAX_DEATHS.saturating_sub(self.deaths.len());
+        self.deaths.extend(later.deaths.into_iter().take(room));
         let room = MAX_LISTENERS.saturating_sub(self.listeners_closed.len());
         self.listeners_closed.extend(later.listeners_closed.into_iter().take(room));
     }

@@ -293,6 +293,11 @@ impl TcpInfo<'_> {
         word(self.0, 140)
     }
 
+    /// Microseconds in which the peer's receive window was all that held back sending; Linux 4.10 and later.
+    pub fn window_limited_us(&self) -> Option<u64> {
+        self.0.get(176..)?.first_chunk().copied().map(u64::from_ne_bytes)
+    }
+
     /// Milliseconds since data was sent last, or since the connection was made.
     pub fn last_data_sent_ms(&self) -> Option<u32> {
         word(self.0, 44)

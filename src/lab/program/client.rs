@@ -30,6 +30,9 @@ pub enum Talk {
     Connect { every_ms: u64, hold: bool },
     /// After `go`: on each connection a request of `bytes`, one answer, then the ending, and a pause.
     Request { bytes: usize, every_ms: u64, ending: Ending },
+    /// After `go`: a request of `bytes` and its answer, a pause, and a second request on the same connection, whether or not
+    /// the server has closed it.
+    Reuse { bytes: usize, after_ms: u64, every_ms: u64 },
     /// After `go`: a connection every two milliseconds, aborted (SO_LINGER {1, 0}) within so many microseconds, another moment
     /// each time, so that every stage of the peer's own close is met. Before that a request of `bytes`, if any, and one read.
     Abort { bytes: usize, within_us: u64 },
@@ -93,6 +96,15 @@ impl Client {
                     end(stream, ending);
                 }
                 thread::sleep(Duration::from_millis(every_ms));
+            }
+            Talk::Reuse { bytes, after_ms, every_ms } => {
+                let Some(mut stream) = stream else { return };
+                let request = vec![b'?'; bytes];
+                if tally.note("request", net::exchange(&mut stream, &request)).is_some() {
+                    thread::sleep(Duration::from_millis(after_ms));
+                    tally.note("request after a pause", stream.write_all(&request));
+                    thread::sleep(Duration::from_millis(every_ms));
+                }
             }
             Talk::Abort { bytes, within_us } => {
                 let Some(mut stream) = stream else { return };

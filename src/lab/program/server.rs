@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::thread;
 use std::time::Duration;
@@ -37,6 +38,13 @@ pub enum Accept {
 pub enum Then {
     /// Closed at once, unread.
     Close,
+    /// As `Echo` for so many at once; each further one is told so and closed, unread.
+    Limit { most: usize },
+    /// A greeting, and whatever comes is read until the peer ends it.
+    Greet,
+    /// After a request, a part of an endless answer every 20 ms until the peer takes no more; its end of the stream is no reason
+    /// to stop.
+    Stream,
     /// Kept open, never read.
     Hold,
     /// Every read is answered with as many bytes, until the peer closes or has been idle for so many milliseconds.
@@ -131,6 +139,19 @@ impl Server {
     fn treat(&self, stream: TcpStream, held: &mut Vec<TcpStream>) {
         match self.then {
             Then::Close => drop(stream),
+            Then::Limit { most } => limit(stream, most),
+            Then::Greet => spawn(move || {
+                let mut stream = stream;
+                let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.2p1\r\n");
+                let _ = net::drain(&mut stream);
+            }),
+            Then::Stream => spawn(move || {
+                let mut stream = stream;
+                let _ = stream.read(&mut [0; 4096]);
+                while stream.write_all(&[b'.'; 1000]).is_ok() {
+                    thread::sleep(Duration::from_millis(20));
+                }
+            }),
             Then::Hold => held.push(stream),
             Then::Echo { idle_ms } => spawn(move || drop(echo(stream, idle_ms))),
             Then::Goodbye { idle_ms } => spawn(move || {
@@ -159,6 +180,19 @@ impl Server {
 /// A thread that may fail to start when the limits are low; the connection is then closed, as any program would.
 fn spawn(work: impl FnOnce() + Send + 'static) {
     let _ = thread::Builder::new().stack_size(64 * 1024).spawn(work);
+}
+
+fn limit(mut stream: TcpStream, most: usize) {
+    static OPEN: AtomicUsize = AtomicUsize::new(0);
+    if OPEN.fetch_add(1, Ordering::Relaxed) >= most {
+        OPEN.fetch_sub(1, Ordering::Relaxed);
+        let _ = stream.write_all(b"too many connections\r\n");
+        return;
+    }
+    spawn(move || {
+        drop(echo(stream, None));
+        OPEN.fetch_sub(1, Ordering::Relaxed);
+    });
 }
 
 fn echo(mut stream: TcpStream, idle_ms: Option<u64>) -> TcpStream {

@@ -12,6 +12,7 @@ mod later_exit;
 mod limits;
 mod paths;
 mod peer;
+mod program_limits;
 mod refused;
 mod servers;
 mod syn_queue;
@@ -139,6 +140,7 @@ static ALL: &[&[Scenario]] = &[
     healthy::SCENARIOS,
     elsewhere::SCENARIOS,
     servers::SCENARIOS,
+    program_limits::SCENARIOS,
 ];
 
 pub fn all() -> impl Iterator<Item = &'static Scenario> {

@@ -6,6 +6,7 @@ use crate::source::redaction::Rule;
 
 pub const STAT: Rule = Rule::text("process", |what| is_file(what, "stat"), |names, text| stat(names, &text));
 pub const LIMITS: Rule = Rule::harmless("process limits", |what| is_file(what, "limits"));
+pub const SCHEDSTAT: Rule = Rule::harmless("process run delay", |what| is_file(what, "schedstat"));
 pub const CGROUP: Rule =
     Rule::text("process control groups", |what| is_file(what, "cgroup"), |names, text| cgroup(names, &text));
 /// Empty for a kernel thread, which stays recognisable.

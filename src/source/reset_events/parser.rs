@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use super::call_chain::Symbols;
+use super::deaths::{Deaths, Signal};
 use super::format::{Field, Format, Order};
 use super::layout::Layout;
 use super::losses::Losses;
@@ -55,6 +56,7 @@ pub struct Events {
     drains: (u64, u64),
     cpus: BTreeMap<u16, Cpu>,
     losses: Losses,
+    deaths: Deaths,
     tallies: Tallies,
     out: ResetEvents,
 }
@@ -165,6 +167,7 @@ impl Content for Events {
         out.errors.sort_by_key(|error| error.at);
         out.account.listeners_closed.sort_by_key(|listener| listener.at);
         out.tallies = self.tallies.take();
+        out.account.deaths = self.deaths.take(self.drains.1);
         (out.account.lost, out.account.lost_sent) = self.losses.take();
         self.out.account.missing = missing;
         out
@@ -219,8 +222,10 @@ impl Events {
                 }
                 Record::Lost { lost } => self.losses.record(lost),
                 Record::Task { time, change } => {
-                    if let Change::Namespaces { net, .. } = change {
-                        self.scope.namespace(NetnsId(net));
+                    match change {
+                        Change::Namespaces { net, .. } => self.scope.namespace(NetnsId(net)),
+                        Change::Exit { tid } => self.deaths.exited(tid, time),
+                        _ => {}
                     }
                     self.tasks.see(time, change);
                 }
@@ -235,6 +240,19 @@ impl Events {
         let Some(tracepoint) = self.events.get(&id).map(|event| event.tracepoint.as_str()) else { return };
         let (Some(layout), order) = (self.layouts.get(tracepoint), self.order) else { return };
         let number = |field: Option<Field>| field.and_then(|f| f.number(sample.raw, order));
+        if let Some(signal) = number(layout.signal) {
+            let sender = (tracepoint == GENERATE).then_some(sample.pid);
+            let target = match sender {
+                Some(_) => number(layout.target).and_then(|pid| u32::try_from(pid).ok()),
+                None => Some(sample.pid),
+            };
+            let code = number(layout.code).unwrap_or(0) as i32;
+            if let (Some(target), Ok(number)) = (target, u8::try_from(signal)) {
+                let signal = Signal { time: sample.time, number, target, sender, code };
+                self.deaths.see(signal, self.boot_offset, &self.tasks);
+            }
+            return;
+        }
         let Some((local, peer)) = layout.ends(sample.raw, order) else { return };
         let state = |field| number(field).and_then(|n| TcpState::from_number(u8::try_from(n).ok()?));
         let sk = number(layout.sk).unwrap_or(0);
@@ -381,6 +399,7 @@ const SEND: &str = "tcp_send_reset";
 const RECEIVE: &str = "tcp_receive_reset";
 const STATE: &str = "inet_sock_set_state";
 const ERROR: &str = "inet_sk_error_report";
+const GENERATE: &str = "signal_generate";
 
 fn push<T>(queue: &mut VecDeque<T>, item: T) {
     if queue.len() >= MAX_WAITING {

@@ -187,6 +187,9 @@ fn fields(
         layout.reason,
         layout.error,
         layout.cookie,
+        layout.signal,
+        layout.code,
+        layout.target,
         layout.sport,
         layout.dport,
     ];

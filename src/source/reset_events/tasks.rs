@@ -111,6 +111,11 @@ impl Tasks {
         std::mem::swap(&mut self.forget, &mut self.exited);
     }
 
+    /// How many processes have this name.
+    pub fn count_named(&self, name: &str) -> usize {
+        self.by_pid.values().filter(|process| process.name == name).count()
+    }
+
     pub fn get(&self, pid: u32) -> Option<&Process> {
         self.by_pid.get(&pid)
     }

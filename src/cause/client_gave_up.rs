@@ -1,0 +1,165 @@
+use super::numbers::client_gave_up as numbers;
+use super::place::{self, Place};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Verdict, Verify};
+use super::{exchange, severity, wording};
+use crate::evidence::Evidence;
+use crate::reset::{Exchange, answered_after, patience};
+use crate::source::reset_events::Direction;
+use crate::value::{Missing, words};
+
+cause! {
+    /// ## What happens
+    ///
+    /// A client sends a request, waits as long as it is set to wait, and closes. The server works on and answers a client that
+    /// is gone; the client's kernel resets the connection. The server's log has "Connection reset by peer" or "Broken pipe"
+    /// (nginx: 499), the client's has a timeout.
+    ///
+    /// ## How it shows
+    ///
+    /// Connections are reset while their request has no answer, all after the same time since the request: the client's limit.
+    ///
+    /// ## How to confirm
+    ///
+    /// `rstdoctor trace --received --port PORT` as root; the server's log of slow requests has the same ones.
+    ///
+    /// ## What to change
+    ///
+    /// Make these requests faster than the clients' limit, or raise that limit above what the server needs. Retries by clients
+    /// that gave up make a slow server slower.
+    ///
+    /// ## Look-alikes
+    ///
+    /// People who cancel, after any time. A client that is killed in the middle of a request.
+    CLIENT_GAVE_UP {
+        id: "client-gave-up",
+        title: "Clients gave up before the answer",
+        explains: ["peer-reset", "late-data-after-close"],
+        needs: [Window, ResetEvents],
+        judge: judge,
+    }
+}
+
+fn judge(e: &Evidence<'_>) -> Judgement {
+    e.require_window()?;
+    let mut findings = Vec::new();
+    let mut missing: Option<Missing> = None;
+    for direction in [Direction::Received, Direction::Sent] {
+        match e.resets_of(CLIENT_GAVE_UP.id, direction) {
+            Ok(groups) => findings.extend(place::places(e, &groups).into_iter().map(|place| finding(e, place))),
+            Err(why) => missing = missing.or(Some(why)),
+        }
+    }
+    match missing {
+        Some(missing) if findings.is_empty() => Err(missing),
+        _ => Ok(Verdict::from_findings(findings, "no connection was reset by a client whose request had no answer")),
+    }
+}
+
+fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
+    let how_far = if place.called.is_some() { Exchange::Asked } else { Exchange::Unanswered };
+    let resets = exchange::resets(e, &place, how_far);
+    let waits: Vec<f64> = resets.iter().filter_map(|reset| patience(reset)).map(|wait| wait.as_secs_f64()).collect();
+    let typical = exchange::typical(waits.iter().copied());
+    let took = exchange::typical(resets.iter().filter_map(|reset| answered_after(reset)).map(|t| t.as_secs_f64()));
+    let harm = place.harm(e);
+    let requests = harm.counted("request");
+    let after = match typical {
+        Some((wait, true)) => format!(" after {wait:.1} s each"),
+        _ => String::new(),
+    };
+    let window = words::seconds(e.window());
+    let summary = match (place.called, place.port) {
+        (Some(called), _) => format!("this host gave up {requests} to {called}{after}, before the answer, in {window}"),
+        (None, port) => {
+            let port = port.map_or_else(|| "several ports".to_owned(), |port| format!("port {port}"));
+            format!("clients of {port} gave up {requests}{after}, before the answer, in {window}")
+        }
+    };
+    let limit = typical.is_some_and(|(_, regular)| regular);
+    let confidence = if limit { numbers::ONE_LIMIT } else { numbers::ANY_TIME };
+    // Clients that all wait for the same time were not served; people cancel what they like.
+    let severity = match place.called {
+        Some(_) => severity::to_callers(e, &harm),
+        None if limit => severity::to_clients(e, &harm).max(Severity::Warning),
+        None => severity::by_clients(e, &harm),
+    };
+    let mut finding =
+        wording::active(e, severity, confidence, place.count, "resets", summary).subjects(place.subjects(e));
+    let least = waits.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = waits.iter().copied().fold(0.0, f64::max);
+    if let Some((wait, regular)) = typical {
+        let text = match regular {
+            true => format!("the clients left {wait:.1} s after their request: a limit of theirs"),
+            false => format!("the clients left {least:.1} s to {most:.1} s after their request: cancelled, or killed"),
+        };
+        finding = finding.evidence(EvidenceItem::value("destroyed_sockets", "patience_s", wait, text));
+    }
+    let owner = place.service(e).and_then(|service| service.owners.first());
+    let server = owner.map_or_else(|| "the server".to_owned(), |process| process.name.clone());
+    if let Some((took, _)) = took {
+        let text = format!("{server} answered {took:.1} s after the request");
+        finding = finding.evidence(EvidenceItem::value("destroyed_sockets", "answer_s", took, text));
+    }
+    let finding = finding.harm(harm);
+    let verify = Verify::scan("shows no client that gave up");
+    let slow = match took {
+        Some((took, _)) => {
+            format!("Find out why {server} takes {took:.1} s for these requests: it is slower than their limit")
+        }
+        None => format!("Find out why {server} takes so long for these requests: it is slower than their limit"),
+    };
+    let finding = finding.remedy(Remedy::new(slow, verify.clone()));
+    match (limit, took) {
+        (true, Some((took, _))) => finding.remedy(Remedy::new(
+            format!("Or let the clients wait longer than the {took:.1} s that an answer takes"),
+            verify,
+        )),
+        _ => finding,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::peer_reset::PEER_RESET;
+    use super::*;
+    use crate::observation::testing::{Case, process};
+    use crate::value::TcpState;
+
+    const ENDS: [&str; 2] = ["10.0.0.9:8080", "10.0.3.7:0"];
+
+    /// Asked 2.0 s before the end, left 1.0 s before it, answered just before it.
+    fn gave_up() -> Case {
+        Case::new()
+            .counter("Tcp.OutRsts", 0, 0)
+            .counter("Tcp.PassiveOpens", 0, 20)
+            .listener("0.0.0.0:8080", 511, 0, 0, &process(977, "java"))
+            .received(20, TcpState::CloseWait, ENDS)
+            .destroyed_sockets(20, ENDS, 0, 0)
+            .each_destroyed(|socket| {
+                (socket.data_received_ms, socket.ack_received_ms, socket.data_sent_ms) = (2_000, 1_000, 1);
+                (socket.bytes_sent, socket.unacknowledged) = (Some(90), 90);
+            })
+    }
+
+    #[test]
+    fn both_limits_are_measured() {
+        let case = gave_up();
+        let finding = case.finding(&CLIENT_GAVE_UP);
+        assert!(
+            finding.summary.starts_with("clients of port 8080 gave up all 20 requests after 1.0 s each"),
+            "{finding:?}"
+        );
+        assert!(
+            finding.evidence.iter().any(|item| item.text == "java answered 2.0 s after the request"),
+            "{finding:?}"
+        );
+        assert!(finding.severity <= Severity::Warning);
+        assert!(case.is_ruled_out(&PEER_RESET), "and not told twice");
+    }
+
+    #[test]
+    fn a_goodbye_that_crosses_the_clients_is_not_this() {
+        let case = gave_up().each_destroyed(|socket| (socket.data_received_ms, socket.ack_received_ms) = (2, 1));
+        assert!(case.is_ruled_out(&CLIENT_GAVE_UP));
+    }
+}

@@ -1,0 +1,232 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::numbers::connection_limit as numbers;
+use super::place::{self, Place};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Subject, Verdict, Verify};
+use super::{commands, exchange, severity, wording};
+use crate::attribution::Ended;
+use crate::evidence::Evidence;
+use crate::evidence::harm::Target;
+use crate::reset::{Exchange, Reset};
+use crate::source::reset_events::Direction;
+use crate::value::shell::ShellCommand;
+use crate::value::{TcpState, words};
+
+cause! {
+    /// ## What happens
+    ///
+    /// A program has as many connections as it allows itself. It accepts a further one only to close it again within
+    /// milliseconds: what the client sent is unread, so the kernel answers with a RST, and the client reads "Connection reset
+    /// by peer" before it was served at all. Some say why first: sshd `Exceeded MaxStartups`, redis `-ERR max number of
+    /// clients reached`; nginx writes `worker_connections are not enough` to its log.
+    ///
+    /// ## How it shows
+    ///
+    /// Sockets that are destroyed within a second of their accept, of whose bytes the program read none; their RSTs have the
+    /// reason TCP_ABORT_ON_CLOSE, or TCP_TIMEWAIT_SOCKET where the client sent a moment later.
+    ///
+    /// ## How to confirm
+    ///
+    /// The program's log names its limit; `ss -tn state established sport = :PORT | wc -l` shows how many it has.
+    ///
+    /// ## What to change
+    ///
+    /// Raise the program's limit (and its open files with it), or find out who holds the connections: sessions that never log
+    /// in, clients without an idle limit, a pool in each of many workers.
+    ///
+    /// ## Look-alikes
+    ///
+    /// A rule about who may connect (an allow list, `hosts.deny`) that closes at once. A program that ends each connection
+    /// without reading it is broken. A full accept queue never reaches the program (accept-queue-overflow).
+    CONNECTION_LIMIT {
+        id: "connection-limit",
+        title: "Connections turned away at the program's limit",
+        explains: ["close-with-unread-data", "late-data-after-close", "abortive-close"],
+        needs: [Window, ResetEvents],
+        judge: judge,
+    }
+}
+
+const UNIT: &str = "connections turned away";
+
+fn judge(e: &Evidence<'_>) -> Judgement {
+    e.require_window()?;
+    match e.resets_of(CONNECTION_LIMIT.id, Direction::Sent) {
+        Ok(groups) => {
+            let findings = place::places(e, &groups).into_iter().map(|place| by_events(e, place)).collect();
+            Ok(Verdict::from_findings(findings, "no connection was reset right after accept with nothing read"))
+        }
+        // A socket that was closed with unread bytes sent a RST, whether or not that was seen.
+        Err(missing) => {
+            let mut by_port: BTreeMap<u16, Vec<&Ended<'_>>> = BTreeMap::new();
+            // What a process leaves unread when it ends looks the same.
+            let left: BTreeSet<u16> = e.gone_listeners().iter().map(|gone| gone.trace.last.port).collect();
+            let ended_process =
+                |port: u16| left.contains(&port) || e.gone_processes().any(|(_, ports)| ports.contains(&port));
+            for ended in e.ended().map_err(|_| missing.clone())?.iter().filter(|ended| ended.turned_away()) {
+                if ended_process(ended.socket.local.port()) {
+                    continue;
+                }
+                by_port.entry(ended.socket.local.port()).or_default().push(ended);
+            }
+            if by_port.is_empty() { Err(missing) } else { Ok(Verdict::Found(by_sockets(e, by_port))) }
+        }
+    }
+}
+
+fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
+    let resets = exchange::resets(e, &place, Exchange::TurnedAway);
+    let confidence = match exchange::server(e, &place) {
+        Some(server) if server.connections.is_some() => numbers::KNOWN_LIMIT,
+        _ => numbers::UNKNOWN_LIMIT,
+    };
+    let harm = place.harm(e);
+    let summary = format!(
+        "{} turned away {} right after accept in {}: nothing was read",
+        place.who(e),
+        harm.counted("connection"),
+        words::seconds(e.window())
+    );
+    let sockets = || resets.iter().filter_map(|reset| reset.ended.as_ref());
+    let finding = wording::active(e, severity::to_clients(e, &harm), confidence, place.count, UNIT, summary)
+        .subjects(place.subjects(e))
+        .evidence(closed_unread(sockets().map(|socket| socket.bytes_received.unwrap_or(0))))
+        .evidence_if(greeting(&resets))
+        .harm(harm);
+    with_remedies(e, finding, &place)
+}
+
+fn by_sockets(e: &Evidence<'_>, by_port: BTreeMap<u16, Vec<&Ended<'_>>>) -> Vec<Finding> {
+    let finding = |(port, ended): (u16, Vec<&Ended<'_>>)| {
+        let count = ended.len() as u64;
+        let harm = e.harm(Target::Port(port), count, None);
+        let place = Place { groups: Vec::new(), count, port: Some(port), called: None };
+        let summary = format!(
+            "{} turned away {} right after accept in {}: nothing was read",
+            place.who(e),
+            harm.counted("connection"),
+            words::seconds(e.window())
+        );
+        let bytes = ended.iter().map(|ended| ended.socket.bytes_received.unwrap_or(0));
+        let severity = severity::to_clients(e, &harm);
+        let finding = wording::active(e, severity, numbers::BY_SOCKETS, count, UNIT, summary)
+            .subjects(place.service(e).map(|service| Subject::listener(service).counted(count)))
+            .evidence(closed_unread(bytes))
+            .harm(harm);
+        with_remedies(e, finding, &place)
+    };
+    by_port.into_iter().map(finding).collect()
+}
+
+fn closed_unread(bytes: impl Iterator<Item = u64>) -> EvidenceItem {
+    let (mut count, mut total) = (0u64, 0u64);
+    for one in bytes {
+        count += 1;
+        total = total.saturating_add(one);
+    }
+    let text = match (count, total) {
+        (0, _) => "the kernel had no room to tell of the single connections".to_owned(),
+        (_, 0) => "closed within a second of accept; the clients' first bytes came just after that".to_owned(),
+        (_, total) => format!(
+            "closed within a second of accept, all {} bytes that {} had sent unread",
+            words::thousands(total),
+            words::counted(count, "client")
+        ),
+    };
+    EvidenceItem::value("destroyed_sockets", "unread", total as f64, text)
+}
+
+fn greeting(resets: &[&Reset]) -> Option<EvidenceItem> {
+    let sent = resets.iter().filter_map(|reset| reset.ended.as_ref()?.bytes_sent).max().filter(|sent| *sent > 0)?;
+    let text =
+        format!("at most {} bytes were sent to each: a greeting, or the line that says why", words::thousands(sent));
+    Some(EvidenceItem::value("destroyed_sockets", "bytes_sent", sent as f64, text))
+}
+
+fn with_remedies(e: &Evidence<'_>, finding: Finding, place: &Place<'_>) -> Finding {
+    let verify = Verify::scan("shows no connection turned away");
+    let open = place.service(e).and_then(|service| service.port_use?.by_state.get(&TcpState::Established)).copied();
+    let finding = finding.evidence_if(open.zip(place.port).map(|(open, port)| {
+        let text = format!("{} open on port {port} at the end of the window", words::counted(open, "connection"));
+        EvidenceItem::value("sockets", "ESTABLISHED", open as f64, text)
+    }));
+    let finding = finding.against(EvidenceItem::fact(
+        "destroyed_sockets",
+        "unread",
+        "a rule about who may connect (an allow list) closes alike",
+    ));
+    let server = exchange::server(e, place);
+    let limit = server.and_then(|server| server.connections.as_ref());
+    let name = server.map_or("the program", |server| server.name.as_str());
+    let finding = match (limit, place.port) {
+        (Some(_), Some(port)) => exchange::with_setting(
+            finding,
+            format!("Raise the limit of {name} on its connections"),
+            limit,
+            port,
+            &verify,
+        ),
+        _ => finding.remedy(Remedy::new(
+            format!("Look for the limit of {name} on its connections, and for its name in the log: raise it"),
+            verify,
+        )),
+    };
+    finding.remedy(
+        Remedy::new(
+            "See who holds the connections: sessions that never log in, clients without an idle limit, many pools",
+            "no address has more of them than it needs",
+        )
+        .command(commands::most_frequent(
+            commands::ss_of("ss -Htn state established", place.port)
+                .pipe(ShellCommand::new("awk").arg("{sub(/:[0-9]+$/, \"\", $4); print $4}")),
+        )),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Severity;
+    use super::super::close_with_unread_data::CLOSE_WITH_UNREAD_DATA;
+    use super::*;
+    use crate::observation::testing::{Case, process, task};
+
+    const ENDS: [&str; 2] = ["10.0.0.9:22", "10.0.3.7:0"];
+
+    fn turned_away(name: &str, read: u64, age_ms: u32) -> Case {
+        let case = Case::new()
+            .counter("Tcp.OutRsts", 0, 20)
+            .counter("Tcp.PassiveOpens", 0, 20)
+            .counter("TcpExt.TCPAbortOnClose", 0, 20)
+            .listener("0.0.0.0:22", 128, 0, 0, &process(977, name))
+            .sent(20, "TCP_ABORT_ON_CLOSE", Some(TcpState::Close), ENDS, Some(task(977, name)));
+        case.destroyed_sockets(20, ENDS, 0, 0).each_destroyed(|socket| {
+            (socket.data_sent_ms, socket.data_received_ms) = (age_ms, age_ms);
+            (socket.unread, socket.unacknowledged) = (41, 0);
+            (socket.bytes_received, socket.bytes_sent) = (Some(41 + read), Some(22));
+        })
+    }
+
+    #[test]
+    fn a_program_at_its_limit_is_told_with_its_setting() {
+        let case = turned_away("sshd", 0, 3);
+        let finding = case.finding(&CONNECTION_LIMIT);
+        assert!(finding.summary.starts_with("sshd (pid 977) on port 22 turned away all 20 connections"), "{finding:?}");
+        assert_eq!(finding.remedies[0].line().as_deref(), Some("MaxStartups 100:30:300"));
+        assert!(finding.severity <= Severity::Warning && finding.confidence >= 0.9);
+        assert!(case.is_ruled_out(&CLOSE_WITH_UNREAD_DATA), "and not told twice");
+    }
+
+    #[test]
+    fn an_unknown_program_is_less_certain_and_has_no_invented_setting() {
+        let finding = turned_away("own-server", 0, 3).finding(&CONNECTION_LIMIT);
+        assert!(finding.confidence < 0.9 && finding.remedies[0].line().is_none());
+    }
+
+    #[test]
+    fn who_read_something_or_waited_did_not_turn_away() {
+        for case in [turned_away("sshd", 9, 3), turned_away("sshd", 0, 4_000)] {
+            assert!(case.is_ruled_out(&CONNECTION_LIMIT));
+            assert_eq!(case.finding(&CLOSE_WITH_UNREAD_DATA).impact.events, 20);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Processes that died by a signal, from the tracepoints signal:signal_deliver (a signal whose action is the default one, so that it
+//! ends the process) and signal:signal_generate (who sent it). Both have had these fields since 2.6.33
+//! (include/trace/events/signal.h).
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::Task;
+use super::tasks::Tasks;
+use crate::value::NetnsId;
+
+/// Deaths of a window that are kept, and signals that wait for the end of their process.
+const MAX_DEATHS: usize = 1_000;
+const MAX_WAITING: usize = 1_000;
+/// A process that handles a signal and ends so soon after it ended because of it.
+const OBEYS_NS: u64 = 10_000_000_000;
+/// SI_KERNEL (include/uapi/asm-generic/siginfo.h): the out-of-memory killer, or the end of a pid namespace.
+const FROM_KERNEL: i32 = 0x80;
+
+const SIGKILL: u8 = 9;
+const SIGTERM: u8 = 15;
+
+/// A process that a signal ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignalDeath {
+    /// CLOCK_BOOTTIME.
+    pub at: Duration,
+    pub process: Task,
+    pub signal: u8,
+    /// Who sent it; `None` where the kernel did: a fault of the process itself, lack of memory.
+    pub sender: Option<Task>,
+    pub netns: Option<NetnsId>,
+    /// Another process of this name is there: it was one of several workers.
+    pub has_siblings: bool,
+}
+
+impl SignalDeath {
+    /// `SIGSEGV (signal 11)`; the numbers are those of x86, Arm and RISC-V (signal(7)).
+    pub fn signal_name(&self) -> String {
+        let name = match self.signal {
+            3 => "SIGQUIT",
+            4 => "SIGILL",
+            5 => "SIGTRAP",
+            6 => "SIGABRT",
+            7 => "SIGBUS",
+            8 => "SIGFPE",
+            9 => "SIGKILL",
+            11 => "SIGSEGV",
+            15 => "SIGTERM",
+            24 => "SIGXCPU",
+            31 => "SIGSYS",
+            other => return format!("signal {other}"),
+        };
+        format!("{name} (signal {})", self.signal)
+    }
+
+    /// It ended itself by a fault, or by abort(3).
+    pub fn is_crash(&self) -> bool {
+        let own = self.sender.as_ref().is_none_or(|sender| sender.pid == self.process.pid);
+        !matches!(self.signal, SIGKILL | SIGTERM) && own
+    }
+
+    /// The parent, which has the same name, ended its worker.
+    pub fn by_its_like(&self) -> bool {
+        let like = |sender: &Task| sender.pid != self.process.pid && sender.name == self.process.name;
+        self.sender.as_ref().is_some_and(like)
+    }
+
+    /// A request to end, as an administrator or a supervisor sends it.
+    pub fn was_asked_to(&self) -> bool {
+        self.signal == SIGTERM
+    }
+}
+
+/// One signal, as its tracepoint tells of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Signal {
+    /// CLOCK_MONOTONIC, ns.
+    pub time: u64,
+    pub number: u8,
+    /// Whom it is for.
+    pub target: u32,
+    /// Who sent it, `None` for one that is delivered.
+    pub sender: Option<u32>,
+    pub code: i32,
+}
+
+/// Puts signals and ends of processes together.
+#[derive(Debug, Default)]
+pub struct Deaths {
+    /// By process: the latest that may end it.
+    sent: HashMap<u32, (Signal, SignalDeath)>,
+    exited: Vec<(u32, u64)>,
+    dead: Vec<SignalDeath>,
+}
+
+impl Deaths {
+    pub fn see(&mut self, signal: Signal, boot_offset: u64, tasks: &Tasks) {
+        let Some(process) = tasks.get(signal.target).filter(|process| !process.kernel) else { return };
+        let named = |pid: u32| Task { pid, name: tasks.get(pid).map(|task| task.name.clone()).unwrap_or_default() };
+        let by_kernel = signal.code == FROM_KERNEL;
+        let death = SignalDeath {
+            at: Duration::from_nanos(signal.time.saturating_add(boot_offset)),
+            process: Task { pid: signal.target, name: process.name.clone() },
+            signal: signal.number,
+            sender: signal.sender.filter(|sender| *sender != 0 && !by_kernel).map(named),
+            netns: process.netns,
+            has_siblings: self.dead.len() < 100 && tasks.count_named(&process.name) > 1,
+        };
+        match (signal.sender, signal.number) {
+            // Nobody survives it; threads of a process that ends by itself get one that nobody sent.
+            (Some(_), SIGKILL) => self.die(death),
+            (Some(_), _) if self.sent.len() < MAX_WAITING => drop(self.sent.insert(signal.target, (signal, death))),
+            (Some(_), _) => {}
+            (None, number) => {
+                let sent = self.sent.remove(&signal.target).filter(|(sent, _)| sent.number == number);
+                let sender = sent.and_then(|(_, sent)| sent.sender);
+                self.die(SignalDeath { sender, ..death });
+            }
+        }
+    }
+
+    fn die(&mut self, death: SignalDeath) {
+        if self.dead.len() < MAX_DEATHS && self.dead.iter().all(|dead| dead.process.pid != death.process.pid) {
+            self.dead.push(death);
+        }
+    }
+
+    /// This process ended.
+    pub fn exited(&mut self, pid: u32, time: u64) {
+        if self.exited.len() < MAX_WAITING {
+            self.exited.push((pid, time));
+        }
+    }
+
+    /// What is certain by now. Ends of processes come by another ring than signals, so both are kept until here.
+    pub fn take(&mut self, now: u64) -> Vec<SignalDeath> {
+        for (pid, time) in std::mem::take(&mut self.exited) {
+            let obeyed =
+                |(sent, _): &(Signal, SignalDeath)| (sent.time..sent.time.saturating_add(OBEYS_NS)).contains(&time);
+            if let Some((_, death)) = self.sent.remove(&pid).filter(obeyed) {
+                self.die(death);
+            }
+        }
+        self.sent.retain(|_, (sent, _)| sent.time.saturating_add(OBEYS_NS) > now);
+        std::mem::take(&mut self.dead)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    const SIGABRT: u8 = 6;
+
+    use super::*;
+
+    fn tasks() -> Tasks {
+        let mut tasks = Tasks::default();
+        tasks.list("10 4026531840 user gunicorn\n11 4026531840 user gunicorn\n12 4026531840 user bash\n13 - kernel kworker/0\n");
+        tasks
+    }
+
+    fn signal(number: u8, target: u32, sender: Option<u32>) -> Signal {
+        Signal { time: 1_000, number, target, sender, code: 0 }
+    }
+
+    fn of(signals: &[Signal], exits: &[(u32, u64)]) -> Vec<SignalDeath> {
+        let mut deaths = Deaths::default();
+        exits.iter().for_each(|(pid, time)| deaths.exited(*pid, *time));
+        signals.iter().for_each(|signal| deaths.see(*signal, 0, &tasks()));
+        deaths.take(2_000)
+    }
+
+    #[test]
+    fn a_fault_is_a_crash_and_a_worker_ended_by_its_parent_is_not() {
+        let crash = of(&[signal(11, 11, None)], &[]);
+        assert_eq!((crash[0].signal_name().as_str(), crash[0].has_siblings), ("SIGSEGV (signal 11)", true));
+        assert!(crash[0].is_crash() && !crash[0].by_its_like());
+        let killed = of(&[signal(SIGABRT, 11, Some(10)), signal(SIGABRT, 11, None)], &[]);
+        assert!(!killed[0].is_crash() && killed[0].by_its_like());
+        let aborted = of(&[signal(SIGABRT, 11, Some(11)), signal(SIGABRT, 11, None)], &[]);
+        assert!(aborted[0].is_crash(), "abort(3) sends it to itself");
+    }
+
+    #[test]
+    fn a_handled_signal_counts_only_where_the_process_ends_soon_after_it() {
+        let sent = [signal(SIGABRT, 11, Some(10))];
+        assert_eq!(of(&sent, &[]), []);
+        assert_eq!(of(&sent, &[(11, 500)]), [], "a process of this number before it");
+        assert!(of(&sent, &[(11, 1_500)])[0].by_its_like());
+        assert!(of(&[signal(SIGTERM, 11, Some(12))], &[(11, 1_500)])[0].was_asked_to());
+    }
+
+    #[test]
+    fn one_death_is_one_whatever_signals_came_and_kernel_threads_do_not_die() {
+        assert_eq!(
+            of(&[signal(SIGABRT, 11, Some(10)), signal(SIGKILL, 11, Some(10)), signal(6, 11, None)], &[]).len(),
+            1
+        );
+        assert_eq!(of(&[signal(SIGKILL, 13, Some(12)), signal(SIGKILL, 99, Some(12))], &[]), []);
+        let by_kernel = Signal { code: FROM_KERNEL, ..signal(SIGKILL, 11, Some(12)) };
+        assert_eq!(of(&[by_kernel], &[])[0].sender, None);
+    }
+}
