@@ -59,7 +59,9 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         // A socket that was closed with unread bytes sent a RST, whether or not that was seen.
         Err(missing) => {
             let mut by_port: BTreeMap<u16, Vec<&Ended<'_>>> = BTreeMap::new();
-            // What a process leaves unread when it ends looks the same.
+            // What a process leaves unread when it ends looks the same: who listens, and who ended, must have been seen.
+            e.services()?;
+            e.owners()?;
             let left: BTreeSet<u16> = e.gone_listeners().iter().map(|gone| gone.trace.last.port).collect();
             let ended_process =
                 |port: u16| left.contains(&port) || e.gone_processes().any(|(_, ports)| ports.contains(&port));
@@ -76,10 +78,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let resets = exchange::resets(e, &place, Exchange::TurnedAway);
-    let confidence = match exchange::server(e, &place) {
-        Some(server) if server.connections.is_some() => numbers::KNOWN_LIMIT,
-        _ => numbers::UNKNOWN_LIMIT,
-    };
+    let confidence = if open(e, &place).is_some() { numbers::OTHERS_STAY } else { numbers::ALL_LEAVE };
     let harm = place.harm(e);
     let summary = format!(
         "{} turned away {} right after accept in {}: nothing was read",
@@ -118,6 +117,11 @@ fn by_sockets(e: &Evidence<'_>, by_port: BTreeMap<u16, Vec<&Ended<'_>>>) -> Vec<
     by_port.into_iter().map(finding).collect()
 }
 
+/// How many connections the program has on this port; `None` if it has none, or nobody looked.
+fn open(e: &Evidence<'_>, place: &Place<'_>) -> Option<u64> {
+    place.service(e).and_then(|service| service.port_use?.by_state.get(&TcpState::Established)).copied()
+}
+
 fn closed_unread(bytes: impl Iterator<Item = u64>) -> EvidenceItem {
     let (mut count, mut total) = (0u64, 0u64);
     for one in bytes {
@@ -145,8 +149,7 @@ fn greeting(resets: &[&Reset]) -> Option<EvidenceItem> {
 
 fn with_remedies(e: &Evidence<'_>, finding: Finding, place: &Place<'_>) -> Finding {
     let verify = Verify::scan("shows no connection turned away");
-    let open = place.service(e).and_then(|service| service.port_use?.by_state.get(&TcpState::Established)).copied();
-    let finding = finding.evidence_if(open.zip(place.port).map(|(open, port)| {
+    let finding = finding.evidence_if(open(e, place).zip(place.port).map(|(open, port)| {
         let text = format!("{} open on port {port} at the end of the window", words::counted(open, "connection"));
         EvidenceItem::value("sockets", "ESTABLISHED", open as f64, text)
     }));
@@ -189,6 +192,7 @@ mod tests {
     use super::super::close_with_unread_data::CLOSE_WITH_UNREAD_DATA;
     use super::*;
     use crate::observation::testing::{Case, process, task};
+    use crate::source::socket_dump::{PortUse, SocketDump};
 
     const ENDS: [&str; 2] = ["10.0.0.9:22", "10.0.3.7:0"];
 
@@ -212,14 +216,17 @@ mod tests {
         let finding = case.finding(&CONNECTION_LIMIT);
         assert!(finding.summary.starts_with("sshd (pid 977) on port 22 turned away all 20 connections"), "{finding:?}");
         assert_eq!(finding.remedies[0].line().as_deref(), Some("MaxStartups 100:30:300"));
-        assert!(finding.severity <= Severity::Warning && finding.confidence >= 0.9);
+        assert!(finding.severity <= Severity::Warning && (0.7..0.9).contains(&finding.confidence));
         assert!(case.is_ruled_out(&CLOSE_WITH_UNREAD_DATA), "and not told twice");
     }
 
     #[test]
-    fn an_unknown_program_is_less_certain_and_has_no_invented_setting() {
-        let finding = turned_away("own-server", 0, 3).finding(&CONNECTION_LIMIT);
-        assert!(finding.confidence < 0.9 && finding.remedies[0].line().is_none());
+    fn where_others_stay_it_is_a_limit_and_no_rule_and_an_unknown_program_gets_no_invented_setting() {
+        let used = PortUse { by_state: [(TcpState::Established, 5)].into(), ..PortUse::default() };
+        let after = SocketDump { ports: [(22, used)].into(), ..SocketDump::default() };
+        let case = turned_away("own-server", 0, 3).socket_dump(SocketDump::default(), after);
+        let finding = case.finding(&CONNECTION_LIMIT);
+        assert!(finding.confidence >= 0.9 && finding.remedies[0].line().is_none(), "{finding:?}");
     }
 
     #[test]

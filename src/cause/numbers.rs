@@ -154,10 +154,10 @@ numbers! {
         COUNTED: Confidence = 0.65;
     }
     connection_limit {
-        /// Nothing was read, and the program is known to turn away beyond a limit; its rules about who may connect look the same.
-        KNOWN_LIMIT: Confidence = 0.9;
-        /// Nothing was read; why this program closes at once is not known.
-        UNKNOWN_LIMIT: Confidence = 0.75;
+        /// Nothing was read, while other connections of the program stay; a rule about who may connect looks the same.
+        OTHERS_STAY: Confidence = 0.9;
+        /// Nothing was read, and none stays: it may be a rule, or a program that is broken.
+        ALL_LEAVE: Confidence = 0.75;
         /// By the sockets that were destroyed: the RSTs themselves were not seen.
         BY_SOCKETS: Confidence = 0.7;
     }
