@@ -113,7 +113,7 @@ fn report(host: &mut Between<'_>) -> Option<String> {
     let observation = observe(host, &Plan::scan(window)).ok()?;
     let diagnosis = diagnose(observation.view()?);
     let text = render::json::text(&render::json::report(&diagnosis)).expect("a report can always be written");
-    let options = render::table::Options { width: 80, colour: false, all: true };
+    let options = render::table::Options { all: true, ..render::table::Options::default() };
     drop(render::table::table(&diagnosis, &options));
     Some(text)
 }

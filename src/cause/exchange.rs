@@ -1,5 +1,6 @@
 //! What several causes ask of the connections whose exchange was cut off: the resets of one place by how far they had come.
 
+use super::numbers::exchange::ONE_TIMER;
 use super::place::Place;
 use super::{EvidenceItem, Finding, Remedy, Setting, Verify};
 use crate::attribution::Ended;
@@ -73,7 +74,7 @@ pub fn typical(values: impl Iterator<Item = f64>) -> Option<(f64, bool)> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let middle = *values.get(values.len() / 2)?;
-    let near = values.iter().filter(|value| (0.75 * middle..=1.25 * middle).contains(*value)).count();
+    let near = values.iter().filter(|value| (*value - middle).abs() <= ONE_TIMER * middle).count();
     Some((middle, values.len() >= 2 && near * 5 >= values.len() * 4))
 }
 

@@ -42,9 +42,6 @@ cause! {
     }
 }
 
-/// A shorter pause before a close is none.
-const SHORTEST_IDLE_S: f64 = 0.5;
-
 /// Ports where TLS is the rule: a close_notify after our FIN is likelier than a lost request.
 const TLS_PORTS: [u16; 8] = [443, 465, 636, 993, 995, 5671, 6443, 8443];
 
@@ -102,7 +99,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         .harm(harm);
     let idle = exchange::idle_at_close(e, &place);
     if let Some(idle) = idle {
-        let text = match idle >= SHORTEST_IDLE_S {
+        let text = match idle >= numbers::SHORTEST_IDLE_S {
             true => format!("this side closed them after {idle:.1} s without data: its idle limit"),
             false => "this side closed them with no pause since the last data: not for being idle".to_owned(),
         };
@@ -112,7 +109,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         let text = "on a TLS port this is mostly a close_notify that crossed our FIN: no data lost";
         finding = finding.against(EvidenceItem::fact("reset_events", "port", text));
     }
-    with_remedies(finding, idle.is_none_or(|idle| idle >= SHORTEST_IDLE_S))
+    with_remedies(finding, idle.is_none_or(|idle| idle >= numbers::SHORTEST_IDLE_S))
 }
 
 /// `may_be_idle`: the connections had been idle when this side closed them, as far as that is known.

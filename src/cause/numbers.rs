@@ -295,7 +295,13 @@ numbers! {
         /// The retransmission timer gave up too, and moves the same counter.
         MIXED: Confidence = 0.5;
     }
+    exchange {
+        /// Values that differ from the middle one by less than this share are one timer's.
+        ONE_TIMER: f64 = 0.25;
+    }
     late_data_after_close {
+        /// Seconds. A shorter pause before a close is none.
+        SHORTEST_IDLE_S: f64 = 0.5;
         /// The kernel names the reason; a peer that repeats lost data looks the same.
         NAMED: Confidence = 0.93;
         /// The counter also moves for SO_LINGER 0, which is more frequent.
@@ -366,6 +372,10 @@ numbers! {
         ONE_NEAR_KNOWN: Confidence = 0.65;
         /// Share of the limit after which a pool should drop a connection: well before the peer does.
         POOL_LIMIT: f64 = 0.8;
+        /// Seconds. A shorter pause is none: the server ends connections for another reason.
+        SHORTEST_S: f64 = 0.5;
+        /// Share of a known server's default from which a measured limit is that: timers are late, never early.
+        OF_KNOWN: f64 = 0.9;
     }
     peer_reset {
         /// Single events with their peers.

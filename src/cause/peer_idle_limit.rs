@@ -43,9 +43,6 @@ cause! {
     }
 }
 
-/// A shorter pause is none: the server ends connections for another reason.
-const SHORTEST_S: f64 = 0.5;
-
 /// For how long each connection had been silent when the peer closed it, seconds.
 type Closed = BTreeMap<SocketAddr, Vec<f64>>;
 
@@ -66,10 +63,10 @@ fn finding(e: &Evidence<'_>, called: SocketAddr, idle: Vec<f64>) -> Option<Findi
     let (limit, regular) = exchange::typical(idle.iter().copied())?;
     let known: Vec<_> = near(limit)
         .into_iter()
-        .filter(|known| known.role == Role::Server && limit >= 0.9 * known.seconds as f64)
+        .filter(|known| known.role == Role::Server && limit >= numbers::OF_KNOWN * known.seconds as f64)
         .collect();
     let confidence = match (regular, known.is_empty()) {
-        _ if limit < SHORTEST_S => return None,
+        _ if limit < numbers::SHORTEST_S => return None,
         (true, _) => numbers::ONE_LIMIT,
         (false, false) if idle.len() == 1 => numbers::ONE_NEAR_KNOWN,
         (false, _) => return None,

@@ -57,9 +57,9 @@ pub fn rest(page: &mut Page, causes: impl Iterator<Item = &'static Cause>) {
     let more = ids.len().saturating_sub(NAMED);
     let named = ids.get(..NAMED.min(ids.len())).unwrap_or_default().join(", ");
     if more > 0 {
-        page.field("  less likely: ", 4, &format!("{named} and {more} more"));
+        page.field("", 2, &format!("less likely: {named} and {more} more"));
     } else if !ids.is_empty() {
-        page.field("  less likely: ", 4, &named);
+        page.field("", 2, &format!("less likely: {named}"));
     }
 }
 

@@ -117,8 +117,8 @@ impl Tracing {
             (Some(events), None) => tracing.note(&format!(
                 "Resets are not traced: {events}. Only the packets are shown: without process, state and kernel reason"
             )),
-            (Some(_), Some(_)) if tracing.session.host_snapshot().facts.uid.is_some_and(|uid| uid != 0) => {
-                bail!("this user may not see resets: use sudo")
+            (Some(events), Some(packets)) if tracing.session.host_snapshot().facts.uid.is_some_and(|uid| uid != 0) => {
+                bail!("this user may not see resets: use sudo. Reset tracepoints: {events}. RST packets: {packets}")
             }
             (Some(events), Some(packets)) => {
                 bail!("no reset can be seen. Reset tracepoints: {events}. RST packets: {packets}")

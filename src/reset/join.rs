@@ -6,6 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use super::closed::Closed;
 use super::errors::{Errors, JoinedError};
 use super::pairing::{LATER, pair};
 use super::{Answered, Ends, Reset};
@@ -16,10 +17,8 @@ use crate::value::{NetnsId, TcpState};
 
 /// Resets that are remembered for the sockets they ended, and for how long: a socket is destroyed when its process closes it,
 /// seconds after it was reset.
-const REMEMBERED: usize = 20_000;
+pub(super) const REMEMBERED: usize = 20_000;
 const REMEMBERED_FOR: Duration = Duration::from_secs(30);
-/// Closed connections are remembered for what their peers still send: most of it comes within this time.
-const CLOSED_FOR: Duration = Duration::from_secs(5);
 /// What was on the way when a connection was reset arrives within this time: some retransmissions.
 const ON_THE_WAY: Duration = Duration::from_secs(3);
 
@@ -277,39 +276,6 @@ impl Received {
             None if socket.gave_up() => End::GaveUp,
             None => End::Other,
         }
-    }
-}
-
-/// Connections that were destroyed lately: what is left of one that this side closed is a TIME_WAIT entry, which knows nothing
-/// of its exchange.
-#[derive(Debug, Default)]
-struct Closed {
-    by_ends: HashMap<Ends, DestroyedSocket>,
-    in_order: VecDeque<(Ends, Duration)>,
-    /// How many of those that wait are remembered already.
-    taken: usize,
-}
-
-impl Closed {
-    fn remember(&mut self, socket: &DestroyedSocket) {
-        while let Some((ends, then)) = self.in_order.front().copied() {
-            if then + CLOSED_FOR >= socket.at && self.in_order.len() < REMEMBERED {
-                break;
-            }
-            self.in_order.pop_front();
-            if self.by_ends.get(&ends).is_some_and(|socket| socket.at == then) {
-                self.by_ends.remove(&ends);
-            }
-        }
-        let ends = (socket.local, socket.peer);
-        self.by_ends.insert(ends, socket.clone());
-        self.in_order.push_back((ends, socket.at));
-    }
-
-    /// The connection between the ends of this reset, if it was destroyed before.
-    fn before(&self, reset: &Reset) -> Option<DestroyedSocket> {
-        let socket = self.by_ends.get(&(reset.local()?, reset.peer()?))?;
-        (socket.after <= reset.at()).then(|| socket.clone())
     }
 }
 

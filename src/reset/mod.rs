@@ -9,6 +9,7 @@ use crate::source::reset_events::{Direction, ResetEvent};
 use crate::source::reset_packets::{ResetPacket, Signature};
 use crate::value::{Errno, NetnsId, TcpState};
 
+mod closed;
 mod errors;
 mod exchange;
 mod join;

@@ -165,7 +165,7 @@ fn a_fault_appears_within_two_ticks_and_ends_within_two() {
     isolated(|| {
         let Some(tmux) = Tmux::start() else { return };
         tmux.watch("-i 1s");
-        tmux.wait("a verdict", |screen| screen.contains("OK  No connection was refused"));
+        tmux.wait("a verdict", |screen| screen.contains("OK  No RST was sent"));
         let fault = Refused::start(9200);
         let cause = "Nothing listens on";
         let screen = tmux.wait("the cause", |screen| screen.contains(cause));
@@ -289,7 +289,7 @@ fn a_storm_of_resizes_ends_in_a_whole_picture() {
             tmux.run(&["resize-window", "-x", &width.to_string(), "-y", &height.to_string()]);
         }
         tmux.run(&["resize-window", "-x", "50", "-y", "10"]);
-        tmux.wait("the one line", |screen| screen.starts_with("50 x 10: too small"));
+        tmux.wait("the one line", |screen| screen.starts_with("50 x 10 is too small"));
         tmux.run(&["resize-window", "-x", "160", "-y", "50"]);
         let whole = |screen: &str| {
             ["1 Causes", "2 Resets", "3 Listeners", "4 Sockets", "5 Latest", "? help"]
