@@ -1,5 +1,5 @@
 //! The report that fits a terminal: the verdict, each root cause with its remedy, its symptoms in a line each, and what else
-//! there is in a line each. Everything else is in [`super::table`].
+//! there is in a line each. Everything else is in `table`.
 
 use super::block::{self, About, Detail};
 use super::layout::{Page, shorten};
