@@ -53,7 +53,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
     match e.resets_of(CONNECTION_LIMIT.id, Direction::Sent) {
         Ok(groups) => {
-            let findings = place::places(e, &groups).into_iter().map(|place| by_events(e, place)).collect();
+            let places = place::places(e, &groups).into_iter().filter(|place| may_be_limit(e, place));
+            let findings = places.map(|place| by_events(e, place)).collect();
             Ok(Verdict::from_findings(findings, "no connection was reset right after accept with nothing read"))
         }
         // A socket that was closed with unread bytes sent a RST, whether or not that was seen.
@@ -71,6 +72,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
                 }
                 by_port.entry(ended.socket.local.port()).or_default().push(ended);
             }
+            by_port.retain(|port, _| may_be_limit(e, &of_port(*port, 0)));
             if by_port.is_empty() { Err(missing) } else { Ok(Verdict::Found(by_sockets(e, by_port))) }
         }
     }
@@ -99,7 +101,7 @@ fn by_sockets(e: &Evidence<'_>, by_port: BTreeMap<u16, Vec<&Ended<'_>>>) -> Vec<
     let finding = |(port, ended): (u16, Vec<&Ended<'_>>)| {
         let count = ended.len() as u64;
         let harm = e.harm(Target::Port(port), count, None);
-        let place = Place { groups: Vec::new(), count, port: Some(port), called: None };
+        let place = of_port(port, count);
         let summary = format!(
             "{} turned away {} right after accept in {}: nothing was read",
             place.who(e),
@@ -115,6 +117,17 @@ fn by_sockets(e: &Evidence<'_>, by_port: BTreeMap<u16, Vec<&Ended<'_>>>) -> Vec<
         with_remedies(e, finding, &place)
     };
     by_port.into_iter().map(finding).collect()
+}
+
+fn of_port<'a>(port: u16, count: u64) -> Place<'a> {
+    Place { groups: Vec::new(), count, port: Some(port), called: None }
+}
+
+/// A limit is reached by connections that stay: a program that keeps none, and is not known to have such a limit, closes what it
+/// does not want to read for another reason (close-with-unread-data).
+pub fn may_be_limit(e: &Evidence<'_>, place: &Place<'_>) -> bool {
+    let known = exchange::server(e, place).is_some_and(|server| server.connections.is_some());
+    known || open(e, place).is_some_and(|open| open > 0)
 }
 
 /// How many connections the program has on this port; `None` if it has none, or nobody looked.
