@@ -9,6 +9,7 @@ use crate::evidence::Evidence;
 use crate::evidence::harm::Target;
 use crate::reset::{Exchange, Reset};
 use crate::source::reset_events::Direction;
+use crate::source::socket_dump::{Group, GroupKind};
 use crate::value::shell::ShellCommand;
 use crate::value::{TcpState, words};
 
@@ -127,7 +128,11 @@ fn of_port<'a>(port: u16, count: u64) -> Place<'a> {
 /// does not want to read for another reason (close-with-unread-data).
 pub fn may_be_limit(e: &Evidence<'_>, place: &Place<'_>) -> bool {
     let known = exchange::server(e, place).is_some_and(|server| server.connections.is_some());
-    known || open(e, place).is_some_and(|open| open > 0)
+    // Those that are turned away are open for less than a second, too: one that was silent for longer stays.
+    let stays = |group: &&Group| group.oldest_idle_ms.is_some_and(|idle| idle >= 1000);
+    let established = e.groups(GroupKind::Established).unwrap_or_default();
+    let mut here = established.into_iter().filter(|group| group.accepted && Some(group.port) == place.port);
+    known || here.any(|group| stays(&group))
 }
 
 /// How many connections the program has on this port; `None` if it has none, or nobody looked.
@@ -204,7 +209,7 @@ mod tests {
     use super::super::Severity;
     use super::super::close_with_unread_data::CLOSE_WITH_UNREAD_DATA;
     use super::*;
-    use crate::observation::testing::{Case, process, task};
+    use crate::observation::testing::{Case, group, process, task};
     use crate::source::socket_dump::{PortUse, SocketDump};
 
     const ENDS: [&str; 2] = ["10.0.0.9:22", "10.0.3.7:0"];
@@ -236,9 +241,15 @@ mod tests {
     #[test]
     fn where_others_stay_it_is_a_limit_and_no_rule_and_an_unknown_program_gets_no_invented_setting() {
         let used = PortUse { by_state: [(TcpState::Established, 5)].into(), ..PortUse::default() };
-        let after = SocketDump { ports: [(22, used)].into(), ..SocketDump::default() };
-        let case = turned_away("own-server", 0, 3).socket_dump(SocketDump::default(), after);
-        let finding = case.finding(&CONNECTION_LIMIT);
+        let of_silence = |idle_ms| {
+            let groups = vec![group(GroupKind::Established, 22, 5, 1, idle_ms)];
+            let after = SocketDump { ports: [(22, used.clone())].into(), groups, ..SocketDump::default() };
+            turned_away("own-server", 0, 3).socket_dump(SocketDump::default(), after)
+        };
+        // Those that are just being turned away are open for a moment as well.
+        assert!(of_silence(10).is_ruled_out(&CONNECTION_LIMIT));
+        assert_eq!(of_silence(10).finding(&CLOSE_WITH_UNREAD_DATA).impact.events, 20);
+        let finding = of_silence(4_000).finding(&CONNECTION_LIMIT);
         assert!(finding.confidence >= 0.9 && finding.remedies[0].line().is_none(), "{finding:?}");
     }
 
