@@ -106,15 +106,16 @@ impl LiveHost {
     fn ask_host(&mut self, what: &What, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
         namespace::must_be_home()?;
         match what {
-            What::File(path) => match (read_file(path, sink), Handle::of_process(1)) {
+            What::File(path) => {
+                let read = read_file(path, sink);
+                let absent = matches!(&read, Err(failure) if failure.kind == FailureKind::Absent);
                 // Limits of the whole host that only the first network namespace shows.
-                (Err(failure), Ok(first))
-                    if failure.kind == FailureKind::Absent && path.starts_with("/proc/sys/net/") =>
-                {
-                    namespace::with_namespace(&first, || read_file(path, sink)).unwrap_or(Err(failure))
+                let first = (absent && path.starts_with("/proc/sys/net/")).then(|| Handle::of_process(1));
+                match first {
+                    Some(Ok(first)) => namespace::with_namespace(&first, || read_file(path, sink)).unwrap_or(read),
+                    _ => read,
                 }
-                (read, _) => read,
-            },
+            }
             What::Namespaces => {
                 for (netns, inside) in &self.observed {
                     let name = inside.name.as_ref().map_or(String::new(), |name| format!(" {name}"));
