@@ -7,7 +7,7 @@ use super::{EvidenceItem, Finding, Judgement, Remedy, Subject, Verdict, Verify};
 use super::{place, severity, wording};
 use crate::evidence::Evidence;
 use crate::evidence::harm::Target;
-use crate::reset::{Kind, Reset};
+use crate::reset::Kind;
 use crate::source::reset_events::Direction;
 use crate::source::socket_dump::{GroupKind, SocketDump};
 use crate::value::shell::ShellCommand;
@@ -105,7 +105,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     for reset in e.resets().iter().filter(|reset| reset.direction() == Direction::Received && reset.event.is_some()) {
         let Some(peer) = reset.peer().filter(|peer| called.contains(peer)) else { continue };
         let history = histories.entry(peer).or_default();
-        if is_refusal(reset) {
+        if reset.is_refused_connect() {
             history.refusals.push(reset.at());
         } else if matches!(reset.state_before(), Some(TcpState::Established | TcpState::CloseWait)) {
             history.resets.push(reset.at());
@@ -113,10 +113,6 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     }
     let findings = histories.iter().filter_map(|(called, history)| finding(e, *called, history.ends())).collect();
     Ok(Verdict::from_findings(findings, "no destination reset open connections and then refused new ones"))
-}
-
-fn is_refusal(reset: &Reset) -> bool {
-    reset.state_before() == Some(TcpState::SynSent)
 }
 
 /// It accepts connections again: one is open, or none was refused for a while.

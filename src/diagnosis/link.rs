@@ -17,7 +17,7 @@ pub(super) fn link(evidence: &Evidence<'_>, found: &mut [(&'static Cause, Findin
     let mut roots = vec![None; found.len()];
     for symptom in 0..found.len() {
         let Some(proxied) = proxied(evidence, &found[symptom]) else { continue };
-        let Some(root) = root(found, proxied) else { continue };
+        let Some(root) = root(found, &proxied) else { continue };
         roots[symptom] = Some(root);
         let listener = found[symptom].1.subjects.first().cloned();
         let cause = &mut found[root].1;
@@ -44,7 +44,7 @@ pub(super) fn link(evidence: &Evidence<'_>, found: &mut [(&'static Cause, Findin
 }
 
 /// The proxied service whose clients this finding is about.
-fn proxied<'e>(evidence: &'e Evidence<'_>, (cause, finding): &(&'static Cause, Finding)) -> Option<&'e Proxied> {
+fn proxied(evidence: &Evidence<'_>, (cause, finding): &(&'static Cause, Finding)) -> Option<Proxied> {
     let listener = finding.subjects.iter().find(|subject| subject.kind == SubjectKind::Listener)?;
     ENDINGS.contains(&cause.id).then(|| evidence.refused_behind(listener.port?)).flatten()
 }

@@ -12,7 +12,6 @@ use crate::evidence::balance::Unbalanced;
 use crate::evidence::estimate::Estimate;
 use crate::evidence::harm::Connections;
 use crate::evidence::ledger::Ledger;
-use crate::evidence::proxied::Proxied;
 use crate::evidence::readings::Readings;
 pub use crate::evidence::readings::Total;
 use crate::evidence::service::Service;
@@ -69,7 +68,6 @@ pub struct Evidence<'a> {
     ledger: Ledger,
     gone_listeners: Vec<GoneListener<'a>>,
     gone_processes: GoneProcesses,
-    proxied: Vec<Proxied>,
     ended: Result<Vec<Ended<'a>>, Missing>,
     /// `None` where the connections that ended are not known.
     connections: Option<Connections>,
@@ -120,7 +118,6 @@ impl<'a> Evidence<'a> {
             ledger,
             gone_listeners,
             gone_processes,
-            proxied: proxied::find(&view.netns.resets.single, view.duration()),
             ended,
             connections,
             failures,

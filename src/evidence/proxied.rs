@@ -6,9 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::evidence::Evidence;
-use crate::reset::Reset;
 use crate::source::reset_events::Direction;
-use crate::value::TcpState;
 
 /// A proxied service and the destination that refuses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,33 +29,6 @@ const FEW: usize = 4;
 const MUCH_CLOSER: u32 = 50;
 /// No proxy waits longer before it tells its client.
 const LONGEST: Duration = Duration::from_secs(1);
-
-/// Pairs each connection of a client that a program ended by reset with the refused connect before it.
-pub(super) fn find(resets: &[Reset], window: Duration) -> Vec<Proxied> {
-    let mut refused: BTreeMap<SocketAddr, Vec<Duration>> = BTreeMap::new();
-    let mut ended: BTreeMap<u16, Vec<Duration>> = BTreeMap::new();
-    for reset in resets {
-        let (Some(event), Some(local), Some(peer)) = (&reset.event, reset.local(), reset.peer()) else { continue };
-        // A close with the request unread, or just before it comes.
-        let late = matches!(event.reason.as_deref(), Some("TCP_ABORT_ON_DATA" | "TCP_TIMEWAIT_SOCKET"));
-        match event.direction {
-            Direction::Received if reset.state_before() == Some(TcpState::SynSent) => {
-                refused.entry(peer).or_default().push(reset.at());
-            }
-            Direction::Sent if late || event.active && event.task.is_some() => {
-                ended.entry(local.port()).or_default().push(reset.at());
-            }
-            _ => {}
-        }
-    }
-    let found = ended.iter().flat_map(|(port, closes)| {
-        refused.iter().filter_map(|(called, refusals)| {
-            let requests = pairs(refusals, closes, window)?;
-            Some(Proxied { port: *port, called: *called, requests })
-        })
-    });
-    found.collect()
-}
 
 /// How many of `closes` follow a refusal each, where that can be no chance. Both ascend.
 fn pairs(refusals: &[Duration], closes: &[Duration], window: Duration) -> Option<u64> {
@@ -82,9 +53,29 @@ fn pairs(refusals: &[Duration], closes: &[Duration], window: Duration) -> Option
 }
 
 impl Evidence<'_> {
-    /// The proxied service of this port whose backend refuses.
-    pub fn refused_behind(&self, port: u16) -> Option<&Proxied> {
-        self.proxied.iter().find(|proxied| proxied.port == port)
+    /// The proxied service of this port whose backend refuses: each connection of a client that its program ended by reset, paired
+    /// with the refused connect before it.
+    pub fn refused_behind(&self, port: u16) -> Option<Proxied> {
+        let mut refused: BTreeMap<SocketAddr, Vec<Duration>> = BTreeMap::new();
+        let mut ended: Vec<Duration> = Vec::new();
+        for reset in self.resets() {
+            let (Some(event), Some(local), Some(peer)) = (&reset.event, reset.local(), reset.peer()) else { continue };
+            // A close with the request unread, or just before it comes.
+            let late = matches!(event.reason.as_deref(), Some("TCP_ABORT_ON_DATA" | "TCP_TIMEWAIT_SOCKET"));
+            match event.direction {
+                Direction::Received if reset.is_refused_connect() => {
+                    refused.entry(peer).or_default().push(reset.at());
+                }
+                Direction::Sent if local.port() == port && (late || event.active && event.task.is_some()) => {
+                    ended.push(reset.at());
+                }
+                _ => {}
+            }
+        }
+        refused.into_iter().find_map(|(called, refusals)| {
+            let requests = pairs(&refusals, &ended, self.window())?;
+            Some(Proxied { port, called, requests })
+        })
     }
 }
 

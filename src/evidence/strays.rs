@@ -9,7 +9,6 @@ use crate::evidence::Evidence;
 use crate::reset::{Answered, Reset};
 use crate::source::reset_events::Direction;
 use crate::source::reset_packets::{ResetPacket, Signature};
-use crate::value::TcpState;
 
 /// Answers to connections of this host that came in the name of another, so that TCP here reset that other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +88,7 @@ impl Evidence<'_> {
     /// common: another sends the RSTs.
     pub fn refused_from_elsewhere(&self, called: SocketAddr) -> Option<(Vec<u8>, Vec<u8>)> {
         let usual = self.view.netns.reset_packets.value()?.ttls.of(called).to_vec();
-        let refuses = |reset: &&Reset| reset.state_before() == Some(TcpState::SynSent) && reset.peer() == Some(called);
+        let refuses = |reset: &&Reset| reset.is_refused_connect() && reset.peer() == Some(called);
         let packets = self.resets().iter().filter(refuses).filter_map(|reset| reset.packet.as_ref());
         let ttls: BTreeSet<u8> = packets.map(|packet| packet.ttl).collect();
         let apart = !usual.is_empty() && !ttls.is_empty() && usual.iter().all(|ttl| !ttls.contains(ttl));

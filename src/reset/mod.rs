@@ -94,6 +94,11 @@ impl Reset {
         self.event.as_ref().and_then(ResetEvent::state_before)
     }
 
+    /// A connect of this side was refused.
+    pub fn is_refused_connect(&self) -> bool {
+        self.state_before() == Some(TcpState::SynSent)
+    }
+
     /// The ends of the connection that this reset ended; `None` where there was none, as for an answer to a SYN.
     fn connection(&self) -> Option<Ends> {
         let ended = match (&self.event, &self.packet) {
@@ -102,6 +107,11 @@ impl Reset {
             (None, None) => false,
         };
         ended.then_some((self.local()?, self.peer()?))
+    }
+
+    /// The same without refused connects, which were no connections and whose ports may be tried again.
+    fn ended_connection(&self) -> Option<Ends> {
+        self.connection().filter(|_| !self.is_refused_connect())
     }
 
     /// It answers what came after this side had closed and the peer had acknowledged that: only a TIME_WAIT entry is left.
@@ -116,8 +126,4 @@ impl Reset {
         })
     }
 
-    /// The same without refused connects, which were no connections and whose ports may be tried again.
-    fn ended_connection(&self) -> Option<Ends> {
-        self.connection().filter(|_| self.state_before() != Some(TcpState::SynSent))
-    }
 }
