@@ -28,6 +28,8 @@ pub struct Place<'a> {
 
 /// Places that are reported one by one although they are not harmed much; the rest of those are put together.
 const MAX_PLACES: usize = 5;
+/// Places beyond those that are reported one by one because they are harmed: what is asked of each looks at all resets.
+const MAX_HARMED: usize = 64;
 
 /// Sorts groups into places, the busiest first.
 pub fn places<'a>(e: &Evidence<'_>, groups: &[&'a Group]) -> Vec<Place<'a>> {
@@ -47,7 +49,8 @@ pub fn places<'a>(e: &Evidence<'_>, groups: &[&'a Group]) -> Vec<Place<'a>> {
         // A small service of which all fails stays by itself beside large ones of which a little does.
         let rest = places.split_off(MAX_PLACES - 1);
         let harmed = |place: &Place<'_>| severity::to_clients(e, &place.harm(e)) < Severity::Info;
-        let (harmed, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(harmed);
+        let (mut harmed, mut rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(harmed);
+        rest.extend(harmed.split_off(harmed.len().min(MAX_HARMED)));
         places.extend(harmed);
         let groups: Vec<_> = rest.into_iter().flat_map(|place| place.groups).collect();
         if !groups.is_empty() {
@@ -235,4 +238,36 @@ fn sums<K: Ord>(items: impl Iterator<Item = (K, u64)>) -> Vec<(K, u64)> {
 
 fn largest<K: Ord>(items: impl Iterator<Item = (K, u64)>) -> Option<(K, u64)> {
     sums(items).into_iter().next()
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observation::testing::Case;
+    use crate::value::TcpState;
+
+    #[test]
+    fn a_small_destination_that_fails_stands_by_itself_and_thousands_of_them_do_not() {
+        let places = |count: u16| {
+            let mut case = Case::new();
+            for number in 0..count {
+                let ends = ["10.0.0.9:0".to_owned(), format!("10.0.7.1:{}", 1000 + number)];
+                let ends = [ends[0].as_str(), ends[1].as_str()];
+                case = case.received(3, TcpState::Established, ends).destroyed_sockets(
+                    3,
+                    ["10.0.0.9:40000", ends[1]],
+                    0,
+                    0,
+                );
+            }
+            let view = case.view();
+            let evidence = Evidence::new(view);
+            let groups =
+                evidence.resets_of("peer-reset", crate::source::reset_events::Direction::Received).expect("events");
+            let places = places(&evidence, &groups);
+            let named = places.iter().filter(|place| place.called.is_some()).count();
+            (named, places.iter().map(|place| place.count).sum::<u64>())
+        };
+        assert_eq!(places(20), (20, 60));
+        assert_eq!(places(200), (MAX_PLACES - 1 + MAX_HARMED, 600), "and none is lost");
+    }
 }
