@@ -55,16 +55,13 @@ pub struct Reading {
 fn reading(
     source: &'static str,
     metric: &str,
-    before: Option<&Observed<Counters>>,
-    after: Option<&Observed<Counters>>,
+    before: &Observed<Counters>,
+    after: &Observed<Counters>,
     window: Duration,
 ) -> Result<Reading, NoDelta> {
-    let at = |observed: Option<&Observed<Counters>>| match observed.map(Observed::get) {
-        Some(Ok(counters)) => counters.get(metric).ok_or(NoDelta::Absent),
-        None => Err(NoDelta::Unavailable { reason: "not asked for".to_owned(), needs: None }),
-        Some(Err(failure)) => {
-            Err(NoDelta::Unavailable { reason: failure.reason.clone(), needs: failure.needs.clone() })
-        }
+    let at = |observed: &Observed<Counters>| match observed.get() {
+        Ok(counters) => counters.get(metric).ok_or(NoDelta::Absent),
+        Err(failure) => Err(NoDelta::Unavailable { reason: failure.reason.clone(), needs: failure.needs.clone() }),
     };
     let (before, after) = (at(before)?, at(after)?);
     let delta = after.checked_sub(before).ok_or(NoDelta::WentBackwards { before, after })?;
@@ -89,8 +86,7 @@ mod tests {
 
     fn delta(before: u64, after: u64) -> Result<u64, NoDelta> {
         let window = Duration::from_secs(2);
-        reading("netstat", "TcpExt.ListenOverflows", Some(&counters(before)), Some(&counters(after)), window)
-            .map(|r| r.delta)
+        reading("netstat", "TcpExt.ListenOverflows", &counters(before), &counters(after), window).map(|r| r.delta)
     }
 
     #[test]
@@ -106,7 +102,7 @@ mod tests {
     #[test]
     fn a_missing_counter_is_not_zero() {
         let window = Duration::from_secs(1);
-        let absent = reading("netstat", "TcpExt.Nonesuch", Some(&counters(1)), Some(&counters(1)), window);
+        let absent = reading("netstat", "TcpExt.Nonesuch", &counters(1), &counters(1), window);
         assert_eq!(absent, Err(NoDelta::Absent));
     }
 

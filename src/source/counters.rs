@@ -1,6 +1,7 @@
 //! Kernel counters by name, and the text files that hold them.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::redaction::Rule;
@@ -40,9 +41,10 @@ impl CounterFile {
 pub struct CounterSet(BTreeMap<&'static str, Observed<Counters>>);
 
 impl CounterSet {
-    /// What there is of one file; `None` where it was not asked for.
-    pub fn of(&self, file: &CounterFile) -> Option<&Observed<Counters>> {
-        self.0.get(file.name)
+    /// What there is of one file.
+    pub fn of(&self, file: &CounterFile) -> &Observed<Counters> {
+        static NOT_ASKED: LazyLock<Observed<Counters>> = LazyLock::new(Observed::not_asked);
+        self.0.get(file.name).unwrap_or(&NOT_ASKED)
     }
 
     /// The counters of one file.
@@ -50,15 +52,12 @@ impl CounterSet {
     /// # Errors
     /// It could not be read, or was not asked for.
     pub fn required(&self, file: &CounterFile) -> Result<&Counters, Missing> {
-        match self.of(file) {
-            Some(observed) => observed.required(file.name),
-            None => Err(Missing::new(file.name, "not asked for")),
-        }
+        self.of(file).required(file.name)
     }
 
     /// The counters of one file, where it was read.
     pub fn value(&self, file: &CounterFile) -> Option<&Counters> {
-        self.of(file)?.value()
+        self.of(file).value()
     }
 
     pub fn insert(&mut self, file: &CounterFile, counters: Observed<Counters>) {
