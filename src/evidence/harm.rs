@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::attribution::Ended;
+use crate::attribution::{Attribution, Ended};
 use crate::evidence::Evidence;
+use crate::evidence::readings::Readings;
 use crate::observation::Endings;
 use crate::source::socket_dump::SocketDump;
 use crate::value::{TcpState, words};
@@ -32,7 +33,7 @@ pub struct Harm {
     pub attempts: Option<u64>,
     /// All connections of the place that failed, for whatever reason: a service that fails in two ways fails altogether.
     pub in_all: u64,
-    /// The same for the part of the window in which all the failures came, where that is much shorter.
+    /// Failures and attempts in the part of the window in which all the failures came, where that is much shorter.
     pub burst: Option<(u64, u64)>,
 }
 
@@ -110,14 +111,17 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// `opened`: how many the host accepted and made in the window, where that was counted.
-    pub fn new(ended: &[Ended<'_>], endings: &Endings, opened: Option<u64>) -> Self {
+    pub fn new(ended: &[Ended<'_>], endings: &Endings, readings: &Readings<'_>) -> Self {
         let mut by_target: HashMap<Target, Vec<Duration>> = HashMap::new();
         for connection in ended {
             let target = connection.called.map_or(Target::Port(connection.socket.local.port()), Target::Called);
             by_target.entry(target).or_default().push(connection.socket.at);
         }
         by_target.values_mut().for_each(|times| times.sort_unstable());
+        // How many the host accepted and made, where that was counted.
+        let opened =
+            ["Tcp.PassiveOpens", "Tcp.ActiveOpens"].map(|name| readings.counter(name).map(|opened| opened.delta));
+        let opened = opened.into_iter().sum::<Result<u64, _>>().ok();
         let whole = endings.dropped == 0 && endings.gaps == 0 && endings.ended_early.is_none();
         let seen = match opened {
             Some(opened) if !whole && opened > 0 => (ended.len() as f64 / opened as f64).min(1.0),
@@ -141,6 +145,17 @@ impl Connections {
     }
 }
 
+/// Connections of clients that failed by this host's doing, by served port.
+pub(super) fn failures(attribution: &Attribution) -> HashMap<u16, u64> {
+    let mut failures: HashMap<u16, u64> = HashMap::new();
+    for group in &attribution.groups {
+        if let (Some(port), true) = (group.port, group.kind.fails_clients()) {
+            *failures.entry(port).or_default() += group.count;
+        }
+    }
+    failures
+}
+
 /// Connections that are open at one end of the window.
 fn open(dump: &SocketDump, target: Target) -> u64 {
     match target {
@@ -162,10 +177,8 @@ impl Evidence<'_> {
         let Some(connections) = &self.connections else { return Harm::of_unknown(failures) };
         let open = self.socket_dump().map_or(0, |dump| open(dump, target));
         let all = |ended: u64| ended.saturating_add(open).max(failures);
-        let burst = span.and_then(|span| self.burst(span)).map(|span| {
-            // A socket is destroyed some time after its reset, so the others of that time are counted a little longer.
-            (failures, all(connections.ended_between(target, span)))
-        });
+        let burst = span.and_then(|span| self.burst(span));
+        let burst = burst.map(|span| (failures, all(connections.ended_between(target, span))));
         let in_all = match target {
             Target::Port(port) => self.failures.get(&port).copied().unwrap_or(0).max(failures),
             Target::Called(_) => failures,
@@ -187,10 +200,11 @@ impl Evidence<'_> {
     /// Connections to a served port that failed by this host's doing, for whatever reason.
     pub fn harm_of_service(&self, port: u16) -> Harm {
         let failures = self.failures.get(&port).copied().unwrap_or(0);
-        Harm { burst: None, ..self.harm(Target::Port(port), failures, None) }
+        self.harm(Target::Port(port), failures, None)
     }
 
-    /// The part of the window in which failures came, where that is less than half of it.
+    /// The part of the window in which failures came, where that is less than half of it; a little longer, because a socket is
+    /// destroyed some time after its reset.
     fn burst(&self, [first, last]: [Duration; 2]) -> Option<[Duration; 2]> {
         let length = (last.saturating_sub(first)).max(BURST);
         (length * 2 < self.window()).then(|| [last.saturating_sub(length), last.saturating_add(BURST / 3)])

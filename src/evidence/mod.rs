@@ -91,20 +91,12 @@ impl<'a> Evidence<'a> {
         let wire = Wire::new(view, &grouped, &around);
         let attribution = attribution::attribute(view, &grouped, &around);
         let estimate = estimate::estimate(&readings, &gone_listeners);
-        let mut failures: HashMap<u16, u64> = HashMap::new();
-        for group in attribution.iter().flat_map(|attribution| &attribution.groups) {
-            if let (Some(port), true) = (group.port, group.kind.fails_clients()) {
-                *failures.entry(port).or_default() += group.count;
-            }
-        }
+        let failures = attribution.as_ref().map(harm::failures).unwrap_or_default();
         let ledger = ledger::account(&readings, estimate.as_ref(), attribution.as_ref(), wire.as_ref());
         let endings = view.netns.endings.required("destroyed_sockets");
         let ended = endings.clone().map(|endings| attribution::ended(view, endings));
-        let opened =
-            ["Tcp.PassiveOpens", "Tcp.ActiveOpens"].map(|name| readings.counter(name).map(|opened| opened.delta));
-        let opened = opened.into_iter().sum::<Result<u64, _>>().ok();
         let connections = endings.ok().zip(ended.as_ref().ok());
-        let connections = connections.map(|(endings, ended)| Connections::new(ended, endings, opened));
+        let connections = connections.map(|(endings, ended)| Connections::new(ended, endings, &readings));
         Self {
             view,
             readings,
@@ -363,14 +355,17 @@ impl<'a> Evidence<'a> {
         self.host_after().owners.value().map_or(0, |owners| owners.denied)
     }
 
-    /// Share of one CPU that the process used between the two looks at the owners, 1.0 = one CPU fully.
-    pub fn cpu_share(&self, pid: u32) -> Option<f64> {
+    /// A process at the two looks at the owners, and the time between them; `None` if it was not there at both.
+    fn at_both_looks(&self, pid: u32) -> Option<(&'a Process, &'a Process, Duration)> {
         let process = |host: &'a HostSnapshot| host.owners.value()?.processes.get(&pid);
         let (before, after) = (process(self.host_before())?, process(self.host_after())?);
         let between = self.after().dumped.mono.saturating_sub(self.before().dumped.mono);
-        if before.start_ticks != after.start_ticks || between.is_zero() {
-            return None;
-        }
+        (before.start_ticks == after.start_ticks && !between.is_zero()).then_some((before, after, between))
+    }
+
+    /// Share of one CPU that the process used between the two looks at the owners, 1.0 = one CPU fully.
+    pub fn cpu_share(&self, pid: u32) -> Option<f64> {
+        let (before, after, between) = self.at_both_looks(pid)?;
         let ticks = after.cpu_ticks.checked_sub(before.cpu_ticks)?;
         Some(ticks as f64 / TICKS_PER_SECOND as f64 / between.as_secs_f64())
     }
@@ -378,12 +373,7 @@ impl<'a> Evidence<'a> {
     /// Share of the time between the two looks at the owners in which the main thread of a process was ready to run and had no
     /// CPU.
     pub fn cpu_wait_share(&self, pid: u32) -> Option<f64> {
-        let process = |host: &'a HostSnapshot| host.owners.value()?.processes.get(&pid);
-        let (before, after) = (process(self.host_before())?, process(self.host_after())?);
-        let between = self.after().dumped.mono.saturating_sub(self.before().dumped.mono);
-        if before.start_ticks != after.start_ticks || between.is_zero() {
-            return None;
-        }
+        let (before, after, between) = self.at_both_looks(pid)?;
         let waited = after.run_delay_ns?.checked_sub(before.run_delay_ns?)?;
         Some(Duration::from_nanos(waited).as_secs_f64() / between.as_secs_f64())
     }
