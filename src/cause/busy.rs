@@ -1,7 +1,7 @@
 //! What the owner of a listener does instead of accepting: it computes, it waits for a CPU, or for something else; and how to
 //! look inside it, by its language.
 
-use super::{EvidenceItem, Remedy, Setting, Verify};
+use super::{EvidenceItem, Remedy, Verify};
 use crate::evidence::Evidence;
 use crate::evidence::service::Service;
 use crate::knowledge::servers::Server;
@@ -93,11 +93,10 @@ pub fn inside(process: &Process, computes: bool) -> ShellCommand {
 pub fn capacity(server: Option<&Server>, service: &Service<'_>) -> Option<Remedy> {
     let server = server?;
     let setting = server.capacity.as_ref()?;
-    let place = setting.place.as_deref().map(|place| place.replace("{port}", &service.port.to_string()));
     let text = format!("Let {} serve more at once, as far as CPUs and memory allow", server.name);
     Some(
         Remedy::new(text, Verify::by(queue::listed(service), "shows Recv-Q near 0"))
-            .setting(Setting { place, ..setting.clone() }),
+            .setting(setting.of_port(service.port)),
     )
 }
 

@@ -1,11 +1,11 @@
 use super::numbers::client_gave_up as numbers;
 use super::place::{self, Place};
-use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Verdict, Verify};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Verify};
 use super::{exchange, severity, wording};
 use crate::evidence::Evidence;
 use crate::reset::{Exchange, answered_after, patience};
 use crate::source::reset_events::Direction;
-use crate::value::{Missing, words};
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -41,18 +41,14 @@ cause! {
 
 fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
-    let mut findings = Vec::new();
-    let mut missing: Option<Missing> = None;
-    for direction in [Direction::Received, Direction::Sent] {
-        match e.resets_of(CLIENT_GAVE_UP.id, direction) {
-            Ok(groups) => findings.extend(place::places(e, &groups).into_iter().map(|place| finding(e, place))),
-            Err(why) => missing = missing.or(Some(why)),
-        }
-    }
-    match missing {
-        Some(missing) if findings.is_empty() => Err(missing),
-        _ => Ok(Verdict::from_findings(findings, "no connection was reset by a client whose request had no answer")),
-    }
+    let otherwise = "no connection was reset by a client whose request had no answer";
+    place::in_both_directions(
+        e,
+        CLIENT_GAVE_UP.id,
+        [Direction::Received, Direction::Sent],
+        |place, _| finding(e, place),
+        otherwise,
+    )
 }
 
 fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {

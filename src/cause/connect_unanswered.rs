@@ -130,10 +130,7 @@ fn at_a_place(e: &Evidence<'_>, called: SocketAddr, silence: &Silence<'_>) -> Fi
     let count = silence.count();
     let window = words::seconds(e.window());
     let callers = place::callers(e, called);
-    let who = match callers.first().and_then(|caller| Some((caller.process.as_ref()?, caller.pid?))) {
-        Some((name, pid)) => format!(" of {name} (pid {pid})"),
-        None => String::new(),
-    };
+    let who = callers.first().and_then(Subject::label).map_or_else(String::new, |caller| format!(" of {caller}"));
     let connects = words::counted(count, "connect");
     let summary = match silence.no_way.first() {
         Some(no_way) if no_way.own => format!("{connects}{who} to {called} found nobody there in {window}"),

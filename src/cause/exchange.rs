@@ -29,9 +29,10 @@ pub fn server(e: &Evidence<'_>, place: &Place<'_>) -> Option<&'static Server> {
 
 /// With the setting of the server, where it has one of this kind.
 pub fn with_setting(finding: Finding, text: String, setting: Option<&Setting>, port: u16, verify: &Verify) -> Finding {
-    let Some(setting) = setting else { return finding };
-    let place = setting.place.as_deref().map(|place| place.replace("{port}", &port.to_string()));
-    finding.remedy(Remedy::new(text, verify.clone()).setting(Setting { place, ..setting.clone() }))
+    match setting {
+        Some(setting) => finding.remedy(Remedy::new(text, verify.clone()).setting(setting.of_port(port))),
+        None => finding,
+    }
 }
 
 /// What connections to a destination that reset them tell about its reason.

@@ -46,6 +46,13 @@ pub enum State {
     Benign,
 }
 
+impl State {
+    /// It happens, or will: neither over nor harmless.
+    pub fn is_now(self) -> bool {
+        matches!(self, Self::Active | Self::Risk)
+    }
+}
+
 /// Ordered as they rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
@@ -204,6 +211,11 @@ impl Subject {
 
     pub fn process(process: &Process) -> Self {
         Self::new(SubjectKind::Process).held_by(process)
+    }
+
+    /// `nginx (pid 4121)`, where the process is known; text from outside, not escaped.
+    pub fn label(&self) -> Option<String> {
+        Some(format!("{} (pid {})", self.process.as_deref()?, self.pid?))
     }
 
     /// A process as a tracepoint named it.

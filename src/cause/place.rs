@@ -5,13 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::severity;
 use crate::attribution::{Ended, Group};
-use crate::cause::{EvidenceItem, Severity, Subject};
+use crate::cause::{EvidenceItem, Finding, Judgement, Severity, Subject, Verdict};
 use crate::evidence::Evidence;
 use crate::evidence::harm::{Harm, Target};
 use crate::evidence::service::Service;
 use crate::reset::{End, Kind};
 use crate::source::owners::Process;
-use crate::source::reset_events::Task;
+use crate::source::reset_events::{Direction, Task};
 use crate::value::escape::visible;
 use crate::value::words;
 
@@ -103,7 +103,7 @@ impl<'a> Place<'a> {
     pub fn who(&self, e: &Evidence<'_>) -> String {
         let owner = self.service(e).and_then(|service| service.owners.first());
         let process = match (self.task(), owner) {
-            (Some(task), _) => Some(format!("{} (pid {})", task.name, task.pid)),
+            (Some(task), _) => Some(task.label()),
             (None, Some(process)) => Some(process.label()),
             (None, None) => None,
         };
@@ -148,7 +148,7 @@ impl<'a> Place<'a> {
         subjects
     }
 
-    /// In how many of these connections a request was under way, for those whose last words were heard.
+    /// In how many of these connections a request was under way, for those that were seen to be destroyed.
     pub fn under_way(&self, e: &Evidence<'_>) -> Option<EvidenceItem> {
         let here = |death: &Ended<'_>| match self.called {
             Some(_) => death.called == self.called,
@@ -199,6 +199,32 @@ impl<'a> Place<'a> {
     }
 }
 
+/// The findings of a cause whose resets are sent from here as well as received: by place, in the order of `directions`; ruled out
+/// for the given reason where there are none.
+///
+/// # Errors
+/// Nothing was found, and in one direction it could not be looked for.
+pub fn in_both_directions(
+    e: &Evidence<'_>,
+    cause: &str,
+    directions: [Direction; 2],
+    finding: impl Fn(Place<'_>, Direction) -> Finding,
+    otherwise: &str,
+) -> Judgement {
+    let mut findings = Vec::new();
+    let mut missing = None;
+    for direction in directions {
+        match e.resets_of(cause, direction) {
+            Ok(groups) => findings.extend(places(e, &groups).into_iter().map(|place| finding(place, direction))),
+            Err(why) => missing = missing.or(Some(why)),
+        }
+    }
+    match missing {
+        Some(missing) if findings.is_empty() => Err(missing),
+        _ => Ok(Verdict::from_findings(findings, otherwise)),
+    }
+}
+
 /// Processes that hold a connection, or an attempt, to this destination in one of the two sweeps.
 pub fn callers(e: &Evidence<'_>, called: SocketAddr) -> Vec<Subject> {
     let subject = |process: &Process| Subject {
@@ -220,8 +246,7 @@ pub fn askers(e: &Evidence<'_>, port: u16) -> Vec<Subject> {
 
 /// `asked by haproxy (pid 7)`, as evidence.
 pub fn asked_by(askers: &[Subject]) -> Option<EvidenceItem> {
-    let names: Vec<_> =
-        askers.iter().filter_map(|asker| Some(format!("{} (pid {})", asker.process.as_deref()?, asker.pid?))).collect();
+    let names: Vec<_> = askers.iter().filter_map(Subject::label).collect();
     let text = format!("asked by {}, of this host", names.join(" and "));
     (!names.is_empty()).then(|| EvidenceItem::fact("reset_events", "SYN_SENT", text))
 }

@@ -89,7 +89,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         (false, false) => "",
     };
     let askers = place.port.map(|port| place::askers(e, port)).unwrap_or_default();
-    let asker = askers.first().and_then(|asker| Some(format!(" of {} (pid {})", asker.process.as_ref()?, asker.pid?)));
+    let asker = askers.first().and_then(Subject::label).map(|asker| format!(" of {asker}"));
     let summary = format!(
         "{}{} to {port} refused in {}{why}",
         words::counted(place.count, "connection attempt"),

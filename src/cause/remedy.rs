@@ -211,6 +211,12 @@ impl Setting {
         let (file, place) = (Some(file.to_owned()), place.map(str::to_owned));
         Self { kind: SettingKind::Config, line: line.to_owned(), file, place, note: None, restart }
     }
+
+    /// Of the service on this port, where it has one of its own.
+    pub fn of_port(&self, port: u16) -> Self {
+        let place = self.place.as_deref().map(|place| place.replace("{port}", &port.to_string()));
+        Self { place, ..self.clone() }
+    }
 }
 
 #[cfg(test)]

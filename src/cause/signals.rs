@@ -54,7 +54,7 @@ pub fn how(e: &Evidence<'_>, deaths: &[&SignalDeath]) -> String {
         death if death.is_crash() => format!("crashed with {}", death.signal_name()),
         death => match &death.sender {
             Some(sender) if sender.pid == death.process.pid => format!("killed by itself with {}", death.signal_name()),
-            Some(sender) => format!("killed with {} by {} (pid {})", death.signal_name(), sender.name, sender.pid),
+            Some(sender) => format!("killed with {} by {}", death.signal_name(), sender.label()),
             None => format!("killed with {} by the kernel", death.signal_name()),
         },
     }
@@ -76,7 +76,7 @@ pub fn evidence(deaths: &[&SignalDeath]) -> Vec<(String, u64)> {
         let first = deaths.first()?;
         let by = match &first.sender {
             Some(sender) if sender.pid != first.process.pid => {
-                format!(", sent by {} (pid {})", sender.name, sender.pid)
+                format!(", sent by {}", sender.label())
             }
             _ => String::new(),
         };

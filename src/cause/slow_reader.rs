@@ -1,11 +1,11 @@
 use super::numbers::slow_reader as numbers;
 use super::place::{self, Place};
-use super::{EvidenceItem, Finding, Judgement, Remedy, Verdict, Verify};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Verify};
 use super::{commands, exchange, severity, wording};
 use crate::evidence::Evidence;
 use crate::reset::Exchange;
 use crate::source::reset_events::Direction;
-use crate::value::{Missing, words};
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -42,20 +42,14 @@ cause! {
 
 fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
-    let mut findings = Vec::new();
-    let mut missing: Option<Missing> = None;
-    for direction in [Direction::Sent, Direction::Received] {
-        match e.resets_of(SLOW_READER.id, direction) {
-            Ok(groups) => {
-                findings.extend(place::places(e, &groups).into_iter().map(|place| finding(e, place, direction)))
-            }
-            Err(why) => missing = missing.or(Some(why)),
-        }
-    }
-    match missing {
-        Some(missing) if findings.is_empty() => Err(missing),
-        _ => Ok(Verdict::from_findings(findings, "no connection was reset while much waited for its reader")),
-    }
+    let otherwise = "no connection was reset while much waited for its reader";
+    place::in_both_directions(
+        e,
+        SLOW_READER.id,
+        [Direction::Sent, Direction::Received],
+        |place, direction| finding(e, place, direction),
+        otherwise,
+    )
 }
 
 fn finding(e: &Evidence<'_>, place: Place<'_>, direction: Direction) -> Finding {

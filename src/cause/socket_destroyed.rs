@@ -46,7 +46,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 }
 
 fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
-    let who = place.task().map_or("an administrator".to_owned(), |task| format!("{} (pid {})", task.name, task.pid));
+    let who = place.task().map_or("an administrator".to_owned(), |task| task.label());
     let whose = match (place.port, place.called) {
         (Some(port), _) => format!(" on port {port}"),
         (None, Some(called)) => format!(" to {called}"),

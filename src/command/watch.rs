@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::terminal::reader_is_gone;
 use super::{FOUND, NOTHING, SAW_NOTHING, collect, stop_for};
 use crate::ask::Host;
-use crate::cause::{Severity, State};
+use crate::cause::Severity;
 use crate::command::cli::WatchArgs;
 use crate::command::config::{self, Terminal, Watch, WatchOutput};
 use crate::input::{Namespace, Opened};
@@ -61,7 +61,7 @@ pub fn run(args: &WatchArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
 fn status(config: &Watch, seen: &timeline::Watch) -> ExitCode {
     let Some(level) = config.fail_on else { return ExitCode::SUCCESS };
     let reached = seen.episodes().iter().any(|episode| match level {
-        Severity::Info => matches!(episode.latest.finding.state, State::Active | State::Risk),
+        Severity::Info => episode.latest.finding.state.is_now(),
         level => episode.faulted && episode.worst <= level,
     });
     let blind = seen.ticks() > 0 && seen.unknown() == seen.ticks();

@@ -26,10 +26,7 @@ pub(super) fn link(evidence: &Evidence<'_>, found: &mut [(&'static Cause, Findin
             // Another symptom of the same.
             continue;
         }
-        let who = match listener.as_ref().and_then(|listener| Some((listener.process.as_ref()?, listener.pid?))) {
-            Some((name, pid)) => format!("{name} (pid {pid})"),
-            None => "a program".to_owned(),
-        };
+        let who = listener.as_ref().and_then(Subject::label).unwrap_or_else(|| "a program".to_owned());
         cause.summary = format!("{who} fails its clients on port {}: {}", proxied.port, cause.summary);
         let harm = evidence.harm_of_service(proxied.port);
         cause.severity = cause.severity.min(severity::to_clients(evidence, &harm));

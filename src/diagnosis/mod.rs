@@ -341,7 +341,7 @@ fn row(evidence: &Evidence<'_>, service: &Service<'_>, somaxconn: Option<u64>) -
 pub const CONVINCING: f64 = 0.5;
 
 fn weighs(finding: &Finding) -> bool {
-    finding.confidence >= CONVINCING && matches!(finding.state, State::Active | State::Risk)
+    finding.confidence >= CONVINCING && finding.state.is_now()
 }
 
 /// Without both counters nobody can say that nothing was lost.

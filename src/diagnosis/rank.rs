@@ -39,7 +39,7 @@ pub fn rank(findings: Vec<(&'static Cause, Finding)>, known: &[Option<usize>]) -
     let severity: Vec<Severity> = (0..findings.len())
         .map(|index| {
             let follows = |other: &usize| chain(&root_of, *other).any(|link| link == index);
-            let now = |other: &usize| matches!(findings[*other].1.state, State::Active | State::Risk);
+            let now = |other: &usize| findings[*other].1.state.is_now();
             let severities = (0..findings.len()).filter(follows).filter(now).map(|other| findings[other].1.severity);
             severities.fold(findings[index].1.severity, Severity::min)
         })

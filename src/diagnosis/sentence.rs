@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{ListenerRow, Status, blind, weighs};
-use crate::cause::{Severity, State};
+use crate::cause::Severity;
 use crate::diagnosis::filter::{Filter, is_host_wide};
 use crate::diagnosis::rank::Ranked;
 use crate::evidence::Evidence;
@@ -66,9 +66,10 @@ fn others(causes: &[Ranked]) -> usize {
         }
         place
     };
-    let alarms = causes.iter().enumerate().filter(|(_, cause)| {
-        matches!(cause.finding.state, State::Active | State::Risk) && cause.finding.severity <= Severity::Warning
-    });
+    let alarms = causes
+        .iter()
+        .enumerate()
+        .filter(|(_, cause)| cause.finding.state.is_now() && cause.finding.severity <= Severity::Warning);
     alarms.map(|(place, _)| root(place)).filter(|root| *root != 0).collect::<BTreeSet<_>>().len()
 }
 

@@ -51,10 +51,9 @@ impl Evidence<'_> {
         let mut found: BTreeMap<(String, bool), u64> = BTreeMap::new();
         for packet in &received {
             let Some(words) = stated_words(packet) else { continue };
-            let of_the_path = |code: u16| reset_reasons::is_of_the_path(code) || code == 17;
             let by_the_path = match packet.stated {
-                Some(Stated::Diagnostic { code, enterprise: 0 }) => of_the_path(code),
-                Some(Stated::Mptcp(reason)) => reason == 6,
+                Some(Stated::Diagnostic { code, enterprise: 0 }) => reset_reasons::is_of_the_path(code),
+                Some(Stated::Mptcp(reason)) => reset_reasons::mptcp_is_of_the_path(reason),
                 _ => false,
             };
             *found.entry((words, by_the_path)).or_default() += 1;

@@ -22,6 +22,10 @@ const FAILURE_CAUSES: [&str; 17] = [
     "middlebox interference",
 ];
 
+/// "Middlebox interference", in either table.
+const MIDDLEBOX: u16 = 17;
+const MPTCP_MIDDLEBOX: u8 = 6;
+
 /// By reason, from 0 on.
 const MPTCP: [&str; 7] = [
     "unspecified error",
@@ -64,7 +68,12 @@ pub fn failure_cause(code: u16) -> Option<&'static str> {
 
 /// A code that functions on the path use: NATs, firewalls, proxies.
 pub fn is_of_the_path(code: u16) -> bool {
-    (8..=14).contains(&code)
+    (8..=14).contains(&code) || code == MIDDLEBOX
+}
+
+/// The same of a reason of Multipath TCP.
+pub fn mptcp_is_of_the_path(reason: u8) -> bool {
+    reason == MPTCP_MIDDLEBOX
 }
 
 pub fn mptcp(reason: u8) -> Option<&'static str> {
@@ -87,7 +96,8 @@ mod tests {
             (failure_cause(14), failure_cause(17)),
             (Some("connection timeout"), Some("middlebox interference"))
         );
-        assert!(is_of_the_path(14) && !is_of_the_path(4));
+        assert!(is_of_the_path(14) && is_of_the_path(17) && !is_of_the_path(4));
+        assert!(mptcp_is_of_the_path(6) && !mptcp_is_of_the_path(1));
         assert_eq!((mptcp(6), mptcp(7)), (Some("middlebox interference"), None));
         assert_eq!((netscaler(9303), netscaler(502)), (Some("idle, or the service is down"), None));
         assert!(NETSCALER.is_sorted_by_key(|(code, _)| *code));

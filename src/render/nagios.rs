@@ -2,7 +2,7 @@
 //! See the Monitoring Plugins Development Guidelines, "Plugin Output for Nagios" and "Performance data".
 
 use super::verdict;
-use crate::cause::{Severity, State};
+use crate::cause::Severity;
 use crate::diagnosis::{Diagnosis, Status};
 use crate::evidence::ledger::Account;
 use crate::value::escape::visible;
@@ -45,9 +45,8 @@ pub fn failed(why: &str) -> String {
 /// `label=value[unit]`. What was not observed is `U`, as the guidelines have it.
 fn data(diagnosis: &Diagnosis) -> String {
     let of = |severity: Severity| {
-        let now = |state: State| matches!(state, State::Active | State::Risk);
         let causes = diagnosis.causes.iter().map(|cause| &cause.finding);
-        causes.filter(|finding| finding.severity == severity && now(finding.state)).count() as u64
+        causes.filter(|finding| finding.severity == severity && finding.state.is_now()).count() as u64
     };
     let value = |value: Option<u64>| value.map_or_else(|| "U".to_owned(), |value| value.to_string());
     let total = |account: &Account| account.total.as_ref().ok().copied();

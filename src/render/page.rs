@@ -105,17 +105,13 @@ fn root_of(diagnosis: &Diagnosis, index: usize) -> usize {
     std::iter::successors(Some(index), deeper).take(diagnosis.causes.len() + 1).last().unwrap_or(index)
 }
 
-fn is_now(cause: &Ranked) -> bool {
-    matches!(cause.finding.state, State::Active | State::Risk)
-}
-
 /// What is shown in full: the roots of all that is more than a note now. A hint is a note where the verdict stands without it.
 fn roots(diagnosis: &Diagnosis) -> Vec<usize> {
     let alarms = diagnosis.causes.iter().enumerate();
     let hints = diagnosis.status == Status::Unknown;
     let alarms = alarms.filter(|(_, cause)| {
         let finding = &cause.finding;
-        is_now(cause) && finding.severity < Severity::Info && (hints || finding.confidence >= CONVINCING)
+        cause.finding.state.is_now() && finding.severity < Severity::Info && (hints || finding.confidence >= CONVINCING)
     });
     let mut roots: Vec<usize> = Vec::new();
     for root in alarms.map(|(index, _)| root_of(diagnosis, index)) {
@@ -139,7 +135,7 @@ fn others(page: &mut Page, diagnosis: &Diagnosis, roots: &[usize], detail: &Deta
     let of = |keep: &dyn Fn(&Ranked) -> bool| -> Vec<&Ranked> {
         causes().map(|(_, cause)| cause).filter(|cause| keep(cause)).collect()
     };
-    lines(page, "Noted", detail, &of(&is_now));
+    lines(page, "Noted", detail, &of(&|cause| cause.finding.state.is_now()));
     lines(page, "Earlier", detail, &of(&|cause| cause.finding.state == State::Past));
     lines(page, "Harmless", detail, &of(&|cause| cause.finding.state == State::Benign));
 }

@@ -24,7 +24,7 @@ pub fn write(page: &mut Page, port: &PortReport, all: bool) {
                     .iter()
                     .map(|process| match &process.unit {
                         Some(unit) => format!("{} (pid {}, {unit})", process.name, process.pid),
-                        None => format!("{} (pid {})", process.name, process.pid),
+                        None => process.label(),
                     })
                     .collect();
                 let who = if who.is_empty() { "owner not visible to you".to_owned() } else { who.join(", ") };

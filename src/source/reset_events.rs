@@ -244,6 +244,13 @@ pub struct Task {
     pub name: String,
 }
 
+impl Task {
+    /// `nginx (pid 4121)`; text from outside, not escaped.
+    pub fn label(&self) -> String {
+        format!("{} (pid {})", self.name, self.pid)
+    }
+}
+
 /// A listener that stopped listening.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerClosed {

@@ -73,7 +73,7 @@ pub struct Episode {
 impl Episode {
     /// Something is wrong, rather than seen.
     pub fn is_alarm(&self) -> bool {
-        self.severity < Severity::Info && matches!(self.latest.finding.state, State::Active | State::Risk)
+        self.severity < Severity::Info && self.latest.finding.state.is_now()
     }
 
     /// How long it went on this time.

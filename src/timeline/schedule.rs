@@ -76,7 +76,7 @@ impl Schedule {
             .iter()
             .any(|cause| cause.finding.state == State::Active && cause.finding.severity < Severity::Info);
         let ended = std::mem::replace(&mut last.alarm, alarm) && !alarm;
-        let some = diagnosis.causes.iter().any(|cause| matches!(cause.finding.state, State::Active | State::Risk));
+        let some = diagnosis.causes.iter().any(|cause| cause.finding.state.is_now());
         let moved = match (last.sockets, sockets(after)) {
             (Some(then), Some(now)) => then.abs_diff(now) > MOVED.max(then / 10),
             _ => false,
