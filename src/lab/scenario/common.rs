@@ -1,9 +1,12 @@
 //! What several scenarios do.
 
+use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::process::Command;
 
 use crate::lab::arena::Namespace;
+use crate::lab::inside::DIRECTORY;
 use crate::lab::net;
 use crate::lab::program::{Client, Ending, Program, Server, Talk, Then};
 use crate::lab::stage::{Actor, SERVER, Stage, Stop, at};
@@ -69,4 +72,30 @@ pub fn polite_request(tally: &Tally, to: SocketAddr) {
 /// Opens `count` connections from a namespace, before the window.
 pub fn connections(place: &Namespace, to: SocketAddr, count: usize) -> io::Result<Vec<TcpStream>> {
     place.run(|| (0..count).map(|_| net::connect(to)).collect())
+}
+
+/// A real nginx on the port of the service, by lines of its configuration. `master`: with a master process, which a reload needs.
+pub fn nginx(stage: &mut Stage, connections: usize, http: &str, server: &str, master: bool) -> Result<Actor, Stop> {
+    let file = format!("{DIRECTORY}/nginx.conf");
+    let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|kind| format!("{kind}_temp_path {DIRECTORY}/{kind};\n"))
+        .collect();
+    let master = if master { "on" } else { "off" };
+    let text = format!(
+        "daemon off; master_process {master}; user root; worker_processes 1; pid {DIRECTORY}/nginx.pid;
+         error_log {DIRECTORY}/error.log; events {{ worker_connections {connections}; }}
+         http {{ access_log off; {paths} {http}
+         server {{ {server} location / {{ return 200 'ok'; }} }} }}"
+    );
+    fs::write(&file, text)?;
+    let log = format!("{DIRECTORY}/error.log");
+    Ok(stage.daemon(&stage.here.clone(), Command::new("nginx").args(["-e", &log, "-c", &file]), PORT)?)
+}
+
+/// A real redis on the port of the service, which keeps nothing.
+pub fn redis(stage: &mut Stage, options: &[&str]) -> Result<Actor, Stop> {
+    let mut redis = Command::new("redis-server");
+    redis.args(["--port", "8080", "--bind", "10.77.0.1", "--save", "", "--protected-mode", "no", "--dir", DIRECTORY]);
+    Ok(stage.daemon(&stage.here.clone(), redis.args(options), PORT)?)
 }

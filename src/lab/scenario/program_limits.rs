@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::common::{PORT, SERVICE, answer_server, call, good_traffic, serve, serve_in};
+use super::common::{PORT, SERVICE, answer_server, call, good_traffic, nginx, redis, serve, serve_in};
 use super::{Need, Scenario};
 use crate::lab::counters::{moved, still};
 use crate::lab::inside::DIRECTORY;
@@ -27,10 +27,7 @@ pub static SCENARIOS: &[Scenario] = &[
         |stage| {
             serve(stage, "small-server", Server { then: Then::Limit { most: 4 }, ..Server::default() })?;
             let held = hold(stage, 4, |_| Ok(()))?;
-            ask(stage, 2, 60, b"hello");
-            let observed = stage.observe(2.5);
-            drop(held);
-            observed
+            turned_away(stage, held, 60, b"hello", 2.5)
         },
     )
     .port(PORT)
@@ -46,10 +43,7 @@ pub static SCENARIOS: &[Scenario] = &[
             sshd(stage, "MaxStartups 2:100:2\nPerSourceMaxStartups none\nLoginGraceTime 60\n")?;
             // The banner says that sshd has counted it.
             let held = hold(stage, 2, |stream| net::receive(stream).map(|_| ()))?;
-            ask(stage, 2, 80, b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u7\r\n");
-            let observed = stage.observe(3.0);
-            drop(held);
-            observed
+            turned_away(stage, held, 80, b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u7\r\n", 3.0)
         },
     )
     .port(PORT)
@@ -65,10 +59,7 @@ pub static SCENARIOS: &[Scenario] = &[
         |stage| {
             redis(stage, &["--maxclients", "5"])?;
             let held = hold(stage, 5, |stream| net::exchange(stream, b"PING\r\n").map(|_| ()))?;
-            ask(stage, 2, 60, b"*1\r\n$4\r\nPING\r\n");
-            let observed = stage.observe(2.5);
-            drop(held);
-            observed
+            turned_away(stage, held, 60, b"*1\r\n$4\r\nPING\r\n", 2.5)
         },
     )
     .port(PORT)
@@ -86,10 +77,7 @@ pub static SCENARIOS: &[Scenario] = &[
             memcached.args(["-u", "root", "-l", "10.77.0.1", "-p", "8080", "-c", "32", "-t", "1", "-U", "0"]);
             stage.daemon(&stage.here.clone(), &mut memcached, PORT)?;
             let held = hold(stage, 40, |_| Ok(()))?;
-            ask(stage, 2, 60, b"version\r\n");
-            let observed = stage.observe(2.5);
-            drop(held);
-            observed
+            turned_away(stage, held, 60, b"version\r\n", 2.5)
         },
     )
     .port(PORT)
@@ -103,15 +91,14 @@ pub static SCENARIOS: &[Scenario] = &[
         "nginx with worker_connections 16, all of them held by slow downloads",
         "events { worker_connections 16; } limit_rate 100; and 16 downloads; ab -c 2",
         |stage| {
-            nginx(stage, 16)?;
+            std::fs::write(format!("{DIRECTORY}/slow"), [b'.'; 100_000])?;
+            let slow = format!("listen 10.77.0.1:8080; location /slow {{ root {DIRECTORY}; limit_rate 100; }}");
+            nginx(stage, 16, "", &slow, false)?;
             let held = hold(stage, 16, |stream| {
                 stream.write_all(b"GET /slow HTTP/1.1\r\nHost: lab\r\n\r\n")?;
                 net::receive(stream).map(|_| ())
             })?;
-            ask(stage, 2, 60, REQUEST);
-            let observed = stage.observe(2.5);
-            drop(held);
-            observed
+            turned_away(stage, held, 60, REQUEST, 2.5)
         },
     )
     .port(PORT)
@@ -310,9 +297,15 @@ fn hold(
     })
 }
 
-/// Clients that ask at once, as most do.
-fn ask(stage: &mut Stage, clients: usize, pause_ms: u64, request: &'static [u8]) {
-    for _ in 0..clients {
+/// Looks on while two clients ask at once, as most do, and others hold all that the program takes.
+fn turned_away(
+    stage: &mut Stage,
+    held: Vec<TcpStream>,
+    pause_ms: u64,
+    request: &'static [u8],
+    seconds: f64,
+) -> Result<(), Stop> {
+    for _ in 0..2 {
         stage.fault(&stage.client.clone(), move |window, tally| {
             window.every(pause_ms, || {
                 let Some(mut stream) = tally.note("connect", net::connect(SERVICE)) else { return };
@@ -321,6 +314,9 @@ fn ask(stage: &mut Stage, clients: usize, pause_ms: u64, request: &'static [u8])
             });
         });
     }
+    let observed = stage.observe(seconds);
+    drop(held);
+    observed
 }
 
 fn never_reads(tally: &Tally) {
@@ -338,32 +334,6 @@ fn impatient(tally: &Tally) {
     let Some(mut stream) = tally.note("connect", net::connect(SERVICE)) else { return };
     let _ = stream.set_read_timeout(Some(Duration::from_millis(300)));
     tally.note("answer within 300 ms", net::exchange(&mut stream, REQUEST));
-}
-
-fn redis(stage: &mut Stage, options: &[&str]) -> Result<(), Stop> {
-    let mut redis = Command::new("redis-server");
-    redis.args(["--port", "8080", "--bind", "10.77.0.1", "--save", "", "--protected-mode", "no", "--dir", DIRECTORY]);
-    redis.args(options);
-    stage.daemon(&stage.here.clone(), &mut redis, PORT)?;
-    Ok(())
-}
-
-fn nginx(stage: &mut Stage, connections: usize) -> Result<(), Stop> {
-    let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .iter()
-        .map(|kind| format!("{kind}_temp_path {DIRECTORY}/{kind};\n"))
-        .collect();
-    let text = format!(
-        "daemon off; master_process off; user root; pid {DIRECTORY}/nginx.pid; error_log {DIRECTORY}/error.log;
-         events {{ worker_connections {connections}; }}
-         http {{ access_log off; {paths} server {{ listen 10.77.0.1:8080; location / {{ return 200 'ok'; }}
-         location /slow {{ root {DIRECTORY}; limit_rate 100; }} }} }}"
-    );
-    std::fs::write(format!("{DIRECTORY}/slow"), [b'.'; 100_000])?;
-    std::fs::write(format!("{DIRECTORY}/nginx.conf"), text)?;
-    let (log, file) = (format!("{DIRECTORY}/error.log"), format!("{DIRECTORY}/nginx.conf"));
-    stage.daemon(&stage.here.clone(), Command::new("nginx").args(["-e", &log, "-c", &file]), PORT)?;
-    Ok(())
 }
 
 /// sshd on the service's port, that lets root in with the lab's key.

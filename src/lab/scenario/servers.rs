@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::common::{PORT, SERVICE, echo_server, good_traffic};
+use super::common::{PORT, SERVICE, echo_server, good_traffic, nginx, redis};
 use super::{Need, Scenario};
 use crate::lab::counters::{moved, still};
 use crate::lab::inside::DIRECTORY;
 use crate::lab::net;
-use crate::lab::stage::{Actor, Stage, Stop};
+use crate::lab::stage::{Stage, Stop};
 use crate::lab::tally::Tally;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n";
@@ -26,7 +26,8 @@ pub static SCENARIOS: &[Scenario] = &[
         "nginx with backlog=8, and a regular expression that costs much CPU per request",
         "listen 8080 backlog=8; location ~ ^/(a+)+$; ab -c 32 http://10.77.0.1:8080/aaaaaaaaaaaaaaaaaaaaaab",
         |stage| {
-            nginx(stage, "", "listen 10.77.0.1:8080 backlog=8; location ~ '^/(a+)+$' { return 204; }", false)?;
+            let slow = "listen 10.77.0.1:8080 backlog=8; location ~ '^/(a+)+$' { return 204; }";
+            nginx(stage, 512, "", slow, false)?;
             storm(stage, b"GET /aaaaaaaaaaaaaaaaaaaaaab HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n");
             stage.observe(3.0)
         },
@@ -45,7 +46,7 @@ pub static SCENARIOS: &[Scenario] = &[
             // lingering_close off alone is not enough: a body that is being discarded lingers for lingering_time
             // (nginx 1.22, ngx_http_finalize_connection).
             let http = "client_max_body_size 1k; lingering_close off; lingering_time 0; keepalive_timeout 0;";
-            nginx(stage, http, "listen 10.77.0.1:8080;", false)?;
+            nginx(stage, 512, http, "listen 10.77.0.1:8080;", false)?;
             repeat(stage, 4, 40, |tally| {
                 let Some(mut stream) = tally.note("connect", net::connect(SERVICE)) else { return };
                 let head = b"POST / HTTP/1.1\r\nHost: lab\r\nContent-Length: 1000000\r\n\r\n";
@@ -67,7 +68,7 @@ pub static SCENARIOS: &[Scenario] = &[
         "nginx closes idle upstream connections sooner than the caller's pool does",
         "keepalive_timeout 200ms; a proxy in front that keeps its connections longer",
         |stage| {
-            nginx(stage, "keepalive_timeout 200ms;", "listen 10.77.0.1:8080;", false)?;
+            nginx(stage, 512, "keepalive_timeout 200ms;", "listen 10.77.0.1:8080;", false)?;
             repeat(stage, 4, 10, |tally| pooled(tally, 230));
             stage.observe(2.5)
         },
@@ -81,7 +82,7 @@ pub static SCENARIOS: &[Scenario] = &[
         "nginx reloads three times under load: by design nothing is lost",
         "nginx -s reload, under ab -c 4",
         |stage| {
-            let nginx = nginx(stage, "", "listen 10.77.0.1:8080;", true)?;
+            let nginx = nginx(stage, 512, "", "listen 10.77.0.1:8080;", true)?;
             repeat(stage, 4, 5, |tally| {
                 if let Some(mut stream) = tally.note("connect", net::connect(SERVICE)) {
                     let request = b"GET / HTTP/1.0\r\n\r\n";
@@ -106,10 +107,7 @@ pub static SCENARIOS: &[Scenario] = &[
         "redis with tcp-backlog 8 runs long commands while clients connect",
         "redis-server --tcp-backlog 8; DEBUG SLEEP 0.2 again and again (KEYS * on a large database); redis-benchmark -c 32",
         |stage| {
-            let mut redis = Command::new("redis-server");
-            redis.args(["--port", "8080", "--bind", "10.77.0.1", "--tcp-backlog", "8", "--save", ""]);
-            redis.args(["--protected-mode", "no", "--enable-debug-command", "yes", "--dir", DIRECTORY]);
-            stage.daemon(&stage.here.clone(), &mut redis, PORT)?;
+            redis(stage, &["--tcp-backlog", "8", "--enable-debug-command", "yes"])?;
             stage.fault(&stage.client.clone(), |window, tally| {
                 let Some(mut stream) = tally.note("connect", net::connect(SERVICE)) else { return };
                 window.every(5, || {
@@ -253,25 +251,6 @@ fn haproxy(stage: &mut Stage, check: &str) -> Result<(), Stop> {
     stage.daemon(&client, Command::new("haproxy").args(["-db", "-f", &file]), 9000)?;
     good_traffic(stage, &client, SERVICE, 20);
     stage.observe(2.5)
-}
-
-/// `master`: with a master process, which a reload needs.
-fn nginx(stage: &mut Stage, http: &str, server: &str, master: bool) -> Result<Actor, Stop> {
-    let file = format!("{DIRECTORY}/nginx.conf");
-    let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .iter()
-        .map(|kind| format!("{kind}_temp_path {DIRECTORY}/{kind};\n"))
-        .collect();
-    let master = if master { "on" } else { "off" };
-    let text = format!(
-        "daemon off; master_process {master}; user root; worker_processes 1; pid {DIRECTORY}/nginx.pid;
-         error_log {DIRECTORY}/error.log; events {{ worker_connections 512; }}
-         http {{ access_log off; {paths} {http}
-         server {{ {server} location / {{ return 200 'ok'; }} }} }}"
-    );
-    fs::write(&file, text)?;
-    let log = format!("{DIRECTORY}/error.log");
-    Ok(stage.daemon(&stage.here.clone(), Command::new("nginx").args(["-e", &log, "-c", &file]), PORT)?)
 }
 
 /// 32 clients that connect, ask once and go.
