@@ -2,7 +2,9 @@
 
 use std::sync::LazyLock;
 
-use regex::bytes::{Captures, Regex, RegexBuilder};
+use regex::bytes::{Captures, Regex};
+
+use super::compiled;
 
 /// One end of a connection as a program prints it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,12 +40,6 @@ pub struct Fields {
 
 /// Longest name of a host or path that is kept, in bytes.
 const LONGEST: usize = 120;
-
-fn compile(patterns: &[&str]) -> Vec<Regex> {
-    // A test compiles all of them.
-    let one = |pattern: &&str| RegexBuilder::new(pattern).unicode(false).build().ok();
-    patterns.iter().filter_map(one).collect()
-}
 
 const SERVERS: [&str; 15] = [
     // HAProxy: backend and server
@@ -104,10 +100,10 @@ struct Patterns {
 }
 
 static PATTERNS: LazyLock<Patterns> = LazyLock::new(|| Patterns {
-    servers: compile(&SERVERS),
-    clients: compile(&CLIENTS),
-    paths: compile(&PATHS),
-    idles: compile(&IDLES),
+    servers: compiled(SERVERS),
+    clients: compiled(CLIENTS),
+    paths: compiled(PATHS),
+    idles: compiled(IDLES),
 });
 
 /// Reads the line; the first pattern that fits wins.

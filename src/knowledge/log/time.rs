@@ -7,7 +7,9 @@ use std::sync::LazyLock;
 
 use jiff::civil::DateTime;
 use jiff::fmt::strtime::BrokenDownTime;
-use regex::bytes::{Captures, Regex, RegexBuilder};
+use regex::bytes::{Captures, Regex};
+
+use super::compiled;
 
 /// What the seconds of a [`Stamp`] count from. Stamps of two clocks cannot be compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,10 +95,7 @@ const PATTERNS: [(&str, Kind); 10] = [
     ),
 ];
 
-static REGEXES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
-    // A test compiles all of them.
-    PATTERNS.iter().filter_map(|(pattern, _)| RegexBuilder::new(pattern).unicode(false).build().ok()).collect()
-});
+static REGEXES: LazyLock<Vec<Regex>> = LazyLock::new(|| compiled(PATTERNS.iter().map(|(pattern, _)| *pattern)));
 
 /// Bytes at the beginning of a line in which a time is looked for.
 const BEGINNING: usize = 2048;
