@@ -57,6 +57,9 @@ pub enum What {
     File(String),
     /// The network namespaces under observation, host scope: a line `INODE [NAME]` each, NAME as `ip netns` has it.
     Namespaces,
+    /// Every network namespace that is known of, observed or not, and the containers of the host, host scope: lines of JSON, see
+    /// `source::node`.
+    Node,
     /// A sock_diag dump of TCP sockets (sock_diag(7)). The sink receives whole netlink messages, `NLMSG_DONE` included.
     SockDiag(DiagQuery),
     /// Which processes hold these socket inodes, host scope. The sink receives text lines, a line never split between two
@@ -137,6 +140,7 @@ impl What {
         match self {
             Self::File(path) => format!("file{path}"),
             Self::Namespaces => "namespaces".to_owned(),
+            Self::Node => "node".to_owned(),
             Self::SockDiag(query) => format!("sock_diag/{}", query.name),
             Self::SocketOwners { .. } => "socket_owners".to_owned(),
             Self::Tasks => "tasks".to_owned(),

@@ -17,6 +17,8 @@ use super::needs;
 use super::netlink::DiagSocket;
 use super::owners;
 use super::packet::PacketSocket;
+use super::surroundings::Surroundings;
+use super::sys::{BLOCK, FRAME_RING};
 use super::trace_context;
 use super::tracepoint::{Counts, Tracepoints};
 use crate::ask::{Answer, Ask, Clock, Frame, Probe, Scope, What};
@@ -40,8 +42,15 @@ pub struct LiveHost {
     /// The reset events of this frame were the last.
     ended: bool,
     observed: BTreeMap<NetnsId, Inside>,
+    node: Surroundings,
     /// Opened by the first question, so that a scan that does not ask pays nothing.
     tracepoints: Option<Result<Tracepoints, Failure>>,
+}
+
+/// Bytes for the packets of one of so many network namespaces: all together they take no more than the one would alone, and each
+/// has room for 256.
+fn room(namespaces: usize) -> usize {
+    (FRAME_RING / namespaces.max(1) / BLOCK * BLOCK).max(BLOCK)
 }
 
 /// What is open in one network namespace. A socket stays in the namespace in which it was opened.
@@ -51,22 +60,43 @@ struct Inside {
     diag: DiagSocket,
     packets: Option<Result<PacketSocket, Failure>>,
     destroyed_sockets: Option<Result<DestroyedMulticast, Failure>>,
+    /// Bytes for packets.
+    room: usize,
+    /// Nothing leads to it any more: it ends with this frame.
+    gone: bool,
 }
 
 impl Inside {
+    fn new(there: Handle, name: Option<String>, room: usize) -> Self {
+        let diag = DiagSocket::default();
+        Self { there, name, diag, packets: None, destroyed_sockets: None, room, gone: false }
+    }
+
+    /// What answers is open already, and stays in the namespace wherever the thread is.
+    fn is_open(&self, what: &What) -> bool {
+        match what {
+            What::SockDiag(_) => self.diag.is_open(),
+            What::ResetPackets => self.packets.is_some(),
+            What::DestroyedSockets => self.destroyed_sockets.is_some(),
+            _ => false,
+        }
+    }
+
     fn ask(&mut self, what: &What, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
         match what {
             What::File(path) => read_file(path, sink),
             What::SockDiag(query) => self.diag.dump(query, sink),
-            What::ResetPackets => match self.packets.get_or_insert_with(|| PacketSocket::open(&self.there)) {
-                Ok(packets) => packets.drain(sink),
-                Err(failure) => Err(failure.clone()),
-            },
+            What::ResetPackets => {
+                match self.packets.get_or_insert_with(|| PacketSocket::open(&self.there, self.room)) {
+                    Ok(packets) => packets.drain(sink),
+                    Err(failure) => Err(failure.clone()),
+                }
+            }
             What::DestroyedSockets => match self.destroyed_sockets.get_or_insert_with(DestroyedMulticast::open) {
                 Ok(sockets) => sockets.drain(sink),
                 Err(failure) => Err(failure.clone()),
             },
-            What::Namespaces | What::SocketOwners { .. } | What::Tasks | What::ResetEvents => {
+            What::Namespaces | What::Node | What::SocketOwners { .. } | What::Tasks | What::ResetEvents => {
                 Err(Failure::new(FailureKind::Broken, format!("{} is a question to the host", what.key())))
             }
         }
@@ -82,16 +112,54 @@ impl LiveHost {
 
     /// Observes these network namespaces, with the names by which they were found.
     pub fn observing(stop: Arc<AtomicBool>, namespaces: impl IntoIterator<Item = (Handle, Option<String>)>) -> Self {
-        let inside = |(there, name): (Handle, _)| {
-            (there.id(), Inside { there, name, diag: DiagSocket::default(), packets: None, destroyed_sockets: None })
-        };
+        let inside = |(there, name): (Handle, _)| (there.id(), Inside::new(there, name, FRAME_RING));
         Self {
             stop,
             window: None,
             counts: Counts::Seldom,
             ended: false,
             observed: namespaces.into_iter().map(inside).collect(),
+            node: Surroundings::default(),
             tracepoints: None,
+        }
+    }
+
+    /// Observes every network namespace of this node that may be entered, those included that appear meanwhile.
+    pub fn of_node(stop: Arc<AtomicBool>) -> Self {
+        let mut host = Self { node: Surroundings::whole(), ..Self::new(stop) };
+        host.renew();
+        host
+    }
+
+    /// Opens what is new, and marks what is gone.
+    fn renew(&mut self) {
+        let found = self.node.look();
+        let own = found.own;
+        let all = found.netns.len();
+        for (id, inside) in &mut self.observed {
+            inside.gone = *id != own && !found.netns.contains_key(id);
+        }
+        let known = self.observed.len();
+        for (id, spot) in &found.netns {
+            if self.observed.contains_key(id) || self.observed.len() >= self.node.most() {
+                continue;
+            }
+            let Some(there) = spot.open() else { continue };
+            if !self.node.may_enter(&there) {
+                break;
+            }
+            self.observed.insert(*id, Inside::new(there, spot.told.name.clone(), room(all)));
+        }
+        self.node.keep(found);
+        if self.observed.len() != known {
+            self.follow();
+        }
+    }
+
+    /// The reset events of those that are under observation now.
+    fn follow(&mut self) {
+        if let Some(Ok(tracepoints)) = &mut self.tracepoints {
+            tracepoints.observe(self.observed.values().map(|inside| inside.there.clone()).collect());
         }
     }
 
@@ -99,6 +167,10 @@ impl LiveHost {
         let inside = self.observed.get_mut(&netns).ok_or_else(|| {
             Failure::new(FailureKind::Absent, format!("the network namespace {netns} is not under observation"))
         })?;
+        if inside.is_open(what) {
+            namespace::must_be_home()?;
+            return inside.ask(what, sink);
+        }
         let there = inside.there.clone();
         namespace::with_namespace(&there, || inside.ask(what, sink))?
     }
@@ -117,10 +189,18 @@ impl LiveHost {
                 }
             }
             What::Namespaces => {
-                for (netns, inside) in &self.observed {
+                if self.node.is_due() {
+                    self.renew();
+                }
+                for (netns, inside) in self.observed.iter().filter(|(_, inside)| !inside.gone) {
                     let name = inside.name.as_ref().map_or(String::new(), |name| format!(" {name}"));
                     sink(format!("{netns}{name}\n").as_bytes());
                 }
+                Ok(())
+            }
+            What::Node => {
+                let observed = |id: NetnsId| self.observed.contains_key(&id);
+                sink(self.node.text(&observed).as_bytes());
                 Ok(())
             }
             What::SocketOwners { inodes, also } => owners::socket_owners(inodes, also, sink),
@@ -174,6 +254,12 @@ impl LiveHost {
 impl Clock for LiveHost {
     fn frame(&mut self, frame: Frame) -> Option<Moment> {
         self.ended = false;
+        let known = self.observed.len();
+        self.observed.retain(|_, inside| !inside.gone);
+        if self.observed.len() != known {
+            self.follow();
+        }
+        self.node.frame(frame);
         self.counts = match frame {
             Frame::After { .. } => Counts::Final,
             Frame::Tick { .. } => Counts::Now,

@@ -2,17 +2,20 @@
 
 mod addresses;
 pub mod clock;
+mod containers;
 mod cpu;
 pub mod destroyed_sockets;
 pub mod live;
 pub mod namespace;
 mod needs;
 pub mod netlink;
+pub mod node;
 mod owners;
 pub mod packet;
 mod packet_ring;
 mod perf;
 pub mod scope;
+mod surroundings;
 mod sys;
 pub mod trace_context;
 mod tracefs;

@@ -13,7 +13,8 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::sys;
 use crate::value::{Failure, FailureKind, NetnsId};
 
-const NAMED: &str = "/run/netns";
+/// Where `ip netns` keeps those with names.
+pub const NAMED: &str = "/run/netns";
 /// Of the calling thread. `/proc/self` is that of the main thread, which may be in another one.
 const OWN: &str = "/proc/thread-self/ns/net";
 /// statfs(2) magic of nsfs, include/uapi/linux/magic.h.
@@ -86,6 +87,14 @@ impl Handle {
         Self::at(&of_process(pid), Some(pid), OWN)
     }
 
+    /// The namespace that a path leads to.
+    ///
+    /// # Errors
+    /// See [`NamespaceError`].
+    pub fn of_path(path: &Path) -> Result<Self, NamespaceError> {
+        Self::at(path, None, &path.to_string_lossy())
+    }
+
     /// The inode, as /proc/PID/ns/net and `lsns` show it.
     pub fn id(&self) -> NetnsId {
         NetnsId(self.inode)
@@ -137,6 +146,11 @@ fn open(path: &Path) -> io::Result<Option<(OwnedFd, u64)>> {
     }
     let inode = fstat(&fd)?.st_ino;
     Ok(Some((fd, inode)))
+}
+
+/// Whether a namespace is mounted there; it is not opened for that.
+pub fn is_nsfs(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|place| place.f_type as u64 == NSFS_MAGIC)
 }
 
 fn of_process(pid: u32) -> PathBuf {

@@ -51,6 +51,11 @@ enum Dumped {
 }
 
 impl DiagSocket {
+    /// It stays in the network namespace in which it was opened.
+    pub fn is_open(&self) -> bool {
+        self.socket.is_some()
+    }
+
     /// Streams the answer to `query` into the sink, one datagram of whole netlink messages per call.
     ///
     /// `NLMSG_DONE` and `NLMSG_ERROR` reach the sink too and their codes are judged by the parser. Where the kernel

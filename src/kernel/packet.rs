@@ -46,14 +46,14 @@ pub struct PacketSocket {
 impl PacketSocket {
     /// ETH_P_ALL, because a socket bound to one protocol does not see outgoing packets (dev_queue_xmit_nit).
     ///
-    /// Called in the network namespace under observation, which is `here`.
-    pub fn open(here: &Handle) -> Result<Self, Failure> {
+    /// Called in the network namespace under observation, which is `here`. `room`: bytes of its ring.
+    pub fn open(here: &Handle, room: usize) -> Result<Self, Failure> {
         // No protocol first: nothing may arrive before the filter is in place.
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let fd = socket_with(AddressFamily::PACKET, SocketType::DGRAM, flags, None)
             .map_err(|error| refused("socket(AF_PACKET)", &error.into()))?;
         attach(&fd, SAMPLINGS[0]).map_err(|error| refused("SO_ATTACH_FILTER", &error))?;
-        let ring = FrameRing::map(&fd).map_err(|error| refused("PACKET_RX_RING", &error))?;
+        let ring = FrameRing::map(&fd, room).map_err(|error| refused("PACKET_RX_RING", &error))?;
         sys::bind_packet(&fd, libc::ETH_P_ALL as u16).map_err(|error| refused("bind(AF_PACKET)", &error))?;
         Ok(Self { fd, ring, scope: Scope::new(vec![here.clone()]), started: false, lost: 0, sampling: 0 })
     }

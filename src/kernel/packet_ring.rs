@@ -3,7 +3,7 @@
 //! From a ring: no call and no socket buffer per packet, and the kernel does not have to stamp every packet of the host with
 //! the time, which SO_TIMESTAMPNS asks for.
 
-use super::sys::{FRAME, FRAMES, FrameRing};
+use super::sys::{FRAME, FrameRing};
 use crate::source::reset_packets::RECORD_HEAD;
 
 /// Bytes kept of a packet with RST: IPv6 header, a TCP header with all options, and 64 bytes of data.
@@ -24,7 +24,7 @@ const KIND: usize = 32 + 10;
 pub fn drain(ring: &mut FrameRing, mut each: impl FnMut(&[u8])) -> usize {
     let mut batch = Vec::new();
     let mut packets = 0;
-    while packets < FRAMES && ring.take(|frame| append(&mut batch, frame)) {
+    while packets < ring.frames() && ring.take(|frame| append(&mut batch, frame)) {
         packets += 1;
         if batch.len() >= BATCH {
             each(&batch);

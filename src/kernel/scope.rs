@@ -8,11 +8,10 @@ use ipnet::IpNet;
 use super::addresses::{self, Changes};
 use super::clock;
 use super::namespace::{self, Handle};
+use super::node::FIRST_PID_NAMESPACE;
 use crate::stream::{Kind, append, send};
 use crate::value::NetnsId;
 
-/// PROC_PID_INIT_INO, include/linux/proc_ns.h, since Linux 3.8.
-const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
 /// How often what the kernel does not tell by itself is read.
 const EVERY_NS: u64 = 5_000_000_000;
 /// Reading again after a change takes at most this part of the time.
@@ -46,6 +45,20 @@ impl Scope {
         let mut scope = Self { observed, changed: true, sent: String::new(), read: 0, took: 0 };
         scope.read(clock::monotonic_and_boottime().0);
         scope
+    }
+
+    /// From now on these are observed. What is known of those that stay is kept.
+    pub fn observe(&mut self, observed: Vec<Handle>) {
+        let mut known = std::mem::take(&mut self.observed);
+        for there in observed {
+            match known.iter().position(|old| old.there == there) {
+                Some(place) => self.observed.push(known.swap_remove(place)),
+                None => self.observed.push(Observed::new(there)),
+            }
+        }
+        // The next update tells of them.
+        self.changed = true;
+        self.read = 0;
     }
 
     /// The block as it was read last.

@@ -256,32 +256,37 @@ impl PerfRing {
 /// Bytes of one frame of a [`FrameRing`].
 pub const FRAME: usize = 256;
 /// A power of two of pages, so that frames lie one after the other without gaps.
-const BLOCK: usize = 1 << 16;
+pub const BLOCK: usize = 1 << 16;
 /// 32,768 packets: what arrives in a third of a second at 100,000 a second.
-const FRAME_RING: usize = 8 << 20;
-/// How many frames a [`FrameRing`] has.
-pub const FRAMES: usize = FRAME_RING / FRAME;
+pub const FRAME_RING: usize = 8 << 20;
 
 /// The ring of a packet socket: TPACKET_V2, linux/if_packet.h, Documentation/networking/packet_mmap.rst.
 #[derive(Debug)]
 pub struct FrameRing {
     mapping: Mapping,
+    frames: usize,
     /// The frame that the kernel fills next, or has filled first.
     next: usize,
 }
 
 impl FrameRing {
-    pub fn map(socket: &OwnedFd) -> io::Result<Self> {
+    /// Of so many bytes, which are a multiple of [`BLOCK`].
+    pub fn map(socket: &OwnedFd, bytes: usize) -> io::Result<Self> {
         let version = libc::tpacket_versions::TPACKET_V2 as libc::c_int;
         set(socket, libc::SOL_PACKET, libc::PACKET_VERSION, &version)?;
         let request = libc::tpacket_req {
             tp_block_size: BLOCK as u32,
-            tp_block_nr: (FRAME_RING / BLOCK) as u32,
+            tp_block_nr: (bytes / BLOCK) as u32,
             tp_frame_size: FRAME as u32,
-            tp_frame_nr: FRAMES as u32,
+            tp_frame_nr: (bytes / FRAME) as u32,
         };
         set(socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &request)?;
-        Ok(Self { mapping: Mapping::new(socket, FRAME_RING)?, next: 0 })
+        Ok(Self { mapping: Mapping::new(socket, bytes)?, frames: bytes / FRAME, next: 0 })
+    }
+
+    /// How many packets it has room for.
+    pub fn frames(&self) -> usize {
+        self.frames
     }
 
     /// Nothing has arrived.
@@ -290,7 +295,7 @@ impl FrameRing {
     }
 
     fn status(&self) -> &AtomicU32 {
-        // SAFETY: next < FRAMES, so the frame lies in the mapping; tp_status is its first word, 16-byte aligned.
+        // SAFETY: next < frames, so the frame lies in the mapping; tp_status is its first word, 16-byte aligned.
         unsafe { self.mapping.base.add(self.next * FRAME).cast::<AtomicU32>().as_ref() }
     }
 
@@ -303,7 +308,7 @@ impl FrameRing {
         // SAFETY: the frame lies in the mapping, and the kernel leaves one of status USER alone.
         each(unsafe { self.mapping.base.add(self.next * FRAME).cast::<[u8; FRAME]>().as_ref() });
         self.status().store(libc::TP_STATUS_KERNEL, Ordering::Release);
-        self.next = (self.next + 1) % FRAMES;
+        self.next = (self.next + 1) % self.frames;
         true
     }
 }

@@ -10,7 +10,7 @@ fn netns(path: &Path) -> Option<NetnsId> {
     NetnsId::from_link(std::fs::read_link(path).ok()?.to_str()?)
 }
 
-fn processes() -> impl Iterator<Item = u32> {
+pub(super) fn processes() -> impl Iterator<Item = u32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }

@@ -87,6 +87,11 @@ impl Tracepoints {
         Ok(Self { header, cpus, scope, counts_read: 0, drained: 0, symbols_sent: false, missing: false })
     }
 
+    /// From now on these network namespaces are under observation.
+    pub fn observe(&mut self, observed: Vec<Handle>) {
+        self.scope.observe(observed);
+    }
+
     /// Everything that arrived since the previous call.
     pub fn drain(&mut self, wanted: Counts, sink: &mut Sink<'_>) -> Result<(), Failure> {
         const COUNTS_EVERY_NS: u64 = 900_000_000;

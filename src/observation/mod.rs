@@ -9,6 +9,7 @@ use crate::source::conntrack::Conntrack;
 use crate::source::counters::CounterSet;
 use crate::source::host_facts::HostFacts;
 use crate::source::listeners::Listener;
+use crate::source::node::Node;
 use crate::source::owners::Owners;
 use crate::source::reset_events::{EventAccount, ResetTally};
 use crate::source::reset_packets::PacketAccount;
@@ -53,6 +54,8 @@ pub struct HostWindow {
     pub after: HostSnapshot,
     /// The account of the reset events, which are those of the whole host.
     pub reset_events: Observed<EventAccount>,
+    /// The network namespaces and containers of the node, at the end of the window and those of its begin that are gone.
+    pub node: Observed<Arc<Node>>,
     /// Only totals since boot were asked for (`--duration 0s`): no delta means anything.
     pub totals_only: bool,
 }
@@ -78,6 +81,8 @@ pub struct HostSnapshot {
 pub struct NetnsWindow {
     /// As `ip netns` names it, where it was found by that name.
     pub name: Option<String>,
+    /// At the end of the window nothing led to it any more: its processes ended and no name or mount holds it.
+    pub gone: bool,
     pub before: Snapshot,
     pub after: Snapshot,
     /// One entry per listener that was seen in any poll, by cookie.
@@ -184,9 +189,15 @@ pub struct View<'a> {
 }
 
 impl Observation {
-    /// What there is of the first namespace; there is always one, since a session observes at least its own.
+    /// What there is of the namespace of the one who looked or, where that is not among them, of the first; there is always one.
     pub fn view(&self) -> Option<View<'_>> {
-        self.views().next()
+        let own = self.host.node.value().and_then(|node| node.own);
+        own.and_then(|own| self.view_of(own)).or_else(|| self.views().next())
+    }
+
+    /// What there is of that namespace.
+    pub fn view_of(&self, id: NetnsId) -> Option<View<'_>> {
+        self.netns.get(&id).map(|netns| View { host: &self.host, netns, covers: &self.covers })
     }
 
     /// What there is of each namespace, in the order of their inodes.

@@ -97,10 +97,12 @@ impl Case {
             before: empty_host(1000),
             after: empty_host(1003),
             reset_events: unavailable(),
+            node: Observed::not_asked(),
             totals_only: false,
         };
         let netns = NetnsWindow {
             name: None,
+            gone: false,
             before: empty_snapshot(1000),
             after: empty_snapshot(1003),
             listener_traces: BTreeMap::new(),

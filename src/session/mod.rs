@@ -6,22 +6,24 @@
 //! asks for it; until then the two latest dumps stay, so that what they show neither vanishes nor seems to move.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 mod collect;
 mod looks;
+mod members;
 mod streams;
 
 pub use streams::{Live, SETTLED, StreamFailures};
 
 use crate::ask::{Frame, Host, Probe};
 use crate::observation::{Covers, HostSnapshot, HostWindow, NetnsWindow, Observation, Snapshot};
-use crate::source::listeners::{self, Listener};
-use crate::source::namespaces::{self, Namespace};
+use crate::source::node::Node;
 use crate::source::{snmp, sysctl};
-use crate::value::{Failure, FailureKind, Moment, NetnsId, Observed};
+use crate::value::{Moment, NetnsId, Observed};
 use collect::Samples;
 use looks::Looks;
+use members::OfNetns;
 use streams::{Edge, Seen, Streams};
 
 /// Between two looks while queues are short and little arrives. The streams of the kernel hold more than comes in that
@@ -109,16 +111,6 @@ enum Load {
     Storm,
 }
 
-/// One namespace between two frames.
-struct OfNetns {
-    name: Option<String>,
-    /// Closed the latest window.
-    previous: Snapshot,
-    /// Holds the dump before the latest one.
-    earlier: Snapshot,
-    looks: Looks,
-}
-
 /// Drives a host through windows.
 pub struct Session {
     plan: Plan,
@@ -131,6 +123,11 @@ pub struct Session {
     host: HostSnapshot,
     host_earlier: HostSnapshot,
     netns: BTreeMap<NetnsId, OfNetns>,
+    node: Observed<Arc<Node>>,
+    /// When the node was looked at last.
+    node_at: Moment,
+    /// Whose turn it is of many namespaces.
+    turn: usize,
     streams: Streams,
 }
 
@@ -157,30 +154,25 @@ impl Session {
     /// When the host opens no window.
     pub fn open(host: &mut dyn Host, plan: &Plan) -> Result<Self, NothingObserved> {
         let dumped = host.frame(Frame::Dump).ok_or(NothingObserved("no opening snapshot of the sockets"))?;
-        let mut all = namespaces::collect(host).0.value().cloned().unwrap_or_default();
-        if all.is_empty() {
-            all.push(Namespace { id: NetnsId::default(), name: None });
-        }
+        let all = members::all(host);
+        let node = members::node(host);
         let mut whole = HostSnapshot::empty(dumped);
         let mut netns = BTreeMap::new();
-        for Namespace { id, name } in all {
-            let mut looks = Looks::default();
-            let mut before = Snapshot::empty(id, dumped);
-            before.listeners(host, &mut looks);
-            if plan.sockets {
-                before.sockets(host);
-            }
-            netns.insert(id, OfNetns { name, earlier: before.clone(), previous: before, looks });
+        // One alone takes what it takes.
+        let mut time = if all.len() > 1 { members::sweeps() } else { Duration::MAX };
+        for namespace in all {
+            let time = plan.sockets.then_some(&mut time);
+            netns.insert(namespace.id, OfNetns::open(host, namespace, dumped, time));
         }
         for of in netns.values_mut() {
             of.previous.settings(host);
         }
         // Without a window no reset follows that would want to name who held its connection.
         let samples = if plan.length.is_zero() { Samples::Notable } else { Samples::All };
-        whole.owners(host, wanted(&netns, samples), BTreeSet::new());
+        whole.owners(host, members::wanted(&netns, samples), BTreeSet::new());
         if samples == Samples::Notable && whole.others_at_limit() {
             // Whether it has to do with TCP, all samples tell.
-            whole.owners(host, wanted(&netns, Samples::All), BTreeSet::new());
+            whole.owners(host, members::wanted(&netns, Samples::All), BTreeSet::new());
         }
         whole.context(host);
         let opened = host.frame(Frame::Before).ok_or(NothingObserved("no opening snapshot"))?;
@@ -211,6 +203,9 @@ impl Session {
             host_earlier: whole.clone(),
             host: whole,
             netns,
+            node,
+            node_at: dumped,
+            turn: 0,
             streams,
         })
     }
@@ -311,42 +306,8 @@ impl Session {
         let at = host.frame(Frame::After { end: self.plan.length })?;
         self.settings_next();
         let mut observation = self.end_window(host, at, true);
-        let dumped = self.dump(host, &mut observation);
+        let dumped = self.dump(host, &mut observation, &|_| true);
         Some(Window { observation, dumped, late: Duration::ZERO, interval })
-    }
-
-    /// Looks at all sockets and their owners for the window that was just closed. False if the host does not have them now: a
-    /// recording may hold them in some windows only.
-    pub fn dump(&self, host: &mut dyn Host, observation: &mut Observation) -> bool {
-        let mut fresh: BTreeMap<NetnsId, Snapshot> = BTreeMap::new();
-        let mut inodes = BTreeSet::new();
-        for (id, of) in &observation.netns {
-            let mut dump = Snapshot::empty(*id, of.after.at);
-            dump.listeners = of.after.listeners.clone();
-            dump.sockets(host);
-            let traced = of.listener_traces.values().map(|trace| &trace.last);
-            let listeners = traced.chain(dump.listeners.value().into_iter().flatten());
-            inodes.extend(collect::inodes(listeners, &dump, Samples::All));
-            fresh.insert(*id, dump);
-        }
-        let missing = |dump: &Snapshot| {
-            matches!(&dump.socket_dump, Observed::Unavailable(Failure { kind: FailureKind::NotCollected, .. }))
-        };
-        if fresh.values().all(missing) {
-            return false;
-        }
-        let mut whole = HostSnapshot::empty(observation.host.after.at);
-        whole.owners(host, inodes, observation.host.before.known_processes());
-        // They were carried here from the latest dump.
-        observation.host.before.carry_owners(&observation.host.after);
-        observation.host.after.carry_owners(&whole);
-        for (id, of) in &mut observation.netns {
-            of.before.carry_dump(&of.after);
-            if let Some(fresh) = fresh.get(id) {
-                of.after.carry_dump(fresh);
-            }
-        }
-        true
     }
 
     /// The next window begins where this one ended. Call it with each window that was closed.
@@ -367,25 +328,6 @@ impl Session {
         at.mono.saturating_sub(self.opened.mono)
     }
 
-    /// How soon it is worth looking again.
-    fn look(&mut self, probe: &mut dyn Probe, at: Moment) -> Load {
-        let arrived = self.streams.drain(probe);
-        self.streams.join_if_much(at.mono);
-        let mut load = if arrived >= MUCH { Load::Some } else { Load::Low };
-        let looked_at = if self.plan.sockets { &mut self.netns } else { &mut BTreeMap::new() };
-        for (id, of) in looked_at {
-            let listeners = listeners::collect(probe, *id).0;
-            let Some(listeners) = listeners.value() else { continue };
-            of.looks.look(listeners);
-            // A quarter full: at the next relaxed look it may have been full and empty again.
-            let filling = |l: &Listener| u64::from(l.recv_q) * 4 > u64::from(l.backlog);
-            if listeners.iter().any(filling) {
-                load = Load::Some;
-            }
-        }
-        if arrived >= VERY_MUCH { Load::Storm } else { load }
-    }
-
     /// The counters, then the streams, which end where the counters were read; then what is slower.
     fn end_window(&mut self, probe: &mut dyn Probe, at: Moment, last: bool) -> Observation {
         let mut whole = HostSnapshot::empty(at);
@@ -401,7 +343,7 @@ impl Session {
             self.streams.end();
         }
         let (reset_events, mut seen) = self.streams.take(end, &self.sent_since(&after));
-        let settings = at.mono.saturating_sub(self.settings.mono) >= SETTINGS;
+        let settings = at.mono.saturating_sub(self.settings.mono) >= SETTINGS * (1 + self.netns.len() as u32 / 16);
         let mut fresh = false;
         let mut windows = BTreeMap::new();
         for (id, mut after) in after {
@@ -425,7 +367,17 @@ impl Session {
             before.carry_dump(&of.earlier);
             let listener_traces = looks.close();
             let (Seen { resets, reset_packets, endings, errors }, name) = (seen, of.name.clone());
-            let window = NetnsWindow { name, before, after, listener_traces, resets, reset_packets, endings, errors };
+            let window = NetnsWindow {
+                name,
+                gone: false,
+                before,
+                after,
+                listener_traces,
+                resets,
+                reset_packets,
+                endings,
+                errors,
+            };
             windows.insert(id, window);
         }
         let mut before = std::mem::replace(&mut self.host, HostSnapshot::empty(at));
@@ -443,8 +395,10 @@ impl Session {
             self.settings = at;
         }
         before.carry_owners(&self.host_earlier);
-        let host = HostWindow { before, after: whole, reset_events, totals_only: false };
-        Observation { host, netns: windows, covers: self.plan.covers.clone() }
+        let host = HostWindow { before, after: whole, reset_events, node: self.node.clone(), totals_only: false };
+        let mut observation = Observation { host, netns: windows, covers: self.plan.covers.clone() };
+        self.renew(probe, &mut observation, at, last);
+        observation
     }
 
     /// The RSTs that TCP sent in each namespace since the latest window closed, where it counted them.
@@ -465,6 +419,7 @@ impl Session {
             let listener_traces = std::mem::take(&mut of.looks).close();
             let window = NetnsWindow {
                 name: of.name.clone(),
+                gone: false,
                 before: of.previous.clone(),
                 after: of.previous.clone(),
                 listener_traces,
@@ -476,15 +431,10 @@ impl Session {
             Some((*id, window))
         };
         let netns = self.netns.iter_mut().filter_map(of).collect();
-        let host = HostWindow { before: self.host.clone(), after: self.host.clone(), reset_events, totals_only: true };
+        let (before, after, node) = (self.host.clone(), self.host.clone(), self.node.clone());
+        let host = HostWindow { before, after, reset_events, node, totals_only: true };
         Observation { host, netns, covers: self.plan.covers.clone() }
     }
-}
-
-/// The sockets whose owners are worth a look.
-fn wanted(netns: &BTreeMap<NetnsId, OfNetns>, samples: Samples) -> BTreeSet<u64> {
-    let of = |of: &OfNetns| collect::inodes(of.looks.seen(), &of.previous, samples).collect::<Vec<_>>();
-    netns.values().flat_map(of).collect()
 }
 
 /// The next time on the grid that has not passed: a late look does not shift those that follow.

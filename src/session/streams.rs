@@ -85,6 +85,8 @@ pub(super) struct Edge {
 /// Single resets as the kernel reports them and as they pass the wire, and the connections that end.
 pub(super) struct Streams {
     events: Stream<Events>,
+    /// Streams are read at all.
+    wanted: bool,
     account: EventAccount,
     netns: BTreeMap<NetnsId, OfNetns>,
     joiner: Joiner,
@@ -100,24 +102,23 @@ pub(super) struct Seen {
 
 impl Streams {
     pub fn new(netns: impl Iterator<Item = NetnsId>, wanted: bool) -> Self {
-        let of = |id: NetnsId| OfNetns {
-            packets: Stream::new(Ask::netns(id, What::ResetPackets), wanted),
-            destroyed: Stream::new(Ask::netns(id, What::DestroyedSockets), wanted),
-            ephemeral: EphemeralPorts::default(),
-            resets: Resets::default(),
-            grouped: BTreeMap::new(),
-            account: PacketAccount::default(),
-            endings: Endings::default(),
-            errors: SocketErrors::default(),
-            sent: 0,
-            at_start: Vec::new(),
-        };
         Self {
             events: Stream::new(Ask::host(What::ResetEvents), wanted),
+            wanted,
             account: EventAccount::default(),
-            netns: netns.map(|id| (id, of(id))).collect(),
+            netns: netns.map(|id| (id, OfNetns::new(id, wanted))).collect(),
             joiner: Joiner::default(),
         }
+    }
+
+    /// A namespace that appeared.
+    pub fn add(&mut self, netns: NetnsId) {
+        self.netns.entry(netns).or_insert_with(|| OfNetns::new(netns, self.wanted));
+    }
+
+    /// One that is gone.
+    pub fn remove(&mut self, netns: NetnsId) {
+        self.netns.remove(&netns);
     }
 
     /// The local ports of a namespace's outgoing connections.
@@ -375,6 +376,21 @@ pub struct StreamFailures<'a> {
 }
 
 impl OfNetns {
+    fn new(id: NetnsId, wanted: bool) -> Self {
+        Self {
+            packets: Stream::new(Ask::netns(id, What::ResetPackets), wanted),
+            destroyed: Stream::new(Ask::netns(id, What::DestroyedSockets), wanted),
+            ephemeral: EphemeralPorts::default(),
+            resets: Resets::default(),
+            grouped: BTreeMap::new(),
+            account: PacketAccount::default(),
+            endings: Endings::default(),
+            errors: SocketErrors::default(),
+            sent: 0,
+            at_start: Vec::new(),
+        }
+    }
+
     fn add(&mut self, reset: &Reset) {
         self.sent += u64::from(reset.is_counted());
         if self.resets.single.len() < MOST_RESETS {

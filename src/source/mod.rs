@@ -11,6 +11,7 @@ pub mod listeners;
 mod local_addresses;
 pub mod namespaces;
 pub mod netstat;
+pub mod node;
 pub mod owners;
 pub mod process;
 pub mod pseudonyms;
@@ -48,6 +49,7 @@ const REDACTIONS: &[&Rule] = &[
     &host_facts::HOSTNAME_REDACTION,
     &host_facts::STATUS_REDACTION,
     &namespaces::REDACTION,
+    &node::REDACTION,
     &owners::REDACTION,
     &process::redaction::STAT,
     &process::redaction::LIMITS,

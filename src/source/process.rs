@@ -5,6 +5,7 @@ pub mod redaction;
 use procfs::process::Stat;
 use procfs::{FromRead, ProcessCGroups};
 
+use super::node::container::{of_cgroup, short};
 use crate::ask::{self, Ask, Probe, What};
 use crate::value::outside::{self, UnitName};
 use crate::value::{FailureKind, ParseError};
@@ -126,8 +127,14 @@ pub fn parse_command_line(bytes: &[u8]) -> String {
 /// systemd unit and container id from /proc/PID/cgroup, cgroups(7): of the cgroup v2 path if the controllers are there,
 /// else of the named v1 hierarchy of systemd, else of any.
 pub fn parse_cgroup(bytes: &[u8]) -> (Option<UnitName>, Option<String>) {
+    let paths = cgroup_paths(bytes);
+    (paths.iter().find_map(|path| unit(path)), paths.iter().find_map(|path| container(path)))
+}
+
+/// The paths of /proc/PID/cgroup, that of cgroup v2 first, then that of systemd; none of a text of another form.
+pub fn cgroup_paths(bytes: &[u8]) -> Vec<String> {
     let Ok(groups) = ProcessCGroups::from_read(String::from_utf8_lossy(bytes).as_bytes()) else {
-        return (None, None);
+        return Vec::new();
     };
     let rank = |controllers: &[String]| match controllers {
         [] => 0,
@@ -136,12 +143,12 @@ pub fn parse_cgroup(bytes: &[u8]) -> (Option<UnitName>, Option<String>) {
     };
     let mut groups = groups.0;
     groups.sort_by_key(|group| rank(&group.controllers));
-    (groups.iter().find_map(|group| unit(&group.pathname)), groups.iter().find_map(|group| container(&group.pathname)))
+    groups.into_iter().map(|group| group.pathname).collect()
 }
 
 /// The innermost service or scope of the path, as systemd spells it, except `user@1000.service`, which is all that a user runs, and `init.scope`,
 /// which is systemd itself.
-fn unit(path: &str) -> Option<UnitName> {
+pub fn unit(path: &str) -> Option<UnitName> {
     path.split('/')
         .rev()
         .filter(|segment| segment.ends_with(".service") || segment.ends_with(".scope"))
@@ -149,14 +156,14 @@ fn unit(path: &str) -> Option<UnitName> {
         .and_then(UnitName::parse)
 }
 
-/// The first 12 of the 64 hex digits that docker, containerd, cri-o and podman put into the last path segments:
-/// `/docker/ID`, `docker-ID.scope`, `cri-containerd-ID.scope`, `crio-ID.scope`, `libpod-ID.scope`, `/kubepods/.../ID`.
+/// The innermost slice of the path, systemd.slice(5).
+pub fn slice(path: &str) -> Option<UnitName> {
+    path.split('/').rev().filter(|segment| segment.ends_with(".slice")).find_map(UnitName::parse)
+}
+
+/// The first 12 of the 64 hex digits of a container's id.
 fn container(path: &str) -> Option<String> {
-    path.split('/').rev().find_map(|segment| {
-        let name = segment.strip_suffix(".scope").unwrap_or(segment);
-        let id = name.rsplit(['-', ':']).next()?;
-        (id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| id.get(..12).map(str::to_owned))?
-    })
+    of_cgroup(path).map(|(id, _)| short(&id).to_owned())
 }
 
 #[cfg(test)]

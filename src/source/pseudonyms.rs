@@ -22,7 +22,9 @@ pub struct Pseudonyms {
     processes: Names,
     pub units: Names,
     pub groups: Names,
-    pub containers: Names,
+    containers: Names,
+    /// By what they name: an image, a pod.
+    labels: HashMap<&'static str, Names>,
 }
 
 #[derive(Default)]
@@ -39,6 +41,17 @@ impl Names {
 impl Pseudonyms {
     pub fn process(&mut self, name: &[u8]) -> Vec<u8> {
         format!("process-{}", self.processes.number(name)).into_bytes()
+    }
+
+    /// Readers of an id show its first 12 digits, so the number stands there.
+    pub fn container(&mut self, id: &str) -> String {
+        let number = format!("{:012x}", self.containers.number(id.as_bytes()));
+        format!("{number:0<width$}", width = id.len())
+    }
+
+    /// `pod-3`, for the third pod.
+    pub fn label(&mut self, word: &'static str, name: &str) -> String {
+        format!("{word}-{}", self.labels.entry(word).or_default().number(name.as_bytes()))
     }
 
     pub fn v4(&mut self, address: Ipv4Addr) -> Ipv4Addr {

@@ -46,7 +46,7 @@ fn cgroup(names: &mut Pseudonyms, text: &[u8]) -> Option<Vec<u8>> {
     Some(out.into_bytes())
 }
 
-fn cgroup_segment(names: &mut Pseudonyms, segment: &str) -> String {
+pub(in crate::source) fn cgroup_segment(names: &mut Pseudonyms, segment: &str) -> String {
     /// Names that systemd and container runtimes give on every machine.
     const COMMON: &[&str] = &[
         "",
@@ -84,9 +84,7 @@ fn cgroup_segment(names: &mut Pseudonyms, segment: &str) -> String {
             && id.len() >= 32
             && id.bytes().all(|byte| byte.is_ascii_hexdigit())
         {
-            // Readers of the path show the first 12 digits, so the number has to stand there.
-            let number = format!("{:012x}", names.containers.number(id.as_bytes()));
-            return format!("{runtime}{number:0<width$}{suffix}", width = id.len());
+            return format!("{runtime}{}{suffix}", names.container(id));
         }
     }
     if suffix.is_empty() {

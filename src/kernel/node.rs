@@ -1,0 +1,222 @@
+//! The network namespaces of this node and the containers in them: of all processes that may be read, below /run/netns, bound to a
+//! path in a mount namespace, or held by an open file.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::containers::Runtimes;
+use super::namespace::{self, Handle, NAMED};
+use super::trace_context::{is_kernel_thread, processes};
+use crate::source::node::container::of_cgroup;
+use crate::source::node::{Hidden, Line, Netns, Node};
+use crate::source::process;
+use crate::value::NetnsId;
+
+/// PROC_PID_INIT_INO, include/linux/proc_ns.h, since Linux 3.8.
+pub const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
+/// What entering another network namespace takes: setns(2), and ptrace(2) access to the process that is in it.
+pub const NEEDS: &str = "CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH";
+/// Open files that are looked at for namespaces that nothing else holds: 2 us each.
+const MOST_FILES: usize = 20_000;
+/// Of one process. What holds namespaces open has few.
+const FILES: usize = 64;
+
+/// Looks for namespaces, again and again.
+#[derive(Default)]
+pub struct Search {
+    runtimes: Runtimes,
+    /// Mount namespaces whose mounts were looked at.
+    mounts: HashSet<u64>,
+    /// What only mounts and open files showed, which are looked at once.
+    held: BTreeMap<NetnsId, PathBuf>,
+    looked: bool,
+}
+
+/// What was found.
+pub struct Found {
+    pub own: NetnsId,
+    pub netns: BTreeMap<NetnsId, Spot>,
+    pub hidden: Hidden,
+    containers: Vec<Line>,
+}
+
+/// A namespace, and the way to it.
+#[derive(Default)]
+pub struct Spot {
+    pub told: Netns,
+    /// Where it is, if no process is in it that may be read.
+    path: Option<PathBuf>,
+}
+
+impl Spot {
+    /// Opens it. `None` if it is gone, another one stands there, or it may not be opened.
+    pub fn open(&self) -> Option<Handle> {
+        let id = NetnsId(self.told.inode);
+        let of_process = self.told.pid.and_then(|pid| Handle::of_process(pid).ok());
+        let named = || Some(Path::new(NAMED).join(self.told.name.as_ref()?));
+        let ways = || named().into_iter().chain(self.path.clone()).filter_map(|path| Handle::of_path(&path).ok());
+        of_process.into_iter().chain(ways()).find(|handle| handle.id() == id)
+    }
+}
+
+impl Found {
+    /// The lines of [`What::Node`](crate::ask::What::Node). `observed`: those that are looked into.
+    pub fn lines(&self, observed: &dyn Fn(NetnsId) -> bool) -> Vec<Line> {
+        let mut lines = vec![Line::Own(self.own.0)];
+        lines.extend(
+            self.netns.iter().map(|(id, spot)| Line::Netns(Netns { observed: observed(*id), ..spot.told.clone() })),
+        );
+        lines.extend(self.containers.iter().cloned());
+        lines.push(Line::Hidden(self.hidden.clone()));
+        lines
+    }
+
+    /// The same as one who reads the lines has it.
+    pub fn node(&self) -> Node {
+        let text = crate::source::node::text(&self.lines(&|_| false));
+        crate::source::node::parse(text.as_bytes()).unwrap_or_default()
+    }
+}
+
+impl Search {
+    /// Looks at all processes, names and, the first time or where something is new, mounts and open files.
+    pub fn look(&mut self) -> Found {
+        let own = Handle::current().id();
+        let mut found = Found { own, netns: BTreeMap::new(), hidden: Hidden::default(), containers: Vec::new() };
+        found.spot(own);
+        let mut containers: BTreeMap<String, (Option<&'static str>, u32)> = BTreeMap::new();
+        let mut unseen: BTreeSet<String> = BTreeSet::new();
+        let mut files = Vec::new();
+        let mut pids: Vec<u32> = processes().collect();
+        pids.sort_unstable();
+        let first = !std::mem::replace(&mut self.looked, true);
+        for pid in pids {
+            let cgroup = fs::read(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            let paths = process::cgroup_paths(&cgroup);
+            let container = paths.iter().find_map(|path| of_cgroup(path));
+            match fs::read_link(format!("/proc/{pid}/ns/net")) {
+                Ok(link) => {
+                    let Some(id) = link.to_str().and_then(NetnsId::from_link) else { continue };
+                    found.process(id, pid, &paths, container.as_ref().map(|(container, _)| container));
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                    if is_kernel_thread_of(pid) {
+                        continue;
+                    }
+                    found.hidden.processes += 1;
+                    unseen.extend(container.as_ref().map(|(id, _)| id.clone()));
+                }
+                // It has ended.
+                Err(_) => continue,
+            }
+            if let Some((id, runtime)) = container {
+                containers.entry(id).or_insert((runtime, pid));
+            }
+            self.mounts_of(pid);
+            if first && pid != std::process::id() {
+                self.files_of(pid, &mut files);
+            }
+        }
+        found.named();
+        found.held(&mut self.held);
+        let seen: BTreeSet<&String> = found.netns.values().flat_map(|spot| &spot.told.containers).collect();
+        found.hidden.containers = unseen.iter().filter(|id| !seen.contains(id)).count() as u64;
+        let pids = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+        found.hidden.guest = pids.to_str().is_some_and(|pids| pids != FIRST_PID_NAMESPACE);
+        found.containers = self.runtimes.names(&containers).into_iter().map(Line::Container).collect();
+        found
+    }
+
+    /// The namespaces that are mounted somewhere where this process sees them, once per mount namespace.
+    fn mounts_of(&mut self, pid: u32) {
+        let Ok(place) = fs::metadata(format!("/proc/{pid}/ns/mnt")) else { return };
+        if !self.mounts.insert(place.ino()) {
+            return;
+        }
+        let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+        for line in mounts.lines().filter(|line| line.contains(" - nsfs ")) {
+            // proc_pid_mountinfo(5): the root of an nsfs mount is its inode, then comes the mount point.
+            let mut fields = line.split(' ').skip(3);
+            let (Some(root), Some(point)) = (fields.next(), fields.next()) else { continue };
+            if let Some(id) = NetnsId::from_link(root) {
+                let path = PathBuf::from(format!("/proc/{pid}/root{}", unescaped(point)));
+                self.held.entry(id).or_insert(path);
+            }
+        }
+    }
+
+    /// The namespaces that this process holds open.
+    fn files_of(&mut self, pid: u32, read: &mut Vec<PathBuf>) {
+        let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { return };
+        for file in files.flatten().take(FILES) {
+            if read.len() >= MOST_FILES {
+                return;
+            }
+            let link = fs::read_link(file.path()).unwrap_or_default();
+            if let Some(id) = link.to_str().and_then(NetnsId::from_link) {
+                self.held.entry(id).or_insert(file.path());
+            }
+            read.push(PathBuf::new());
+        }
+    }
+}
+
+impl Found {
+    fn spot(&mut self, id: NetnsId) -> &mut Spot {
+        let told = Netns { inode: id.0, ..Netns::default() };
+        self.netns.entry(id).or_insert(Spot { told, path: None })
+    }
+
+    fn process(&mut self, id: NetnsId, pid: u32, paths: &[String], container: Option<&String>) {
+        let told = &mut self.spot(id).told;
+        told.processes = told.processes.saturating_add(1);
+        if told.pid.is_none() {
+            told.pid = Some(pid);
+            told.process = fs::read(format!("/proc/{pid}/comm"))
+                .ok()
+                .map(|name| crate::value::outside::comm(name.trim_ascii_end()));
+            told.unit = paths.iter().find_map(|path| process::unit(path)).map(|unit| unit.to_string());
+            told.slice = paths.iter().find_map(|path| process::slice(path)).map(|slice| slice.to_string());
+        }
+        if let Some(container) = container.filter(|container| !told.containers.contains(container)) {
+            told.containers.push(container.clone());
+        }
+    }
+
+    /// Those below /run/netns: anyone may ask for the inode that a name stands for.
+    fn named(&mut self) {
+        for entry in fs::read_dir(NAMED).into_iter().flatten().flatten() {
+            let (Ok(name), Ok(place)) = (entry.file_name().into_string(), fs::metadata(entry.path())) else { continue };
+            if namespace::is_nsfs(&entry.path()) {
+                self.spot(NetnsId(place.ino())).told.name = Some(name);
+            }
+        }
+    }
+
+    /// Adds what only a mount or an open file shows, as long as it does.
+    fn held(&mut self, held: &mut BTreeMap<NetnsId, PathBuf>) {
+        held.retain(|id, path| fs::metadata(&path).is_ok_and(|place| place.ino() == id.0));
+        for (id, path) in held {
+            let own = path.to_str().and_then(|path| path.strip_prefix("/proc/1/root")).map(str::to_owned);
+            let spot = self.spot(*id);
+            spot.path = Some(path.clone());
+            if spot.told.name.is_none() && spot.told.pid.is_none() {
+                spot.told.path = Some(own.unwrap_or_else(|| path.display().to_string()));
+            }
+        }
+    }
+}
+
+fn is_kernel_thread_of(pid: u32) -> bool {
+    let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    String::from_utf8_lossy(&stat).rsplit_once(')').is_some_and(|(_, rest)| is_kernel_thread(rest))
+}
+
+/// A path of mountinfo, where space, tab, newline and backslash are octal: proc_pid_mountinfo(5).
+fn unescaped(path: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(path.to_owned(), |path, (octal, character)| path.replace(octal, character))
+}

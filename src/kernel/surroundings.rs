@@ -1,0 +1,114 @@
+//! What a live host knows of the node around it, and how much of it may be entered.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::namespace::{self, Handle, NamespaceError};
+use super::needs;
+use super::node::{Found, NEEDS, Search};
+use crate::ask::Frame;
+use crate::source::node;
+use crate::value::NetnsId;
+
+/// To look at all processes costs 10 us for each.
+const EVERY: Duration = Duration::from_secs(5);
+/// Files that are open in one network namespace: itself, sock_diag, packets, destroyed sockets, and twice its addresses.
+const FILES: u64 = 6;
+/// Files that are open besides, with some for each CPU.
+const OTHERS: u64 = 512;
+/// A bound where files have none.
+const MOST: u64 = 4_096;
+
+#[derive(Default)]
+pub struct Surroundings {
+    search: Search,
+    found: Option<(Found, Instant)>,
+    /// Every namespace is to be looked into.
+    whole: bool,
+    /// What kept this process out of another namespace.
+    refused: Option<String>,
+    /// How many may be open at a time.
+    most: usize,
+    /// A window ends: what is there now is to be known.
+    closing: bool,
+}
+
+impl Surroundings {
+    /// Of one who looks into all.
+    pub fn whole() -> Self {
+        Self { whole: true, most: most(), ..Self::default() }
+    }
+
+    /// Looks again. What was found is to be [kept](Self::keep).
+    pub fn look(&mut self) -> Found {
+        self.closing = false;
+        self.search.look()
+    }
+
+    pub fn keep(&mut self, found: Found) {
+        self.found = Some((found, Instant::now()));
+    }
+
+    /// How many namespaces may be under observation.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    pub fn frame(&mut self, frame: Frame) {
+        self.closing = matches!(frame, Frame::After { .. });
+    }
+
+    /// It is time to look whether all are still there.
+    pub fn is_due(&self) -> bool {
+        self.whole && (self.closing || self.found.as_ref().is_none_or(|(_, at)| at.elapsed() >= EVERY))
+    }
+
+    /// Whether another namespace can be entered. If one cannot for want of a privilege, none can.
+    pub fn may_enter(&mut self, there: &Handle) -> bool {
+        if self.refused.is_some() {
+            return false;
+        }
+        match namespace::with_namespace(there, || ()) {
+            Err(NamespaceError::Denied { .. } | NamespaceError::NoWayBack { .. }) => {
+                self.refused = Some(needs::capability(NEEDS));
+                false
+            }
+            // Of the others the questions say what is wrong.
+            _ => true,
+        }
+    }
+
+    /// The answer to [`What::Node`](crate::ask::What::Node).
+    pub fn text(&mut self, observed: &dyn Fn(NetnsId) -> bool) -> String {
+        if self.found.is_none() {
+            let found = self.look();
+            self.keep(found);
+        }
+        let Some((found, _)) = &self.found else { return String::new() };
+        let mut lines = found.lines(observed);
+        for line in &mut lines {
+            if let node::Line::Hidden(hidden) = line {
+                let kept_out = hidden.processes > 0 || found.netns.keys().any(|id| !observed(*id));
+                hidden.needs = match &self.refused {
+                    Some(needs) => Some(needs.clone()),
+                    None if self.whole && kept_out => Some(needs::capability(NEEDS)),
+                    None => None,
+                };
+            }
+        }
+        node::text(&lines)
+    }
+}
+
+/// As many namespaces as there is room for open files. The limit of this process is raised as far as it may raise it.
+fn most() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(u64::MAX).min(MOST * FILES + OTHERS);
+    let current = limit.current.unwrap_or(u64::MAX);
+    if current < wanted {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum });
+    }
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from((files.saturating_sub(OTHERS) / FILES).clamp(1, MOST)).unwrap_or(1)
+}

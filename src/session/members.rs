@@ -1,0 +1,237 @@
+//! The namespaces of a session: how each is looked at, and how often.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::collect::{self, Samples};
+use super::looks::Looks;
+use super::{Load, Session};
+use crate::ask::{Probe, Scope};
+use crate::observation::{HostSnapshot, Observation, Snapshot};
+use crate::source::counters::Counters;
+use crate::source::listeners::{self, Listener};
+use crate::source::namespaces::{self, Namespace};
+use crate::source::node::{self, Node};
+use crate::source::socket_dump::SocketDump;
+use crate::source::{sockstat, sysctl};
+use crate::value::{Failure, FailureKind, Moment, NetnsId, Observed};
+
+/// Up to so many namespaces, all are looked at each time; of more as many in turn, and those in which something waits.
+const AT_ONCE: usize = 16;
+/// A look at all sockets walks the hash table of the whole host, 1 ms to 40 ms for each namespace: so long for all of them when a
+/// session opens.
+const SWEEPS: Duration = Duration::from_millis(500);
+/// Between two looks at the node where no namespace comes or goes.
+const NODE: Duration = Duration::from_secs(30);
+
+/// One namespace between two frames.
+pub(super) struct OfNetns {
+    pub name: Option<String>,
+    /// Closed the latest window.
+    pub previous: Snapshot,
+    /// Holds the dump before the latest one.
+    pub earlier: Snapshot,
+    pub looks: Looks,
+    /// Connections wait to be accepted: it is looked at each time.
+    busy: bool,
+}
+
+/// The namespaces that the host looks into; one without a number where it does not say.
+pub(super) fn all(probe: &mut dyn Probe) -> Vec<Namespace> {
+    let mut all = namespaces::collect(probe).0.value().cloned().unwrap_or_default();
+    if all.is_empty() {
+        all.push(Namespace { id: NetnsId::default(), name: None });
+    }
+    all
+}
+
+/// The node, and when it was looked at.
+pub(super) fn node(probe: &mut dyn Probe) -> Observed<Arc<Node>> {
+    node::collect(probe).0.map(Arc::new)
+}
+
+impl OfNetns {
+    /// Looks at the listeners and, as long as `time` is left for it, at all sockets. One that is alone has [`Duration::MAX`].
+    pub fn open(probe: &mut dyn Probe, namespace: Namespace, at: Moment, time: Option<&mut Duration>) -> Self {
+        let mut looks = Looks::default();
+        let mut before = Snapshot::empty(namespace.id, at);
+        before.listeners(probe, &mut looks);
+        match time {
+            None => {}
+            Some(time) if *time == Duration::MAX => before.sockets(probe),
+            Some(time) => sweep(probe, &mut before, time),
+        }
+        Self { name: namespace.name, earlier: before.clone(), previous: before, looks, busy: false }
+    }
+}
+
+/// Looks at all sockets of one namespace of several: not where its own counts say that there is none but the listeners, and not
+/// beyond the time that is left.
+fn sweep(probe: &mut dyn Probe, snapshot: &mut Snapshot, time: &mut Duration) {
+    let scope = Scope::Netns(snapshot.netns);
+    let count = |probe: &mut dyn Probe, file: &crate::source::counters::CounterFile, names: &[&str]| {
+        let (counters, _) = file.collect(probe, scope);
+        let counters: &Counters = counters.value()?;
+        names.iter().map(|name| counters.get(name)).sum::<Option<u64>>()
+    };
+    let v4 = count(probe, &sockstat::FILE, &["TCP.inuse", "TCP.tw"]);
+    let v6 = count(probe, &sockstat::FILE_6, &["TCP6.inuse"]);
+    let listeners = snapshot.listeners.value().map(|listeners| listeners.len() as u64);
+    if let (Some(v4), Some(listeners)) = (v4, listeners)
+        && v4 + v6.unwrap_or(0) <= listeners
+    {
+        snapshot.socket_dump = Observed::Full(Arc::new(SocketDump::default()));
+        return;
+    }
+    if time.is_zero() {
+        let reason = "other network namespaces took the time that a look at all sockets may take";
+        let needs = "rstdoctor scan --netns of this one";
+        snapshot.socket_dump = Observed::Unavailable(Failure::new(FailureKind::NotCollected, reason).needs(needs));
+        return;
+    }
+    snapshot.sockets(probe);
+    let took = snapshot.sources.iter().filter(|source| source.name == "sockets").map(|source| source.took).sum();
+    *time = time.saturating_sub(took);
+}
+
+/// The time that all sweeps may take together.
+pub(super) fn sweeps() -> Duration {
+    SWEEPS
+}
+
+/// The sockets whose owners are worth a look.
+pub(super) fn wanted(netns: &BTreeMap<NetnsId, OfNetns>, samples: Samples) -> BTreeSet<u64> {
+    let of = |of: &OfNetns| collect::inodes(of.looks.seen(), &of.previous, samples).collect::<Vec<_>>();
+    netns.values().flat_map(of).collect()
+}
+
+impl Session {
+    /// How soon it is worth looking again.
+    pub(super) fn look(&mut self, probe: &mut dyn Probe, at: Moment) -> Load {
+        let arrived = self.streams.drain(probe);
+        self.streams.join_if_much(at.mono);
+        let mut load = if arrived >= super::MUCH { Load::Some } else { Load::Low };
+        let stride = self.netns.len().div_ceil(AT_ONCE).max(1);
+        self.turn = (self.turn + 1) % stride;
+        let looked_at = if self.plan.sockets { &mut self.netns } else { &mut BTreeMap::new() };
+        for (place, (id, of)) in looked_at.iter_mut().enumerate() {
+            if place % stride != self.turn && !of.busy {
+                continue;
+            }
+            let listeners = listeners::collect(probe, *id).0;
+            let Some(listeners) = listeners.value() else { continue };
+            of.looks.look(listeners);
+            of.busy = listeners.iter().any(|listener| listener.recv_q > 0);
+            // A quarter full: at the next relaxed look it may have been full and empty again.
+            let filling = |l: &Listener| u64::from(l.recv_q) * 4 > u64::from(l.backlog);
+            if listeners.iter().any(filling) {
+                load = Load::Some;
+            }
+        }
+        if arrived >= super::VERY_MUCH { Load::Storm } else { load }
+    }
+
+    /// Notes at the end of a window which namespaces are gone, and begins with those that came: they are in the next one.
+    pub(super) fn renew(&mut self, probe: &mut dyn Probe, observation: &mut Observation, at: Moment, last: bool) {
+        let now = namespaces::collect(probe).0;
+        // Older recordings say it once.
+        let Some(now) = now.value() else { return };
+        for (id, window) in &mut observation.netns {
+            window.gone = now.iter().all(|namespace| namespace.id != *id) && *id != NetnsId::default();
+        }
+        let gone: Vec<NetnsId> = observation.netns.iter().filter(|(_, of)| of.gone).map(|(id, _)| *id).collect();
+        for id in &gone {
+            self.netns.remove(id);
+            self.streams.remove(*id);
+        }
+        let mut came = false;
+        for namespace in now.iter().filter(|_| !last) {
+            if self.netns.contains_key(&namespace.id) || namespace.id == NetnsId::default() {
+                continue;
+            }
+            came = true;
+            let id = namespace.id;
+            let mut of = OfNetns::open(probe, namespace.clone(), at, None);
+            of.previous.settings(probe);
+            of.previous.counters(probe);
+            of.earlier = of.previous.clone();
+            self.streams.add(id);
+            self.streams.set_ephemeral(id, sysctl::ephemeral_ports(&of.previous.sysctls));
+            self.netns.insert(id, of);
+        }
+        let old = at.mono.saturating_sub(self.node_at.mono) >= NODE;
+        if last || came || old || !gone.is_empty() {
+            self.node_at = at;
+            let fresh = node(probe);
+            // A recording may hold it in some windows only.
+            if fresh.value().is_some() {
+                self.node = with_gone(&self.node, fresh, &gone);
+            }
+        }
+        observation.host.node = self.node.clone();
+    }
+
+    /// Looks at all sockets and their owners for the window that was just closed. False if the host does not have them now: a
+    /// recording may hold them in some windows only. `which`: of these namespaces; the others keep what they have.
+    pub fn dump(&self, host: &mut dyn Probe, observation: &mut Observation, which: &dyn Fn(NetnsId) -> bool) -> bool {
+        let mut fresh: BTreeMap<NetnsId, Snapshot> = BTreeMap::new();
+        let mut inodes = BTreeSet::new();
+        let mut time = SWEEPS;
+        let alone = observation.netns.len() == 1;
+        for (id, of) in &observation.netns {
+            let traced = of.listener_traces.values().map(|trace| &trace.last);
+            if !which(*id) {
+                inodes.extend(collect::inodes(traced, &of.after, Samples::All));
+                continue;
+            }
+            let mut dump = Snapshot::empty(*id, of.after.at);
+            dump.listeners = of.after.listeners.clone();
+            if alone {
+                dump.sockets(host);
+            } else {
+                sweep(host, &mut dump, &mut time);
+            }
+            let listeners = traced.chain(dump.listeners.value().into_iter().flatten());
+            inodes.extend(collect::inodes(listeners, &dump, Samples::All));
+            fresh.insert(*id, dump);
+        }
+        let missing = |dump: &Snapshot| {
+            matches!(&dump.socket_dump, Observed::Unavailable(Failure { kind: FailureKind::NotCollected, .. }))
+        };
+        if fresh.values().all(missing) {
+            return false;
+        }
+        let mut whole = HostSnapshot::empty(observation.host.after.at);
+        whole.owners(host, inodes, observation.host.before.known_processes());
+        // They were carried here from the latest dump.
+        observation.host.before.carry_owners(&observation.host.after);
+        observation.host.after.carry_owners(&whole);
+        for (id, of) in &mut observation.netns {
+            if let Some(fresh) = fresh.get(id) {
+                of.before.carry_dump(&of.after);
+                of.after.carry_dump(fresh);
+            }
+        }
+        true
+    }
+}
+
+/// The node as it is now, with what was known of those that are gone.
+fn with_gone(before: &Observed<Arc<Node>>, now: Observed<Arc<Node>>, gone: &[NetnsId]) -> Observed<Arc<Node>> {
+    let Some(before) = before.value().filter(|_| !gone.is_empty()) else { return now };
+    now.map(|node| {
+        let mut node = Arc::unwrap_or_clone(node);
+        for id in gone {
+            if let Some(known) = before.netns.get(id) {
+                node.netns.entry(*id).or_insert_with(|| known.clone());
+                let ids = known.containers.iter().map(|id| node::container::short(id));
+                let known = ids.filter_map(|id| Some((id.to_owned(), before.containers.get(id)?.clone())));
+                for (id, container) in known {
+                    node.containers.entry(id).or_insert(container);
+                }
+            }
+        }
+        Arc::new(node)
+    })
+}
