@@ -87,7 +87,7 @@ impl Inside {
             What::File(path) => read_file(path, sink),
             What::SockDiag(query) => self.diag.dump(query, sink),
             What::ResetPackets => {
-                match self.packets.get_or_insert_with(|| PacketSocket::open(&self.there, self.room)) {
+                match self.packets.get_or_insert_with(|| PacketSocket::with_room(&self.there, self.room)) {
                     Ok(packets) => packets.drain(sink),
                     Err(failure) => Err(failure.clone()),
                 }

@@ -10,7 +10,7 @@ use super::namespace::Handle;
 use super::needs;
 use super::packet_ring::{self, CAPTURE};
 use super::scope::Scope;
-use super::sys::{self, FrameRing};
+use super::sys::{self, FRAME_RING, FrameRing};
 use crate::source::reset_packets::{FEWER, MAGIC};
 use crate::stream::{Kind, append, send};
 use crate::value::{Failure, FailureKind};
@@ -46,8 +46,13 @@ pub struct PacketSocket {
 impl PacketSocket {
     /// ETH_P_ALL, because a socket bound to one protocol does not see outgoing packets (dev_queue_xmit_nit).
     ///
-    /// Called in the network namespace under observation, which is `here`. `room`: bytes of its ring.
-    pub fn open(here: &Handle, room: usize) -> Result<Self, Failure> {
+    /// Called in the network namespace under observation, which is `here`.
+    pub fn open(here: &Handle) -> Result<Self, Failure> {
+        Self::with_room(here, FRAME_RING)
+    }
+
+    /// As [`open`](Self::open), with so many bytes for packets.
+    pub fn with_room(here: &Handle, room: usize) -> Result<Self, Failure> {
         // No protocol first: nothing may arrive before the filter is in place.
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let fd = socket_with(AddressFamily::PACKET, SocketType::DGRAM, flags, None)
