@@ -18,6 +18,11 @@ pub struct Ended<'a> {
 }
 
 impl Ended<'_> {
+    /// A connect of this host that failed: there never was a connection.
+    pub fn never_open(&self) -> bool {
+        self.called.is_some() && self.socket.unacknowledged_altogether
+    }
+
     /// A client that was told nothing: closed right after accept with all that it had sent unread. The kernel answers that
     /// with a RST (net/ipv4/tcp.c __tcp_close), whether or not it was seen.
     pub fn turned_away(&self) -> bool {

@@ -79,8 +79,6 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let called = place.called.map_or_else(|| "several servers".to_owned(), |called| called.to_string());
-    // A refused connect is none of the connections that ended: the kernel takes its destination away (net/ipv4/af_inet.c
-    // __inet_stream_connect, sock_error).
     let harm = match place.called {
         Some(called) => e.harm_of_connects(Target::Called(called), place.count),
         None => place.harm(e),

@@ -106,6 +106,8 @@ impl Harm {
 pub(super) struct Connections {
     /// When each was destroyed, ascending, CLOCK_BOOTTIME.
     ended: HashMap<Target, Vec<Duration>>,
+    /// How many of them were connects that failed.
+    never_open: HashMap<Target, usize>,
     /// Which share of those that ended was seen, 0 to 1: the kernel may have had no room, or too many of them ended.
     seen: f64,
 }
@@ -113,9 +115,13 @@ pub(super) struct Connections {
 impl Connections {
     pub fn new(ended: &[Ended<'_>], endings: &Endings, readings: &Readings<'_>) -> Self {
         let mut by_target: HashMap<Target, Vec<Duration>> = HashMap::new();
+        let mut never_open: HashMap<Target, usize> = HashMap::new();
         for connection in ended {
             let target = connection.called.map_or(Target::Port(connection.socket.local.port()), Target::Called);
             by_target.entry(target).or_default().push(connection.socket.at);
+            if connection.never_open() {
+                *never_open.entry(target).or_default() += 1;
+            }
         }
         by_target.values_mut().for_each(|times| times.sort_unstable());
         // How many the host accepted and made, where that was counted.
@@ -127,11 +133,17 @@ impl Connections {
             Some(opened) if !whole && opened > 0 => (ended.len() as f64 / opened as f64).min(1.0),
             _ => 1.0,
         };
-        Self { ended: by_target, seen }
+        Self { ended: by_target, never_open, seen }
     }
 
     fn ended(&self, target: Target) -> u64 {
         self.scaled(self.ended.get(&target).map_or(0, Vec::len))
+    }
+
+    /// Those that ended after they had been open.
+    fn were_open(&self, target: Target) -> u64 {
+        let ended = self.ended.get(&target).map_or(0, Vec::len);
+        self.scaled(ended.saturating_sub(self.never_open.get(&target).copied().unwrap_or(0)))
     }
 
     fn ended_between(&self, target: Target, [from, to]: [Duration; 2]) -> u64 {
@@ -186,14 +198,15 @@ impl Evidence<'_> {
         Harm { failures, attempts: Some(all(connections.ended(target))), in_all, burst }
     }
 
-    /// Connects that failed before there was a connection, and so are none of those that ended: of those that were opened at the
-    /// place in the window, and these.
+    /// Connects that failed before there was a connection: of those that were opened at the place in the window, and these. A
+    /// connect that fails while its program waits loses its destination (net/ipv4/af_inet.c __inet_stream_connect, sock_error) and
+    /// is seen to end nowhere; one that fails in the background keeps it, and must not count twice.
     pub fn harm_of_connects(&self, target: Target, failures: u64) -> Harm {
         let Some(connections) = &self.connections else { return Harm::of_unknown(failures) };
         let open = |dump: Result<&SocketDump, _>| dump.map_or(0, |dump| open(dump, target));
         let at_end = open(self.socket_dump());
         let at_start = if self.sweep_before_is_fresh() { open(self.socket_dump_before()) } else { at_end };
-        let opened = connections.ended(target).saturating_add(at_end).saturating_sub(at_start);
+        let opened = connections.were_open(target).saturating_add(at_end).saturating_sub(at_start);
         Harm { failures, attempts: Some(opened.saturating_add(failures)), in_all: failures, burst: None }
     }
 
@@ -251,6 +264,16 @@ mod tests {
         assert_eq!(evidence.harm(Target::Port(81), 3, None).attempts, Some(3), "those that failed were there");
         assert_eq!(evidence.harm_of_connects(Target::Port(80), 3).attempts, Some(60));
         assert_eq!(Evidence::new(Case::new().view()).harm(Target::Port(80), 3, None).attempts, None);
+    }
+
+    /// A program that connects in the background (Node, asyncio, a timeout) leaves sockets that still name their destination.
+    #[test]
+    fn connects_that_failed_do_not_count_twice() {
+        let called = Target::Called("10.0.7.1:8080".parse().unwrap());
+        let case = Case::new().destroyed_sockets(57, ["10.0.0.9:40000", "10.0.7.1:8080"], 0, 0);
+        let attempts = |case: &Case| Evidence::new(case.view()).harm_of_connects(called, 57).attempts;
+        assert_eq!(attempts(&case), Some(114), "57 others that were open");
+        assert_eq!(attempts(&case.each_destroyed(|socket| socket.unacknowledged_altogether = true)), Some(57));
     }
 
     #[test]

@@ -420,6 +420,7 @@ impl Case {
                 bytes_received: Some(100),
                 bytes_sent: Some(80),
                 unanswered: false,
+                unacknowledged_altogether: false,
                 unsent: Some(0),
             });
         }

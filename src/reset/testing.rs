@@ -72,5 +72,6 @@ pub fn destroyed(local: &str, peer: &str) -> DestroyedSocket {
         bytes_received: Some(1_204),
         bytes_sent: Some(88),
         unanswered: false,
+        unacknowledged_altogether: false,
     }
 }

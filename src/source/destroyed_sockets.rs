@@ -69,6 +69,9 @@ pub struct DestroyedSocket {
     pub bytes_sent: Option<u64>,
     /// A connect whose SYN was sent again, and to which nothing ever came back. Never so before Linux 4.2.
     pub unanswered: bool,
+    /// Nothing that this side sent was acknowledged, and no data came: a connect that failed, where this side connected (a
+    /// SYN-ACK acknowledges the SYN). Never so before Linux 4.1.
+    pub unacknowledged_altogether: bool,
 }
 
 impl DestroyedSocket {
@@ -91,6 +94,7 @@ impl DestroyedSocket {
             bytes_received: info.bytes_received(),
             bytes_sent: info.bytes_sent(),
             unsent: info.unsent_bytes(),
+            unacknowledged_altogether: info.bytes_acked() == Some(0) && info.bytes_received() == Some(0),
             unanswered: info.segments_received() == Some(0) && info.total_retrans().is_some_and(|count| count > 0),
         })
     }

@@ -272,6 +272,11 @@ impl TcpInfo<'_> {
         word(self.0, 8)
     }
 
+    /// Sequence numbers that the peer acknowledged, those of a SYN and a FIN of this side included; Linux 4.1 and later.
+    pub fn bytes_acked(&self) -> Option<u64> {
+        self.0.get(120..)?.first_chunk().copied().map(u64::from_ne_bytes)
+    }
+
     /// Payload bytes received; Linux 4.1 and later.
     pub fn bytes_received(&self) -> Option<u64> {
         self.0.get(128..)?.first_chunk().copied().map(u64::from_ne_bytes)
