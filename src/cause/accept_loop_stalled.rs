@@ -39,7 +39,7 @@ cause! {
     ACCEPT_LOOP_STALLED {
         id: "accept-loop-stalled",
         title: "Accept loop stalled",
-        explains: ["accept-queue-overflow", "syn-queue-overflow"],
+        explains: ["accept-queue-overflow", "syn-queue-overflow", "client-gave-up"],
         needs: [Listeners],
         judge: judge,
     }

@@ -215,7 +215,7 @@ impl Subject {
 
     /// `nginx (pid 4121)`, where the process is known; text from outside, not escaped.
     pub fn label(&self) -> Option<String> {
-        Some(format!("{} (pid {})", self.process.as_deref()?, self.pid?))
+        Some(words::process(self.process.as_deref()?, self.pid?))
     }
 
     /// A process as a tracepoint named it.

@@ -6,6 +6,7 @@ use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject
 use super::{severity, signals, wording};
 use crate::attribution::Group;
 use crate::evidence::Evidence;
+use crate::knowledge::servers;
 use crate::source::owners::Process;
 use crate::source::reset_events::{Direction, SignalDeath, Task};
 use crate::value::outside::UnitName;
@@ -105,7 +106,13 @@ fn by_signal(e: &Evidence<'_>, deaths: &[&SignalDeath], groups: &[&Group]) -> Fi
     );
     // A crash is never chance, however few they are.
     let dead = ports.iter().any(|port| signals::is_dead(e, *port));
-    let severity = if dead { Severity::Critical } else { Severity::Warning };
+    // A known server may be reached by a unix socket; of others without a port nobody knows that they serve.
+    let serves = || !ports.is_empty() || resets > 0 || servers::is_server(&name);
+    let severity = match dead {
+        true => Severity::Critical,
+        false if serves() => Severity::Warning,
+        false => Severity::Info,
+    };
     let subject = |death: &&SignalDeath| Subject { port, ..Subject::task(&death.process) };
     let mut finding = wording::active(e, severity, numbers::BY_SIGNAL, count, "processes", summary)
         .subjects(deaths.iter().take(3).map(subject));
@@ -257,7 +264,7 @@ fn with_remedies(e: &Evidence<'_>, finding: Finding, name: Option<&str>, unit: O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observation::testing::{Case, process, task};
+    use crate::observation::testing::{Case, crashed, process, task};
     use crate::source::socket_dump::{PortUse, SocketDump};
 
     fn server() -> Case {
@@ -293,6 +300,17 @@ mod tests {
         let finding = server().died(977).stopped_listening(9000).finding(&PROCESS_EXIT);
         assert_eq!(finding.severity, Severity::Critical);
         assert!(finding.confidence < 0.9 && finding.subjects[0].port == Some(9000));
+    }
+
+    #[test]
+    fn a_crash_is_harm_where_something_was_served() {
+        let severity = |name| {
+            let case = crashed(server(), 4242, name);
+            case.finding(&PROCESS_EXIT).severity
+        };
+        assert_eq!(severity("app"), Severity::Warning, "as the owner of port 9000 is called");
+        assert_eq!(severity("php-fpm8.2"), Severity::Warning, "reached by a unix socket, in all likelihood");
+        assert_eq!(severity("cc1plus"), Severity::Info);
     }
 
     #[test]

@@ -96,6 +96,11 @@ pub fn server_of(process: &Process) -> Option<&'static Server> {
     SERVERS.iter().find(|server| server.is(process))
 }
 
+/// Whether a process of this name is a known server, whatever its command line.
+pub fn is_server(name: &str) -> bool {
+    server_of(&Process { name: name.to_owned(), ..Process::default() }).is_some()
+}
+
 impl Server {
     fn is(&self, process: &Process) -> bool {
         let named = self.process.iter().any(|pattern| match pattern.strip_suffix('*') {

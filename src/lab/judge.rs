@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(status(&["fd-exhaustion", "fd-exhaustion"]), Status::Pass);
         assert_eq!(status(&["accept-queue-overflow", "fd-exhaustion"]), Status::Pass);
         assert_eq!(status(&["accept-queue-overflow"]), Status::Fail);
-        assert_eq!(status(&["fd-exhaustion", "peer-reset"]), Status::Fail);
+        assert_eq!(status(&["fd-exhaustion", "firewall-reject"]), Status::Fail);
         let quiet = findings(Vec::new());
         assert_eq!(judge_ticks(&expect, &[quiet.clone(), tick("fd-exhaustion")]).0, Status::Pass);
         let healthy = Expect { cause: None, ..EXPECT };

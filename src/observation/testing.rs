@@ -20,7 +20,7 @@ use crate::source::destroyed_sockets::DestroyedSocket;
 use crate::source::host_facts::HostFacts;
 use crate::source::listeners::Listener;
 use crate::source::owners::{Owners, Process};
-use crate::source::reset_events::{Direction, EventAccount, ResetEvent, Task};
+use crate::source::reset_events::{Direction, EventAccount, ResetEvent, SignalDeath, Task};
 use crate::source::reset_packets::{ResetPacket, Track};
 use crate::source::socket_dump::SocketDump;
 use crate::source::{file_nr, sockstat};
@@ -28,7 +28,7 @@ use crate::value::{Failure, FailureKind, Missing, Moment, Observed, TcpState};
 
 mod parts;
 
-pub use parts::{address, group, half_open, process, task, tracked};
+pub use parts::{address, crashed, group, half_open, process, task, tracked};
 
 /// A window of 3 s under construction. The resets are joined when it is looked at.
 #[derive(Clone)]
@@ -279,6 +279,11 @@ impl Case {
     pub fn conntrack(mut self, before: Conntrack, after: Conntrack) -> Self {
         self.netns.before.conntrack = Observed::Full(before);
         self.netns.after.conntrack = Observed::Full(after);
+        self
+    }
+
+    pub fn signal_death(mut self, death: SignalDeath) -> Self {
+        full(&mut self.host.reset_events).deaths.push(death);
         self
     }
 

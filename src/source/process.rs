@@ -8,7 +8,7 @@ use procfs::{FromRead, ProcessCGroups};
 use super::node::container::{of_cgroup, short};
 use crate::ask::{self, Ask, Probe, What};
 use crate::value::outside::{self, UnitName};
-use crate::value::{FailureKind, ParseError};
+use crate::value::{FailureKind, ParseError, words};
 
 /// One process, from /proc/PID/{stat,limits,cgroup,cmdline}; see proc_pid_stat(5).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -38,7 +38,7 @@ pub struct Process {
 impl Process {
     /// `nginx (pid 4121)`. The name is as the kernel gave it; renderers escape it.
     pub fn label(&self) -> String {
-        format!("{} (pid {})", self.name, self.pid)
+        words::process(&self.name, self.pid)
     }
 }
 

@@ -44,7 +44,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::value::{Errno, NetnsId, TcpState};
+use crate::value::{Errno, NetnsId, TcpState, words};
 
 mod call_chain;
 mod deaths;
@@ -247,7 +247,7 @@ pub struct Task {
 impl Task {
     /// `nginx (pid 4121)`; text from outside, not escaped.
     pub fn label(&self) -> String {
-        format!("{} (pid {})", self.name, self.pid)
+        words::process(&self.name, self.pid)
     }
 }
 

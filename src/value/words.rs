@@ -25,6 +25,11 @@ pub fn counted(number: u64, singular: &str) -> String {
     format!("{} {singular}{ending}", thousands(number))
 }
 
+/// `nginx (pid 4121)`, `pid 4121` where the name is not known; text from outside, not escaped.
+pub fn process(name: &str, pid: u32) -> String {
+    if name.is_empty() { format!("pid {pid}") } else { format!("{name} (pid {pid})") }
+}
+
 /// A duration for people: `0.4 s`, `3 s`, `12.4 s`, `5 min`, `2 h 10 min`, `3 days`.
 pub fn seconds(duration: Duration) -> String {
     let s = duration.as_secs_f64();

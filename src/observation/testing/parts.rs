@@ -1,12 +1,13 @@
 //! What a [`Case`] is put together from.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::Case;
 use crate::source::conntrack::Conntrack;
 use crate::source::counters::Counters;
 use crate::source::owners::Process;
-use crate::source::reset_events::Task;
+use crate::source::reset_events::{SignalDeath, Task};
 use crate::source::socket_dump::{Group, GroupKind, PortUse, Sample, SocketDump};
 use crate::value::TcpState;
 
@@ -54,6 +55,18 @@ pub fn tracked(count: u64, max: u64, columns: &[(&str, u64)]) -> Conntrack {
 
 pub fn task(pid: u32, name: &str) -> Task {
     Task { pid, name: name.to_owned() }
+}
+
+/// One of several processes of this name, that crashed.
+pub fn crashed(case: Case, pid: u32, name: &str) -> Case {
+    case.signal_death(SignalDeath {
+        at: Duration::from_secs(1001),
+        process: task(pid, name),
+        signal: 11,
+        sender: None,
+        netns: None,
+        has_siblings: true,
+    })
 }
 
 pub fn address(text: &str) -> IpAddr {

@@ -105,7 +105,7 @@ impl Deaths {
             signal: signal.number,
             sender: signal.sender.filter(|sender| *sender != 0 && !by_kernel).map(named),
             netns: process.netns,
-            has_siblings: self.dead.len() < 100 && tasks.count_named(&process.name) > 1,
+            has_siblings: self.dead.len() < 100 && tasks.has_siblings(signal.target, &process.name),
         };
         match (signal.sender, signal.number) {
             // Nobody survives it; threads of a process that ends by itself get one that nobody sent.

@@ -1,7 +1,7 @@
 //! Which process a pid was at the time of an event, also when it is gone now: a list of those alive at the start, kept
 //! current by perf's side-band records.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use super::record::Change;
 use crate::source::text::unescape;
@@ -9,6 +9,10 @@ use crate::value::{NetnsId, outside};
 
 /// More processes than this are not remembered.
 const MAX_TASKS: usize = 1 << 18;
+
+/// Drains for which a process that exited is remembered, 1 to 4 s. Its first thread may be gone long before the last one, which
+/// closes the sockets: one that waits for memory, say.
+const REMEMBERED: u8 = 20;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Process {
@@ -24,9 +28,8 @@ pub struct Tasks {
     threads: HashMap<u32, NetnsId>,
     /// Side-band records of this drain, to be put in order of time.
     queue: Vec<(u64, Change)>,
-    /// Exited. Their samples may still be on the way, so they are forgotten only one drain later.
-    exited: HashSet<u32>,
-    forget: HashSet<u32>,
+    /// Exited, and for how many drains they are still remembered.
+    exited: HashMap<u32, u8>,
 }
 
 impl Tasks {
@@ -81,10 +84,9 @@ impl Tasks {
             Change::Fork { pid, parent } if pid != parent => {
                 let inherited = self.by_pid.get(&parent).cloned().unwrap_or_default();
                 self.exited.remove(&pid);
-                self.forget.remove(&pid);
                 self.insert(pid, Process { kernel: false, ..inherited });
             }
-            Change::Exit { tid } => drop(self.exited.insert(tid)),
+            Change::Exit { tid } => drop(self.exited.insert(tid, REMEMBERED)),
             Change::Namespaces { pid, tid, net } if pid == tid => match self.by_pid.get_mut(&pid) {
                 Some(process) => process.netns = Some(NetnsId(net)),
                 None => self.insert(pid, Process { netns: Some(NetnsId(net)), ..Process::default() }),
@@ -104,16 +106,21 @@ impl Tasks {
     /// A new drain begins.
     pub fn next_drain(&mut self) {
         self.settle();
-        for pid in self.forget.drain() {
-            self.by_pid.remove(&pid);
-            self.threads.remove(&pid);
-        }
-        std::mem::swap(&mut self.forget, &mut self.exited);
+        let (by_pid, threads) = (&mut self.by_pid, &mut self.threads);
+        self.exited.retain(|pid, drains| {
+            *drains -= 1;
+            if *drains == 0 {
+                by_pid.remove(pid);
+                threads.remove(pid);
+            }
+            *drains > 0
+        });
     }
 
-    /// How many processes have this name.
-    pub fn count_named(&self, name: &str) -> usize {
-        self.by_pid.values().filter(|process| process.name == name).count()
+    /// Another process of this name is there, or was until this drain.
+    pub fn has_siblings(&self, pid: u32, name: &str) -> bool {
+        let lives = |pid: &u32| self.exited.get(pid).is_none_or(|drains| *drains == REMEMBERED);
+        self.by_pid.iter().any(|(other, process)| *other != pid && process.name == name && lives(other))
     }
 
     pub fn get(&self, pid: u32) -> Option<&Process> {
@@ -151,9 +158,11 @@ mod tests {
         tasks.settle();
         let server = Process { name: "server".to_owned(), netns: Some(NetnsId(7)), kernel: false };
         assert_eq!(tasks.get(20), Some(&server));
+        assert!(tasks.has_siblings(21, "server"), "it was there in this drain");
         tasks.next_drain();
-        assert_eq!(tasks.get(20), Some(&server));
-        tasks.next_drain();
+        assert_eq!(tasks.get(20), Some(&server), "another thread of it may still close its sockets");
+        assert!(!tasks.has_siblings(21, "server"));
+        (0..20).for_each(|_| tasks.next_drain());
         assert_eq!(tasks.get(20), None);
     }
 }
