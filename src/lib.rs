@@ -44,6 +44,10 @@ pub mod stream;
 #[doc(hidden)]
 pub mod source;
 
+// Captured packets: the connections in them, who reset each and how.
+#[doc(hidden)]
+pub mod capture;
+
 // Data files: servers and their settings, idle limits, error texts.
 #[doc(hidden)]
 pub mod knowledge;

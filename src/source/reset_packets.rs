@@ -29,9 +29,9 @@ mod unreachable;
 
 use ip::Ip;
 pub use ip_id::Track;
-pub use stated::Stated;
+pub use stated::{Stated, read as stated};
 pub use ttl::PeerTtls;
-pub use unreachable::{Code, Unreachable, Unreachables};
+pub use unreachable::{Code, Quoted, Unreachable, Unreachables, quoted};
 
 const SOURCE: &str = "reset packets";
 pub const MAGIC: &str = "rstdoctor-reset-packets 1";
@@ -150,15 +150,21 @@ impl ResetPacket {
     /// From window, flags, sequence numbers and options (net/ipv4/tcp_output.c, tcp_ipv4.c; measured on Linux 6.18). Other
     /// systems build other forms: `Foreign` on a received RST does not by itself mean a middlebox.
     pub fn signature(&self) -> Signature {
-        let ack = self.flags & FLAG_ACK != 0;
         let bare = self.window == 0 && !self.options && self.ip_id.is_none_or(|id| id == 0);
+        Signature::of(self.flags & FLAG_ACK != 0, bare, self.seq, self.ack)
+    }
+}
+
+impl Signature {
+    /// `bare`: window and IP id are 0, and there are no options.
+    pub fn of(has_ack: bool, bare: bool, seq: u32, ack: u32) -> Self {
         // An answer has either an ACK or a sequence number of its own, never both.
-        if bare && (ack && self.seq == 0 || !ack && self.ack == 0) {
-            Signature::Answer
-        } else if ack {
-            Signature::Active
+        if bare && (has_ack && seq == 0 || !has_ack && ack == 0) {
+            Self::Answer
+        } else if has_ack {
+            Self::Active
         } else {
-            Signature::Foreign
+            Self::Foreign
         }
     }
 }

@@ -16,7 +16,7 @@ pub enum Stated {
 }
 
 /// Reads it from a TCP header with options and what follows it.
-pub(super) fn read(tcp: &[u8]) -> Option<Stated> {
+pub fn read(tcp: &[u8]) -> Option<Stated> {
     const HEADER: usize = 20;
     let length = usize::from(tcp.get(12)? >> 4) * 4;
     let data = tcp.get(length.max(HEADER)..).unwrap_or_default();

@@ -68,11 +68,25 @@ impl Unreachables {
     }
 }
 
-/// The error in a packet. `None` for anything else, and for errors about segments of open connections, which TCP takes no
-/// notice of (RFC 1122, 4.2.3.9; net/ipv4/tcp_ipv4.c tcp_v4_err).
-pub(super) fn parse(packet: &[u8], outgoing: bool, is_local: impl Fn(IpAddr) -> bool) -> Option<Unreachable> {
-    const SYN: u8 = 0x02;
-    const ACK: u8 = 0x10;
+/// An ICMP error and the segment that it quotes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quoted {
+    pub code: Code,
+    /// Who sent the error, and to whom.
+    pub reporter: IpAddr,
+    pub to: IpAddr,
+    /// Ends of the segment.
+    pub source: SocketAddr,
+    pub destination: SocketAddr,
+    /// SYN and ACK of the segment, as they stand in a TCP header.
+    pub flags: u8,
+}
+
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+
+/// Reads it from the IP header on. `None` for anything but "unreachable" about TCP.
+pub fn quoted(packet: &[u8]) -> Option<Quoted> {
     let outer = Ip::parse(packet)?;
     let (kind, number) = (*outer.payload.first()?, *outer.payload.get(1)?);
     // linux/icmp.h, linux/icmpv6.h.
@@ -87,24 +101,37 @@ pub(super) fn parse(packet: &[u8], outgoing: bool, is_local: impl Fn(IpAddr) -> 
         return None;
     }
     let port = |at: usize| Some(u16::from_be_bytes(*inner.payload.get(at..)?.first_chunk()?));
-    // Old routers quote 8 bytes, and not the flags: nearly all that is refused is a SYN.
-    let flags = inner.payload.get(13).map_or(SYN, |flags| flags & (SYN | ACK));
+    Some(Quoted {
+        code,
+        reporter: outer.source,
+        to: outer.destination,
+        source: SocketAddr::new(inner.source, port(0)?),
+        destination: SocketAddr::new(inner.destination, port(2)?),
+        // Old routers quote 8 bytes, and not the flags: nearly all that is refused is a SYN.
+        flags: inner.payload.get(13).map_or(SYN, |flags| flags & (SYN | ACK)),
+    })
+}
+
+/// The error in a packet. `None` for anything else, and for errors about segments of open connections, which TCP takes no
+/// notice of (RFC 1122, 4.2.3.9; net/ipv4/tcp_ipv4.c tcp_v4_err).
+pub(super) fn parse(packet: &[u8], outgoing: bool, is_local: impl Fn(IpAddr) -> bool) -> Option<Unreachable> {
+    let Quoted { code, reporter, mut source, mut destination, flags, .. } = quoted(packet)?;
     let answer = flags == SYN | ACK;
-    let (source_port, destination_port) = match flags {
-        SYN => (0, port(2)?),
-        _ if answer => (port(0)?, 0),
+    match flags {
+        SYN => source.set_port(0),
+        _ if answer => destination.set_port(0),
         _ => return None,
-    };
+    }
     Some(Unreachable {
         direction: if outgoing { Direction::Sent } else { Direction::Received },
         code,
-        reporter: outer.source,
-        source: SocketAddr::new(inner.source, source_port),
-        destination: SocketAddr::new(inner.destination, destination_port),
+        reporter,
+        source,
+        destination,
         answer,
-        reporter_here: is_local(outer.source),
-        source_here: is_local(inner.source),
-        destination_here: is_local(inner.destination),
+        reporter_here: is_local(reporter),
+        source_here: is_local(source.ip()),
+        destination_here: is_local(destination.ip()),
     })
 }
 

@@ -1,0 +1,303 @@
+//! All connections of a capture, in bounded memory: those that failed or were reset are kept, of the others the number.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::around::Around;
+use super::flow::{Flow, Side};
+use super::here::Here;
+use super::link::{Held, Segment};
+use super::reading::{Reading, readings};
+use crate::source::reset_packets::Quoted;
+
+/// Connections that are followed at the same time, about 40 MB. Of more, those that were silent longest are closed.
+const OPEN: usize = 65_536;
+/// Connections with a reset or without an answer that are kept; further ones are counted.
+const KEPT: usize = 20_000;
+/// Services that are told apart, and connects that are remembered for what was tried beside them.
+const SERVICES: usize = 20_000;
+const ATTEMPTS: usize = 20_000;
+/// The same packet at a second place of the capture comes within this time.
+const TWICE: Duration = Duration::from_millis(20);
+const RECENT: usize = 64;
+
+/// Connections to one address and port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Service {
+    pub connections: u64,
+    /// The SYN was seen, and the SYN-ACK.
+    pub tried: u64,
+    pub accepted: u64,
+}
+
+/// A connection that has something to tell, and what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    pub flow: Flow,
+    /// The most telling first; empty where nothing is wrong with it.
+    pub readings: Vec<Reading>,
+}
+
+/// A connect, for what the same client did beside another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    pub at: Duration,
+    pub client: IpAddr,
+    pub service: SocketAddr,
+    pub accepted: bool,
+}
+
+/// What a capture holds.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Flows {
+    /// Packets of all kinds.
+    pub packets: u64,
+    pub segments: u64,
+    /// As tshark counts them: streams, and packets with RST.
+    pub connections: u64,
+    pub resets: u64,
+    pub resets_by: [u64; 2],
+    /// ICMP errors about TCP.
+    pub errors: u64,
+    /// Packets behind a link layer that is not read, by its number.
+    pub unread: BTreeMap<u32, u64>,
+    /// TCP packets that were cut by the snapshot length.
+    pub cut: u64,
+    /// The same packet again at a second place.
+    pub duplicates: u64,
+    /// First and last time, of those that are times.
+    pub span: Option<(Duration, Duration)>,
+    /// Packets without a time, or with one that no clock shows.
+    pub untimed: u64,
+    /// Connections with a reset or an error, or that were not answered, in the order in which they began; capped.
+    pub told: Vec<Told>,
+    pub told_dropped: u64,
+    /// More were open at the same time than can be followed: numbers may be too high.
+    pub crowded: bool,
+    pub services: HashMap<SocketAddr, Service>,
+    pub attempts: VecDeque<Attempt>,
+    pub here: Here,
+    pub format: &'static str,
+    /// Why the file was not read to its end.
+    pub broken: Option<String>,
+}
+
+impl Flows {
+    /// Of which side the capture was made, as far as it shows.
+    pub fn here(&self, flow: &Flow) -> Option<Side> {
+        self.here.of(flow.initiator.ip(), flow.acceptor.ip())
+    }
+
+    pub fn window(&self) -> Duration {
+        self.span.map_or(Duration::ZERO, |(first, last)| last.saturating_sub(first))
+    }
+}
+
+/// Follows the connections of a capture.
+#[derive(Debug, Default)]
+pub struct Tracker {
+    told: Vec<Flow>,
+    open: HashMap<(SocketAddr, SocketAddr), Flow>,
+    flows: Flows,
+    recent: VecDeque<Seen>,
+    clock: Duration,
+}
+
+/// A packet as it was, for one that is captured again at another place.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    at: Duration,
+    interface: u32,
+    from: SocketAddr,
+    to: SocketAddr,
+    seq: u32,
+    ack: u32,
+    ip_id: Option<u16>,
+    ttl: Option<u8>,
+    flags: u8,
+    length: u32,
+}
+
+fn key(segment: &Segment<'_>) -> (SocketAddr, SocketAddr) {
+    let (a, b) = (segment.from, segment.to);
+    if a <= b { (a, b) } else { (b, a) }
+}
+
+impl Tracker {
+    /// Whose side the capture was made on, where that is given.
+    pub fn local(&mut self, addresses: &[IpAddr]) {
+        self.flows.here.given(addresses);
+    }
+
+    /// The time of a packet: its own, or that of the one before.
+    pub fn time(&mut self, at: Option<Duration>) -> Duration {
+        match at {
+            Some(at) => {
+                let (first, last) = self.flows.span.unwrap_or((at, at));
+                self.flows.span = Some((first.min(at), last.max(at)));
+                self.clock = at;
+            }
+            None => self.flows.untimed += 1,
+        }
+        self.clock
+    }
+
+    /// Takes the next packet.
+    pub fn packet(&mut self, held: Held<'_>, at: Duration, interface: u32, link: u32, cut: bool) {
+        self.flows.packets += 1;
+        match held {
+            Held::Segment(segment) => {
+                self.flows.cut += u64::from(cut);
+                self.segment(&segment, interface);
+            }
+            Held::Error(error) => self.error(at, error),
+            Held::Other => {}
+            Held::Unread => {
+                if self.flows.unread.len() < 64 || self.flows.unread.contains_key(&link) {
+                    *self.flows.unread.entry(link).or_default() += 1;
+                }
+            }
+        }
+    }
+
+    fn segment(&mut self, segment: &Segment<'_>, interface: u32) {
+        use super::link::RST;
+        self.flows.segments += 1;
+        let key = key(segment);
+        if self.open.get(&key).is_some_and(|flow| flow.is_over_for(segment))
+            && let Some(over) = self.open.remove(&key)
+        {
+            self.close(over);
+        }
+        if !self.open.contains_key(&key) {
+            self.make_room();
+            let number = self.flows.connections;
+            self.flows.connections += 1;
+            self.open.insert(key, Flow::new(number, segment));
+        }
+        let twice = self.is_twice(segment, interface);
+        let Some(flow) = self.open.get_mut(&key) else { return };
+        let side = flow.side_of(segment.from);
+        if segment.has(RST) {
+            self.flows.resets += 1;
+            self.flows.resets_by[usize::from(side == Side::Acceptor)] += 1;
+        }
+        if twice {
+            self.flows.duplicates += 1;
+            flow.again(side);
+            return;
+        }
+        self.flows.here.segment(segment);
+        let (accepted, established) = (flow.accepted, flow.established);
+        flow.segment(segment);
+        if established.is_none() && flow.established.is_some() {
+            self.flows.here.handshake(flow);
+        }
+        if accepted.is_none() && flow.accepted.is_some() {
+            attempt(&mut self.flows.attempts, flow, true);
+        }
+    }
+
+    /// The same packet was seen a moment ago on another interface, or with another TTL: behind a router, bridge or VLAN.
+    fn is_twice(&mut self, segment: &Segment<'_>, interface: u32) -> bool {
+        let seen = Seen {
+            at: segment.at,
+            interface,
+            from: segment.from,
+            to: segment.to,
+            seq: segment.seq,
+            ack: segment.ack,
+            ip_id: segment.ip_id,
+            ttl: segment.ttl,
+            flags: segment.flags,
+            length: segment.length,
+        };
+        let same = |other: &&Seen| {
+            let ids = other.ip_id == seen.ip_id && seen.ip_id.is_some_and(|id| id != 0);
+            let elsewhere = other.interface != seen.interface || other.ttl != seen.ttl || ids;
+            elsewhere && Seen { at: seen.at, interface, ttl: seen.ttl, ..copy(other) } == seen
+        };
+        let recent = self.recent.iter().rev().take_while(|other| seen.at.saturating_sub(other.at) < TWICE);
+        let twice = recent.take(RECENT).any(|other| same(&other));
+        if self.recent.len() >= RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(seen);
+        twice
+    }
+
+    fn error(&mut self, at: Duration, error: Quoted) {
+        self.flows.errors += 1;
+        let (a, b) = (error.source, error.destination);
+        let key = if a <= b { (a, b) } else { (b, a) };
+        if let Some(flow) = self.open.get_mut(&key) {
+            flow.icmp(at, error);
+        }
+    }
+
+    fn make_room(&mut self) {
+        if self.open.len() < OPEN {
+            return;
+        }
+        self.flows.crowded = true;
+        let mut times: Vec<Duration> = self.open.values().map(|flow| flow.last).collect();
+        let middle = times.len() / 2;
+        let (_, median, _) = times.select_nth_unstable(middle);
+        let median = *median;
+        let old: Vec<_> = self.open.iter().filter(|(_, flow)| flow.last <= median).map(|(key, _)| *key).collect();
+        for key in old {
+            if let Some(flow) = self.open.remove(&key) {
+                self.close(flow);
+            }
+        }
+    }
+
+    fn close(&mut self, flow: Flow) {
+        let flows = &mut self.flows;
+        if flows.services.len() < SERVICES || flows.services.contains_key(&flow.acceptor) {
+            let service = flows.services.entry(flow.acceptor).or_default();
+            service.connections += 1;
+            service.tried += u64::from(flow.opened.is_some());
+            service.accepted += u64::from(flow.accepted.is_some());
+        }
+        if flow.accepted.is_none() && flow.opened.is_some() {
+            attempt(&mut flows.attempts, &flow, false);
+        }
+        if !flow.is_told() {
+            return;
+        }
+        if self.told.len() < KEPT {
+            self.told.push(flow);
+        } else {
+            flows.told_dropped += 1;
+        }
+    }
+
+    /// What was seen; `format` and `broken` are the file's.
+    pub fn finish(mut self, format: &'static str, broken: Option<String>) -> Flows {
+        let open: Vec<Flow> = std::mem::take(&mut self.open).into_values().collect();
+        for flow in open {
+            self.close(flow);
+        }
+        let mut flows = self.flows;
+        self.told.sort_by_key(|flow| flow.number);
+        let until = flows.span.map_or(self.clock, |(_, last)| last);
+        let around = Around::new(&self.told, &flows.attempts, &flows.services, &flows.here, until);
+        let all: Vec<_> = self.told.iter().map(|flow| readings(flow, &around)).collect();
+        flows.told = self.told.into_iter().zip(all).map(|(flow, readings)| Told { flow, readings }).collect();
+        (flows.format, flows.broken) = (format, broken);
+        flows
+    }
+}
+
+fn copy(seen: &Seen) -> Seen {
+    Seen { ..*seen }
+}
+
+fn attempt(attempts: &mut VecDeque<Attempt>, flow: &Flow, accepted: bool) {
+    if attempts.len() >= ATTEMPTS {
+        attempts.pop_front();
+    }
+    attempts.push_back(Attempt { at: flow.started, client: flow.initiator.ip(), service: flow.acceptor, accepted });
+}

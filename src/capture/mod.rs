@@ -1,0 +1,38 @@
+//! What a capture tells of TCP connections: a tracker that follows each in bounded memory, and what an expert reads from those
+//! that were reset, refused or not answered.
+//!
+//! Counted as tshark counts: connections are its streams, resets are packets with RST. What is counted is not what happened:
+//! three RSTs may be one refused connect ([`Reading`]).
+
+use std::io::Read;
+use std::net::IpAddr;
+
+mod around;
+pub mod file;
+pub mod flow;
+pub mod flows;
+mod here;
+pub mod link;
+mod protocol;
+pub mod reading;
+pub mod reset;
+
+pub use file::is_capture;
+pub use flow::{Flow, Side};
+pub use flows::{Flows, Told, Tracker};
+pub use reading::{Reading, Story};
+pub use reset::{Doubt, Phase, Rst};
+
+/// Reads a whole capture. `local`: the addresses of the host on which it was made, where they are given.
+///
+/// # Errors
+/// See [`file::read`].
+pub fn read(input: Box<dyn Read + Send + '_>, local: &[IpAddr]) -> Result<Flows, file::Problem> {
+    let mut tracker = Tracker::default();
+    tracker.local(local);
+    let ending = file::read(input, &mut |frame| {
+        let at = tracker.time(frame.at);
+        tracker.packet(link::read(frame, at), at, frame.interface, frame.link, frame.cut > 0);
+    })?;
+    Ok(tracker.finish(ending.format, ending.broken))
+}
