@@ -8,7 +8,8 @@ use super::around::Around;
 use super::flow::{Flow, Side};
 use super::here::Here;
 use super::link::{Held, Segment};
-use super::reading::{Reading, readings};
+use super::reading::readings;
+use super::story::Reading;
 use crate::source::reset_packets::Quoted;
 
 /// Connections that are followed at the same time, about 40 MB. Of more, those that were silent longest are closed.
@@ -105,7 +106,7 @@ pub struct Tracker {
 }
 
 /// A packet as it was, for one that is captured again at another place.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seen {
     at: Duration,
     interface: u32,
@@ -117,6 +118,8 @@ struct Seen {
     ttl: Option<u8>,
     flags: u8,
     length: u32,
+    /// How its data begins: an injected packet has the numbers of the one whose place it takes.
+    data: [u8; 16],
 }
 
 fn key(segment: &Segment<'_>) -> (SocketAddr, SocketAddr) {
@@ -199,7 +202,7 @@ impl Tracker {
         }
     }
 
-    /// The same packet was seen a moment ago on another interface, or with another TTL: behind a router, bridge or VLAN.
+    /// The same packet was seen a moment ago on another interface, or behind a router, bridge or VLAN: with the same IP id.
     fn is_twice(&mut self, segment: &Segment<'_>, interface: u32) -> bool {
         let seen = Seen {
             at: segment.at,
@@ -212,11 +215,12 @@ impl Tracker {
             ttl: segment.ttl,
             flags: segment.flags,
             length: segment.length,
+            data: std::array::from_fn(|at| segment.data.get(at).copied().unwrap_or(0)),
         };
         let same = |other: &&Seen| {
             let ids = other.ip_id == seen.ip_id && seen.ip_id.is_some_and(|id| id != 0);
-            let elsewhere = other.interface != seen.interface || other.ttl != seen.ttl || ids;
-            elsewhere && Seen { at: seen.at, interface, ttl: seen.ttl, ..copy(other) } == seen
+            (other.interface != seen.interface || ids)
+                && Seen { at: seen.at, interface, ttl: seen.ttl, ..**other } == seen
         };
         let recent = self.recent.iter().rev().take_while(|other| seen.at.saturating_sub(other.at) < TWICE);
         let twice = recent.take(RECENT).any(|other| same(&other));
@@ -274,6 +278,12 @@ impl Tracker {
         }
     }
 
+    /// Connections that are followed now.
+    #[cfg(test)]
+    pub fn followed(&self) -> usize {
+        self.open.len()
+    }
+
     /// What was seen; `format` and `broken` are the file's.
     pub fn finish(mut self, format: &'static str, broken: Option<String>) -> Flows {
         let open: Vec<Flow> = std::mem::take(&mut self.open).into_values().collect();
@@ -289,10 +299,6 @@ impl Tracker {
         (flows.format, flows.broken) = (format, broken);
         flows
     }
-}
-
-fn copy(seen: &Seen) -> Seen {
-    Seen { ..*seen }
 }
 
 fn attempt(attempts: &mut VecDeque<Attempt>, flow: &Flow, accepted: bool) {

@@ -16,12 +16,16 @@ pub mod link;
 mod protocol;
 pub mod reading;
 pub mod reset;
+mod sides;
+pub mod story;
+#[cfg(test)]
+mod tests;
 
 pub use file::is_capture;
 pub use flow::{Flow, Side};
 pub use flows::{Flows, Told, Tracker};
-pub use reading::{Reading, Story};
 pub use reset::{Doubt, Phase, Rst};
+pub use story::{Reading, Story, Sure};
 
 /// Reads a whole capture. `local`: the addresses of the host on which it was made, where they are given.
 ///

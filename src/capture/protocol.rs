@@ -48,13 +48,13 @@ pub fn mismatch(flow: &Flow) -> Option<(&'static str, &'static str)> {
     use Protocol::{Greeting220, Html, Http, Lines, Ssh, Tls, TlsAlert};
     let asks = Protocol::of(flow.end(Side::Initiator).beginning())?;
     let answers = Protocol::of(flow.end(Side::Acceptor).beginning())?;
-    let fits = match (asks, answers) {
-        (Http, Ssh | Greeting220 | Lines | Tls | TlsAlert) => false,
-        (Tls, Http | Html | Ssh | Greeting220 | Lines) => false,
-        (Ssh, Http | Html | Tls | TlsAlert | Greeting220 | Lines) => false,
-        _ => true,
-    };
-    (!fits).then(|| (asks.words(), answers.words()))
+    let wrong = matches!(
+        (asks, answers),
+        (Http, Ssh | Greeting220 | Lines | Tls | TlsAlert)
+            | (Tls, Http | Html | Ssh | Greeting220 | Lines)
+            | (Ssh, Http | Html | Tls | TlsAlert | Greeting220 | Lines)
+    );
+    wrong.then(|| (asks.words(), answers.words()))
 }
 
 /// Both sides speak TLS.

@@ -4,6 +4,7 @@
 mod commands;
 mod finding;
 mod numbers;
+pub mod packets;
 mod place;
 mod remedy;
 pub mod severity;
@@ -34,6 +35,14 @@ pub struct Cause {
 }
 
 impl Cause {
+    /// The first paragraph of "What to change", as plain text.
+    pub fn what_to_change(&self) -> String {
+        let section = self.doc.split_once("## What to change").map_or("", |(_, rest)| rest);
+        let lines = section.lines().map(str::trim).skip_while(|line| line.is_empty());
+        let paragraph: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
+        paragraph.join(" ").replace('`', "")
+    }
+
     /// What else is missing to check it, when `first` kept it from being checked.
     pub fn also_missing(&self, e: &Evidence<'_>, first: &Missing) -> Vec<Missing> {
         let missing = self.needs.iter().filter_map(|source| source.missing(e));

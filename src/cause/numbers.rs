@@ -377,6 +377,16 @@ numbers! {
         /// Share of a known server's default from which a measured limit is that: timers are late, never early.
         OF_KNOWN: f64 = 0.9;
     }
+    packets {
+        /// The packets prove it: two things at least speak for it, and nothing else fits.
+        SURELY: Confidence = 0.95;
+        /// It fits, and the look-alikes fit less; a capture does not see programs and queues.
+        LIKELY: Confidence = 0.8;
+        /// One of several that fit alike.
+        PERHAPS: Confidence = 0.55;
+        /// Share of a service's connections that failed from which a capture is worth a warning, however short it is.
+        SIZABLE: f64 = 0.1;
+    }
     peer_reset {
         /// Single events with their peers.
         NAMED: Confidence = 0.92;

@@ -1,5 +1,6 @@
 //! The command line as clap sees it: everything optional, no defaults, no logic. `config` gives it a meaning.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::cause::Severity;
@@ -65,6 +66,13 @@ pub struct ScanArgs {
     /// How to print the diagnosis [default: table]
     #[arg(short, long, value_name = "FORMAT")]
     pub format: Option<Format>,
+    /// Judge evidence from elsewhere instead of this host: a recording made by rstdoctor record, a packet capture (pcap, pcapng;
+    /// also packed by gzip or zstd); - reads standard input
+    #[arg(long, value_name = "WHAT", num_args = 1.., action = clap::ArgAction::Append)]
+    pub from: Vec<PathBuf>,
+    /// With a capture: an address of the host on which it was made, where it cannot be told from the packets
+    #[arg(long, value_name = "ADDRESS", requires = "from", value_delimiter = ',')]
+    pub local: Vec<IpAddr>,
     #[command(flatten)]
     pub look: Look,
     /// Exit with status 1 if an active finding or a risk is at least this severe, or if that cannot be said
@@ -81,9 +89,6 @@ pub struct ScanArgs {
 /// Where to look, and at what.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Look {
-    /// Judge a recording made by rstdoctor record instead of this host
-    #[arg(long, value_name = "RECORDING")]
-    pub from: Option<PathBuf>,
     /// Only what concerns these local or remote ports, by number or name of the service; adds who holds them and whether they can
     /// be bound
     #[arg(long, value_name = "N|NAME", value_delimiter = ',', allow_negative_numbers = true)]
@@ -125,6 +130,9 @@ pub struct WatchArgs {
     /// Exit with status 1 if a finding was at least this severe, or if too little was seen in all ticks
     #[arg(long, value_name = "SEVERITY")]
     pub fail_on: Option<FailOn>,
+    /// Show a recording made by rstdoctor record instead of this host
+    #[arg(long, value_name = "RECORDING")]
+    pub from: Option<PathBuf>,
     #[command(flatten)]
     pub look: Look,
 }

@@ -15,6 +15,7 @@ use crate::session::observe as observe_host;
 use crate::source::process;
 use crate::timeline::{Driver, Next};
 use crate::value::Stop;
+use crate::value::escape::visible;
 
 /// Opens an origin for one who may ask about a process: on a live host it has to exist. A recording that was cut off is said
 /// to be.
@@ -25,14 +26,18 @@ pub fn open(origin: &Origin, filter: &Filter, stop: &Stop) -> anyhow::Result<Ope
     let mut opened = input::open(origin, stop)?;
     match origin {
         Origin::Live(_) => must_exist(&mut *opened.host, filter)?,
-        Origin::Recording(path) => {
-            let status = opened.plan.covers.status.as_ref();
-            if let Some(failure) = status.and_then(|status| status.failure.as_ref()) {
-                say(format_args!("rstdoctor: {}: {}", path.display(), failure.reason));
-            }
-        }
+        Origin::Recording(path) => broken(&opened, path),
+        Origin::Given(given) => given.what.iter().for_each(|path| broken(&opened, path)),
     }
     Ok(opened)
+}
+
+/// Says where evidence from elsewhere ends before its end.
+fn broken(opened: &Opened, path: &Path) {
+    let status = opened.plan.covers.status.as_ref();
+    if let Some(failure) = status.and_then(|status| status.failure.as_ref()) {
+        say(format_args!("rstdoctor: {}: {}", visible(&path.display().to_string()), visible(&failure.reason)));
+    }
 }
 
 /// What was observed.

@@ -83,8 +83,8 @@ fn perform(command: Command, terminal: Terminal) -> anyhow::Result<ExitCode> {
 fn give_up_privileges(command: &Command) -> anyhow::Result<()> {
     anyhow::ensure!(!privilege::is_borrowed(), "it is not made to be a set-user-ID program; see SECURITY.md");
     let looks_at_this_host = match command {
-        Command::Scan(args) => args.look.from.is_none(),
-        Command::Watch(args) => args.look.from.is_none(),
+        Command::Scan(args) => args.from.is_empty(),
+        Command::Watch(args) => args.from.is_none(),
         Command::Trace(args) => args.from.is_none(),
         Command::Record(_) => true,
         Command::Recording(_)
@@ -104,7 +104,7 @@ fn give_up_privileges(command: &Command) -> anyhow::Result<()> {
 fn stop_for(origin: &Origin) -> io::Result<Stop> {
     match origin {
         Origin::Live(_) => signals::stop_on_signals(),
-        Origin::Recording(_) => signals::end_on_signals(),
+        Origin::Recording(_) | Origin::Given(_) => signals::end_on_signals(),
     }
 }
 

@@ -52,7 +52,7 @@ pub fn run(args: &ScanArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
 fn judged(config: &Scan, stop: &Stop) -> anyhow::Result<Option<Diagnosis>> {
     let wait = match &config.origin {
         Origin::Live(live) => live.duration,
-        Origin::Recording(_) => Duration::ZERO,
+        Origin::Recording(_) | Origin::Given(_) => Duration::ZERO,
     };
     let progress = Progress::start("watching", wait, config.terminal.progress);
     let collected = collect::observe(&config.origin, &config.filter, stop);

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cause::{Finding, REGISTRY, Severity, State, Verdict};
+use crate::capture::Flows;
+use crate::cause::{Finding, REGISTRY, Severity, State, Verdict, packets};
 use crate::diagnosis::filter::{Filter, is_host_wide};
 use crate::diagnosis::port::PortReport;
 use crate::diagnosis::rank::Ranked;
@@ -13,7 +15,7 @@ use crate::evidence::harm::Harm;
 use crate::evidence::ledger::{self, Ledger};
 use crate::evidence::service::Service;
 use crate::evidence::{Evidence, Total};
-use crate::observation::{SourceStatus, View, delta};
+use crate::observation::{Input, SourceStatus, View, delta};
 use crate::source::host_facts::HostFacts;
 use crate::source::owners::Process;
 use crate::value::{Missing, Moment, NetnsId, TcpState};
@@ -60,6 +62,10 @@ pub struct Diagnosis {
     pub filter: Filter,
     /// The ports that were asked for.
     pub ports: Vec<PortReport>,
+    /// Which kind of evidence it is from.
+    pub input: Input,
+    /// The connections of a capture.
+    pub flows: Option<Arc<Flows>>,
 }
 
 impl Diagnosis {
@@ -224,7 +230,11 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
         if !whole {
             break;
         }
-        match (cause.judge)(evidence) {
+        let judgement = match evidence.flows() {
+            Some(flows) => packets::judge(cause, evidence, flows),
+            None => (cause.judge)(evidence),
+        };
+        match judgement {
             Ok(Verdict::Found(findings)) => {
                 let (mut kept, other): (Vec<_>, Vec<_>) =
                     findings.into_iter().partition(|finding| scope.keeps(finding));
@@ -261,13 +271,15 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
     }
     let counters = counters(evidence, &causes);
     let summary = match status {
+        Status::Ok | Status::Unknown if evidence.flows().is_some() => sentence::capture(evidence, status, &causes),
         _ if unseen => sentence::unseen(evidence, filter, &causes),
         Status::Ok if !filter.is_empty() && !evidence.totals_only() => {
             sentence::narrow(evidence, filter, &listeners, &elsewhere)
         }
         _ => sentence::whole(evidence, filter, status, &causes, &elsewhere),
     };
-    let ports = filter.ports.iter().map(|port| port::report(evidence, *port)).collect();
+    let asked = filter.ports.iter().filter(|_| evidence.flows().is_none());
+    let ports = asked.map(|port| port::report(evidence, *port)).collect();
     let limits = view
         .after()
         .sysctls
@@ -298,6 +310,8 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
         unseen,
         filter: filter.clone(),
         ports,
+        input: view.covers.input,
+        flows: view.covers.flows.clone(),
     };
     (diagnosis, whole)
 }
@@ -346,6 +360,9 @@ fn weighs(finding: &Finding) -> bool {
 
 /// Without both counters nobody can say that nothing was lost.
 fn blind(evidence: &Evidence<'_>) -> bool {
+    if let Some(flows) = evidence.flows() {
+        return flows.segments == 0;
+    }
     evidence.counter("Tcp.OutRsts").is_err() || evidence.counter("TcpExt.ListenOverflows").is_err()
 }
 

@@ -110,6 +110,35 @@ pub(super) fn whole(
     }
 }
 
+/// Of a capture in which nothing is wrong, or nothing is.
+pub(super) fn capture(evidence: &Evidence<'_>, status: Status, causes: &[Ranked]) -> String {
+    let Some(flows) = evidence.flows() else { return String::new() };
+    if status == Status::Unknown {
+        return match flows.packets {
+            0 => "The capture holds no packets.".to_owned(),
+            packets if !flows.unread.is_empty() => format!(
+                "The capture holds {}, and none that can be read: its link layer is not known here.",
+                words::counted(packets, "packet")
+            ),
+            packets => format!("The capture holds {}, and none of TCP.", words::counted(packets, "packet")),
+        };
+    }
+    let all = words::counted(flows.connections, "connection");
+    let harmless = match flows.resets {
+        0 => "none of them reset or refused".to_owned(),
+        resets => format!("{}, all harmless", words::counted(resets, "RST")),
+    };
+    let known = causes.iter().any(|cause| cause.finding.severity < Severity::Info);
+    let noted = causes.iter().find(|cause| cause.finding.state.is_now()).filter(|_| !known);
+    match noted {
+        Some(noted) => format!("{all}, and no fault that stands out; noted: {}.", noted.finding.summary),
+        None if flows.told.iter().any(|told| told.readings.is_empty() && told.flow.reset_count() > 0) => {
+            format!("{all}; {}, and no fault shows in them.", words::counted(flows.resets, "RST"))
+        }
+        None => format!("{all}; {harmless}."),
+    }
+}
+
 /// What was sent and lost, as far as it was counted.
 fn account(evidence: &Evidence<'_>) -> String {
     let window = words::seconds(evidence.window());

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::attribution::wire::Wire;
 use crate::attribution::{self, Attribution, Ended, GoneListener, GoneProcesses, Group as ResetGroup};
+use crate::capture::Flows;
 use crate::evidence::balance::Unbalanced;
 use crate::evidence::estimate::Estimate;
 use crate::evidence::harm::Connections;
@@ -114,6 +115,11 @@ impl<'a> Evidence<'a> {
             connections,
             failures,
         }
+    }
+
+    /// The connections of a capture; `None` where the evidence is none.
+    pub fn flows(&self) -> Option<&'a Flows> {
+        self.view.covers.flows.as_deref()
     }
 
     /// What decides the kind of each reset, for one who shows them singly.

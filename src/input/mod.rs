@@ -9,9 +9,14 @@ use crate::recording::Window;
 use crate::session::Plan;
 use crate::value::Stop;
 
+mod capture;
+mod given;
+mod held;
 mod live;
 mod recording;
+mod unpack;
 
+pub use given::{Given, Unusable};
 pub use live::Namespace;
 
 /// Where an observation comes from.
@@ -19,6 +24,8 @@ pub use live::Namespace;
 pub enum Origin {
     Live(Live),
     Recording(PathBuf),
+    /// Whatever was kept elsewhere.
+    Given(Given),
 }
 
 /// A running kernel.
@@ -51,6 +58,7 @@ pub fn open(origin: &Origin, stop: &Stop) -> anyhow::Result<Opened> {
     match origin {
         Origin::Live(live) => live::open(live, stop),
         Origin::Recording(path) => recording::open(path),
+        Origin::Given(given) => given::open(given),
     }
 }
 

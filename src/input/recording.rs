@@ -1,5 +1,6 @@
 //! A recording of another time or host.
 
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::Context;
@@ -8,14 +9,28 @@ use super::{Namespace, Opened, plan};
 use crate::observation::{Covers, Input};
 use crate::recording::ReplayHost;
 
+/// Of a recording that is not a file of its own, and has to be held in memory.
+const PIPED: u64 = 64 << 20;
+
 pub fn open(path: &Path) -> anyhow::Result<Opened> {
-    let recording = ReplayHost::open(path)?;
-    let window = *recording.windows().first().with_context(|| format!("{}: no window was recorded", path.display()))?;
+    replay(&path.display().to_string(), ReplayHost::open(path)?)
+}
+
+/// The same of one that was packed, or comes by standard input.
+pub fn read(name: &str, input: Box<dyn Read + Send>) -> anyhow::Result<Opened> {
+    let mut bytes = Vec::new();
+    input.take(PIPED + 1).read_to_end(&mut bytes).with_context(|| format!("{name}: cannot be read"))?;
+    anyhow::ensure!(bytes.len() as u64 <= PIPED, "{name}: a recording of more than {PIPED} bytes has to be a file");
+    replay(name, ReplayHost::read(&bytes).with_context(|| name.to_owned())?)
+}
+
+fn replay(name: &str, recording: ReplayHost) -> anyhow::Result<Opened> {
+    let window = *recording.windows().first().with_context(|| format!("{name}: no window was recorded"))?;
     let status = recording.status();
     Ok(Opened {
         host: Box::new(recording),
         // The recorded frames decide what follows; only that there is an end matters.
-        plan: plan(window.planned, true, Covers { input: Input::Recording, status }),
+        plan: plan(window.planned, true, Covers { input: Input::Recording, status, ..Covers::default() }),
         namespace: Namespace::default(),
         recorded: Some(window),
     })

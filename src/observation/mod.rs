@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::capture::Flows;
 use crate::reset::{Ending, JoinedError, Mark, Reset};
 use crate::source::conntrack::Conntrack;
 use crate::source::counters::CounterSet;
@@ -33,8 +34,10 @@ pub struct Observation {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Covers {
     pub input: Input,
-    /// How the input itself went, where a part of it is missing: a recording that was cut off.
+    /// How the input itself went, where it is a source of its own, or a part of it is missing: a recording that was cut off.
     pub status: Option<SourceStatus>,
+    /// The connections that a capture holds; `None` where the input is none.
+    pub flows: Option<Arc<Flows>>,
 }
 
 /// Which kind of input an observation comes from, and so which sources it can ever have.
@@ -45,6 +48,8 @@ pub enum Input {
     Live,
     /// What a running kernel answered earlier: whatever was recorded of the same sources.
     Recording,
+    /// Packets as they passed an interface: nothing of the hosts but what they sent.
+    Capture,
 }
 
 /// The host's part of a window: what is the same whichever namespace asks.

@@ -2,6 +2,7 @@
 //! colour are parameters.
 
 pub mod block;
+mod capture;
 pub mod catalogue;
 pub mod folding;
 mod grid;

@@ -4,7 +4,7 @@
 use super::block::{self, About, Detail};
 use super::layout::{Page, shorten};
 use super::table::{Options, first_line, head};
-use super::{missing, port, verdict};
+use super::{capture, missing, port, verdict};
 use crate::cause::{Severity, State};
 use crate::diagnosis::rank::Ranked;
 use crate::diagnosis::{CONVINCING, Diagnosis, NotChecked, Status};
@@ -61,8 +61,10 @@ fn drawn(diagnosis: &Diagnosis, options: &Options, detail: &Detail, repeated: bo
             false => page.field("Port", INDENT, &port::brief(report)),
         }
     }
-    if !diagnosis.totals_only {
-        resets(&mut page, diagnosis);
+    match &diagnosis.flows {
+        Some(flows) => capture::write(&mut page, flows, false),
+        None if diagnosis.totals_only => {}
+        None => resets(&mut page, diagnosis),
     }
     looked(&mut page, diagnosis, detail);
     if repeated {

@@ -2,7 +2,7 @@
 
 use super::block::{self, About, Detail, Root};
 use super::layout::Page;
-use super::{ledger_table, listeners_table, missing, page, port, verdict};
+use super::{capture, ledger_table, listeners_table, missing, page, port, verdict};
 use crate::cause::Entry;
 use crate::diagnosis::Diagnosis;
 use crate::source::host_facts::HostFacts;
@@ -59,7 +59,11 @@ fn everything(diagnosis: &Diagnosis, options: &Options) -> String {
     for report in &diagnosis.ports {
         port::write(&mut page, report, true);
     }
-    if !diagnosis.totals_only {
+    if let Some(flows) = &diagnosis.flows {
+        page.gap();
+        capture::write(&mut page, flows, true);
+    }
+    if !diagnosis.totals_only && diagnosis.flows.is_none() {
         page.gap();
         if !diagnosis.filter.is_empty() {
             page.line("Of the whole host, not only what you asked for:");
@@ -89,10 +93,12 @@ pub(super) fn head(page: &mut Page, diagnosis: &Diagnosis, options: &Options) {
         kernel.as_ref().map(|kernel| format!("Linux {kernel}")),
         Some(window),
         uid.map(|uid| if uid == 0 { "root".to_owned() } else { format!("uid {uid}") }),
-        Some(match &options.local_time {
-            Some(local) => format!("{utc} ({local})"),
-            None => utc,
-        }),
+        match &options.local_time {
+            // An empty capture has no time.
+            _ if diagnosis.started.wall.is_zero() => None,
+            Some(local) => Some(format!("{utc} ({local})")),
+            None => Some(utc),
+        },
         (!diagnosis.filter.is_empty()).then(|| format!("only {}", diagnosis.filter)),
     ];
     let parts: Vec<_> = parts.into_iter().flatten().collect();

@@ -44,6 +44,17 @@ pub fn seconds(duration: Duration) -> String {
     }
 }
 
+/// As [`seconds`], with the short ones in `ms` and `us`.
+pub fn short(duration: Duration) -> String {
+    let us = duration.as_micros();
+    match us {
+        0..1_000 => format!("{us} us"),
+        1_000..10_000 => format!("{:.1} ms", us as f64 / 1_000.0),
+        10_000..1_000_000 => format!("{} ms", us / 1_000),
+        _ => seconds(duration),
+    }
+}
+
 /// Events per second: `0.4`, `15,329.8`.
 pub fn rate(per_s: f64) -> String {
     let tenths = (per_s.max(0.0) * 10.0).round() as u64;

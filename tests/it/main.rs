@@ -12,6 +12,7 @@
 
 mod accuracy;
 mod architecture;
+mod captures;
 mod cli;
 mod command_line;
 mod common;

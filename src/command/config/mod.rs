@@ -14,7 +14,7 @@ mod scan;
 mod trace;
 mod watch;
 
-pub use crate::input::{Live, Origin};
+pub use crate::input::{Given, Live, Origin};
 pub use record::{Record, record};
 pub use scan::{Scan, scan};
 pub use trace::{Trace, trace};
@@ -95,26 +95,33 @@ pub fn jobs(given: Option<usize>) -> Result<usize, UsageError> {
     }
 }
 
-/// A recording, or a live run. With a recording, no option that shapes a live run may be given.
+/// What was given, or a live run. With evidence from elsewhere, no option that shapes a live run may be given.
 fn origin<const N: usize>(
-    from: Option<&PathBuf>,
+    from: Option<Origin>,
     shaping: [(&'static str, bool); N],
     live: Live,
 ) -> Result<Origin, UsageError> {
-    let Some(path) = from else { return Ok(Origin::Live(live)) };
+    let Some(from) = from else { return Ok(Origin::Live(live)) };
     match shaping.into_iter().find(|(_, given)| *given) {
-        Some((other, _)) => {
-            Err(UsageError::Conflict { one: "--from", other, why: "a recording holds what was recorded" })
-        }
-        None => Ok(Origin::Recording(path.clone())),
+        Some((other, _)) => Err(UsageError::Conflict { one: "--from", other, why: "it holds what was recorded then" }),
+        None => Ok(from),
     }
 }
 
+fn recording(path: Option<&PathBuf>) -> Option<Origin> {
+    path.cloned().map(Origin::Recording)
+}
+
 /// The origin of a scan or watch.
-fn look_at(look: &Look, timing: (&'static str, bool), duration: Duration) -> Result<Origin, UsageError> {
+fn look_at(
+    look: &Look,
+    from: Option<Origin>,
+    timing: (&'static str, bool),
+    duration: Duration,
+) -> Result<Origin, UsageError> {
     let netns = not_empty("--netns", look.netns.as_ref())?;
     let shaping = [timing, ("--netns", netns.is_some()), ("--no-events", look.no_events)];
-    origin(look.from.as_ref(), shaping, Live { duration, netns, events: !look.no_events })
+    origin(from, shaping, Live { duration, netns, events: !look.no_events })
 }
 
 fn filter(look: &Look) -> Result<Filter, UsageError> {

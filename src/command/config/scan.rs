@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Origin, Terminal, UsageError, duration, filter, look_at};
+use super::{Given, Origin, Terminal, UsageError, duration, filter, look_at};
 use crate::cause::Severity;
 use crate::command::cli::{FailOn, Format, ScanArgs};
 use crate::diagnosis::filter::Filter;
@@ -38,7 +38,9 @@ pub fn scan(args: &ScanArgs, terminal: Terminal) -> Result<Scan, UsageError> {
     if let Some((other, _)) = not_quiet.into_iter().find(|(_, given)| args.quiet && *given) {
         return Err(UsageError::Conflict { one: "--quiet", other, why: "it prints one line for people" });
     }
-    let origin = look_at(&args.look, ("--duration", duration.is_some()), duration.unwrap_or(SCAN))?;
+    let given = Given { what: args.from.clone(), local: args.local.clone() };
+    let given = (!given.what.is_empty()).then_some(Origin::Given(given));
+    let origin = look_at(&args.look, given, ("--duration", duration.is_some()), duration.unwrap_or(SCAN))?;
     Ok(Scan {
         origin,
         format,
@@ -70,7 +72,7 @@ mod tests {
     fn live_for(text: &str) -> Result<Duration, UsageError> {
         match scan_with(|args| args.duration = Some(text.into()))?.origin {
             Origin::Live(live) => Ok(live.duration),
-            Origin::Recording(_) => panic!("a live scan"),
+            Origin::Recording(_) | Origin::Given(_) => panic!("a live scan"),
         }
     }
 
@@ -131,9 +133,9 @@ mod tests {
             |args| (args.quiet, args.all) = (true, true),
             |args| (args.quiet, args.json) = (true, true),
             |args| (args.json, args.format) = (true, Some(Format::Table)),
-            |args| (args.look.from, args.duration) = (Some("x".into()), Some("3s".into())),
-            |args| (args.look.from, args.look.netns) = (Some("x".into()), Some("blue".into())),
-            |args| (args.look.from, args.look.no_events) = (Some("x".into()), true),
+            |args| (args.from, args.duration) = (vec!["x".into()], Some("3s".into())),
+            |args| (args.from, args.look.netns) = (vec!["x".into()], Some("blue".into())),
+            |args| (args.from, args.look.no_events) = (vec!["x".into()], true),
             |args| args.look.port = vec!["80".into(), "0".into()],
         ];
         for (index, change) in cases.into_iter().enumerate() {

@@ -47,7 +47,7 @@ pub fn trace(args: &TraceArgs, terminal: Terminal) -> Result<Trace, UsageError> 
     let given = [("--duration", duration.is_some()), ("--netns", netns.is_some())];
     let live = Live { duration: duration.unwrap_or(Duration::MAX), netns, events: true };
     Ok(Trace {
-        origin: origin(args.from.as_ref(), given, live)?,
+        origin: origin(super::recording(args.from.as_ref()), given, live)?,
         filter: trace::Filter {
             direction,
             ports: ports(&args.port)?,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Origin, Terminal, UsageError, filter, look_at, positive};
+use super::{Origin, Terminal, UsageError, filter, look_at, positive, recording};
 use crate::cause::Severity;
 use crate::command::cli::{FailOn, WatchArgs};
 use crate::diagnosis::filter::Filter;
@@ -47,7 +47,7 @@ pub fn watch(args: &WatchArgs, terminal: Terminal) -> Result<Watch, UsageError> 
     if args.count == Some(0) {
         return Err(UsageError::NotOne { option: "--count" });
     }
-    let origin = look_at(&args.look, ("--interval", interval.is_some()), Duration::MAX)?;
+    let origin = look_at(&args.look, recording(args.from.as_ref()), ("--interval", interval.is_some()), Duration::MAX)?;
     let screen = terminal.width.is_some() && terminal.keys && !terminal.dumb && !args.no_tui;
     Ok(Watch {
         origin,

@@ -79,13 +79,13 @@ fn setup(config: &Watch, recorded: Option<Window>) -> Setup {
             started: recorded.map(|window| window.started).unwrap_or_default(),
             length: recorded.map(|window| window.length).unwrap_or_default(),
         }),
-        Origin::Live(_) => None,
+        Origin::Live(_) | Origin::Given(_) => None,
     };
     let size = terminal::size().unwrap_or((80, 24));
     let terminal = config.terminal;
     let netns = match &config.origin {
         Origin::Live(live) => live.netns.clone(),
-        Origin::Recording(_) => None,
+        Origin::Recording(_) | Origin::Given(_) => None,
     };
     Setup { netns, ..Setup::new(!terminal.no_color, terminal.unicode, size, config.interval, playback) }
 }

@@ -2,6 +2,7 @@
 //! extended, because scripts rely on every name here. What has a fixed set of values is an enumeration, and the schema lists
 //! them.
 
+pub mod capture;
 pub mod report;
 pub mod shared;
 pub mod trace;

@@ -1,5 +1,6 @@
 //! A diagnosis as a report.
 
+use super::capture;
 use super::shared::{netns, place, plain, process, rounded, severity, socket_state, state, status};
 use crate::cause;
 use crate::diagnosis::port::{self, BindCheck, PortReport};
@@ -65,6 +66,8 @@ pub fn report(diagnosis: &Diagnosis) -> Report {
         }),
         port: diagnosis.ports.first().filter(|_| diagnosis.ports.len() == 1).map(the_port),
         ports: (diagnosis.ports.len() > 1).then(|| diagnosis.ports.iter().map(the_port).collect()),
+        coverage: capture::coverage(diagnosis),
+        capture: diagnosis.flows.as_deref().map(capture::capture),
         watch: None,
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::capture::{Capture, Coverage};
 pub use super::shared::*;
 use super::watch::Watch;
 
@@ -45,6 +46,12 @@ pub struct Report {
     /// Instead of `port`, where several were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ports: Option<Vec<Port>>,
+    /// Where the evidence comes from; absent for a host and for a recording of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<Coverage>,
+    /// Of a capture: its connections.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capture: Option<Capture>,
     /// In a live view: this tick in the row of ticks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watch: Option<Watch>,

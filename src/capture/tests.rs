@@ -1,0 +1,213 @@
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::flow::Side;
+use super::link::{ACK, FIN, Held, Options, RST, SYN, Segment};
+use super::{Flows, Phase, Reading, Story, Tracker};
+
+const CLIENT: &str = "10.0.0.9:40000";
+const SERVER: &str = "10.0.0.1:80";
+
+/// Segments of one connection, with relative numbers and a clock in ms.
+struct Talk {
+    tracker: Tracker,
+    now: u64,
+    ends: (SocketAddr, SocketAddr),
+}
+
+impl Talk {
+    fn new() -> Self {
+        Self { tracker: Tracker::default(), now: 1_000, ends: (CLIENT.parse().unwrap(), SERVER.parse().unwrap()) }
+    }
+
+    fn send(mut self, from: Side, after_ms: u64, change: impl FnOnce(&mut Segment<'_>)) -> Self {
+        self.now += after_ms;
+        let (client, server) = self.ends;
+        let (from, to) = if from == Side::Initiator { (client, server) } else { (server, client) };
+        let at = self.tracker.time(Some(Duration::from_millis(self.now)));
+        let mut segment = Segment {
+            at,
+            from,
+            to,
+            flags: ACK,
+            reserved: false,
+            seq: 1,
+            ack: 1,
+            window: 500,
+            length: 0,
+            data: b"",
+            ttl: Some(64),
+            ip_id: None,
+            options: Options::default(),
+            stated: None,
+            sent_here: None,
+        };
+        change(&mut segment);
+        self.tracker.packet(Held::Segment(segment), at, 0, 1, false);
+        self
+    }
+
+    fn client(self, after_ms: u64, seq: u32, ack: u32, length: u32) -> Self {
+        self.send(Side::Initiator, after_ms, |s| (s.seq, s.ack, s.length) = (seq, ack, length))
+    }
+
+    fn server(self, after_ms: u64, seq: u32, ack: u32, length: u32) -> Self {
+        self.send(Side::Acceptor, after_ms, |s| (s.seq, s.ack, s.length) = (seq, ack, length))
+    }
+
+    fn syn(self) -> Self {
+        self.send(Side::Initiator, 0, |s| (s.flags, s.seq, s.ack) = (SYN, 0, 0))
+    }
+
+    fn open() -> Self {
+        Self::new().syn().send(Side::Acceptor, 10, |s| (s.flags, s.seq, s.ack) = (SYN | ACK, 0, 1)).client(0, 1, 1, 0)
+    }
+
+    fn fin(self, side: Side, after_ms: u64, seq: u32, ack: u32) -> Self {
+        self.send(side, after_ms, |s| (s.flags, s.seq, s.ack) = (FIN | ACK, seq, ack))
+    }
+
+    /// As a socket that gives up its own connection sends it.
+    fn abort(self, side: Side, after_ms: u64, seq: u32, ack: u32) -> Self {
+        self.send(side, after_ms, |s| (s.flags, s.seq, s.ack) = (RST | ACK, seq, ack))
+    }
+
+    /// As an answer to a segment with this ACK.
+    fn bare(self, side: Side, after_ms: u64, seq: u32) -> Self {
+        self.send(side, after_ms, |s| (s.flags, s.seq, s.ack, s.window) = (RST, seq, 0, 0))
+    }
+
+    fn flows(self) -> Flows {
+        self.tracker.finish("test", None)
+    }
+
+    fn readings(self) -> Vec<Reading> {
+        let flows = self.flows();
+        flows.told.into_iter().flat_map(|told| told.readings).collect()
+    }
+
+    fn story(self) -> (Story, bool) {
+        let readings = self.readings();
+        assert_eq!(readings.len(), 1, "{readings:?}");
+        (readings[0].story, readings[0].harmless)
+    }
+}
+
+#[test]
+fn a_refused_connect_is_one_however_often_it_is_tried() {
+    let refuse =
+        |talk: Talk| talk.send(Side::Acceptor, 0, |s| (s.flags, s.seq, s.ack, s.window) = (RST | ACK, 0, 1, 0));
+    let talk = refuse(Talk::new().syn());
+    let flows = refuse(talk.send(Side::Initiator, 500, |s| (s.flags, s.seq, s.ack) = (SYN, 0, 0))).flows();
+    assert_eq!((flows.connections, flows.resets, flows.resets_by), (1, 2, [0, 2]));
+    assert_eq!(flows.told.len(), 1);
+    let told = &flows.told[0];
+    assert_eq!(told.readings[0].story, Story::Refused);
+    assert_eq!(told.flow.resets[0].phase, Phase::Refused);
+}
+
+#[test]
+fn each_phase_and_form_has_its_story() {
+    use Side::{Acceptor, Initiator};
+    let asked = || Talk::open().client(1, 1, 1, 100);
+    let answered = || asked().server(5, 1, 101, 300).client(1, 101, 301, 0);
+    for (name, talk, story) in [
+        ("probe", Talk::open().abort(Initiator, 0, 1, 1), (Story::Probe, true)),
+        ("turned away", Talk::open().abort(Acceptor, 1, 1, 1), (Story::TurnedAway, false)),
+        ("final ACK answered", Talk::open().bare(Acceptor, 1, 1), (Story::QueueFull, false)),
+        ("request reset", asked().abort(Acceptor, 3, 1, 101), (Story::UnreadData, false)),
+        ("client gave up", asked().server(1, 1, 101, 0).abort(Initiator, 1_000, 101, 1), (Story::GaveUp, false)),
+        ("client left", answered().abort(Initiator, 1, 101, 301), (Story::Left, true)),
+        ("client idle", answered().abort(Initiator, 60_000, 101, 301), (Story::IdleDropped, true)),
+        ("server idle", answered().abort(Acceptor, 60_000, 301, 101), (Story::IdleLimit, false)),
+        ("after a pause", answered().client(350_000, 101, 301, 50).bare(Acceptor, 1, 301), (Story::AfterPause, false)),
+        ("stale", answered().client(10, 101, 301, 50).bare(Acceptor, 1, 301), (Story::Stale, false)),
+        (
+            "late data",
+            answered().fin(Acceptor, 1, 301, 101).client(1, 101, 302, 500).bare(Acceptor, 0, 302),
+            (Story::LateData, false),
+        ),
+        (
+            "goodbye",
+            answered().fin(Acceptor, 1, 301, 101).client(1, 101, 302, 31).bare(Acceptor, 0, 302),
+            (Story::Goodbye, true),
+        ),
+        (
+            "closed without a word",
+            Talk::open().fin(Acceptor, 1, 1, 1).client(0, 1, 2, 97).bare(Acceptor, 0, 2),
+            (Story::TurnedAway, false),
+        ),
+    ] {
+        assert_eq!(talk.story(), story, "{name}");
+    }
+}
+
+#[test]
+fn what_is_as_it_should_be_tells_nothing() {
+    let healthy = Talk::open()
+        .client(1, 1, 1, 100)
+        .server(1, 1, 101, 300)
+        .fin(Side::Initiator, 1, 101, 301)
+        .fin(Side::Acceptor, 1, 301, 102)
+        .client(1, 102, 302, 0);
+    let flows = healthy.flows();
+    assert_eq!((flows.connections, flows.resets, flows.told.len()), (1, 0, 0));
+}
+
+#[test]
+fn a_side_that_goes_on_did_not_send_the_reset() {
+    let talk = Talk::open()
+        .client(1, 1, 1, 500)
+        .send(Side::Acceptor, 1, |s| (s.flags, s.seq, s.ack, s.window, s.ttl) = (RST | ACK, 1, 501, 16, Some(52)))
+        .server(11, 1, 501, 1_400)
+        .bare(Side::Initiator, 0, 501);
+    let stories: Vec<_> = talk.readings().into_iter().map(|reading| reading.story).collect();
+    assert_eq!(stories[0], Story::Forged);
+}
+
+#[test]
+fn packets_that_overtake_each_other_accuse_nobody() {
+    // Data that was sent before the RST arrives behind it.
+    let talk = Talk::open()
+        .client(1, 1, 1, 500)
+        .server(5, 101, 501, 100)
+        .abort(Side::Acceptor, 0, 201, 501)
+        .server(0, 1, 501, 100);
+    assert!(talk.readings().iter().all(|reading| reading.story != Story::Forged));
+}
+
+#[test]
+fn two_answers_with_one_number_are_an_injection() {
+    let answer = |talk: Talk, data: &'static [u8], ttl| {
+        talk.send(Side::Acceptor, 1, |s| (s.seq, s.ack, s.length, s.data, s.ttl) = (1, 101, 40, data, Some(ttl)))
+    };
+    let talk = answer(Talk::open().client(1, 1, 1, 100), b"HTTP/1.1 302 elsewhere, at once, says me", 56);
+    let talk = answer(talk, b"HTTP/1.1 200 OK, what was really asked for", 54);
+    assert_eq!(talk.story().0, Story::Injected);
+    let talk = answer(Talk::open().client(1, 1, 1, 100), b"HTTP/1.1 200 OK", 54);
+    assert!(answer(talk, b"HTTP/1.1 200 OK", 54).readings().is_empty(), "sent again");
+}
+
+#[test]
+fn a_syn_ack_that_comes_again_tells_of_a_full_queue() {
+    let again = |talk: Talk| {
+        talk.send(Side::Acceptor, 1_000, |s| (s.flags, s.seq, s.ack) = (SYN | ACK, 0, 1)).client(0, 1, 1, 0)
+    };
+    assert_eq!(again(again(Talk::open())).story().0, Story::QueueFull);
+}
+
+#[test]
+fn memory_is_bounded_and_every_connection_is_counted() {
+    let mut talk = Talk::new();
+    for number in 0..70_000u32 {
+        talk.ends.0 = SocketAddr::new(
+            std::net::Ipv4Addr::from(0x0a00_0000 + number / 50_000).into(),
+            (number % 50_000 + 1_000) as u16,
+        );
+        talk = talk.syn();
+    }
+    assert!(talk.tracker.followed() <= 65_536);
+    let flows = talk.flows();
+    assert_eq!((flows.connections, flows.crowded), (70_000, true));
+    assert_eq!(flows.told.len() as u64 + flows.told_dropped, 70_000);
+}

@@ -1,0 +1,198 @@
+//! Causes as a capture shows them: what is read from its connections, by cause and place. What packets do not show is not
+//! checked, and what they do not tell apart is said.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use super::numbers::{Confidence, packets as numbers};
+use super::{Cause, EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, SubjectKind, Verdict};
+use super::{by_id, severity};
+use crate::capture::{Flow, Flows, Reading, Side, Story, Sure, Told};
+use crate::evidence::Evidence;
+use crate::evidence::harm::Harm;
+use crate::value::Missing;
+use crate::value::words::counted;
+
+const SOURCE: &str = "capture";
+/// Connections of one place that are told one by one.
+const EXAMPLES: usize = 3;
+/// Places of one cause that stand by themselves.
+const PLACES: usize = 10;
+
+/// Where connections of one story come together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Service(SocketAddr),
+    Source(IpAddr),
+}
+
+/// A connection and what is read from it.
+type Example<'a> = (&'a Told, &'a Reading);
+
+/// Judges a cause by the connections of a capture.
+///
+/// # Errors
+/// Packets do not show it, or nobody can tell it from what they show.
+pub fn judge(cause: &Cause, e: &Evidence<'_>, flows: &Flows) -> Judgement {
+    let mut places: BTreeMap<(Story, bool, Place), Vec<Example<'_>>> = BTreeMap::new();
+    let readings = || flows.told.iter().flat_map(|told| told.readings.iter().map(move |reading| (told, reading)));
+    for (told, reading) in readings().filter(|(_, reading)| reading.story.cause() == Some(cause.id)) {
+        let key = (reading.story, reading.harmless, place(reading.story, &told.flow));
+        places.entry(key).or_default().push((told, reading));
+    }
+    if !places.is_empty() {
+        let mut places: Vec<_> = places.into_iter().collect();
+        places.sort_by_key(|(_, all)| std::cmp::Reverse(all.len()));
+        let findings = places
+            .iter()
+            .take(PLACES)
+            .map(|((story, harmless, place), all)| finding(cause, e, flows, (*story, *harmless, *place), all));
+        return Ok(Verdict::Found(findings.collect()));
+    }
+    if flows.segments == 0 {
+        return Err(missing("it holds no packet of TCP"));
+    }
+    let candidate = readings().filter(|(_, reading)| !reading.harmless).find(|(_, r)| r.others.contains(&cause.id));
+    if let Some((told, reading)) = candidate {
+        let Flow { initiator, acceptor, .. } = &told.flow;
+        let why = format!("{initiator} > {acceptor} ({}) may be this: packets do not tell", reading.story.words());
+        return Err(missing(why));
+    }
+    let shows = Story::ALL.iter().any(|story| story.cause() == Some(cause.id));
+    match shows {
+        true => Ok(Verdict::RuledOut("no connection of the capture shows it".to_owned())),
+        false => Err(missing("packets do not show it")),
+    }
+}
+
+fn missing(why: impl Into<String>) -> Missing {
+    let needs = "the host itself: rstdoctor scan, or a recording of it".to_owned();
+    Missing { source: SOURCE, reason: why.into(), needs: Some(needs) }
+}
+
+fn place(story: Story, flow: &Flow) -> Place {
+    match story {
+        Story::Scanned => Place::Source(flow.initiator.ip()),
+        _ => Place::Service(flow.acceptor),
+    }
+}
+
+/// Connections to the service that failed, for whatever reason.
+fn failed(flows: &Flows, service: SocketAddr) -> u64 {
+    let fails = |told: &&Told| told.flow.acceptor == service && told.readings.iter().any(|reading| !reading.harmless);
+    flows.told.iter().filter(fails).count() as u64
+}
+
+fn finding(
+    cause: &Cause,
+    e: &Evidence<'_>,
+    flows: &Flows,
+    (story, harmless, place): (Story, bool, Place),
+    all: &[Example<'_>],
+) -> Finding {
+    let count = all.len() as u64;
+    let harm = match place {
+        Place::Service(service) => {
+            let attempts = flows.services.get(&service).map_or(count, |service| service.connections);
+            let in_all = failed(flows, service);
+            Harm { failures: count, attempts: Some(attempts.max(count)), in_all: in_all.max(count), burst: None }
+        }
+        Place::Source(_) => Harm::of_unknown(count),
+    };
+    let severity = if harmless { Severity::Info } else { severity(e, &harm) };
+    let summary = match place {
+        Place::Service(service) => format!("{} to {service}: {}", harm.counted("connection"), story.words()),
+        Place::Source(source) => format!("{} from {source}: {}", counted(count, "connection"), story.words()),
+    };
+    let sure = all.iter().map(|(_, reading)| reading.sure).min().unwrap_or(Sure::Perhaps);
+    let impact = Impact { events: count, per_s: e.rate(count), unit: "connections" };
+    let state = if harmless { State::Benign } else { State::Active };
+    let mut finding =
+        Finding::new(state, severity, confidence(sure), impact, summary).subjects(subjects(flows, place, all));
+    for (told, reading) in all.iter().take(EXAMPLES) {
+        finding = finding.evidence(EvidenceItem::fact(SOURCE, story.name(), line(&told.flow, reading)));
+    }
+    if !harmless && matches!(place, Place::Service(_)) {
+        finding = finding.harm(harm);
+    }
+    if let Some((_, reading)) = all.iter().find(|(_, reading)| reading.open.is_some() || !reading.others.is_empty()) {
+        let others: Vec<_> = reading.others.iter().filter_map(|id| by_id(id)).map(|cause| cause.id).collect();
+        let text = match (reading.open, others.is_empty()) {
+            (Some(open), true) => format!("a capture does not tell {open}"),
+            (Some(open), false) => format!("a capture does not tell {open}: it may also be {}", others.join(", ")),
+            (None, _) => format!("it may also be {}", others.join(", ")),
+        };
+        finding = finding.against(EvidenceItem::fact(SOURCE, "others", text));
+    }
+    finding.remedy(remedy(cause, story, all))
+}
+
+/// A capture is taken because something fails: what fails a tenth of a service's connections is worth a warning however few they
+/// are.
+fn severity(e: &Evidence<'_>, harm: &Harm) -> Severity {
+    let share = harm.share().unwrap_or(1.0);
+    let least = if share >= numbers::SIZABLE { Severity::Warning } else { Severity::Info };
+    severity::to_clients(e, harm).min(least)
+}
+
+fn confidence(sure: Sure) -> Confidence {
+    match sure {
+        Sure::Surely => numbers::SURELY,
+        Sure::Likely => numbers::LIKELY,
+        Sure::Perhaps => numbers::PERHAPS,
+    }
+}
+
+/// Service, then the most frequent clients.
+fn subjects(flows: &Flows, place: Place, all: &[Example<'_>]) -> Vec<Subject> {
+    let count = all.len() as u64;
+    let mut subjects = Vec::new();
+    match place {
+        Place::Service(service) => {
+            let called = all.iter().all(|(told, _)| flows.here(&told.flow) == Some(Side::Initiator));
+            let kind = if called { SubjectKind::Peer } else { SubjectKind::Listener };
+            let service = Subject { address: Some(service.ip()), port: Some(service.port()), ..Subject::new(kind) };
+            subjects.push(service.counted(count));
+            let mut clients: BTreeMap<IpAddr, u64> = BTreeMap::new();
+            all.iter().for_each(|(told, _)| *clients.entry(told.flow.initiator.ip()).or_default() += 1);
+            let mut clients: Vec<_> = clients.into_iter().collect();
+            clients.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+            subjects
+                .extend(clients.into_iter().take(EXAMPLES).map(|(client, n)| Subject::peer(client, None).counted(n)));
+        }
+        Place::Source(source) => subjects.push(Subject::peer(source, None).counted(count)),
+    }
+    subjects
+}
+
+/// `10.0.0.9:40000 > 10.0.0.1:80, in the transfer: ...`.
+fn line(flow: &Flow, reading: &Reading) -> String {
+    let phase = reading.phase.map_or(String::new(), |phase| format!(", {}", phase.words()));
+    let because = reading.because.join("; ");
+    let why = if because.is_empty() { reading.story.words().to_owned() } else { because };
+    format!("{} > {}{phase}: {why}", flow.initiator, flow.acceptor)
+}
+
+fn remedy(cause: &Cause, story: Story, all: &[Example<'_>]) -> Remedy {
+    const GONE: &str = "a new capture has no such connection";
+    let of = |text: String| Remedy::new(text, GONE);
+    let error = all.iter().find_map(|(told, _)| told.flow.error.as_ref()).map(|(_, error)| error);
+    match (story, error) {
+        (Story::WrongProtocol, _) => {
+            of("Let the client speak the protocol of this port, or call the port of its own protocol".to_owned())
+        }
+        (Story::Passed, _) => {
+            of("Ask the device that says so, and look on its other side: it makes or passes on the reset".to_owned())
+        }
+        (Story::NoRoute, Some(error)) => of(format!(
+            "Give {} a route to {} (ip route get there), or take it off the way",
+            error.reporter,
+            error.destination.ip()
+        )),
+        (Story::TurnedAway, _) => of(
+            "Read the program's log at this time: it names its limit (MaxStartups, max_connections, an unknown peer); raise it there"
+                .to_owned(),
+        ),
+        _ => of(cause.what_to_change()),
+    }
+}

@@ -1,0 +1,68 @@
+//! What people hold: a file, or standard input, told by its content.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use super::unpack::{Content, Source};
+use super::{Opened, capture, recording};
+
+/// Evidence from elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Given {
+    /// Files; `-` is standard input.
+    pub what: Vec<PathBuf>,
+    /// Addresses of the host on which a capture was made, where they are given.
+    pub local: Vec<IpAddr>,
+}
+
+/// A file that tells nothing that is known here.
+#[derive(Debug, thiserror::Error)]
+#[error("{name}: {why}")]
+pub struct Unusable {
+    pub name: String,
+    pub why: String,
+}
+
+impl Unusable {
+    pub fn new(name: &str, why: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), why: why.into() }
+    }
+}
+
+pub fn open(given: &Given) -> anyhow::Result<Opened> {
+    let path = match &given.what[..] {
+        [] => return Err(Unusable::new("--from", "names nothing").into()),
+        [path] => path,
+        [_, second, ..] => {
+            return Err(Unusable::new(&second.display().to_string(), "one piece of evidence is read at a time").into());
+        }
+    };
+    let name = name(path);
+    let source = Source::open(&name, input(path)?)?;
+    match source.content {
+        Content::Capture => capture::open(&name, source.input, &given.local),
+        Content::Recording if source.packed.is_empty() && path != Path::new("-") => recording::open(path),
+        Content::Recording => recording::read(&name, source.input),
+        Content::Nothing => Err(Unusable::new(&name, "is empty").into()),
+        Content::Other(what) => Err(Unusable::new(&name, what).into()),
+    }
+}
+
+/// As messages name it.
+fn name(path: &Path) -> String {
+    if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
+}
+
+fn input(path: &Path) -> anyhow::Result<Box<dyn Read + Send>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(io::stdin()));
+    }
+    let cannot = || format!("{}: cannot be read", path.display());
+    let file = File::open(path).with_context(cannot)?;
+    anyhow::ensure!(!file.metadata().with_context(cannot)?.is_dir(), "{}: is a directory", path.display());
+    Ok(Box::new(file))
+}

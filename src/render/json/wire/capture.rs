@@ -1,0 +1,112 @@
+//! What a capture holds.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// The connections of a capture, counted as tshark counts them.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Capture {
+    /// Packets of all kinds.
+    pub packets: u64,
+    pub tcp_packets: u64,
+    /// tcp.stream of tshark.
+    pub connections: u64,
+    /// Packets with RST.
+    pub resets: u64,
+    pub resets_by_initiator: u64,
+    pub resets_by_acceptor: u64,
+    /// ICMP errors about TCP.
+    pub icmp_errors: u64,
+    /// Captured again at a second place; they are counted above.
+    pub duplicates: u64,
+    /// pcap, pcapng or text.
+    pub format: String,
+    /// Why the file was not read to its end; absent where it is whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broken: Option<String>,
+    /// Connections that were reset, refused or not answered, in the order in which they began, 1,000 at most.
+    pub flows: Vec<CapturedFlow>,
+    pub flows_left_out: u64,
+}
+
+/// One connection.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct CapturedFlow {
+    /// tcp.stream of tshark.
+    pub stream: u64,
+    pub initiator: CapturedEnd,
+    pub acceptor: CapturedEnd,
+    /// On which of the two the capture was made, as far as it shows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub captured_at: Option<String>,
+    /// When its first packet came, RFC 3339.
+    pub started_at: String,
+    pub duration_s: f64,
+    /// Who sent the first RST that is its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reset_by: Option<String>,
+    /// When the first RST came: refused, in-handshake, before-request, waiting-for-answer, in-transfer, idle, after-fin, lone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+    /// Without a packet before the first RST, seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_s: Option<f64>,
+    /// What became of it, the most telling first.
+    pub readings: Vec<CapturedReading>,
+    pub rst: Vec<CapturedRst>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct CapturedEnd {
+    pub address: String,
+    pub port: u16,
+    pub packets: u64,
+    pub bytes: u64,
+    pub resets: u64,
+    pub retransmissions: u32,
+    pub zero_windows: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct CapturedReading {
+    pub story: String,
+    /// Plain words.
+    pub text: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    pub harmless: bool,
+    /// What it may be as well, by id.
+    pub others: Vec<String>,
+    pub because: Vec<String>,
+    /// What a capture does not tell of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open: Option<String>,
+}
+
+/// One RST.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct CapturedRst {
+    /// initiator or acceptor, by its address.
+    pub by: String,
+    pub phase: String,
+    /// It is not of the side whose address it carries.
+    pub forged: bool,
+    pub window: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip_id: Option<u16>,
+    /// Since the packet before it, seconds.
+    pub after_s: f64,
+    /// Bytes of the other side that it does not acknowledge.
+    pub unacknowledged: u32,
+}
+
+/// Where the evidence comes from, where that is no host and no recording of one.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Coverage {
+    /// capture, text or bundle.
+    pub kind: String,
+    /// The sources that it holds.
+    pub sources: Vec<String>,
+}
