@@ -346,6 +346,9 @@ pub struct LabOptions {
     /// Scenarios that run at the same time [default: 1]
     #[arg(short, long, value_name = "N")]
     pub jobs: Option<usize>,
+    /// Also judge what an ordinary user, no events and counters alone would have told; in the JSON only
+    #[arg(long, conflicts_with = "interval")]
+    pub levels: bool,
     /// Let everything take N times longer, where the machine is emulated [default: 1]
     #[arg(long, hide = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub patience: Option<u32>,
@@ -358,6 +361,8 @@ pub struct LabInsideArgs {
     pub record: Option<PathBuf>,
     #[arg(long)]
     pub interval: Option<String>,
+    #[arg(long)]
+    pub levels: bool,
     #[arg(long)]
     pub patience: Option<u32>,
 }

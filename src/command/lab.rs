@@ -18,7 +18,10 @@ pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
         LabCommand::Inside(inside) => {
             let interval = config::tick_interval(inside.interval.as_ref())?;
             let patience = inside.patience.unwrap_or_default();
-            Command::Inside { name: inside.name, how: How { record: inside.record, interval, patience } }
+            Command::Inside {
+                name: inside.name,
+                how: How { record: inside.record, interval, levels: inside.levels, patience },
+            }
         }
         LabCommand::Actor(actor) => Command::Actor { name: actor.name, json: actor.json },
     }))
@@ -26,6 +29,7 @@ pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
 
 fn options(args: &LabOptions) -> Result<Options, UsageError> {
     let interval = config::tick_interval(args.interval.as_ref())?;
-    let how = How { record: None, interval, patience: args.patience.unwrap_or_default() };
+    let patience = args.patience.unwrap_or_default();
+    let how = How { record: None, interval, levels: args.levels, patience };
     Ok(Options { counters: args.counters, json: args.json, jobs: config::jobs(args.jobs)?, how })
 }

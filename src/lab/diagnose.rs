@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::How;
+use super::levels::{self, Level};
 use crate::ask::{Answer, Ask, Clock, Frame, Host, Probe};
 use crate::attribution::Attribution;
 use crate::cause::{self, Severity, State};
@@ -86,6 +87,8 @@ pub struct Diagnosed {
     pub findings: Findings,
     /// Of each tick, if it was observed in ticks.
     pub ticks: Vec<Findings>,
+    /// Of the whole with less evidence, where that was asked for.
+    pub levels: Vec<(Level, Findings)>,
     /// Records of events that the kernel could not deliver, of all namespaces.
     pub lost_records: u64,
 }
@@ -96,6 +99,13 @@ pub struct Diagnosed {
 pub fn diagnose(window: Duration, stall: Duration, how: &How, opened: &mut dyn FnMut()) -> Result<Diagnosed, String> {
     let mut live = Opening { inner: LiveHost::new(Arc::default()), opened, is_open: false, stall };
     match &how.record {
+        None if how.levels && how.interval.is_none() => {
+            let mut recording = RecordingHost::new(live, Vec::new(), false);
+            let mut diagnosed = watch(&mut recording, window, None)?;
+            let recording = recording.finish().map_err(|error| error.to_string())?;
+            diagnosed.levels = levels::judge(&recording, window)?;
+            Ok(diagnosed)
+        }
         None => watch(&mut live, window, how.interval),
         Some(path) => {
             let file = RecordingFile::create(path).map_err(|error| error.to_string())?;
@@ -119,7 +129,7 @@ fn sent(resets: &Attribution, account: &Account) -> Option<Sent> {
     Some(Sent { total, unexplained: account.unexplained()?, not_delivered: resets.lost.sent, groups: groups.collect() })
 }
 
-fn watch(host: &mut dyn Host, window: Duration, interval: Option<Duration>) -> Result<Diagnosed, String> {
+pub(super) fn watch(host: &mut dyn Host, window: Duration, interval: Option<Duration>) -> Result<Diagnosed, String> {
     let plan = Plan::scan(window);
     let Some(interval) = interval else {
         let observation = observe(host, &plan).map_err(|error| error.to_string())?;
@@ -131,7 +141,7 @@ fn watch(host: &mut dyn Host, window: Duration, interval: Option<Duration>) -> R
         let sent = resets.and_then(|resets| sent(resets, &diagnosis.ledger.sent));
         let findings = Findings { reset_events: resets.is_some(), sent, ..findings(&diagnosis) };
         let lost_records = view.host.reset_events.value().map_or(0, |account| account.lost);
-        return Ok(Diagnosed { findings, ticks: Vec::new(), lost_records });
+        return Ok(Diagnosed { findings, lost_records, ..Diagnosed::default() });
     };
     let mut driver = Driver::start(host, &plan, interval, Filter::default()).map_err(|error| error.to_string())?;
     let mut ticks = Vec::new();
@@ -142,7 +152,7 @@ fn watch(host: &mut dyn Host, window: Duration, interval: Option<Duration>) -> R
             Next::Over => break,
         }
     }
-    Ok(Diagnosed { findings: ticks.last().cloned().unwrap_or_default(), ticks, lost_records: 0 })
+    Ok(Diagnosed { findings: ticks.last().cloned().unwrap_or_default(), ticks, ..Diagnosed::default() })
 }
 
 /// A host that says when the window is open: the first look inside it follows the opening counters.

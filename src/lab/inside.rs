@@ -131,6 +131,7 @@ fn live_as_long_as_the_runner() -> io::Result<()> {
 fn perform(scenario: &'static Scenario, how: &How) -> Report {
     let start = Instant::now();
     let mut report = Report::without_run(scenario.name, scenario.expect.cause, Status::Fail, "");
+    report.also = scenario.expect.also.iter().map(|id| (*id).to_owned()).collect();
     let stage = prepare(scenario, how.record.is_some()).and_then(|()| Ok(Stage::new(how)?));
     let (status, reason) = match stage {
         Err(stop) => stop.outcome(),
@@ -141,6 +142,8 @@ fn perform(scenario: &'static Scenario, how: &How) -> Report {
             if let Some(Ok(diagnosed)) = stage.diagnosed() {
                 report.findings = Some(diagnosed.findings.clone());
                 report.ticks.clone_from(&diagnosed.ticks);
+                report.levels =
+                    diagnosed.levels.iter().map(|(level, found)| (level.name().to_owned(), found.clone())).collect();
             }
             match result {
                 Err(stop) => stop.outcome(),

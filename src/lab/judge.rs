@@ -79,9 +79,26 @@ fn problem(expect: &Expect, findings: &Findings) -> Option<String> {
         let place = rank.map_or("is not among the causes".to_owned(), |rank| format!("is only number {}", rank + 1));
         return Some(format!("{} came first, {cause} {place}", top.id));
     }
+    if let Some(problem) = mixture(expect, findings) {
+        return Some(problem);
+    }
     // Counters know no ports: then a finding about the whole host is all that can be asked for.
     let blurred = !findings.reset_events && top.subjects.iter().all(|subject| subject.port.is_none());
     if blurred { None } else { wrong_subject(expect, top) }
+}
+
+/// Of several faults each is found as one of its own, and there is no further one.
+fn mixture(expect: &Expect, findings: &Findings) -> Option<String> {
+    if expect.also.is_empty() {
+        return None;
+    }
+    let roots = || findings.causes.iter().filter(|finding| finding.because_of.is_none() && finding.state == "active");
+    if let Some(missing) = expect.also.iter().find(|id| !roots().any(|finding| finding.id == **id)) {
+        return Some(format!("{missing} was not found as a fault of its own"));
+    }
+    let made = |id: &str| expect.cause == Some(id) || expect.also.contains(&id);
+    let invented = roots().find(|finding| finding.severity != "info" && !made(&finding.id))?;
+    Some(format!("{} was claimed, which nobody made", invented.id))
 }
 
 /// One subject must carry all that is expected, so that the right port is blamed on the right process.
@@ -145,6 +162,7 @@ mod tests {
         cause: Some("close-wait-leak"),
         port: Some(80),
         process: Some("web"),
+        also: &[],
         forbidden: &["syn-flood"],
         sent: None,
     };
@@ -228,6 +246,21 @@ mod tests {
     fn a_forbidden_cause_fails_even_behind_the_right_one() {
         let causes = vec![finding("close-wait-leak", 80, "web"), finding("syn-flood", 80, "web")];
         assert_eq!(status(&EXPECT, causes), Status::Fail);
+    }
+
+    #[test]
+    fn of_several_faults_each_is_found_and_none_is_invented() {
+        let expect = Expect { also: &["peer-reset"], ..EXPECT };
+        let causes = |ids: &[&str]| ids.iter().map(|id| finding(id, 80, "web")).collect::<Vec<_>>();
+        assert_eq!(status(&expect, causes(&["close-wait-leak", "peer-reset"])), Status::Pass);
+        assert_eq!(status(&expect, causes(&["close-wait-leak"])), Status::Fail);
+        assert_eq!(status(&expect, causes(&["close-wait-leak", "peer-reset", "port-scan"])), Status::Fail);
+        let mut as_symptom = causes(&["close-wait-leak", "peer-reset"]);
+        as_symptom[1].because_of = Some("close-wait-leak".to_owned());
+        assert_eq!(status(&expect, as_symptom), Status::Fail);
+        let mut with_note = causes(&["close-wait-leak", "peer-reset", "port-scan"]);
+        with_note[2].severity = "info".to_owned();
+        assert_eq!(status(&expect, with_note), Status::Pass);
     }
 
     #[test]

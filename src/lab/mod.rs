@@ -11,6 +11,7 @@ pub mod counters;
 pub mod diagnose;
 pub mod inside;
 pub mod judge;
+pub mod levels;
 pub mod net;
 pub mod program;
 pub mod raw;
@@ -69,6 +70,8 @@ pub struct How {
     pub record: Option<PathBuf>,
     /// In ticks this far apart, as `watch` does; `None`: in one window, as `scan` does.
     pub interval: Option<Duration>,
+    /// Also judge what less evidence would have told, see [`levels`].
+    pub levels: bool,
     /// How many times longer everything may take than on an ordinary machine; 0 means once. For an emulated one.
     pub patience: u32,
 }
@@ -86,6 +89,9 @@ impl How {
         }
         if let Some(interval) = self.interval {
             command.arg("--interval").arg(format!("{}ms", interval.as_millis()));
+        }
+        if self.levels {
+            command.arg("--levels");
         }
         if self.patience > 1 {
             command.arg("--patience").arg(self.patience.to_string());

@@ -35,12 +35,18 @@ pub struct Report {
     /// The id of the cause that must come first; `None` for a healthy host.
     #[serde(default)]
     pub expected: Option<String>,
+    /// Ids of further faults that were made at the same time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
     /// Outcomes that the client programs met, each with its count.
     pub experienced: BTreeMap<String, u64>,
     pub findings: Option<Findings>,
     /// Of each tick, with --interval.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ticks: Vec<Findings>,
+    /// With less evidence, by the name of the level, with --levels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub levels: BTreeMap<String, Findings>,
     pub counters: Movement,
     /// Seconds from start to verdict.
     pub took_s: f64,
@@ -53,9 +59,11 @@ impl Report {
             status,
             reason: reason.into(),
             expected: expected.map(str::to_owned),
+            also: Vec::new(),
             experienced: BTreeMap::new(),
             findings: None,
             ticks: Vec::new(),
+            levels: BTreeMap::new(),
             counters: Movement::default(),
             took_s: 0.0,
         }

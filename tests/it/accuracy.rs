@@ -26,18 +26,21 @@ fn alarms(finding: &Finding) -> bool {
     matches!(finding.state.as_str(), "active" | "risk") && finding.severity != "info"
 }
 
-/// What the report says first. On a healthy host only an alarm counts: benign and minor findings explain the numbers.
-fn answer(report: &Report) -> &str {
-    let causes = report.findings.as_ref().map_or(&[][..], |findings| &findings.causes);
-    let first = match report.expected {
+/// What is said first. On a healthy host only an alarm counts: benign and minor findings explain the numbers.
+fn said<'a>(findings: Option<&'a Findings>, expected: Option<&str>) -> &'a str {
+    first(findings, expected).map_or(if expected.is_some() { NOTHING } else { HEALTHY }, |finding| &finding.id)
+}
+
+fn first<'a>(findings: Option<&'a Findings>, expected: Option<&str>) -> Option<&'a Finding> {
+    let causes = findings.map_or(&[][..], |findings| &findings.causes);
+    match expected {
         Some(_) => causes.first(),
         None => causes.iter().find(|finding| alarms(finding)),
-    };
-    match (first, &report.expected) {
-        (Some(finding), _) => &finding.id,
-        (None, Some(_)) => NOTHING,
-        (None, None) => HEALTHY,
     }
+}
+
+fn answer(report: &Report) -> &str {
+    said(report.findings.as_ref(), report.expected.as_deref())
 }
 
 fn expected(report: &Report) -> &str {
@@ -58,6 +61,8 @@ fn figures(reports: &[Report]) -> String {
         causes.iter().take(places).any(|finding| Some(&finding.id) == report.expected.as_ref())
     };
     let false_alarms = |report: &Report| answer(report) != HEALTHY;
+    let passed = |report: &Report| report.status == Status::Pass;
+    let mixtures: Vec<&Report> = faults.iter().copied().filter(|report| !report.also.is_empty()).collect();
     let mut times: Vec<f64> = ran.iter().map(|report| report.took_s).collect();
     times.sort_by(f64::total_cmp);
     let time = |at: usize| times.get(at).map_or("-".to_owned(), |seconds| format!("{seconds:.1} s"));
@@ -66,23 +71,83 @@ fn figures(reports: &[Report]) -> String {
         ("faults, the right cause first", share(count(&faults, &|r| among(r, 1)), faults.len())),
         ("faults, the right cause among the first three", share(count(&faults, &|r| among(r, 3)), faults.len())),
         ("false alarms among healthy hosts", share(count(&healthy, &false_alarms), healthy.len())),
+        ("mixtures of faults: all found, and none invented", share(count(&mixtures, &passed), mixtures.len())),
         (
-            "all that the scenario states (subject, forbidden causes)",
-            share(count(&ran, &|r| r.status == Status::Pass), ran.len()),
+            "wrong at a confidence of 0.8 and more",
+            share(count(&ran, &|r| wrong_and_sure(r.findings.as_ref(), r)), ran.len()),
         ),
+        (
+            "calibration error: confidence against what was right, mean over the bins by their runs",
+            calibration_error(&ran),
+        ),
+        ("all that the scenario states (subject, forbidden causes)", share(count(&ran, &passed), ran.len())),
         ("time to verdict, preparation and window included: median", time(times.len() / 2)),
         ("the longest", time(times.len().saturating_sub(1))),
         ("runs that could not take place here", (reports.len() - ran.len()).to_string()),
     ] {
         let _ = writeln!(text, "| {what} | {figure} |");
     }
-    text + &calibration(&ran) + &confusion(&ran) + &flaws(reports)
+    text + &by_evidence(&ran) + &calibration(&ran) + &confusion(&ran) + &flaws(reports)
 }
 
-/// Of the first findings reported at a confidence, the share that was right. Benign ones are statements too.
-fn calibration(ran: &[&Report]) -> String {
-    const BINS: [f64; 6] = [0.0, 0.5, 0.6, 0.7, 0.8, 0.9];
-    let mut bins = BTreeMap::<usize, (usize, usize, f64)>::new();
+/// Whether what is said first, with a confidence of 0.8 or more, is not what was made.
+fn wrong_and_sure(findings: Option<&Findings>, report: &Report) -> bool {
+    let first = first(findings, report.expected.as_deref());
+    first.is_some_and(|first| first.confidence >= 0.8 && Some(&first.id) != report.expected.as_ref())
+}
+
+/// The same windows judged with less evidence.
+fn by_evidence(ran: &[&Report]) -> String {
+    let mut levels = BTreeMap::<&str, Vec<(&Report, &Findings)>>::new();
+    for report in ran {
+        for (level, findings) in &report.levels {
+            levels.entry(level).or_default().push((report, findings));
+        }
+    }
+    if levels.is_empty() {
+        return String::new();
+    }
+    let root: Vec<(&Report, &Findings)> =
+        ran.iter().filter_map(|report| Some((*report, report.findings.as_ref()?))).collect();
+    let mut text = "\n## By evidence\n\nThe same windows, judged with less: by an ordinary user (no events, no packets, no \
+                    owners of sockets), with `--no-events`, and by the counters alone.\n\n\
+                    | evidence | right first | right among three | false alarms | wrong at 0.8 and more |\n|---|---|---|---|---|\n"
+        .to_owned();
+    for (level, runs) in [("root", root)].into_iter().chain(levels) {
+        let (faults, healthy): (Vec<_>, Vec<_>) = runs.iter().partition(|(report, _)| report.expected.is_some());
+        let among = |places: usize| {
+            let found = |(report, findings): &&&(&Report, &Findings)| {
+                findings.causes.iter().take(places).any(|finding| Some(&finding.id) == report.expected.as_ref())
+            };
+            share(faults.iter().filter(found).count(), faults.len())
+        };
+        let alarms = healthy.iter().filter(|(_, findings)| said(Some(findings), None) != HEALTHY).count();
+        let wrong = runs.iter().filter(|(report, findings)| wrong_and_sure(Some(findings), report)).count();
+        let _ = writeln!(
+            text,
+            "| {level} | {} | {} | {} | {} |",
+            among(1),
+            among(3),
+            share(alarms, healthy.len()),
+            share(wrong, runs.len())
+        );
+    }
+    text
+}
+
+/// First findings at a confidence: how many, how many were right, the sum of what was promised.
+#[derive(Default)]
+struct Bin {
+    all: usize,
+    right: usize,
+    promised: f64,
+}
+
+const BINS: [f64; 6] = [0.0, 0.5, 0.6, 0.7, 0.8, 0.9];
+
+/// Benign first findings are statements too; those of a healthy host that raise no alarm are not counted.
+fn bins(ran: &[&Report]) -> BTreeMap<usize, Bin> {
+    let mut bins = BTreeMap::<usize, Bin>::new();
     for report in ran {
         let Some(first) = report.findings.as_ref().and_then(|findings| findings.causes.first()) else { continue };
         let right = match &report.expected {
@@ -91,18 +156,31 @@ fn calibration(ran: &[&Report]) -> String {
             None => false,
         };
         let bin = BINS.iter().rposition(|low| first.confidence >= *low).unwrap_or(0);
-        let (all, rights, sum) = bins.entry(bin).or_default();
-        (*all, *rights, *sum) = (*all + 1, *rights + usize::from(right), *sum + first.confidence);
+        let bin = bins.entry(bin).or_default();
+        (bin.all, bin.right, bin.promised) =
+            (bin.all + 1, bin.right + usize::from(right), bin.promised + first.confidence);
     }
+    bins
+}
+
+/// Expected calibration error (Guo and others, 2017).
+fn calibration_error(ran: &[&Report]) -> String {
+    let bins = bins(ran);
+    let all: usize = bins.values().map(|bin| bin.all).sum();
+    let off: f64 = bins.values().map(|bin| (bin.promised - bin.right as f64).abs()).sum();
+    if all == 0 { "-".to_owned() } else { format!("{:.3}", off / all as f64) }
+}
+
+fn calibration(ran: &[&Report]) -> String {
     let mut text =
-        "\n## Confidence\n\nOf the first findings at that confidence, how many were right. An alarm on a healthy \
-                    host is wrong; a finding there that raises none is not counted.\n\n\
+        "\n## Confidence\n\nOf the first findings at that confidence, how many were right. An alarm on a healthy host is \
+                    wrong; a finding there that raises none is not counted.\n\n\
                     | reported | mean | right |\n|---|---|---|\n"
             .to_owned();
-    for (bin, (all, rights, sum)) in bins {
+    for (bin, Bin { all, right, promised }) in bins(ran) {
         let high = BINS.get(bin + 1).copied().unwrap_or(1.0);
         let low = BINS.get(bin).copied().unwrap_or_default();
-        let _ = writeln!(text, "| {low:.1} to {high:.1} | {:.2} | {} |", sum / all as f64, share(rights, all));
+        let _ = writeln!(text, "| {low:.1} to {high:.1} | {:.2} | {} |", promised / all as f64, share(right, all));
     }
     text
 }
@@ -157,7 +235,7 @@ fn accuracy() {
     let mut reports = Vec::new();
     for run in 1..=runs {
         let output = Command::new(env!("CARGO_BIN_EXE_rstdoctor"))
-            .args(["lab", "all", "--json", "--jobs", &jobs.to_string()])
+            .args(["lab", "all", "--json", "--levels", "--jobs", &jobs.to_string()])
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
             .output()
@@ -238,4 +316,23 @@ fn confidence_is_set_against_what_was_right() {
     assert!(text.contains("| 0.9 to 1.0 | 0.95 | 1/2 (50.0 %) |"), "{text}");
     assert!(text.contains("| 0.6 to 0.7 | 0.60 | 0/1 (0.0 %) |"), "{text}");
     assert!(!text.contains("| 0.8 to 0.9"), "{text}");
+    // 1.9 promised and 1 kept, 0.6 promised and none kept, of three.
+    assert!(text.contains("by their runs | 0.500 |"), "{text}");
+    assert!(text.contains("wrong at a confidence of 0.8 and more | 1/4 (25.0 %) |"), "{text}");
+}
+
+#[test]
+fn mixtures_and_levels_of_evidence_have_figures_of_their_own() {
+    let mut both =
+        run(Some("peer-reset"), Status::Pass, &[("peer-reset", "warning", 0.9), ("syn-flood", "warning", 0.9)]);
+    both.also.push("syn-flood".to_owned());
+    let mut one = run(Some("peer-reset"), Status::Fail, &[("peer-reset", "warning", 0.9)]);
+    one.also.push("syn-flood".to_owned());
+    let as_user = run(None, Status::Pass, &[("syn-flood", "critical", 0.85)]).findings;
+    let mut healthy = run(None, Status::Pass, &[]);
+    healthy.levels = both.findings.clone().into_iter().chain(as_user).map(|f| ("user".to_owned(), f)).collect();
+    let text = figures(&[both, one, healthy]);
+    assert!(text.contains("| mixtures of faults: all found, and none invented | 1/2 (50.0 %) |"), "{text}");
+    assert!(text.contains("| root | 2/2 (100.0 %) | 2/2 (100.0 %) | 0/1 (0.0 %) | 0/3 (0.0 %) |"), "{text}");
+    assert!(text.contains("| user | - | - | 1/1 (100.0 %) | 1/1 (100.0 %) |"), "{text}");
 }

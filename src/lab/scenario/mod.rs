@@ -10,6 +10,7 @@ mod firewall;
 mod healthy;
 mod later_exit;
 mod limits;
+mod mixtures;
 mod paths;
 mod peer;
 mod program_limits;
@@ -45,6 +46,8 @@ pub struct Expect {
     pub cause: Option<&'static str>,
     pub port: Option<u16>,
     pub process: Option<&'static str>,
+    /// Faults made at the same time that must be found as well, behind it; then nothing else may be an alarm.
+    pub also: &'static [&'static str],
     /// Causes that must not be claimed as active faults.
     pub forbidden: &'static [&'static str],
     /// What every RST that the host sends must have been, where single ones are seen; `None`: it is left open.
@@ -52,7 +55,7 @@ pub struct Expect {
 }
 
 impl Expect {
-    pub const NOTHING: Self = Self { cause: None, port: None, process: None, forbidden: &[], sent: None };
+    pub const NOTHING: Self = Self { cause: None, port: None, process: None, also: &[], forbidden: &[], sent: None };
 }
 
 /// What must be there for a scenario to run at all.
@@ -106,6 +109,11 @@ impl Scenario {
         self
     }
 
+    const fn and(mut self, also: &'static [&'static str]) -> Self {
+        self.expect.also = also;
+        self
+    }
+
     const fn sends(mut self, kinds: &'static [Kind]) -> Self {
         self.expect.sent = Some(kinds);
         self
@@ -141,6 +149,7 @@ static ALL: &[&[Scenario]] = &[
     elsewhere::SCENARIOS,
     servers::SCENARIOS,
     program_limits::SCENARIOS,
+    mixtures::SCENARIOS,
 ];
 
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
