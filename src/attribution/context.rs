@@ -4,36 +4,44 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{GoneListener, GoneProcesses, SCAN_PORTS, by_packets};
+use super::{GoneListener, GoneProcesses, Grouped, SCAN_PORTS, alone, by_packets};
 use crate::observation::{ListenerTrace, View, delta};
-use crate::reset::{Exchange, Reset, Surroundings, Traced};
-use crate::source::reset_events::{Direction, ResetTally};
+use crate::reset::{Answered, Exchange, Moved, Reset, Surroundings, Traced};
+use crate::source::reset_events::Direction;
 use crate::source::sysctl;
+use crate::value::Observed;
 
 /// The change of a counter, `None` where it was not read.
 pub(super) fn moved(view: View<'_>, metric: &str) -> Option<u64> {
     delta::counter(view, metric).ok().map(|reading| reading.delta)
 }
 
-/// What can be said about the resets of a window without judging them. `tallies`: those that have an event.
-pub fn surroundings<'t>(
+/// Who listens on which port, and on which addresses, at any time of the window.
+pub(super) fn listening(view: View<'_>) -> BTreeMap<u16, Vec<IpAddr>> {
+    let mut listening: BTreeMap<u16, Vec<IpAddr>> = BTreeMap::new();
+    for trace in view.netns.listener_traces.values() {
+        listening.entry(trace.last.port).or_default().push(trace.last.address);
+    }
+    listening
+}
+
+/// What can be said about the resets of a window without judging them.
+pub fn surroundings(
     view: View<'_>,
-    tallies: impl Iterator<Item = &'t ResetTally>,
+    grouped: &Grouped,
     gone: &[GoneListener<'_>],
     gone_processes: &GoneProcesses,
 ) -> Surroundings {
-    let mut listening: BTreeMap<u16, Vec<IpAddr>> = BTreeMap::new();
-    let mut full_ports = BTreeSet::new();
-    for trace in view.netns.listener_traces.values() {
-        listening.entry(trace.last.port).or_default().push(trace.last.address);
-        if trace.full_samples > 0 {
-            full_ports.insert(trace.last.port);
-        }
-    }
+    let full = view.netns.listener_traces.values().filter(|trace| trace.full_samples > 0);
+    let full_ports = full.map(|trace| trace.last.port).collect();
     let singles = &view.netns.resets.single;
     let mut closed_ports: BTreeMap<IpAddr, BTreeSet<u16>> = BTreeMap::new();
     let to_nobody = |reset: &&Reset| {
-        !reset.again && reset.event.as_ref().is_some_and(|event| event.reason.as_deref() == Some("NO_SOCKET"))
+        !reset.again
+            && match &reset.event {
+                Some(event) => event.reason.as_deref() == Some("NO_SOCKET"),
+                None => alone::is_alone(reset).and_then(Answered::by) == Some(Answered::Syn),
+            }
     };
     for reset in singles.iter().filter(to_nobody) {
         if let (Some(local), Some(peer)) = (reset.local(), reset.peer()) {
@@ -47,7 +55,7 @@ pub fn surroundings<'t>(
     };
     let left_by_dead = gone.iter().filter(|gone| owner_died(gone.trace)).map(|gone| gone.trace.last.port);
     let here = Some(view.after().netns);
-    let exiting = tallies.filter(|tally| tally.exiting && tally.netns == here);
+    let exiting = grouped.here.iter().map(|(_, tally)| tally).filter(|tally| tally.exiting && tally.netns == here);
     let exiting = exiting.filter_map(|tally| Some((tally.local_port?, tally.first)));
     // An exit that was seen tells the time better than a listener that went away.
     let mut dead_ports: BTreeMap<u16, Duration> =
@@ -61,13 +69,30 @@ pub fn surroundings<'t>(
         dead_ports,
         gone_ports: gone.iter().map(|gone| gone.trace.last.port).collect(),
         gone_processes: gone_processes.iter().map(|(pid, _)| pid).collect(),
-        listening,
+        listening: listening(view),
         scanners: closed_ports.into_iter().filter(|(_, p)| p.len() >= SCAN_PORTS).map(|(peer, _)| peer).collect(),
         probers: probers(singles),
         full_ports,
-        listen_overflows: moved(view, "TcpExt.ListenOverflows"),
-        cookies_failed: moved(view, "TcpExt.SyncookiesFailed"),
+        moved: Moved {
+            on_close: moved(view, "TcpExt.TCPAbortOnClose"),
+            on_data: moved(view, "TcpExt.TCPAbortOnData"),
+            on_memory: moved(view, "TcpExt.TCPAbortOnMemory"),
+            on_linger: moved(view, "TcpExt.TCPAbortOnLinger"),
+            on_timeout: moved(view, "TcpExt.TCPAbortOnTimeout"),
+            embryonic: moved(view, "TcpExt.EmbryonicRsts"),
+            paws_active: moved(view, "TcpExt.PAWSActive"),
+            time_wait_overflow: moved(view, "TcpExt.TCPTimeWaitOverflow"),
+            listen_overflows: moved(view, "TcpExt.ListenOverflows"),
+            cookies_failed: moved(view, "TcpExt.SyncookiesFailed"),
+        },
+        resets_on_overflow: resets_on_overflow(view),
+        alone: grouped.alone.map(|(alone, _)| alone).unwrap_or_default(),
     }
+}
+
+fn resets_on_overflow(view: View<'_>) -> bool {
+    let sysctl = view.after().sysctls.get("net.ipv4.tcp_abort_on_overflow").and_then(Observed::value);
+    sysctl.is_some_and(|text| text.trim() == "1")
 }
 
 /// When the last socket of this port stopped listening, CLOCK_BOOTTIME.
@@ -80,7 +105,7 @@ fn closed_at(view: View<'_>, port: u16) -> Option<Duration> {
         .max()
 }
 
-fn traced(view: View<'_>) -> Traced {
+pub(super) fn traced(view: View<'_>) -> Traced {
     let Some(account) = view.host.reset_events.value() else { return Traced::NONE };
     let kernel = view.host.after.facts.kernel.as_deref().unwrap_or_default();
     Traced::new(kernel, &account.missing, by_packets(view) && account.lost == 0)

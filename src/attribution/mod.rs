@@ -5,12 +5,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use crate::observation::View;
-use crate::reset::{Kind, Mark, Surroundings};
-use crate::source::reset_events::{Direction, ResetTally, Tallies, Task};
+use crate::reset::{Alone, Kind, Mark, Reset, Surroundings};
+use crate::source::reset_events::{Direction, EventAccount, ResetTally, Tallies, Task};
 use crate::source::reset_packets::PeerTtls;
 use crate::source::sysctl;
 use crate::value::{Missing, NetnsId, Observed};
 
+mod alone;
 mod context;
 mod endings;
 mod gone;
@@ -59,8 +60,9 @@ pub struct Attribution {
     pub groups: Vec<Group>,
     /// Kinds of which the kernel named no reason for at least one: told by its call chain, or by the form of the packet.
     pub deduced: BTreeSet<(Kind, Direction)>,
-    /// Why the sent ones cannot be told apart, if they cannot.
+    /// Why the sent ones cannot be told apart, if they cannot, and the received ones.
     pub sent: Result<(), Missing>,
+    pub received: Result<(), Missing>,
     /// RSTs that this namespace sent and whose records were lost, at most, where they are more than a tenth of all: what no event
     /// shows may be among them.
     pub hidden: u64,
@@ -97,15 +99,17 @@ fn by_packets(view: View<'_>) -> bool {
     is_whole(view) && view.netns.resets.grouped.is_empty()
 }
 
-/// The resets of a window that have an event, in groups with what their packets tell.
+/// The resets of a window that have an event, or that TCP sent without one, in groups with what their packets tell.
 pub struct Grouped {
     /// They belong to this namespace.
     pub here: Vec<(Mark, ResetTally)>,
     /// Every packet was seen, so that `here` holds no reset of another namespace.
     pub by_packets: bool,
+    /// Whose the answers without an event are, and how many are netfilter's; see [`alone::whose`].
+    pub alone: Option<(Alone, u64)>,
 }
 
-/// Groups the resets of a window that have an event.
+/// Groups the resets of a window.
 pub fn grouped(view: View<'_>) -> Grouped {
     let netns = view.after().netns;
     let none = PeerTtls::default();
@@ -117,12 +121,29 @@ pub fn grouped(view: View<'_>) -> Grouped {
         let mark = Mark::of(reset, ttls);
         by_mark.entry(mark).or_default().count(&event, ephemeral);
     }
-    let singles = by_mark
-        .into_iter()
-        .flat_map(|(mark, mut tallies)| tallies.take().into_iter().map(move |tally| (mark, tally)).collect::<Vec<_>>());
-    let all: Vec<(Mark, ResetTally)> = singles.chain(view.netns.resets.grouped.iter().cloned()).collect();
+    let all: Vec<(Mark, ResetTally)> = flat(by_mark).chain(view.netns.resets.grouped.iter().cloned()).collect();
     let by_packets = by_packets(view);
-    Grouped { here: belonging(view, netns, all, by_packets), by_packets }
+    let mut here = belonging(view, netns, all, by_packets);
+    let known = here.iter().filter(|(_, tally)| tally.direction == Direction::Sent).map(|(_, tally)| tally.count).sum();
+    let alone = alone::whose(view, known);
+    if let Some((alone, _)) = alone {
+        let (listening, traced) = (context::listening(view), context::traced(view));
+        let around = Surroundings { listening, traced, alone, ..Surroundings::default() };
+        let mut by_mark: BTreeMap<Mark, Tallies> = BTreeMap::new();
+        let of_tcp = |reset: &&Reset| alone::is_of_tcp(reset, alone, &around);
+        for reset in view.netns.resets.single.iter().filter(of_tcp) {
+            if let Some(event) = reset.packet_as_event() {
+                by_mark.entry(Mark::of(reset, ttls)).or_default().count(&event, ephemeral);
+            }
+        }
+        here.extend(flat(by_mark));
+    }
+    Grouped { here, by_packets, alone }
+}
+
+fn flat(by_mark: BTreeMap<Mark, Tallies>) -> impl Iterator<Item = (Mark, ResetTally)> {
+    let of = |(mark, mut tallies): (Mark, Tallies)| tallies.take().into_iter().map(move |tally| (mark, tally));
+    by_mark.into_iter().flat_map(of)
 }
 
 /// Those that belong to this namespace. A packet that was seen here proves it; of the others the event may tell; and where
@@ -176,6 +197,17 @@ fn belonging(
     here
 }
 
+/// RSTs were sent, and none of them was seen.
+fn unseen(view: View<'_>) -> Missing {
+    let all_have_events = context::traced(view).sent;
+    let packets = view.netns.reset_packets.failure().filter(|_| !all_have_events);
+    Missing {
+        source: if packets.is_some() { "reset_packets" } else { "reset_events" },
+        reason: "RSTs were sent, and neither an event nor a packet showed any of them".to_owned(),
+        needs: packets.and_then(|failure| failure.needs.clone()),
+    }
+}
+
 /// How many of the received resets whose packet was not seen this namespace can have had.
 fn received_room(view: View<'_>, matched: u64) -> Option<u64> {
     let packets = view.netns.reset_packets.value().map_or(0, |account| account.received);
@@ -188,12 +220,18 @@ fn received_room(view: View<'_>, matched: u64) -> Option<u64> {
     Some(ended.saturating_sub(own))
 }
 
-/// Sorts the resets of a window that have an event by kind.
+/// Sorts the resets of a window by kind: those that have an event, and those that TCP sent without one.
 ///
 /// # Errors
-/// There are no reset events.
+/// There are neither reset events nor all packets.
 pub fn attribute(view: View<'_>, grouped: &Grouped, around: &Surroundings) -> Result<Attribution, Missing> {
-    let events = view.host.reset_events.required("reset_events")?;
+    let nothing = EventAccount::default();
+    let (events, received) = match view.host.reset_events.required("reset_events") {
+        Ok(events) => (events, Ok(())),
+        // A received packet does not tell what it met.
+        Err(missing) if grouped.alone.is_some() => (&nothing, Err(missing)),
+        Err(missing) => return Err(missing),
+    };
     type Key = (Kind, Direction, IpAddr, Option<u16>, Option<IpAddr>, Option<u16>, Option<Task>);
     let mut groups: BTreeMap<Key, (u64, Duration, Duration)> = BTreeMap::new();
     let mut deduced = BTreeSet::new();
@@ -201,7 +239,8 @@ pub fn attribute(view: View<'_>, grouped: &Grouped, around: &Surroundings) -> Re
         let peer = tally.peer_addr.or(tally.peer_sample.map(|peer| peer.ip()));
         let kind = around.kind_of_event(tally, *mark);
         // Of a received one the event itself is the proof, except where it is about who sent it.
-        if kind == Kind::Forged || tally.direction == Direction::Sent && tally.reason.is_none() {
+        let given = tally.reason.as_deref().is_some_and(|reason| reason != "NOT_SPECIFIED");
+        if kind == Kind::Forged || tally.direction == Direction::Sent && !given {
             deduced.insert((kind, tally.direction));
         }
         // The tallies take an answer for a server's, even where it is the rest of a connection of ours.
@@ -242,22 +281,18 @@ pub fn attribute(view: View<'_>, grouped: &Grouped, around: &Surroundings) -> Re
     let moved = moved_of(view, "Tcp.OutRsts");
     let is_sent = |group: &&Group| group.direction == Direction::Sent;
     let known: u64 = groups.iter().filter(is_sent).map(|group| group.count).sum();
-    let reasons = grouped.here.iter().any(|(_, t)| t.direction == Direction::Sent && t.reason.is_some());
     let sent = match moved {
-        Some(1..) if !reasons => Err(Missing {
-            source: "reset_events",
-            reason: "RSTs were sent, and no tracepoint gave a reason for any of them".to_owned(),
-            needs: Some("Linux 6.12 or later for the reasons".to_owned()),
-        }),
+        Some(1..) if known == 0 => Err(unseen(view)),
         _ => Ok(()),
     };
     // Records are lost on the whole host. Of the sent ones no more can be this namespace's than its counter lacks.
     let lost_sent = moved.map_or(events.lost_sent, |moved| moved.saturating_sub(known).min(events.lost_sent));
     let known_received: u64 = groups.iter().filter(|group| !is_sent(group)).map(|group| group.count).sum();
     let ended = moved_of(view, "Tcp.EstabResets").zip(moved_of(view, "Tcp.AttemptFails")).map(|(a, b)| a + b);
-    let received = events.lost.saturating_sub(events.lost_sent);
-    let received = ended.map_or(received, |ended| ended.saturating_sub(known_received).min(received));
-    let lost = LostRecords { sent: lost_sent, received, of: known + known_received + lost_sent + received };
+    let lost_received = events.lost.saturating_sub(events.lost_sent);
+    let lost_received = ended.map_or(lost_received, |ended| ended.saturating_sub(known_received).min(lost_received));
+    let of = known + known_received + lost_sent + lost_received;
+    let lost = LostRecords { sent: lost_sent, received: lost_received, of };
     let hidden = moved.map_or(0, |moved| if lost_sent * 10 > moved { lost_sent } else { 0 });
-    Ok(Attribution { groups, deduced, sent, lost, hidden })
+    Ok(Attribution { groups, deduced, sent, received, lost, hidden })
 }

@@ -209,33 +209,39 @@ fn with_limit_and_remedies(e: &Evidence<'_>, service: &Service<'_>, mut finding:
         let limit = binding_limit(backlog, somaxconn, &service.owners);
         let server = known_server(&service.owners);
         let program = server.map_or("the application", |server| server.name.as_str());
-        finding.binding_limit = Some(limit);
+        finding.binding_limit = limit;
         let why = match limit {
-            BindingLimit::Application if server.is_some_and(|s| s.backlog.default == Some(backlog)) => {
+            Some(BindingLimit::Application) if server.is_some_and(|s| s.backlog.default == Some(backlog)) => {
                 format!(
                     "backlog {backlog} is {program}'s default, somaxconn is {somaxconn}: {program}'s own backlog is the limit"
                 )
             }
-            BindingLimit::Application => {
+            Some(BindingLimit::Application) => {
                 format!("the application's own backlog of {backlog} is the limit, somaxconn is {somaxconn}")
             }
-            BindingLimit::Somaxconn => {
+            Some(BindingLimit::Somaxconn) => {
                 format!("the backlog is {backlog} and so is net.core.somaxconn: the sysctl is the limit")
             }
-            BindingLimit::Stale => {
+            Some(BindingLimit::Stale) => {
                 format!(
                     "somaxconn is {somaxconn} now, but the listener still has {backlog}: it is older than the raised sysctl"
                 )
             }
+            None => {
+                format!(
+                    "its backlog of {backlog} is the limit, somaxconn is {somaxconn}: either the application asked for no more, \
+                     or it began to listen while somaxconn was {backlog}"
+                )
+            }
         };
         finding = finding.evidence(EvidenceItem::value("sysctl", "net.core.somaxconn", somaxconn as f64, why));
-        let wanted = if limit == BindingLimit::Application && somaxconn > backlog {
+        let wanted = if matches!(limit, None | Some(BindingLimit::Application)) && somaxconn > backlog {
             somaxconn
         } else {
             (somaxconn * 4).max(4096)
         };
         finding = match limit {
-            BindingLimit::Application => {
+            Some(BindingLimit::Application) => {
                 let finding = match wanted > somaxconn {
                     true => finding.remedy(
                         Remedy::sysctl(
@@ -250,7 +256,7 @@ fn with_limit_and_remedies(e: &Evidence<'_>, service: &Service<'_>, mut finding:
                 };
                 finding.remedy(queue::longer_backlog(service, server, wanted, verify_longer(wanted)))
             }
-            BindingLimit::Somaxconn => finding
+            Some(BindingLimit::Somaxconn) => finding
                 .remedy(
                     Remedy::sysctl(
                         format!("Raise somaxconn, then restart {program}: the limit is fixed when it calls listen()"),
@@ -263,7 +269,18 @@ fn with_limit_and_remedies(e: &Evidence<'_>, service: &Service<'_>, mut finding:
                     .restart(Restart::Service),
                 )
                 .remedy(queue::longer_backlog(service, server, wanted, verify_longer(wanted))),
-            BindingLimit::Stale => finding.remedy(
+            // A longer backlog needs the restart, too, and helps in both cases.
+            None => finding.remedy(queue::longer_backlog(service, server, wanted, verify_longer(wanted))).remedy(
+                Remedy::new(
+                    format!(
+                        "If it asks for more already, restart {program}: somaxconn was lower when it began to listen"
+                    ),
+                    Verify::by(queue::listed(service), format!("shows a Send-Q above {backlog}")),
+                )
+                .restart(Restart::Service)
+                .command_if(queue::restart_command(&service.owners)),
+            ),
+            Some(BindingLimit::Stale) => finding.remedy(
                 Remedy::new(
                     format!("Restart {program}, so that it calls listen() again under the raised somaxconn"),
                     Verify::by(queue::listed(service), format!("shows a Send-Q above {backlog}")),

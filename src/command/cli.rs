@@ -144,7 +144,7 @@ pub struct WatchArgs {
 /// counted and said. The process is the one that the kernel names or, where it names none, the one that held the connection
 /// when that was last looked up, or that listens on the local port. Idle time and bytes are heard when the socket is destroyed,
 /// so a line comes about 0.2 s late, and is without them where the process keeps the socket for longer; that costs the kernel
-/// 2 to 4 us for each connection that ends, and stops above 20,000 a second. Needs root, or CAP_PERFMON and a readable tracefs; with CAP_NET_RAW alone it shows the packets.
+/// 2 to 4 us for each connection that ends, and stops above 20,000 a second. Needs root, or CAP_PERFMON with CAP_DAC_READ_SEARCH and CAP_SYSLOG; with CAP_NET_RAW alone it shows the packets.
 #[derive(Debug, Clone, Default, Args)]
 pub struct TraceArgs {
     /// Show the resets of a recording made by rstdoctor record instead of this host's
@@ -350,7 +350,7 @@ pub struct LabOptions {
     #[arg(long, conflicts_with = "interval")]
     pub levels: bool,
     /// Let everything take N times longer, where the machine is emulated [default: 1]
-    #[arg(long, hide = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub patience: Option<u32>,
 }
 

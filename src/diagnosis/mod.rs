@@ -343,7 +343,7 @@ fn row(evidence: &Evidence<'_>, service: &Service<'_>, somaxconn: Option<u64>) -
         samples: worst.samples,
         drops: service.drops(),
         binding_limit: somaxconn
-            .map(|somaxconn| binding_limit(u64::from(worst.last.backlog), somaxconn, &service.owners)),
+            .and_then(|somaxconn| binding_limit(u64::from(worst.last.backlog), somaxconn, &service.owners)),
         syn_recv: service.port_use.map(|used| used.by_state.get(&TcpState::SynRecv).copied().unwrap_or(0)),
         processes: service.owners.iter().copied().cloned().collect(),
         harm: evidence.harm_of_service(service.port),

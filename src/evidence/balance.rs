@@ -2,6 +2,7 @@
 //! cent of them have no explanation, the absence of events proves nothing.
 
 use crate::evidence::ledger::Account;
+use crate::reset::Kind;
 use crate::value::Missing;
 use crate::value::words::thousands;
 
@@ -26,7 +27,10 @@ impl Unbalanced {
     pub fn of(sent: &Account) -> Option<Self> {
         let total = sent.total.as_ref().ok().copied()?;
         let lost = sent.count_of("record-lost").min(total);
-        let unexplained = sent.unexplained()?.saturating_add(lost).min(total);
+        // Their form is known, and not which of several reasons they had.
+        let unclear =
+            [Kind::Active, Kind::Refusal, Kind::Answer].iter().map(|kind| sent.count_of(kind.name())).sum::<u64>();
+        let unexplained = sent.unexplained()?.saturating_add(lost).saturating_add(unclear).min(total);
         (unexplained >= CHANCE && unexplained.saturating_mul(ONE_IN) > total).then_some(Self {
             unexplained,
             lost,

@@ -173,7 +173,7 @@ fn by_kind(events: &Attribution, direction: Direction, known_from: &str) -> Vec<
         .map(|(kind, count)| {
             let (reason, label, cause) = (kind.name(), kind.words(), kind.cause());
             let (basis, known_from) = match events.deduced.contains(&(kind, direction)) {
-                true => (Basis::Deduced, "kernel event"),
+                true => (Basis::Deduced, "kernel event or packet"),
                 false => (Basis::Measured, known_from),
             };
             Line { reason, label: label.to_owned(), count, cause, basis, known_from: known_from.to_owned() }
@@ -226,7 +226,7 @@ fn received(
     estimate: Result<&Estimate, &Missing>,
     attribution: Result<&Attribution, &Missing>,
 ) -> Account {
-    if let Ok(events) = attribution {
+    if let Ok(events) = attribution.and_then(|events| events.received.as_ref().map(|()| events)) {
         let mut lines = by_kind(events, Direction::Received, "kernel event");
         lines.push(lost(events.lost.received, &events.lost));
         lines.retain(|line| line.count > 0);

@@ -87,8 +87,7 @@ impl<'a> Evidence<'a> {
         }
         let grouped = attribution::grouped(view);
         let (gone_listeners, gone_processes) = (attribution::gone_listeners(view), GoneProcesses::new(view));
-        let tallies = grouped.here.iter().map(|(_, tally)| tally);
-        let around = attribution::surroundings(view, tallies, &gone_listeners, &gone_processes);
+        let around = attribution::surroundings(view, &grouped, &gone_listeners, &gone_processes);
         let wire = Wire::new(view, &grouped, &around);
         let attribution = attribution::attribute(view, &grouped, &around);
         let estimate = estimate::estimate(&readings, &gone_listeners);
@@ -424,8 +423,9 @@ impl<'a> Evidence<'a> {
     /// kernel's reasons, which a cause of received ones does not.
     pub fn resets_of(&self, cause: &str, direction: Direction) -> Result<Vec<&ResetGroup>, Missing> {
         let attribution = self.attribution()?;
-        if direction == Direction::Sent {
-            attribution.sent.clone()?;
+        match direction {
+            Direction::Sent => attribution.sent.clone()?,
+            Direction::Received => attribution.received.clone()?,
         }
         let belongs = |group: &&ResetGroup| group.direction == direction && group.kind.cause() == Some(cause);
         let found: Vec<_> = attribution.groups.iter().filter(belongs).collect();
@@ -446,7 +446,8 @@ impl<'a> Evidence<'a> {
     /// # Errors
     /// Too many sent RSTs are without an explanation: what no event shows may be among them.
     pub fn balanced(&self) -> Result<(), Missing> {
-        self.unbalanced().map_or(Ok(()), |unbalanced| Err(unbalanced.missing()))
+        let needs = || self.reset_events().err().and_then(|missing| missing.needs);
+        self.unbalanced().map_or(Ok(()), |unbalanced| Err(Missing { needs: needs(), ..unbalanced.missing() }))
     }
 
     /// # Errors

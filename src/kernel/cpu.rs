@@ -26,7 +26,7 @@ const MAX_STACK: u16 = 24;
 pub struct Wanted {
     pub name: &'static str,
     filter: Option<&'static str>,
-    chain: bool,
+    chain: Chain,
     /// A kernel may lack it: what it tells is then missing, and nothing else.
     pub optional: bool,
 }
@@ -35,32 +35,49 @@ pub struct Wanted {
 const FATAL: &str = "sa_handler == 0 && (sig == 3 || sig == 4 || sig == 5 || sig == 6 || sig == 7 || sig == 8 || sig == 11 || \
                      sig == 24 || sig == 31)";
 
+/// Whether records have the kernel's call chain, which costs about a microsecond each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chain {
+    Never,
+    Always,
+    /// Where the tracepoint does not tell the reason. Such a kernel reports few answers (Linux 6.9 and before).
+    WithoutReason,
+}
+
+/// A tracepoint of this kernel.
+pub struct Found {
+    pub name: &'static str,
+    pub id: u64,
+    /// It has a field for the reason.
+    pub reasons: bool,
+}
+
 /// FIN_WAIT2 and LAST_ACK to CLOSE end every normal connection: a record of each would cost too much and say too little.
 pub const WANTED: [Wanted; 7] = [
-    Wanted { name: "tcp/tcp_send_reset", filter: Some("skbaddr != 0"), chain: false, optional: false },
-    Wanted { name: "tcp/tcp_send_reset", filter: Some("skbaddr == 0"), chain: true, optional: false },
-    Wanted { name: "tcp/tcp_receive_reset", filter: None, chain: false, optional: false },
+    Wanted { name: "tcp/tcp_send_reset", filter: Some("skbaddr != 0"), chain: Chain::WithoutReason, optional: false },
+    Wanted { name: "tcp/tcp_send_reset", filter: Some("skbaddr == 0"), chain: Chain::Always, optional: false },
+    Wanted { name: "tcp/tcp_receive_reset", filter: None, chain: Chain::Never, optional: false },
     Wanted {
         name: "sock/inet_sock_set_state",
         filter: Some("protocol == 6 && newstate == 7 && oldstate != 5 && oldstate != 9"),
-        chain: false,
+        chain: Chain::Never,
         optional: false,
     },
     // Since 5.14. Without an error it reports what lies in the error queue: timestamps, completed zero-copy sends.
     Wanted {
         name: "sock/inet_sk_error_report",
         filter: Some("protocol == 6 && error != 0"),
-        chain: false,
+        chain: Chain::Never,
         optional: true,
     },
     // SIGKILL to the threads of a process that ends by itself is delivered too, but nobody generated it.
     Wanted {
         name: "signal/signal_generate",
         filter: Some("sig == 6 || sig == 9 || sig == 15"),
-        chain: false,
+        chain: Chain::Never,
         optional: true,
     },
-    Wanted { name: "signal/signal_deliver", filter: Some(FATAL), chain: false, optional: true },
+    Wanted { name: "signal/signal_deliver", filter: Some(FATAL), chain: Chain::Never, optional: true },
 ];
 
 /// One of [`WANTED`] on one CPU.
@@ -108,11 +125,11 @@ impl Cpu {
     }
 }
 
-/// Opens the tracepoints of these names and ids on every CPU that is online, not yet enabled.
+/// Opens these tracepoints on every CPU that is online, not yet enabled.
 ///
 /// # Errors
 /// This user may not, or no ring finds room.
-pub fn open_all(tracepoints: &[(&'static str, u64)], notes: &mut Vec<String>) -> Result<Vec<Cpu>, Failure> {
+pub fn open_all(tracepoints: &[Found], notes: &mut Vec<String>) -> Result<Vec<Cpu>, Failure> {
     let mut opened = Vec::new();
     for number in online() {
         match Opened::new(number, tracepoints, notes) {
@@ -136,22 +153,27 @@ pub fn open_all(tracepoints: &[(&'static str, u64)], notes: &mut Vec<String>) ->
 /// The events of one CPU before they have rings.
 struct Opened {
     number: u32,
-    events: Vec<(&'static Wanted, Event)>,
+    events: Vec<(&'static str, bool, Event)>,
     side: Option<Event>,
 }
 
 type Rings = (PerfRing, Option<PerfRing>);
 
 impl Opened {
-    fn new(number: u32, tracepoints: &[(&'static str, u64)], notes: &mut Vec<String>) -> io::Result<Self> {
+    fn new(number: u32, tracepoints: &[Found], notes: &mut Vec<String>) -> io::Result<Self> {
         let mut events = Vec::new();
         for wanted in &WANTED {
-            let Some((_, id)) = tracepoints.iter().find(|(name, _)| *name == wanted.name) else { continue };
-            let event = open(wanted, *id, number)?;
+            let Some(found) = tracepoints.iter().find(|found| found.name == wanted.name) else { continue };
+            let chain = match wanted.chain {
+                Chain::Never => false,
+                Chain::Always => true,
+                Chain::WithoutReason => !found.reasons,
+            };
+            let event = open(found.id, chain, number)?;
             if let Some(filter) = wanted.filter {
                 event.filter(filter)?;
             }
-            events.push((wanted, event));
+            events.push((wanted.name, chain, event));
         }
         let side = side_band(number)
             .inspect_err(|error| note(notes, format!("processes that started later have no name: {error}")));
@@ -160,34 +182,33 @@ impl Opened {
 
     /// Rings of these sizes.
     fn map(&self, ring: usize, side: Option<usize>) -> io::Result<Rings> {
-        let (_, first) = self.events.first().ok_or_else(|| io::Error::other("no tracepoint to open"))?;
+        let (.., first) = self.events.first().ok_or_else(|| io::Error::other("no tracepoint to open"))?;
         let side = self.side.as_ref().zip(side).map(|(event, size)| event.map(size)).transpose()?;
         Ok((first.map(ring)?, side))
     }
 
     fn with(self, (ring, side): Rings) -> io::Result<Cpu> {
         // Only now has the first one a ring to share.
-        if let Some(((_, first), others)) = self.events.split_first() {
-            others.iter().try_for_each(|(_, event)| event.output_to(first))?;
+        if let Some(((.., first), others)) = self.events.split_first() {
+            others.iter().try_for_each(|(.., event)| event.output_to(first))?;
         }
-        let named = |(wanted, event): (&'static Wanted, Event)| {
-            Ok(CpuEvent { id: event.id()?, name: wanted.name, chain: wanted.chain, event })
-        };
+        let named =
+            |(name, chain, event): (&'static str, bool, Event)| Ok(CpuEvent { id: event.id()?, name, chain, event });
         let events = self.events.into_iter().map(named).collect::<io::Result<_>>()?;
         Ok(Cpu { number: self.number, events, ring, side: self.side.zip(side), samples: 0, missing: 0 })
     }
 }
 
-fn open(wanted: &Wanted, id: u64, cpu: u32) -> io::Result<Event> {
+fn open(id: u64, chain: bool, cpu: u32) -> io::Result<Event> {
     let mut attr = PerfEventAttr::new(perf::TYPE_TRACEPOINT, id).with(&[
         Flag::Disabled,
         Flag::UseClockid,
         Flag::ExcludeCallchainUser,
     ]);
     attr.sample_period = 1;
-    attr.sample_type = sample_type(wanted.chain);
+    attr.sample_type = sample_type(chain);
     attr.clockid = libc::CLOCK_MONOTONIC;
-    attr.sample_max_stack = if wanted.chain { MAX_STACK } else { 0 };
+    attr.sample_max_stack = if chain { MAX_STACK } else { 0 };
     attr.read_format = perf::FORMAT_LOST;
     Event::open(&attr, cpu).or_else(|error| match error.raw_os_error() {
         // Before 6.0.

@@ -1,14 +1,14 @@
 //! The reset tracepoints of this host, streamed as `source::reset_events` describes.
 //!
 //! Everything hangs on perf event descriptors, which vanish with the process however it ends; nothing is written to
-//! tracefs. Two events on tcp_send_reset: answers to a segment come without, resets by the socket itself with the kernel
-//! call chain, so that a flood of answers stays cheap.
+//! tracefs. Two events on tcp_send_reset: resets by the socket itself come with the kernel call chain; answers to a segment, of
+//! which there may be a flood, only where the kernel gives no reason for them.
 
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::cpu::{self, Cpu, WANTED, refused};
+use super::cpu::{self, Cpu, Found, WANTED, refused};
 use super::namespace::Handle;
 use super::scope::Scope;
 use super::sys::PerfRing;
@@ -56,7 +56,9 @@ impl Tracepoints {
             return Err(Failure::new(FailureKind::Absent, "this kernel has no reset tracepoints")
                 .needs("Linux 4.16 or later with CONFIG_TRACEPOINTS"));
         }
-        let tracepoints: Vec<_> = formats.iter().map(|(name, _, format): &(_, _, Format)| (*name, format.id)).collect();
+        let found =
+            |(name, _, format): &Named| Found { name, id: format.id, reasons: format.field("reason").is_some() };
+        let tracepoints: Vec<_> = formats.iter().map(found).collect();
         let cpus = cpu::open_all(&tracepoints, &mut notes)?;
         let mut start = format!("{MAGIC}\nendian {}\n", if cfg!(target_endian = "big") { "big" } else { "little" });
         for cpu in &cpus {

@@ -136,7 +136,8 @@ pub(super) fn watch(host: &mut dyn Host, window: Duration, interval: Option<Dura
         // Records of events in a timer can be missing on an idle CPU (seen on Linux 6.18): then the counters were judged.
         let view = observation.view().ok_or("no network namespace was observed")?;
         let evidence = Evidence::new(view);
-        let resets = evidence.attribution().ok().filter(|resets| resets.sent.is_ok());
+        // Packets alone tell the received ones from nothing, and name no process.
+        let resets = evidence.attribution().ok().filter(|resets| resets.sent.is_ok() && resets.received.is_ok());
         let diagnosis = diagnosis::diagnose(view);
         let sent = resets.and_then(|resets| sent(resets, &diagnosis.ledger.sent));
         let findings = Findings { reset_events: resets.is_some(), sent, ..findings(&diagnosis) };

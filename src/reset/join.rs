@@ -100,6 +100,9 @@ impl Joiner {
         self.packets.extend(read.packets);
         self.destroyed.extend(read.destroyed);
         self.errors.read(read.errors);
+        for (_, socket) in &self.destroyed[self.closed.taken.min(self.destroyed.len())..] {
+            self.closed.remember(socket);
+        }
         let (mut resets, unclear) = self.due(until);
         resets.sort_by_key(Reset::at);
         // Those that still wait, too: an answer may come shortly before the reset that it belongs to.
@@ -111,11 +114,10 @@ impl Joiner {
         resets.iter_mut().for_each(|reset| self.remember(reset, &ended));
         // Those that still wait, too: their resets do not.
         give_ended(&mut resets, &self.destroyed);
-        for (_, socket) in &self.destroyed[self.closed.taken.min(self.destroyed.len())..] {
-            self.closed.remember(socket);
+        for reset in resets.iter_mut().filter(|reset| reset.ended.is_none() && reset.answers_after_close()) {
+            let ends = reset.local().zip(reset.peer());
+            reset.ended = ends.and_then(|ends| self.closed.before(ends, reset.at())).cloned();
         }
-        let late = resets.iter_mut().filter(|reset| reset.ended.is_none() && reset.answers_after_close());
-        late.for_each(|reset| reset.ended = self.closed.before(reset));
         let errors = self.errors.join(&mut resets, until);
         let (due, wait): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.destroyed).into_iter().partition(|(_, socket)| socket.at < until);
@@ -211,15 +213,18 @@ impl Joiner {
         if reset.ended_connection().is_some() {
             self.aborted.insert(ends, at);
             self.aborted_in_order.push_back((ends, at));
-        } else if let Some(event) = &reset.event {
+        } else if !received {
             let to_a_connect = reset.packet.as_ref().and_then(Answered::by) == Some(Answered::Syn);
-            let answers_nobody =
-                event.reason.as_deref().is_none_or(|reason| matches!(reason, "NO_SOCKET" | "TCP_FLAGS"));
+            let reason = reset.event.as_ref().and_then(|event| event.reason.as_deref());
+            let answers_nobody = reason.is_none_or(|reason| matches!(reason, "NO_SOCKET" | "TCP_FLAGS"));
             // The other end may be of this kernel too: its abort and its last segments overtake each other on the way here.
             let was_reset = [(local, peer), (peer, local)].iter().any(|ends| self.aborted.contains_key(ends));
             let is_being_reset = ended.get(&ends).is_some_and(|then| (at..=at + CLOSING).contains(then));
             let was_reset = was_reset || is_being_reset;
             reset.again = answers_nobody && !to_a_connect && was_reset;
+            // One whose retransmissions were never answered leaves nothing behind.
+            let left_behind = self.closed.before(ends, at).is_some_and(|socket| !socket.gave_up());
+            reset.closed = !to_a_connect && left_behind;
         }
     }
 }

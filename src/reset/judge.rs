@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Answered, Kind, Mark, Origin, Reset};
+use super::{Answered, Kind, Mark, Origin, Reset, deduce};
 use crate::source::reset_events::{Caller, Direction, Missing, ResetTally};
 use crate::source::reset_packets::{PeerTtls, ResetPacket, Signature};
 use crate::value::{EphemeralPorts, TcpState};
@@ -21,6 +21,8 @@ const AT_ONCE: Duration = Duration::from_millis(100);
 pub struct Traced {
     /// Every RST that TCP sends: Linux 6.10 and later. Before, answers without a full socket left no event.
     pub sent: bool,
+    /// Those that a full socket sends: all but answers by nobody, and in TIME_WAIT.
+    pub full_sockets: bool,
     pub received: bool,
     /// State changes are watched.
     pub states: bool,
@@ -31,21 +33,58 @@ impl Traced {
     /// that no event was lost, the absence of one proves nothing.
     pub fn new(kernel: &str, missing: &[Missing], certain: bool) -> Self {
         let lacks = |name: &str| missing.iter().any(|missing| missing.name == name);
+        let full_sockets = certain && !lacks("tcp/tcp_send_reset");
         Self {
-            sent: certain && at_least(kernel, (6, 10)) && !lacks("tcp/tcp_send_reset"),
+            sent: full_sockets && at_least(kernel, (6, 10)),
+            full_sockets,
             received: certain && !lacks("tcp/tcp_receive_reset"),
             states: !lacks("sock/inet_sock_set_state"),
         }
     }
 
-    pub const ALL: Self = Self { sent: true, received: true, states: true };
-    pub const NONE: Self = Self { sent: false, received: false, states: false };
+    pub const ALL: Self = Self { sent: true, full_sockets: true, received: true, states: true };
+    pub const NONE: Self = Self { sent: false, full_sockets: false, received: false, states: false };
 }
 
 /// Whether a kernel release, `6.18.5-generic`, is this version or later.
 fn at_least(release: &str, wanted: (u32, u32)) -> bool {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     matches!((numbers.next(), numbers.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= wanted)
+}
+
+/// Whose the answers are of which only the packet was seen, where TCP sends some without an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Alone {
+    /// Nobody counted: netfilter's are those to a SYN for which something listens, because a listener refuses nobody.
+    #[default]
+    NotCounted,
+    /// TCP counted as many more RSTs as there are.
+    Tcp,
+    /// TCP counted none of them.
+    Netfilter,
+    /// TCP counted some, and it cannot be told which.
+    Unclear,
+}
+
+/// By how much counters moved in the window, where they were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Moved {
+    /// TcpExt.TCPAbortOnClose, TCPAbortOnData, TCPAbortOnMemory, TCPAbortOnLinger, TCPAbortOnTimeout.
+    pub on_close: Option<u64>,
+    pub on_data: Option<u64>,
+    pub on_memory: Option<u64>,
+    pub on_linger: Option<u64>,
+    pub on_timeout: Option<u64>,
+    /// TcpExt.EmbryonicRsts.
+    pub embryonic: Option<u64>,
+    /// TcpExt.PAWSActive.
+    pub paws_active: Option<u64>,
+    /// TcpExt.TCPTimeWaitOverflow.
+    pub time_wait_overflow: Option<u64>,
+    /// TcpExt.ListenOverflows.
+    pub listen_overflows: Option<u64>,
+    /// TcpExt.SyncookiesFailed.
+    pub cookies_failed: Option<u64>,
 }
 
 /// What surrounds a reset: who listens where, which listeners went away, who scans and who probes. It decides the kind of a
@@ -70,9 +109,10 @@ pub struct Surroundings {
     pub scanners: BTreeSet<IpAddr>,
     /// Peers that reset their connections to a listener's port as regularly as a clock.
     pub probers: BTreeSet<(IpAddr, u16)>,
-    /// TcpExt.ListenOverflows and TcpExt.SyncookiesFailed of the window, where they were read.
-    pub listen_overflows: Option<u64>,
-    pub cookies_failed: Option<u64>,
+    pub moved: Moved,
+    /// net.ipv4.tcp_abort_on_overflow.
+    pub resets_on_overflow: bool,
+    pub alone: Alone,
 }
 
 impl Default for Surroundings {
@@ -87,8 +127,9 @@ impl Default for Surroundings {
             full_ports: BTreeSet::new(),
             scanners: BTreeSet::new(),
             probers: BTreeSet::new(),
-            listen_overflows: None,
-            cookies_failed: None,
+            moved: Moved::default(),
+            resets_on_overflow: false,
+            alone: Alone::default(),
         }
     }
 }
@@ -97,7 +138,7 @@ impl Surroundings {
     /// What one reset was. `ttls`: with which TTL the peers' other packets arrive.
     pub fn kind(&self, reset: &Reset, ttls: &PeerTtls) -> Kind {
         match (&reset.event, &reset.packet) {
-            (None, Some(packet)) => self.kind_of_packet(packet),
+            (None, Some(packet)) => self.kind_of_packet(reset, packet, ttls),
             _ => reset.located_event().map_or(Kind::Other, |event| {
                 let tally = ResetTally::of(&event, self.ephemeral);
                 self.kind_of_event(&tally, Mark::of(reset, ttls))
@@ -106,25 +147,44 @@ impl Surroundings {
     }
 
     /// What a RST was of which only the packet was seen.
-    pub fn kind_of_packet(&self, packet: &ResetPacket) -> Kind {
+    fn kind_of_packet(&self, reset: &Reset, packet: &ResetPacket, ttls: &PeerTtls) -> Kind {
         if packet.came_back() {
             return Kind::FirewallReject;
         }
         match (packet.direction, packet.signature()) {
             (Direction::Sent, Signature::Answer) if self.traced.sent => Kind::FirewallReject,
             (Direction::Sent, _) if self.traced.sent => Kind::NotByTcp,
-            (Direction::Sent, Signature::Active) => Kind::Active,
-            (Direction::Sent, Signature::Answer) => match Answered::by(packet) {
+            // A socket's own RST has had an event since the tracepoint is there (Linux 4.16).
+            (Direction::Sent, Signature::Active) if self.traced.full_sockets => Kind::NotByTcp,
+            (Direction::Sent, Signature::Foreign) => Kind::NotByTcp,
+            (Direction::Sent, Signature::Answer) if self.is_rejected(packet) => Kind::FirewallReject,
+            (Direction::Sent, Signature::Answer) if self.alone == Alone::Unclear => match Answered::by(packet) {
                 Some(Answered::Syn) => Kind::Refusal,
                 _ => Kind::Answer,
             },
-            (Direction::Sent, Signature::Foreign) => Kind::NotByTcp,
+            (Direction::Sent, Signature::Active | Signature::Answer) => {
+                let tally = reset.packet_as_event().map(|event| ResetTally::of(&event, self.ephemeral));
+                tally.map_or(Kind::Other, |tally| self.kind_of_event(&tally, Mark::of(reset, ttls)))
+            }
             (Direction::Received, _) if self.traced.received => Kind::Ignored,
             (Direction::Received, _) => Kind::FromPeer,
         }
     }
 
-    /// What resets with an event were.
+    /// Netfilter sent this answer, of which only the packet was seen, by a kernel that reports not all that TCP sends.
+    pub fn is_rejected(&self, packet: &ResetPacket) -> bool {
+        let refused_by_listener = || {
+            let bound = self.listening.get(&packet.local.port()).map_or(&[][..], Vec::as_slice);
+            Answered::by(packet) == Some(Answered::Syn) && bound.iter().any(|bound| covers(*bound, packet.local.ip()))
+        };
+        match self.alone {
+            Alone::Netfilter => true,
+            Alone::Tcp => false,
+            Alone::NotCounted | Alone::Unclear => refused_by_listener(),
+        }
+    }
+
+    /// What resets were that TCP sent, or that have an event.
     pub fn kind_of_event(&self, tally: &ResetTally, mark: Mark) -> Kind {
         let kind = match tally.direction {
             Direction::Sent => self.sent(tally, mark),
@@ -163,7 +223,11 @@ impl Surroundings {
     }
 
     fn sent(&self, tally: &ResetTally, mark: Mark) -> Kind {
-        let Some(reason) = tally.reason.as_deref() else { return Kind::Other };
+        // Linux 6.10 and 6.11 have the field, but for a RST by the socket itself nothing to write into it.
+        let given = tally.reason.as_deref().filter(|reason| *reason != "NOT_SPECIFIED");
+        let Some(reason) = given.or_else(|| deduce::reason(self, tally, mark)) else {
+            return if tally.active { Kind::Active } else { Kind::Other };
+        };
         let exited = |kind| if self.exited(tally) { Kind::Exited } else { kind };
         let port = tally.local_port.unwrap_or(0);
         match reason {
@@ -180,24 +244,24 @@ impl Surroundings {
                 Some(Caller::ListenerStop) => Kind::ListenerClosed,
                 Some(Caller::Destroy) => Kind::Destroyed,
                 Some(Caller::Mptcp) => Kind::Mptcp,
-                Some(Caller::Close | Caller::Disconnect) => exited(Kind::Aborted),
+                Some(_) => exited(Kind::Aborted),
                 // Without kernel symbols the socket tells.
                 None => match tally.state {
-                    Some(TcpState::Established | TcpState::CloseWait) => Kind::Destroyed,
+                    Some(TcpState::Established | TcpState::CloseWait) if !tally.softirq => Kind::Destroyed,
                     _ if self.gone_ports.contains(&port) => Kind::ListenerClosed,
                     _ => exited(Kind::Aborted),
                 },
             },
             "NO_SOCKET" => self.no_socket(tally, mark),
             // A segment with ACK met the listener: five histories end here, told apart by what else happened.
-            "TCP_FLAGS" if self.full_ports.contains(&port) && self.listen_overflows > Some(0) => {
+            "TCP_FLAGS" if self.full_ports.contains(&port) && self.moved.listen_overflows > Some(0) => {
                 Kind::AcceptQueueExpired
             }
-            "TCP_FLAGS" if self.cookies_failed > Some(0) => Kind::Cookie,
+            "TCP_FLAGS" if self.moved.cookies_failed > Some(0) => Kind::Cookie,
             // A connection that was just reset, at a port with a listener.
             "TCP_FLAGS" if mark.again => Kind::Repeated,
             "TCP_FLAGS" | "TCP_INVALID_ACK_SEQUENCE" => Kind::Stale,
-            "INVALID_SYN" if self.listen_overflows > Some(0) => Kind::AcceptQueueFull,
+            "INVALID_SYN" if self.moved.listen_overflows > Some(0) => Kind::AcceptQueueFull,
             "INVALID_SYN" => Kind::HandshakeRestarted,
             "TCP_RFC7323_PAWS" => Kind::Timestamp,
             mptcp if mptcp.starts_with("MPTCP") => Kind::Mptcp,
@@ -255,7 +319,7 @@ impl Surroundings {
 
 /// A listener on `bound` takes connections to `asked`. A listener on `::` takes IPv4 as well unless IPV6_V6ONLY is set,
 /// which sock_diag does not tell here: it is taken to be dual-stack.
-fn covers(bound: IpAddr, asked: IpAddr) -> bool {
+pub(super) fn covers(bound: IpAddr, asked: IpAddr) -> bool {
     let asked = asked.to_canonical();
     match bound.to_canonical() {
         IpAddr::V4(bound) if bound.is_unspecified() => asked.is_ipv4(),
@@ -337,7 +401,11 @@ mod tests {
         let answer = packet(Direction::Sent, ENDS.0, ENDS.1);
         let of = |packet: &ResetPacket, traced| kind(None, Some(packet), traced);
         assert_eq!(of(&answer, Traced::ALL), Kind::FirewallReject);
-        assert_eq!(of(&answer, Traced::NONE), Kind::Refusal);
+        assert_eq!(of(&answer, Traced::NONE), Kind::Refused);
+        let unclear = Surroundings { alone: Alone::Unclear, ..Surroundings::default() };
+        assert_eq!(kind_in(&unclear, None, Some(&answer)), Kind::Refusal);
+        let netfilter = Surroundings { alone: Alone::Netfilter, ..Surroundings::default() };
+        assert_eq!(kind_in(&netfilter, None, Some(&answer)), Kind::FirewallReject);
         let active = ResetPacket { window: 500, seq: 5, ..answer };
         assert_eq!(of(&active, Traced::ALL), Kind::NotByTcp);
         assert_eq!(of(&active, Traced::NONE), Kind::Active);

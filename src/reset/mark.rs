@@ -16,6 +16,12 @@ pub struct Mark {
     /// See [`Reset::again`].
     pub again: bool,
     pub exchange: Option<Exchange>,
+    /// See [`Reset::closed`].
+    pub closed: bool,
+    /// Only its packet was seen.
+    pub packet_alone: bool,
+    /// The connection that it ended was destroyed with data that no process had read.
+    pub left_unread: bool,
 }
 
 /// What a sent RST answered, from its form (net/ipv4/tcp_ipv4.c tcp_v4_send_reset; RFC 9293, 3.5.2).
@@ -43,15 +49,18 @@ impl Mark {
     /// `ttls`: with which TTL the peers' other packets arrive.
     pub fn of(reset: &Reset, ttls: &PeerTtls) -> Self {
         let exchange = Exchange::of(reset);
+        let left_unread = reset.ended.as_ref().is_some_and(|ended| ended.unread > 0);
+        let Reset { again, closed, .. } = *reset;
         let Some(packet) = &reset.packet else {
-            return Self { again: reset.again, exchange, ..Self::default() };
+            return Self { again, closed, left_unread, exchange, ..Self::default() };
         };
         let origin = match packet {
             packet if packet.came_back() => Origin::Firewall,
             packet if packet.came_from_a_peer() && ttls.fits(packet.peer, packet.ttl) == Some(false) => Origin::Device,
             _ => Origin::Peer,
         };
-        Self { on_wire: true, answered: Answered::by(packet), origin, again: reset.again, exchange }
+        let (answered, packet_alone) = (Answered::by(packet), reset.event.is_none());
+        Self { on_wire: true, answered, origin, again, closed, packet_alone, left_unread, exchange }
     }
 }
 

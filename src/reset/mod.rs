@@ -10,6 +10,7 @@ use crate::source::reset_packets::{ResetPacket, Signature};
 use crate::value::{Errno, NetnsId, TcpState};
 
 mod closed;
+mod deduce;
 mod errors;
 mod exchange;
 mod join;
@@ -23,7 +24,7 @@ pub(crate) mod testing;
 pub use errors::JoinedError;
 pub use exchange::{Exchange, answered_after, patience};
 pub use join::{Drained, End, Ending, Joined, Joiner};
-pub use judge::{Surroundings, Traced};
+pub use judge::{Alone, Moved, Surroundings, Traced};
 pub use kind::Kind;
 pub use mark::{Answered, Mark, Origin};
 
@@ -36,6 +37,8 @@ pub struct Reset {
     pub ended: Option<DestroyedSocket>,
     /// An answer to what was still on the way when the connection was reset, from here or by the peer.
     pub again: bool,
+    /// The connection that the answered segment was of had been closed here, shortly before.
+    pub closed: bool,
     /// What the program on this side gets from its next call, where the kernel told.
     pub errno: Option<Errno>,
 }
@@ -87,6 +90,29 @@ impl Reset {
         let mut event = ResetEvent { netns: self.netns(), ..self.event.clone()? };
         (event.local, event.peer) = (self.local().unwrap_or(event.local), self.peer());
         Some(event)
+    }
+
+    /// As if there were an event of an RST that TCP sent and of which only the packet was seen.
+    pub fn packet_as_event(&self) -> Option<ResetEvent> {
+        let packet =
+            self.packet.as_ref().filter(|packet| self.event.is_none() && packet.direction == Direction::Sent)?;
+        let active = packet.signature() == Signature::Active;
+        Some(ResetEvent {
+            at: packet.at,
+            direction: packet.direction,
+            local: packet.local,
+            peer: Some(packet.peer),
+            state: None,
+            old_state: None,
+            reason: None,
+            task: None,
+            softirq: true,
+            active,
+            caller: None,
+            exiting: false,
+            netns: Some(packet.netns),
+            cookie: None,
+        })
     }
 
     /// State of the connection before this reset ended it.

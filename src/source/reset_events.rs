@@ -183,7 +183,7 @@ pub struct ResetEvent {
     pub softirq: bool,
     /// Sent by the socket itself (tcp_send_active_reset) rather than in answer to a segment. False for received.
     pub active: bool,
-    /// From which path an active reset came, where kallsyms is readable.
+    /// From which path it came, where kallsyms is readable; of an answer to a segment only where the kernel gives no reason.
     pub caller: Option<Caller>,
     /// The process was in do_exit(): it exited or was killed with the connection open. Known only with `caller`.
     pub exiting: bool,
@@ -213,7 +213,12 @@ impl ResetEvent {
 
     /// Not an answer to a segment that belongs to nothing here. A refused connect is one of those that do.
     pub fn ends_a_connection(&self) -> bool {
-        self.active || self.direction == Direction::Received || self.reason.as_deref() == Some("TCP_ABORT_ON_DATA")
+        // Of a kernel that gives no reason: tcp_reset() has closed the socket before it answers.
+        let late_data = match self.reason.as_deref() {
+            Some(reason) => reason == "TCP_ABORT_ON_DATA",
+            None => self.state == Some(TcpState::Close),
+        };
+        self.active || self.direction == Direction::Received || late_data
     }
 
     /// Both ends are of one namespace, as far as the addresses tell.
@@ -222,7 +227,7 @@ impl ResetEvent {
     }
 }
 
-/// The kernel path that sent an active reset: the most telling of these functions in its call chain.
+/// The kernel path that sent a reset: the most telling of these functions in its call chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Caller {
     /// inet_csk_listen_stop(): a listener went away with connections in its accept queue.
@@ -231,10 +236,18 @@ pub enum Caller {
     Destroy,
     /// __tcp_close(): close(2), or the exit of the last process that held the socket.
     Close,
+    /// The same through tcp_disconnect(): SO_LINGER with a time of 0.
+    Linger,
     /// tcp_disconnect() called for the socket itself: connect(AF_UNSPEC).
     Disconnect,
     /// MPTCP reset a subflow.
     Mptcp,
+    /// tcp_keepalive_timer().
+    KeepaliveTimer,
+    /// tcp_write_timer(), for want of memory or of room for orphans.
+    WriteTimer,
+    /// tcp_check_req(): an answer to a segment for a half-open request.
+    CheckRequest,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

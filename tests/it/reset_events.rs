@@ -139,13 +139,13 @@ fn closes_with_unread_data_and_linger_0_name_the_process() {
         if !reasons_known(&events) {
             return;
         }
-        for reason in ["TCP_ABORT_ON_CLOSE", "TCP_STATE"] {
+        for (reason, caller) in [("TCP_ABORT_ON_CLOSE", Caller::Close), ("TCP_STATE", Caller::Linger)] {
             let sent: Vec<_> = of(&events, Direction::Sent, reason).collect();
             assert_eq!(sent.len(), 20, "{reason} in {events:#?}");
             for event in sent {
                 let task = event.task.as_ref().unwrap();
                 assert_eq!((task.pid, &task.name), (std::process::id(), &own_name()));
-                assert_eq!((event.caller, event.exiting), (Some(Caller::Close), false), "{event:?}");
+                assert_eq!((event.caller, event.exiting), (Some(caller), false), "{event:?}");
                 assert_eq!((event.state_before(), event.netns), (Some(TcpState::Established), here()));
                 assert!(event.active && !event.softirq && event.peer.is_some());
             }

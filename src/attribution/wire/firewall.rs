@@ -7,8 +7,8 @@ use super::super::Grouped;
 use super::super::context::moved;
 use super::{INITIAL_TTLS, is_client};
 use crate::observation::View;
-use crate::reset::{Answered, Surroundings};
-use crate::source::reset_events::Direction;
+use crate::reset::{Alone, Answered, Mark, Surroundings};
+use crate::source::reset_events::{Direction, ResetTally};
 use crate::source::reset_packets::{Code, PacketAccount, ResetPacket, Signature, Unreachable};
 
 /// Where a packet filter rejects.
@@ -122,15 +122,27 @@ fn own_resets(view: View<'_>, grouped: &Grouped, around: &Surroundings, places: 
     let seen = packets().filter(|packet| sent(packet)).count() as u64;
     // Packets and counters do not begin and end at the same instant: in a storm that alone makes a few too many.
     let excess = counted.map_or(0, |counted| seen.saturating_sub(counted)).saturating_sub(seen / 100);
-    // Every RST that TCP counted has an event (Linux 6.10 and later): what has none is not TCP's.
-    let of_events = grouped.here.iter().filter(|(_, tally)| tally.direction == Direction::Sent);
+    // Every RST that TCP counted has an event: what has none is not TCP's.
+    let has_event = |(mark, tally): &&(Mark, ResetTally)| tally.direction == Direction::Sent && !mark.packet_alone;
+    let of_events = grouped.here.iter().filter(has_event);
     let explained: u64 = of_events.map(|(_, tally)| tally.count).sum();
     let traced = grouped.by_packets && view.host.reset_events.value().is_some();
     let all_explained = traced && counted.is_some_and(|counted| explained >= counted);
     let fit = |count: u64| count <= excess + excess / 20;
-    let named = all_explained || fit(answers.len() as u64);
+    let (answers, excess, named) = match grouped.alone {
+        None => {
+            let named = all_explained || fit(answers.len() as u64);
+            (answers, excess, named)
+        }
+        Some((alone, count)) => {
+            let rejected: Vec<_> = answers.into_iter().filter(|packet| around.is_rejected(packet)).collect();
+            let unnamed = count.saturating_sub(rejected.len() as u64);
+            (rejected, unnamed, alone != Alone::Unclear)
+        }
+    };
+    let shown = named || grouped.alone.is_some();
     let back = packets().filter(|packet| packet.came_back()).map(|packet| (Hook::Output, packet));
-    for (hook, packet) in answers.iter().filter(|_| named).map(|packet| (Hook::Input, *packet)).chain(back) {
+    for (hook, packet) in answers.iter().filter(|_| shown).map(|packet| (Hook::Input, *packet)).chain(back) {
         let client = is_client(packet, around);
         let (port, called) = if client { (None, Some(packet.peer)) } else { (Some(packet.local.port()), None) };
         places.add((hook, Means::Rst, packet.local.ip(), port, called), packet.peer.ip(), 1);

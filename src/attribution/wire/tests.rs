@@ -13,8 +13,7 @@ const RST_ACK: u8 = 0x14;
 
 fn seen(view: View<'_>) -> (Grouped, Surroundings) {
     let grouped = grouped(view);
-    let tallies = grouped.here.iter().map(|(_, tally)| tally);
-    let around = surroundings(view, tallies, &gone_listeners(view), &GoneProcesses::new(view));
+    let around = surroundings(view, &grouped, &gone_listeners(view), &GoneProcesses::new(view));
     (grouped, around)
 }
 
@@ -191,4 +190,53 @@ fn a_host_that_is_out_of_reach_is_no_firewall() {
     assert_eq!((wire.rejected.len(), wire.no_way[0].own, wire.no_way[0].count), (0, true, 7));
     let by_the_called = icmp(Direction::Received, [false, true, false], Code::Host);
     assert_eq!(by_the_called.rejected[0].hook, Hook::Remote, "who is called does not say so of itself");
+}
+
+/// A host whose kernel reports no answer by a socket that is not there.
+fn older(case: Case) -> Case {
+    let mut case = case.tracepoints();
+    case.host.after.facts.kernel = Some("6.1.0-50-amd64".to_owned());
+    case
+}
+
+const DATABASE: [&str; 2] = ["10.0.0.9:5432", "10.0.3.7:0"];
+
+#[test]
+fn answers_that_an_older_kernel_does_not_report_are_told_by_their_packets() {
+    let refused = older(Case::new()).counter("Tcp.OutRsts", 0, 20).packets(20, Direction::Sent, RST_ACK, 64, REFUSED);
+    assert_eq!(kinds(&refused), [(Kind::Refused, 20)].into());
+    let stale = older(Case::new()).counter("Tcp.OutRsts", 0, 20).packets(20, Direction::Sent, RST, 64, REFUSED);
+    assert_eq!(kinds(&stale), [(Kind::Stale, 20)].into());
+    let closed = stale.destroyed_sockets(20, REFUSED, 0, 0);
+    assert_eq!(kinds(&closed), [(Kind::LateData, 20)].into());
+    let evidence = crate::evidence::Evidence::new(closed.view());
+    let sent = &evidence.ledger().sent;
+    assert_eq!((sent.unexplained(), sent.lines[0].basis), (Some(0), crate::evidence::ledger::Basis::Deduced));
+}
+
+#[test]
+fn what_an_older_kernel_did_not_count_is_the_firewalls() {
+    let rejected = |case: Case| {
+        let case = older(case);
+        (kinds(&case), wire(&case).rejected_total())
+    };
+    let packets = |case: Case, ends| case.packets(20, Direction::Sent, RST_ACK, 64, ends);
+    let none_counted = packets(Case::new().counter("Tcp.OutRsts", 0, 0), REFUSED);
+    assert_eq!(rejected(none_counted), ([].into(), 20));
+    let process = crate::observation::testing::process(7, "postgres");
+    let half = Case::new().counter("Tcp.OutRsts", 0, 20).listener("0.0.0.0:5432", 128, 0, 0, &process);
+    let both = packets(packets(half, REFUSED), DATABASE);
+    assert_eq!(rejected(both), ([(Kind::Refused, 20)].into(), 20), "a listener refuses nobody");
+    let unclear = packets(packets(Case::new().counter("Tcp.OutRsts", 0, 20), REFUSED), DATABASE);
+    assert_eq!(rejected(unclear), ([].into(), 20), "half of them, and nobody can say which");
+}
+
+#[test]
+fn packets_alone_tell_what_was_sent_and_not_what_was_received() {
+    let case = Case::new().counter("Tcp.OutRsts", 0, 20).packets(20, Direction::Sent, RST_ACK, 64, REFUSED);
+    assert_eq!(kinds(&case), [(Kind::Refused, 20)].into());
+    let view = case.view();
+    let (grouped, around) = seen(view);
+    let attribution = attribute(view, &grouped, &around).expect("packets");
+    assert!(attribution.sent.is_ok() && attribution.received.is_err());
 }

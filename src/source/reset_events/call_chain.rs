@@ -1,4 +1,4 @@
-//! The kernel call chain of an active reset: which path sent it.
+//! The kernel call chain of a reset: which path sent it.
 
 use super::Caller;
 use super::format::Order;
@@ -18,6 +18,10 @@ fn symbol(name: &str) -> Option<Symbol> {
         "tcp_abort" => Symbol::Path(Caller::Destroy),
         "__tcp_close" | "tcp_close" => Symbol::Path(Caller::Close),
         "tcp_disconnect" => Symbol::Path(Caller::Disconnect),
+        "tcp_keepalive_timer" => Symbol::Path(Caller::KeepaliveTimer),
+        // tcp_out_of_resources() below it may be inlined; the timer sends for nothing else.
+        "tcp_write_timer" | "tcp_write_timer_handler" => Symbol::Path(Caller::WriteTimer),
+        "tcp_check_req" => Symbol::Path(Caller::CheckRequest),
         "mptcp_subflow_reset" | "mptcp_do_fastclose" => Symbol::Path(Caller::Mptcp),
         "do_exit" => Symbol::Exit,
         _ => return None,
@@ -61,10 +65,19 @@ impl Symbols {
     /// The path, and whether the process was exiting.
     ///
     /// tcp_disconnect() also runs below __tcp_close() (linger 0) and inet_csk_listen_stop(), and the latter below
-    /// tcp_abort() or __tcp_close() of the listener: the most telling function of the chain wins, not the innermost.
+    /// tcp_abort() or __tcp_close() of the listener: the most telling function of the chain wins, not the innermost. A timer
+    /// first: it runs on top of whatever it interrupted.
     pub fn path(&self, chain: &[u8], order: Order) -> (Option<Caller>, bool) {
-        const TELLING: [Caller; 5] =
-            [Caller::ListenerStop, Caller::Mptcp, Caller::Destroy, Caller::Close, Caller::Disconnect];
+        const TELLING: [Caller; 8] = [
+            Caller::KeepaliveTimer,
+            Caller::WriteTimer,
+            Caller::ListenerStop,
+            Caller::Mptcp,
+            Caller::Destroy,
+            Caller::Close,
+            Caller::Disconnect,
+            Caller::CheckRequest,
+        ];
         let (mut found, mut exiting) = (Vec::new(), false);
         for address in chain.chunks_exact(8).filter_map(|word| order.number(word)).filter(|a| *a < CONTEXT_MARKS) {
             // A return address lies behind the call, so the last byte of the call decides.
@@ -75,6 +88,8 @@ impl Symbols {
                 None => {}
             }
         }
-        (TELLING.into_iter().find(|caller| found.contains(caller)), exiting)
+        let telling = TELLING.into_iter().find(|caller| found.contains(caller));
+        let disconnects = found.contains(&Caller::Disconnect);
+        (telling.map(|caller| if caller == Caller::Close && disconnects { Caller::Linger } else { caller }), exiting)
     }
 }

@@ -184,7 +184,7 @@ fn an_active_reset_gets_state_caller_process_and_true_time() {
     assert_eq!(event.at, Duration::from_nanos(13 * SECOND + 10), "CLOCK_BOOTTIME is 2 s ahead here");
     assert_eq!((event.state, event.old_state), (Some(TcpState::Close), Some(TcpState::CloseWait)));
     // 0x3100 returns into do_exit: the call is its last instruction.
-    assert_eq!((event.caller, event.exiting, event.active), (Some(Caller::Close), true, true));
+    assert_eq!((event.caller, event.exiting, event.active), (Some(Caller::Linger), true, true));
     assert_eq!(event.reason.as_deref(), Some("TCP_STATE"));
     assert_eq!(event.task, Some(Task { pid: 100, name: "server".to_owned() }));
     assert_eq!(event.netns, Some(NetnsId(5)));

@@ -1,0 +1,243 @@
+//! The reason of a RST that TCP sent and for which the kernel gives none: before Linux 6.10 for all, and before 6.12 for those
+//! that a socket sends by itself. From the call chain, the state of the socket, the form of the packet and what surrounds it.
+//!
+//! The functions and counters are those of net/ipv4/{tcp,tcp_timer,tcp_input,tcp_minisocks,tcp_ipv4}.c of Linux 5.10 and 6.1.
+
+use super::judge::covers;
+use super::{Answered, Mark, Surroundings};
+use crate::source::reset_events::{Caller, ResetTally};
+use crate::value::TcpState;
+
+const CLOSED_WITH_UNREAD: &str = "TCP_ABORT_ON_CLOSE";
+const STATE: &str = "TCP_STATE";
+const MEMORY: &str = "TCP_ABORT_ON_MEMORY";
+const LINGER: &str = "TCP_ABORT_ON_LINGER";
+const KEEPALIVE: &str = "TCP_KEEPALIVE_TIMEOUT";
+const LATE_DATA: &str = "TCP_ABORT_ON_DATA";
+const LATE_DATA_IN_TIME_WAIT: &str = "TCP_TIMEWAIT_SOCKET";
+const INVALID_SYN: &str = "INVALID_SYN";
+const NO_CONNECTION: &str = "TCP_FLAGS";
+
+/// The reason by its name in `enum sk_rst_reason`; `None` where that cannot be told.
+pub(super) fn reason(around: &Surroundings, tally: &ResetTally, mark: Mark) -> Option<&'static str> {
+    match (mark.packet_alone, tally.active) {
+        (false, true) => active(around, tally, mark),
+        (false, false) => answer(around, tally, mark),
+        (true, true) => active_by_packet(around, tally, mark),
+        (true, false) => answer_by_packet(around, tally, mark),
+    }
+}
+
+/// tcp_send_active_reset() and what calls it.
+fn active(around: &Surroundings, tally: &ResetTally, mark: Mark) -> Option<&'static str> {
+    match tally.caller {
+        Some(Caller::Close) => Some(close(around, tally)),
+        Some(Caller::Linger | Caller::Disconnect | Caller::Destroy | Caller::ListenerStop | Caller::Mptcp) => {
+            Some(STATE)
+        }
+        // The timer also ends FIN_WAIT2, at once where TCP_LINGER2 is negative.
+        Some(Caller::KeepaliveTimer) if tally.state == Some(TcpState::FinWait2) => Some(LINGER),
+        Some(Caller::KeepaliveTimer) => Some(KEEPALIVE),
+        Some(Caller::WriteTimer) => Some(MEMORY),
+        Some(Caller::CheckRequest) => None,
+        None => match tally.state {
+            // Timers and tcp_abort() send before the state is left, all others after that.
+            Some(TcpState::Established | TcpState::CloseWait) if tally.softirq => Some(KEEPALIVE),
+            Some(TcpState::Established | TcpState::CloseWait) => Some(STATE),
+            Some(TcpState::Close) => {
+                let port = tally.local_port.unwrap_or(0);
+                if around.gone_ports.contains(&port) { Some(STATE) } else { active_by_packet(around, tally, mark) }
+            }
+            Some(_) if tally.softirq => Some(MEMORY),
+            _ => None,
+        },
+    }
+}
+
+/// __tcp_close() itself: unread data first, whatever the state; then TCP_LINGER2 and want of memory, both after the FIN.
+fn close(around: &Surroundings, tally: &ResetTally) -> &'static str {
+    match tally.old_state {
+        Some(TcpState::Established | TcpState::CloseWait | TcpState::SynRecv) => CLOSED_WITH_UNREAD,
+        _ if around.moved.on_memory > Some(0) => MEMORY,
+        // FIN_WAIT2 is not watched.
+        None if around.moved.on_linger > Some(0) => LINGER,
+        _ => CLOSED_WITH_UNREAD,
+    }
+}
+
+/// The socket's end, or the counters: each of them counts one reason, and one that moved alone tells it.
+fn active_by_packet(around: &Surroundings, tally: &ResetTally, mark: Mark) -> Option<&'static str> {
+    if mark.left_unread {
+        return Some(CLOSED_WITH_UNREAD);
+    }
+    if around.gone_ports.contains(&tally.local_port.unwrap_or(0)) {
+        return Some(STATE);
+    }
+    let moved = around.moved;
+    let of = [
+        (moved.on_close, CLOSED_WITH_UNREAD),
+        (moved.on_data, STATE),
+        (moved.on_memory, MEMORY),
+        (moved.on_linger, LINGER),
+        (moved.on_timeout, KEEPALIVE),
+    ];
+    let mut moved = of.into_iter().filter(|(count, _)| *count > Some(0)).map(|(_, reason)| reason);
+    moved.next().filter(|_| moved.next().is_none())
+}
+
+/// An answer by a full socket: only of those there is an event without a reason.
+fn answer(around: &Surroundings, tally: &ResetTally, mark: Mark) -> Option<&'static str> {
+    Some(match tally.state? {
+        _ if tally.caller == Some(Caller::CheckRequest) => INVALID_SYN,
+        TcpState::Listen | TcpState::NewSynRecv => match mark.answered {
+            Some(Answered::Syn) => INVALID_SYN,
+            // Where the call chain is hidden: tcp_check_req() counts, and answers a full queue only if told to.
+            _ if tally.caller.is_none() && around.moved.embryonic > Some(0) && around.resets_on_overflow => INVALID_SYN,
+            _ => NO_CONNECTION,
+        },
+        TcpState::SynSent if around.moved.paws_active > Some(0) => "TCP_RFC7323_PAWS",
+        TcpState::SynSent | TcpState::SynRecv => "TCP_INVALID_ACK_SEQUENCE",
+        TcpState::TimeWait => LATE_DATA_IN_TIME_WAIT,
+        // tcp_reset() has closed the socket by then.
+        TcpState::Close | TcpState::FinWait1 | TcpState::FinWait2 | TcpState::Closing | TcpState::LastAck => LATE_DATA,
+        TcpState::Established | TcpState::CloseWait => return None,
+    })
+}
+
+/// An answer of which no event tells: nobody's, or by what is left of a connection in TIME_WAIT.
+fn answer_by_packet(around: &Surroundings, tally: &ResetTally, mark: Mark) -> Option<&'static str> {
+    let port = tally.local_port.unwrap_or(0);
+    let bound = around.listening.get(&port).map_or(&[][..], Vec::as_slice);
+    let listens = bound.iter().any(|bound| tally.local_addr.is_some_and(|local| covers(*bound, local)));
+    match mark.answered? {
+        Answered::Syn => Some("NO_SOCKET"),
+        Answered::Segment if mark.again => Some("NO_SOCKET"),
+        // What has no place in TIME_WAIT is forgotten at once.
+        Answered::Segment if mark.closed && around.moved.time_wait_overflow.unwrap_or(0) == 0 => {
+            Some(LATE_DATA_IN_TIME_WAIT)
+        }
+        // The listener would have answered, and its answer has an event.
+        Answered::Segment if listens && around.traced.full_sockets => Some(LATE_DATA_IN_TIME_WAIT),
+        Answered::Segment if listens => Some(NO_CONNECTION),
+        Answered::Segment => Some("NO_SOCKET"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{destroyed, event, packet};
+    use super::super::{Kind, Reset, Traced};
+    use super::*;
+    use crate::reset::judge::Moved;
+    use crate::source::reset_events::{Direction, ResetEvent, Task};
+    use crate::source::reset_packets::{PeerTtls, ResetPacket};
+
+    const ENDS: (&str, &str) = ("10.0.0.1:80", "10.0.0.2:40000");
+
+    fn around() -> Surroundings {
+        Surroundings { traced: Traced { sent: false, ..Traced::ALL }, ..Surroundings::default() }
+    }
+
+    fn kind(around: &Surroundings, event: ResetEvent) -> Kind {
+        around.kind(&Reset { event: Some(event), ..Reset::default() }, &PeerTtls::default())
+    }
+
+    fn active(caller: Option<Caller>, old_state: Option<TcpState>) -> ResetEvent {
+        let task = Some(Task { pid: 7, name: "server".to_owned() });
+        let base = event(Direction::Sent, ENDS.0, ENDS.1);
+        ResetEvent { active: true, softirq: false, state: Some(TcpState::Close), task, caller, old_state, ..base }
+    }
+
+    #[test]
+    fn the_call_chain_of_an_abort_tells_what_it_was() {
+        let of = |caller| kind(&around(), active(Some(caller), Some(TcpState::Established)));
+        assert_eq!(of(Caller::Close), Kind::UnreadData);
+        assert_eq!(of(Caller::Linger), Kind::Aborted);
+        assert_eq!(of(Caller::Disconnect), Kind::Aborted);
+        assert_eq!(of(Caller::ListenerStop), Kind::ListenerClosed);
+        assert_eq!(of(Caller::Destroy), Kind::Destroyed);
+        assert_eq!(of(Caller::KeepaliveTimer), Kind::Keepalive);
+        assert_eq!(of(Caller::WriteTimer), Kind::Memory);
+        assert_eq!(kind(&around(), ResetEvent { exiting: true, ..active(Some(Caller::Close), None) }), Kind::Exited);
+    }
+
+    #[test]
+    fn a_close_after_its_fin_aborts_for_memory_where_that_counter_moved() {
+        let close = || active(Some(Caller::Close), Some(TcpState::FinWait1));
+        assert_eq!(kind(&around(), close()), Kind::UnreadData);
+        let moved = Moved { on_memory: Some(60), ..Moved::default() };
+        assert_eq!(kind(&Surroundings { moved, ..around() }, close()), Kind::Memory);
+        let unread = active(Some(Caller::Close), Some(TcpState::Established));
+        assert_eq!(kind(&Surroundings { moved, ..around() }, unread), Kind::UnreadData);
+    }
+
+    #[test]
+    fn a_reason_that_is_not_specified_is_none() {
+        let event = ResetEvent { reason: Some("NOT_SPECIFIED".into()), ..active(Some(Caller::Close), None) };
+        assert_eq!(kind(&around(), event), Kind::UnreadData);
+    }
+
+    #[test]
+    fn without_symbols_state_and_counters_tell_as_much_as_they_can() {
+        let open = |softirq| ResetEvent { state: Some(TcpState::Established), softirq, ..active(None, None) };
+        assert_eq!(kind(&around(), open(true)), Kind::Keepalive);
+        assert_eq!(kind(&around(), open(false)), Kind::Destroyed);
+        let closed = |moved| kind(&Surroundings { moved, ..around() }, active(None, Some(TcpState::Established)));
+        let both = Moved { on_close: Some(3), on_data: Some(3), ..Moved::default() };
+        assert_eq!(closed(both), Kind::Active, "one of two");
+        assert_eq!(closed(Moved { on_data: Some(0), ..both }), Kind::UnreadData);
+        assert_eq!(closed(Moved { on_close: Some(0), ..both }), Kind::Aborted);
+    }
+
+    #[test]
+    fn an_answer_is_told_by_the_state_of_its_socket_and_the_form_of_its_packet() {
+        let by = |state, caller| {
+            let event = ResetEvent { state: Some(state), caller, ..event(Direction::Sent, ENDS.0, ENDS.1) };
+            kind(&around(), event)
+        };
+        assert_eq!(by(TcpState::Listen, None), Kind::Stale);
+        assert_eq!(by(TcpState::Listen, Some(Caller::CheckRequest)), Kind::HandshakeRestarted);
+        assert_eq!(by(TcpState::SynSent, None), Kind::Stale);
+        assert_eq!(by(TcpState::Close, None), Kind::LateData);
+        assert_eq!(by(TcpState::Established, None), Kind::Other, "no kernel is known to do so");
+    }
+
+    fn by_packet(around: &Surroundings, packet: &ResetPacket, closed: bool) -> Kind {
+        let reset = Reset { packet: Some(packet.clone()), closed, ..Reset::default() };
+        around.kind(&reset, &PeerTtls::default())
+    }
+
+    #[test]
+    fn a_packet_without_event_is_told_by_its_form_the_listeners_and_what_was_closed_before() {
+        let to_syn = packet(Direction::Sent, ENDS.0, ENDS.1);
+        let to_data = ResetPacket { flags: 0x04, seq: 7, ack: 0, ..to_syn.clone() };
+        assert_eq!(by_packet(&around(), &to_syn, false), Kind::Refused);
+        assert_eq!(by_packet(&around(), &to_data, false), Kind::Stale);
+        assert_eq!(by_packet(&around(), &to_data, true), Kind::LateData);
+        let all = "0.0.0.0".parse().expect("address");
+        let listening = Surroundings { listening: [(80, vec![all])].into(), ..around() };
+        assert_eq!(by_packet(&listening, &to_syn, false), Kind::FirewallReject, "a listener refuses nobody");
+        assert_eq!(by_packet(&listening, &to_data, false), Kind::LateData, "its own answer has an event");
+        let alone = Surroundings { traced: Traced::NONE, ..listening.clone() };
+        assert_eq!(by_packet(&alone, &to_data, false), Kind::Stale);
+        let elsewhere = "127.0.0.1".parse().expect("address");
+        let other = Surroundings { listening: [(80, vec![elsewhere])].into(), ..around() };
+        assert_eq!(by_packet(&other, &to_syn, false), Kind::RefusedAddress);
+    }
+
+    #[test]
+    fn an_abort_of_which_only_the_packet_was_seen_is_told_by_what_its_socket_left() {
+        let abort = ResetPacket { window: 500, seq: 5, ..packet(Direction::Sent, ENDS.0, ENDS.1) };
+        let of = |unread, moved| {
+            let ended = Some(crate::source::destroyed_sockets::DestroyedSocket { unread, ..destroyed(ENDS.0, ENDS.1) });
+            let around = Surroundings { traced: Traced::NONE, moved, ..Surroundings::default() };
+            let reset = Reset { packet: Some(abort.clone()), ended, ..Reset::default() };
+            around.kind(&reset, &PeerTtls::default())
+        };
+        assert_eq!(of(1, Moved::default()), Kind::UnreadData);
+        assert_eq!(of(0, Moved { on_data: Some(2), ..Moved::default() }), Kind::Aborted);
+        assert_eq!(of(0, Moved::default()), Kind::Active);
+        let traced = Reset { packet: Some(abort), ..Reset::default() };
+        assert_eq!(around().kind(&traced, &PeerTtls::default()), Kind::NotByTcp, "a socket's own has an event");
+    }
+}
