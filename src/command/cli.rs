@@ -350,7 +350,7 @@ pub struct LabOptions {
     #[arg(long, conflicts_with = "interval")]
     pub levels: bool,
     /// Let everything take N times longer, where the machine is emulated [default: 1]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, hide = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub patience: Option<u32>,
 }
 
