@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{GoneListener, GoneProcesses, Grouped, SCAN_PORTS, alone, by_packets};
 use crate::observation::{ListenerTrace, View, delta};
-use crate::reset::{Answered, Exchange, Moved, Reset, Surroundings, Traced};
+use crate::reset::{Aborts, Answered, Exchange, Moved, Reset, Surroundings, Traced};
 use crate::source::reset_events::Direction;
 use crate::source::sysctl;
 use crate::value::Observed;
@@ -63,7 +63,7 @@ pub fn surroundings(
     for (port, at) in exiting {
         dead_ports.entry(port).and_modify(|since| *since = (*since).min(at)).or_insert(at);
     }
-    Surroundings {
+    let mut around = Surroundings {
         ephemeral: sysctl::ephemeral_ports(&view.after().sysctls),
         traced: traced(view),
         dead_ports,
@@ -87,7 +87,11 @@ pub fn surroundings(
         },
         resets_on_overflow: resets_on_overflow(view),
         alone: grouped.alone.map(|(alone, _)| alone).unwrap_or_default(),
-    }
+        closes_known: matches!(view.netns.endings, Observed::Full(_)),
+        aborts: Aborts::default(),
+    };
+    around.aborts = Aborts::new(&around, &grouped.here);
+    around
 }
 
 fn resets_on_overflow(view: View<'_>) -> bool {

@@ -1,11 +1,11 @@
 //! The resets of a window by kind. The ledger counts by it, and every cause asks it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use crate::observation::View;
-use crate::reset::{Alone, Kind, Mark, Reset, Surroundings};
+use crate::reset::{Alone, Kind, Mark, Reset, Surroundings, Told};
 use crate::source::reset_events::{Direction, EventAccount, ResetTally, Tallies, Task};
 use crate::source::reset_packets::PeerTtls;
 use crate::source::sysctl;
@@ -36,6 +36,7 @@ pub struct Group {
     pub peer_port: Option<u16>,
     /// Who caused it; `None` where that is not known, as in every softirq.
     pub task: Option<Task>,
+    pub told: Told,
     pub count: u64,
     /// CLOCK_BOOTTIME of the first and the last.
     pub first: Duration,
@@ -58,8 +59,6 @@ impl Group {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attribution {
     pub groups: Vec<Group>,
-    /// Kinds of which the kernel named no reason for at least one: told by its call chain, or by the form of the packet.
-    pub deduced: BTreeSet<(Kind, Direction)>,
     /// Why the sent ones cannot be told apart, if they cannot, and the received ones.
     pub sent: Result<(), Missing>,
     pub received: Result<(), Missing>,
@@ -232,17 +231,12 @@ pub fn attribute(view: View<'_>, grouped: &Grouped, around: &Surroundings) -> Re
         Err(missing) if grouped.alone.is_some() => (&nothing, Err(missing)),
         Err(missing) => return Err(missing),
     };
-    type Key = (Kind, Direction, IpAddr, Option<u16>, Option<IpAddr>, Option<u16>, Option<Task>);
+    type Key = (Kind, Direction, IpAddr, Option<u16>, Option<IpAddr>, Option<u16>, Option<Task>, Told);
     let mut groups: BTreeMap<Key, (u64, Duration, Duration)> = BTreeMap::new();
-    let mut deduced = BTreeSet::new();
     for (mark, tally) in &grouped.here {
         let peer = tally.peer_addr.or(tally.peer_sample.map(|peer| peer.ip()));
         let kind = around.kind_of_event(tally, *mark);
-        // Of a received one the event itself is the proof, except where it is about who sent it.
-        let given = tally.reason.as_deref().is_some_and(|reason| reason != "NOT_SPECIFIED");
-        if kind == Kind::Forged || tally.direction == Direction::Sent && !given {
-            deduced.insert((kind, tally.direction));
-        }
+        let told = around.told(tally, *mark, kind);
         // The tallies take an answer for a server's, even where it is the rest of a connection of ours.
         let (port, peer_port) = match kind {
             Kind::Stale | Kind::LateData | Kind::GaveUpHere if around.is_rest_of_own(tally) => {
@@ -258,13 +252,14 @@ pub fn attribute(view: View<'_>, grouped: &Grouped, around: &Surroundings) -> Re
             peer.map(|peer| peer.to_canonical()),
             peer_port,
             tally.task.clone(),
+            told,
         );
         let group = groups.entry(key).or_insert((0, tally.first, tally.last));
         *group = (group.0 + tally.count, group.1.min(tally.first), group.2.max(tally.last));
     }
     let mut groups: Vec<Group> = groups
         .into_iter()
-        .map(|((kind, direction, local, port, peer, peer_port, task), (count, first, last))| Group {
+        .map(|((kind, direction, local, port, peer, peer_port, task, told), (count, first, last))| Group {
             kind,
             direction,
             local,
@@ -272,6 +267,7 @@ pub fn attribute(view: View<'_>, grouped: &Grouped, around: &Surroundings) -> Re
             peer,
             peer_port,
             task,
+            told,
             count,
             first,
             last,
@@ -294,5 +290,5 @@ pub fn attribute(view: View<'_>, grouped: &Grouped, around: &Surroundings) -> Re
     let of = known + known_received + lost_sent + lost_received;
     let lost = LostRecords { sent: lost_sent, received: lost_received, of };
     let hidden = moved.map_or(0, |moved| if lost_sent * 10 > moved { lost_sent } else { 0 });
-    Ok(Attribution { groups, deduced, sent, received, lost, hidden })
+    Ok(Attribution { groups, sent, received, lost, hidden })
 }

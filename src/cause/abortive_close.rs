@@ -83,10 +83,11 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         words::seconds(e.window())
     );
     // Without TCPAbortOnData it was not SO_LINGER but connect(AF_UNSPEC), which is as deliberate.
-    let finding = wording::active(e, severity, numbers::NAMED, place.count, "resets", summary)
-        .subjects(place.subjects(e))
-        .evidence(place.item("TCP_STATE", "an abort by the application"))
-        .harm(harm);
+    let finding =
+        wording::doubted(&place, wording::active(e, severity, numbers::NAMED, place.count, "resets", summary))
+            .subjects(place.subjects(e))
+            .evidence(place.item("TCP_STATE", "an abort by the application"))
+            .harm(harm);
     let pid = place.task().map(|task| task.pid);
     with_remedies(finding, pid)
 }

@@ -80,7 +80,8 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         None => severity::by_clients(e, &harm),
     };
     let mut finding =
-        wording::active(e, severity, confidence, place.count, "resets", summary).subjects(place.subjects(e));
+        wording::doubted(&place, wording::active(e, severity, confidence, place.count, "resets", summary))
+            .subjects(place.subjects(e));
     let least = waits.iter().copied().fold(f64::INFINITY, f64::min);
     let most = waits.iter().copied().fold(0.0, f64::max);
     if let Some((wait, regular)) = typical {

@@ -108,10 +108,11 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         harm.counted("connection"),
         words::seconds(e.window())
     );
-    let finding = wording::active(e, severity, numbers::NAMED, place.count, "resets", summary)
-        .subjects(place.subjects(e))
-        .evidence(place.item("TCP_ABORT_ON_CLOSE", "a close with unread data"))
-        .harm(harm);
+    let finding =
+        wording::doubted(&place, wording::active(e, severity, numbers::NAMED, place.count, "resets", summary))
+            .subjects(place.subjects(e))
+            .evidence(place.item("TCP_ABORT_ON_CLOSE", "a close with unread data"))
+            .harm(harm);
     with_remedies(finding, place.port)
 }
 

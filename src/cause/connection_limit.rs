@@ -90,11 +90,14 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         words::seconds(e.window())
     );
     let sockets = || resets.iter().filter_map(|reset| reset.ended.as_ref());
-    let finding = wording::active(e, severity::to_clients(e, &harm), confidence, place.count, UNIT, summary)
-        .subjects(place.subjects(e))
-        .evidence(closed_unread(sockets().map(|socket| socket.bytes_received.unwrap_or(0))))
-        .evidence_if(greeting(&resets))
-        .harm(harm);
+    let finding = wording::doubted(
+        &place,
+        wording::active(e, severity::to_clients(e, &harm), confidence, place.count, UNIT, summary),
+    )
+    .subjects(place.subjects(e))
+    .evidence(closed_unread(sockets().map(|socket| socket.bytes_received.unwrap_or(0))))
+    .evidence_if(greeting(&resets))
+    .harm(harm);
     with_remedies(e, finding, &place)
 }
 

@@ -90,9 +90,12 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         [(peer, _)] => format!(" with {peer}"),
         peers => format!(" with {}", words::counted(peers.len() as u64, "peer")),
     };
-    let finding = wording::active(e, severity, numbers::NAMED, place.count, "resets", summary(e, &from, place.count))
-        .subjects(place.subjects(e))
-        .evidence(place.item("TCP_KEEPALIVE_TIMEOUT", "unanswered keepalive probes"));
+    let finding = wording::doubted(
+        &place,
+        wording::active(e, severity, numbers::NAMED, place.count, "resets", summary(e, &from, place.count)),
+    )
+    .subjects(place.subjects(e))
+    .evidence(place.item("TCP_KEEPALIVE_TIMEOUT", "unanswered keepalive probes"));
     with_remedies(finding)
 }
 

@@ -93,10 +93,11 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         harm.counted("connection"),
         words::seconds(e.window())
     );
-    let mut finding = wording::active(e, severity, numbers::NAMED, place.count, "resets", summary)
-        .subjects(place.subjects(e))
-        .evidence(place.item("TCP_TIMEWAIT_SOCKET", "data after our close"))
-        .harm(harm);
+    let mut finding =
+        wording::doubted(&place, wording::active(e, severity, numbers::NAMED, place.count, "resets", summary))
+            .subjects(place.subjects(e))
+            .evidence(place.item("TCP_TIMEWAIT_SOCKET", "data after our close"))
+            .harm(harm);
     let idle = exchange::idle_at_close(e, &place);
     if let Some(idle) = idle {
         let text = match idle >= numbers::SHORTEST_IDLE_S {

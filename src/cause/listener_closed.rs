@@ -92,7 +92,7 @@ fn subject(e: &Evidence<'_>, gone: &GoneListener<'_>) -> Subject {
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>, gone: &[GoneListener<'_>]) -> Finding {
-    lost_queue(e, place.who(e), place.count, numbers::NAMED, gone)
+    wording::doubted(&place, lost_queue(e, place.who(e), place.count, numbers::NAMED, gone))
         .subjects(place.subjects(e))
         .evidence(place.item("TCP_STATE", "a listener closed under its queue"))
 }

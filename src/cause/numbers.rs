@@ -296,6 +296,8 @@ numbers! {
         MIXED: Confidence = 0.5;
     }
     exchange {
+        /// Packets and counters agree on what ended the connections; no event says so of each, or names the process.
+        NO_EVENT: Confidence = 0.85;
         /// Values that differ from the middle one by less than this share are one timer's.
         ONE_TIMER: f64 = 0.25;
     }
@@ -508,6 +510,8 @@ numbers! {
         NAMED: Confidence = 0.92;
         /// By counters; segments that took a detour are dropped rightly.
         COUNTED: Confidence = 0.85;
+        /// So few are segments that took a detour, rather than a timestamp that jumps.
+        FEW: Confidence = 0.5;
         /// Fewer are segments that took a detour.
         MANY: u64 = 20;
         /// The same, for slower ones.

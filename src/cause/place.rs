@@ -9,7 +9,7 @@ use crate::cause::{EvidenceItem, Finding, Judgement, Severity, Subject, Verdict}
 use crate::evidence::Evidence;
 use crate::evidence::harm::{Harm, Target};
 use crate::evidence::service::Service;
-use crate::reset::{End, Kind};
+use crate::reset::{End, Kind, Told};
 use crate::source::owners::Process;
 use crate::source::reset_events::{Direction, Task};
 use crate::value::escape::visible;
@@ -194,8 +194,37 @@ impl<'a> Place<'a> {
                 format!(", {} of them with {peer}, {} more peers", words::thousands(*n), rest.len())
             }
         };
-        let text = format!("the kernel gave {meaning} as the reason of {}{peers}", words::counted(self.count, "RST"));
-        EvidenceItem::value("reset_events", reason, self.count as f64, text)
+        let (source, by) = match self.told() {
+            Told::Stated => ("reset_events", "the kernel gave"),
+            Told::Chain => ("reset_events", "call chain and socket show"),
+            Told::Packet => ("reset_packets", "packets and listeners show"),
+            Told::Socket => ("reset_packets", "packets, sockets and counters show"),
+            Told::Counters => ("reset_packets", "packets and counters show"),
+        };
+        let text = format!("{by} {meaning} as the reason of {}{peers}", words::counted(self.count, "RST"));
+        EvidenceItem::value(source, reason, self.count as f64, text)
+    }
+
+    /// How the kind of these resets is known; of those of which it is known least well.
+    pub fn told(&self) -> Told {
+        self.groups.iter().map(|group| group.told).max().unwrap_or_default()
+    }
+
+    /// What may be otherwise, where the kernel reported less than it does elsewhere.
+    pub fn doubt(&self) -> Option<&'static str> {
+        let stale = || self.groups.iter().any(|group| group.kind == Kind::Stale);
+        match self.told() {
+            Told::Stated | Told::Chain => None,
+            Told::Packet => stale().then_some(
+                "a connection that was closed here before the window looks the same (late-data-after-close)",
+            ),
+            Told::Socket | Told::Counters if self.groups.iter().all(|group| group.task.is_some()) => {
+                Some("kernel symbols are hidden: the counters give the reason, not the call chain")
+            }
+            Told::Socket | Told::Counters => {
+                Some("no event names the process: the reason is concluded from packets and counters")
+            }
+        }
     }
 }
 

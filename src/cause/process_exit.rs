@@ -152,11 +152,16 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
             (severity, format!("{summary} ({})", signals::how(e, died)))
         }
     };
-    let finding = wording::active(e, severity, numbers::NAMED, place.count, "resets", summary)
-        .subjects(place.subjects(e))
-        .evidence(place.item("TCP_ABORT_ON_CLOSE", "a close with unread data"))
-        .evidence(EvidenceItem::fact("owners", "pid", "the process that closed them is gone at the end of the window"))
-        .harm(harm);
+    let finding =
+        wording::doubted(&place, wording::active(e, severity, numbers::NAMED, place.count, "resets", summary))
+            .subjects(place.subjects(e))
+            .evidence(place.item("TCP_ABORT_ON_CLOSE", "a close with unread data"))
+            .evidence(EvidenceItem::fact(
+                "owners",
+                "pid",
+                "the process that closed them is gone at the end of the window",
+            ))
+            .harm(harm);
     with_remedies(e, finding, place.task().map(|task| task.name.as_str()), None)
 }
 

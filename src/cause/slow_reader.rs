@@ -79,14 +79,15 @@ fn finding(e: &Evidence<'_>, place: Place<'_>, direction: Direction) -> Finding 
         false => (severity::to_clients(e, &harm), numbers::HELD_BACK),
     };
     let where_it_lies = if here { "unread here" } else { "not acknowledged" };
-    let mut finding = wording::active(e, severity, confidence, place.count, "resets", summary)
-        .subjects(place.subjects(e))
-        .evidence(EvidenceItem::value(
-            "destroyed_sockets",
-            if here { "unread" } else { "unacknowledged" },
-            most as f64,
-            format!("up to {} bytes were {where_it_lies} when the RST came", words::thousands(most)),
-        ));
+    let mut finding =
+        wording::doubted(&place, wording::active(e, severity, confidence, place.count, "resets", summary))
+            .subjects(place.subjects(e))
+            .evidence(EvidenceItem::value(
+                "destroyed_sockets",
+                if here { "unread" } else { "unacknowledged" },
+                most as f64,
+                format!("up to {} bytes were {where_it_lies} when the RST came", words::thousands(most)),
+            ));
     let held = sockets().filter_map(|socket| socket.held_back).max().filter(|time| !here && !time.is_zero());
     finding = finding.evidence_if(held.map(|held| {
         let text = format!("the peer's closed window held back sending for up to {}", words::seconds(held));

@@ -91,9 +91,10 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         place.who(e),
         words::seconds(e.window())
     );
-    let mut finding = wording::active(e, severity, numbers::NAMED, place.count, "resets", summary)
-        .subjects(place.subjects(e))
-        .evidence(place.item("TCP_FLAGS", "a segment for no known connection"));
+    let mut finding =
+        wording::doubted(&place, wording::active(e, severity, numbers::NAMED, place.count, "resets", summary))
+            .subjects(place.subjects(e))
+            .evidence(place.item("TCP_FLAGS", "a segment for no known connection"));
     if restarted {
         finding = finding.evidence(EvidenceItem::fact(
             "listeners",

@@ -32,7 +32,7 @@ cause! {
     TIME_WAIT_TABLE_FULL {
         id: "time-wait-table-full",
         title: "TIME_WAIT table full",
-        explains: [],
+        explains: ["stale-connection"],
         needs: [Netstat, Sockstat],
         judge: judge,
     }

@@ -70,9 +70,12 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         words::counted(events, "segment"),
         words::seconds(e.window())
     );
-    let confidence = if resets > 0 { numbers::NAMED } else { numbers::COUNTED };
-    let mut finding: Finding =
-        wording::active(e, severity, confidence, events, "segments", summary).subject(Subject::host());
+    let finding = match resets {
+        0 if events < numbers::MANY => wording::benign(e, numbers::FEW, events, "segments", summary),
+        0 => wording::active(e, severity, numbers::COUNTED, events, "segments", summary),
+        _ => wording::active(e, severity, numbers::NAMED, events, "segments", summary),
+    };
+    let mut finding: Finding = finding.subject(Subject::host());
     for (reading, meaning) in &moved {
         finding = finding.evidence(wording::moved(reading, meaning));
     }

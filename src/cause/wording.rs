@@ -1,6 +1,7 @@
 //! What causes of resets say alike: findings of the window, and counters in plain words.
 
-use super::numbers::Confidence;
+use super::numbers::{Confidence, exchange};
+use super::place::Place;
 use super::{EvidenceItem, Finding, Impact, Severity, State, Verdict};
 use crate::evidence::Evidence;
 use crate::observation::delta::Reading;
@@ -18,7 +19,14 @@ pub fn active(
     Finding::new(State::Active, severity, confidence, Impact { events, per_s: e.rate(events), unit }, summary)
 }
 
-/// The same, where it explains the numbers and is no fault.
+/// A finding of resets at this place is less sure where the kernel reported less of them than it does elsewhere.
+pub fn doubted(place: &Place<'_>, finding: Finding) -> Finding {
+    let Some(doubt) = place.doubt() else { return finding };
+    let confidence = finding.confidence.min(exchange::NO_EVENT.value());
+    Finding { confidence, ..finding }.against(EvidenceItem::fact("reset_events", "reason", doubt))
+}
+
+/// A finding of this window that explains the numbers and is no fault.
 pub fn benign(
     e: &Evidence<'_>,
     confidence: Confidence,

@@ -7,7 +7,7 @@ use crate::attribution::wire::Wire;
 use crate::attribution::{Attribution, LostRecords};
 use crate::evidence::estimate::Estimate;
 use crate::evidence::readings::Readings;
-use crate::reset::Kind;
+use crate::reset::{Kind, Told};
 use crate::source::reset_events::Direction;
 use crate::value::Missing;
 use crate::value::words::thousands;
@@ -164,17 +164,21 @@ fn sent(
 }
 
 fn by_kind(events: &Attribution, direction: Direction, known_from: &str) -> Vec<Line> {
-    let mut counts: BTreeMap<Kind, u64> = BTreeMap::new();
+    let mut counts: BTreeMap<Kind, (u64, Told)> = BTreeMap::new();
     for group in events.groups.iter().filter(|group| group.direction == direction) {
-        *counts.entry(group.kind).or_default() += group.count;
+        let (count, told) = counts.entry(group.kind).or_default();
+        (*count, *told) = (*count + group.count, (*told).max(group.told));
     }
     let mut lines: Vec<Line> = counts
         .into_iter()
-        .map(|(kind, count)| {
+        .map(|(kind, (count, told))| {
             let (reason, label, cause) = (kind.name(), kind.words(), kind.cause());
-            let (basis, known_from) = match events.deduced.contains(&(kind, direction)) {
-                true => (Basis::Deduced, "kernel event or packet"),
-                false => (Basis::Measured, known_from),
+            let (basis, known_from) = match told {
+                Told::Stated => (Basis::Measured, known_from),
+                Told::Chain => (Basis::Deduced, "call chain and state of the socket"),
+                Told::Packet => (Basis::Deduced, "form of the packet"),
+                Told::Socket => (Basis::Deduced, "packet and unread data"),
+                Told::Counters => (Basis::Inferred, "packets and counters"),
             };
             Line { reason, label: label.to_owned(), count, cause, basis, known_from: known_from.to_owned() }
         })

@@ -4,8 +4,8 @@
 //! The functions and counters are those of net/ipv4/{tcp,tcp_timer,tcp_input,tcp_minisocks,tcp_ipv4}.c of Linux 5.10 and 6.1.
 
 use super::judge::covers;
-use super::{Answered, Mark, Surroundings};
-use crate::source::reset_events::{Caller, ResetTally};
+use super::{Answered, Mark, Moved, Surroundings};
+use crate::source::reset_events::{Caller, Direction, ResetTally};
 use crate::value::TcpState;
 
 const CLOSED_WITH_UNREAD: &str = "TCP_ABORT_ON_CLOSE";
@@ -18,18 +18,125 @@ const LATE_DATA_IN_TIME_WAIT: &str = "TCP_TIMEWAIT_SOCKET";
 const INVALID_SYN: &str = "INVALID_SYN";
 const NO_CONNECTION: &str = "TCP_FLAGS";
 
-/// The reason by its name in `enum sk_rst_reason`; `None` where that cannot be told.
-pub(super) fn reason(around: &Surroundings, tally: &ResetTally, mark: Mark) -> Option<&'static str> {
-    match (mark.packet_alone, tally.active) {
-        (false, true) => active(around, tally, mark),
-        (false, false) => answer(around, tally, mark),
-        (true, true) => active_by_packet(around, tally, mark),
-        (true, false) => answer_by_packet(around, tally, mark),
+/// How the kind of a RST is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Told {
+    /// The kernel gave its reason, or reported what it met.
+    #[default]
+    Stated,
+    /// By its event: call chain, task, state of the socket.
+    Chain,
+    /// Only its packet was seen, an answer: by its form, the listeners, and what was closed before.
+    Packet,
+    /// Only its packet was seen, of a socket that left unread data, and a counter counted as many.
+    Socket,
+    /// By counters of the window, which do not tell one RST from another.
+    Counters,
+}
+
+/// What the counters of a window tell of the RSTs by sockets of which nothing else tells the reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Aborts {
+    /// TCPAbortOnClose counted as many as left data unread: an administrator who destroys a socket does not move it.
+    unread: bool,
+    /// The reason of the others: of the one counter that moved, and by as much.
+    others: Option<&'static str>,
+    /// No counter that goes with such a RST moved for the others: a listener that closes moves none.
+    uncounted: bool,
+}
+
+impl Aborts {
+    /// `resets`: all that this namespace sent.
+    pub fn new(around: &Surroundings, resets: &[(Mark, ResetTally)]) -> Self {
+        let mut counters = Counters::of(around.moved);
+        let (mut unread, mut others) = (0, 0);
+        for (mark, tally) in resets.iter().filter(|(_, tally)| tally.active && tally.direction == Direction::Sent) {
+            match reason(around, tally, *mark) {
+                _ if tally.stated().is_some() => {}
+                Some(reason) if !is_left_to_counters(tally, *mark) => counters.take(reason, tally.count),
+                _ if mark.left_unread => unread += tally.count,
+                _ => others += tally.count,
+            }
+        }
+        // Events, packets and counters do not begin and end at the same instant.
+        let covers = |counted: u64, count: u64| counted.saturating_add(counted / 20) >= count;
+        let all_unread = covers(counters.left(CLOSED_WITH_UNREAD), unread);
+        if all_unread {
+            counters.take(CLOSED_WITH_UNREAD, unread);
+        } else {
+            others += unread;
+        }
+        let moved: Vec<_> = counters.0.iter().filter(|(_, count)| *count > 0).collect();
+        // What moved by more has counted something else as well: late data, or timers that send no RST.
+        let as_many = |counted: u64| covers(counted, others) && covers(others, counted);
+        let one = match moved.as_slice() {
+            [(reason, count)] if as_many(*count) => Some(*reason),
+            _ => None,
+        };
+        Self { unread: all_unread, others: one, uncounted: counters.known(around.moved) && moved.is_empty() }
     }
 }
 
+/// Counters that go with a RST by a socket, each with its reason.
+struct Counters([(&'static str, u64); 5]);
+
+impl Counters {
+    fn of(moved: Moved) -> Self {
+        let of = |count: Option<u64>| count.unwrap_or(0);
+        Self([
+            (CLOSED_WITH_UNREAD, of(moved.on_close)),
+            // The same with SO_LINGER 0; data that meets a closed socket counts here, too.
+            (STATE, of(moved.on_data)),
+            (MEMORY, of(moved.on_memory)),
+            (LINGER, of(moved.on_linger)),
+            (KEEPALIVE, of(moved.on_timeout)),
+        ])
+    }
+
+    fn left(&self, reason: &str) -> u64 {
+        self.0.iter().find(|(of, _)| *of == reason).map_or(0, |(_, count)| *count)
+    }
+
+    /// Of the aborts by SO_LINGER 0 is not known how many have another reason without a counter.
+    fn take(&mut self, reason: &str, by: u64) {
+        let of = self.0.iter_mut().filter(|(of, _)| *of == reason && reason != STATE);
+        of.for_each(|(_, count)| *count = count.saturating_sub(by));
+    }
+
+    fn known(&self, moved: Moved) -> bool {
+        moved.on_close.is_some() && moved.on_data.is_some() && moved.on_timeout.is_some()
+    }
+}
+
+/// How the kind of a RST that was sent is known.
+pub(super) fn told(tally: &ResetTally, mark: Mark) -> Told {
+    match tally.stated() {
+        Some(_) => Told::Stated,
+        None if !is_left_to_counters(tally, mark) && !mark.packet_alone => Told::Chain,
+        None if tally.active && mark.left_unread => Told::Socket,
+        None if tally.active => Told::Counters,
+        None => Told::Packet,
+    }
+}
+
+/// The reason by its name in `enum sk_rst_reason`; `None` where that cannot be told.
+pub(super) fn reason(around: &Surroundings, tally: &ResetTally, mark: Mark) -> Option<&'static str> {
+    match (is_left_to_counters(tally, mark), tally.active) {
+        (true, _) => by_counters(around, tally, mark),
+        (false, true) => active(around, tally),
+        (false, false) if mark.packet_alone => answer_by_packet(around, tally, mark),
+        (false, false) => answer(around, tally, mark),
+    }
+}
+
+/// A RST by a socket of which neither call chain nor state is known, or the state after it was left.
+fn is_left_to_counters(tally: &ResetTally, mark: Mark) -> bool {
+    let no_chain = tally.caller.is_none() && tally.state == Some(TcpState::Close);
+    tally.active && (mark.packet_alone || no_chain)
+}
+
 /// tcp_send_active_reset() and what calls it.
-fn active(around: &Surroundings, tally: &ResetTally, mark: Mark) -> Option<&'static str> {
+fn active(around: &Surroundings, tally: &ResetTally) -> Option<&'static str> {
     match tally.caller {
         Some(Caller::Close) => Some(close(around, tally)),
         Some(Caller::Linger | Caller::Disconnect | Caller::Destroy | Caller::ListenerStop | Caller::Mptcp) => {
@@ -44,10 +151,6 @@ fn active(around: &Surroundings, tally: &ResetTally, mark: Mark) -> Option<&'sta
             // Timers and tcp_abort() send before the state is left, all others after that.
             Some(TcpState::Established | TcpState::CloseWait) if tally.softirq => Some(KEEPALIVE),
             Some(TcpState::Established | TcpState::CloseWait) => Some(STATE),
-            Some(TcpState::Close) => {
-                let port = tally.local_port.unwrap_or(0);
-                if around.gone_ports.contains(&port) { Some(STATE) } else { active_by_packet(around, tally, mark) }
-            }
             Some(_) if tally.softirq => Some(MEMORY),
             _ => None,
         },
@@ -65,24 +168,13 @@ fn close(around: &Surroundings, tally: &ResetTally) -> &'static str {
     }
 }
 
-/// The socket's end, or the counters: each of them counts one reason, and one that moved alone tells it.
-fn active_by_packet(around: &Surroundings, tally: &ResetTally, mark: Mark) -> Option<&'static str> {
-    if mark.left_unread {
+fn by_counters(around: &Surroundings, tally: &ResetTally, mark: Mark) -> Option<&'static str> {
+    let aborts = around.aborts;
+    if mark.left_unread && aborts.unread {
         return Some(CLOSED_WITH_UNREAD);
     }
-    if around.gone_ports.contains(&tally.local_port.unwrap_or(0)) {
-        return Some(STATE);
-    }
-    let moved = around.moved;
-    let of = [
-        (moved.on_close, CLOSED_WITH_UNREAD),
-        (moved.on_data, STATE),
-        (moved.on_memory, MEMORY),
-        (moved.on_linger, LINGER),
-        (moved.on_timeout, KEEPALIVE),
-    ];
-    let mut moved = of.into_iter().filter(|(count, _)| *count > Some(0)).map(|(_, reason)| reason);
-    moved.next().filter(|_| moved.next().is_none())
+    let taken_along = aborts.uncounted && around.gone_ports.contains(&tally.local_port.unwrap_or(0));
+    aborts.others.or(taken_along.then_some(STATE))
 }
 
 /// An answer by a full socket: only of those there is an event without a reason.
@@ -117,7 +209,11 @@ fn answer_by_packet(around: &Surroundings, tally: &ResetTally, mark: Mark) -> Op
             Some(LATE_DATA_IN_TIME_WAIT)
         }
         // The listener would have answered, and its answer has an event.
-        Answered::Segment if listens && around.traced.full_sockets => Some(LATE_DATA_IN_TIME_WAIT),
+        Answered::Segment if listens && around.traced.full_sockets && !around.gone_ports.contains(&port) => {
+            Some(LATE_DATA_IN_TIME_WAIT)
+        }
+        // It may be of one that was closed here a moment ago.
+        Answered::Segment if !around.closes_known => None,
         Answered::Segment if listens => Some(NO_CONNECTION),
         Answered::Segment => Some("NO_SOCKET"),
     }
@@ -128,7 +224,7 @@ mod tests {
     use super::super::testing::{destroyed, event, packet};
     use super::super::{Kind, Reset, Traced};
     use super::*;
-    use crate::reset::judge::Moved;
+    use crate::source::destroyed_sockets::DestroyedSocket;
     use crate::source::reset_events::{Direction, ResetEvent, Task};
     use crate::source::reset_packets::{PeerTtls, ResetPacket};
 
@@ -177,13 +273,27 @@ mod tests {
         assert_eq!(kind(&around(), event), Kind::UnreadData);
     }
 
+    /// As if these were all that the window had.
+    fn counted(around: Surroundings, resets: &[Reset]) -> Surroundings {
+        let of = |reset: &Reset| {
+            let event = reset.event.clone().or_else(|| reset.packet_as_event()).expect("an end that is known");
+            (Mark::of(reset, &PeerTtls::default()), ResetTally::of(&event, around.ephemeral))
+        };
+        let all: Vec<_> = resets.iter().map(of).collect();
+        Surroundings { aborts: Aborts::new(&around, &all), ..around }
+    }
+
     #[test]
     fn without_symbols_state_and_counters_tell_as_much_as_they_can() {
         let open = |softirq| ResetEvent { state: Some(TcpState::Established), softirq, ..active(None, None) };
         assert_eq!(kind(&around(), open(true)), Kind::Keepalive);
         assert_eq!(kind(&around(), open(false)), Kind::Destroyed);
-        let closed = |moved| kind(&Surroundings { moved, ..around() }, active(None, Some(TcpState::Established)));
-        let both = Moved { on_close: Some(3), on_data: Some(3), ..Moved::default() };
+        let closed = |moved| {
+            let reset = Reset { event: Some(active(None, Some(TcpState::Established))), ..Reset::default() };
+            let around = counted(Surroundings { moved, ..around() }, std::slice::from_ref(&reset));
+            around.kind(&reset, &PeerTtls::default())
+        };
+        let both = Moved { on_close: Some(1), on_data: Some(1), ..Moved::default() };
         assert_eq!(closed(both), Kind::Active, "one of two");
         assert_eq!(closed(Moved { on_data: Some(0), ..both }), Kind::UnreadData);
         assert_eq!(closed(Moved { on_close: Some(0), ..both }), Kind::Aborted);
@@ -204,6 +314,7 @@ mod tests {
 
     fn by_packet(around: &Surroundings, packet: &ResetPacket, closed: bool) -> Kind {
         let reset = Reset { packet: Some(packet.clone()), closed, ..Reset::default() };
+        let around = Surroundings { closes_known: true, ..around.clone() };
         around.kind(&reset, &PeerTtls::default())
     }
 
@@ -220,6 +331,14 @@ mod tests {
         assert_eq!(by_packet(&listening, &to_data, false), Kind::LateData, "its own answer has an event");
         let alone = Surroundings { traced: Traced::NONE, ..listening.clone() };
         assert_eq!(by_packet(&alone, &to_data, false), Kind::Stale);
+        let gone = Surroundings { gone_ports: [80].into(), ..listening.clone() };
+        assert_eq!(by_packet(&gone, &to_data, false), Kind::Stale, "nobody was left to answer with an event");
+        let unheard = Reset { packet: Some(to_data.clone()), ..Reset::default() };
+        assert_eq!(
+            around().kind(&unheard, &PeerTtls::default()),
+            Kind::Answer,
+            "of one that was closed here, or of none"
+        );
         let elsewhere = "127.0.0.1".parse().expect("address");
         let other = Surroundings { listening: [(80, vec![elsewhere])].into(), ..around() };
         assert_eq!(by_packet(&other, &to_syn, false), Kind::RefusedAddress);
@@ -228,15 +347,29 @@ mod tests {
     #[test]
     fn an_abort_of_which_only_the_packet_was_seen_is_told_by_what_its_socket_left() {
         let abort = ResetPacket { window: 500, seq: 5, ..packet(Direction::Sent, ENDS.0, ENDS.1) };
-        let of = |unread, moved| {
-            let ended = Some(crate::source::destroyed_sockets::DestroyedSocket { unread, ..destroyed(ENDS.0, ENDS.1) });
-            let around = Surroundings { traced: Traced::NONE, moved, ..Surroundings::default() };
-            let reset = Reset { packet: Some(abort.clone()), ended, ..Reset::default() };
-            around.kind(&reset, &PeerTtls::default())
+        let left = |unread| Reset {
+            packet: Some(abort.clone()),
+            ended: Some(DestroyedSocket { unread, ..destroyed(ENDS.0, ENDS.1) }),
+            ..Reset::default()
         };
-        assert_eq!(of(1, Moved::default()), Kind::UnreadData);
-        assert_eq!(of(0, Moved { on_data: Some(2), ..Moved::default() }), Kind::Aborted);
-        assert_eq!(of(0, Moved::default()), Kind::Active);
+        let of = |resets: &[Reset], moved| {
+            let around = Surroundings { traced: Traced::NONE, moved, ..Surroundings::default() };
+            let around = counted(around, resets);
+            resets.iter().map(|reset| around.kind(reset, &PeerTtls::default())).collect::<Vec<_>>()
+        };
+        let none = Moved { on_close: Some(0), on_data: Some(0), on_timeout: Some(0), ..Moved::default() };
+        let one = Moved { on_close: Some(1), ..none };
+        assert_eq!(of(&[left(1)], one), [Kind::UnreadData]);
+        assert_eq!(of(&[left(1)], none), [Kind::Active], "an administrator destroyed it: nothing counts that");
+        assert_eq!(of(&[left(1), left(1)], one), [Kind::Active; 2], "one of the two, and nobody can say which");
+        let linger = Moved { on_data: Some(1), ..none };
+        assert_eq!(of(&[left(0)], linger), [Kind::Aborted]);
+        let late_data = Moved { on_data: Some(9), ..none };
+        assert_eq!(of(&[left(0)], late_data), [Kind::Active], "the counter counts late data as well");
+        assert_eq!(of(&[left(0), left(0), left(0)], linger), [Kind::Active; 3], "one counter does not speak for all");
+        assert_eq!(of(&[left(0)], Moved { on_timeout: Some(1), ..linger }), [Kind::Active], "of two counters");
+        let both = Moved { on_data: Some(1), ..one };
+        assert_eq!(of(&[left(1), left(0)], both), [Kind::UnreadData, Kind::Aborted]);
         let traced = Reset { packet: Some(abort), ..Reset::default() };
         assert_eq!(around().kind(&traced, &PeerTtls::default()), Kind::NotByTcp, "a socket's own has an event");
     }

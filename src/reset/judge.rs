@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Answered, Kind, Mark, Origin, Reset, deduce};
+use super::deduce::{self, Aborts, Told};
+use super::{Answered, Kind, Mark, Origin, Reset};
 use crate::source::reset_events::{Caller, Direction, Missing, ResetTally};
 use crate::source::reset_packets::{PeerTtls, ResetPacket, Signature};
 use crate::value::{EphemeralPorts, TcpState};
@@ -113,6 +114,9 @@ pub struct Surroundings {
     /// net.ipv4.tcp_abort_on_overflow.
     pub resets_on_overflow: bool,
     pub alone: Alone,
+    /// Connections that are closed are seen, so that what comes for them afterwards is known.
+    pub closes_known: bool,
+    pub aborts: Aborts,
 }
 
 impl Default for Surroundings {
@@ -130,6 +134,8 @@ impl Default for Surroundings {
             moved: Moved::default(),
             resets_on_overflow: false,
             alone: Alone::default(),
+            closes_known: false,
+            aborts: Aborts::default(),
         }
     }
 }
@@ -158,10 +164,9 @@ impl Surroundings {
             (Direction::Sent, Signature::Active) if self.traced.full_sockets => Kind::NotByTcp,
             (Direction::Sent, Signature::Foreign) => Kind::NotByTcp,
             (Direction::Sent, Signature::Answer) if self.is_rejected(packet) => Kind::FirewallReject,
-            (Direction::Sent, Signature::Answer) if self.alone == Alone::Unclear => match Answered::by(packet) {
-                Some(Answered::Syn) => Kind::Refusal,
-                _ => Kind::Answer,
-            },
+            (Direction::Sent, Signature::Answer) if self.alone == Alone::Unclear => {
+                Answered::by(packet).map_or(Kind::Answer, Kind::of_answer)
+            }
             (Direction::Sent, Signature::Active | Signature::Answer) => {
                 let tally = reset.packet_as_event().map(|event| ResetTally::of(&event, self.ephemeral));
                 tally.map_or(Kind::Other, |tally| self.kind_of_event(&tally, Mark::of(reset, ttls)))
@@ -181,6 +186,18 @@ impl Surroundings {
             Alone::Netfilter => true,
             Alone::Tcp => false,
             Alone::NotCounted | Alone::Unclear => refused_by_listener(),
+        }
+    }
+
+    /// How [`Self::kind_of_event`] knows.
+    pub fn told(&self, tally: &ResetTally, mark: Mark, kind: Kind) -> Told {
+        match tally.direction {
+            // All that is said of it is that a socket sent it.
+            Direction::Sent if kind == Kind::Active => Told::Packet,
+            Direction::Sent => deduce::told(tally, mark),
+            // The event itself is the proof, except of who sent it.
+            Direction::Received if kind == Kind::Forged => Told::Packet,
+            Direction::Received => Told::Stated,
         }
     }
 
@@ -223,12 +240,14 @@ impl Surroundings {
     }
 
     fn sent(&self, tally: &ResetTally, mark: Mark) -> Kind {
-        // Linux 6.10 and 6.11 have the field, but for a RST by the socket itself nothing to write into it.
-        let given = tally.reason.as_deref().filter(|reason| *reason != "NOT_SPECIFIED");
-        let Some(reason) = given.or_else(|| deduce::reason(self, tally, mark)) else {
-            return if tally.active { Kind::Active } else { Kind::Other };
+        let Some(reason) = tally.stated().or_else(|| deduce::reason(self, tally, mark)) else {
+            return match mark.answered {
+                _ if tally.active => Kind::Active,
+                Some(answered) if mark.packet_alone => Kind::of_answer(answered),
+                _ => Kind::Other,
+            };
         };
-        let exited = |kind| if self.exited(tally) { Kind::Exited } else { kind };
+        let exited = |kind| if self.exited(tally, mark) { Kind::Exited } else { kind };
         let port = tally.local_port.unwrap_or(0);
         match reason {
             "TCP_ABORT_ON_CLOSE" => exited(Kind::UnreadData),
@@ -270,9 +289,10 @@ impl Surroundings {
     }
 
     /// A call chain that is known decides: that its process ended later does not make an ordinary close an exit.
-    fn exited(&self, tally: &ResetTally) -> bool {
+    fn exited(&self, tally: &ResetTally, mark: Mark) -> bool {
         match tally.caller {
             Some(_) => tally.exiting,
+            None if mark.packet_alone => tally.local_port.is_some_and(|port| self.was_dead(port, tally)),
             None => tally.exiting || tally.task.as_ref().is_some_and(|task| self.gone_processes.contains(&task.pid)),
         }
     }

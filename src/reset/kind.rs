@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Exchange;
+use super::{Answered, Exchange};
 
 /// Declares the kinds, each with its stable name for programs, its plain words and the cause that it belongs to.
 macro_rules! kinds {
@@ -109,6 +109,14 @@ kinds! {
 }
 
 impl Kind {
+    /// What an answer is of which nothing but the packet is known.
+    pub(super) fn of_answer(answered: Answered) -> Self {
+        match answered {
+            Answered::Syn => Self::Refusal,
+            Answered::Segment => Self::Answer,
+        }
+    }
+
     /// What a reset of this kind was where the exchange had come so far, for the side that accepted the connection.
     pub(super) fn of_server(self, exchange: Exchange) -> Self {
         match (self, exchange) {

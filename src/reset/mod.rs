@@ -21,6 +21,7 @@ mod pairing;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use deduce::{Aborts, Told};
 pub use errors::JoinedError;
 pub use exchange::{Exchange, answered_after, patience};
 pub use join::{Drained, End, Ending, Joined, Joiner};
@@ -149,6 +150,6 @@ impl Reset {
                     Some(reason) => reason == "TCP_TIMEWAIT_SOCKET",
                     None => event.state == Some(TcpState::TimeWait),
                 }
-        })
+        }) || self.event.is_none() && self.closed
     }
 }

@@ -205,7 +205,9 @@ const DATABASE: [&str; 2] = ["10.0.0.9:5432", "10.0.3.7:0"];
 fn answers_that_an_older_kernel_does_not_report_are_told_by_their_packets() {
     let refused = older(Case::new()).counter("Tcp.OutRsts", 0, 20).packets(20, Direction::Sent, RST_ACK, 64, REFUSED);
     assert_eq!(kinds(&refused), [(Kind::Refused, 20)].into());
-    let stale = older(Case::new()).counter("Tcp.OutRsts", 0, 20).packets(20, Direction::Sent, RST, 64, REFUSED);
+    let unheard = older(Case::new()).counter("Tcp.OutRsts", 0, 20).packets(20, Direction::Sent, RST, 64, REFUSED);
+    assert_eq!(kinds(&unheard), [(Kind::Answer, 20)].into(), "of a connection that was closed, or of none");
+    let stale = unheard.destroyed_sockets(1, DATABASE, 0, 0);
     assert_eq!(kinds(&stale), [(Kind::Stale, 20)].into());
     let closed = stale.destroyed_sockets(20, REFUSED, 0, 0);
     assert_eq!(kinds(&closed), [(Kind::LateData, 20)].into());

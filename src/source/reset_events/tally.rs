@@ -50,6 +50,12 @@ impl ResetTally {
         Self::from((Key::of(event, ephemeral), group))
     }
 
+    /// The kernel's reason, where it gave one. Linux 6.10 and 6.11 have the field, but for a RST by the socket itself nothing to
+    /// write into it.
+    pub fn stated(&self) -> Option<&str> {
+        self.reason.as_deref().filter(|reason| *reason != "NOT_SPECIFIED")
+    }
+
     /// See [`ResetEvent::state_before`].
     pub fn state_before(&self) -> Option<TcpState> {
         self.old_state.or(self.state.filter(|state| *state != TcpState::Close))
