@@ -1,11 +1,13 @@
 //! What a cause says when it was found: state, confidence, who, evidence and remedies.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::evidence::backlog::BindingLimit;
 use crate::evidence::harm::Harm;
 use crate::evidence::service::Service;
 use crate::observation::delta::Reading;
+use crate::source::node::{Container, Location};
 use crate::source::owners::Process;
 use crate::source::reset_events::Task;
 use crate::value::Missing;
@@ -79,6 +81,10 @@ pub struct Finding {
     pub binding_limit: Option<BindingLimit>,
     /// How many connections of the place failed, of how many.
     pub harm: Option<Harm>,
+    /// Where it was found, if not in the network namespace of the one who looks.
+    pub location: Option<Arc<Location>>,
+    /// The summary says itself where that is.
+    pub tells_place: bool,
 }
 
 impl Finding {
@@ -114,6 +120,8 @@ impl Finding {
             remedies: Vec::new(),
             binding_limit: None,
             harm: None,
+            location: None,
+            tells_place: false,
         }
     }
 
@@ -198,11 +206,24 @@ pub struct Subject {
     pub unit: Option<UnitName>,
     /// How many events fall on this subject.
     pub count: Option<u64>,
+    /// Where it is, if not in the network namespace of the one who looks.
+    pub location: Option<Arc<Location>>,
+    pub container: Option<Arc<Container>>,
 }
 
 impl Subject {
     pub fn new(kind: SubjectKind) -> Self {
-        Self { kind, address: None, port: None, pid: None, process: None, unit: None, count: None }
+        Self {
+            kind,
+            address: None,
+            port: None,
+            pid: None,
+            process: None,
+            unit: None,
+            count: None,
+            location: None,
+            container: None,
+        }
     }
 
     pub fn host() -> Self {

@@ -86,6 +86,17 @@ pub struct ScanArgs {
     pub quiet: bool,
 }
 
+/// Which network namespaces: without either, all of this node that may be entered.
+#[derive(Debug, Clone, Default, Args)]
+pub struct InNetns {
+    /// Only this network namespace: its name, a process id, a path, or the container or pod in it
+    #[arg(long, value_name = "NAME|PID|PATH|CONTAINER|POD")]
+    pub netns: Option<String>,
+    /// Only the network namespace of this process, no containers and pods
+    #[arg(long)]
+    pub this_netns: bool,
+}
+
 /// Where to look, and at what.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Look {
@@ -99,9 +110,8 @@ pub struct Look {
     /// Only what concerns processes of this name, as in /proc/PID/comm
     #[arg(long, value_name = "NAME")]
     pub process: Option<String>,
-    /// Look into another network namespace: its name, a process id, or a path
-    #[arg(long, value_name = "NAME|PID|PATH")]
-    pub netns: Option<String>,
+    #[command(flatten)]
+    pub place: InNetns,
     /// Do not use the reset tracepoints
     #[arg(long)]
     pub no_events: bool,
@@ -171,9 +181,8 @@ pub struct TraceArgs {
     /// End after this time: 30, 500ms, 10m [default: at Ctrl-C]
     #[arg(short, long, value_name = "TIME")]
     pub duration: Option<String>,
-    /// Look into another network namespace: its name, a process id, or a path
-    #[arg(long, value_name = "NAME|PID|PATH")]
-    pub netns: Option<String>,
+    #[command(flatten)]
+    pub place: InNetns,
 }
 
 /// Write a recording that can be diagnosed elsewhere
@@ -195,9 +204,8 @@ pub struct RecordArgs {
     /// Replace addresses, host and process names, the same by the same
     #[arg(long)]
     pub redact: bool,
-    /// Record another network namespace: its name, a process id, or a path
-    #[arg(long, value_name = "NAME|PID|PATH")]
-    pub netns: Option<String>,
+    #[command(flatten)]
+    pub place: InNetns,
     /// Do not use the reset tracepoints
     #[arg(long)]
     pub no_events: bool,

@@ -8,7 +8,8 @@ use super::collect;
 use super::progress::Progress;
 use crate::command::cli::RecordArgs;
 use crate::command::config::{self, Terminal};
-use crate::diagnosis::diagnose;
+use crate::diagnosis::filter::Filter;
+use crate::diagnosis::node::diagnose_all;
 use crate::output::say;
 use crate::runtime::signals;
 use crate::value::escape::visible;
@@ -24,9 +25,10 @@ pub fn run(args: &RecordArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     // What was written is read again: a recording that nobody can open is told of here and not by the colleague.
     let observation = collect::replay(&config.output)?;
     let file = config.output.display();
-    let view = observation.view().context("the recording holds no network namespace")?;
-    say(visible(&diagnose(view).summary));
-    let recorded = words::seconds(view.duration());
+    let diagnosis = diagnose_all(&observation, &Filter::default(), &|| false);
+    let diagnosis = diagnosis.context("the recording holds no network namespace")?;
+    say(visible(&diagnosis.summary));
+    let recorded = words::seconds(diagnosis.window);
     let kept = match config.redact {
         true => "Addresses, names and command lines in it are replaced.",
         false => "It holds addresses, processes and their command lines; record --redact replaces them.",

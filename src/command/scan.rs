@@ -10,7 +10,8 @@ use super::{FOUND, NOTHING, SAW_NOTHING, collect, stop_for};
 use crate::command::cli::{Format, ScanArgs};
 use crate::command::collect::{Absent, Collected};
 use crate::command::config::{self, Origin, Scan, Terminal};
-use crate::diagnosis::{Diagnosis, diagnose_for, diagnose_unless};
+use crate::diagnosis::Diagnosis;
+use crate::diagnosis::node::diagnose_all;
 use crate::observation::Observation;
 use crate::output::{Output, print, say};
 use crate::render::{self, Options, nagios, verdict};
@@ -60,13 +61,13 @@ fn judged(config: &Scan, stop: &Stop) -> anyhow::Result<Option<Diagnosis>> {
     let Collected { observation, interrupted } = collected?;
     let Some(view) = Observation::view(&observation) else { return Ok(None) };
     if !interrupted {
-        return Ok(diagnose_unless(view, &config.filter, &|| stop.load(Ordering::Relaxed)));
+        return Ok(diagnose_all(&observation, &config.filter, &|| stop.load(Ordering::Relaxed)));
     }
     if view.duration() < WORTH_JUDGING {
         return Ok(None);
     }
     say(format_args!("rstdoctor: interrupted after {} of {}", seconds(view.duration()), seconds(wait)));
-    Ok(Some(diagnose_for(view, &config.filter)))
+    Ok(diagnose_all(&observation, &config.filter, &|| false))
 }
 
 fn text(diagnosis: &Diagnosis, config: &Scan) -> anyhow::Result<String> {

@@ -17,12 +17,15 @@ use crate::evidence::service::Service;
 use crate::evidence::{Evidence, Total};
 use crate::observation::{Input, SourceStatus, View, delta};
 use crate::source::host_facts::HostFacts;
+use crate::source::node::Location;
 use crate::source::owners::Process;
 use crate::value::{Missing, Moment, NetnsId, TcpState};
 
+mod across;
 pub mod filter;
 mod group;
 mod link;
+pub mod node;
 pub mod port;
 pub mod rank;
 mod sentence;
@@ -66,6 +69,12 @@ pub struct Diagnosis {
     pub input: Input,
     /// The connections of a capture.
     pub flows: Option<Arc<Flows>>,
+    /// Of a whole node: its network namespaces, that of the one who looks first. Empty where only one was looked at.
+    pub namespaces: Vec<node::Namespace>,
+    /// How much of the node was looked at, where that is known.
+    pub coverage: Option<node::Coverage>,
+    /// Where this is, if it is one namespace and not that of the one who looks.
+    pub location: Option<Arc<Location>>,
 }
 
 impl Diagnosis {
@@ -193,6 +202,8 @@ pub struct ListenerRow {
     pub harm: Harm,
     /// Sockets that share the address and port by SO_REUSEPORT.
     pub sockets: usize,
+    /// Where it is, if not in the namespace of the one who looks.
+    pub location: Option<Arc<Location>>,
 }
 
 /// Judges one namespace of an observation.
@@ -257,7 +268,11 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
         }
     }
     let roots = link::link(evidence, &mut found);
-    let causes = rank::rank(found, &roots);
+    let mut causes = rank::rank(found, &roots);
+    node::place(&mut causes, view);
+    let location =
+        view.host.node.value().map(|node| node.location(view.after().netns)).filter(|location| !location.own);
+    let location = location.map(Arc::new);
     let unseen = !filter.sees_process(evidence) && causes.iter().all(|cause| is_host_wide(&cause.finding));
     let status = if unseen { Status::Unknown } else { status(evidence, &causes) };
     let somaxconn = evidence.sysctl_number("net.core.somaxconn").ok();
@@ -278,8 +293,10 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
         }
         _ => sentence::whole(evidence, filter, status, &causes, &elsewhere),
     };
+    let report = |port: &u16| PortReport { location: location.clone(), ..port::report(evidence, *port) };
     let asked = filter.ports.iter().filter(|_| evidence.flows().is_none());
-    let ports = asked.map(|port| port::report(evidence, *port)).collect();
+    let ports = asked.map(report).collect();
+    listeners.iter_mut().for_each(|row| row.location = location.clone());
     let limits = view
         .after()
         .sysctls
@@ -312,6 +329,9 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
         ports,
         input: view.covers.input,
         flows: view.covers.flows.clone(),
+        namespaces: Vec::new(),
+        coverage: None,
+        location,
     };
     (diagnosis, whole)
 }
@@ -348,6 +368,7 @@ fn row(evidence: &Evidence<'_>, service: &Service<'_>, somaxconn: Option<u64>) -
         processes: service.owners.iter().copied().cloned().collect(),
         harm: evidence.harm_of_service(service.port),
         sockets: service.sockets.len(),
+        location: None,
     }
 }
 

@@ -6,9 +6,11 @@
 //! refuses it always.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use crate::evidence::Evidence;
 use crate::evidence::service::Service;
+use crate::source::node::Location;
 use crate::source::owners::Process;
 use crate::value::{Missing, TcpState};
 
@@ -28,6 +30,8 @@ pub struct PortReport {
     pub privileged: Result<bool, Missing>,
     /// The port lies in net.ipv4.ip_local_port_range, so that an outgoing connection can take it.
     pub ephemeral: Result<bool, Missing>,
+    /// Where it is, if not in the namespace of the one who looks.
+    pub location: Option<Arc<Location>>,
 }
 
 impl PortReport {
@@ -91,6 +95,7 @@ pub fn report(evidence: &Evidence<'_>, port: u16) -> PortReport {
         binds,
         privileged: evidence.sysctl_number("net.ipv4.ip_unprivileged_port_start").map(|start| u64::from(port) < start),
         ephemeral: evidence.is_ephemeral(port),
+        location: None,
     }
 }
 

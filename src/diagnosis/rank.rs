@@ -27,21 +27,33 @@ pub fn rank(findings: Vec<(&'static Cause, Finding)>, known: &[Option<usize>]) -
     let root_of: Vec<Option<usize>> = (0..findings.len())
         .map(|symptom| known.get(symptom).copied().flatten().or_else(|| root(&findings, symptom)))
         .collect();
+    let ranked = findings.into_iter().map(|(cause, finding)| Ranked {
+        id: cause.id,
+        title: cause.title,
+        finding,
+        because_of: None,
+    });
+    order(ranked.collect(), &root_of)
+}
+
+/// As [`rank`], where the root of each finding is known, as its place in the list.
+pub fn order(findings: Vec<Ranked>, root_of: &[Option<usize>]) -> Vec<Ranked> {
     // A root is as harmful as the worst that follows from it.
     let harm: Vec<f64> = (0..findings.len())
         .map(|index| {
             (0..findings.len())
-                .filter(|other| chain(&root_of, *other).any(|link| link == index))
-                .map(|other| weight(&findings[other].1))
-                .fold(weight(&findings[index].1), f64::max)
+                .filter(|other| chain(root_of, *other).any(|link| link == index))
+                .map(|other| weight(&findings[other].finding))
+                .fold(weight(&findings[index].finding), f64::max)
         })
         .collect();
     let severity: Vec<Severity> = (0..findings.len())
         .map(|index| {
-            let follows = |other: &usize| chain(&root_of, *other).any(|link| link == index);
-            let now = |other: &usize| findings[*other].1.state.is_now();
-            let severities = (0..findings.len()).filter(follows).filter(now).map(|other| findings[other].1.severity);
-            severities.fold(findings[index].1.severity, Severity::min)
+            let follows = |other: &usize| chain(root_of, *other).any(|link| link == index);
+            let now = |other: &usize| findings[*other].finding.state.is_now();
+            let severities =
+                (0..findings.len()).filter(follows).filter(now).map(|other| findings[other].finding.severity);
+            severities.fold(findings[index].finding.severity, Severity::min)
         })
         .collect();
     let harm = Harm { severity, weight: harm };
@@ -49,21 +61,18 @@ pub fn rank(findings: Vec<(&'static Cause, Finding)>, known: &[Option<usize>]) -
     sort(&mut tops, &findings, &harm);
     let mut order = Vec::with_capacity(findings.len());
     for top in tops {
-        push_with_symptoms(top, &root_of, &findings, &harm, &mut order);
+        push_with_symptoms(top, root_of, &findings, &harm, &mut order);
     }
     let mut place_of = vec![0; findings.len()];
     order.iter().enumerate().for_each(|(place, index)| place_of[*index] = place);
     let because_of: Vec<Option<BecauseOf>> = root_of
         .iter()
-        .map(|root| root.map(|index| BecauseOf { id: findings[index].0.id, place: place_of[index] }))
+        .map(|root| root.map(|index| BecauseOf { id: findings[index].id, place: place_of[index] }))
         .collect();
-    let mut slots: Vec<Option<(&'static Cause, Finding)>> = findings.into_iter().map(Some).collect();
+    let mut slots: Vec<Option<Ranked>> = findings.into_iter().map(Some).collect();
     order
         .into_iter()
-        .filter_map(|index| {
-            let (cause, finding) = slots[index].take()?;
-            Some(Ranked { id: cause.id, title: cause.title, finding, because_of: because_of[index] })
-        })
+        .filter_map(|index| Some(Ranked { because_of: because_of[index], ..slots[index].take()? }))
         .collect()
 }
 
@@ -73,9 +82,9 @@ struct Harm {
     weight: Vec<f64>,
 }
 
-fn sort(indices: &mut [usize], findings: &[(&'static Cause, Finding)], harm: &Harm) {
+fn sort(indices: &mut [usize], findings: &[Ranked], harm: &Harm) {
     indices.sort_by(|a, b| {
-        let key = |index: usize| (findings[index].1.state, harm.severity[index]);
+        let key = |index: usize| (findings[index].finding.state, harm.severity[index]);
         key(*a).cmp(&key(*b)).then(harm.weight[*b].total_cmp(&harm.weight[*a])).then(a.cmp(b))
     });
 }
@@ -83,7 +92,7 @@ fn sort(indices: &mut [usize], findings: &[(&'static Cause, Finding)], harm: &Ha
 fn push_with_symptoms(
     index: usize,
     root_of: &[Option<usize>],
-    findings: &[(&'static Cause, Finding)],
+    findings: &[Ranked],
     harm: &Harm,
     order: &mut Vec<usize>,
 ) {

@@ -1,12 +1,14 @@
 //! The verdict as one plain sentence or two.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::{ListenerRow, Status, blind, weighs};
 use crate::cause::Severity;
 use crate::diagnosis::filter::{Filter, is_host_wide};
 use crate::diagnosis::rank::Ranked;
 use crate::evidence::Evidence;
+use crate::evidence::ledger::Ledger;
 use crate::value::words;
 
 /// Nothing is wrong with what was asked for, which does not mean that nothing is wrong.
@@ -83,17 +85,8 @@ pub(super) fn whole(
 ) -> String {
     match status {
         Status::Critical | Status::Warning => {
-            let Some(first) = causes.first() else { return String::new() };
-            let others = others(causes);
-            // A shared limit or a counter without an address: it may hit what was asked for, and is not its doing.
-            let found = match is_host_wide(&first.finding) && !filter.is_empty() {
-                true => format!("Host-wide, so {filter} may be affected too: {}", first.finding.summary),
-                false => first.finding.sentence(),
-            };
-            match others {
-                0 => format!("{found}."),
-                n => format!("{found}. {} below.", words::counted(n as u64, "further cause")),
-            }
+            let host_wide = causes.first().is_some_and(|first| is_host_wide(&first.finding)) && !filter.is_empty();
+            worst(causes, host_wide.then_some(filter))
         }
         Status::Unknown if !blind(evidence) => {
             let text = evidence.unbalanced().map(|unbalanced| unbalanced.text()).unwrap_or_default();
@@ -105,7 +98,8 @@ pub(super) fn whole(
             "Only totals since boot were read: they cannot say whether anything is wrong now.".to_owned()
         }
         Status::Ok => {
-            format!("{}{} Packets dropped on the way are not visible here.", account(evidence), activity(evidence))
+            let moved = |name: &str| evidence.counter(name).ok().map(|reading| reading.delta);
+            healthy(evidence.ledger(), evidence.window(), &moved)
         }
     }
 }
@@ -139,10 +133,30 @@ pub(super) fn capture(evidence: &Evidence<'_>, status: Status, causes: &[Ranked]
     }
 }
 
+/// The first cause, and how many more there are. `asked`: it is about the whole host, and only this was asked for.
+pub(super) fn worst(causes: &[Ranked], asked: Option<&Filter>) -> String {
+    let Some(first) = causes.first() else { return String::new() };
+    let finding = &first.finding;
+    // A shared limit or a counter without an address: it may hit what was asked for, and is not its doing.
+    let found = match (asked, &finding.location) {
+        (Some(filter), _) => format!("Host-wide, so {filter} may be affected too: {}", finding.summary),
+        (None, Some(location)) if !finding.tells_place => format!("In {location}: {}", finding.summary),
+        (None, _) => finding.sentence(),
+    };
+    match others(causes) {
+        0 => format!("{found}."),
+        n => format!("{found}. {} below.", words::counted(n as u64, "further cause")),
+    }
+}
+
+/// Nothing was found. `moved`: by how much a counter moved.
+pub(super) fn healthy(ledger: &Ledger, window: Duration, moved: &dyn Fn(&str) -> Option<u64>) -> String {
+    format!("{}{} Packets dropped on the way are not visible here.", account(ledger, window), activity(moved))
+}
+
 /// What was sent and lost, as far as it was counted.
-fn account(evidence: &Evidence<'_>) -> String {
-    let window = words::seconds(evidence.window());
-    let ledger = evidence.ledger();
+fn account(ledger: &Ledger, window: Duration) -> String {
+    let window = words::seconds(window);
     let sent = match ledger.sent.total.as_ref().ok().copied() {
         None => "No fault was found".to_owned(),
         Some(0) => "No RST was sent".to_owned(),
@@ -158,18 +172,19 @@ fn account(evidence: &Evidence<'_>) -> String {
 }
 
 /// What was accepted and tried. Tcp.ActiveOpens counts attempts (RFC 4022, tcpActiveOpens), whatever becomes of them.
-fn activity(evidence: &Evidence<'_>) -> String {
-    let (Ok(passive), Ok(active)) = (evidence.counter("Tcp.PassiveOpens"), evidence.counter("Tcp.ActiveOpens")) else {
+fn activity(moved: &dyn Fn(&str) -> Option<u64>) -> String {
+    let (Some(passive), Some(active)) = (moved("Tcp.PassiveOpens"), moved("Tcp.ActiveOpens")) else {
         return String::new();
     };
-    if passive.delta == 0 && active.delta == 0 {
+    if passive == 0 && active == 0 {
         return " It was quiet: no connection was accepted or tried.".to_owned();
     }
-    let accepted = words::counted(passive.delta, "connection");
-    let tried = words::counted(active.delta, "connect");
+    let accepted = words::counted(passive, "connection");
+    let tried = words::counted(active, "connect");
     // Requests that end before they become a connection move AttemptFails, too, and EmbryonicRsts with it.
-    let failed = evidence.moved("Tcp.AttemptFails").saturating_sub(evidence.moved("TcpExt.EmbryonicRsts"));
-    let outcome = match (active.delta, failed) {
+    let all = |name: &str| moved(name).unwrap_or(0);
+    let failed = all("Tcp.AttemptFails").saturating_sub(all("TcpExt.EmbryonicRsts"));
+    let outcome = match (active, failed) {
         (0, _) | (_, 0) => String::new(),
         (tried, failed) if failed >= tried => ", none succeeded".to_owned(),
         (_, failed) => format!(", {} failed", words::thousands(failed)),

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Live, Opened, plan};
+use anyhow::Context;
+
+use super::{Live, Netns, Opened, plan};
 use crate::kernel::LiveHost;
-use crate::kernel::namespace::{Found, Handle};
+use crate::kernel::namespace::{Found, NamespaceError};
+use crate::kernel::node;
 use crate::observation::Covers;
 use crate::value::Stop;
 
@@ -23,18 +26,51 @@ impl Namespace {
 }
 
 pub fn open(live: &Live, stop: &Stop) -> anyhow::Result<Opened> {
-    let found = live.netns.as_deref().map(Found::of).transpose()?;
-    let observed = match &found {
-        Some(found) => {
+    let (host, found) = match &live.netns {
+        Netns::All => (LiveHost::of_node(Arc::clone(stop)), None),
+        Netns::Own => (LiveHost::new(Arc::clone(stop)), None),
+        Netns::Named(spec) => {
+            let found = named(spec)?;
             found.reach()?;
-            (found.handle.clone(), found.name.clone())
+            (LiveHost::observing(Arc::clone(stop), [(found.handle.clone(), found.name.clone())]), Some(found))
         }
-        None => (Handle::current(), None),
     };
     Ok(Opened {
-        host: Box::new(LiveHost::observing(Arc::clone(stop), [observed])),
+        host: Box::new(host),
         plan: plan(live.duration, live.events, Covers::default()),
         namespace: Namespace { found },
         recorded: None,
     })
+}
+
+/// By what [`Found::of`] takes or, where nothing is called so, by the container or pod in it.
+fn named(spec: &str) -> anyhow::Result<Found> {
+    let absent = match Found::of(spec) {
+        Err(absent @ NamespaceError::Absent { .. }) if !spec.starts_with(['/', '.']) => absent,
+        found => return Ok(found?),
+    };
+    let around = node::Search::default().look();
+    let known = around.node();
+    let found = known.find(spec);
+    match &found[..] {
+        [] => {
+            let hidden = known.hidden.processes > 0;
+            let needs =
+                if hidden { ", and those of containers that this user may not look into are not known" } else { "" };
+            anyhow::bail!("{absent}; no container or pod is called so either{needs}")
+        }
+        [id] => {
+            let spot = around.netns.get(id).and_then(|spot| Some((spot.open()?, spot.told.pid?)));
+            let (handle, pid) =
+                spot.with_context(|| format!("the network namespace of {spec:?} cannot be opened: needs root"))?;
+            Ok(Found::of_container(handle, pid))
+        }
+        several => {
+            let places: Vec<String> = several
+                .iter()
+                .filter_map(|id| Some(format!("{} (pid {})", known.location(*id), around.netns.get(id)?.told.pid?)))
+                .collect();
+            anyhow::bail!("--netns: {spec:?} is the name of several: {}; give the pid", places.join(", "))
+        }
+    }
 }

@@ -33,10 +33,21 @@ pub enum Origin {
 pub struct Live {
     /// Length of the window; zero reads totals since boot only, [`Duration::MAX`] never ends.
     pub duration: Duration,
-    /// Network namespace by name, process id or path; `None` for our own.
-    pub netns: Option<String>,
+    pub netns: Netns,
     /// Use the reset tracepoints where possible.
     pub events: bool,
+}
+
+/// Which network namespaces are looked into.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Netns {
+    /// All of this node that may be entered: containers and pods too.
+    #[default]
+    All,
+    /// That of the one who looks.
+    Own,
+    /// One, by its name, a process id, a path, or the container or pod in it.
+    Named(String),
 }
 
 /// An origin that can be asked.

@@ -245,6 +245,11 @@ impl Found {
         Ok(Self { name, handle: Handle::at(&path, pid, spec)?, path })
     }
 
+    /// That of a container, by a process in it.
+    pub fn of_container(handle: Handle, pid: u32) -> Self {
+        Self { name: None, handle, path: of_process(pid) }
+    }
+
     /// The name, process or path still leads to this namespace. If not, it lives on only because of this value and what is
     /// open in it.
     pub fn is_reachable(&self) -> bool {

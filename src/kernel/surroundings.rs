@@ -89,7 +89,9 @@ impl Surroundings {
         let mut lines = found.lines(observed);
         for line in &mut lines {
             if let node::Line::Hidden(hidden) = line {
-                let kept_out = hidden.processes > 0 || found.netns.keys().any(|id| !observed(*id));
+                // Where others were entered, a process that stays hidden has more rights than root; no privilege helps.
+                let entered = found.netns.keys().any(|id| *id != found.own && observed(*id));
+                let kept_out = hidden.processes > 0 && !entered && !rustix::process::geteuid().is_root();
                 hidden.needs = match &self.refused {
                     Some(needs) => Some(needs.clone()),
                     None if self.whole && kept_out => Some(needs::capability(NEEDS)),

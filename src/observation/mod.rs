@@ -88,6 +88,8 @@ pub struct NetnsWindow {
     pub name: Option<String>,
     /// At the end of the window nothing led to it any more: its processes ended and no name or mount holds it.
     pub gone: bool,
+    /// It was not there yet when the window before this one ended.
+    pub came: bool,
     pub before: Snapshot,
     pub after: Snapshot,
     /// One entry per listener that was seen in any poll, by cookie.

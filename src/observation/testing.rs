@@ -103,6 +103,7 @@ impl Case {
         let netns = NetnsWindow {
             name: None,
             gone: false,
+            came: false,
             before: empty_snapshot(1000),
             after: empty_snapshot(1003),
             listener_traces: BTreeMap::new(),

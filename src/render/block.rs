@@ -9,6 +9,7 @@ use crate::cause::{
 };
 use crate::diagnosis::filter::is_whole_host;
 use crate::diagnosis::rank::Ranked;
+use crate::source::node::Location;
 use crate::value::words::{percent, thousands};
 
 /// Where the text after a label begins.
@@ -41,11 +42,11 @@ pub struct Root<'a> {
 }
 
 /// What the diagnosis of a cause was restricted to.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct About<'a> {
     /// Only one port or process was asked for.
     pub filtered: bool,
-    /// The network namespace, where it is not this one.
+    /// The network namespace, where only one was looked at and it is not this one.
     pub netns: Option<Entry<'a>>,
 }
 
@@ -60,8 +61,12 @@ pub fn title(page: &mut Page, number: Option<usize>, cause: &Ranked) {
 }
 
 /// Who, what to do, and why to believe it.
-pub fn body(page: &mut Page, cause: &Ranked, root: Option<Root<'_>>, about: About<'_>, detail: &Detail) {
+pub fn body(page: &mut Page, cause: &Ranked, root: Option<Root<'_>>, about: &About<'_>, detail: &Detail) {
     let finding = &cause.finding;
+    let entry = about.netns.clone().or_else(|| Entry::to(finding.location.as_deref()?));
+    if let Some(location) = finding.location.as_deref().filter(|_| about.netns.is_none()) {
+        field(page, "where", &whereabouts(location));
+    }
     match detail.lines {
         Some(_) => list(page, "who", &[who(cause, about.filtered).join("; ")], Some(2)),
         None => list(page, "who", &who(cause, about.filtered), None),
@@ -81,7 +86,7 @@ pub fn body(page: &mut Page, cause: &Ranked, root: Option<Root<'_>>, about: Abou
         field(page, "follows", &format!("from {number}{}", missing::title_of(title)));
     }
     for (place, item) in finding.remedies.iter().take(detail.remedies).enumerate() {
-        remedy(page, item, owner(finding), about.netns, place == 0, detail);
+        remedy(page, item, owner(finding), entry.as_ref(), place == 0, detail);
     }
     if let Some(next) = finding.remedies.get(detail.remedies).filter(|_| detail.next_remedy) {
         let text = shorten(&next.text, page.prose_width() - INDENT - MORE.len());
@@ -186,6 +191,30 @@ fn subject_text(subject: &Subject, unit: Option<&str>) -> String {
     if parts.is_empty() { "the whole host".to_owned() } else { parts.join(", ") }
 }
 
+/// The summary, with where it is if that is elsewhere.
+pub fn located(finding: &Finding) -> String {
+    match &finding.location {
+        Some(location) if !finding.tells_place => format!("in {location}: {}", finding.summary),
+        _ => finding.summary.clone(),
+    }
+}
+
+/// `container web, image nginx:1.25, podman`.
+pub fn whereabouts(location: &Location) -> String {
+    let mut parts = vec![location.to_string()];
+    if let Some(container) = location.container() {
+        if location.pod().is_some() {
+            parts.push(format!("container {}", container.label()));
+        }
+        parts.extend(container.image.as_ref().map(|image| format!("image {image}")));
+        if let (Some(project), Some(service)) = (&container.project, &container.service) {
+            parts.push(format!("service {service} of {project}"));
+        }
+        parts.extend(container.runtime.clone());
+    }
+    parts.join(", ")
+}
+
 /// What is restarted or reloaded for a remedy: the unit, or the process.
 fn owner(finding: &Finding) -> Option<String> {
     let unit = finding.subjects.iter().find_map(|subject| subject.unit.as_ref().map(ToString::to_string));
@@ -196,7 +225,7 @@ fn remedy(
     page: &mut Page,
     remedy: &Remedy,
     owner: Option<String>,
-    netns: Option<Entry<'_>>,
+    netns: Option<&Entry<'_>>,
     first: bool,
     detail: &Detail,
 ) {
@@ -220,7 +249,15 @@ fn remedy(
             page.shell(indent, persist);
         }
         Some(_) => field(page, "", "and to keep it after a reboot: see --all"),
-        None => {}
+        None => {
+            let kept = match (&remedy.change, netns) {
+                (Change::Shell { command, .. }, Some(netns)) => netns.keeps(command),
+                _ => None,
+            };
+            if let Some(kept) = kept {
+                field(page, "", &format!("and to keep it, {kept}"));
+            }
+        }
     }
     let owner = owner.unwrap_or_else(|| "the service".to_owned());
     match (&remedy.change, remedy.restart) {

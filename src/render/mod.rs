@@ -13,6 +13,7 @@ mod listeners_table;
 pub mod markdown;
 mod missing;
 pub mod nagios;
+mod namespaces;
 mod page;
 mod port;
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use super::block::{self, About, Detail};
 use super::layout::{Page, shorten};
 use super::table::{Options, first_line, head};
-use super::{capture, missing, port, verdict};
+use super::{capture, missing, namespaces, port, verdict};
 use crate::cause::{Severity, State};
 use crate::diagnosis::rank::Ranked;
 use crate::diagnosis::{CONVINCING, Diagnosis, NotChecked, Status};
@@ -48,7 +48,7 @@ fn drawn(diagnosis: &Diagnosis, options: &Options, detail: &Detail, repeated: bo
     for (place, root) in roots.iter().enumerate() {
         page.gap();
         let number = (roots.len() > 1).then_some(place + 1);
-        cause(&mut page, diagnosis, *root, number, about, detail);
+        cause(&mut page, diagnosis, *root, number, &about, detail);
     }
     page.gap();
     others(&mut page, diagnosis, &roots, detail);
@@ -66,6 +66,12 @@ fn drawn(diagnosis: &Diagnosis, options: &Options, detail: &Detail, repeated: bo
         None if diagnosis.totals_only => {}
         None => resets(&mut page, diagnosis),
     }
+    if let Some(rest) = namespaces::rest(diagnosis) {
+        page.field("Fine", INDENT, &rest);
+    }
+    if let Some(gone) = namespaces::gone(diagnosis) {
+        page.field("Gone", INDENT, &gone);
+    }
     looked(&mut page, diagnosis, detail);
     if repeated {
         let word = verdict::status(diagnosis.status);
@@ -81,7 +87,7 @@ fn cause(
     diagnosis: &Diagnosis,
     root: usize,
     number: Option<usize>,
-    about: About<'_>,
+    about: &About<'_>,
     detail: &Detail,
 ) {
     let Some(cause) = diagnosis.causes.get(root) else { return };
@@ -93,7 +99,8 @@ fn cause(
         let more = symptoms.len().saturating_sub(MOST);
         let text = match more {
             more if more > 0 && place + 1 == MOST => format!("{} more of its symptoms (--all)", more + 1),
-            _ => shorten(&symptom.finding.summary, room),
+            _ if symptom.finding.location == cause.finding.location => shorten(&symptom.finding.summary, room),
+            _ => shorten(&block::located(&symptom.finding), room),
         };
         block::field(page, if place == 0 { "also" } else { "" }, &text);
     }
@@ -151,8 +158,8 @@ fn lines(page: &mut Page, label: &str, detail: &Detail, causes: &[&Ranked]) {
         };
         let text = match causes.len().saturating_sub(MOST) {
             more if more > 0 && place + 1 == MOST => format!("{} more (--all)", more + 1),
-            _ if detail.whole_notes => format!("{}{sure}", cause.finding.summary),
-            _ => format!("{}{sure}", shorten(&cause.finding.summary, room.saturating_sub(sure.len()))),
+            _ if detail.whole_notes => format!("{}{sure}", block::located(&cause.finding)),
+            _ => format!("{}{sure}", shorten(&block::located(&cause.finding), room.saturating_sub(sure.len()))),
         };
         page.field(if place == 0 { label } else { "" }, INDENT, &text);
     }
@@ -221,5 +228,9 @@ fn looked(page: &mut Page, diagnosis: &Diagnosis, detail: &Detail) {
         0 => String::new(),
         count => format!(", {} not checked", thousands(count)),
     };
-    page.field("Looked", INDENT, &format!("{time}{as_whom}; {ruled_out} ruled out{unchecked} (--all)"));
+    let node = namespaces::share(diagnosis).map(|share| format!(", {share}")).unwrap_or_default();
+    page.field("Looked", INDENT, &format!("{time}{node}{as_whom}; {ruled_out} ruled out{unchecked} (--all)"));
+    if let Some(more) = namespaces::needs(diagnosis) {
+        page.field("", INDENT, &more);
+    }
 }

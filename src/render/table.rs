@@ -2,7 +2,7 @@
 
 use super::block::{self, About, Detail, Root};
 use super::layout::Page;
-use super::{capture, ledger_table, listeners_table, missing, page, port, verdict};
+use super::{capture, ledger_table, listeners_table, missing, namespaces, page, port, verdict};
 use crate::cause::Entry;
 use crate::diagnosis::Diagnosis;
 use crate::source::host_facts::HostFacts;
@@ -32,8 +32,15 @@ impl Default for Options {
 impl<'a> About<'a> {
     /// `netns` as it was asked for, if it was.
     pub fn of(diagnosis: &'a Diagnosis, netns: Option<&'a str>) -> Self {
-        let netns = netns.or(diagnosis.netns_name.as_deref());
-        Self { filtered: !diagnosis.filter.is_empty(), netns: netns.map(Entry::of) }
+        let filtered = !diagnosis.filter.is_empty();
+        if !diagnosis.namespaces.is_empty() {
+            return Self { filtered, netns: None };
+        }
+        // A name of `ip netns` leads there by itself; that of a container does not.
+        let located =
+            diagnosis.location.as_deref().filter(|location| !location.containers.is_empty()).and_then(Entry::to);
+        let netns = netns.or(diagnosis.netns_name.as_deref()).map(Entry::of);
+        Self { filtered, netns: located.or(netns) }
     }
 }
 
@@ -53,12 +60,13 @@ fn everything(diagnosis: &Diagnosis, options: &Options) -> String {
         let root = cause.because_of.and_then(|root| {
             Some(Root { number: Some(root.place + 1), title: diagnosis.causes.get(root.place)?.title })
         });
-        block::body(&mut page, cause, root, about, &Detail::ALL);
+        block::body(&mut page, cause, root, &about, &Detail::ALL);
         block::field(&mut page, "why", &format!("rstdoctor explain {}", cause.id));
     }
     for report in &diagnosis.ports {
         port::write(&mut page, report, true);
     }
+    namespaces::write(&mut page, diagnosis);
     if let Some(flows) = &diagnosis.flows {
         page.gap();
         capture::write(&mut page, flows, true);

@@ -221,7 +221,7 @@ mod tests {
         let (mut watch, mut lines) = (Watch::new(Filter::default()), Lines::new(width));
         let told = windows.iter().enumerate().map(|(number, fault)| {
             let mut window = window(*fault, 3 * number as u64).window(false);
-            lines.tick(&watch.tick(&mut window, &mut |_| false).expect("a namespace"))
+            lines.tick(&watch.tick(&mut window, &mut |_, _| false).expect("a namespace"))
         });
         let told = told.collect();
         (told, lines.summary(&watch))
@@ -263,7 +263,7 @@ mod tests {
                     let unread = crate::value::Observed::Unavailable(failure);
                     case.netns.after.counters.insert(&crate::source::netstat::FILE, unread);
                 }
-                let tick = watch.tick(&mut case.window(false), &mut |_| false).expect("a namespace");
+                let tick = watch.tick(&mut case.window(false), &mut |_, _| false).expect("a namespace");
                 told.push_str(&lines.tick(&tick));
             }
             (told, lines.summary(&watch))

@@ -33,6 +33,8 @@ pub(super) struct OfNetns {
     /// Holds the dump before the latest one.
     pub earlier: Snapshot,
     pub looks: Looks,
+    /// It was not there when the session opened, and is in no window yet.
+    pub came: bool,
     /// Connections wait to be accepted: it is looked at each time.
     busy: bool,
 }
@@ -62,7 +64,7 @@ impl OfNetns {
             Some(time) if *time == Duration::MAX => before.sockets(probe),
             Some(time) => sweep(probe, &mut before, time),
         }
-        Self { name: namespace.name, earlier: before.clone(), previous: before, looks, busy: false }
+        Self { name: namespace.name, earlier: before.clone(), previous: before, looks, came: false, busy: false }
     }
 }
 
@@ -156,6 +158,7 @@ impl Session {
             of.previous.settings(probe);
             of.previous.counters(probe);
             of.earlier = of.previous.clone();
+            of.came = true;
             self.streams.add(id);
             self.streams.set_ephemeral(id, sysctl::ephemeral_ports(&of.previous.sysctls));
             self.netns.insert(id, of);

@@ -370,6 +370,7 @@ impl Session {
             let window = NetnsWindow {
                 name,
                 gone: false,
+                came: std::mem::take(&mut of.came),
                 before,
                 after,
                 listener_traces,
@@ -420,6 +421,7 @@ impl Session {
             let window = NetnsWindow {
                 name: of.name.clone(),
                 gone: false,
+                came: false,
                 before: of.previous.clone(),
                 after: of.previous.clone(),
                 listener_traces,

@@ -213,9 +213,12 @@ impl Node {
 }
 
 impl Location {
-    /// What `nsenter` or `ip netns` take: a name, a process id or a path.
+    /// What `nsenter` or `ip netns` take: a name, a process id or a path. The names that runtimes give are long and tell nobody
+    /// anything: into a container leads its process.
     pub fn entry(&self) -> Option<String> {
-        self.name.clone().or_else(|| self.pid.map(|pid| pid.to_string())).or_else(|| self.path.clone())
+        let pid = || self.pid.map(|pid| pid.to_string());
+        let of_container = pid().filter(|_| !self.containers.is_empty());
+        of_container.or_else(|| self.name.clone()).or_else(pid).or_else(|| self.path.clone())
     }
 
     /// The container whose network this is; of a pod one that is more than its pause.

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::observation::{HostSnapshot, Snapshot, View};
+use crate::observation::{HostSnapshot, Observation, Snapshot, View};
 use crate::source::counters::Counters;
 use crate::source::listeners::Listener;
+use crate::source::node::Location;
 use crate::source::owners::Process;
 use crate::source::{netstat, snmp};
 use crate::value::{Moment, Observed, words};
@@ -44,6 +45,38 @@ pub enum ChangeKind {
     /// Another program in the same process.
     ProcessReplaced,
     NamespaceGone,
+    /// A network namespace came, which is in the windows from now on.
+    NamespaceAppeared,
+}
+
+/// What changed in each namespace of a window; of the others that is where it was.
+pub fn of_all(observation: &Observation, swept: bool, late: Option<Duration>) -> Vec<Change> {
+    let own = observation.view().map(|view| view.after().netns);
+    let mut told = Vec::new();
+    for view in observation.views() {
+        let id = view.after().netns;
+        if Some(id) == own {
+            told.splice(0..0, changes(view, swept, late));
+            continue;
+        }
+        let place = view
+            .host
+            .node
+            .value()
+            .map_or_else(|| Location { netns: id, ..Location::default() }, |node| node.location(id));
+        let of_host = [ChangeKind::Late, ChangeKind::ClockSet, ChangeKind::Suspended];
+        let more = changes(view, swept, None).into_iter().filter(|change| !of_host.contains(&change.kind));
+        told.extend(more.map(|change| Change { text: format!("{place}: {}", change.text), ..change }));
+        if view.netns.came {
+            let text = format!("{place} appeared");
+            told.push(Change { at: view.before().at, kind: ChangeKind::NamespaceAppeared, text });
+        }
+        if view.netns.gone {
+            let text = format!("{place} is gone");
+            told.push(Change { at: view.after().at, kind: ChangeKind::NamespaceGone, text });
+        }
+    }
+    told
 }
 
 /// What changed in a window. `swept`: its sockets and owners were looked at, so they can be compared.

@@ -78,7 +78,7 @@ impl<'a> Driver<'a> {
 
     fn judge(&mut self, mut window: Window) -> Next {
         let (session, host) = (&self.session, &mut *self.host);
-        let tick = self.watch.tick(&mut window, &mut |observation| session.dump(host, observation, &|_| true));
+        let tick = self.watch.tick(&mut window, &mut |observation, which| session.dump(host, observation, which));
         self.session.remember(window.observation);
         tick.map_or(Next::Over, |tick| Next::Tick(Box::new(tick)))
     }

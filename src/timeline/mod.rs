@@ -1,16 +1,17 @@
 //! A row of windows judged one by one, and what a person wants to know of the row: what appeared, worsened and ended, when,
 //! and what else changed meanwhile. Pure: [`Watch`] takes windows and gives [`Tick`]s.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::diagnosis::filter::Filter;
-use crate::diagnosis::{Diagnosis, Status, diagnose_from};
-use crate::evidence::Evidence;
-use crate::observation::{Observation, View};
+use crate::diagnosis::node::diagnose_each;
+use crate::diagnosis::{Diagnosis, Status};
+use crate::observation::Observation;
 use crate::reset::Surroundings;
 use crate::session::Window;
 use crate::trace::Reset;
-use crate::value::Moment;
+use crate::value::{Moment, NetnsId};
 
 mod changes;
 mod driver;
@@ -107,21 +108,24 @@ impl Watch {
 
     /// Judges a window; `None` for one without a namespace. `dump` adds a look at all sockets to it and says whether it could;
     /// it is called at most once, if the window asks for it.
-    pub fn tick(&mut self, window: &mut Window, dump: &mut dyn FnMut(&mut Observation) -> bool) -> Option<Tick> {
+    pub fn tick(&mut self, window: &mut Window, dump: &mut Dump<'_>) -> Option<Tick> {
         let late = (window.late > window.interval / 4 && window.late > NOISE).then_some(window.late);
-        let (mut diagnosis, mut around) = judge(window.observation.view()?, &self.filter);
+        let (mut diagnosis, mut around) = judge(&window.observation, &self.filter)?;
         let mut taken = window.dumped.then_some(Why::Last);
         if taken.is_none() {
-            let wanted = self.schedule.wants(window.observation.view()?, &diagnosis);
-            taken = wanted.filter(|_| dump(&mut window.observation));
-            if taken.is_some() {
-                (diagnosis, around) = judge(window.observation.view()?, &self.filter);
+            let wanted = self.schedule.wants(&window.observation, &diagnosis);
+            if let Some((why, which)) = wanted
+                && dump(&mut window.observation, &|id| which.contains(&id))
+            {
+                taken = Some(why);
+                (diagnosis, around) = judge(&window.observation, &self.filter)?;
+                self.schedule.swept(&window.observation, &which);
             }
+        } else {
+            let all = window.observation.netns.keys().copied().collect();
+            self.schedule.swept(&window.observation, &all);
         }
         let view = window.observation.view()?;
-        if taken.is_some() {
-            self.schedule.swept(view);
-        }
         let at = view.after().at;
         let started = *self.started.get_or_insert(view.before().at);
         self.latest = Some(at);
@@ -143,8 +147,8 @@ impl Watch {
             diagnosis,
             episodes: self.timeline.episodes().to_vec(),
             events,
-            resets: resets::latest(view, &around, &self.filter),
-            changes: changes::changes(view, taken.is_some(), late),
+            resets: resets::latest(&window.observation, &around, &self.filter),
+            changes: changes::of_all(&window.observation, taken.is_some(), late),
         })
     }
 
@@ -183,10 +187,13 @@ impl Watch {
     }
 }
 
-/// The diagnosis of a window, and what decides the kind of its resets.
-fn judge(view: View<'_>, filter: &Filter) -> (Diagnosis, Surroundings) {
-    let evidence = Evidence::new(view);
-    (diagnose_from(&evidence, view, filter), evidence.into_surroundings())
+/// Adds a look at all sockets of these namespaces, and says whether it could.
+pub type Dump<'a> = dyn FnMut(&mut Observation, &dyn Fn(NetnsId) -> bool) -> bool + 'a;
+
+/// The diagnosis of a window, and what decides the kind of the resets of each namespace.
+fn judge(observation: &Observation, filter: &Filter) -> Option<(Diagnosis, BTreeMap<NetnsId, Surroundings>)> {
+    let (diagnosis, evidence) = diagnose_each(observation, filter, &|| false)?;
+    Some((diagnosis, evidence.into_iter().map(|(id, evidence)| (id, evidence.into_surroundings())).collect()))
 }
 
 /// A tick is not called late for less.

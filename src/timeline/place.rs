@@ -5,12 +5,15 @@ use std::net::SocketAddr;
 
 use crate::cause::{Subject, SubjectKind};
 use crate::diagnosis::rank::Ranked;
+use crate::value::NetnsId;
 
 /// What makes two findings in two windows the same: the cause, and where it happens.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     pub id: &'static str,
     pub place: Place,
+    /// The network namespace, where it is not that of the one who looks.
+    pub netns: Option<NetnsId>,
 }
 
 /// Where a cause happens.
@@ -52,6 +55,6 @@ impl Key {
             (None, None, Some(name)) => Place::Process(name),
             (None, None, None) => Place::Host,
         };
-        Self { id: ranked.id, place }
+        Self { id: ranked.id, place, netns: ranked.finding.location.as_ref().map(|location| location.netns) }
     }
 }

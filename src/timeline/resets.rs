@@ -1,14 +1,27 @@
 //! The single resets of a window, as `trace` would show them.
 
+use std::collections::BTreeMap;
+
 use super::RESETS;
 use crate::diagnosis::filter::Filter;
-use crate::observation::View;
+use crate::observation::{Observation, View};
 use crate::reset::Surroundings;
 use crate::source::reset_packets::PeerTtls;
 use crate::trace::{self, Holders, Reset};
+use crate::value::NetnsId;
 
-/// The latest [`RESETS`] of the window that the filter keeps, oldest first. `around`: as the window's evidence has it.
-pub fn latest(view: View<'_>, around: &Surroundings, filter: &Filter) -> Vec<Reset> {
+/// The latest [`RESETS`] of the window that the filter keeps, oldest first. `around`: as the evidence of each namespace has it.
+pub fn latest(observation: &Observation, around: &BTreeMap<NetnsId, Surroundings>, filter: &Filter) -> Vec<Reset> {
+    let of = |view: View<'_>| {
+        let around = around.get(&view.after().netns);
+        around.map(|around| of_one(view, around, filter)).unwrap_or_default()
+    };
+    let mut all: Vec<Reset> = observation.views().flat_map(of).collect();
+    all.sort_by_key(|reset| reset.wall);
+    all.split_off(all.len().saturating_sub(RESETS))
+}
+
+fn of_one(view: View<'_>, around: &Surroundings, filter: &Filter) -> Vec<Reset> {
     let singles = &view.netns.resets.single;
     if singles.is_empty() {
         return Vec::new();

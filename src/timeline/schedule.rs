@@ -1,14 +1,15 @@
 //! When to look at all sockets again. A tick costs about 1 ms, a sweep of 200,000 sockets and their owners half a second: it
 //! is taken when something asks for it, and never for more than a small share of the time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::cause::{Severity, State};
 use crate::diagnosis::Diagnosis;
-use crate::observation::{Snapshot, View};
+use crate::diagnosis::rank::Ranked;
+use crate::observation::{Observation, Snapshot, SourceStatus, View};
 use crate::source::sockstat;
-use crate::value::Moment;
+use crate::value::{Moment, NetnsId};
 
 /// A sweep may take this part of the time: 2.5 % of one CPU.
 const SHARE: u32 = 40;
@@ -40,7 +41,7 @@ pub enum Why {
 
 #[derive(Debug, Default)]
 pub struct Schedule {
-    last: Option<Sweep>,
+    last: BTreeMap<NetnsId, Sweep>,
     asked: bool,
 }
 
@@ -60,23 +61,36 @@ impl Schedule {
         self.asked = true;
     }
 
-    /// Whether this window, judged without a sweep of its own, asks for one.
-    pub fn wants(&mut self, view: View<'_>, diagnosis: &Diagnosis) -> Option<Why> {
-        let after = view.after();
+    /// Whether this window, judged without a sweep of its own, asks for one, and in which namespaces.
+    pub fn wants(&mut self, observation: &Observation, diagnosis: &Diagnosis) -> Option<(Why, BTreeSet<NetnsId>)> {
+        self.last.retain(|id, _| observation.netns.contains_key(id));
         if std::mem::take(&mut self.asked) {
-            return Some(Why::Asked);
+            return Some((Why::Asked, observation.netns.keys().copied().collect()));
         }
-        let Some(last) = &mut self.last else { return Some(Why::First) };
+        let own = observation.view().map(|view| view.after().netns);
+        let wanting: Vec<(Why, NetnsId)> = observation
+            .views()
+            .filter_map(|view| {
+                let id = view.after().netns;
+                let here = |cause: &&Ranked| cause.finding.location.as_ref().map(|at| at.netns).or(own) == Some(id);
+                Some((self.wants_of(view, diagnosis.causes.iter().filter(here))?, id))
+            })
+            .collect();
+        let (why, _) = wanting.first()?;
+        Some((*why, wanting.iter().map(|(_, id)| *id).collect()))
+    }
+
+    fn wants_of<'a>(&mut self, view: View<'_>, causes: impl Iterator<Item = &'a Ranked> + Clone) -> Option<Why> {
+        let after = view.after();
+        let Some(last) = self.last.get_mut(&after.netns) else { return Some(Why::First) };
         let passed = after.at.mono.saturating_sub(last.at.mono);
         if passed < last.cost * SHARE {
             return None;
         }
-        let alarm = diagnosis
-            .causes
-            .iter()
-            .any(|cause| cause.finding.state == State::Active && cause.finding.severity < Severity::Info);
+        let alarm =
+            causes.clone().any(|cause| cause.finding.state == State::Active && cause.finding.severity < Severity::Info);
         let ended = std::mem::replace(&mut last.alarm, alarm) && !alarm;
-        let some = diagnosis.causes.iter().any(|cause| cause.finding.state.is_now());
+        let some = causes.into_iter().any(|cause| cause.finding.state.is_now());
         let moved = match (last.sockets, sockets(after)) {
             (Some(then), Some(now)) => then.abs_diff(now) > MOVED.max(then / 10),
             _ => false,
@@ -96,18 +110,21 @@ impl Schedule {
         }
     }
 
-    /// Notes the sweep that was taken for this window.
-    pub fn swept(&mut self, view: View<'_>) {
-        let after = view.after();
-        let cost = ["sockets", "owners"];
-        let alarm = self.last.as_ref().is_some_and(|last| last.alarm);
-        self.last = Some(Sweep {
-            at: after.at,
-            cost: view.sources().filter(|source| cost.contains(&source.name)).map(|source| source.took).sum(),
-            sockets: sockets(after),
-            listeners: listeners(after),
-            alarm,
-        });
+    /// Notes the sweeps that were taken for this window, in these namespaces.
+    pub fn swept(&mut self, observation: &Observation, which: &BTreeSet<NetnsId>) {
+        let fresh: Vec<View<'_>> = which.iter().filter_map(|id| observation.view_of(*id)).collect();
+        let count = u32::try_from(fresh.len()).unwrap_or(u32::MAX).max(1);
+        for view in fresh {
+            let after = view.after();
+            let took = |sources: &[SourceStatus], name: &str| {
+                sources.iter().filter(|source| source.name == name).map(|source| source.took).sum::<Duration>()
+            };
+            // The owners of all are looked up at once.
+            let cost = took(&after.sources, "sockets") + took(&view.host.after.sources, "owners") / count;
+            let alarm = self.last.get(&after.netns).is_some_and(|last| last.alarm);
+            let (sockets, listeners) = (sockets(after), listeners(after));
+            self.last.insert(after.netns, Sweep { at: after.at, cost, sockets, listeners, alarm });
+        }
     }
 }
 
@@ -141,11 +158,10 @@ mod tests {
     }
 
     fn ask(schedule: &mut Schedule, case: &Case) -> Option<Why> {
-        let why = schedule.wants(case.view(), &diagnose(case.view()));
-        if why.is_some() {
-            schedule.swept(case.view());
-        }
-        why
+        let observation = case.observation();
+        let (why, which) = schedule.wants(&observation, &diagnose(case.view()))?;
+        schedule.swept(&observation, &which);
+        Some(why)
     }
 
     fn swept_once(cost: Duration) -> Schedule {

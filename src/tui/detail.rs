@@ -36,7 +36,8 @@ pub fn first(state: &State, width: u16) -> Vec<String> {
     let Some(worst) = alarms.min_by_key(|episode| episode.severity) else { return Vec::new() };
     let mut page = Page::new(width, false);
     block::title(&mut page, None, &worst.latest);
-    block::body(&mut page, &worst.latest, None, About::of(&tick.diagnosis, state.setup.netns.as_deref()), &BRIEF);
+    let about = About::of(&tick.diagnosis, state.setup.netns.as_deref());
+    block::body(&mut page, &worst.latest, None, &about, &BRIEF);
     page.finish().lines().map(str::to_owned).collect()
 }
 
@@ -59,7 +60,7 @@ fn cause(page: &mut Page, episodes: &[Episode], index: usize, state: &State) {
         .as_ref()
         .map(|tick| About::of(&tick.diagnosis, state.setup.netns.as_deref()))
         .unwrap_or_default();
-    block::body(page, ranked, root, about, &Detail::ALL);
+    block::body(page, ranked, root, &about, &Detail::ALL);
     page.gap();
     if let Some(known) = cause::by_id(ranked.id) {
         markdown::title(page, &format!("About {}", known.title), known.id);

@@ -4,13 +4,13 @@ use std::io::Read;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::skipped;
+use crate::common::{here, skipped};
 use rstdoctor::value::escape::visible;
 use serde_json::Value;
 
 pub fn rstdoctor(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rstdoctor"));
-    command.args(arguments).stdin(Stdio::null());
+    command.args(here(arguments)).stdin(Stdio::null());
     command
 }
 
@@ -395,7 +395,8 @@ fn a_kernel_without_sock_diag_is_diagnosed_from_its_counters() {
         assert libc.prctl(22,2,byref(p),0,0)==0, get_errno()\n\
         os.execv(sys.argv[1],sys.argv[1:])\n";
     let deny = deny.replace("\n        ", "\n");
-    let output = Command::new("python3").args(["-c", &deny, exe, "scan", "--json", "-d", "200ms"]).output();
+    let output =
+        Command::new("python3").args(["-c", &deny, exe, "scan", "--this-netns", "--json", "-d", "200ms"]).output();
     let output = match output {
         Ok(output) if !output.stdout.is_empty() => output,
         other => return skipped(format!("no python3 or no seccomp here: {other:?}")),

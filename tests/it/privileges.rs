@@ -75,12 +75,12 @@ fn each_capability_of_the_table_shows_what_it_promises_and_none_of_them_is_too_m
     }
     let program = Program::new("privileges");
     let owners = |capabilities: &[&str]| {
-        let output = program.with(capabilities, &["scan", "--json", "-d", "200ms", "--no-events"]);
+        let output = program.with(capabilities, &["scan", "--this-netns", "--json", "-d", "200ms", "--no-events"]);
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a report");
         let sources = report["sources"].as_array().expect("sources").iter();
         sources.into_iter().any(|source| source["name"] == "owners" && source["status"] == "ok")
     };
-    let trace = |capabilities: &[&str]| errors(&program.with(capabilities, &["trace", "-d", "300ms"]));
+    let trace = |capabilities: &[&str]| errors(&program.with(capabilities, &["trace", "--this-netns", "-d", "300ms"]));
     let events = |capabilities: &[&str]| {
         let said = trace(capabilities);
         !said.contains("not traced") && !said.contains("tracepoints")
@@ -107,10 +107,10 @@ fn what_is_refused_names_the_shortest_capability() {
         return;
     }
     let program = Program::new("needs");
-    let said = errors(&program.with(&[], &["trace", "-d", "100ms"]));
+    let said = errors(&program.with(&[], &["trace", "--this-netns", "-d", "100ms"]));
     assert!(said.contains("root or CAP_DAC_READ_SEARCH") && said.contains("root or CAP_NET_RAW"), "{said}");
     let mut inside = Command::new("unshare");
-    inside.arg("-Ur").arg(program.path()).args(["trace", "-d", "100ms"]);
+    inside.arg("-Ur").arg(program.path()).args(["trace", "--this-netns", "-d", "100ms"]);
     let said = errors(&inside.current_dir("/").stdin(Stdio::null()).output().expect("unshare"));
     assert!(said.contains("on the host: this is a user namespace"), "{said}");
 }

@@ -19,13 +19,13 @@ use crate::common::{isolated, marked, skipped, tracefs};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_rstdoctor");
 const COMMANDS: [&str; 9] = [
-    "scan -d 2s",
+    "scan --this-netns -d 2s",
     "scan -d 1s --json",
-    "watch --json -i 200ms",
+    "watch --this-netns --json -i 200ms",
     "watch --no-tui -i 200ms",
     "trace",
     "trace --json",
-    "record -d 2s -o",
+    "record --this-netns -d 2s -o",
     "record -d 2s --redact -o",
     "lab run",
 ];

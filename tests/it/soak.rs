@@ -116,7 +116,12 @@ fn for_as_long_as_it_runs_nothing_grows_and_every_account_adds_up() {
         let (before, directory) = (tracefs(), tempfile::tempdir().unwrap());
         let mark = format!("RSTDOCTOR_SOAK_TEST={}", std::process::id());
         let start = |name| Running::start(name, &mark, directory.path());
-        let mut running = ["watch --json -i 500ms", "trace --json", "watch --json -i 5s --no-events"].map(start);
+        let mut running = [
+            "watch --this-netns --json -i 500ms",
+            "trace --this-netns --json",
+            "watch --this-netns --json -i 5s --no-events",
+        ]
+        .map(start);
         // Until they look.
         thread::sleep(Duration::from_secs(5));
         let (stop, began) = (AtomicBool::new(false), Instant::now());
@@ -125,7 +130,7 @@ fn for_as_long_as_it_runs_nothing_grows_and_every_account_adds_up() {
             let mut rounds = 0;
             while began.elapsed() < length {
                 let recording = directory.path().join(format!("{rounds}.rst"));
-                run(&["record", "-d", "1s", "--redact", "-o"], &recording, &mark);
+                run(&["record", "--this-netns", "-d", "1s", "--redact", "-o"], &recording, &mark);
                 run(&["scan", "--json", "--from"], &recording, &mark);
                 fs::remove_file(&recording).unwrap();
                 rounds += 1;

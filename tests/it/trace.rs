@@ -12,7 +12,14 @@ use serde_json::Value;
 /// Starts a trace and waits until it looks.
 fn trace(arguments: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rstdoctor"));
-    let child = command.arg("trace").args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let here = if arguments.contains(&"--from") { None } else { Some("--this-netns") };
+    let child = command
+        .arg("trace")
+        .args(here)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let child = child.spawn().unwrap();
     // Nothing on a pipe says that it began; the stream that it opens last does, the one of destroyed sockets: a socket of
     // NETLINK_SOCK_DIAG (4) that is a member of a group.
@@ -253,7 +260,8 @@ fn killed_at_any_moment_of_a_storm_it_leaves_nothing_in_tracefs() {
             let moment = Duration::from_millis(random >> 33 & 0x1ff);
             let signal = [libc::SIGINT, libc::SIGTERM, libc::SIGKILL][turn % 3];
             let mut command = Command::new(env!("CARGO_BIN_EXE_rstdoctor"));
-            let mut child = command.arg("trace").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let mut child =
+                command.args(["trace", "--this-netns"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             std::thread::sleep(moment);
             // SAFETY: kill(2) takes no pointers; the child was not waited for.
             assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
@@ -278,7 +286,8 @@ fn without_any_permission_it_says_what_is_needed() {
     isolated(|| {
         let mut command = Command::new("setpriv");
         command.args(["--bounding-set=-all", "--inh-caps=-all", "--reuid=65534", "--clear-groups"]);
-        let Ok(output) = command.args([env!("CARGO_BIN_EXE_rstdoctor"), "trace", "-d", "1s"]).output() else {
+        let Ok(output) = command.args([env!("CARGO_BIN_EXE_rstdoctor"), "trace", "--this-netns", "-d", "1s"]).output()
+        else {
             skipped("needs setpriv");
             return;
         };

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::isolated;
+use crate::common::{here, isolated};
 use serde_json::Value;
 
 fn watch(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rstdoctor"));
-    command.arg("watch").args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let arguments = [&["watch"], arguments].concat();
+    command.args(here(&arguments)).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
@@ -245,7 +246,7 @@ fn a_recording_plays_the_ticks_that_it_holds() {
         let file = file.to_str().expect("a path");
         let stop = Arc::new(AtomicBool::new(false));
         let fault = unread_data(&stop);
-        let record = ["record", "-o", file, "-d", "2s", "-i", "500ms"];
+        let record = ["record", "--this-netns", "-o", file, "-d", "2s", "-i", "500ms"];
         let recorded = Command::new(env!("CARGO_BIN_EXE_rstdoctor")).args(record).output().expect("it starts");
         stop.store(true, Ordering::Relaxed);
         fault.join().expect("the fault");

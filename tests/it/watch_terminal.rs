@@ -50,7 +50,8 @@ impl Tmux {
     }
 
     fn watch(&self, arguments: &str) {
-        self.type_line(&format!("{} watch {arguments}", env!("CARGO_BIN_EXE_rstdoctor")));
+        let here = if arguments.contains("--from") { "" } else { "--this-netns" };
+        self.type_line(&format!("{} watch {here} {arguments}", env!("CARGO_BIN_EXE_rstdoctor")));
         self.wait("the first tick", |screen| screen.contains("none so far: ") || screen.contains("1 Causes"));
     }
 
@@ -268,7 +269,7 @@ fn a_terminal_that_is_killed_takes_it_along() {
 #[ignore = "it is a live view, for the test above"]
 fn watches_without_hangups() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rstdoctor"));
-    command.args(["watch", "-i", "200ms"]);
+    command.args(["watch", "--this-netns", "-i", "200ms"]);
     // SAFETY: the set is made before it is used, and both calls may be made at any time.
     unsafe {
         let mut set = std::mem::zeroed();
@@ -346,7 +347,7 @@ fn an_error_is_an_ordinary_line() {
         let before = tmux.settings();
         tmux.type_line(&format!("{} watch --from /nonesuch", env!("CARGO_BIN_EXE_rstdoctor")));
         tmux.wait("the error", |screen| screen.contains("rstdoctor: /nonesuch: cannot be read"));
-        tmux.type_line(&format!("TERM=dumb {} watch -i 100ms -n 1", env!("CARGO_BIN_EXE_rstdoctor")));
+        tmux.type_line(&format!("TERM=dumb {} watch --this-netns -i 100ms -n 1", env!("CARGO_BIN_EXE_rstdoctor")));
         tmux.wait("lines", |screen| screen.contains("Watching ") && screen.contains("Watched "));
         assert_eq!(tmux.settings(), before);
     });

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::command::cli::Look;
+use crate::command::cli::{InNetns, Look};
 use crate::diagnosis::filter::Filter;
 use crate::value::escape::ascii;
 
@@ -14,7 +14,7 @@ mod scan;
 mod trace;
 mod watch;
 
-pub use crate::input::{Given, Live, Origin};
+pub use crate::input::{Given, Live, Netns, Origin};
 pub use record::{Record, record};
 pub use scan::{Scan, scan};
 pub use trace::{Trace, trace};
@@ -119,9 +119,25 @@ fn look_at(
     timing: (&'static str, bool),
     duration: Duration,
 ) -> Result<Origin, UsageError> {
-    let netns = not_empty("--netns", look.netns.as_ref())?;
-    let shaping = [timing, ("--netns", netns.is_some()), ("--no-events", look.no_events)];
+    let netns = netns(&look.place)?;
+    let shaping = [
+        timing,
+        ("--netns", look.place.netns.is_some()),
+        ("--this-netns", look.place.this_netns),
+        ("--no-events", look.no_events),
+    ];
     origin(from, shaping, Live { duration, netns, events: !look.no_events })
+}
+
+fn netns(place: &InNetns) -> Result<Netns, UsageError> {
+    match (not_empty("--netns", place.netns.as_ref())?, place.this_netns) {
+        (Some(_), true) => {
+            Err(UsageError::Conflict { one: "--netns", other: "--this-netns", why: "each names one network namespace" })
+        }
+        (Some(spec), false) => Ok(Netns::Named(spec)),
+        (None, true) => Ok(Netns::Own),
+        (None, false) => Ok(Netns::All),
+    }
 }
 
 fn filter(look: &Look) -> Result<Filter, UsageError> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Live, Terminal, UsageError, not_empty, positive};
+use super::{Live, Terminal, UsageError, netns, positive};
 use crate::command::cli::RecordArgs;
 
 const RECORD: Duration = Duration::from_secs(30);
@@ -34,7 +34,7 @@ pub fn record(args: &RecordArgs, terminal: Terminal) -> Result<Record, UsageErro
     }
     Ok(Record {
         output: args.output.clone().filter(|path| !path.as_os_str().is_empty()).ok_or(UsageError::NoOutput)?,
-        live: Live { duration, netns: not_empty("--netns", args.netns.as_ref())?, events: !args.no_events },
+        live: Live { duration, netns: netns(&args.place)?, events: !args.no_events },
         interval,
         redact: args.redact,
         progress: terminal.progress,

@@ -51,7 +51,7 @@ pub fn scan(args: &ScanArgs, terminal: Terminal) -> Result<Scan, UsageError> {
             width: terminal.columns(),
             colour: terminal.colour(),
             all: args.all,
-            netns: args.look.netns.clone(),
+            netns: args.look.place.netns.clone(),
             local_time: None,
         },
         terminal,
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn defaults_are_three_seconds_and_a_table() {
         let scan = scan_with(|_| ()).expect("valid");
-        let live = Live { duration: Duration::from_secs(3), netns: None, events: true };
+        let live = Live { duration: Duration::from_secs(3), netns: crate::command::config::Netns::All, events: true };
         assert_eq!((scan.origin, scan.format), (Origin::Live(live), Format::Table));
         assert_eq!(scan.options, Options::default());
     }
@@ -129,12 +129,14 @@ mod tests {
     #[test]
     fn what_excludes_each_other_is_refused() {
         type Change = fn(&mut ScanArgs);
-        let cases: [Change; 7] = [
+        let cases: [Change; 9] = [
+            |args| (args.from, args.look.place.this_netns) = (vec!["x".into()], true),
+            |args| (args.look.place.netns, args.look.place.this_netns) = (Some("blue".into()), true),
             |args| (args.quiet, args.all) = (true, true),
             |args| (args.quiet, args.json) = (true, true),
             |args| (args.json, args.format) = (true, Some(Format::Table)),
             |args| (args.from, args.duration) = (vec!["x".into()], Some("3s".into())),
-            |args| (args.from, args.look.netns) = (vec!["x".into()], Some("blue".into())),
+            |args| (args.from, args.look.place.netns) = (vec!["x".into()], Some("blue".into())),
             |args| (args.from, args.look.no_events) = (vec!["x".into()], true),
             |args| args.look.port = vec!["80".into(), "0".into()],
         ];

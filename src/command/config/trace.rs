@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Live, Origin, Terminal, UsageError, not_empty, origin, ports, positive};
+use super::{Live, Origin, Terminal, UsageError, netns, not_empty, origin, ports, positive};
 use crate::command::cli::TraceArgs;
 use crate::source::reset_events::Direction;
 use crate::trace;
@@ -43,8 +43,12 @@ pub fn trace(args: &TraceArgs, terminal: Terminal) -> Result<Trace, UsageError> 
         (false, false) => None,
     };
     let duration = positive("--duration", args.duration.as_ref(), "30s")?;
-    let netns = not_empty("--netns", args.netns.as_ref())?;
-    let given = [("--duration", duration.is_some()), ("--netns", netns.is_some())];
+    let netns = netns(&args.place)?;
+    let given = [
+        ("--duration", duration.is_some()),
+        ("--netns", args.place.netns.is_some()),
+        ("--this-netns", args.place.this_netns),
+    ];
     let live = Live { duration: duration.unwrap_or(Duration::MAX), netns, events: true };
     Ok(Trace {
         origin: origin(super::recording(args.from.as_ref()), given, live)?,

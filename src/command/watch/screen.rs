@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 
 use super::message::Message;
 use super::{keyboard, playing};
-use crate::command::config::{Origin, Watch};
+use crate::command::config::{Live, Netns, Origin, Watch};
 use crate::command::full_screen::{self, FullScreen};
 use crate::command::terminal;
 use crate::kernel::clock::now;
@@ -84,8 +84,8 @@ fn setup(config: &Watch, recorded: Option<Window>) -> Setup {
     let size = terminal::size().unwrap_or((80, 24));
     let terminal = config.terminal;
     let netns = match &config.origin {
-        Origin::Live(live) => live.netns.clone(),
-        Origin::Recording(_) | Origin::Given(_) => None,
+        Origin::Live(Live { netns: Netns::Named(name), .. }) => Some(name.clone()),
+        Origin::Live(_) | Origin::Recording(_) | Origin::Given(_) => None,
     };
     Setup { netns, ..Setup::new(!terminal.no_color, terminal.unicode, size, config.interval, playback) }
 }

@@ -3,6 +3,8 @@
 //! them.
 
 pub mod capture;
+mod node;
+mod port;
 pub mod report;
 pub mod shared;
 pub mod trace;

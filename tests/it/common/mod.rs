@@ -13,6 +13,19 @@ pub use skips::skipped;
 /// Names, to the process inside, the test that it runs.
 const INSIDE: &str = "RSTDOCTOR_TEST_ISOLATED";
 
+/// The arguments of a live run, restricted to the network namespace of the test: what else this machine does is none of it.
+pub fn here<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    const LIVE: [&str; 4] = ["scan", "watch", "trace", "record"];
+    const ELSEWHERE: [&str; 3] = ["--from", "--netns", "--this-netns"];
+    let live = arguments.first().is_some_and(|command| LIVE.contains(command));
+    let elsewhere = arguments.iter().any(|argument| ELSEWHERE.contains(argument));
+    let mut arguments = arguments.to_vec();
+    if live && !elsewhere {
+        arguments.insert(1, "--this-netns");
+    }
+    arguments
+}
+
 /// The name of the test that runs on this thread.
 pub fn test_name() -> String {
     let here = std::thread::current().name().unwrap_or("a test").to_owned();

@@ -166,7 +166,7 @@ fn killed_at_any_time_nothing_is_left_or_what_is_left_can_be_judged() {
         std::fs::create_dir(&own).expect("a directory");
         let file = own.join("x.rst");
         let mut child = Command::new(env!("CARGO_BIN_EXE_rstdoctor"))
-            .args(["record", "-d", "20s", "-i", "100ms", "-o"])
+            .args(["record", "--this-netns", "-d", "20s", "-i", "100ms", "-o"])
             .arg(&file)
             .stderr(Stdio::null())
             .spawn()

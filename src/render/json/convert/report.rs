@@ -1,8 +1,9 @@
 //! A diagnosis as a report.
 
 use super::capture;
-use super::shared::{netns, place, plain, process, rounded, severity, socket_state, state, status};
-use crate::cause;
+use super::shared::{container, located, netns, place, plain, process, rounded, severity, socket_state, state, status};
+use crate::cause::{self, Entry};
+use crate::diagnosis::node;
 use crate::diagnosis::port::{self, BindCheck, PortReport};
 use crate::diagnosis::rank::Ranked;
 use crate::diagnosis::{Diagnosis, ListenerRow};
@@ -11,8 +12,10 @@ use crate::evidence::{backlog, harm};
 use crate::observation;
 use crate::render::json::rfc3339_millis;
 use crate::render::json::wire::report::*;
+use crate::source::node::Location;
 use crate::timeline::Key;
 use crate::value::TcpState;
+use crate::value::shell::ShellCommand;
 
 /// The report of a diagnosis.
 pub fn report(diagnosis: &Diagnosis) -> Report {
@@ -68,7 +71,36 @@ pub fn report(diagnosis: &Diagnosis) -> Report {
         ports: (diagnosis.ports.len() > 1).then(|| diagnosis.ports.iter().map(the_port).collect()),
         coverage: capture::coverage(diagnosis),
         capture: diagnosis.flows.as_deref().map(capture::capture),
+        namespaces: (!diagnosis.namespaces.is_empty()).then(|| diagnosis.namespaces.iter().map(namespace).collect()),
+        node: diagnosis.coverage.as_ref().map(coverage),
         watch: None,
+    }
+}
+
+fn namespace(one: &node::Namespace) -> Namespace {
+    let total = |account: &Account| account.total.as_ref().ok().copied();
+    let location = &*one.location;
+    Namespace {
+        netns: located(location),
+        own: location.own,
+        gone: one.gone,
+        pid: location.pid,
+        unit: location.unit.as_ref().map(ToString::to_string),
+        containers: location.containers.iter().map(|one| container(one)).collect(),
+        verdict: Verdict { status: status(one.status), summary: one.summary.clone() },
+        resets_sent: total(&one.ledger.sent),
+        resets_received: total(&one.ledger.received),
+        connections_dropped: total(&one.ledger.dropped),
+    }
+}
+
+fn coverage(coverage: &node::Coverage) -> NodeCoverage {
+    NodeCoverage {
+        looked: coverage.looked,
+        known: coverage.known,
+        may_have_more: coverage.more,
+        in_container: coverage.guest,
+        needs: coverage.needs.clone(),
     }
 }
 
@@ -90,6 +122,7 @@ fn one(rank: usize, ranked: &Ranked, diagnosis: &Diagnosis) -> Cause {
     let finding = &ranked.finding;
     // A namespace without a name is the one that the reader is in, as far as is known.
     let named = diagnosis.netns_name.is_some().then(|| netns(diagnosis));
+    let entry = finding.location.as_deref().map(|location| (located(location), Entry::to(location)));
     Cause {
         rank,
         id: ranked.id.to_owned(),
@@ -108,7 +141,7 @@ fn one(rank: usize, ranked: &Ranked, diagnosis: &Diagnosis) -> Cause {
         subjects: finding.subjects.iter().map(|s| subject(s, named.as_ref())).collect(),
         evidence: finding.evidence.iter().map(evidence).collect(),
         counter_evidence: finding.counter_evidence.iter().map(evidence).collect(),
-        remedies: finding.remedies.iter().map(|item| remedy(item, named.as_ref())).collect(),
+        remedies: finding.remedies.iter().map(|item| remedy(item, named.as_ref(), entry.as_ref())).collect(),
         because_of: ranked.because_of.map(|root| root.id.to_owned()),
         because_of_rank: ranked.because_of.map(|root| root.place + 1),
         binding_limit: finding.binding_limit.map(binding_limit),
@@ -130,7 +163,8 @@ fn subject(subject: &cause::Subject, netns: Option<&Netns>) -> Subject {
         pid: subject.pid,
         process: subject.process.clone(),
         unit: subject.unit.as_ref().map(ToString::to_string),
-        netns: netns.cloned(),
+        netns: subject.location.as_deref().map(located).or(netns.cloned()),
+        container: subject.container.as_deref().map(container),
         count: subject.count,
     }
 }
@@ -147,7 +181,15 @@ fn evidence(item: &cause::EvidenceItem) -> Evidence {
     }
 }
 
-fn remedy(remedy: &cause::Remedy, netns: Option<&Netns>) -> Remedy {
+/// In a namespace of a node, commands are such as can be run from where the report is read.
+fn remedy(remedy: &cause::Remedy, netns: Option<&Netns>, entry: Option<&(Netns, Option<Entry<'_>>)>) -> Remedy {
+    let within = |command: &ShellCommand| match entry {
+        Some((_, Some(entry))) => entry.within(command),
+        _ => command.clone(),
+    };
+    let verify = remedy.verify.command.as_ref().map(within);
+    let verify = cause::Verify { command: verify, text: remedy.verify.text.clone() };
+    let netns = entry.map(|(netns, _)| netns).or(netns);
     let setting = match &remedy.change {
         cause::Change::Setting(setting) => Some(setting),
         _ => None,
@@ -163,22 +205,24 @@ fn remedy(remedy: &cause::Remedy, netns: Option<&Netns>) -> Remedy {
         },
         text: remedy.text.clone(),
         command: match &remedy.change {
-            cause::Change::Shell { command, .. } => Some(command.to_string()),
+            cause::Change::Shell { command, .. } => Some(within(command).to_string()),
             _ => None,
         },
         file: setting.and_then(|setting| setting.file.clone()),
         place: setting.and_then(|setting| setting.place.clone()),
         line: setting.map(|setting| setting.line.clone()),
         netns: netns.filter(|_| remedy.is_per_netns()).cloned(),
-        persist: remedy.persist_in(netns.is_some_and(|netns| netns.name.is_some())).map(ToString::to_string),
+        persist: remedy
+            .persist_in(netns.is_some_and(|it| entry.is_some() || it.name.is_some()))
+            .map(ToString::to_string),
         restart: match remedy.restart {
             cause::Restart::None => Restart::None,
             cause::Restart::Reload => Restart::Reload,
             cause::Restart::Service => Restart::Service,
             cause::Restart::Host => Restart::Host,
         },
-        verify: remedy.verify.to_string(),
-        verify_command: remedy.verify.command.as_ref().map(ToString::to_string),
+        verify: verify.to_string(),
+        verify_command: verify.command.as_ref().map(ToString::to_string),
     }
 }
 
@@ -249,6 +293,8 @@ fn listener(row: &ListenerRow) -> Listener {
         syn_recv: row.syn_recv,
         processes: row.processes.iter().map(process).collect(),
         harm: harm(&row.harm),
+        netns: row.location.as_deref().map(located),
+        container: row.location.as_deref().and_then(Location::container).map(container),
     }
 }
 
@@ -322,6 +368,8 @@ fn the_port(report: &PortReport) -> Port {
         privileged: report.privileged.as_ref().ok().copied(),
         ephemeral: report.ephemeral.as_ref().ok().copied(),
         bind: report.binds.iter().map(bind).collect(),
+        netns: report.location.as_deref().map(located),
+        container: report.location.as_deref().and_then(Location::container).map(container),
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::cause::{self, Finding, SubjectKind};
 use crate::diagnosis::{Diagnosis, Status};
 use crate::render::json::wire::shared::*;
+use crate::source::node::{self, Location};
 use crate::source::owners;
 use crate::timeline;
 use crate::value::TcpState;
@@ -58,6 +59,24 @@ pub fn netns(diagnosis: &Diagnosis) -> Netns {
     Netns { inode: Some(diagnosis.netns.0).filter(|inode| *inode != 0), name: diagnosis.netns_name.clone() }
 }
 
+/// A namespace by where it is.
+pub fn located(location: &Location) -> Netns {
+    Netns { inode: Some(location.netns.0).filter(|inode| *inode != 0), name: location.name.clone() }
+}
+
+pub fn container(container: &node::Container) -> Container {
+    Container {
+        id: container.id.clone(),
+        name: container.name.clone(),
+        image: container.image.clone(),
+        runtime: container.runtime.clone(),
+        pod: container.pod.clone(),
+        pod_namespace: container.pod_namespace.clone(),
+        compose_project: container.project.clone(),
+        compose_service: container.service.clone(),
+    }
+}
+
 /// Where a cause happens, with what its latest finding knows of it.
 pub fn place(place: &timeline::Place, finding: Option<&Finding>, diagnosis: &Diagnosis) -> Place {
     let (kind, port, peer, name) = match place {
@@ -76,8 +95,12 @@ pub fn place(place: &timeline::Place, finding: Option<&Finding>, diagnosis: &Dia
         unit: subject.unit.as_ref().map(ToString::to_string),
     });
     let process = held.or_else(|| name.clone().map(|name| PlaceProcess { pid: None, name: Some(name), unit: None }));
-    let netns = Some(netns(diagnosis)).filter(|netns| netns.inode.is_some() || netns.name.is_some());
-    Place { kind, port, service, peer, process, netns }
+    let location = finding.and_then(|finding| finding.location.as_deref());
+    let netns = location.map_or_else(|| netns(diagnosis), located);
+    let netns = Some(netns).filter(|netns| netns.inode.is_some() || netns.name.is_some());
+    let held = subjects.iter().find_map(|subject| subject.container.as_deref());
+    let container = held.or(location.and_then(Location::container)).map(container);
+    Place { kind, port, service, peer, process, netns, container }
 }
 
 pub fn socket_state(state: TcpState) -> SocketState {

@@ -98,5 +98,6 @@ fn change_kind(kind: timeline::ChangeKind) -> ChangeKind {
         Inner::BacklogChanged => ChangeKind::BacklogChanged,
         Inner::ProcessReplaced => ChangeKind::ProcessReplaced,
         Inner::NamespaceGone => ChangeKind::NamespaceGone,
+        Inner::NamespaceAppeared => ChangeKind::NamespaceAppeared,
     }
 }

@@ -6,6 +6,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::capture::{Capture, Coverage};
+pub use super::node::*;
+pub use super::port::*;
 pub use super::shared::*;
 use super::watch::Watch;
 
@@ -52,6 +54,12 @@ pub struct Report {
     /// Of a capture: its connections.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capture: Option<Capture>,
+    /// Of a whole node: its network namespaces, that of the one who looks first. Absent where one alone was looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespaces: Option<Vec<Namespace>>,
+    /// How much of the node was looked at; absent where that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeCoverage>,
     /// In a live view: this tick in the row of ticks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watch: Option<Watch>,
@@ -181,6 +189,8 @@ pub struct Subject {
     pub unit: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netns: Option<Netns>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
     /// Events that fall on this subject.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
@@ -380,6 +390,11 @@ pub struct Listener {
     /// Of its clients' connections, those that this host failed.
     #[serde(flatten)]
     pub harm: Harm,
+    /// Where it is, if not in the namespace of the one who looks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netns: Option<Netns>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -434,50 +449,4 @@ pub struct Filter {
     pub pid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<String>,
-}
-
-/// One local port.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Port {
-    pub number: u16,
-    /// Who listens; null when that could not be seen.
-    pub holders: Option<Vec<PortHolder>>,
-    /// Other sockets with this local port, by state as `ss` spells it; null without a sweep.
-    pub sockets: Option<BTreeMap<SocketState, u64>>,
-    /// bind() needs root or CAP_NET_BIND_SERVICE.
-    pub privileged: Option<bool>,
-    /// An outgoing connection can take it.
-    pub ephemeral: Option<bool>,
-    /// Whether a new program could bind it.
-    pub bind: Vec<PortBind>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct PortHolder {
-    pub address: String,
-    /// Listening sockets that share the address by SO_REUSEPORT.
-    pub sockets: usize,
-    pub processes: Vec<Process>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct PortBind {
-    pub address: String,
-    pub outcome: BindOutcome,
-    /// Listeners in the way.
-    pub blocked_by: Vec<String>,
-    /// Why it is unknown.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum BindOutcome {
-    Succeeds,
-    /// Only if both the old listener and the new program set SO_REUSEADDR; else EADDRINUSE.
-    NeedsReuseaddr,
-    /// EADDRINUSE.
-    InUse,
-    Unknown,
 }

@@ -18,6 +18,30 @@ pub struct Netns {
     pub name: Option<String>,
 }
 
+/// A container, by the files of its runtime; what they do not tell is absent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Container {
+    pub id: String,
+    /// As its runtime, or the manifest of its pod, names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// `docker`, `podman`, `containerd`, `cri-o`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// The namespace of Kubernetes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_namespace: Option<String>,
+    /// Project and service of a compose file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compose_project: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compose_service: Option<String>,
+}
+
 /// An end of a connection, or where something listens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct End {
@@ -36,7 +60,7 @@ pub struct Process {
 }
 
 /// Where a cause happens. `kind` says which of the other members tells it from others of the same cause; the rest is what is
-/// known besides. Two places are the same if their `kind`, `port`, `peer` and `process.name` are.
+/// known besides. Two places are the same if their `kind`, `port`, `peer`, `process.name` and `netns.inode` are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Place {
     pub kind: PlaceKind,
@@ -53,6 +77,8 @@ pub struct Place {
     pub process: Option<PlaceProcess>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netns: Option<Netns>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]

@@ -144,4 +144,6 @@ pub enum ChangeKind {
     /// Another program in the same process.
     ProcessReplaced,
     NamespaceGone,
+    /// A network namespace came, which is looked into from now on.
+    NamespaceAppeared,
 }
