@@ -161,7 +161,7 @@ fn merged(judged: &mut [Judged<'_>], links: &BTreeMap<usize, usize>, filter: &Fi
             sentence::worst(&causes, host_wide.then_some(filter))
         }
         Status::Ok if filter.is_empty() && !own.totals_only => {
-            sentence::healthy(&ledger, window, &|name| counters.get(name).and_then(|(_, delta)| *delta))
+            sentence::healthy(&ledger, &causes, window, &|name| counters.get(name).and_then(|(_, delta)| *delta))
         }
         _ => {
             let telling = relevant().find(|one| one.diagnosis.status == status).or(judged.first());

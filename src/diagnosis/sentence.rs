@@ -8,7 +8,7 @@ use crate::cause::Severity;
 use crate::diagnosis::filter::{Filter, is_host_wide};
 use crate::diagnosis::rank::Ranked;
 use crate::evidence::Evidence;
-use crate::evidence::ledger::Ledger;
+use crate::evidence::ledger::{Account, Ledger, Line};
 use crate::value::words;
 
 /// Nothing is wrong with what was asked for, which does not mean that nothing is wrong.
@@ -99,7 +99,7 @@ pub(super) fn whole(
         }
         Status::Ok => {
             let moved = |name: &str| evidence.counter(name).ok().map(|reading| reading.delta);
-            healthy(evidence.ledger(), evidence.window(), &moved)
+            healthy(evidence.ledger(), causes, evidence.window(), &moved)
         }
     }
 }
@@ -150,16 +150,25 @@ pub(super) fn worst(causes: &[Ranked], asked: Option<&Filter>) -> String {
 }
 
 /// Nothing was found. `moved`: by how much a counter moved.
-pub(super) fn healthy(ledger: &Ledger, window: Duration, moved: &dyn Fn(&str) -> Option<u64>) -> String {
-    format!("{}{} Packets dropped on the way are not visible here.", account(ledger, window), activity(moved))
+pub(super) fn healthy(
+    ledger: &Ledger,
+    causes: &[Ranked],
+    window: Duration,
+    moved: &dyn Fn(&str) -> Option<u64>,
+) -> String {
+    format!("{}{} Packets dropped on the way are not visible here.", account(ledger, causes, window), activity(moved))
 }
 
 /// What was sent and lost, as far as it was counted.
-fn account(ledger: &Ledger, window: Duration) -> String {
+fn account(ledger: &Ledger, causes: &[Ranked], window: Duration) -> String {
     let window = words::seconds(window);
     let sent = match ledger.sent.total.as_ref().ok().copied() {
         None => "No fault was found".to_owned(),
         Some(0) => "No RST was sent".to_owned(),
+        Some(n) if is_noted(&ledger.sent, causes) => {
+            let be = if n == 1 { "was" } else { "were" };
+            format!("{} {be} sent, worth a note and no more", words::counted(n, "RST"))
+        }
         Some(1) => "1 RST was sent, and no known fault is behind it".to_owned(),
         Some(n) => format!("{} were sent, and no known fault is behind them", words::counted(n, "RST")),
     };
@@ -169,6 +178,12 @@ fn account(ledger: &Ledger, window: Duration) -> String {
         Some(0) => format!("{sent}; no connection attempt was lost, in {window}."),
         Some(n) => format!("{sent}; {} lost, in {window}.", words::counted(n, "connection attempt")),
     }
+}
+
+/// All that was sent has a cause, and some of it one that the report lists.
+fn is_noted(sent: &Account, causes: &[Ranked]) -> bool {
+    let listed = |line: &Line| causes.iter().any(|cause| Some(cause.id) == line.cause);
+    sent.unexplained() == Some(0) && sent.lines.iter().any(listed)
 }
 
 /// What was accepted and tried. Tcp.ActiveOpens counts attempts (RFC 4022, tcpActiveOpens), whatever becomes of them.
