@@ -86,7 +86,8 @@ pub struct ScanArgs {
     pub quiet: bool,
 }
 
-/// Which network namespaces: without either, all of this node that may be entered.
+/// Which network namespaces: without either, all of this node that may be entered, or the own one if it was entered with ip netns
+/// exec or nsenter.
 #[derive(Debug, Clone, Default, Args)]
 pub struct InNetns {
     /// Only this network namespace: its name, a process id, a path, or the container or pod in it

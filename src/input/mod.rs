@@ -41,7 +41,7 @@ pub struct Live {
 /// Which network namespaces are looked into.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Netns {
-    /// All of this node that may be entered: containers and pods too.
+    /// All of this node that may be entered, containers and pods too; from one that was itself entered, that one.
     #[default]
     All,
     /// That of the one who looks.

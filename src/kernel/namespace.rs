@@ -95,6 +95,18 @@ impl Handle {
         Self::at(path, None, &path.to_string_lossy())
     }
 
+    /// That of the host, or of the container in whose pid namespace this process is: of its init or, where that may not be read, of
+    /// kthreadd, which is process 2 of the first pid namespace and in the first network namespace.
+    ///
+    /// # Errors
+    /// As [`Self::of_process`].
+    pub fn of_init() -> Result<Self, NamespaceError> {
+        Self::of_process(1).or_else(|error| match std::fs::read_to_string("/proc/2/comm") {
+            Ok(name) if name.trim_end() == "kthreadd" => Self::of_process(2),
+            _ => Err(error),
+        })
+    }
+
     /// The inode, as /proc/PID/ns/net and `lsns` show it.
     pub fn id(&self) -> NetnsId {
         NetnsId(self.inode)

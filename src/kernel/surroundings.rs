@@ -20,12 +20,17 @@ const OTHERS: u64 = 512;
 /// A bound where files have none.
 const MOST: u64 = 4_096;
 
+/// How to look into all from a network namespace that was entered.
+const AS_HOST: &str = "nsenter -t 1 -n rstdoctor";
+
 #[derive(Default)]
 pub struct Surroundings {
     search: Search,
     found: Option<(Found, Instant)>,
     /// Every namespace is to be looked into.
     whole: bool,
+    /// The own namespace was entered: it is what is meant.
+    entered: bool,
     /// What kept this process out of another namespace.
     refused: Option<String>,
     /// How many may be open at a time.
@@ -35,9 +40,11 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// Of one who looks into all.
+    /// Of one who looks into all, from the host's own network namespace. Who entered another one (`ip netns exec`, `nsenter -n`)
+    /// means that.
     pub fn whole() -> Self {
-        Self { whole: true, most: most(), ..Self::default() }
+        let entered = Handle::of_init().is_ok_and(|first| first != Handle::current());
+        Self { whole: !entered, entered, most: if entered { 1 } else { most() }, ..Self::default() }
     }
 
     /// Looks again. What was found is to be [kept](Self::keep).
@@ -92,9 +99,14 @@ impl Surroundings {
                 // Where others were entered, a process that stays hidden has more rights than root; no privilege helps.
                 let entered = found.netns.keys().any(|id| *id != found.own && observed(*id));
                 let kept_out = hidden.processes > 0 && !entered && !rustix::process::geteuid().is_root();
+                let looked = found.netns.keys().filter(|id| observed(**id)).count();
                 hidden.needs = match &self.refused {
                     Some(needs) => Some(needs.clone()),
+                    None if self.entered => Some(AS_HOST.to_owned()),
                     None if self.whole && kept_out => Some(needs::capability(NEEDS)),
+                    None if self.whole && looked >= self.most => {
+                        Some("a higher limit of open files (ulimit -n)".to_owned())
+                    }
                     None => None,
                 };
             }

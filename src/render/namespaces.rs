@@ -40,14 +40,11 @@ pub fn share(diagnosis: &Diagnosis) -> Option<String> {
 
 /// What would let one see the others.
 pub fn needs(diagnosis: &Diagnosis) -> Option<String> {
-    let Coverage { needs, guest, narrowed, looked, known, .. } = diagnosis.coverage.as_ref()?;
+    let Coverage { needs, guest, narrowed, .. } = diagnosis.coverage.as_ref()?;
     match needs {
         _ if *narrowed => None,
         Some(needs) => Some(format!("for the others: {needs}")),
         None if *guest => Some("this is a container: for the others, run rstdoctor on the host".to_owned()),
-        None if looked < known => {
-            Some("for the others: rstdoctor scan --netns NAME, or a higher limit of open files (ulimit -n)".to_owned())
-        }
         None => None,
     }
 }
