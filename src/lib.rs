@@ -88,6 +88,14 @@ pub mod trace;
 #[doc(hidden)]
 pub mod timeline;
 
+// What is kept of a row of ticks for a long time, and what can be told from it afterwards.
+#[doc(hidden)]
+pub mod history;
+
+// Counters and gauges for a monitoring system.
+#[doc(hidden)]
+pub mod metrics;
+
 // One file per output format.
 #[doc(hidden)]
 pub mod render;
@@ -107,6 +115,10 @@ pub mod recording;
 // Signals, threads that may not start, privileges.
 #[doc(hidden)]
 pub mod runtime;
+
+// The store of the flight recorder: a directory of recordings and of their index.
+#[doc(hidden)]
+pub mod store;
 
 // One file per kind of input: a running kernel, a recording.
 #[doc(hidden)]

@@ -1,11 +1,16 @@
 //! The command line as clap sees it: everything optional, no defaults, no logic. `config` gives it a meaning.
 
+mod recorder;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::cause::Severity;
+use crate::input::Stored;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use recorder::{AgentArgs, HistoryArgs, HistoryFormat, When};
 
 /// Finds out who reset your TCP connections, why, and what to change.
 ///
@@ -41,6 +46,8 @@ pub enum Command {
     Watch(WatchArgs),
     Trace(TraceArgs),
     Record(RecordArgs),
+    Agent(AgentArgs),
+    History(HistoryArgs),
     Recording(RecordingArgs),
     Explain(ExplainArgs),
     Lab(LabArgs),
@@ -101,6 +108,8 @@ pub struct InNetns {
 /// Where to look, and at what.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Look {
+    #[command(flatten)]
+    pub when: When,
     /// Only what concerns these local or remote ports, by number or name of the service; adds who holds them and whether they can
     /// be bound
     #[arg(long, value_name = "N|NAME", value_delimiter = ',', allow_negative_numbers = true)]
@@ -144,6 +153,9 @@ pub struct WatchArgs {
     /// Show a recording made by rstdoctor record instead of this host
     #[arg(long, value_name = "RECORDING")]
     pub from: Option<PathBuf>,
+    /// Run this command when an episode appears, worsens or ends, with what happened as JSON on its standard input
+    #[arg(long, value_name = "COMMAND")]
+    pub exec: Option<String>,
     #[command(flatten)]
     pub look: Look,
 }
@@ -161,6 +173,21 @@ pub struct TraceArgs {
     /// Show the resets of a recording made by rstdoctor record instead of this host's
     #[arg(long, value_name = "RECORDING")]
     pub from: Option<PathBuf>,
+    /// The resets that rstdoctor agent stored from this time on: 03:12, "2026-11-26 03:12:30", 24h
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Up to this time [default: now]
+    #[arg(long, value_name = "TIME", requires = "since")]
+    pub until: Option<String>,
+    /// Directory of the store [default: that of rstdoctor agent]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub store: Option<PathBuf>,
+    /// Times without a zone are UTC
+    #[arg(long)]
+    pub utc: bool,
+    /// What these mean, once the clock and the environment were asked.
+    #[arg(skip)]
+    pub stored: Option<Stored>,
     /// One JSON object per line, the summary last (rstdoctor schema trace)
     #[arg(long)]
     pub json: bool,
@@ -258,6 +285,8 @@ pub enum Document {
     Report,
     /// Each line of trace --json
     Trace,
+    /// history --json
+    History,
 }
 
 /// Print the completion script of a shell
@@ -281,6 +310,10 @@ pub enum Format {
     Table,
     /// For programs, as rstdoctor/report/v1
     Json,
+    /// One page that needs nothing else, for people who were not there
+    Html,
+    /// Metrics for Prometheus
+    Openmetrics,
     /// One line with performance data, and the exit status of a monitoring plugin
     Nagios,
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use crate::ask::Probe;
 use crate::command::config::{Origin, Record};
 use crate::diagnosis::filter::Filter;
-use crate::input::{self, Opened};
+use crate::input::{self, Opened, Stored};
 use crate::observation::Observation;
 use crate::output::say;
 use crate::recording::{RecordingFile, RecordingHost};
@@ -26,7 +26,7 @@ pub fn open(origin: &Origin, filter: &Filter, stop: &Stop) -> anyhow::Result<Ope
     let mut opened = input::open(origin, stop)?;
     match origin {
         Origin::Live(_) => must_exist(&mut *opened.host, filter)?,
-        Origin::Recording(path) => broken(&opened, path),
+        Origin::Recording(path) | Origin::Stored(Stored { directory: path, .. }) => broken(&opened, path),
         Origin::Given(given) => given.what.iter().for_each(|path| broken(&opened, path)),
     }
     Ok(opened)

@@ -1,5 +1,6 @@
 //! One file per command: orchestration only. Everything that decides is in pure modules.
 
+mod agent;
 pub mod cli;
 mod collect;
 mod completions;
@@ -8,6 +9,8 @@ mod explain;
 mod explain_log;
 mod explain_text;
 pub mod full_screen;
+mod history;
+mod hook;
 mod lab;
 pub mod man;
 mod manual;
@@ -17,9 +20,11 @@ mod recording;
 mod scan;
 mod schema;
 mod services;
+mod state;
 mod terminal;
 mod trace;
 mod watch;
+mod when;
 
 use std::io::{self, ErrorKind};
 use std::process::ExitCode;
@@ -46,6 +51,7 @@ pub fn run(mut cli: Cli) -> ExitCode {
     let terminal = terminal::terminal();
     let result = give_up_privileges(&cli.command)
         .and_then(|()| Ok(services::resolve(&mut cli.command)?))
+        .and_then(|()| Ok(when::resolve(&mut cli.command)?))
         .and_then(|()| perform(cli.command, terminal));
     match result {
         Ok(code) => code,
@@ -70,6 +76,8 @@ fn perform(command: Command, terminal: Terminal) -> anyhow::Result<ExitCode> {
         Command::Watch(args) => watch::run(&args, terminal),
         Command::Trace(args) => trace::run(&args, terminal),
         Command::Record(args) => record::run(&args, terminal),
+        Command::Agent(args) => agent::run(&args),
+        Command::History(args) => history::run(&args, terminal),
         Command::Recording(args) => recording::run(&args),
         Command::Explain(args) => explain::run(&args, terminal),
         Command::Lab(args) => lab::run(args),
@@ -83,11 +91,12 @@ fn perform(command: Command, terminal: Terminal) -> anyhow::Result<ExitCode> {
 fn give_up_privileges(command: &Command) -> anyhow::Result<()> {
     anyhow::ensure!(!privilege::is_borrowed(), "it is not made to be a set-user-ID program; see SECURITY.md");
     let looks_at_this_host = match command {
-        Command::Scan(args) => args.from.is_empty(),
-        Command::Watch(args) => args.from.is_none(),
-        Command::Trace(args) => args.from.is_none(),
-        Command::Record(_) => true,
+        Command::Scan(args) => args.from.is_empty() && args.look.when.is_now(),
+        Command::Watch(args) => args.from.is_none() && args.look.when.is_now(),
+        Command::Trace(args) => args.from.is_none() && args.since.is_none(),
+        Command::Record(_) | Command::Agent(_) => true,
         Command::Recording(_)
+        | Command::History(_)
         | Command::Explain(_)
         | Command::Lab(_)
         | Command::Completions(_)
@@ -104,7 +113,7 @@ fn give_up_privileges(command: &Command) -> anyhow::Result<()> {
 fn stop_for(origin: &Origin) -> io::Result<Stop> {
     match origin {
         Origin::Live(_) => signals::stop_on_signals(),
-        Origin::Recording(_) | Origin::Given(_) => signals::end_on_signals(),
+        Origin::Recording(_) | Origin::Given(_) | Origin::Stored(_) => signals::end_on_signals(),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::command::collect::{Absent, Collected};
 use crate::command::config::{self, Origin, Scan, Terminal};
 use crate::diagnosis::Diagnosis;
 use crate::diagnosis::node::diagnose_all;
+use crate::metrics;
 use crate::observation::Observation;
 use crate::output::{Output, print, say};
 use crate::render::{self, Options, nagios, verdict};
@@ -19,6 +20,8 @@ use crate::runtime::signals::INTERRUPTED;
 use crate::value::Stop;
 use crate::value::escape::visible;
 use crate::value::words::seconds;
+
+mod stored;
 
 /// A shorter window that was interrupted is no result.
 const WORTH_JUDGING: Duration = Duration::from_millis(500);
@@ -51,9 +54,12 @@ pub fn run(args: &ScanArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
 
 /// `None` if it was interrupted before there was enough to judge.
 fn judged(config: &Scan, stop: &Stop) -> anyhow::Result<Option<Diagnosis>> {
+    if let Origin::Stored(asked) = &config.origin {
+        return stored::judged(asked, &config.filter, stop).map(Some);
+    }
     let wait = match &config.origin {
         Origin::Live(live) => live.duration,
-        Origin::Recording(_) | Origin::Given(_) => Duration::ZERO,
+        Origin::Recording(_) | Origin::Given(_) | Origin::Stored(_) => Duration::ZERO,
     };
     let progress = Progress::start("watching", wait, config.terminal.progress);
     let collected = collect::observe(&config.origin, &config.filter, stop);
@@ -73,6 +79,8 @@ fn judged(config: &Scan, stop: &Stop) -> anyhow::Result<Option<Diagnosis>> {
 fn text(diagnosis: &Diagnosis, config: &Scan) -> anyhow::Result<String> {
     let text = match config.format {
         Format::Json => return Ok(render::json::text(&render::json::report(diagnosis))?),
+        Format::Html => return Ok(render::html::scan(&render::json::report(diagnosis))?),
+        Format::Openmetrics => return Ok(metrics::once(diagnosis)?),
         Format::Nagios => nagios::line(diagnosis),
         Format::Table if config.quiet => verdict::quiet(diagnosis),
         Format::Table => {

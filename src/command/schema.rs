@@ -9,6 +9,7 @@ use crate::render::json;
 pub fn run(args: &SchemaArgs) -> anyhow::Result<ExitCode> {
     let schema = match args.document {
         Document::Report => json::report_schema(),
+        Document::History => json::history_schema(),
         Document::Trace => json::trace_schema(),
     };
     output::print(schema)?;

@@ -14,6 +14,7 @@ const FILE: &str = "/etc/services";
 pub fn resolve(command: &mut Command) -> Result<(), UsageError> {
     let (Command::Scan(super::cli::ScanArgs { look: Look { port: ports, .. }, .. })
     | Command::Watch(super::cli::WatchArgs { look: Look { port: ports, .. }, .. })
+    | Command::History(super::cli::HistoryArgs { port: ports, .. })
     | Command::Trace(super::cli::TraceArgs { port: ports, .. })) = command
     else {
         return Ok(());

@@ -13,7 +13,7 @@ use crate::ask::{Host, Probe};
 use crate::command::cli::TraceArgs;
 use crate::command::config::{self, Origin, Terminal, Trace};
 use crate::diagnosis::filter::Filter;
-use crate::input::Opened;
+use crate::input::{self, Opened, Part, Stored};
 use crate::output::{self, Output};
 use crate::render::folding::Folding;
 use crate::render::json;
@@ -24,7 +24,7 @@ use crate::source::owners::Owners;
 use crate::source::{connections, listeners, owners, sysctl};
 use crate::trace::{Batch, Holders, Reset, Tracer};
 use crate::value::escape::visible;
-use crate::value::{Moment, NetnsId};
+use crate::value::{Moment, NetnsId, Stop};
 
 /// A socket is destroyed once its process closed it. So long a reset is held back for that.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -40,11 +40,37 @@ const LOOK_SHARE: u32 = 100;
 pub fn run(args: &TraceArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let config = config::trace(args, terminal)?;
     let stop = stop_for(&config.origin)?;
+    if let Origin::Stored(asked) = &config.origin {
+        return stored(&config, asked, &stop);
+    }
     let opened = collect::open(&config.origin, &Filter::default(), &stop)?;
-    let mut tracing = Tracing::start(&config, opened)?;
+    one(&config, opened, &stop)
+}
+
+/// Each part of the time of which there is raw evidence.
+fn stored(config: &Trace, asked: &Stored, stop: &Stop) -> anyhow::Result<ExitCode> {
+    let (parts, wrong) = input::parts(asked)?;
+    wrong.iter().for_each(|text| output::say(visible(&format!("rstdoctor: {text}"))));
+    if parts.is_empty() {
+        bail!(
+            "no raw evidence of that time was kept, which is kept around faults and once an hour; rstdoctor history counts"
+        );
+    }
+    for Part { from, until, opened } in parts {
+        let (from, until) = (json::rfc3339_seconds(from.wall), json::rfc3339_seconds(until.wall));
+        output::say(format_args!("rstdoctor: raw evidence of {from} to {until}:"));
+        one(config, opened, stop)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Until it ends, or enough was shown.
+fn one(config: &Trace, opened: Opened, stop: &Stop) -> anyhow::Result<ExitCode> {
+    let terminal = config.terminal;
+    let mut tracing = Tracing::start(config, opened)?;
     let waiting = if terminal.width.is_some() { WAITING_TERMINAL } else { WAITING };
-    let output = Output::start(waiting, &stop)?;
-    let mut writer = Writer::new(&config, &output);
+    let output = Output::start(waiting, stop)?;
+    let mut writer = Writer::new(config, &output);
     let (gone, enough) = loop {
         let gone = output.has_failed() || reader_is_gone();
         let (batch, last) = tracing.next(gone);

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
+use super::hook::Hook;
 use super::terminal::reader_is_gone;
 use super::{FOUND, NOTHING, SAW_NOTHING, collect, stop_for};
 use crate::ask::Host;
@@ -32,6 +33,7 @@ pub fn run(args: &WatchArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let mut driver = Driver::start(&mut *view.host, &view.plan, config.interval, config.filter.clone())?;
     let mut lines = text::Lines::new(terminal.width);
     let output = Output::start(0, &stop)?;
+    let mut hook = Hook::start(config.exec.clone())?;
     while !stop.load(Ordering::Relaxed) && !reader_is_gone() {
         let mut tick = match driver.advance() {
             Next::Looked => continue,
@@ -39,6 +41,7 @@ pub fn run(args: &WatchArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
             Next::Over => break,
         };
         view.namespace.complete(&mut tick);
+        hook.tick(&tick);
         if tick.number == 1 && tick.diagnosis.saw_nothing() {
             say(format!("rstdoctor: {SAW_NOTHING}"));
             return Ok(ExitCode::from(NOTHING));
@@ -54,6 +57,7 @@ pub fn run(args: &WatchArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     if config.output != WatchOutput::Json {
         output.print(&terminal.shown(&lines.summary(driver.watch())))?;
     }
+    hook.finish();
     Ok(status(&config, driver.watch()))
 }
 

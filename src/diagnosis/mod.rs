@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::capture::Flows;
 use crate::cause::{Finding, REGISTRY, Severity, State, Verdict, packets};
 use crate::diagnosis::filter::{Filter, is_host_wide};
@@ -114,7 +116,8 @@ impl Diagnosis {
 }
 
 /// The verdict in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Status {
     Ok,
     Warning,
@@ -200,6 +203,8 @@ pub struct ListenerRow {
     pub processes: Vec<Process>,
     /// How many of its clients' connections failed by this host's doing.
     pub harm: Harm,
+    /// How many of them ended in the window; `None` where that was not heard.
+    pub ended: Option<u64>,
     /// Sockets that share the address and port by SO_REUSEPORT.
     pub sockets: usize,
     /// Where it is, if not in the namespace of the one who looks.
@@ -367,6 +372,7 @@ fn row(evidence: &Evidence<'_>, service: &Service<'_>, somaxconn: Option<u64>) -
         syn_recv: service.port_use.map(|used| used.by_state.get(&TcpState::SynRecv).copied().unwrap_or(0)),
         processes: service.owners.iter().copied().cloned().collect(),
         harm: evidence.harm_of_service(service.port),
+        ended: evidence.ended_of_service(service.port),
         sockets: service.sockets.len(),
         location: None,
     }

@@ -216,6 +216,11 @@ impl Evidence<'_> {
         self.harm(Target::Port(port), failures, None)
     }
 
+    /// Connections to a served port that ended in the window; `None` where that was not heard.
+    pub fn ended_of_service(&self, port: u16) -> Option<u64> {
+        self.connections.as_ref().map(|connections| connections.ended(Target::Port(port)))
+    }
+
     /// The part of the window in which failures came, where that is less than half of it; a little longer, because a socket is
     /// destroyed some time after its reset.
     fn burst(&self, [first, last]: [Duration; 2]) -> Option<[Duration; 2]> {

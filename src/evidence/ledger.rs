@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::attribution::wire::Wire;
 use crate::attribution::{Attribution, LostRecords};
 use crate::evidence::estimate::Estimate;
@@ -13,7 +15,8 @@ use crate::value::Missing;
 use crate::value::words::thousands;
 
 /// How a line of the ledger is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Basis {
     /// The kernel reported each event with its reason, or counts exactly this.
     Measured,

@@ -14,10 +14,12 @@ mod given;
 mod held;
 mod live;
 mod recording;
+mod store;
 mod unpack;
 
 pub use given::{Given, Unusable};
 pub use live::Namespace;
+pub use store::{Part, parts};
 
 /// Where an observation comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +28,17 @@ pub enum Origin {
     Recording(PathBuf),
     /// Whatever was kept elsewhere.
     Given(Given),
+    /// Of a store, what it has of some time.
+    Stored(Stored),
+}
+
+/// A time of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    pub directory: PathBuf,
+    /// CLOCK_REALTIME.
+    pub since: Duration,
+    pub until: Duration,
 }
 
 /// A running kernel.
@@ -70,6 +83,7 @@ pub fn open(origin: &Origin, stop: &Stop) -> anyhow::Result<Opened> {
         Origin::Live(live) => live::open(live, stop),
         Origin::Recording(path) => recording::open(path),
         Origin::Given(given) => given::open(given),
+        Origin::Stored(stored) => store::open(stored),
     }
 }
 

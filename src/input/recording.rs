@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::{Namespace, Opened, plan};
-use crate::observation::{Covers, Input};
+use crate::observation::{Covers, Input, SourceStatus};
 use crate::recording::ReplayHost;
 
 /// Of a recording that is not a file of its own, and has to be held in memory.
@@ -25,9 +25,14 @@ pub fn read(name: &str, input: Box<dyn Read + Send>) -> anyhow::Result<Opened> {
 }
 
 fn replay(name: &str, recording: ReplayHost) -> anyhow::Result<Opened> {
-    let window = *recording.windows().first().with_context(|| format!("{name}: no window was recorded"))?;
     let status = recording.status();
-    Ok(Opened {
+    of(recording, status).with_context(|| format!("{name}: no window was recorded"))
+}
+
+/// The first window of a recording; `None` if there is none.
+pub fn of(recording: ReplayHost, status: Option<SourceStatus>) -> Option<Opened> {
+    let window = *recording.windows().first()?;
+    Some(Opened {
         host: Box::new(recording),
         // The recorded frames decide what follows; only that there is an end matters.
         plan: plan(window.planned, true, Covers { input: Input::Recording, status, ..Covers::default() }),

@@ -5,7 +5,7 @@ use std::io;
 use flate2::{Compress, Compression, FlushCompress};
 
 use super::format::{
-    ANSWERS_MOST, Allowance, FRAME_MOST, FrameHead, FrameKind, MANIFEST_MOST, Manifest, PART, SegmentHead, Tag,
+    ANSWERS_MOST, Allowance, Content, FRAME_MOST, FrameHead, FrameKind, MANIFEST_MOST, Manifest, PART, SegmentHead, Tag,
 };
 use super::frame::{Times, is_key, outcome, text};
 use super::write::{Output, RecordError};
@@ -20,6 +20,7 @@ const RESERVE: u64 = FRAME_MOST / 4;
 
 pub(super) struct Encoder<W> {
     out: W,
+    content: Content,
     level: Compression,
     deflate: Compress,
     manifest: Option<Vec<u8>>,
@@ -49,8 +50,13 @@ pub(super) struct Part {
 
 impl<W: Output> Encoder<W> {
     pub fn new(out: W, level: Compression) -> Self {
+        Self::of(Content::Observed, out, level)
+    }
+
+    pub fn of(content: Content, out: W, level: Compression) -> Self {
         Self {
             out,
+            content,
             level,
             deflate: Compress::new(level, false),
             manifest: None,
@@ -60,6 +66,11 @@ impl<W: Output> Encoder<W> {
             bytes: 0,
             open: None,
         }
+    }
+
+    /// Where it goes.
+    pub fn out(&self) -> &W {
+        &self.out
     }
 
     /// Nothing was written.
@@ -164,7 +175,7 @@ impl<W: Output> Encoder<W> {
         self.frames = self.frames.saturating_add(1);
         self.bytes += open.unpacked;
         match open.kind {
-            FrameKind::Tick | FrameKind::After => self.out.judgeable(),
+            FrameKind::Tick | FrameKind::After | FrameKind::Entry => self.out.judgeable(),
             FrameKind::Dump | FrameKind::Before | FrameKind::Poll => Ok(()),
         }
     }
@@ -179,7 +190,7 @@ impl<W: Output> Encoder<W> {
 
     fn begin_segment(&mut self) -> io::Result<()> {
         let manifest = self.manifest.as_deref().unwrap_or_default();
-        let head = SegmentHead::new(self.segment, manifest).encode();
+        let head = SegmentHead::new(self.content, self.segment, manifest).encode();
         (self.frames, self.bytes, self.deflate) = (0, 0, Compress::new(self.level, false));
         self.out.write_all(&[&head, manifest].concat())
     }

@@ -50,6 +50,14 @@ impl RecordingFile {
         Ok(Self { file, target: target.to_owned(), named, judgeable: false })
     }
 
+    /// Makes sure that what was written is on the disk.
+    ///
+    /// # Errors
+    /// The disk is broken.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
     /// Makes sure that the file is on the disk under its name.
     ///
     /// # Errors

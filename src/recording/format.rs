@@ -10,8 +10,25 @@ type Result<T, E = RecordingProblem> = std::result::Result<T, E>;
 /// As of PNG: a byte that is no ASCII, so that nobody takes it for text, and line ends that a transfer as text would change.
 pub(super) const MAGIC: [u8; 8] = *b"\x89RST\r\n\x1a\n";
 pub(super) const VERSION: u16 = 1;
-/// Of segments with frames of one host, the only kind so far.
-const OBSERVED: u16 = 1;
+
+/// What the frames of a segment hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    /// The answers of one host.
+    Observed,
+    /// Entries of the index of a store.
+    Index,
+}
+
+impl Content {
+    fn number(self) -> u16 {
+        match self {
+            Self::Observed => 1,
+            Self::Index => 2,
+        }
+    }
+}
+
 pub(super) const SEGMENT_HEAD: usize = 32;
 pub(super) const FRAME_HEAD: usize = 24;
 /// Of the text in which a segment says what it is.
@@ -86,10 +103,12 @@ pub enum FrameKind {
     Poll,
     Tick,
     After,
+    /// An entry of an index.
+    Entry,
 }
 
 impl FrameKind {
-    pub const ALL: [Self; 5] = [Self::Dump, Self::Before, Self::Poll, Self::Tick, Self::After];
+    pub const ALL: [Self; 6] = [Self::Dump, Self::Before, Self::Poll, Self::Tick, Self::After, Self::Entry];
 
     pub fn of(frame: Frame) -> Self {
         match frame {
@@ -108,6 +127,7 @@ impl FrameKind {
             Self::Poll => "poll",
             Self::Tick => "tick",
             Self::After => "after",
+            Self::Entry => "entry",
         }
     }
 }
@@ -120,6 +140,7 @@ impl Tag {
             Self::Frame(FrameKind::Poll) => 3,
             Self::Frame(FrameKind::Tick) => 4,
             Self::Frame(FrameKind::After) => 5,
+            Self::Frame(FrameKind::Entry) => 6,
             Self::Continued => 0xfe,
             Self::End => 0xff,
         }
@@ -167,6 +188,7 @@ impl FrameHead {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SegmentHead {
+    pub content: Content,
     /// Counts the segments of the recording from 0.
     pub number: u32,
     /// Bytes behind the head.
@@ -175,16 +197,25 @@ pub(super) struct SegmentHead {
 }
 
 impl SegmentHead {
-    pub fn new(number: u32, manifest: &[u8]) -> Self {
+    pub fn new(content: Content, number: u32, manifest: &[u8]) -> Self {
         let length = u32::try_from(manifest.len()).unwrap_or(u32::MAX);
-        Self { number, manifest: length, checksum: crc32fast::hash(manifest) }
+        Self { content, number, manifest: length, checksum: crc32fast::hash(manifest) }
     }
 
     pub fn encode(self) -> [u8; SEGMENT_HEAD] {
         let mut out = [0; SEGMENT_HEAD];
         let (magic, rest) = out.split_at_mut(MAGIC.len());
         magic.copy_from_slice(&MAGIC);
-        put(rest, &[u32::from(VERSION) | u32::from(OBSERVED) << 16, self.number, self.manifest, self.checksum, 0]);
+        put(
+            rest,
+            &[
+                u32::from(VERSION) | u32::from(self.content.number()) << 16,
+                self.number,
+                self.manifest,
+                self.checksum,
+                0,
+            ],
+        );
         let checksum = crc32fast::hash(out.split_at(SEGMENT_HEAD - 4).0);
         out.split_at_mut(SEGMENT_HEAD - 4).1.copy_from_slice(&checksum.to_le_bytes());
         out
@@ -198,16 +229,17 @@ impl SegmentHead {
             return Err(RecordingProblem::NewerFormat { version });
         }
         let [_, _, _, number, manifest, checksum, reserved] = checked(&bytes, "the head of a segment", place)?;
-        if version != VERSION || kind != OBSERVED || reserved != 0 {
+        let content = [Content::Observed, Content::Index].into_iter().find(|content| content.number() == kind);
+        let Some(content) = content.filter(|_| version == VERSION && reserved == 0) else {
             return Err(RecordingProblem::unsafe_at(place, "holds a segment of an unknown kind"));
-        }
+        };
         if number != place.segment {
             return Err(RecordingProblem::damaged(place, format!("the segment has number {number}")));
         }
         if manifest > MANIFEST_MOST {
             return Err(RecordingProblem::TooLarge { limit: format!("{MANIFEST_MOST} bytes of manifest") });
         }
-        Ok(Self { number, manifest, checksum })
+        Ok(Self { content, number, manifest, checksum })
     }
 }
 

@@ -138,15 +138,17 @@ pub(super) fn what(key: &str) -> Option<&str> {
 /// What [`crate::ask::Ask::key`] may give: segments of a path, none of which leads upwards or hides.
 pub(super) fn is_key(key: &str) -> bool {
     const LONGEST: usize = 255;
-    const NAMES: [&str; 8] = [
+    const NAMES: [&str; 10] = [
         "reset_events",
         "reset_packets",
         "destroyed_sockets",
         "sock_diag/listeners",
         "sock_diag/sockets",
         "namespaces",
+        "node",
         "socket_owners",
         "tasks",
+        "entry",
     ];
     const FILES: &str = "file/proc/";
     let Some(what) = what(key).filter(|_| key.len() <= LONGEST) else { return false };

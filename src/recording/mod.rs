@@ -10,7 +10,7 @@
 //! |---:|---:|---|
 //! | 0 | 8 | `89 52 53 54 0D 0A 1A 0A` |
 //! | 8 | 2 | version of the format: 1. A reader refuses a newer one, whatever follows |
-//! | 10 | 2 | kind of the segment: 1, the answers of one host |
+//! | 10 | 2 | kind of the segment: 1, the answers of one host; 2, the index of a store |
 //! | 12 | 4 | number of the segment in the recording, from 0 |
 //! | 16 | 4 | length of the manifest, at most 65,536 |
 //! | 20 | 4 | checksum of the manifest |
@@ -22,7 +22,7 @@
 //!
 //! | at | bytes | what |
 //! |---:|---:|---|
-//! | 0 | 4 | 1 dump, 2 before, 3 poll, 4 tick, 5 after ([`crate::ask::Frame`]); 0xFE the segment ends and another one follows, 0xFF the recording ends |
+//! | 0 | 4 | 1 dump, 2 before, 3 poll, 4 tick, 5 after ([`crate::ask::Frame`]), 6 an entry of an index; 0xFE the segment ends and another one follows, 0xFF the recording ends |
 //! | 4 | 4 | number of the frame in its segment, from 0; in an end the number of frames |
 //! | 8 | 4 | length of the packed frame behind this head; 0 in an end |
 //! | 12 | 4 | length of the frame when unpacked, at most 96 MiB; 0 in an end |
@@ -41,6 +41,9 @@
 //!   - how it went (1 byte): 0 well, or why not: 1 absent, 2 denied, 3 broken, 4 not collected
 //!     ([`crate::value::FailureKind`]), then length (2 bytes) and text of the reason, and the same of what it needs.
 //!
+//! An entry of an index is a frame with one answer, whose key is `host/entry` and whose text is JSON
+//! ([`crate::history::Entry`]).
+//!
 //! # What a reader may rely on
 //! - A file that grows consists of whole frames up to its last one. One without an end was cut off: it is read up to its last
 //!   whole frame, and the last tick with counters closes its window. If no window can be closed it is refused. Zeros from some
@@ -56,19 +59,26 @@ mod encoder;
 mod file;
 mod format;
 mod frame;
+mod index;
+mod kept;
 mod problem;
 mod reader;
 mod redact;
 pub mod replay;
 pub mod rolling;
+mod row;
+mod segments;
 pub mod show;
 pub mod write;
 
 pub use contents::Window;
 pub use file::RecordingFile;
 pub use format::{FrameKind, Manifest, Tool};
+pub use index::{IndexWriter, entries};
 pub use problem::{Place, RecordingError, RecordingProblem};
 pub use reader::Cut;
 pub use replay::ReplayHost;
 pub use rolling::{History, RollingHost};
+pub use row::{Excerpt, excerpts};
+pub use segments::{SegmentingHost, Segments};
 pub use write::{RecordError, RecordingHost};

@@ -21,6 +21,8 @@ pub enum RecordingProblem {
     Read(#[from] io::Error),
     #[error("is not a recording; `rstdoctor record -o FILE` makes one")]
     Foreign,
+    #[error("is the index of a store, not a recording; `rstdoctor history --store DIRECTORY` reads it")]
+    Index,
     #[error("has format {version} of a recording, this rstdoctor reads up to {VERSION}; use a newer one")]
     NewerFormat { version: u16 },
     #[error("is cut off {0}; copy it again, or record again")]

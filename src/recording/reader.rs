@@ -6,7 +6,9 @@ use std::io::{self, Read};
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use super::format::{Allowance, FRAME_HEAD, FrameHead, FrameKind, MAGIC, Manifest, SEGMENT_HEAD, SegmentHead, Tag};
+use super::format::{
+    Allowance, Content, FRAME_HEAD, FrameHead, FrameKind, MAGIC, Manifest, SEGMENT_HEAD, SegmentHead, Tag,
+};
 use super::problem::{Place, RecordingProblem};
 
 /// Zeros at the end of a file that are looked through, more than any kernel holds back for one file.
@@ -32,6 +34,7 @@ impl fmt::Display for Cut {
 /// The frames of a recording, one after the other.
 pub(super) struct Reader<R> {
     input: R,
+    content: Content,
     place: Place,
     allowance: Allowance,
     /// As it stands in every segment.
@@ -57,8 +60,14 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// It is none, or not one of ours.
     pub fn open(input: R) -> Result<(Self, Manifest)> {
+        Self::of(Content::Observed, input)
+    }
+
+    /// As [`Reader::open`], of segments that hold this.
+    pub fn of(content: Content, input: R) -> Result<(Self, Manifest)> {
         let mut reader = Self {
             input,
+            content,
             place: Place::default(),
             allowance: Allowance::default(),
             manifest: Vec::new(),
@@ -225,6 +234,11 @@ impl<R: Read> Reader<R> {
             }
             head => head?,
         };
+        match head.content {
+            content if content == self.content => {}
+            Content::Index => return Err(RecordingProblem::Index),
+            Content::Observed => return Err(RecordingProblem::unsafe_at(self.place, "holds no index")),
+        }
         let mut manifest = Vec::new();
         let length = self.input.by_ref().take(u64::from(head.manifest)).read_to_end(&mut manifest)?;
         if length < head.manifest as usize {

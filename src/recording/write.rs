@@ -76,11 +76,6 @@ impl<H: Host, W: Output> RecordingHost<H, W> {
         }
     }
 
-    /// The host that is asked.
-    pub(super) fn inner(&self) -> &H {
-        &self.inner
-    }
-
     /// Closes the recording and hands back where it went.
     ///
     /// # Errors
@@ -120,7 +115,8 @@ impl<H: Host, W: Output> RecordingHost<H, W> {
     }
 }
 
-fn manifest(redacted: bool, at: Moment) -> Manifest {
+/// Of a recording that begins now.
+pub(super) fn manifest(redacted: bool, at: Moment) -> Manifest {
     let started = SystemTime::UNIX_EPOCH.checked_add(at.wall).unwrap_or(SystemTime::UNIX_EPOCH);
     Manifest {
         tool: Tool { name: env!("CARGO_PKG_NAME").to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },

@@ -58,6 +58,33 @@ pub fn report_schema() -> String {
     schema::<Report>("urn:rstdoctor:schema:report:v1")
 }
 
+/// What a store holds of some time, as [`text`] prints a report.
+///
+/// # Errors
+/// None in practice: every part of it can be serialized.
+pub fn history_text(past: &crate::history::Past) -> Result<String, serde_json::Error> {
+    let mut text = escaped(&serde_json::to_string_pretty(&convert::history::history(past))?);
+    text.push('\n');
+    Ok(text)
+}
+
+/// What happened to an episode, on one line, as a hook reads it. `left_out`: how many events before it were not told.
+///
+/// # Errors
+/// None in practice: every part of it can be serialized.
+pub fn event_line(
+    event: &crate::history::Event,
+    hostname: Option<&str>,
+    left_out: u64,
+) -> Result<String, serde_json::Error> {
+    line(&convert::history::event(event, hostname, left_out))
+}
+
+/// The JSON Schema of `history --json`.
+pub fn history_schema() -> String {
+    schema::<wire::history::History>("urn:rstdoctor:schema:history:v1")
+}
+
 /// The JSON Schema of each line of `trace --json`.
 pub fn trace_schema() -> String {
     schema::<wire::trace::Line>("urn:rstdoctor:schema:trace:v1")

@@ -6,6 +6,8 @@ mod capture;
 pub mod catalogue;
 pub mod folding;
 mod grid;
+pub mod history;
+pub mod html;
 pub mod json;
 pub mod layout;
 mod ledger_table;

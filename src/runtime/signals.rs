@@ -23,18 +23,40 @@ pub const INTERRUPTED: u8 = 130;
 const IMPATIENT: [i32; 3] = [SIGINT, SIGTERM, SIGQUIT];
 const ALL: [i32; 5] = [SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGXFSZ];
 
+/// For a service: a flag that is set by INT, TERM and QUIT, as [`stop_on_signals`] does, and one that HUP sets, which asks a
+/// service to begin new files.
+///
+/// # Errors
+/// The kernel refused a handler.
+pub fn service() -> io::Result<(Stop, Arc<AtomicBool>)> {
+    let (stop, hangup) = (Stop::default(), Arc::new(AtomicBool::new(false)));
+    taken(|| {
+        impatient(&stop)?;
+        flag::register(SIGHUP, Arc::clone(&hangup))?;
+        too_large_a_file_is_an_error()
+    })?;
+    Ok((stop, hangup))
+}
+
+/// The first one sets the flag, the second ends the program.
+fn impatient(stop: &Stop) -> io::Result<()> {
+    let asked = Arc::new(AtomicBool::new(false));
+    for signal in IMPATIENT {
+        flag::register_conditional_shutdown(signal, INTERRUPTED.into(), Arc::clone(&asked))?;
+        flag::register(signal, Arc::clone(&asked))?;
+        flag::register(signal, Arc::clone(stop))?;
+    }
+    Ok(())
+}
+
 /// A flag that is set by the first signal that asks to end; a second one ends the program at once.
 ///
 /// # Errors
 /// The kernel refused a handler.
 pub fn stop_on_signals() -> io::Result<Stop> {
-    let (stop, asked) = (Stop::default(), Arc::new(AtomicBool::new(false)));
+    let stop = Stop::default();
     taken(|| {
-        for signal in IMPATIENT {
-            flag::register_conditional_shutdown(signal, INTERRUPTED.into(), Arc::clone(&asked))?;
-            flag::register(signal, Arc::clone(&asked))?;
-            flag::register(signal, Arc::clone(&stop))?;
-        }
+        impatient(&stop)?;
         if !hangup_is_ignored() {
             flag::register(SIGHUP, Arc::clone(&stop))?;
         }

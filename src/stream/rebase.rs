@@ -43,19 +43,28 @@ impl StreamStart {
 
     /// What comes next, with its totals counted from here.
     pub fn rebased(&self, stream: &[u8]) -> Vec<u8> {
+        self.shifted(stream, u64::saturating_sub)
+    }
+
+    /// What a stream says that began anew at this point, as if this one went on: its totals are added to those of this one.
+    pub fn continued(&self, stream: &[u8]) -> Vec<u8> {
+        self.shifted(stream, u64::saturating_add)
+    }
+
+    fn shifted(&self, stream: &[u8], shift: fn(u64, u64) -> u64) -> Vec<u8> {
         let mut out = Vec::with_capacity(stream.len());
         blocks(stream, &mut |kind, cpu, payload| {
             if kind != Kind::Counts {
                 return append(&mut out, kind, cpu, payload);
             }
             let text = String::from_utf8_lossy(payload);
-            let rebased: String = text.split_inclusive('\n').map(|line| self.line(line)).collect();
+            let rebased: String = text.split_inclusive('\n').map(|line| self.line(line, shift)).collect();
             append(&mut out, kind, cpu, rebased.as_bytes());
         });
         out
     }
 
-    fn line(&self, whole: &str) -> String {
+    fn line(&self, whole: &str, shift: fn(u64, u64) -> u64) -> String {
         let line = whole.trim_end_matches('\n');
         let (name, numbers) = numbers(line);
         // A line of words says something else than a total.
@@ -65,7 +74,7 @@ impl StreamStart {
         let before = self.totals.get(&name);
         let since = numbers.iter().enumerate().map(|(index, number)| {
             let before = before.and_then(|before| before.get(index)).copied().unwrap_or(0);
-            number.saturating_sub(before).to_string()
+            shift(*number, before).to_string()
         });
         let name = Some(name).filter(|name| !name.is_empty());
         name.into_iter().chain(since).collect::<Vec<_>>().join(" ") + &whole[line.len()..]

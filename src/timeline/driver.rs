@@ -37,10 +37,23 @@ impl<'a> Driver<'a> {
         interval: Duration,
         filter: Filter,
     ) -> Result<Self, NothingObserved> {
+        Self::resume(host, plan, interval, Watch::new(filter))
+    }
+
+    /// As [`Driver::start`], with a judge that knows what came before.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn resume(
+        host: &'a mut dyn Host,
+        plan: &Plan,
+        interval: Duration,
+        watch: Watch,
+    ) -> Result<Self, NothingObserved> {
         // Queues are looked at less often while they are short, but for a recording, which is looked at later.
         let ends = plan.length != Duration::MAX;
         let session = Session::open(host, &Plan { interval: Some(interval), relaxed: !ends, ..plan.clone() })?;
-        Ok(Self { host, session, watch: Watch::new(filter), ends, over: false })
+        Ok(Self { host, session, watch, ends, over: false })
     }
 
     /// Waits for what comes next. The closing frame of a recording or of a row with an end is the last tick.
@@ -63,6 +76,11 @@ impl<'a> Driver<'a> {
 
     pub fn watch(&self) -> &Watch {
         &self.watch
+    }
+
+    /// What it knows, for one who goes on with another host.
+    pub fn into_watch(self) -> Watch {
+        self.watch
     }
 
     /// Ticks come at this distance from now on.

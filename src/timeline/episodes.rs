@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::place::Key;
 use super::rate::{Rates, Usual};
 use crate::cause::{Finding, Severity, State};
@@ -105,7 +107,8 @@ pub struct Event {
     pub times: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum What {
     Appeared,
     /// It had ended and is back.

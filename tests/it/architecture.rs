@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rstdoctor::cause::{HEADINGS, REGISTRY};
 
 /// Rooms that may touch files, sockets, clocks, environment and processes.
-const IMPURE: [&str; 7] = ["kernel", "recording", "input", "runtime", "output", "lab", "command"];
+const IMPURE: [&str; 8] = ["kernel", "recording", "store", "input", "runtime", "output", "lab", "command"];
 
 /// What a pure module must not name. Types that only describe an address or a time are allowed.
 const FORBIDDEN: [&str; 18] = [

@@ -24,6 +24,7 @@ fn check(path: &str, wanted: &[u8]) {
 fn the_schemas_are_in_sync() {
     check("src/render/json/report.v1.schema.json", render::json::report_schema().as_bytes());
     check("src/render/json/trace.v1.schema.json", render::json::trace_schema().as_bytes());
+    check("src/render/json/history.v1.schema.json", render::json::history_schema().as_bytes());
 }
 
 #[test]

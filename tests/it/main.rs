@@ -11,6 +11,7 @@
 )]
 
 mod accuracy;
+mod agent;
 mod architecture;
 mod captures;
 mod cli;

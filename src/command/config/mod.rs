@@ -9,14 +9,20 @@ use crate::command::cli::{InNetns, Look};
 use crate::diagnosis::filter::Filter;
 use crate::value::escape::ascii;
 
+mod agent;
+mod history;
 mod record;
 mod scan;
+mod time;
 mod trace;
 mod watch;
 
 pub use crate::input::{Given, Live, Netns, Origin};
+pub use agent::{Agent, Home, agent, command, span, store};
+pub use history::{History, history};
 pub use record::{Record, record};
 pub use scan::{Scan, scan};
+pub use time::point;
 pub use trace::{Trace, trace};
 pub use watch::{LONGEST_INTERVAL, SHORTEST_INTERVAL, Watch, WatchOutput, tick_interval, watch};
 
@@ -41,6 +47,32 @@ pub enum UsageError {
     Empty { option: &'static str },
     #[error("{option}: it must be at least 1")]
     NotOne { option: &'static str },
+    #[error("{option}: {given:?} is no time: give a number with a unit, for example 12h or 7d")]
+    Span { option: &'static str, given: String },
+    #[error("{option}: {given} is too long: at most 10 years")]
+    SpanTooLong { option: &'static str, given: String },
+    #[error(
+        "{option}: {given:?} is no time: for example 03:12, \"2026-11-26 03:12\", 2026-11-26T03:12:00Z, or 24h for a day ago"
+    )]
+    Time { option: &'static str, given: String },
+    #[error("{option}: a store needs a time: --at 03:12, or --since 24h; rstdoctor history lists what there is")]
+    NoTime { option: &'static str },
+    #[error("{option}: it ends before it begins")]
+    Backwards { option: &'static str },
+    #[error("{option}: {given} is still to come")]
+    Future { option: &'static str, given: String },
+    #[error("--cause: there is no cause {given:?}; rstdoctor explain lists them")]
+    Cause { given: String },
+    #[error("--max-size: {given:?} is no size: give a number with a unit, for example 500M or 2G")]
+    Size { given: String },
+    #[error("--max-size {given} is too small: at least 8M, so that the index of some days fits")]
+    TooSmall { given: String },
+    #[error("--listen: {given:?} is no address: give a port, or an address and port, for example 127.0.0.1:9469")]
+    Address { given: String },
+    #[error("--exec: {given:?} is no command: give a program and its arguments, quoted as for a shell")]
+    Command { given: String },
+    #[error("--store is missing: neither XDG_STATE_HOME nor HOME says where this user keeps state")]
+    NoStore,
     #[error("--output is missing: say where the recording goes, for example: rstdoctor record -o web.rst")]
     NoOutput,
     #[error("--interval {given} is too long: at most 1h")]
@@ -126,6 +158,14 @@ fn look_at(
         ("--this-netns", look.place.this_netns),
         ("--no-events", look.no_events),
     ];
+    if let Some(stored) = &look.when.stored {
+        return match shaping.into_iter().find(|(_, given)| *given) {
+            Some((other, _)) => {
+                Err(UsageError::Conflict { one: "--at or --since", other, why: "a store holds what was recorded" })
+            }
+            None => Ok(Origin::Stored(stored.clone())),
+        };
+    }
     origin(from, shaping, Live { duration, netns, events: !look.no_events })
 }
 

@@ -33,8 +33,13 @@ pub fn scan(args: &ScanArgs, terminal: Terminal) -> Result<Scan, UsageError> {
         return Err(UsageError::Conflict { one: "--json", other: "--format table", why: "give one of them" });
     }
     let format = if args.json { Format::Json } else { args.format.unwrap_or(Format::Table) };
-    let not_quiet =
-        [("--all", args.all), ("--json", format == Format::Json), ("--format nagios", format == Format::Nagios)];
+    let not_quiet = [
+        ("--all", args.all),
+        ("--json", format == Format::Json),
+        ("--format html", format == Format::Html),
+        ("--format openmetrics", format == Format::Openmetrics),
+        ("--format nagios", format == Format::Nagios),
+    ];
     if let Some((other, _)) = not_quiet.into_iter().find(|(_, given)| args.quiet && *given) {
         return Err(UsageError::Conflict { one: "--quiet", other, why: "it prints one line for people" });
     }
@@ -72,7 +77,7 @@ mod tests {
     fn live_for(text: &str) -> Result<Duration, UsageError> {
         match scan_with(|args| args.duration = Some(text.into()))?.origin {
             Origin::Live(live) => Ok(live.duration),
-            Origin::Recording(_) | Origin::Given(_) => panic!("a live scan"),
+            Origin::Recording(_) | Origin::Given(_) | Origin::Stored(_) => panic!("a live scan"),
         }
     }
 

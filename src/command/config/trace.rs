@@ -51,7 +51,10 @@ pub fn trace(args: &TraceArgs, terminal: Terminal) -> Result<Trace, UsageError> 
     ];
     let live = Live { duration: duration.unwrap_or(Duration::MAX), netns, events: true };
     Ok(Trace {
-        origin: origin(super::recording(args.from.as_ref()), given, live)?,
+        origin: match &args.stored {
+            Some(stored) => Origin::Stored(stored.clone()),
+            None => origin(super::recording(args.from.as_ref()), given, live)?,
+        },
         filter: trace::Filter {
             direction,
             ports: ports(&args.port)?,

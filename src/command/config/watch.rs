@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Origin, Terminal, UsageError, filter, look_at, positive, recording};
+use super::{Origin, Terminal, UsageError, command, filter, look_at, positive, recording};
 use crate::cause::Severity;
 use crate::command::cli::{FailOn, WatchArgs};
 use crate::diagnosis::filter::Filter;
@@ -23,6 +23,8 @@ pub struct Watch {
     pub output: WatchOutput,
     /// Severity from which the exit status is 1.
     pub fail_on: Option<Severity>,
+    /// Program and arguments that are run when something happens.
+    pub exec: Option<Vec<String>>,
     pub filter: Filter,
     pub terminal: Terminal,
 }
@@ -59,6 +61,7 @@ pub fn watch(args: &WatchArgs, terminal: Terminal) -> Result<Watch, UsageError> 
             (false, false) => WatchOutput::Lines,
         },
         fail_on: args.fail_on.map(FailOn::severity),
+        exec: args.exec.as_deref().map(command).transpose()?,
         filter: filter(&args.look)?,
         terminal,
     })

@@ -12,6 +12,7 @@ use super::message::Message;
 use super::{View, status};
 use crate::command::SAW_NOTHING;
 use crate::command::config::{Origin, Watch};
+use crate::command::hook::Hook;
 use crate::kernel::clock::now;
 use crate::recording::History;
 use crate::render::watch::Lines;
@@ -52,9 +53,10 @@ fn drive(
 ) -> anyhow::Result<(String, ExitCode)> {
     let mut view = View::open(config, stop)?;
     let driver = Driver::start(&mut *view.host, &view.plan, config.interval, config.filter.clone())?;
-    let pace = matches!(config.origin, Origin::Recording(_)).then(Pace::default);
+    let pace = (!matches!(config.origin, Origin::Live(_))).then(Pace::default);
     let mut playing = Playing { driver, pace, history: view.history, wanted: None };
     let lines = Lines::new(config.terminal.width);
+    let mut hook = Hook::start(config.exec.clone())?;
     // They end before the program does, and the summary names them all.
     let mut saving = Vec::new();
     let _ = screen.send(Message::Opened(view.recorded));
@@ -71,6 +73,7 @@ fn drive(
             }
         };
         view.namespace.complete(&mut tick);
+        hook.tick(&tick);
         if tick.number == 1 && tick.diagnosis.saw_nothing() {
             anyhow::bail!(SAW_NOTHING);
         }
@@ -99,6 +102,7 @@ fn drive(
             }
         }
     }
+    hook.finish();
     let mut summary = lines.summary(playing.driver.watch());
     let mut saved: Vec<String> = saving.into_iter().filter_map(|thread| thread.join().ok()).collect();
     saved.extend(playing.wanted.map(|path| save(playing.history.as_ref(), &path)));

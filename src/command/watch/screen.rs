@@ -15,6 +15,7 @@ use super::{keyboard, playing};
 use crate::command::config::{Live, Netns, Origin, Watch};
 use crate::command::full_screen::{self, FullScreen};
 use crate::command::terminal;
+use crate::input::Stored;
 use crate::kernel::clock::now;
 use crate::output;
 use crate::recording::Window;
@@ -74,7 +75,7 @@ fn finish(driver: JoinHandle<anyhow::Result<(String, ExitCode)>>) -> anyhow::Res
 
 fn setup(config: &Watch, recorded: Option<Window>) -> Setup {
     let playback = match &config.origin {
-        Origin::Recording(path) => Some(Playback {
+        Origin::Recording(path) | Origin::Stored(Stored { directory: path, .. }) => Some(Playback {
             name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             started: recorded.map(|window| window.started).unwrap_or_default(),
             length: recorded.map(|window| window.length).unwrap_or_default(),
@@ -85,7 +86,7 @@ fn setup(config: &Watch, recorded: Option<Window>) -> Setup {
     let terminal = config.terminal;
     let netns = match &config.origin {
         Origin::Live(Live { netns: Netns::Named(name), .. }) => Some(name.clone()),
-        Origin::Live(_) | Origin::Recording(_) | Origin::Given(_) => None,
+        Origin::Live(_) | Origin::Recording(_) | Origin::Given(_) | Origin::Stored(_) => None,
     };
     Setup { netns, ..Setup::new(!terminal.no_color, terminal.unicode, size, config.interval, playback) }
 }

@@ -3,6 +3,7 @@
 //! them.
 
 pub mod capture;
+pub mod history;
 mod node;
 mod port;
 pub mod report;

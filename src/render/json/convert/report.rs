@@ -22,7 +22,7 @@ pub fn report(diagnosis: &Diagnosis) -> Report {
     let host = &diagnosis.host;
     Report {
         schema: SCHEMA,
-        tool: Tool { name: env!("CARGO_PKG_NAME").to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() },
+        tool: tool(),
         host: Host {
             hostname: host.hostname.clone(),
             kernel: host.kernel.clone(),
@@ -102,6 +102,11 @@ fn coverage(coverage: &node::Coverage) -> NodeCoverage {
         in_container: coverage.guest,
         needs: coverage.needs.clone(),
     }
+}
+
+/// This program.
+pub fn tool() -> Tool {
+    Tool { name: env!("CARGO_PKG_NAME").to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
 }
 
 fn source(status: &observation::SourceStatus) -> Source {
@@ -273,7 +278,7 @@ fn by_reason(account: &Account) -> Vec<ByReason> {
         .collect()
 }
 
-fn basis(basis: ledger::Basis) -> Basis {
+pub fn basis(basis: ledger::Basis) -> Basis {
     match basis {
         ledger::Basis::Measured => Basis::Measured,
         ledger::Basis::Deduced => Basis::Deduced,

@@ -1,0 +1,232 @@
+//! `rstdoctor agent`: the flight recorder.
+
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::SAW_NOTHING;
+use super::hook::Hook;
+use crate::command::cli::AgentArgs;
+use crate::command::config::{self, Agent, Origin};
+use crate::command::state::home;
+use crate::diagnosis::filter::Filter;
+use crate::history::{Entry, Recorder, Started, Stopped};
+use crate::input::{self, Opened};
+use crate::kernel::clock::now;
+use crate::metrics::Own;
+use crate::output::say;
+use crate::recording::write::RecordError;
+use crate::recording::{SegmentingHost, Segments};
+use crate::runtime::service_manager::ServiceManager;
+use crate::runtime::signals;
+use crate::store::{Journal, Retention, Store, StoreFile};
+use crate::timeline::{Driver, Next, Phase, Tick, Watch};
+use crate::value::Moment;
+use crate::value::escape::visible;
+
+mod exporter;
+mod resume;
+
+use exporter::Exporter;
+
+/// What was deleted for its age is looked for that often.
+const EXPIRY: Duration = Duration::from_secs(60);
+/// What goes on failing is said again that often.
+const REMINDED: Duration = Duration::from_secs(3600);
+const MOST_SAID: usize = 16;
+/// For so long after it began an episode is worth its raw evidence.
+const WORTH_RAW: Duration = Duration::from_secs(600);
+
+pub fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
+    let config = config::agent(args, &home())?;
+    let (stop, hangup) = signals::service()?;
+    let mut manager = ServiceManager::new();
+    let exporter = Exporter::start(&config)?;
+    let mut hook = Hook::start(config.exec.clone())?;
+    let store = Store::open(&config.store, config.limits)?;
+    let watch = resume::watch(&config.store, now()).unwrap_or_else(|| Watch::new(Filter::default()));
+    let store = Arc::new(Mutex::new(store));
+    let Opened { host, plan, .. } = input::open(&Origin::Live(config.live.clone()), &stop)?;
+    let opener = Arc::clone(&store);
+    let open = move |at| locked(&opener).recording(at);
+    let mut host = SegmentingHost::new(host, Box::new(open), largest(&config), config.redact);
+    let mut recording = Recording::new(&config, store, host.segments());
+    let mut driver = Driver::resume(&mut host, &plan, config.interval, watch)?;
+    manager.ready(&format!("recording to {}", config.store.display()));
+    say(visible(&format!("rstdoctor: recording to {}", config.store.display())));
+    while !stop.load(Ordering::Relaxed) {
+        manager.alive();
+        match driver.advance() {
+            Next::Looked => continue,
+            Next::Tick(tick) => {
+                if tick.number == 1 && tick.diagnosis.saw_nothing() {
+                    anyhow::bail!(SAW_NOTHING);
+                }
+                recording.tick(&tick);
+                hook.tick(&tick);
+                if let Err(text) = exporter.tick(&tick, || recording.own()) {
+                    recording.say_once(text);
+                }
+            }
+            Next::Over => break,
+        }
+        if hangup.swap(false, Ordering::Relaxed) {
+            recording.rotate();
+        }
+    }
+    manager.stopping();
+    drop(driver);
+    hook.finish();
+    if let Some(closed) = host.finish()? {
+        closed.out.persist()?;
+    }
+    recording.finish()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn locked(store: &Mutex<Store>) -> MutexGuard<'_, Store> {
+    store.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// So that several recordings always fit, bytes of answers, which pack to a fifth or less.
+fn largest(config: &Agent) -> u64 {
+    config.limits.size / 4
+}
+
+/// What becomes of ticks.
+struct Recording {
+    config: Agent,
+    store: Arc<Mutex<Store>>,
+    segments: Segments<StoreFile>,
+    journal: Journal,
+    recorder: Recorder,
+    retention: Retention,
+    started: bool,
+    expired: Moment,
+    forgotten: Moment,
+    /// What was said of the store, so that it is said once.
+    said: Vec<String>,
+}
+
+impl Recording {
+    fn new(config: &Agent, store: Arc<Mutex<Store>>, segments: Segments<StoreFile>) -> Self {
+        Self {
+            config: config.clone(),
+            store,
+            segments,
+            journal: Journal::new(config.redact),
+            recorder: Recorder::default(),
+            retention: Retention::default(),
+            started: false,
+            expired: Moment::default(),
+            forgotten: Moment::default(),
+            said: Vec::new(),
+        }
+    }
+
+    fn tick(&mut self, tick: &Tick) {
+        if !std::mem::replace(&mut self.started, true) {
+            self.write(tick.at, &started(&self.config, tick));
+        }
+        for entry in self.recorder.tick(tick) {
+            self.write(tick.at, &entry);
+        }
+        if is_worth_raw(tick) {
+            self.retention.trouble();
+        }
+        if let Some(error) = self.segments.failed() {
+            self.failed(error);
+        }
+        for closed in self.segments.closed() {
+            let path = closed.out.path().to_owned();
+            if let Err(error) = closed.out.persist() {
+                self.failed(error);
+            }
+            let boring = self.retention.ended(path, closed.from);
+            let deleted = boring.map_or(Ok(()), |path| locked(&self.store).delete(&path));
+            if let Err(error) = deleted {
+                self.failed(error.into());
+            }
+        }
+        if tick.at.mono.saturating_sub(self.expired.mono) >= EXPIRY {
+            self.expired = tick.at;
+            let expired = locked(&self.store).expire(tick.at);
+            if let Err(error) = expired {
+                self.failed(error.into());
+            }
+        }
+        if tick.at.mono.saturating_sub(self.forgotten.mono) >= REMINDED {
+            self.forgotten = tick.at;
+            self.said.clear();
+        }
+    }
+
+    fn write(&mut self, at: Moment, entry: &Entry) {
+        let written = self.journal.push(&mut locked(&self.store), at, entry);
+        if let Err(error) = written {
+            self.failed(error);
+        }
+    }
+
+    /// It goes on without: what is seen is still served and told.
+    fn failed(&mut self, error: RecordError) {
+        let text = format!("{:#}", anyhow::Error::from(error));
+        self.say_once(format!("{text}; what was written stays, and it is tried again"));
+    }
+
+    fn say_once(&mut self, text: String) {
+        if self.said.len() < MOST_SAID && !self.said.contains(&text) {
+            say(visible(&format!("rstdoctor: {text}")));
+            self.said.push(text);
+        }
+    }
+
+    fn own(&self) -> Own {
+        let store = locked(&self.store);
+        Own {
+            store_bytes: Some(store.used()),
+            store_deleted: store.deleted(),
+            store_failing: self.journal.lost_since().is_some(),
+            ..exporter::own()
+        }
+    }
+
+    fn rotate(&mut self) {
+        self.segments.rotate();
+        if let Err(error) = self.journal.close() {
+            self.failed(error);
+        }
+    }
+
+    fn finish(mut self) -> Result<(), RecordError> {
+        let at = now();
+        if !self.started {
+            return Ok(());
+        }
+        if let Some(entry) = self.recorder.rest() {
+            self.write(at, &entry);
+        }
+        let stopped = Stopped { at: u64::try_from(at.wall.as_millis()).unwrap_or(u64::MAX) };
+        self.write(at, &Entry::Stopped(stopped));
+        self.journal.close()
+    }
+}
+
+/// Something is wrong, and has not been for long: of a fault that goes on for days the first minutes say it all.
+fn is_worth_raw(tick: &Tick) -> bool {
+    let on = tick.episodes.iter().filter(|episode| episode.phase == Phase::Active && episode.is_alarm());
+    let young = |since: Moment| tick.at.mono.saturating_sub(since.mono) <= WORTH_RAW;
+    on.into_iter().any(|episode| young(episode.since)) || tick.events.iter().any(|event| !event.harmless)
+}
+
+fn started(config: &Agent, tick: &Tick) -> Entry {
+    Entry::Started(Started {
+        at: u64::try_from(tick.diagnosis.started.wall.as_millis()).unwrap_or(u64::MAX),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        interval_s: config.interval.as_secs_f64(),
+        hostname: tick.diagnosis.host.hostname.clone(),
+        kernel: tick.diagnosis.host.kernel.clone(),
+        redacted: config.redact,
+    })
+}

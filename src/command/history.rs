@@ -1,0 +1,85 @@
+//! `rstdoctor history`: what a store holds.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::state::home;
+use super::{NOTHING, when};
+use crate::command::cli::{HistoryArgs, HistoryFormat};
+use crate::command::config::{self, History, Terminal};
+use crate::history::{Past, Wanted};
+use crate::kernel::clock;
+use crate::output::{Output, say};
+use crate::render::history::{self as render, Calendar};
+use crate::render::json;
+use crate::store::Reading;
+use crate::value::escape::visible;
+
+/// Parts of the time in the row of a service, where the page is not narrower.
+const BUCKETS: usize = 48;
+
+pub fn run(args: &HistoryArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
+    let zone = when::zone(args.utc);
+    let config = config::history(args, terminal, &home(), clock::now().wall, &zone)?;
+    let (past, problems) = past(&config.store, config.wanted.clone(), BUCKETS)?;
+    problems.iter().for_each(|text| say(visible(&format!("rstdoctor: {text}"))));
+    let calendar = Calendar { time: &|at| local(at, &zone), zone: name(&zone, past.wanted.until) };
+    let output = Output::start(0, &Arc::default())?;
+    output.print(&text(&past, &config, &calendar)?)?;
+    output.finish()?;
+    if past.is_empty() {
+        say("rstdoctor: nothing was recorded of that time");
+    }
+    Ok(if past.is_empty() { ExitCode::from(NOTHING) } else { ExitCode::SUCCESS })
+}
+
+fn text(past: &Past, config: &History, calendar: &Calendar<'_>) -> anyhow::Result<String> {
+    Ok(match config.format {
+        HistoryFormat::Json => json::history_text(past)?,
+        HistoryFormat::Markdown => render::markdown(past, calendar, config.all),
+        HistoryFormat::Html => crate::render::html::history(past, calendar, config.all)?,
+        HistoryFormat::Table => {
+            let options = render::Options {
+                width: config.terminal.columns(),
+                colour: config.terminal.colour(),
+                unicode: config.terminal.unicode,
+                all: config.all,
+            };
+            config.terminal.shown(&render::table(past, calendar, &options)).into_owned()
+        }
+    })
+}
+
+/// What a store holds of some time, and what is wrong with it.
+///
+/// # Errors
+/// There is no store, or it cannot be read.
+pub fn past(store: &Path, wanted: Wanted, buckets: usize) -> anyhow::Result<(Past, Vec<String>)> {
+    let reading = Reading::open(store)?;
+    let (since, until) = (Duration::from_millis(wanted.since), Duration::from_millis(wanted.until));
+    let mut past = Past::new(wanted, buckets);
+    let found = reading.entries(since, until, &mut |entry| past.push(entry));
+    Ok((past.finish(reading.is_written()), found.problems))
+}
+
+/// `2026-11-26 03:12:04` there.
+fn local(millis: u64, zone: &TimeZone) -> String {
+    let at = i64::try_from(millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok()).unwrap_or_default();
+    zone.to_datetime(at).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// `UTC`, `CET`.
+fn name(zone: &TimeZone, millis: u64) -> String {
+    let at = i64::try_from(millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok()).unwrap_or_default();
+    zone.to_offset_info(at).abbreviation().to_owned()
+}
+
+/// A time as it is said beside a diagnosis, which is in UTC: `2026-11-26T03:12:04Z`.
+pub fn point(wall: Duration) -> String {
+    json::rfc3339_seconds(wall)
+}

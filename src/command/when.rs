@@ -1,0 +1,100 @@
+//! Times that a command was given, as people write them: what they mean now and here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use super::cli::{Command, ScanArgs, TraceArgs, WatchArgs, When};
+use super::config::{self, UsageError};
+use super::state::home;
+use crate::input::Stored;
+use crate::kernel::clock;
+
+/// What `--at` means around a time that says seconds, and one that does not.
+const MOMENT: Duration = Duration::from_secs(3);
+const MINUTE: Duration = Duration::from_secs(60);
+/// What `watch --at` plays.
+const PLAYED: Duration = Duration::from_secs(3600);
+
+/// The zone of times without one.
+pub fn zone(utc: bool) -> TimeZone {
+    if utc { TimeZone::UTC } else { TimeZone::try_system().unwrap_or(TimeZone::UTC) }
+}
+
+/// Finds out what a command was asked about.
+///
+/// # Errors
+/// [`UsageError`]: what is no time, or options that exclude each other.
+pub fn resolve(command: &mut Command) -> Result<(), UsageError> {
+    match command {
+        Command::Scan(ScanArgs { look, from, .. }) => {
+            // A store is the only thing that is looked into, or none of them.
+            let mut only = if from.len() == 1 { from.first().cloned() } else { None };
+            look.when.stored = stored(&look.when, &mut only, None)?;
+            if only.is_none() && from.len() == 1 {
+                from.clear();
+            }
+            if look.when.stored.is_some() && !from.is_empty() {
+                return Err(with_from());
+            }
+            Ok(())
+        }
+        Command::Watch(WatchArgs { look, from, .. }) => {
+            look.when.stored = stored(&look.when, from, Some(PLAYED))?;
+            Ok(())
+        }
+        Command::Trace(args) => trace(args),
+        _ => Ok(()),
+    }
+}
+
+fn trace(args: &mut TraceArgs) -> Result<(), UsageError> {
+    let TraceArgs { since, until, store, utc, .. } = args.clone();
+    let when = When { at: None, since, until, store, utc, stored: None };
+    args.stored = stored(&when, &mut args.from, None)?;
+    Ok(())
+}
+
+fn with_from() -> UsageError {
+    UsageError::Conflict {
+        one: "--from",
+        other: "--at or --since",
+        why: "what was kept elsewhere is judged as a whole",
+    }
+}
+
+/// `from` may name a store: then a time is needed.
+fn stored(when: &When, from: &mut Option<PathBuf>, length: Option<Duration>) -> Result<Option<Stored>, UsageError> {
+    let directory = from.take_if(|path| path.is_dir());
+    let Some(first) = when.at.as_ref().or(when.since.as_ref()) else {
+        return match (directory, &when.store) {
+            (Some(_), _) => Err(UsageError::NoTime { option: "--from" }),
+            (None, Some(_)) => Err(UsageError::NoTime { option: "--store" }),
+            (None, None) => Ok(None),
+        };
+    };
+    if from.is_some() {
+        return Err(with_from());
+    }
+    let (now, zone) = (clock::now().wall, zone(when.utc));
+    let option = if when.at.is_some() { "--at" } else { "--since" };
+    let since = config::point(option, first, now, &zone)?;
+    let until = match (&when.at, &when.until) {
+        (Some(at), _) => {
+            // As exact as it was said: 03:12 is all of that minute.
+            let exact = at.matches(':').count() > 1 || at.trim() == "now";
+            since.saturating_add(length.unwrap_or(if exact { MOMENT } else { MINUTE }))
+        }
+        (None, Some(until)) => config::point("--until", until, now, &zone)?,
+        (None, None) => now,
+    };
+    if until <= since {
+        return Err(UsageError::Backwards { option });
+    }
+    if since > now {
+        return Err(UsageError::Future { option, given: first.clone() });
+    }
+    let directory = config::store(directory.or_else(|| when.store.clone()).as_ref(), &home())?;
+    Ok(Some(Stored { directory, since, until }))
+}

@@ -1,0 +1,314 @@
+//! An account of some time: verdict, causes, resets, services.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::entry::{Direction, Place, millis, netns};
+use crate::cause::{Severity, State};
+use crate::diagnosis::{Diagnosis, ListenerRow, Status};
+use crate::evidence::ledger::{self, Basis};
+use crate::timeline::{Phase, Tick};
+
+/// Services that an account names one by one: those with the most failures, then with the most connections. The rest is summed.
+pub const MOST_SERVICES: usize = 64;
+/// Causes and lines of the ledger that an account names.
+const MOST: usize = 64;
+
+/// An account of a tick, or of the ticks of a minute.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Account {
+    /// Milliseconds since the epoch.
+    pub from: u64,
+    pub until: u64,
+    pub ticks: u32,
+    /// Of these, those in which too little was seen for a verdict.
+    #[serde(default)]
+    pub unknown: u32,
+    /// The worst verdict of its ticks.
+    pub status: Option<Status>,
+    #[serde(default)]
+    pub causes: Vec<ActiveCause>,
+    #[serde(default)]
+    pub resets: Vec<Line>,
+    #[serde(default)]
+    pub totals: Totals,
+    /// Those that had connections, or a queue.
+    #[serde(default)]
+    pub services: Vec<Service>,
+    /// The services that are not named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other: Option<Service>,
+}
+
+/// A cause that was found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ActiveCause {
+    pub id: String,
+    pub place: Place,
+    pub severity: Severity,
+    pub state: State,
+    pub events: u64,
+}
+
+/// Resets of one reason.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    pub direction: Direction,
+    pub reason: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    pub basis: Basis,
+    pub count: u64,
+}
+
+/// What was counted in all; absent where nothing was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Totals {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent_unexplained: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firewall: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<u64>,
+}
+
+/// What listens on one port.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Service {
+    pub place: Place,
+    /// Plain.
+    pub address: String,
+    /// Connections that ended or failed; absent where that was not heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failures: Option<u64>,
+    /// Longest accept queue, and its limit.
+    pub queue: u32,
+    pub backlog: u32,
+    /// Which limit binds: application, somaxconn, stale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<String>,
+    /// An upper bound of lost connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drops: Option<u64>,
+}
+
+impl Account {
+    /// Of one tick.
+    pub fn of(tick: &Tick) -> Self {
+        let mut account = Self::of_window(&tick.diagnosis, tick.status, causes(tick));
+        let length = account.until.saturating_sub(account.from);
+        account.until = millis(tick.at.wall);
+        account.from = account.until.saturating_sub(length);
+        account
+    }
+
+    /// Of one window, with the verdict and the causes that are believed.
+    pub fn of_window(diagnosis: &Diagnosis, status: Status, causes: Vec<ActiveCause>) -> Self {
+        let from = millis(diagnosis.started.wall);
+        let mut account = Self {
+            from,
+            until: from.saturating_add(millis(diagnosis.window)),
+            ticks: 1,
+            unknown: u32::from(status == Status::Unknown),
+            status: Some(status),
+            causes,
+            resets: lines(diagnosis),
+            totals: Totals::of(diagnosis),
+            services: diagnosis.listeners.iter().map(|row| Service::of(row, diagnosis)).collect(),
+            other: None,
+        };
+        account.bound();
+        account
+    }
+
+    /// Adds what came after it.
+    pub fn add(&mut self, later: &Self) {
+        if self.ticks == 0 {
+            self.from = later.from;
+        }
+        self.until = later.until;
+        self.ticks = self.ticks.saturating_add(later.ticks);
+        self.unknown = self.unknown.saturating_add(later.unknown);
+        self.status = worst(self.status, later.status);
+        for cause in &later.causes {
+            match self.causes.iter_mut().find(|own| own.id == cause.id && own.place.is_same(&cause.place)) {
+                Some(own) => {
+                    own.events = own.events.saturating_add(cause.events);
+                    own.severity = own.severity.min(cause.severity);
+                    own.state = cause.state;
+                }
+                None => self.causes.push(cause.clone()),
+            }
+        }
+        for line in &later.resets {
+            let same =
+                |own: &&mut Line| (own.direction, own.basis, &own.reason) == (line.direction, line.basis, &line.reason);
+            match self.resets.iter_mut().find(same) {
+                Some(own) => own.count = own.count.saturating_add(line.count),
+                None => self.resets.push(line.clone()),
+            }
+        }
+        self.totals.add(later.totals);
+        for service in &later.services {
+            match self.services.iter_mut().find(|own| own.is_same(service)) {
+                Some(own) => own.add(service),
+                None => self.services.push(service.clone()),
+            }
+        }
+        if let Some(other) = &later.other {
+            self.other.get_or_insert_default().add(other);
+        }
+        self.bound();
+    }
+
+    /// Failures of all services; `None` if nothing told.
+    pub fn failures(&self) -> Option<u64> {
+        self.services.iter().chain(&self.other).fold(None, |sum, service| plus(sum, service.failures))
+    }
+
+    fn bound(&mut self) {
+        self.services.retain(Service::is_worth_it);
+        self.causes.truncate(MOST);
+        self.resets.truncate(MOST);
+        if self.services.len() > MOST_SERVICES {
+            let weight = |service: &Service| (service.failures, service.attempts, service.drops, service.queue);
+            self.services.sort_by_key(|service| std::cmp::Reverse(weight(service)));
+            let rest = self.services.split_off(MOST_SERVICES);
+            let other = self.other.get_or_insert_default();
+            rest.iter().for_each(|service| other.add(service));
+        }
+    }
+}
+
+impl Totals {
+    fn of(diagnosis: &Diagnosis) -> Self {
+        let ledger = &diagnosis.ledger;
+        let total = |account: &ledger::Account| account.total.as_ref().ok().copied();
+        Self {
+            sent: total(&ledger.sent),
+            sent_unexplained: ledger.sent.unexplained(),
+            received: total(&ledger.received),
+            firewall: total(&ledger.firewall),
+            dropped: total(&ledger.dropped),
+        }
+    }
+
+    fn add(&mut self, later: Self) {
+        self.sent = plus(self.sent, later.sent);
+        self.sent_unexplained = plus(self.sent_unexplained, later.sent_unexplained);
+        self.received = plus(self.received, later.received);
+        self.firewall = plus(self.firewall, later.firewall);
+        self.dropped = plus(self.dropped, later.dropped);
+    }
+}
+
+impl Service {
+    pub fn of(row: &ListenerRow, diagnosis: &Diagnosis) -> Self {
+        let owner = row.processes.first();
+        let unit = owner.and_then(|process| process.unit.as_ref()).map(ToString::to_string);
+        let failures = Some(row.harm.failures).filter(|failures| row.ended.is_some() || *failures > 0);
+        Self {
+            place: Place {
+                at: format!("port {}", row.port),
+                port: Some(row.port),
+                process: owner.map(|process| process.name.clone()),
+                unit,
+                netns: netns(row.location.as_deref(), diagnosis),
+            },
+            address: row.address.to_string(),
+            attempts: row.ended.map(|ended| ended.max(row.harm.failures)),
+            failures,
+            queue: row.recv_q,
+            backlog: row.backlog,
+            limit: row.binding_limit.map(|limit| limit.name().to_owned()),
+            drops: row.drops,
+        }
+    }
+
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.address == other.address && self.place.is_same(&other.place)
+    }
+
+    fn is_worth_it(&self) -> bool {
+        self.attempts.unwrap_or(0) > 0
+            || self.failures.unwrap_or(0) > 0
+            || self.queue > 0
+            || self.drops.unwrap_or(0) > 0
+    }
+
+    pub(super) fn add(&mut self, later: &Self) {
+        self.attempts = plus(self.attempts, later.attempts);
+        self.failures = plus(self.failures, later.failures);
+        self.drops = plus(self.drops, later.drops);
+        self.queue = self.queue.max(later.queue);
+        self.backlog = later.backlog;
+        self.limit.clone_from(&later.limit);
+        if later.place.process.is_some() {
+            self.place.clone_from(&later.place);
+        }
+    }
+}
+
+/// The sum of what was told.
+pub(super) fn plus(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.saturating_add(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// What is unknown is worse than well, and no fault.
+pub(super) fn worst(one: Option<Status>, other: Option<Status>) -> Option<Status> {
+    let rank = |status: &Status| match status {
+        Status::Ok => 0,
+        Status::Unknown => 1,
+        Status::Warning => 2,
+        Status::Critical => 3,
+    };
+    one.into_iter().chain(other).max_by_key(rank)
+}
+
+/// The episodes that go on.
+fn causes(tick: &Tick) -> Vec<ActiveCause> {
+    let on = tick.episodes.iter().filter(|episode| episode.phase == Phase::Active);
+    let of = |episode: &crate::timeline::Episode| ActiveCause {
+        id: episode.key.id.to_owned(),
+        place: Place::of(episode, &tick.diagnosis),
+        severity: episode.severity,
+        state: episode.latest.finding.state,
+        events: episode.latest.finding.impact.events,
+    };
+    on.map(of).collect()
+}
+
+fn lines(diagnosis: &Diagnosis) -> Vec<Line> {
+    let ledger = &diagnosis.ledger;
+    let accounts = [
+        (Direction::Sent, &ledger.sent),
+        (Direction::Received, &ledger.received),
+        (Direction::Firewall, &ledger.firewall),
+        (Direction::Dropped, &ledger.dropped),
+    ];
+    let mut counts: BTreeMap<(Direction, &str, Basis), (Option<&str>, u64)> = BTreeMap::new();
+    for (direction, account) in accounts {
+        for line in &account.lines {
+            let (_, count) = counts.entry((direction, line.reason, line.basis)).or_insert((line.cause, 0));
+            *count = count.saturating_add(line.count);
+        }
+    }
+    let of = |((direction, reason, basis), (cause, count)): ((Direction, &str, Basis), (Option<&str>, u64))| Line {
+        direction,
+        reason: reason.to_owned(),
+        cause: cause.map(str::to_owned),
+        basis,
+        count,
+    };
+    counts.into_iter().map(of).collect()
+}

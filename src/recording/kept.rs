@@ -1,0 +1,196 @@
+//! Frames in memory, and how those from the middle of a row become a recording of their own.
+//!
+//! The first of them becomes dump and opening snapshot, the last the closing one; and the streams begin anew: what they said
+//! once and for all is kept when the frame that heard it is forgotten ([`Past`]), and their running totals count from the
+//! beginning of the recording.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::encoder::{Encoder, Part};
+use super::format::{FrameKind, Manifest};
+use super::frame::{Times, what};
+use super::write::{Output, RecordError};
+use crate::ask::{self, Answer, Ask, Frame, Probe, What};
+use crate::stream::Kind;
+use crate::stream::rebase::StreamStart;
+use crate::value::Moment;
+
+/// Files of which the latest text is kept.
+const FILES: usize = 256;
+/// An answer that is larger, a sweep of very many sockets, is not kept: it would push out all others.
+const LARGE: usize = 4 << 20;
+
+#[derive(Clone)]
+pub(super) struct KeptFrame {
+    pub frame: Frame,
+    pub at: Moment,
+    pub answers: Vec<Kept>,
+    /// The processes of this moment, as the stream of reset events lists them at its beginning.
+    pub tasks: Option<Vec<u8>>,
+}
+
+#[derive(Clone)]
+pub(super) struct Kept {
+    /// [`Ask::key`].
+    pub key: String,
+    /// As the sink got them: a message or line is never cut.
+    pub parts: Vec<Vec<u8>>,
+    pub answer: Answer,
+}
+
+impl KeptFrame {
+    pub fn new(frame: Frame, at: Moment) -> Self {
+        Self { frame, at, answers: Vec::new(), tasks: None }
+    }
+
+    /// Bytes of its answers.
+    pub fn bytes(&self) -> usize {
+        self.answers.iter().map(Kept::bytes).sum()
+    }
+
+    /// It closes a window, or opened the first.
+    pub fn is_tick(&self) -> bool {
+        matches!(self.frame, Frame::Tick { .. } | Frame::Before)
+    }
+
+    /// It looked at all sockets and their owners.
+    pub fn is_swept(&self) -> bool {
+        self.answers.iter().any(|kept| what(&kept.key) == Some("socket_owners"))
+    }
+
+    /// Writes it as it is.
+    ///
+    /// # Errors
+    /// What the output says.
+    pub fn store<W: Output>(
+        &self,
+        encoder: &mut Encoder<W>,
+        manifest: impl FnOnce() -> Manifest,
+    ) -> Result<(), RecordError> {
+        encoder.begin(FrameKind::of(self.frame), &Times::new(self.frame, self.at), manifest)?;
+        for kept in &self.answers {
+            if encoder.answer(&kept.key)? {
+                let mut part = Part::default();
+                kept.parts.iter().try_for_each(|bytes| encoder.push(&mut part, bytes))?;
+                encoder.close(part, kept.answer.result.clone().err())?;
+            }
+        }
+        encoder.flush()
+    }
+}
+
+impl Kept {
+    pub fn bytes(&self) -> usize {
+        self.parts.iter().map(Vec::len).sum()
+    }
+
+    /// See [`What::is_stream`].
+    pub fn is_stream(&self) -> bool {
+        matches!(what(&self.key), Some("reset_events" | "reset_packets" | "destroyed_sockets"))
+    }
+}
+
+/// Asks and keeps the answer; `None` for one that is too large to be kept. And the processes of the moment, where a recording
+/// may begin with it: with a sweep, because who started since the first tick is not in its events. They are a part of what a
+/// sweep costs, by which the next one is scheduled.
+pub(super) fn ask_and_keep(
+    inner: &mut impl Probe,
+    ask: &Ask,
+    sink: &mut dyn FnMut(&[u8]),
+) -> (Answer, Option<Kept>, Option<Vec<u8>>) {
+    let (mut parts, mut bytes) = (Vec::new(), 0);
+    let mut answer = inner.ask(ask, &mut |part| {
+        bytes += part.len();
+        if bytes <= LARGE {
+            parts.push(part.to_vec());
+        }
+        sink(part);
+    });
+    let tasks = matches!(ask.what, What::SocketOwners { .. }).then(|| {
+        let (tasks, took) = ask::read(inner, &Ask::host(What::Tasks));
+        answer.took += took;
+        tasks.ok()
+    });
+    let kept = (bytes <= LARGE).then(|| Kept { key: ask.key(), parts, answer: answer.clone() });
+    (answer, kept, tasks.flatten())
+}
+
+/// What stays true of frames that are forgotten.
+#[derive(Clone, Default)]
+pub(super) struct Past {
+    pub streams: BTreeMap<String, StreamStart>,
+    /// The latest text of each file and link, by key: settings are not looked at in every tick.
+    files: BTreeMap<String, Kept>,
+}
+
+impl Past {
+    /// What was asked before the first frame.
+    pub fn early(&mut self, kept: Kept) {
+        if what(&kept.key) == Some("namespaces") {
+            self.files.insert(kept.key.clone(), kept);
+        }
+    }
+
+    pub fn absorb(&mut self, frame: &KeptFrame) {
+        for kept in &frame.answers {
+            let known = self.files.len() < FILES || self.files.contains_key(&kept.key);
+            match what(&kept.key) {
+                _ if kept.is_stream() && kept.answer.result.is_ok() => {
+                    self.streams.entry(kept.key.clone()).or_default().absorb(&kept.parts.concat());
+                }
+                Some(what) if known && (matches!(what, "namespaces" | "node") || what.starts_with("file/")) => {
+                    self.files.insert(kept.key.clone(), kept.clone());
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Makes of frames from the middle of a row, one by one, those of a recording.
+pub(super) struct Renewal {
+    /// Up to the end of the first frame.
+    past: Past,
+    start: Option<Duration>,
+}
+
+impl Renewal {
+    /// `past`: with the first frame absorbed.
+    pub fn new(past: Past) -> Self {
+        Self { past, start: None }
+    }
+
+    /// The next frame as the recording has it; the first one becomes two. `last`: it closes the recording.
+    pub fn frame(&mut self, mut kept: KeptFrame, last: bool) -> Vec<KeptFrame> {
+        let first = self.start.is_none();
+        let due = kept.at.mono.saturating_sub(*self.start.get_or_insert(kept.at.mono));
+        let events = self.past.streams.get_mut(&Ask::host(What::ResetEvents).key());
+        if let (true, Some(tasks), Some(events)) = (first, &kept.tasks, events) {
+            events.replace(Kind::Tasks, 0, tasks);
+        }
+        for answer in kept.answers.iter_mut().filter(|kept| kept.is_stream()) {
+            let stream = self.past.streams.entry(answer.key.clone()).or_default();
+            answer.parts = match first {
+                // What it brought happened before. A second answer in the same frame goes on.
+                true => stream.take(),
+                false => vec![stream.rebased(&answer.parts.concat())],
+            };
+        }
+        kept.frame = match kept.frame {
+            _ if first => Frame::Before,
+            _ if last => Frame::After { end: due },
+            Frame::Tick { .. } => Frame::Tick { due, end: Duration::MAX },
+            _ => Frame::Poll { due, end: Duration::MAX },
+        };
+        if !first {
+            return vec![kept];
+        }
+        let own = kept.answers.iter().filter(|kept| !kept.is_stream());
+        let mut answers: Vec<Kept> = own.cloned().collect();
+        let known: BTreeSet<String> = answers.iter().map(|kept| kept.key.clone()).collect();
+        let earlier = self.past.files.iter().filter(|(key, _)| !known.contains(*key));
+        answers.extend(earlier.map(|(_, kept)| kept.clone()));
+        vec![KeptFrame { answers, ..KeptFrame::new(Frame::Dump, kept.at) }, kept]
+    }
+}

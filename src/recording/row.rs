@@ -1,0 +1,200 @@
+//! Parts of a row of recordings that follow each other, as recordings of their own: what was recorded of some time is judged as
+//! if it had been recorded for that.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::format::FrameKind;
+use super::frame::{Stored, decode};
+use super::kept::{Kept, KeptFrame, Past};
+use super::problem::{RecordingError, RecordingProblem};
+use super::reader::Reader;
+use super::segments::Writing;
+use super::write::RecordError;
+use crate::ask::{Answer, Frame};
+use crate::value::{Failure, Moment};
+
+/// How long after the end a tick is waited for that looked at all sockets.
+const PATIENCE: Duration = Duration::from_secs(45);
+/// Bytes of one part, packed, as of a recording that has to be held in memory.
+const MOST: usize = 64 << 20;
+
+/// A part of a row, as a recording.
+pub struct Excerpt {
+    pub from: Moment,
+    pub until: Moment,
+    pub recording: Vec<u8>,
+    /// It was to go on: it holds as much as fits into memory.
+    pub cut: bool,
+}
+
+/// What the recordings, in the order of time, hold of the time from `since` to `until` (CLOCK_REALTIME). One part for each row
+/// without a gap, from the last tick before `since` that looked at all sockets to the first such tick after `until`, or as far
+/// as it goes. And what is wrong with files: what is sound of them is used.
+pub fn excerpts(files: &[PathBuf], since: Duration, until: Duration) -> (Vec<Excerpt>, Vec<RecordingError>) {
+    let mut cutting = Cutting { since, until, row: None, done: Vec::new() };
+    let mut wrong = Vec::new();
+    for file in files {
+        if let Err(problem) = cutting.file(file) {
+            wrong.push(RecordingError { path: Some(file.clone()), problem });
+        }
+    }
+    cutting.end();
+    (cutting.done, wrong)
+}
+
+struct Cutting {
+    since: Duration,
+    until: Duration,
+    row: Option<Row>,
+    done: Vec<Excerpt>,
+}
+
+/// Frames that follow each other, over one or more files.
+struct Row {
+    past: Past,
+    /// At the beginning of this file: its streams count from there.
+    base: Past,
+    /// When the latest tick was.
+    latest: Moment,
+    part: Part,
+}
+
+enum Part {
+    /// From the latest tick with a sweep, with what is true at it.
+    Before(Box<Past>, Vec<KeptFrame>),
+    Within(Box<Writing<Vec<u8>>>),
+    Over,
+}
+
+impl Cutting {
+    fn file(&mut self, path: &Path) -> Result<(), RecordingProblem> {
+        let (mut reader, _) = Reader::open(BufReader::new(File::open(path)?))?;
+        let mut bytes = Vec::new();
+        let (mut first, mut joined) = (true, false);
+        while let Some(kind) = reader.head()? {
+            let place = reader.place();
+            if !reader.body(&mut bytes)? {
+                break;
+            }
+            let (times, answers) = decode(&bytes).map_err(|why| RecordingProblem::unsafe_at(place, why))?;
+            let frame = KeptFrame { answers: kept(&answers, &bytes), ..KeptFrame::new(played(kind), times.at) };
+            if std::mem::take(&mut first) {
+                joined = self.row.as_ref().is_some_and(|row| row.latest == times.at);
+                match &mut self.row {
+                    Some(row) if joined => row.base = row.past.clone(),
+                    _ => self.begin(times.at),
+                }
+            }
+            match kind {
+                // It is the end of the file before.
+                FrameKind::Dump | FrameKind::Before if joined => {}
+                FrameKind::Dump => self.row.iter_mut().for_each(|row| row.past.absorb(&frame)),
+                _ => self.frame(frame).map_err(failed)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, at: Moment) {
+        self.end();
+        let part = Part::Before(Box::default(), Vec::new());
+        self.row = Some(Row { past: Past::default(), base: Past::default(), latest: at, part });
+    }
+
+    fn frame(&mut self, mut frame: KeptFrame) -> Result<(), RecordError> {
+        let Some(row) = &mut self.row else { return Ok(()) };
+        for kept in frame.answers.iter_mut().filter(|kept| kept.is_stream()) {
+            if let Some(base) = row.base.streams.get(&kept.key) {
+                kept.parts = vec![base.continued(&kept.parts.concat())];
+            }
+        }
+        row.past.absorb(&frame);
+        let (at, tick, swept) = (frame.at, frame.is_tick(), frame.is_swept());
+        if tick {
+            row.latest = at;
+        }
+        row.part = match std::mem::replace(&mut row.part, Part::Over) {
+            Part::Before(past, mut frames) => {
+                if tick && (frames.is_empty() || swept && at.wall <= self.since) {
+                    Part::Before(Box::new(row.past.clone()), vec![frame])
+                } else {
+                    frames.push(frame);
+                    if at.wall <= self.since { Part::Before(past, frames) } else { begun(*past, frames, self.until)? }
+                }
+            }
+            Part::Within(mut writing) => {
+                writing.push(frame)?;
+                Part::Within(writing)
+            }
+            Part::Over => Part::Over,
+        };
+        let enough = at.wall >= self.until && tick && (swept || at.wall >= self.until.saturating_add(PATIENCE));
+        let full = matches!(&row.part, Part::Within(writing) if writing.out().len() >= MOST);
+        if let Part::Within(_) = &row.part
+            && (enough || full)
+            && let Part::Within(writing) = std::mem::replace(&mut row.part, Part::Over)
+        {
+            self.done.extend(excerpt(*writing, full && !enough)?);
+        }
+        Ok(())
+    }
+
+    /// The row goes no further.
+    fn end(&mut self) {
+        let Some(row) = self.row.take() else { return };
+        let writing = match row.part {
+            Part::Within(writing) => Some(*writing),
+            // It ended before `since`, or its last tick is all that there is.
+            Part::Before(..) | Part::Over => None,
+        };
+        // To memory.
+        self.done.extend(writing.and_then(|writing| excerpt(writing, false).ok()).flatten());
+    }
+}
+
+/// Frames from the first on. Over at once if the first is behind the end.
+fn begun(past: Past, frames: Vec<KeptFrame>, until: Duration) -> Result<Part, RecordError> {
+    let mut frames = frames.into_iter();
+    let Some(first) = frames.next().filter(|first| first.at.wall <= until) else { return Ok(Part::Over) };
+    let mut writing = Writing::new(Vec::new(), past, first, false);
+    frames.try_for_each(|frame| writing.push(frame))?;
+    Ok(Part::Within(Box::new(writing)))
+}
+
+/// `None` if it is no window: a single tick.
+fn excerpt(writing: Writing<Vec<u8>>, cut: bool) -> Result<Option<Excerpt>, RecordError> {
+    let from = writing.from;
+    let (recording, until) = writing.finish()?;
+    Ok((until.mono > from.mono).then_some(Excerpt { from, until, recording, cut }))
+}
+
+/// Memory that holds a part cannot fail; what else could is no sound recording.
+fn failed(error: RecordError) -> RecordingProblem {
+    RecordingProblem::Read(std::io::Error::other(error.to_string()))
+}
+
+fn played(kind: FrameKind) -> Frame {
+    let (due, end) = (Duration::ZERO, Duration::MAX);
+    match kind {
+        FrameKind::Dump => Frame::Dump,
+        FrameKind::Before => Frame::Before,
+        FrameKind::Poll | FrameKind::Entry => Frame::Poll { due, end },
+        FrameKind::Tick | FrameKind::After => Frame::Tick { due, end },
+    }
+}
+
+fn kept(answers: &[(&str, Stored)], frame: &[u8]) -> Vec<Kept> {
+    let kept = |(key, stored): &(&str, Stored)| Kept {
+        key: (*key).to_owned(),
+        parts: stored.parts(frame).map(<[u8]>::to_vec).collect(),
+        answer: answer(stored.failure.clone()),
+    };
+    answers.iter().map(kept).collect()
+}
+
+fn answer(failure: Option<Failure>) -> Answer {
+    Answer { result: failure.map_or(Ok(()), Err), took: Duration::ZERO }
+}

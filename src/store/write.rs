@@ -1,0 +1,203 @@
+//! The one who writes a store.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use super::StoreError;
+use super::budget::Budget;
+use super::name::{Kind, files, name, span};
+use crate::recording::RecordingFile;
+use crate::recording::write::{Output, RecordError};
+use crate::value::Moment;
+
+pub(super) const LOCK: &str = "lock";
+
+/// How much a store holds, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub keep: Duration,
+    /// Bytes of all files.
+    pub size: u64,
+}
+
+/// A store that is written; dropping it gives up the lock.
+pub struct Store {
+    directory: PathBuf,
+    limits: Limits,
+    budget: Budget,
+    next: u64,
+    _lock: File,
+}
+
+impl Store {
+    /// Creates the directory if there is none, and locks it.
+    ///
+    /// # Errors
+    /// Another one writes it, it is open to others, or it cannot be written.
+    pub fn open(directory: &Path, limits: Limits) -> Result<Self, StoreError> {
+        let wrong = |source| StoreError::File { path: directory.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(wrong)?;
+        let metadata = fs::metadata(directory).map_err(wrong)?;
+        let mode = metadata.mode() & 0o7777;
+        if metadata.uid() != rustix::process::geteuid().as_raw() {
+            return Err(StoreError::Foreign { path: directory.to_owned(), owner: metadata.uid() });
+        }
+        if mode & 0o077 != 0 {
+            return Err(StoreError::Open { path: directory.to_owned(), mode });
+        }
+        let lock = lock(directory)?;
+        let next = files(directory).map_err(wrong)?.last().map_or(1, |file| file.number.saturating_add(1));
+        let budget = Budget::new(directory, limits.size).map_err(wrong)?;
+        Ok(Self { directory: directory.to_owned(), limits, budget, next, _lock: lock })
+    }
+
+    /// A recording that begins now.
+    ///
+    /// # Errors
+    /// It cannot be created.
+    pub fn recording(&mut self, at: Moment) -> Result<StoreFile, RecordError> {
+        self.file(Kind::Recording, at)
+    }
+
+    /// A part of the index that begins now.
+    ///
+    /// # Errors
+    /// It cannot be created.
+    pub fn index(&mut self, at: Moment) -> Result<StoreFile, RecordError> {
+        self.file(Kind::Index, at)
+    }
+
+    fn file(&mut self, kind: Kind, at: Moment) -> Result<StoreFile, RecordError> {
+        let path = self.directory.join(name(kind, self.next, at.wall));
+        self.next += 1;
+        let file = RecordingFile::create(&path)?;
+        self.budget.open(&path);
+        Ok(StoreFile { file: Some(file), path, budget: self.budget.clone() })
+    }
+
+    /// Deletes what is older than it is to be kept. How many files that were.
+    ///
+    /// # Errors
+    /// The directory cannot be read or written.
+    pub fn expire(&self, now: Moment) -> io::Result<usize> {
+        let mut expired = 0;
+        for file in files(&self.directory)? {
+            // A file that vanished meanwhile is none.
+            let Ok((_, until)) = span(&file) else { continue };
+            if until.saturating_add(self.limits.keep) < now.wall {
+                self.budget.delete(&file.path)?;
+                expired += 1;
+            }
+        }
+        Ok(expired)
+    }
+
+    /// Deletes a recording that is not worth keeping.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn delete(&self, path: &Path) -> io::Result<()> {
+        self.budget.delete(path)
+    }
+
+    /// Bytes of all files.
+    pub fn used(&self) -> u64 {
+        self.budget.used()
+    }
+
+    /// Files that went so far because the store was full.
+    pub fn deleted(&self) -> u64 {
+        self.budget.deleted()
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+}
+
+/// Whoever reads holds the lock for a moment, too.
+fn lock(directory: &Path) -> Result<File, StoreError> {
+    const TRIES: u32 = 10;
+    let path = directory.join(LOCK);
+    let wrong = |source| StoreError::File { path: path.clone(), source };
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = options.custom_flags(libc::O_NOFOLLOW).open(&path).map_err(wrong)?;
+    for attempt in 1.. {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            Err(Errno::WOULDBLOCK) if attempt < TRIES => std::thread::sleep(Duration::from_millis(50)),
+            Err(Errno::WOULDBLOCK) => {
+                let mut pid = String::new();
+                let _ = (&file).take(20).read_to_string(&mut pid);
+                let who = pid.trim().parse::<u32>().map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+                return Err(StoreError::InUse { path: directory.to_owned(), who });
+            }
+            Err(error) => return Err(wrong(error.into())),
+        }
+    }
+    // For the one who comes second; a full disk is no reason not to begin.
+    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+    Ok(file)
+}
+
+/// A file of a store that grows.
+pub struct StoreFile {
+    file: Option<RecordingFile>,
+    path: PathBuf,
+    budget: Budget,
+}
+
+impl StoreFile {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What was written is on the disk then.
+    ///
+    /// # Errors
+    /// The disk is broken.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.as_ref().map_or(Ok(()), RecordingFile::sync)
+    }
+
+    /// It is complete: makes sure that it is on the disk.
+    ///
+    /// # Errors
+    /// The disk is full, or broken.
+    pub fn persist(mut self) -> Result<(), RecordError> {
+        self.file.take().map_or(Ok(()), RecordingFile::persist)
+    }
+}
+
+impl Output for StoreFile {
+    fn judgeable(&mut self) -> Result<(), RecordError> {
+        self.file.as_mut().map_or(Ok(()), Output::judgeable)
+    }
+}
+
+impl Write for StoreFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.budget.take(bytes.len() as u64)?;
+        let written = self.file.as_mut().map_or(Ok(bytes.len()), |file| file.write(bytes));
+        let rest = bytes.len().saturating_sub(*written.as_ref().unwrap_or(&0));
+        self.budget.give_back(rest as u64);
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.as_mut().map_or(Ok(()), Write::flush)
+    }
+}
+
+impl Drop for StoreFile {
+    fn drop(&mut self) {
+        self.budget.close(&self.path);
+    }
+}

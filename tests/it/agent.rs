@@ -1,0 +1,399 @@
+//! The flight recorder: what it stores of a fault, and what becomes of its store when things go wrong.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::common::{isolated, skipped};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_rstdoctor");
+/// On a machine that runs other tests.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Agent {
+    child: Child,
+    store: PathBuf,
+}
+
+impl Agent {
+    fn start(store: &Path, arguments: &[&str]) -> Self {
+        let log = fs::File::options().create(true).append(true).open(log_of(store)).unwrap();
+        let mut command = Command::new(BINARY);
+        command.args(["agent", "--store"]).arg(store).args(arguments);
+        if !arguments.contains(&"--interval") {
+            command.args(["--interval", "500ms"]);
+        }
+        let child = command.stderr(log).stdout(Stdio::null()).spawn().expect("it can be run");
+        Self { child, store: store.to_owned() }
+    }
+
+    /// Until it has judged a tick.
+    fn ready(self) -> Self {
+        self.until("an entry", |store| files(store, "idx").iter().any(|file| fs::metadata(file).unwrap().len() > 200));
+        self
+    }
+
+    fn until(&self, what: &str, mut reached: impl FnMut(&Path) -> bool) {
+        let start = Instant::now();
+        while !reached(&self.store) {
+            assert!(start.elapsed() < PATIENCE, "{what} did not come; {}", said(&self.store));
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// How long it took to end, and whether it says that it went well.
+    fn end(mut self, signal: Signal) -> (Duration, Option<i32>) {
+        let start = Instant::now();
+        self.signal(signal);
+        let status = self.child.wait().unwrap();
+        (start.elapsed(), status.code())
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn log_of(store: &Path) -> PathBuf {
+    store.with_extension("log")
+}
+
+fn said(store: &Path) -> String {
+    fs::read_to_string(log_of(store)).unwrap_or_default()
+}
+
+fn files(store: &Path, extension: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(store).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|own| own == extension)).collect();
+    files.sort();
+    files
+}
+
+fn run(arguments: &[&str], store: &Path) -> Output {
+    Command::new(BINARY).args(arguments).arg("--store").arg(store).output().expect("it can be run")
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+fn history(store: &Path) -> Value {
+    let output = run(&["history", "--since", "1h", "--json"], store);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(&output)))
+}
+
+/// Episodes of a cause.
+fn episodes(store: &Path, id: &str) -> Vec<Value> {
+    let history = history(store);
+    history["episodes"].as_array().unwrap().iter().filter(|episode| episode["id"] == id).cloned().collect()
+}
+
+/// Connections closed with unread data, for so long.
+fn fault(listener: &TcpListener, length: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < length {
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        client.write_all(&[1; 100]).unwrap();
+        thread::sleep(Duration::from_millis(40));
+        drop(server);
+        let _ = client.read(&mut [0]);
+    }
+}
+
+fn directory() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = directory.path().join("store");
+    (directory, store)
+}
+
+#[test]
+fn a_fault_is_an_episode_and_is_judged_again_as_it_was_then() {
+    isolated(|| {
+        let (_directory, store) = directory();
+        let listener = TcpListener::bind("127.0.0.1:9000").unwrap();
+        let agent = Agent::start(&store, &[]).ready();
+        let (begun, live) = thread::scope(|scope| {
+            let begun = std::time::SystemTime::now();
+            let fault = scope.spawn(|| fault(&listener, Duration::from_secs(6)));
+            thread::sleep(Duration::from_secs(1));
+            let live = Command::new(BINARY).args(["scan", "--json"]).output().unwrap();
+            fault.join().unwrap();
+            (begun, live)
+        });
+        let ended = std::time::SystemTime::now();
+        agent.until("the end of the episode", |store| {
+            episodes(store, "close-with-unread-data").iter().any(|episode| episode["ending"] == "ended")
+        });
+        let episode = episodes(&store, "close-with-unread-data").remove(0);
+        let near = |time: &Value, then: std::time::SystemTime| {
+            let time = humantime::parse_rfc3339(time.as_str().unwrap()).unwrap();
+            let apart = time.duration_since(then).unwrap_or_else(|before| before.duration());
+            assert!(apart <= Duration::from_millis(1_500), "{apart:?} apart: {episode}");
+        };
+        near(&episode["from"], begun);
+        near(&episode["until"], ended);
+        assert_eq!((&episode["fault"], &episode["place"]["port"]), (&Value::from(true), &Value::from(9000)));
+        assert!(episode["events"].as_u64().unwrap() >= 50, "{episode}");
+
+        // As a live scan judged it, while the recorder still writes.
+        let live: Value = serde_json::from_slice(&live.stdout).unwrap();
+        let at = live["window"]["started_at"].as_str().unwrap().to_owned();
+        let again = run(&["scan", "--json", "--at", &at], &store);
+        let again: Value = serde_json::from_slice(&again.stdout).unwrap_or_else(|_| panic!("{}", text(&again)));
+        let first = |report: &Value| {
+            let cause = &report["causes"][0];
+            (
+                report["verdict"]["status"].clone(),
+                cause["id"].clone(),
+                cause["place"]["port"].clone(),
+                cause["confidence"].clone(),
+            )
+        };
+        assert_eq!(first(&live), first(&again), "{again}");
+        assert_eq!(again["ledger"]["sent"]["unexplained"], 0);
+
+        let trace = run(&["trace", "--json", "--since", "10m", "--sent"], &store);
+        let resets = String::from_utf8_lossy(&trace.stdout)
+            .lines()
+            .filter(|line| line.contains("\"9000\"") || line.contains(":9000"))
+            .count();
+        assert!(resets >= 50, "{}", text(&trace));
+        let never = run(&["scan", "--at", "2020-01-01 00:00:00"], &store);
+        assert_eq!(never.status.code(), Some(3));
+        assert!(text(&never).contains("nothing was recorded"), "{}", text(&never));
+        let page = run(&["history", "--format", "html"], &store);
+        let page = String::from_utf8(page.stdout).unwrap();
+        assert!(page.contains("Closed with unread data") && page.contains("<svg") && !page.contains("<script"));
+
+        let (took, status) = agent.end(Signal::TERM);
+        assert_eq!(status, Some(0), "{}", said(&store));
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        let output = run(&["history"], &store);
+        assert!(!text(&output).contains("cut off"), "{}", text(&output));
+        for file in files(&store, "rst") {
+            let scan = Command::new(BINARY).args(["scan", "--quiet", "--from"]).arg(&file).output().unwrap();
+            assert!(scan.status.success() && !text(&scan).contains("cut off"), "{file:?}: {}", text(&scan));
+        }
+    });
+}
+
+#[test]
+fn one_writes_a_store_and_many_read_it() {
+    isolated(|| {
+        let (directory, store) = directory();
+        let first = Agent::start(&store, &[]).ready();
+        let second = run(&["agent"], &store);
+        assert_eq!(second.status.code(), Some(3));
+        let who = format!("another rstdoctor agent (pid {})", first.child.id());
+        assert!(text(&second).contains(&who), "{}", text(&second));
+        for _ in 0..5 {
+            assert_eq!(run(&["history"], &store).status.code(), Some(0));
+        }
+        first.end(Signal::TERM);
+        Agent::start(&store, &[]).ready();
+        let open = directory.path().join("open");
+        fs::create_dir(&open).unwrap();
+        Command::new("chmod").arg("755").arg(&open).status().unwrap();
+        let refused = run(&["agent"], &open);
+        assert_eq!(refused.status.code(), Some(3));
+        assert!(text(&refused).contains("chmod 700"), "{}", text(&refused));
+        let nothing = run(&["history"], &directory.path().join("nothing"));
+        assert!(text(&nothing).contains("there is no store"), "{}", text(&nothing));
+    });
+}
+
+#[test]
+fn what_was_written_survives_a_kill_at_any_moment() {
+    isolated(|| {
+        let (_directory, store) = directory();
+        let listener = TcpListener::bind("127.0.0.1:9000").unwrap();
+        let runs = std::env::var("RSTDOCTOR_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(8);
+        let mut known = 0;
+        for round in 0..runs {
+            let agent = Agent::start(&store, &["--interval", "200ms"]);
+            thread::scope(|scope| {
+                scope.spawn(|| fault(&listener, Duration::from_millis(1_500)));
+                // Spread over the start and the work.
+                thread::sleep(Duration::from_millis(100 + (round * 7919 % 2_400)));
+                let before = episodes_of_any(&store);
+                agent.end(Signal::KILL);
+                let after = episodes_of_any(&store);
+                assert!(after >= before && after >= known, "{before} episodes, then {after}: what was written is gone");
+                known = after;
+            });
+            for file in files(&store, "rst") {
+                let scan = Command::new(BINARY).args(["scan", "--quiet", "--from"]).arg(&file).output().unwrap();
+                assert_ne!(scan.status.code(), Some(101));
+                let odd = text(&scan);
+                assert!(!odd.contains("damaged") && !odd.contains("do not trust"), "{file:?}: {odd}");
+            }
+        }
+        let output = run(&["history"], &store);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        assert!(!text(&output).contains("damaged"), "{}", text(&output));
+    });
+}
+
+fn episodes_of_any(store: &Path) -> usize {
+    if files(store, "idx").is_empty() { 0 } else { history(store)["episodes"].as_array().map_or(0, Vec::len) }
+}
+
+#[test]
+fn damage_and_later_versions_are_said_and_the_rest_is_read() {
+    isolated(|| {
+        let (_directory, store) = directory();
+        let listener = TcpListener::bind("127.0.0.1:9000").unwrap();
+        for _ in 0..3 {
+            let agent = Agent::start(&store, &[]).ready();
+            fault(&listener, Duration::from_secs(2));
+            thread::sleep(Duration::from_secs(1));
+            agent.end(Signal::TERM);
+        }
+        assert!(!episodes(&store, "close-with-unread-data").is_empty());
+        let index = files(&store, "idx");
+        let change = |file: &Path, at: usize, to: u8| {
+            let mut bytes = fs::read(file).unwrap();
+            bytes[at] = to;
+            fs::write(file, bytes).unwrap();
+        };
+        let middle = fs::metadata(&index[0]).unwrap().len() as usize - 100;
+        change(&index[0], middle, 0xa5);
+        change(&index[1], 8, 9);
+        let output = run(&["history"], &store);
+        assert_eq!(output.status.code(), Some(0));
+        let text = text(&output);
+        assert!(text.contains("is damaged at segment 0") && text.contains("what is before that was read"), "{text}");
+        assert!(text.contains("has format 9 of a recording"), "{text}");
+        assert!(text.contains("Closed with unread data"), "the third is sound: {text}");
+        let recordings = files(&store, "rst");
+        change(&recordings[0], 60, 0xa5);
+        let output = run(&["trace", "--since", "10m", "--json"], &store);
+        assert!(
+            crate::agent::text(&output).contains("damaged") && output.stdout.len() > 1000,
+            "{}",
+            crate::agent::text(&output)
+        );
+    });
+}
+
+#[test]
+fn a_full_disk_is_said_and_survived() {
+    isolated(|| {
+        let (directory, _) = directory();
+        let disk = directory.path().join("disk");
+        fs::create_dir(&disk).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=600k", "none"]).arg(&disk).status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            return skipped("a tmpfs cannot be mounted here");
+        }
+        let store = disk.join("store");
+        fs::create_dir(&store).unwrap();
+        Command::new("chmod").arg("700").arg(&store).status().unwrap();
+        let agent = Agent::start(&store, &["--interval", "200ms"]).ready();
+        let before = history(&store)["ticks"].as_u64().unwrap();
+        let filler = disk.join("filler");
+        let mut file = fs::File::create(&filler).unwrap();
+        while file.write_all(&[7; 4096]).is_ok() {}
+        agent.until("the word that it is full", |store| said(store).contains("No space left on device"));
+        thread::sleep(Duration::from_secs(1));
+        assert_eq!(run(&["history"], &store).status.code(), Some(0), "what was written is read");
+        fs::remove_file(&filler).unwrap();
+        let free = Instant::now();
+        agent.until("new recordings", |store| {
+            let newest = files(store, "idx").pop().and_then(|file| fs::metadata(file).ok()?.modified().ok());
+            newest.is_some_and(|at| at.elapsed().is_ok_and(|age| age < Duration::from_secs(2)))
+                && free.elapsed() > Duration::from_secs(3)
+        });
+        let (_, status) = agent.end(Signal::TERM);
+        assert_eq!(status, Some(0), "{}", said(&store));
+        assert!(history(&store)["ticks"].as_u64().unwrap() > before);
+        assert_eq!(
+            said(&store).matches("No space left").count(),
+            said(&store).lines().filter(|l| l.contains("No space")).count()
+        );
+    });
+}
+
+#[test]
+fn a_hook_gets_what_happened_and_no_shell_sees_it() {
+    isolated(|| {
+        let (directory, store) = directory();
+        let listener = TcpListener::bind("127.0.0.1:9000").unwrap();
+        let (script, told) = (directory.path().join("hook"), directory.path().join("told"));
+        fs::write(&script, format!("#!/bin/sh\n{{ echo \"$@\"; cat; }} >> {}\n", told.display())).unwrap();
+        Command::new("chmod").arg("700").arg(&script).status().unwrap();
+        let exec = format!("{} '$(id) two'", script.display());
+        let agent = Agent::start(&store, &["--exec", &exec]).ready();
+        fault(&listener, Duration::from_secs(3));
+        agent.until("two events", |_| {
+            fs::read_to_string(&told).unwrap_or_default().matches("rstdoctor/event/v1").count() >= 2
+        });
+        let told = fs::read_to_string(&told).unwrap();
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!(lines[0], "$(id) two");
+        let first: Value = serde_json::from_str(lines[1]).unwrap();
+        assert_eq!((&first["what"], &first["id"]), (&"appeared".into(), &"close-with-unread-data".into()));
+        assert!(told.contains("\"what\":\"ended\""), "{told}");
+    });
+}
+
+#[test]
+fn metrics_are_what_prometheus_reads() {
+    isolated(|| {
+        let (directory, store) = directory();
+        let listener = TcpListener::bind("127.0.0.1:9000").unwrap();
+        let prom = directory.path().join("rstdoctor.prom");
+        let agent = Agent::start(&store, &["--listen", "127.0.0.1:9469", "--textfile", prom.to_str().unwrap()]).ready();
+        fault(&listener, Duration::from_secs(2));
+        let get = |path: &str, accept: &str| {
+            let mut stream = TcpStream::connect("127.0.0.1:9469").unwrap();
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        };
+        agent.until("resets in the metrics", |_| get("/metrics", "*/*").contains("cause=\"close-with-unread-data\""));
+        assert!(get("/healthz", "*/*").starts_with("HTTP/1.1 200"));
+        assert!(get("/nothing", "*/*").starts_with("HTTP/1.1 404"));
+        let open = get("/metrics", "application/openmetrics-text; version=1.0.0");
+        assert!(open.contains("application/openmetrics-text") && open.ends_with("# EOF\n"));
+        let text = fs::read_to_string(&prom).unwrap();
+        for name in [
+            "rstdoctor_service_failures_total",
+            "rstdoctor_listener_backlog",
+            "process_cpu_seconds_total",
+            "rstdoctor_source_up",
+        ] {
+            assert!(text.contains(&format!("\n{name}{{")) || text.contains(&format!("\n{name} ")), "{name}: {text}");
+        }
+        let promtool = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        match promtool {
+            Ok(mut promtool) => {
+                promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+                let output = promtool.wait_with_output().unwrap();
+                assert!(output.status.success(), "{}", crate::agent::text(&output));
+            }
+            Err(error) => skipped(format!("needs promtool (Debian: prometheus): {error}")),
+        }
+    });
+}
