@@ -31,7 +31,8 @@ def until(what, seconds, condition):
 
 def closes_with_unread_data(stop):
     """A server that closes connections with bytes unread: each is a reset that its client sees."""
-    listener = socket.create_server(("127.0.0.1", 9000))
+    # As large as net.core.somaxconn allows, which then is what binds.
+    listener = socket.create_server(("127.0.0.1", 9000), backlog=65535)
     while not stop.is_set():
         client = socket.create_connection(("127.0.0.1", 9000))
         server, _ = listener.accept()

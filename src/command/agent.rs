@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::SAW_NOTHING;
 use super::hook::Hook;
+use crate::ask::Host;
 use crate::command::cli::AgentArgs;
 use crate::command::config::{self, Agent, Origin};
 use crate::command::state::home;
@@ -17,7 +18,7 @@ use crate::kernel::clock::now;
 use crate::metrics::Own;
 use crate::output::say;
 use crate::recording::write::RecordError;
-use crate::recording::{SegmentingHost, Segments};
+use crate::recording::{RedactingHost, SegmentingHost, Segments};
 use crate::runtime::service_manager::ServiceManager;
 use crate::runtime::signals;
 use crate::store::{Journal, Retention, Store, StoreFile};
@@ -48,6 +49,7 @@ pub fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
     let watch = resume::watch(&config.store, now()).unwrap_or_else(|| Watch::new(Filter::default()));
     let store = Arc::new(Mutex::new(store));
     let Opened { host, plan, .. } = input::open(&Origin::Live(config.live.clone()), &stop)?;
+    let host: Box<dyn Host> = if config.redact { Box::new(RedactingHost::new(host)) } else { host };
     let opener = Arc::clone(&store);
     let open = move |at| locked(&opener).recording(at);
     let mut host = SegmentingHost::new(host, Box::new(open), largest(&config), config.redact);

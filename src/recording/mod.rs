@@ -81,4 +81,4 @@ pub use replay::ReplayHost;
 pub use rolling::{History, RollingHost};
 pub use row::{Excerpt, excerpts};
 pub use segments::{SegmentingHost, Segments};
-pub use write::{RecordError, RecordingHost};
+pub use write::{RecordError, RecordingHost, RedactingHost};

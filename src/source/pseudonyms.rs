@@ -39,6 +39,15 @@ impl Names {
 }
 
 impl Pseudonyms {
+    /// Once there are very many addresses, those of other hosts are forgotten: the next of them are called as the first ones were.
+    pub fn forget_if_many(&mut self) {
+        const MANY: usize = 100_000;
+        if self.v4.len() + self.v6.len() > MANY {
+            self.v4.retain(|_, pseudonym| pseudonym.to_bits() & 0xff00_0000 >= LOCAL_V4);
+            self.v6.retain(|_, pseudonym| pseudonym.to_bits() >> 80 == LOCAL_V6 >> 80);
+        }
+    }
+
     pub fn process(&mut self, name: &[u8]) -> Vec<u8> {
         format!("process-{}", self.processes.number(name)).into_bytes()
     }

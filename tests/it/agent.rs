@@ -126,7 +126,7 @@ fn a_fault_is_an_episode_and_is_judged_again_as_it_was_then() {
     isolated(|| {
         let (_directory, store) = directory();
         let listener = TcpListener::bind("127.0.0.1:9000").unwrap();
-        let agent = Agent::start(&store, &[]).ready();
+        let agent = Agent::start(&store, &["--this-netns"]).ready();
         let (begun, live) = thread::scope(|scope| {
             let begun = std::time::SystemTime::now();
             let fault = scope.spawn(|| fault(&listener, Duration::from_secs(6)));
@@ -259,7 +259,7 @@ fn damage_and_later_versions_are_said_and_the_rest_is_read() {
         let (_directory, store) = directory();
         let listener = TcpListener::bind("127.0.0.1:9000").unwrap();
         for _ in 0..3 {
-            let agent = Agent::start(&store, &[]).ready();
+            let agent = Agent::start(&store, &["--this-netns"]).ready();
             fault(&listener, Duration::from_secs(2));
             thread::sleep(Duration::from_secs(1));
             agent.end(Signal::TERM);
@@ -325,6 +325,33 @@ fn a_full_disk_is_said_and_survived() {
         assert_eq!(
             said(&store).matches("No space left").count(),
             said(&store).lines().filter(|l| l.contains("No space")).count()
+        );
+    });
+}
+
+/// Nobody finds in the store who it was, and what happened is told all the same.
+#[test]
+fn a_redacted_store_holds_no_names() {
+    isolated(|| {
+        let (_directory, store) = directory();
+        Command::new("ip").args(["addr", "add", "10.77.88.99/32", "dev", "lo"]).status().unwrap();
+        let listener = TcpListener::bind("10.77.88.99:9000").unwrap();
+        let agent = Agent::start(&store, &["--redact", "--this-netns"]).ready();
+        fault(&listener, Duration::from_secs(2));
+        agent.until("the episode", |store| !episodes(store, "close-with-unread-data").is_empty());
+        agent.end(Signal::TERM);
+        let history = history(&store).to_string();
+        assert!(history.contains("\"redacted\":true") && !history.contains("10.77.88.99"), "{history}");
+        let own = fs::read_to_string("/proc/self/comm").unwrap();
+        assert!(!history.contains(own.trim()), "{} in {history}", own.trim());
+        let recording = files(&store, "rst").remove(0);
+        let shown = Command::new(BINARY).args(["recording", "show"]).arg(&recording).output().unwrap();
+        assert!(text(&shown).contains(", redacted"), "{}", text(&shown));
+        let scan = Command::new(BINARY).args(["scan", "--json", "--from"]).arg(&recording).output().unwrap();
+        assert!(
+            !text(&scan).contains("10.77.88.99") && text(&scan).contains("close-with-unread-data"),
+            "{}",
+            text(&scan)
         );
     });
 }
