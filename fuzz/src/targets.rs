@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use rstdoctor::diagnosis::diagnose;
+use rstdoctor::diagnosis::{Diagnosis, diagnose};
 use rstdoctor::knowledge::log;
 use rstdoctor::recording::ReplayHost;
 use rstdoctor::render;
@@ -39,6 +39,9 @@ pub enum Seeds {
     Recordings,
     /// Answers of recordings, and which recording and answer they replace, see [`answers`].
     Replaced,
+    /// Captures, unpacked, and texts of the fixtures.
+    Captures,
+    Texts,
     /// Only what is in the corpus.
     Corpus,
 }
@@ -78,6 +81,8 @@ pub static TARGETS: &[Target] = &[
     answers!("reset_packets", "reset_packets", stream::<Packets>),
     answers!("destroyed_sockets", "destroyed_sockets", stream::<Sockets>),
     Target { name: "log", seeds: Seeds::Corpus, damage: mutate::damage, run: log },
+    Target { name: "capture", seeds: Seeds::Captures, damage: mutate::damage, run: capture },
+    Target { name: "text", seeds: Seeds::Texts, damage: mutate::damage, run: text },
     Target { name: "answers", seeds: Seeds::Replaced, damage: mutate::damage, run: answers },
     Target { name: "frames", seeds: Seeds::Recordings, damage: frames::damage, run: frames },
     Target { name: "recording", seeds: Seeds::Recordings, damage: mutate::damage, run: recording },
@@ -107,22 +112,46 @@ fn log(bytes: &[u8]) -> Option<String> {
     None
 }
 
+/// A capture is read up to where it is damaged; all that is read is told.
+fn capture(bytes: &[u8]) -> Option<String> {
+    let flows = rstdoctor::capture::read(Box::new(bytes), &[]).ok()?;
+    assert!(flows.told.len() as u64 + flows.told_dropped <= flows.connections);
+    assert_eq!(flows.resets_by.iter().sum::<u64>(), flows.resets);
+    drop(report(&mut rstdoctor::input::of_flows(flows)));
+    None
+}
+
+fn text(bytes: &[u8]) -> Option<String> {
+    let opened = rstdoctor::input::of_text("fuzz", Box::new(std::io::Cursor::new(bytes.to_vec())));
+    drop(report(&mut opened.ok()?));
+    None
+}
+
+fn report(opened: &mut rstdoctor::Opened) -> Option<String> {
+    let observation = observe(&mut *opened.host, &opened.plan).ok()?;
+    written(&diagnose(observation.view()?))
+}
+
+fn written(diagnosis: &Diagnosis) -> Option<String> {
+    let text = render::json::text(&render::json::report(diagnosis)).expect("a report can always be written");
+    let options = render::table::Options { all: true, ..render::table::Options::default() };
+    drop(render::table::table(diagnosis, &options));
+    drop(render::table::table(diagnosis, &render::table::Options::default()));
+    Some(text)
+}
+
 /// The report of the first window of a host that may hold anything.
-fn report(host: &mut Between<'_>) -> Option<String> {
+fn replayed(host: &mut Between<'_>) -> Option<String> {
     let window = host.recording.windows().first()?.planned;
     let observation = observe(host, &Plan::scan(window)).ok()?;
-    let diagnosis = diagnose(observation.view()?);
-    let text = render::json::text(&render::json::report(&diagnosis)).expect("a report can always be written");
-    let options = render::table::Options { all: true, ..render::table::Options::default() };
-    drop(render::table::table(&diagnosis, &options));
-    Some(text)
+    written(&diagnose(observation.view()?))
 }
 
 /// A recording must be refused when it is damaged, or say so, or give the diagnosis that it gave before.
 fn recording(bytes: &[u8]) -> Option<String> {
     let recording = ReplayHost::read(bytes).ok()?;
     let whole = recording.cut().is_none();
-    report(&mut Between { recording, answers: Vec::new(), instead: None }).filter(|_| whole)
+    replayed(&mut Between { recording, answers: Vec::new(), instead: None }).filter(|_| whole)
 }
 
 /// Sound as a file, whatever it holds: another recording, which may say something else.
@@ -138,7 +167,7 @@ fn answers(bytes: &[u8]) -> Option<String> {
     let index = |at: usize| usize::from(u16::from_le_bytes([head[at], head[at + 1]]));
     let recording = RECORDINGS.get(index(0) % RECORDINGS.len().max(1))?;
     let recording = ReplayHost::read(&recording.1).expect("sound");
-    drop(report(&mut Between { recording, answers: Vec::new(), instead: Some((index(2), instead)) }));
+    drop(replayed(&mut Between { recording, answers: Vec::new(), instead: Some((index(2), instead)) }));
     None
 }
 
@@ -153,6 +182,24 @@ static RECORDINGS: LazyLock<Vec<(PathBuf, Vec<u8>)>> = LazyLock::new(|| {
     paths.into_iter().map(|path| (path.clone(), std::fs::read(path).expect("a recording"))).collect()
 });
 
+/// The files of a directory of the fixtures.
+fn files(of: &str) -> Vec<Vec<u8>> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures").join(of);
+    let mut paths: Vec<_> =
+        std::fs::read_dir(directory).expect("fixtures").map(|entry| entry.expect("an entry").path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension != "md" && extension != "toml"));
+    paths.sort();
+    paths.into_iter().map(|path| std::fs::read(path).expect("a file")).collect()
+}
+
+fn unpacked(bytes: &[u8]) -> Vec<u8> {
+    let mut unpacked = Vec::new();
+    match std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(bytes), &mut unpacked) {
+        Ok(_) => unpacked,
+        Err(_) => bytes.to_vec(),
+    }
+}
+
 /// Every question that a scan asks of a recording, and its answer.
 type Asked = Vec<Vec<(String, Vec<u8>)>>;
 
@@ -160,7 +207,7 @@ static ASKED: LazyLock<Asked> = LazyLock::new(|| {
     let asked = |(path, bytes): &(PathBuf, Vec<u8>)| {
         let recording = ReplayHost::read(bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let mut host = Between { recording, answers: Vec::new(), instead: None };
-        report(&mut host).unwrap_or_else(|| panic!("{} holds no window", path.display()));
+        replayed(&mut host).unwrap_or_else(|| panic!("{} holds no window", path.display()));
         host.answers
     };
     RECORDINGS.iter().map(asked).collect()
@@ -193,6 +240,8 @@ impl Target {
                 };
                 ASKED.iter().enumerate().flat_map(of).collect()
             }
+            Seeds::Captures => files("captures").into_iter().map(|bytes| unpacked(&bytes)).collect(),
+            Seeds::Texts => files("texts"),
             Seeds::Corpus => Vec::new(),
         };
         seeds.sort();

@@ -79,12 +79,22 @@ pub struct Flows {
     pub services: HashMap<SocketAddr, Service>,
     pub attempts: VecDeque<Attempt>,
     pub here: Here,
+    /// What a text calls hosts whose address it does not show.
+    pub names: HashMap<IpAddr, String>,
     pub format: &'static str,
     /// Why the file was not read to its end.
     pub broken: Option<String>,
 }
 
 impl Flows {
+    /// The end as the evidence calls it; text from outside, not escaped.
+    pub fn name(&self, end: SocketAddr) -> String {
+        match self.names.get(&end.ip()) {
+            Some(name) => format!("{name}:{}", end.port()),
+            None => end.to_string(),
+        }
+    }
+
     /// Of which side the capture was made, as far as it shows.
     pub fn here(&self, flow: &Flow) -> Option<Side> {
         self.here.of(flow.initiator.ip(), flow.acceptor.ip())
@@ -96,7 +106,7 @@ impl Flows {
 }
 
 /// Follows the connections of a capture.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Tracker {
     told: Vec<Flow>,
     open: HashMap<(SocketAddr, SocketAddr), Flow>,
@@ -131,6 +141,17 @@ impl Tracker {
     /// Whose side the capture was made on, where that is given.
     pub fn local(&mut self, addresses: &[IpAddr]) {
         self.flows.here.given(addresses);
+    }
+
+    /// The name of a host whose address is not known.
+    pub fn name(&mut self, address: IpAddr, name: &str) {
+        self.flows.names.insert(address, name.to_owned());
+    }
+
+    /// One more than the highest number that was sent between these ends.
+    pub fn next(&self, from: SocketAddr, to: SocketAddr) -> Option<u32> {
+        let flow = self.open.get(&if from <= to { (from, to) } else { (to, from) })?;
+        flow.end(flow.side_of(from)).next
     }
 
     /// The time of a packet: its own, or that of the one before.

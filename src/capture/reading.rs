@@ -19,8 +19,14 @@ pub fn readings(flow: &Flow, around: &Around<'_>) -> Vec<Reading> {
     let own: Vec<&Rst> = flow.resets.iter().filter(|rst| !is_foreign(flow, rst)).collect();
     let injected = readings.iter().any(|reading| reading.story == Story::Injected);
     match own.first() {
-        // What follows an injected answer is its effect.
+        // What follows an injected answer is its effect, and so is a bare RST of the side that believed a forged one.
         _ if injected => {}
+        Some(first) if first.answer && deceived(flow, first) => {
+            let resets = flow.end(first.side).resets;
+            let effect =
+                format!("the {} of the {} that follow are its effect", counted(resets, "RST"), first.side.name());
+            readings.iter_mut().for_each(|reading| reading.because.push(effect.clone()));
+        }
         Some(first) => {
             readings.push(Reading { phase: Some(first.phase), ..of_reset(flow, first, &own, around) });
         }
@@ -28,6 +34,12 @@ pub fn readings(flow: &Flow, around: &Around<'_>) -> Vec<Reading> {
         None => {}
     }
     readings
+}
+
+/// This side had believed a forged RST, and so does not know the connection any more.
+fn deceived(flow: &Flow, rst: &Rst) -> bool {
+    let forged = |other: &&Rst| other.side != rst.side && other.at <= rst.at && other.is_forged();
+    flow.resets.iter().any(|other| forged(&other) && !other.refuses_wrongly)
 }
 
 /// This RST, or one that answers the same, was not made by the side.

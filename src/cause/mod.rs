@@ -109,6 +109,7 @@ mod stale_connection;
 mod syn_flood;
 mod syn_queue_overflow;
 mod tcp_memory_exhausted;
+pub mod text;
 mod time_wait_table_full;
 mod timestamp_rejected;
 mod upstream_refused;

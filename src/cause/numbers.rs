@@ -493,6 +493,14 @@ numbers! {
         /// Share of the limit that is reached but for what was freed since.
         NEAR: f64 = 0.9;
     }
+    text {
+        /// What a log or counters since boot speak for most: more often right than not, and old perhaps.
+        FIRST: Confidence = 0.6;
+        /// The second.
+        SECOND: Confidence = 0.35;
+        /// One of the rest.
+        FURTHER: Confidence = 0.15;
+    }
     time_wait_table_full {
         /// It overflowed and is full.
         OVERFLOWED_AND_FULL: Confidence = 0.97;

@@ -54,7 +54,7 @@ pub fn judge(cause: &Cause, e: &Evidence<'_>, flows: &Flows) -> Judgement {
     }
     let candidate = readings().filter(|(_, reading)| !reading.harmless).find(|(_, r)| r.others.contains(&cause.id));
     if let Some((told, reading)) = candidate {
-        let Flow { initiator, acceptor, .. } = &told.flow;
+        let (initiator, acceptor) = (flows.name(told.flow.initiator), flows.name(told.flow.acceptor));
         let why = format!("{initiator} > {acceptor} ({}) may be this: packets do not tell", reading.story.words());
         return Err(missing(why));
     }
@@ -101,7 +101,9 @@ fn finding(
     };
     let severity = if harmless { Severity::Info } else { severity(e, &harm) };
     let summary = match place {
-        Place::Service(service) => format!("{} to {service}: {}", harm.counted("connection"), story.words()),
+        Place::Service(service) => {
+            format!("{} to {}: {}", harm.counted("connection"), flows.name(service), story.words())
+        }
         Place::Source(source) => format!("{} from {source}: {}", counted(count, "connection"), story.words()),
     };
     let sure = all.iter().map(|(_, reading)| reading.sure).min().unwrap_or(Sure::Perhaps);
@@ -110,7 +112,7 @@ fn finding(
     let mut finding =
         Finding::new(state, severity, confidence(sure), impact, summary).subjects(subjects(flows, place, all));
     for (told, reading) in all.iter().take(EXAMPLES) {
-        finding = finding.evidence(EvidenceItem::fact(SOURCE, story.name(), line(&told.flow, reading)));
+        finding = finding.evidence(EvidenceItem::fact(SOURCE, story.name(), line(flows, &told.flow, reading)));
     }
     if !harmless && matches!(place, Place::Service(_)) {
         finding = finding.harm(harm);
@@ -143,6 +145,11 @@ fn confidence(sure: Sure) -> Confidence {
     }
 }
 
+/// The address, unless it only stands for a name.
+fn known(flows: &Flows, address: IpAddr) -> Option<IpAddr> {
+    (!flows.names.contains_key(&address)).then_some(address)
+}
+
 /// Service, then the most frequent clients.
 fn subjects(flows: &Flows, place: Place, all: &[Example<'_>]) -> Vec<Subject> {
     let count = all.len() as u64;
@@ -151,14 +158,15 @@ fn subjects(flows: &Flows, place: Place, all: &[Example<'_>]) -> Vec<Subject> {
         Place::Service(service) => {
             let called = all.iter().all(|(told, _)| flows.here(&told.flow) == Some(Side::Initiator));
             let kind = if called { SubjectKind::Peer } else { SubjectKind::Listener };
-            let service = Subject { address: Some(service.ip()), port: Some(service.port()), ..Subject::new(kind) };
+            let address = known(flows, service.ip());
+            let service = Subject { address, port: Some(service.port()), ..Subject::new(kind) };
             subjects.push(service.counted(count));
             let mut clients: BTreeMap<IpAddr, u64> = BTreeMap::new();
             all.iter().for_each(|(told, _)| *clients.entry(told.flow.initiator.ip()).or_default() += 1);
             let mut clients: Vec<_> = clients.into_iter().collect();
             clients.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-            subjects
-                .extend(clients.into_iter().take(EXAMPLES).map(|(client, n)| Subject::peer(client, None).counted(n)));
+            let clients = clients.into_iter().filter(|(client, _)| known(flows, *client).is_some());
+            subjects.extend(clients.take(EXAMPLES).map(|(client, n)| Subject::peer(client, None).counted(n)));
         }
         Place::Source(source) => subjects.push(Subject::peer(source, None).counted(count)),
     }
@@ -166,11 +174,11 @@ fn subjects(flows: &Flows, place: Place, all: &[Example<'_>]) -> Vec<Subject> {
 }
 
 /// `10.0.0.9:40000 > 10.0.0.1:80, in the transfer: ...`.
-fn line(flow: &Flow, reading: &Reading) -> String {
+fn line(flows: &Flows, flow: &Flow, reading: &Reading) -> String {
     let phase = reading.phase.map_or(String::new(), |phase| format!(", {}", phase.words()));
     let because = reading.because.join("; ");
     let why = if because.is_empty() { reading.story.words().to_owned() } else { because };
-    format!("{} > {}{phase}: {why}", flow.initiator, flow.acceptor)
+    format!("{} > {}{phase}: {why}", flows.name(flow.initiator), flows.name(flow.acceptor))
 }
 
 fn remedy(cause: &Cause, story: Story, all: &[Example<'_>]) -> Remedy {

@@ -1,11 +1,13 @@
 //! `rstdoctor explain`: what a cause or an error text means, and what to change.
 
+use std::io::BufRead;
 use std::process::ExitCode;
 
-use super::{explain_log, explain_text};
+use super::{explain_log, explain_text, scan};
 use crate::cause::{Cause, REGISTRY};
-use crate::command::cli::ExplainArgs;
+use crate::command::cli::{ExplainArgs, ScanArgs};
 use crate::command::config::Terminal;
+use crate::input::is_no_text;
 use crate::output;
 use crate::render::layout::{self, Page};
 use crate::render::{catalogue, markdown};
@@ -27,6 +29,11 @@ pub fn run(args: &ExplainArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let mut page = Page::new(terminal.columns(), terminal.colour());
     match what.trim() {
         "" => list(&mut page),
+        // A person need not know which of the two reads what: the bytes stay where scan reads them.
+        "-" if is_no_text(std::io::stdin().lock().fill_buf()?) => {
+            let args = ScanArgs { from: vec!["-".into()], ..ScanArgs::default() };
+            return scan::run(&args, terminal);
+        }
         "-" => explain_log::log(&mut page, &mut std::io::stdin().lock())?,
         text => match catalogue::find(text) {
             Some(cause) => explain(&mut page, cause),

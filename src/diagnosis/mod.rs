@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::capture::Flows;
-use crate::cause::{Finding, REGISTRY, Severity, State, Verdict, packets};
+use crate::cause::{Finding, REGISTRY, Severity, State, Verdict, packets, text};
 use crate::diagnosis::filter::{Filter, is_host_wide};
 use crate::diagnosis::port::PortReport;
 use crate::diagnosis::rank::Ranked;
@@ -248,7 +248,7 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
         }
         let judgement = match evidence.flows() {
             Some(flows) => packets::judge(cause, evidence, flows),
-            None => (cause.judge)(evidence),
+            None => (cause.judge)(evidence).or_else(|missing| text::hinted(cause, evidence).ok_or(missing)),
         };
         match judgement {
             Ok(Verdict::Found(findings)) => {
@@ -279,7 +279,12 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
         view.host.node.value().map(|node| node.location(view.after().netns)).filter(|location| !location.own);
     let location = location.map(Arc::new);
     let unseen = !filter.sees_process(evidence) && causes.iter().all(|cause| is_host_wide(&cause.finding));
-    let status = if unseen { Status::Unknown } else { status(evidence, &causes) };
+    // A text does not say whether it goes on.
+    let silent = |status| view.covers.input == Input::Text && evidence.flows().is_none() && status == Status::Ok;
+    let status = match status(evidence, &causes) {
+        status if unseen || silent(status) => Status::Unknown,
+        status => status,
+    };
     let somaxconn = evidence.sysctl_number("net.core.somaxconn").ok();
     let asked: Vec<_> = services.iter().filter(|service| filter.keeps_service(service)).collect();
     let listeners_left_out = asked.len().saturating_sub(MOST_LISTENERS) as u64;
@@ -292,6 +297,7 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
     let counters = counters(evidence, &causes);
     let summary = match status {
         Status::Ok | Status::Unknown if evidence.flows().is_some() => sentence::capture(evidence, status, &causes),
+        Status::Ok | Status::Unknown if view.covers.input == Input::Text => sentence::text(evidence, &causes),
         _ if unseen => sentence::unseen(evidence, filter, &causes),
         Status::Ok if !filter.is_empty() && !evidence.totals_only() => {
             sentence::narrow(evidence, filter, &listeners, &elsewhere)

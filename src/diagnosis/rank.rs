@@ -85,7 +85,8 @@ struct Harm {
 fn sort(indices: &mut [usize], findings: &[Ranked], harm: &Harm) {
     indices.sort_by(|a, b| {
         let key = |index: usize| (findings[index].finding.state, harm.severity[index]);
-        key(*a).cmp(&key(*b)).then(harm.weight[*b].total_cmp(&harm.weight[*a])).then(a.cmp(b))
+        let surer = findings[*b].finding.confidence.total_cmp(&findings[*a].finding.confidence);
+        key(*a).cmp(&key(*b)).then(harm.weight[*b].total_cmp(&harm.weight[*a])).then(surer).then(a.cmp(b))
     });
 }
 
@@ -117,6 +118,8 @@ fn root(findings: &[(&'static Cause, Finding)], symptom: usize) -> Option<usize>
             *index != symptom
                 && deeper.explains.contains(&cause.id)
                 && other.state <= finding.state
+                // What a text only hints at explains nothing that is surer.
+                && (other.state != State::Past || other.confidence * 2.0 >= finding.confidence)
                 && same_subject(&other.subjects, &finding.subjects)
         })
         .collect();

@@ -159,6 +159,21 @@ pub(super) fn healthy(
     format!("{}{} Packets dropped on the way are not visible here.", account(ledger, causes, window), activity(moved))
 }
 
+/// Of a text that tells of nothing that happens now.
+pub(super) fn text(evidence: &Evidence<'_>, causes: &[Ranked]) -> String {
+    let first = causes.iter().find(|cause| weighs(&cause.finding)).or(causes.first());
+    match first {
+        Some(first) if evidence.hints().iter().any(|hint| hint.id == first.id) => {
+            format!(
+                "The text speaks for {}: {}. Whether it still happens it does not say.",
+                first.id, first.finding.summary
+            )
+        }
+        Some(first) => format!("{}. Whether it still happens the text does not say.", first.finding.sentence()),
+        None => "Nothing in the text tells of refused, lost or reset connections.".to_owned(),
+    }
+}
+
 /// What was sent and lost, as far as it was counted.
 fn account(ledger: &Ledger, causes: &[Ranked], window: Duration) -> String {
     let window = words::seconds(window);

@@ -17,7 +17,7 @@ use crate::evidence::readings::Readings;
 pub use crate::evidence::readings::Total;
 use crate::evidence::service::Service;
 use crate::observation::delta::Reading;
-use crate::observation::{Endings, HostSnapshot, Snapshot, View};
+use crate::observation::{Endings, Hint, HostSnapshot, Snapshot, View};
 use crate::reset::{JoinedError, Reset, Surroundings};
 use crate::source::conntrack::Conntrack;
 use crate::source::counters::CounterFile;
@@ -119,6 +119,11 @@ impl<'a> Evidence<'a> {
     /// The connections of a capture; `None` where the evidence is none.
     pub fn flows(&self) -> Option<&'a Flows> {
         self.view.covers.flows.as_deref()
+    }
+
+    /// What a text says of causes, the likeliest first.
+    pub fn hints(&self) -> &'a [Hint] {
+        &self.view.covers.hints
     }
 
     /// What decides the kind of each reset, for one who shows them singly.

@@ -26,7 +26,8 @@ pub fn of_flows(flows: Flows) -> Opened {
     let length = flows.window().max(SHORTEST);
     let begin = Moment { wall: flows.span.map(|(first, _)| first).unwrap_or_default(), ..Moment::default() };
     let end = Moment { mono: begin.mono + length, wall: begin.wall + length, ..begin };
-    let covers = Covers { input: Input::Capture, status: Some(status), flows: Some(Arc::new(flows)) };
+    let covers =
+        Covers { input: Input::Capture, status: Some(status), flows: Some(Arc::new(flows)), ..Covers::default() };
     Opened {
         host: Box::new(HeldHost { begin, end, lacks: "a capture", ..HeldHost::default() }),
         plan: plan(length, false, covers),

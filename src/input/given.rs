@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::unpack::{Content, Source};
-use super::{Opened, capture, recording};
+use super::{Opened, capture, recording, text};
 
 /// Evidence from elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -34,16 +34,15 @@ impl Unusable {
 }
 
 pub fn open(given: &Given) -> anyhow::Result<Opened> {
-    let path = match &given.what[..] {
-        [] => return Err(Unusable::new("--from", "names nothing").into()),
-        [path] => path,
-        [_, second, ..] => {
-            return Err(Unusable::new(&second.display().to_string(), "one piece of evidence is read at a time").into());
-        }
-    };
-    let name = name(path);
+    let [path, further @ ..] = &given.what[..] else { return Err(Unusable::new("--from", "names nothing").into()) };
+    let name = name_of(path);
     let source = Source::open(&name, input(path)?)?;
     match source.content {
+        Content::Text => texts(&name, source, path, further),
+        _ if !further.is_empty() => {
+            let why = "of several pieces of evidence only texts are read together";
+            Err(Unusable::new(&name, why).into())
+        }
         Content::Capture => capture::open(&name, source.input, &given.local),
         Content::Recording if source.packed.is_empty() && path != Path::new("-") => recording::open(path),
         Content::Recording => recording::read(&name, source.input),
@@ -52,8 +51,27 @@ pub fn open(given: &Given) -> anyhow::Result<Opened> {
     }
 }
 
+/// Texts one after the other: counters that stand in two of them tell what happened between.
+fn texts(name: &str, first: Source, path: &Path, further: &[PathBuf]) -> anyhow::Result<Opened> {
+    let mut input = first.input;
+    for path in further {
+        let name = name_of(path);
+        let next = Source::open(&name, self::input(path)?)?;
+        if next.content != Content::Text {
+            return Err(Unusable::new(&name, "is no text, and only texts are read together").into());
+        }
+        input = Box::new(input.chain(io::Cursor::new(b"\n")).chain(next.input));
+    }
+    let written = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
+    let between = match further {
+        [last] => written(last).zip(written(path)).and_then(|(last, first)| last.duration_since(first).ok()),
+        _ => None,
+    };
+    text::open(name, input, between)
+}
+
 /// As messages name it.
-fn name(path: &Path) -> String {
+fn name_of(path: &Path) -> String {
     if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::ask::Host;
+use crate::capture::Flows;
 use crate::observation::Covers;
 use crate::recording::Window;
 use crate::session::Plan;
@@ -15,11 +16,13 @@ mod held;
 mod live;
 mod recording;
 mod store;
+mod text;
 mod unpack;
 
 pub use given::{Given, Unusable};
 pub use live::Namespace;
 pub use store::{Part, parts};
+pub use unpack::is_no_text;
 
 /// Where an observation comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +88,21 @@ pub fn open(origin: &Origin, stop: &Stop) -> anyhow::Result<Opened> {
         Origin::Given(given) => given::open(given),
         Origin::Stored(stored) => store::open(stored),
     }
+}
+
+/// An opened capture whose connections are known already.
+#[doc(hidden)]
+pub fn of_flows(flows: Flows) -> Opened {
+    capture::of_flows(flows)
+}
+
+/// An opened text.
+///
+/// # Errors
+/// It holds nothing that is known.
+#[doc(hidden)]
+pub fn of_text(name: &str, input: Box<dyn std::io::Read + Send>) -> anyhow::Result<Opened> {
+    text::open(name, input, None)
 }
 
 fn plan(length: Duration, events: bool, covers: Covers) -> Plan {

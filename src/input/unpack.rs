@@ -22,6 +22,7 @@ const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
 pub enum Content {
     Recording,
     Capture,
+    Text,
     Nothing,
     /// What it is instead, or that it is not known, in words that follow the name.
     Other(&'static str),
@@ -47,10 +48,26 @@ impl Content {
             return Self::Capture;
         }
         let known = KNOWN.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, what)| *what);
-        Self::Other(known.unwrap_or(
-            "is neither a recording of rstdoctor nor a packet capture (pcap or pcapng); a log or pasted text: rstdoctor explain - < FILE",
-        ))
+        match known {
+            Some(what) => Self::Other(what),
+            None if is_text(head) => Self::Text,
+            None => {
+                Self::Other("is neither a recording of rstdoctor nor a packet capture (pcap or pcapng), and no text")
+            }
+        }
     }
+}
+
+/// Whether the bytes begin something that is read and is no text: a recording, a capture, or packed.
+pub fn is_no_text(head: &[u8]) -> bool {
+    let packed = head.starts_with(GZIP) || head.starts_with(ZSTD);
+    packed || matches!(Content::of(head), Content::Recording | Content::Capture)
+}
+
+/// No text holds a NUL, and few other characters that control.
+fn is_text(head: &[u8]) -> bool {
+    let control = head.iter().filter(|byte| **byte < 0x20 && !b"\t\n\r\x1b\x0c".contains(byte)).count();
+    !head.contains(&0) && control * 20 <= head.len()
 }
 
 /// A file that was looked at, with all of it still to be read.

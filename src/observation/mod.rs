@@ -38,6 +38,17 @@ pub struct Covers {
     pub status: Option<SourceStatus>,
     /// The connections that a capture holds; `None` where the input is none.
     pub flows: Option<Arc<Flows>>,
+    /// What a text says of causes, the likeliest first.
+    pub hints: Vec<Hint>,
+}
+
+/// What a text says of a cause: that it happened, and neither when nor how often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hint {
+    pub id: &'static str,
+    pub reason: String,
+    /// What to change.
+    pub change: String,
 }
 
 /// Which kind of input an observation comes from, and so which sources it can ever have.
@@ -50,6 +61,8 @@ pub enum Input {
     Recording,
     /// Packets as they passed an interface: nothing of the hosts but what they sent.
     Capture,
+    /// What somebody printed or logged: single sources, as far as they were printed.
+    Text,
 }
 
 /// The host's part of a window: what is the same whichever namespace asks.

@@ -1,7 +1,7 @@
 //! The connections of a capture: what was counted, and what became of each that was reset, refused or not answered.
 
 use super::layout::{Page, shorten};
-use crate::capture::{Flow, Flows, Side, Told};
+use crate::capture::{Flows, Side, Told};
 use crate::value::escape::visible;
 use crate::value::words::{counted, thousands};
 
@@ -66,7 +66,7 @@ pub fn write(page: &mut Page, flows: &Flows, whole: bool) {
 
 /// `10.0.0.9:40000 > 10.0.0.1:80  refused, 3 RSTs by the acceptor: nothing listens there`.
 fn line(flows: &Flows, told: &Told) -> String {
-    let Flow { initiator, acceptor, .. } = &told.flow;
+    let (initiator, acceptor) = (flows.name(told.flow.initiator), flows.name(told.flow.acceptor));
     let here = match flows.here(&told.flow) {
         Some(Side::Initiator) => " (captured at the first)",
         Some(Side::Acceptor) => " (captured at the second)",

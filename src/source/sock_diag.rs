@@ -8,6 +8,7 @@
 //! A dump is not atomic: while it runs sockets move, so that one may be missed or come twice (the kernel never sets
 //! `NLM_F_DUMP_INTR` here). Who needs each socket once compares cookies.
 
+pub mod encode;
 pub mod redaction;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};

@@ -32,6 +32,7 @@ mod rolling;
 mod screens;
 mod signals;
 mod soak;
+mod texts;
 mod trace;
 mod watch;
 mod watch_terminal;

@@ -44,16 +44,7 @@ pub fn read_line(reader: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<Opt
 pub fn no_text(reader: &mut dyn BufRead) -> io::Result<Option<&'static str>> {
     let start = reader.fill_buf()?;
     let is = |magic: &[u8]| start.starts_with(magic);
-    // pcap with microseconds or nanoseconds in either byte order; pcapng.
-    let captures: [&[u8]; 5] =
-        [b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\x0a\x0d\x0d\x0a"];
-    Ok(if captures.iter().any(|magic| is(magic)) {
-        Some("a packet capture, and explain reads text: tcpdump -nr FILE | rstdoctor explain -")
-    } else if is(b"\x1f\x8b") {
-        Some(
-            "compressed by gzip, and explain reads text: zcat FILE | rstdoctor explain - (a recording: rstdoctor scan --from FILE)",
-        )
-    } else if is(b"\x28\xb5\x2f\xfd") || is(b"\xfd7zXZ") || is(b"BZh") {
+    Ok(if is(b"\xfd7zXZ") || is(b"BZh") {
         Some("compressed, and explain reads text: unpack it first")
     } else if is(b"\x7fELF") || is(b"LPKSHHRH") {
         Some("no text; of a journal: journalctl -o short-iso | rstdoctor explain -")

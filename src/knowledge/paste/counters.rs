@@ -32,6 +32,8 @@ pub struct Counters {
     header: Option<(String, Vec<String>)>,
     /// Section of `netstat -s`.
     section: bool,
+    /// That of TcpExt was there: a counter that it does not print is zero.
+    extended: bool,
 }
 
 const GROUPS: [&str; 13] = [
@@ -50,6 +52,22 @@ const ORDINARY: [&str; 10] = [
     "PAWSEstab",
     "TCPSynRetrans",
     "TCPBacklogDrop",
+];
+
+/// Counters that `netstat -s` leaves out where they are zero, and that a judgement needs (net-tools statistics.c).
+const PRINTED_UNLESS_ZERO: [&str; 12] = [
+    "EmbryonicRsts",
+    "ListenDrops",
+    "ListenOverflows",
+    "PAWSEstab",
+    "SyncookiesFailed",
+    "SyncookiesSent",
+    "TCPAbortOnClose",
+    "TCPAbortOnData",
+    "TCPAbortOnLinger",
+    "TCPAbortOnMemory",
+    "TCPAbortOnTimeout",
+    "TCPReqQFullDrop",
 ];
 
 /// Share of the segments sent that were sent again, above which the path loses packets.
@@ -139,6 +157,7 @@ impl Counters {
         let trimmed = line.trim();
         if let Some(group) = line.trim_end().strip_suffix(':').filter(|_| !line.starts_with(' ')) {
             self.section = GROUPS.contains(&group);
+            self.extended |= group == "TcpExt";
             return self.section;
         }
         let number = |word: &str| word.parse::<u64>().ok();
@@ -190,6 +209,30 @@ impl Counters {
     /// Whether this is `netstat -s` in another language, of which only the sections are understood.
     pub fn foreign(&self) -> bool {
         self.values.is_empty() && self.lines > 10
+    }
+
+    /// The counters of these groups as the kernel prints them, a line of names and one of values for each group: as they stood
+    /// first, or last. `None` without the first of the groups.
+    pub fn file(&self, groups: &[&str], last: bool) -> Option<Vec<u8>> {
+        let mut text = String::new();
+        for group in groups {
+            let mut values: BTreeMap<&str, u64> = BTreeMap::new();
+            if self.extended && *group == "TcpExt" {
+                values.extend(PRINTED_UNLESS_ZERO.iter().map(|name| (*name, 0)));
+            }
+            let own = self.values.iter().filter(|((of, _), _)| of == group);
+            values.extend(
+                own.map(|((_, name), counter)| (name.as_str(), if last { counter.last } else { counter.first })),
+            );
+            if values.is_empty() {
+                continue;
+            }
+            let names: Vec<_> = values.keys().copied().collect();
+            let numbers: Vec<_> = values.values().map(u64::to_string).collect();
+            text.push_str(&format!("{group}: {}\n{group}: {}\n", names.join(" "), numbers.join(" ")));
+        }
+        let required = groups.first().is_some_and(|first| text.starts_with(&format!("{first}: ")));
+        required.then(|| text.into_bytes())
     }
 
     fn value(&self, group: &str, name: &str) -> Option<u64> {

@@ -2,11 +2,13 @@
 
 mod counters;
 mod packets;
+mod settings;
 mod sockets;
 
 pub use counters::{Counter, Counters};
 pub use packets::Packets;
-pub use sockets::Sockets;
+pub use settings::Settings;
+pub use sockets::{Listening, Sockets};
 
 use super::error_texts::ErrorText;
 
@@ -16,6 +18,7 @@ pub struct Paste {
     pub counters: Counters,
     pub sockets: Sockets,
     pub packets: Packets,
+    pub settings: Settings,
 }
 
 /// Takes a cause's id, its score, the reason for it and the text with the advice.
@@ -26,17 +29,17 @@ impl Paste {
     pub fn line(&mut self, line: &[u8]) -> bool {
         // Nothing of this kind is longer than the longest header of /proc/net/netstat.
         let Ok(text) = std::str::from_utf8(line) else { return false };
-        self.counters.line(text) || self.sockets.line(text) || self.packets.line(text)
+        self.counters.line(text) || self.sockets.line(text) || self.packets.line(text) || self.settings.line(text)
     }
 
     /// Whether some of that output was seen, so that other lines near it may be parts of it that nobody understood.
     pub fn inside(&self) -> bool {
-        self.counters.lines > 0 || self.sockets.lines > 0 || self.packets.packets > 0
+        self.lines() > 0
     }
 
     /// Lines that were understood.
     pub fn lines(&self) -> u64 {
-        self.counters.lines + self.sockets.lines + self.packets.packets
+        self.counters.lines + self.sockets.lines + self.packets.packets + self.settings.lines
     }
 
     /// The causes that it supports.

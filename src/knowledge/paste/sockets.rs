@@ -1,6 +1,7 @@
 //! `ss -lnt`, `ss -tan`, `netstat -ant`, `ss -s`, counts of states, `/proc/net/sockstat`.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use super::Support;
 use crate::knowledge::error_texts;
@@ -16,12 +17,22 @@ pub struct Full {
     pub process: Option<String>,
 }
 
+/// A listener as it is printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listening {
+    pub local: SocketAddr,
+    pub waiting: u32,
+    pub limit: u32,
+}
+
 /// Sockets that a text shows.
 #[derive(Debug, Default)]
 pub struct Sockets {
     /// Lines that were understood.
     pub lines: u64,
     pub listeners: u64,
+    /// Those with an address, as they were printed, at most [`LISTENERS`].
+    pub listening: Vec<Listening>,
     /// At most [`MOST`].
     pub full: Vec<Full>,
     /// Sockets by state, as `ss` names it.
@@ -30,8 +41,12 @@ pub struct Sockets {
     closed: u64,
     orphans: u64,
     mem_pages: u64,
+    /// The line of TCP in /proc/net/sockstat.
+    sockstat: Option<String>,
 }
 
+/// Listeners that are kept.
+const LISTENERS: usize = 10_000;
 /// Full listeners that are kept.
 const MOST: usize = 256;
 
@@ -71,6 +86,14 @@ const FRAME: [&str; 14] = [
     "FRAG:",
 ];
 
+/// `0.0.0.0:80`, `*:80`, `:::80`, `[::]:80`, `127.0.0.53%lo:53`.
+fn address(text: &str) -> Option<SocketAddr> {
+    let (host, port) = text.rsplit_once(':')?;
+    let host = host.trim_start_matches('[').trim_end_matches(']').split('%').next()?;
+    let host = if host == "*" { "0.0.0.0" } else { host };
+    Some(SocketAddr::new(host.parse().ok()?, port.parse().ok()?))
+}
+
 impl Sockets {
     /// Takes the line if it shows sockets.
     pub fn line(&mut self, line: &str) -> bool {
@@ -94,6 +117,13 @@ impl Sockets {
         let (Some(state), Some(recv), true) = (state, recv, local.contains(':')) else { return false };
         if state == "LISTEN" {
             self.listeners += 1;
+            if let (Some(limit), Some(local), true) = (send, address(local), self.listening.len() < LISTENERS) {
+                let bounded = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+                let listening = Listening { local, waiting: bounded(recv), limit: bounded(limit) };
+                if !self.listening.iter().rev().take(512).any(|known| known.local == local) {
+                    self.listening.push(listening);
+                }
+            }
             // A listener may be pasted twice.
             let known = self.full.iter().any(|full| full.address == local);
             if let Some(limit) = send.filter(|limit| *limit > 0 && recv > *limit && !known && self.full.len() < MOST) {
@@ -131,6 +161,9 @@ impl Sockets {
         };
         let Some(tw) = after("timewait").or_else(|| after("tw")) else { return false };
         self.states.entry("TIME-WAIT").or_insert(tw);
+        if line.starts_with("TCP: inuse ") {
+            self.sockstat = Some(line.trim_end().to_owned());
+        }
         if let Some(estab) = after("estab") {
             self.states.entry("ESTAB").or_insert(estab);
             self.closed = after("closed").unwrap_or(0).saturating_sub(tw);
@@ -150,6 +183,11 @@ impl Sockets {
     fn add(&mut self, state: &'static str, count: u64) {
         let known = self.states.entry(state).or_default();
         *known = known.saturating_add(count);
+    }
+
+    /// The line of TCP as /proc/net/sockstat has it.
+    pub fn sockstat(&self) -> Option<Vec<u8>> {
+        self.sockstat.as_ref().map(|line| format!("{line}\n").into_bytes())
     }
 
     /// Sockets in a state, by the name that `ss` gives it.

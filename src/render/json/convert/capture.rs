@@ -88,6 +88,7 @@ pub fn coverage(diagnosis: &Diagnosis) -> Option<Coverage> {
     let kind = match diagnosis.input {
         Input::Live | Input::Recording => return None,
         Input::Capture => "capture",
+        Input::Text => "text",
     };
     let read = diagnosis.sources.iter().filter(|source| source.failure.is_none() || source.partial);
     Some(Coverage { kind: kind.to_owned(), sources: read.map(|source| source.name.to_owned()).collect() })

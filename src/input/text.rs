@@ -1,0 +1,99 @@
+//! Text that somebody pasted or kept: counters, sockets, settings, packets, logs. Counters of one time are totals since boot, those
+//! of two times a window.
+
+use std::io::{BufReader, Read};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::held::{Answers, HeldHost};
+use super::{Namespace, Opened, Unusable, plan};
+use crate::knowledge::log::{self, Digest};
+use crate::observation::{Covers, Hint, Input, SourceStatus};
+use crate::source::sock_diag::encode;
+use crate::source::{netstat, snmp, sysctl};
+use crate::value::{Failure, FailureKind, Moment};
+
+/// Of a text, whose lines are read one after the other.
+const LONGEST: u64 = 1 << 30;
+/// Two texts do not tell how long the time between them was, where their files do not either.
+const UNKNOWN: Duration = Duration::from_secs(1);
+
+/// `between`: the time between two texts, where it is known.
+pub fn open(name: &str, input: Box<dyn Read + Send>, between: Option<Duration>) -> anyhow::Result<Opened> {
+    let digest = log::digest(&mut BufReader::new(input.take(LONGEST)));
+    let digest = digest.with_context(|| format!("{name}: cannot be read"))?;
+    if digest.paste.counters.foreign() {
+        let why = "netstat speaks another language there, and only English is read: LC_ALL=C netstat -s";
+        return Err(Unusable::new(name, why).into());
+    }
+    if digest.paste.lines() == 0 && digest.found.is_empty() {
+        return Err(Unusable::new(name, nothing(&digest)).into());
+    }
+    let ranked = log::rank(&digest).causes;
+    let hints = ranked.into_iter().map(|it| Hint { id: it.id, reason: it.reason, change: it.text.change.clone() });
+    let packets = &digest.paste.packets;
+    let flows = (packets.packets > 0).then(|| Arc::new(packets.flows().clone()));
+    let window = digest.paste.counters.window();
+    let length = match &flows {
+        Some(flows) => flows.window().max(Duration::from_millis(1)),
+        None if window => between.filter(|time| !time.is_zero()).unwrap_or(UNKNOWN),
+        None => Duration::ZERO,
+    };
+    let covers = Covers { input: Input::Text, status: Some(status(&digest)), flows, hints: hints.collect() };
+    let begin = Moment::default();
+    let end = Moment { mono: begin.mono + length, wall: begin.wall + length, ..begin };
+    let (before, after) = (answers(&digest, false), answers(&digest, true));
+    Ok(Opened {
+        host: Box::new(HeldHost { before, after, begin, end, lacks: "this text", closed: false }),
+        plan: plan(length, false, covers),
+        namespace: Namespace::default(),
+        recorded: None,
+    })
+}
+
+/// Why nothing of it helps, with the first line that looked like something.
+fn nothing(digest: &Digest) -> String {
+    let unknown = digest.paste_unknown.samples.iter().chain(&digest.errors_unknown.samples).min();
+    let line = match unknown {
+        Some((number, text)) => format!(" (line {number}: {text:?})"),
+        None => String::new(),
+    };
+    format!("holds nothing that is known here: no recording, capture, counters, sockets, packets or known error{line}")
+}
+
+/// How much of the text was understood.
+fn status(digest: &Digest) -> SourceStatus {
+    let unknown = digest.paste_unknown.lines + digest.errors_unknown.lines;
+    let samples = digest.paste_unknown.samples.iter().chain(&digest.errors_unknown.samples);
+    let failure = (unknown > 0).then(|| {
+        let first: Vec<_> = samples.take(2).map(|(number, text)| format!("line {number}: {text}")).collect();
+        let reason = format!("{unknown} of {} lines were not understood ({})", digest.lines, first.join("; "));
+        Failure::new(FailureKind::Broken, reason)
+    });
+    SourceStatus { name: "text", partial: failure.is_some(), failure, took: Duration::ZERO }
+}
+
+/// What the text shows, as the kernel would have answered.
+fn answers(digest: &Digest, last: bool) -> Answers {
+    let paste = &digest.paste;
+    let mut answers = Answers::new();
+    let mut file = |path: &str, bytes: Option<Vec<u8>>| {
+        if let Some(bytes) = bytes {
+            answers.insert(format!("file{path}"), bytes);
+        }
+    };
+    file(netstat::FILE.path, paste.counters.file(&["TcpExt", "IpExt", "MPTcpExt"], last));
+    file(snmp::FILE.path, paste.counters.file(&["Tcp", "Ip", "Icmp", "Udp"], last));
+    file("/proc/net/sockstat", paste.sockets.sockstat());
+    file("/proc/net/stat/nf_conntrack", paste.settings.tracking());
+    for (name, value) in paste.settings.all() {
+        file(&sysctl::path(name), Some(format!("{value}\n").into_bytes()));
+    }
+    if !paste.sockets.listening.is_empty() {
+        let listening = paste.sockets.listening.iter().map(|it| (it.local, it.waiting, it.limit));
+        answers.insert("sock_diag/listeners".to_owned(), encode::listeners(listening));
+    }
+    answers
+}
