@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::around::Around;
+use super::ends::Ends;
 use super::flow::{Flow, Side};
 use super::here::Here;
 use super::link::{Held, Segment};
@@ -15,7 +16,7 @@ use crate::source::reset_packets::Quoted;
 /// Connections that are followed at the same time, about 40 MB. Of more, those that were silent longest are closed.
 const OPEN: usize = 65_536;
 /// Connections with a reset or without an answer that are kept; further ones are counted.
-const KEPT: usize = 20_000;
+pub(super) const KEPT: usize = 20_000;
 /// Services that are told apart, and connects that are remembered for what was tried beside them.
 const SERVICES: usize = 20_000;
 const ATTEMPTS: usize = 20_000;
@@ -81,6 +82,8 @@ pub struct Flows {
     pub here: Here,
     /// What a text calls hosts whose address it does not show.
     pub names: HashMap<IpAddr, String>,
+    /// What a second capture at the other end adds.
+    pub ends: Option<Ends>,
     pub format: &'static str,
     /// Why the file was not read to its end.
     pub broken: Option<String>,
@@ -112,6 +115,8 @@ pub struct Tracker {
     open: HashMap<(SocketAddr, SocketAddr), Flow>,
     flows: Flows,
     recent: VecDeque<Seen>,
+    /// Connections are kept that have nothing to tell by themselves.
+    all: bool,
     clock: Duration,
 }
 
@@ -141,6 +146,11 @@ impl Tracker {
     /// Whose side the capture was made on, where that is given.
     pub fn local(&mut self, addresses: &[IpAddr]) {
         self.flows.here.given(addresses);
+    }
+
+    /// Keeps every connection, for what another capture has of it.
+    pub fn keep_all(&mut self) {
+        self.all = true;
     }
 
     /// The name of a host whose address is not known.
@@ -289,7 +299,7 @@ impl Tracker {
         if flow.accepted.is_none() && flow.opened.is_some() {
             attempt(&mut flows.attempts, &flow, false);
         }
-        if !flow.is_told() {
+        if !self.all && !flow.is_told() {
             return;
         }
         if self.told.len() < KEPT {

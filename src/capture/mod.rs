@@ -8,6 +8,7 @@ use std::io::Read;
 use std::net::IpAddr;
 
 mod around;
+mod ends;
 pub mod file;
 pub mod flow;
 pub mod flows;
@@ -21,6 +22,7 @@ pub mod story;
 #[cfg(test)]
 mod tests;
 
+pub use ends::Ends;
 pub use file::is_capture;
 pub use flow::{Flow, Side};
 pub use flows::{Flows, Told, Tracker};
@@ -34,6 +36,31 @@ pub use story::{Reading, Story, Sure};
 pub fn read(input: Box<dyn Read + Send + '_>, local: &[IpAddr]) -> Result<Flows, file::Problem> {
     let mut tracker = Tracker::default();
     tracker.local(local);
+    follow(input, tracker)
+}
+
+/// Reads two captures of the same connections, one from each end.
+///
+/// # Errors
+/// See [`file::read`]; the flag says whether it was the second.
+pub fn read_both(
+    first: Box<dyn Read + Send + '_>,
+    second: Box<dyn Read + Send + '_>,
+    local: &[IpAddr],
+) -> Result<Flows, (bool, file::Problem)> {
+    let all = |input, local: &[IpAddr]| {
+        let mut tracker = Tracker::default();
+        tracker.keep_all();
+        tracker.local(local);
+        follow(input, tracker)
+    };
+    let mut flows = all(first, local).map_err(|problem| (false, problem))?;
+    let second = all(second, &[]).map_err(|problem| (true, problem))?;
+    ends::join(&mut flows, second);
+    Ok(flows)
+}
+
+fn follow(input: Box<dyn Read + Send + '_>, mut tracker: Tracker) -> Result<Flows, file::Problem> {
     let ending = file::read(input, &mut |frame| {
         let at = tracker.time(frame.at);
         tracker.packet(link::read(frame, at), at, frame.interface, frame.link, frame.cut > 0);

@@ -79,6 +79,9 @@ stories! {
     KeepaliveFailed: "keepalive-timeout", "keepalive gave up", Some("keepalive-timeout");
     Lost: "retransmission-timeout", "the other side is not heard any more", Some("retransmission-timeout");
     OutOfWindow: "out-of-window", "a RST with a number outside the window: ignored", Some("out-of-window-reset");
+    /// Two captures prove it.
+    Between: "sent-by-a-device", "reset by a device between the two ends, proven: neither end sent it", Some("middlebox-reset");
+    LostReset: "reset-lost", "a RST that never arrived: dropped on the way", Some("retransmission-timeout");
     /// Only the RST was captured.
     Unknown: "unknown", "who was right cannot be told: the connection itself was not captured", None;
 }

@@ -1,14 +1,14 @@
 //! Causes that a text speaks for: a log, or counters since boot. They happened; when, and whether still, it does not say.
 
 use super::numbers::text as numbers;
-use super::{Cause, EvidenceItem, Finding, Impact, Remedy, Severity, State, Subject, Verdict, Verify};
+use super::{Cause, EvidenceItem, Finding, Impact, Remedy, Severity, State, Subject, Verify};
 use crate::evidence::Evidence;
 
 /// Causes that a text may speak for; it names many more that fit less.
 const MOST: usize = 4;
 
 /// What the text says of the cause; `None` where it says nothing.
-pub fn hinted(cause: &Cause, e: &Evidence<'_>) -> Option<Verdict> {
+pub fn hinted(cause: &Cause, e: &Evidence<'_>) -> Option<Finding> {
     let rank = e.hints().iter().take(MOST).position(|hint| hint.id == cause.id)?;
     let hint = e.hints().get(rank)?;
     let confidence = match rank {
@@ -22,5 +22,5 @@ pub fn hinted(cause: &Cause, e: &Evidence<'_>) -> Option<Verdict> {
         .evidence(EvidenceItem::fact("text", "reason", hint.reason.clone()))
         .against(EvidenceItem::fact("text", "time", "a text says that it happened, not that it happens now"))
         .remedy(Remedy::new(hint.change.clone(), Verify::scan("on that host shows whether it still happens")));
-    Some(Verdict::Found(vec![finding]))
+    Some(finding)
 }

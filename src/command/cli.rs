@@ -73,8 +73,9 @@ pub struct ScanArgs {
     /// How to print the diagnosis [default: table]
     #[arg(short, long, value_name = "FORMAT")]
     pub format: Option<Format>,
-    /// Judge evidence from elsewhere instead of this host: a recording made by rstdoctor record, a packet capture (pcap, pcapng;
-    /// also packed by gzip or zstd); - reads standard input
+    /// Judge evidence from elsewhere instead of this host: a recording made by rstdoctor record, a packet capture (pcap, pcapng),
+    /// text as people paste it (netstat -s, nstat, ss, sysctl -a, tcpdump, a log); also packed by gzip or zstd; two texts are what
+    /// happened between, two captures the two ends of connections; - reads standard input
     #[arg(long, value_name = "WHAT", num_args = 1.., action = clap::ArgAction::Append)]
     pub from: Vec<PathBuf>,
     /// With a capture: an address of the host on which it was made, where it cannot be told from the packets

@@ -240,6 +240,7 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
     let mut elsewhere = Vec::new();
     let mut ruled_out = Vec::new();
     let mut not_checked = Vec::new();
+    let mut hinted = Vec::new();
     let mut whole = true;
     for cause in REGISTRY.iter().copied() {
         whole &= !stopped();
@@ -248,7 +249,7 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
         }
         let judgement = match evidence.flows() {
             Some(flows) => packets::judge(cause, evidence, flows),
-            None => (cause.judge)(evidence).or_else(|missing| text::hinted(cause, evidence).ok_or(missing)),
+            None => (cause.judge)(evidence),
         };
         match judgement {
             Ok(Verdict::Found(findings)) => {
@@ -264,11 +265,27 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
             }
             Ok(Verdict::RuledOut(why)) => ruled_out.push(RuledOut { id: cause.id, why }),
             Err(first) => {
+                if let Some(finding) = text::hinted(cause, evidence) {
+                    hinted.push((cause, finding, first));
+                    continue;
+                }
                 not_checked.push(NotChecked {
                     id: cause.id,
                     also: cause.also_missing(evidence, &first),
                     missing: first,
                 });
+            }
+        }
+    }
+    // Beside what is seen, what a text only hints at is noise.
+    let seen = found.iter().any(|(_, finding)| weighs(finding));
+    for (cause, finding, missing) in hinted {
+        match finding.confidence >= CONVINCING || !seen {
+            true if scope.keeps(&finding) => found.push((cause, finding)),
+            true => {}
+            false => {
+                let also = cause.also_missing(evidence, &missing);
+                not_checked.push(NotChecked { id: cause.id, also, missing });
             }
         }
     }

@@ -19,6 +19,15 @@ pub fn open(name: &str, input: Box<dyn Read + Send>, local: &[IpAddr]) -> anyhow
     Ok(of_flows(flows))
 }
 
+/// The same of two, one from each end.
+pub fn both(names: [&str; 2], [first, second]: [Box<dyn Read + Send>; 2], local: &[IpAddr]) -> anyhow::Result<Opened> {
+    let [first_name, second_name] = names;
+    let flows = capture::read_both(first, second, local).map_err(|(is_second, problem)| {
+        Unusable::new(if is_second { second_name } else { first_name }, problem.to_string())
+    })?;
+    Ok(of_flows(flows))
+}
+
 /// What was seen in packets, as an observation.
 pub fn of_flows(flows: Flows) -> Opened {
     let failure = flows.broken.as_ref().map(|why| Failure::new(FailureKind::Broken, format!("the capture: {why}")));

@@ -39,8 +39,17 @@ pub fn open(given: &Given) -> anyhow::Result<Opened> {
     let source = Source::open(&name, input(path)?)?;
     match source.content {
         Content::Text => texts(&name, source, path, further),
+        Content::Capture if further.len() == 1 => {
+            let [second] = further else { return Err(Unusable::new(&name, "is one of two").into()) };
+            let other_name = name_of(second);
+            let other = Source::open(&other_name, input(second)?)?;
+            match other.content {
+                Content::Capture => capture::both([&name, &other_name], [source.input, other.input], &given.local),
+                _ => Err(Unusable::new(&other_name, "is no capture: the other end is read from one").into()),
+            }
+        }
         _ if !further.is_empty() => {
-            let why = "of several pieces of evidence only texts are read together";
+            let why = "only texts of one host, or two captures of both ends, are read together";
             Err(Unusable::new(&name, why).into())
         }
         Content::Capture => capture::open(&name, source.input, &given.local),

@@ -41,6 +41,9 @@ pub fn counts(flows: &Flows) -> String {
 /// The counts and the first connections; all of them with `whole`.
 pub fn write(page: &mut Page, flows: &Flows, whole: bool) {
     page.field("Capture", INDENT, &format!("{}.", counts(flows)));
+    if let Some(ends) = &flows.ends {
+        page.field("", INDENT, &ends.words());
+    }
     if let Some(broken) = &flows.broken {
         page.field("", INDENT, &format!("The file is not whole: {}.", visible(broken)));
     }

@@ -163,3 +163,37 @@ fn a_capture_that_was_cut_anywhere_is_read_up_to_there_and_says_so() {
         assert!(read(&whole[..whole.len() - 1]).expect("cut").broken.is_some_and(|why| why.contains("cut off")));
     }
 }
+
+fn both_ends(name: &str) -> Value {
+    let file = |end: &str| fixtures().join("both-ends").join(format!("{name}.{end}.pcap"));
+    let (client, server) = (file("client"), file("server"));
+    let [client, server] = [&client, &server].map(|path| path.to_str().expect("path"));
+    let output = scan(&["--json", "--from", client, "--from", server], b"");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+#[test]
+fn two_captures_tell_what_one_cannot() {
+    for (name, translated, [both, never_sent, never_received], story) in [
+        ("genuine", 2, [2, 0, 0], "closed-with-unread-data"),
+        ("injected", 2, [0, 1, 0], "sent-by-a-device"),
+        ("dropped", 0, [0, 0, 11], "reset-lost"),
+    ] {
+        let report = both_ends(name);
+        let ends = &report["capture"]["ends"];
+        let keys = ["joined", "translated", "sent_and_received", "received_never_sent", "sent_never_received"];
+        let counts = keys.map(|key| ends[key].as_u64().expect("a count"));
+        assert_eq!(counts, [2, translated, both, never_sent, never_received], "{name}");
+        let offset = ends["clock_offset_s"].as_f64().expect("handshakes");
+        assert!(offset.abs() < 0.01, "{name}: one machine has one clock, and {offset} s");
+        let flows = report["capture"]["flows"].as_array().expect("flows");
+        let stories: Vec<_> = flows.iter().flat_map(|flow| flow["readings"].as_array().expect("readings")).collect();
+        assert!(stories.iter().any(|reading| reading["story"] == story), "{name}: {stories:?}");
+    }
+    let proven = both_ends("injected");
+    assert_eq!(
+        (&proven["causes"][0]["id"], &proven["causes"][0]["confidence"]),
+        (&"middlebox-reset".into(), &0.95.into())
+    );
+}

@@ -5,13 +5,16 @@ use crate::capture::{Flow, Flows, Side, Told};
 use crate::diagnosis::Diagnosis;
 use crate::observation::Input;
 use crate::render::json::rfc3339_millis;
-use crate::render::json::wire::capture::{Capture, CapturedEnd, CapturedFlow, CapturedReading, CapturedRst, Coverage};
+use crate::render::json::wire::capture::{
+    BothEnds, Capture, CapturedEnd, CapturedFlow, CapturedReading, CapturedRst, Coverage,
+};
 
 /// Connections that a report tells one by one.
 const MOST: usize = 1_000;
 
 pub fn capture(flows: &Flows) -> Capture {
-    let told = flows.told.iter();
+    // With two captures all are followed, to be joined.
+    let told: Vec<_> = flows.told.iter().filter(|told| flows.ends.is_none() || !told.readings.is_empty()).collect();
     Capture {
         packets: flows.packets,
         tcp_packets: flows.segments,
@@ -23,8 +26,22 @@ pub fn capture(flows: &Flows) -> Capture {
         duplicates: flows.duplicates,
         format: flows.format.to_owned(),
         broken: flows.broken.clone(),
-        flows: told.take(MOST).map(|told| flow(flows, told)).collect(),
-        flows_left_out: flows.told.len().saturating_sub(MOST) as u64 + flows.told_dropped,
+        ends: flows.ends.as_ref().map(|ends| BothEnds {
+            joined: ends.joined,
+            translated: ends.translated,
+            only_first: ends.only[0],
+            only_second: ends.only[1],
+            clock_offset_s: ends.offset_ns.map(|offset| rounded(offset as f64 / 1e9)),
+            sent_and_received: ends.arrived,
+            received_never_sent: ends.never_sent,
+            sent_never_received: ends.never_arrived,
+            changed: ends.changed,
+            second_packets: ends.second[0],
+            second_connections: ends.second[1],
+            second_resets: ends.second[2],
+        }),
+        flows: told.iter().take(MOST).map(|told| flow(flows, told)).collect(),
+        flows_left_out: told.len().saturating_sub(MOST) as u64 + flows.told_dropped,
     }
 }
 

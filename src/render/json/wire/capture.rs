@@ -24,9 +24,35 @@ pub struct Capture {
     /// Why the file was not read to its end; absent where it is whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub broken: Option<String>,
+    /// What a second capture, at the other end, adds; the counts above are those of the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ends: Option<BothEnds>,
     /// Connections that were reset, refused or not answered, in the order in which they began, 1,000 at most.
     pub flows: Vec<CapturedFlow>,
     pub flows_left_out: u64,
+}
+
+/// Two captures of the same connections.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct BothEnds {
+    /// Connections that both hold.
+    pub joined: u64,
+    /// Those that have other addresses at the other end.
+    pub translated: u64,
+    pub only_first: u64,
+    pub only_second: u64,
+    /// The clock of the second less that of the first, seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock_offset_s: Option<f64>,
+    /// RSTs that left one end and arrived at the other.
+    pub sent_and_received: u64,
+    /// RSTs of something between the two.
+    pub received_never_sent: u64,
+    pub sent_never_received: u64,
+    pub changed: u64,
+    pub second_packets: u64,
+    pub second_connections: u64,
+    pub second_resets: u64,
 }
 
 /// One connection.

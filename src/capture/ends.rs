@@ -1,0 +1,248 @@
+//! Two captures of the same connections, one at each end: what left one end and arrived at the other, and what did not. Joined by
+//! addresses or, through address translation, by the numbers that both sides began with (RFC 9293, 3.4.1), which it leaves alone.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::flow::{Flow, Side};
+use super::flows::{Flows, Told};
+use super::reset::Rst;
+use super::story::{Reading, Story, Sure};
+use crate::value::words::{counted, short};
+
+/// An end whose capture was not running, or just began, saw nothing.
+const MARGIN: Duration = Duration::from_millis(50);
+
+/// What two captures show together.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ends {
+    /// Connections that are in both.
+    pub joined: u64,
+    /// Those of them that have other addresses at the other end.
+    pub translated: u64,
+    /// Connections that only one of them holds.
+    pub only: [u64; 2],
+    /// The clock of the second less that of the first, ns; from the handshakes that both hold.
+    pub offset_ns: Option<i64>,
+    /// RSTs that left one end and arrived at the other.
+    pub arrived: u64,
+    /// RSTs that arrived at one end and never left the other.
+    pub never_sent: u64,
+    /// RSTs that left one end and never arrived.
+    pub never_arrived: u64,
+    /// RSTs that arrived otherwise than they left.
+    pub changed: u64,
+    /// Packets, connections and RSTs of the second.
+    pub second: [u64; 3],
+}
+
+/// The numbers that both sides began with.
+type Numbers = (u32, u32);
+type Addresses = (SocketAddr, SocketAddr);
+
+/// Tells of the connections of `first` what `second` shows of them; what only the second has to tell is added.
+pub fn join(first: &mut Flows, mut second: Flows) {
+    let mut ends = Ends { second: [second.packets, second.connections, second.resets], ..Ends::default() };
+    let mut by_numbers: HashMap<Numbers, usize> = HashMap::new();
+    let mut by_addresses: HashMap<Addresses, usize> = HashMap::new();
+    for (index, told) in second.told.iter().enumerate() {
+        if let Some(numbers) = numbers(&told.flow) {
+            by_numbers.insert(numbers, index);
+        }
+        by_addresses.insert((told.flow.initiator, told.flow.acceptor), index);
+    }
+    let same = |flow: &Flow| {
+        let by_number = numbers(flow).and_then(|numbers| by_numbers.get(&numbers));
+        by_number.or_else(|| by_addresses.get(&(flow.initiator, flow.acceptor))).copied()
+    };
+    let pairs: Vec<Option<usize>> = first.told.iter().map(|told| same(&told.flow)).collect();
+    let offset = offset(pairs.iter().zip(&first.told).filter_map(|(pair, told)| {
+        let other = second.told.get((*pair)?)?;
+        clock(&told.flow, &other.flow)
+    }));
+    ends.offset_ns = offset;
+    let mut taken = vec![false; second.told.len()];
+    let spans = (first.span, second.span);
+    for (told, pair) in first.told.iter_mut().zip(&pairs) {
+        match pair.and_then(|index| Some((index, second.told.get(index)?))) {
+            Some((index, other)) => {
+                if let Some(taken) = taken.get_mut(index) {
+                    *taken = true;
+                }
+                ends.joined += 1;
+                let translated =
+                    (told.flow.initiator, told.flow.acceptor) != (other.flow.initiator, other.flow.acceptor);
+                ends.translated += u64::from(translated);
+                pair_told(told, &other.flow, translated, offset.unwrap_or(0), spans, &mut ends);
+            }
+            None => {
+                ends.only[0] += 1;
+                alone(told, spans.1, offset.unwrap_or(0));
+            }
+        }
+    }
+    for (told, taken) in second.told.drain(..).zip(taken) {
+        if !taken {
+            ends.only[1] += 1;
+            if !told.readings.is_empty() && first.told.len() < super::flows::KEPT {
+                first.told.push(told);
+            }
+        }
+    }
+    first.ends = Some(ends);
+}
+
+fn numbers(flow: &Flow) -> Option<Numbers> {
+    // Without the handshake the first numbers are those of any segment.
+    flow.accepted?;
+    Some((flow.end(Side::Initiator).base?, flow.end(Side::Acceptor).base?))
+}
+
+/// The second clock less the first, by the two packets of the handshake that cross in opposite directions.
+fn clock(first: &Flow, second: &Flow) -> Option<i64> {
+    let difference = |a: Duration, b: Duration| {
+        let (a, b) = (i128::try_from(a.as_nanos()).ok()?, i128::try_from(b.as_nanos()).ok()?);
+        Some(b - a)
+    };
+    let there = difference(first.opened?, second.opened?)?;
+    let back = difference(first.accepted?, second.accepted?)?;
+    i64::try_from((there + back) / 2).ok()
+}
+
+fn offset(all: impl Iterator<Item = i64>) -> Option<i64> {
+    let mut all: Vec<_> = all.collect();
+    all.sort_unstable();
+    all.get(all.len() / 2).copied()
+}
+
+/// A time of the first clock on the second.
+fn shifted(at: Duration, offset: i64) -> Duration {
+    let by = Duration::from_nanos(offset.unsigned_abs());
+    if offset < 0 { at.saturating_sub(by) } else { at.saturating_add(by) }
+}
+
+fn covers(span: Option<(Duration, Duration)>, at: Duration) -> bool {
+    span.is_some_and(|(from, to)| from + MARGIN <= at && at <= to + MARGIN)
+}
+
+/// Whether the first of the two was captured at the initiator: it waits for the SYN-ACK, the acceptor's end for what follows it.
+fn first_is_initiators(first: &Flow, second: &Flow) -> Option<bool> {
+    let waits = |flow: &Flow| flow.accepted?.checked_sub(flow.opened?);
+    let (a, b) = (waits(first)?, waits(second)?);
+    (a != b).then_some(a > b)
+}
+
+/// The same RST at the other end: its number is what translation leaves alone.
+fn same(rst: &Rst, other: &Rst) -> bool {
+    other.side == rst.side && other.seq == rst.seq && other.has_ack == rst.has_ack
+}
+
+fn pair_told(
+    told: &mut Told,
+    other: &Flow,
+    translated: bool,
+    offset: i64,
+    spans: (Option<(Duration, Duration)>, Option<(Duration, Duration)>),
+    ends: &mut Ends,
+) {
+    let Some(at_initiator) = first_is_initiators(&told.flow, other) else { return };
+    let here = if at_initiator { Side::Initiator } else { Side::Acceptor };
+    let (mut genuine, mut never_sent, mut lost) = (0u64, Vec::new(), Vec::new());
+    for rst in &told.flow.resets {
+        let there = other.resets.iter().find(|candidate| same(rst, candidate));
+        match there {
+            Some(there) => {
+                genuine += 1;
+                ends.arrived += 1;
+                ends.changed += u64::from(rst.window != there.window);
+            }
+            None if !covers(spans.1, shifted(rst.at, offset)) => {}
+            // It carries the address of the other end, whose capture does not have it.
+            None if rst.side != here => never_sent.push(rst.clone()),
+            None => lost.push(rst.clone()),
+        }
+    }
+    for rst in other.resets.iter().filter(|rst| !told.flow.resets.iter().any(|own| same(own, rst))) {
+        match rst.side == here {
+            _ if !covers(spans.0, shifted(rst.at, offset.saturating_neg())) => {}
+            true => never_sent.push(rst.clone()),
+            false => lost.push(rst.clone()),
+        }
+    }
+    ends.never_sent += never_sent.len() as u64;
+    ends.never_arrived += lost.len() as u64;
+    let names = if translated {
+        format!(" (there {} > {}: translated on the way)", other.initiator, other.acceptor)
+    } else {
+        String::new()
+    };
+    if let Some(rst) = never_sent.first() {
+        let text = format!(
+            "{} in the name of the {} arrived at the other end, and its own end never sent {}{names}",
+            counted(never_sent.len() as u64, "RST"),
+            rst.side.name(),
+            if never_sent.len() == 1 { "it" } else { "them" },
+        );
+        let mut reading = Reading::new(Story::Between, Sure::Surely).because(text);
+        reading.phase = Some(rst.phase);
+        // What was read from one end alone gives way to the proof.
+        told.readings.retain(|reading| reading.by != Some(rst.side) && reading.story != Story::Forged);
+        told.readings.insert(0, reading);
+    }
+    if let Some(rst) = lost.first() {
+        let text = format!(
+            "the {} sent {} that never arrived at the other end{names}",
+            rst.side.name(),
+            counted(lost.len() as u64, "RST")
+        );
+        let mut reading = Reading::new(Story::LostReset, Sure::Surely).by(rst.side).because(text);
+        reading.phase = Some(rst.phase);
+        // That the other side is not heard any more is its effect.
+        told.readings.retain(|reading| reading.story != Story::Lost);
+        told.readings.insert(0, reading);
+    }
+    if genuine > 0
+        && let Some(reading) =
+            told.readings.iter_mut().find(|reading| reading.by.is_some() && reading.story != Story::LostReset)
+    {
+        reading
+            .because
+            .push(format!("{} left its own end and arrived here: it is its own{names}", counted(genuine, "RST")));
+    }
+}
+
+/// A connect that only one end has.
+fn alone(told: &mut Told, span: Option<(Duration, Duration)>, offset: i64) {
+    let covered = covers(span, shifted(told.flow.started, offset));
+    for reading in &mut told.readings {
+        if reading.story == Story::Unanswered && covered {
+            reading.because.push("the other end never saw the SYN: it was dropped on the way".to_owned());
+            (reading.sure, reading.open) = (Sure::Surely, None);
+        }
+    }
+}
+
+impl Ends {
+    /// In a sentence for people.
+    pub fn words(&self) -> String {
+        let clocks = match self.offset_ns {
+            Some(offset) => {
+                let by = short(Duration::from_nanos(offset.unsigned_abs()));
+                format!(", the second clock {} by {by}", if offset < 0 { "behind" } else { "ahead" })
+            }
+            None => String::new(),
+        };
+        let translated = match self.translated {
+            0 => String::new(),
+            some => format!(", {some} of them through address translation"),
+        };
+        format!(
+            "{} at both ends{translated}{clocks}. RSTs: {} sent and received, {} received and never sent, {} sent and never received.",
+            counted(self.joined, "connection"),
+            self.arrived,
+            self.never_sent,
+            self.never_arrived
+        )
+    }
+}
