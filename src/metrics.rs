@@ -15,7 +15,6 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::cause::Severity;
 use crate::diagnosis::{CONVINCING, Diagnosis, Status};
 use crate::history::{Account, ActiveCause, Place, Service};
-use crate::observation::SourceStatus;
 use crate::timeline::Key;
 use crate::value::escape::visible;
 
@@ -192,7 +191,7 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Takes a window of a row: what was counted in it, and what goes on.
-    pub fn window(&self, account: &Account, sources: &[SourceStatus]) {
+    pub fn window(&self, account: &Account, sources: &[(&'static str, bool)]) {
         for line in &account.resets {
             let labels = vec![
                 ("direction", line.direction.name().to_owned()),
@@ -221,9 +220,8 @@ impl Metrics {
             labels.extend([("cause", cause.id.clone()), ("severity", severity(cause.severity).to_owned())]);
             set(&self.cause, labels, 1);
         }
-        for source in sources {
-            let up = source.failure.is_none() || source.partial;
-            set(&self.source, vec![("source", source.name.to_owned())], i64::from(up));
+        for (name, up) in sources {
+            set(&self.source, vec![("source", (*name).to_owned())], i64::from(*up));
         }
         self.latest.get_or_create(&Labels::new()).set(account.until as f64 / 1000.0);
     }
@@ -284,6 +282,15 @@ impl Metrics {
     }
 }
 
+/// The sources of a diagnosis, and whether they could be read. Of the streams that is told by who misses them.
+pub fn sources(diagnosis: &Diagnosis) -> Vec<(&'static str, bool)> {
+    const STREAMS: [&str; 3] = ["reset_events", "reset_packets", "destroyed_sockets"];
+    let read = diagnosis.sources.iter().map(|source| (source.name, source.failure.is_none() || source.partial));
+    let missed =
+        |name| diagnosis.not_checked.iter().flat_map(|cause| cause.all()).any(|missing| missing.source == name);
+    read.chain(STREAMS.into_iter().map(|name| (name, !missed(name)))).collect()
+}
+
 /// The metrics of one diagnosis.
 ///
 /// # Errors
@@ -301,7 +308,7 @@ pub fn once(diagnosis: &Diagnosis) -> Result<String, fmt::Error> {
         state: ranked.finding.state,
         events: ranked.finding.impact.events,
     });
-    metrics.window(&Account::of_window(diagnosis, diagnosis.status, active.collect()), &diagnosis.sources);
+    metrics.window(&Account::of_window(diagnosis, diagnosis.status, active.collect()), &sources(diagnosis));
     metrics.openmetrics()
 }
 

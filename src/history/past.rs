@@ -387,3 +387,6 @@ impl Episode {
         !self.harmless && self.severity < Severity::Info && self.state != State::Benign
     }
 }
+
+#[cfg(test)]
+mod tests;

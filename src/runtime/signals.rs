@@ -23,15 +23,16 @@ pub const INTERRUPTED: u8 = 130;
 const IMPATIENT: [i32; 3] = [SIGINT, SIGTERM, SIGQUIT];
 const ALL: [i32; 5] = [SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGXFSZ];
 
-/// For a service: a flag that is set by INT, TERM and QUIT, as [`stop_on_signals`] does, and one that HUP sets, which asks a
-/// service to begin new files.
+/// For a service: a flag that is set by INT, TERM and QUIT, and one that HUP sets, which asks a service to begin new files. TERM
+/// never is a second one: timeout(1) sends two at once.
 ///
 /// # Errors
 /// The kernel refused a handler.
 pub fn service() -> io::Result<(Stop, Arc<AtomicBool>)> {
     let (stop, hangup) = (Stop::default(), Arc::new(AtomicBool::new(false)));
     taken(|| {
-        impatient(&stop)?;
+        impatient(&stop, &[SIGINT, SIGQUIT])?;
+        flag::register(SIGTERM, Arc::clone(&stop))?;
         flag::register(SIGHUP, Arc::clone(&hangup))?;
         too_large_a_file_is_an_error()
     })?;
@@ -39,9 +40,9 @@ pub fn service() -> io::Result<(Stop, Arc<AtomicBool>)> {
 }
 
 /// The first one sets the flag, the second ends the program.
-fn impatient(stop: &Stop) -> io::Result<()> {
+fn impatient(stop: &Stop, signals: &[i32]) -> io::Result<()> {
     let asked = Arc::new(AtomicBool::new(false));
-    for signal in IMPATIENT {
+    for &signal in signals {
         flag::register_conditional_shutdown(signal, INTERRUPTED.into(), Arc::clone(&asked))?;
         flag::register(signal, Arc::clone(&asked))?;
         flag::register(signal, Arc::clone(stop))?;
@@ -56,7 +57,7 @@ fn impatient(stop: &Stop) -> io::Result<()> {
 pub fn stop_on_signals() -> io::Result<Stop> {
     let stop = Stop::default();
     taken(|| {
-        impatient(&stop)?;
+        impatient(&stop, &IMPATIENT)?;
         if !hangup_is_ignored() {
             flag::register(SIGHUP, Arc::clone(&stop))?;
         }

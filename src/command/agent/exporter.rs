@@ -51,7 +51,7 @@ impl Exporter {
     /// Takes a tick. What went wrong with the file.
     pub fn tick(&self, tick: &Tick, own: impl FnOnce() -> Own) -> Result<(), String> {
         let Some(metrics) = &self.metrics else { return Ok(()) };
-        metrics.window(&Account::of(tick), &tick.diagnosis.sources);
+        metrics.window(&Account::of(tick), &metrics::sources(&tick.diagnosis));
         metrics.own(own());
         let (Ok(text), Ok(openmetrics)) = (metrics.text(), metrics.openmetrics()) else { return Ok(()) };
         let written = self.textfile.as_ref().map_or(Ok(()), |path| replace(path, &text));

@@ -35,7 +35,9 @@ pub fn point(option: &'static str, text: &str, now: Duration, zone: &TimeZone) -
         None => (trimmed, zone),
     };
     let now_there = Timestamp::try_from(std::time::SystemTime::UNIX_EPOCH + now).map_err(|_| wrong())?;
-    let at = if let Ok(time) = plain.parse::<Time>().or_else(|_| Time::strptime("%H:%M", plain)) {
+    // A date and time would be read as the time of any day.
+    let of_day = || plain.parse::<Time>().or_else(|_| Time::strptime("%H:%M", plain)).ok();
+    let at = if let Some(time) = Some(plain).filter(|plain| !plain.contains('-')).and_then(|_| of_day()) {
         latest(time, now_there, zone)
     } else if let Ok(at) = plain.parse::<DateTime>().or_else(|_| DateTime::strptime("%Y-%m-%d %H:%M", plain)) {
         zone.to_timestamp(at).ok()

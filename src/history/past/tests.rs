@@ -1,0 +1,118 @@
+use super::*;
+use crate::diagnosis::Status;
+use crate::history::{Started, Stopped};
+
+const MINUTE: u64 = 60_000;
+const START: u64 = 1_000 * MINUTE;
+
+fn wanted(minutes: u64) -> Wanted {
+    Wanted { since: START, until: START + minutes * MINUTE, ..Wanted::default() }
+}
+
+fn started(at: u64) -> Entry {
+    Entry::Started(Started { at, version: "1".into(), interval_s: 2.0, hostname: None, kernel: None, redacted: false })
+}
+
+fn minute(from: u64) -> Account {
+    Account { from, until: from + MINUTE, ticks: 30, status: Some(Status::Ok), ..Account::default() }
+}
+
+fn event(what: What, at: u64, since: u64, events: u64) -> Entry {
+    Entry::Event(Event {
+        what,
+        at,
+        since,
+        from_start: false,
+        id: "accept-queue-overflow".into(),
+        title: "Accept queue overflow".into(),
+        place: Place { at: "port 80".into(), port: Some(80), process: Some("api".into()), ..Place::default() },
+        severity: Severity::Critical,
+        state: State::Active,
+        harmless: false,
+        summary: "it overflows".into(),
+        per_s: 10.0,
+        unit: "connection attempts".into(),
+        events,
+        times: 1,
+        attempts: None,
+        failures: None,
+        evidence: Vec::new(),
+        remedies: Vec::new(),
+    })
+}
+
+fn past(minutes: u64, entries: impl IntoIterator<Item = Entry>, written: bool) -> Past {
+    let mut past = Past::new(wanted(minutes), 10);
+    entries.into_iter().for_each(|entry| past.push(entry));
+    past.finish(written)
+}
+
+#[test]
+fn an_episode_has_its_own_events_however_often_it_came_before() {
+    let past = past(
+        10,
+        [
+            started(START),
+            event(What::Appeared, START + 2_000, START, 5),
+            event(What::Ended, START + 8_000, START, 30),
+            event(What::Again, START + 20_000, START + 18_000, 34),
+            event(What::Ended, START + 24_000, START + 18_000, 40),
+        ],
+        true,
+    );
+    let told: Vec<_> = past.episodes.iter().map(|e| (e.span.from - START, e.span.until - START, e.events)).collect();
+    assert_eq!(told, [(0, 8_000, 30), (18_000, 24_000, 10)]);
+    assert!(past.episodes.iter().all(|episode| episode.ending == Ending::Ended && episode.is_fault()));
+}
+
+#[test]
+fn what_goes_on_and_what_was_not_seen_to_end_differ() {
+    let mut on = minute(START);
+    let cause = super::super::ActiveCause {
+        id: "accept-queue-overflow".into(),
+        place: Place { at: "port 80".into(), ..Place::default() },
+        severity: Severity::Critical,
+        state: State::Active,
+        events: 5,
+    };
+    on.causes.push(cause);
+    let begun = [started(START), event(What::Appeared, START + 2_000, START, 5), Entry::Minute(on)];
+    assert_eq!(past(2, begun.clone(), true).episodes[0].ending, Ending::GoesOn);
+    // Killed, and started again ten minutes later, when it was over.
+    let later = [started(START + 10 * MINUTE), Entry::Minute(minute(START + 10 * MINUTE))];
+    let past = past(11, begun.into_iter().chain(later), true);
+    assert_eq!(past.episodes[0].ending, Ending::NotSeen);
+    assert_eq!(past.missing, [Span { from: START + MINUTE, until: START + 10 * MINUTE }]);
+}
+
+#[test]
+fn what_was_not_recorded_is_said() {
+    let recorded = (2..5).map(|number| Entry::Minute(minute(START + number * MINUTE)));
+    let stopped = [Entry::Stopped(Stopped { at: START + 5 * MINUTE })];
+    let past = past(10, [started(START + 2 * MINUTE)].into_iter().chain(recorded).chain(stopped), false);
+    let gaps: Vec<_> =
+        past.missing.iter().map(|gap| ((gap.from - START) / MINUTE, (gap.until - START) / MINUTE)).collect();
+    assert_eq!(gaps, [(0, 2), (5, 10)]);
+    let parts: Vec<usize> =
+        past.recorded().iter().enumerate().filter(|(_, known)| **known).map(|(index, _)| index).collect();
+    assert_eq!(parts, [2, 3, 4, 5]);
+    assert!(super::Past::new(wanted(1), 4).finish(true).is_empty());
+}
+
+/// An hour that the clock shows twice: both accounts count, and nothing is missing that was recorded.
+#[test]
+fn a_clock_that_was_set_back_loses_nothing() {
+    let first = (0..5).map(|number| Entry::Minute(minute(START + number * MINUTE)));
+    let again = (2..8).map(|number| Entry::Minute(minute(START + number * MINUTE)));
+    let past = past(8, [started(START)].into_iter().chain(first).chain(again), true);
+    assert_eq!((past.account.ticks, past.missing.len()), (11 * 30, 0));
+}
+
+#[test]
+fn an_entry_of_a_later_version_is_counted_and_no_more() {
+    let later: Entry = serde_json::from_str(r#"{"entry":"weather","at":1}"#).unwrap();
+    let more: Entry = serde_json::from_str(r#"{"entry":"stopped","at":7,"later":[1]}"#).unwrap();
+    assert_eq!(more, Entry::Stopped(Stopped { at: 7 }));
+    let past = past(1, [started(START), later], true);
+    assert_eq!(past.unknown, 1);
+}
