@@ -77,8 +77,8 @@ fn calibration(ran: &[&Report]) -> String {
 
 fn table(guests: &[Guest]) -> String {
     let mut text = format!(
-        "{HEADING}\nEvery scenario once in an emulated guest of each kernel, repeated where it failed, up to three times: programs \
-         start slowly there.\nMade by `tests/kernels/run`. The sixth column: RSTs by a call of a process that name it. The \
+        "{HEADING}\nScenarios of the lab in an emulated guest of each kernel, repeated where one failed, up to three times: programs \
+         start slowly there.\nThe figures are of those that ran. Made by `tests/kernels/run`. The sixth column: RSTs by a call of a process that name it. The \
          seventh: sent RSTs without an explanation.\n\n\
          | kernel | as | right cause first | false alarms | all that is stated | process named | unexplained | confidence: said, kept | not run |\n\
          |---|---|---|---|---|---|---|---|---|\n"
