@@ -37,6 +37,9 @@ pub struct Harm {
     pub burst: Option<(u64, u64)>,
 }
 
+/// Less than this share of the connections is no sample of them.
+const SEEN: f64 = 0.2;
+
 /// Quantile of the normal distribution for an interval that holds the true share in 95 of 100 cases.
 const Z: f64 = 1.96;
 
@@ -113,7 +116,14 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    pub fn new(ended: &[Ended<'_>], endings: &Endings, readings: &Readings<'_>) -> Self {
+    /// `still_open`: connections that are open at the end of the window, where all sockets were looked at then. `None` if too little was
+    /// seen to tell a share by it.
+    pub fn new(
+        ended: &[Ended<'_>],
+        endings: &Endings,
+        readings: &Readings<'_>,
+        still_open: Option<u64>,
+    ) -> Option<Self> {
         let mut by_target: HashMap<Target, Vec<Duration>> = HashMap::new();
         let mut never_open: HashMap<Target, usize> = HashMap::new();
         for connection in ended {
@@ -124,16 +134,18 @@ impl Connections {
             }
         }
         by_target.values_mut().for_each(|times| times.sort_unstable());
-        // How many the host accepted and made, where that was counted.
+        // How many the host accepted and made, where that was counted: they ended, or they are open.
         let opened =
             ["Tcp.PassiveOpens", "Tcp.ActiveOpens"].map(|name| readings.counter(name).map(|opened| opened.delta));
         let opened = opened.into_iter().sum::<Result<u64, _>>().ok();
         let whole = endings.dropped == 0 && endings.gaps == 0 && endings.ended_early.is_none();
+        let known = (ended.len() as u64).saturating_add(still_open.unwrap_or(0));
         let seen = match opened {
-            Some(opened) if !whole && opened > 0 => (ended.len() as f64 / opened as f64).min(1.0),
+            // The kernel tells of the last ones late, from a work queue, where it has other work (sock_diag_broadcast_destroy).
+            Some(opened) if opened > 0 && (!whole || still_open.is_some()) => (known as f64 / opened as f64).min(1.0),
             _ => 1.0,
         };
-        Self { ended: by_target, never_open, seen }
+        (seen >= SEEN).then_some(Self { ended: by_target, never_open, seen })
     }
 
     fn ended(&self, target: Target) -> u64 {
@@ -166,6 +178,12 @@ pub(super) fn failures(attribution: &Attribution) -> HashMap<u16, u64> {
         }
     }
     failures
+}
+
+/// Connections of all places that are open; a listener, a request and what is left of a connection are none.
+pub(super) fn all_open(dump: &SocketDump) -> u64 {
+    let none = [TcpState::Listen, TcpState::SynRecv, TcpState::TimeWait];
+    dump.by_state.iter().filter(|(state, _)| !none.contains(state)).map(|(_, count)| count).sum()
 }
 
 /// Connections that are open at one end of the window.
@@ -225,7 +243,10 @@ impl Evidence<'_> {
     /// destroyed some time after its reset.
     fn burst(&self, [first, last]: [Duration; 2]) -> Option<[Duration; 2]> {
         let length = (last.saturating_sub(first)).max(BURST);
-        (length * 2 < self.window()).then(|| [last.saturating_sub(length), last.saturating_add(BURST / 3)])
+        // What was before the window is not known: a burst at its beginning is judged by its first seconds.
+        let from = last.saturating_sub(length).max(self.before().at.mono);
+        let to = last.max(from.saturating_add(length)).saturating_add(BURST / 3);
+        (length * 2 < self.window()).then_some([from, to])
     }
 }
 
@@ -288,6 +309,22 @@ mod tests {
         assert!(both.is_total() && both.surely() > Some(0.7) && !half.is_total() && half.surely() < Some(0.3));
         let little = Harm { failures: 1, in_all: 10, ..half };
         assert!(little.surely() < Some(0.1), "one of ten is not as bad as the other nine");
+    }
+
+    /// Three failures in the first half second of ten, with ten connections a second.
+    #[test]
+    fn a_burst_at_the_beginning_is_judged_by_as_long_a_time_as_any() {
+        let mut case = Case::new().destroyed_sockets(100, ["10.0.0.9:80", "10.0.3.7:40000"], 0, 0);
+        case.netns.after.at.mono += Duration::from_secs(7);
+        let start = case.netns.before.at.mono;
+        let mut number = 0;
+        let case = case.each_destroyed(|socket| {
+            number += 1;
+            socket.at = start + Duration::from_millis(100 * number);
+        });
+        let span = [start, start + Duration::from_millis(500)];
+        let harm = Evidence::new(case.view()).harm(Target::Port(80), 3, Some(span));
+        assert_eq!(harm.burst, Some((3, 39)), "those of the first four seconds");
     }
 
     /// 20 failures of one second among 1,000 connections of a minute are those of that second.

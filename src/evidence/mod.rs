@@ -96,7 +96,10 @@ impl<'a> Evidence<'a> {
         let endings = view.netns.endings.required("destroyed_sockets");
         let ended = endings.clone().map(|endings| attribution::ended(view, endings));
         let connections = endings.ok().zip(ended.as_ref().ok());
-        let connections = connections.map(|(endings, ended)| Connections::new(ended, endings, &readings));
+        let fresh = view.after().dumped == view.after().at;
+        let still_open = view.after().socket_dump.value().filter(|_| fresh).map(|dump| harm::all_open(dump));
+        let connections =
+            connections.and_then(|(endings, ended)| Connections::new(ended, endings, &readings, still_open));
         Self {
             view,
             readings,

@@ -267,7 +267,7 @@ fn restart_burst(stage: &mut Stage) -> Result<(), Stop> {
         for stream in pooled {
             once_more(tally, stream);
         }
-        window.every(20, || polite_request(tally, SERVICE));
+        window.every(4, || polite_request(tally, SERVICE));
     });
     stage.observe(2.5)
 }
