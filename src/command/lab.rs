@@ -20,7 +20,7 @@ pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
             let patience = inside.patience.unwrap_or_default();
             Command::Inside {
                 name: inside.name,
-                how: How { record: inside.record, interval, levels: inside.levels, patience },
+                how: How { record: inside.record, interval, levels: inside.levels, node: false, patience },
             }
         }
         LabCommand::Actor(actor) => Command::Actor { name: actor.name, json: actor.json },
@@ -30,6 +30,6 @@ pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
 fn options(args: &LabOptions) -> Result<Options, UsageError> {
     let interval = config::tick_interval(args.interval.as_ref())?;
     let patience = args.patience.unwrap_or_default();
-    let how = How { record: None, interval, levels: args.levels, patience };
+    let how = How { record: None, interval, levels: args.levels, node: false, patience };
     Ok(Options { counters: args.counters, json: args.json, jobs: config::jobs(args.jobs)?, how })
 }

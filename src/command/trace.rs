@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
 use super::terminal::reader_is_gone;
 use super::{collect, stop_for};
@@ -24,7 +24,7 @@ use crate::source::owners::Owners;
 use crate::source::{connections, listeners, owners, sysctl};
 use crate::trace::{Batch, Holders, Reset, Tracer};
 use crate::value::escape::visible;
-use crate::value::{Moment, NetnsId, Stop};
+use crate::value::{Moment, NetnsId, Observed, Stop};
 
 /// A socket is destroyed once its process closed it. So long a reset is held back for that.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -36,6 +36,8 @@ const WAITING_TERMINAL: usize = 64 << 10;
 /// How often to look who listens: that often, and at most a hundredth of the time.
 const LOOK: Duration = Duration::from_secs(5);
 const LOOK_SHARE: u32 = 100;
+/// So long in one look the connections of one network namespace after the other are asked for.
+const CONNECTIONS: Duration = Duration::from_millis(200);
 
 pub fn run(args: &TraceArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let config = config::trace(args, terminal)?;
@@ -108,7 +110,8 @@ struct Tracing {
     host: Box<dyn Host>,
     session: Session,
     tracer: Tracer,
-    netns: NetnsId,
+    /// The namespaces that are traced.
+    known: BTreeSet<NetnsId>,
     /// When the latest reading before this one was, CLOCK_BOOTTIME: what is older has certainly been read.
     previous: Duration,
     /// Destroyed sockets still come, for which a reset is held back.
@@ -124,15 +127,14 @@ impl Tracing {
         let Opened { mut host, plan, .. } = opened;
         let session = Session::open(&mut *host, &Plan { sockets: false, ..plan })?;
         let start = session.opened();
-        let snapshot = session.snapshots().next().context("no network namespace is observed")?;
-        let around = Surroundings { ephemeral: sysctl::ephemeral_ports(&snapshot.sysctls), ..Surroundings::default() };
         let kernel = session.host_snapshot().facts.kernel.clone().unwrap_or_default();
-        let netns = snapshot.netns;
-        let tracer = Tracer::new(config.filter.clone(), netns, &kernel, around, start);
+        let tracer = Tracer::new(config.filter.clone(), &kernel, start);
         let noted = BTreeSet::new();
         let (previous, look_every) = (start.mono, LOOK);
+        let known = BTreeSet::new();
         let mut tracing =
-            Self { host, session, tracer, netns, previous, destroyed: true, looked: start, look_every, noted };
+            Self { host, session, tracer, known, previous, destroyed: true, looked: start, look_every, noted };
+        tracing.observe();
         tracing.look_now();
         let StreamFailures { events, packets, .. } = tracing.session.failures();
         match (events.cloned(), packets.cloned()) {
@@ -152,7 +154,11 @@ impl Tracing {
         }
         if config.terminal.progress && matches!(config.origin, Origin::Live(_)) {
             let how = if config.endless() { ", Ctrl-C ends it" } else { "" };
-            output::say(format_args!("Tracing resets of this network namespace{how}."));
+            let what = match tracing.known.len() {
+                1 => "this network namespace".to_owned(),
+                count => format!("{count} network namespaces"),
+            };
+            output::say(format_args!("Tracing resets of {what}{how}."));
         }
         Ok(tracing)
     }
@@ -177,7 +183,25 @@ impl Tracing {
 
     fn look(&mut self) {
         if self.session.now().mono.saturating_sub(self.looked.mono) >= self.look_every {
+            for id in self.session.follow(&mut *self.host) {
+                self.known.remove(&id);
+                self.tracer.forget(id);
+            }
+            self.observe();
             self.look_now();
+        }
+    }
+
+    /// Tells the tracer of the namespaces that it does not know yet.
+    fn observe(&mut self) {
+        for snapshot in self.session.snapshots() {
+            let id = snapshot.netns;
+            if self.known.insert(id) {
+                let ephemeral = sysctl::ephemeral_ports(&snapshot.sysctls);
+                let location = self.session.node().map(|node| node.location(id)).filter(|location| !location.own);
+                let around = Surroundings { ephemeral, ..Surroundings::default() };
+                self.tracer.observe(id, around, location.map(Arc::new));
+            }
         }
     }
 
@@ -185,17 +209,34 @@ impl Tracing {
     fn look_now(&mut self) {
         self.looked = self.session.now();
         let probe: &mut dyn Probe = &mut *self.host;
-        let (listening, took) = listeners::collect(probe, self.netns);
-        let Some(listening) = listening.value() else { return };
-        let (held, longer) = connections::collect(probe, self.netns);
-        let held_inodes = held.iter().map(|connection| connection.inode);
-        let inodes = listening.iter().map(|listener| listener.inode).chain(held_inodes).map(u64::from).collect();
-        let (owners, longest) = owners::collect(probe, inodes, BTreeSet::new());
-        self.look_every = LOOK.max((took + longer + longest) * LOOK_SHARE);
+        let mut spent = Duration::ZERO;
+        let mut seen = Vec::new();
+        let mut inodes = BTreeSet::new();
+        for id in &self.known {
+            let (listening, took) = listeners::collect(probe, *id);
+            spent += took;
+            let (Observed::Full(listening) | Observed::Partial(listening, _)) = listening else { continue };
+            // It walks the sockets of the whole host, for each namespace again.
+            let (held, took) = match spent < CONNECTIONS {
+                true => connections::collect(probe, *id),
+                false => Default::default(),
+            };
+            spent += took;
+            let held_inodes = held.iter().map(|connection| connection.inode);
+            inodes.extend(listening.iter().map(|listener| listener.inode).chain(held_inodes).map(u64::from));
+            seen.push((*id, listening, held));
+        }
+        if seen.is_empty() {
+            return;
+        }
+        let (owners, took) = owners::collect(probe, inodes, BTreeSet::new());
+        self.look_every = LOOK.max((spent + took) * LOOK_SHARE);
         let known = self.session.host_snapshot().owners.value().map(Arc::as_ref);
         let none = Owners::default();
         let owners = owners.value().or(known).unwrap_or(&none);
-        self.tracer.look(Holders::new(listening, &held, owners));
+        for (id, listening, held) in seen {
+            self.tracer.look(id, Holders::new(&listening, &held, owners));
+        }
     }
 
     /// What a stream lacks, and what ended it, each once.

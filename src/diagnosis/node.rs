@@ -158,13 +158,16 @@ fn merged(judged: &mut [Judged<'_>], links: &BTreeMap<usize, usize>, filter: &Fi
     let summary = match status {
         Status::Critical | Status::Warning => {
             let host_wide = causes.first().is_some_and(|cause| is_host_wide(&cause.finding)) && !filter.is_empty();
-            sentence::worst(&causes, host_wide.then_some(filter))
+            sentence::worst(&causes, host_wide.then_some(filter), true)
         }
         Status::Ok if filter.is_empty() && !own.totals_only => {
             sentence::healthy(&ledger, &causes, window, &|name| counters.get(name).and_then(|(_, delta)| *delta))
         }
         _ => {
-            let telling = relevant().find(|one| one.diagnosis.status == status).or(judged.first());
+            // Where the service is there is more to say than where it is called.
+            let fits = |one: &&Judged<'_>| one.diagnosis.status == status;
+            let served = relevant().filter(fits).find(|one| !one.diagnosis.listeners.is_empty());
+            let telling = served.or_else(|| relevant().find(fits)).or(judged.first());
             telling.map(|one| located(&one.location, &one.diagnosis.summary)).unwrap_or_default()
         }
     };

@@ -86,7 +86,7 @@ pub(super) fn whole(
     match status {
         Status::Critical | Status::Warning => {
             let host_wide = causes.first().is_some_and(|first| is_host_wide(&first.finding)) && !filter.is_empty();
-            worst(causes, host_wide.then_some(filter))
+            worst(causes, host_wide.then_some(filter), false)
         }
         Status::Unknown if !blind(evidence) => {
             let text = evidence.unbalanced().map(|unbalanced| unbalanced.text()).unwrap_or_default();
@@ -133,14 +133,15 @@ pub(super) fn capture(evidence: &Evidence<'_>, status: Status, causes: &[Ranked]
     }
 }
 
-/// The first cause, and how many more there are. `asked`: it is about the whole host, and only this was asked for.
-pub(super) fn worst(causes: &[Ranked], asked: Option<&Filter>) -> String {
+/// The first cause, and how many more there are. `asked`: it is about the whole host, and only this was asked for. `located`: say
+/// where it is.
+pub(super) fn worst(causes: &[Ranked], asked: Option<&Filter>, located: bool) -> String {
     let Some(first) = causes.first() else { return String::new() };
     let finding = &first.finding;
     // A shared limit or a counter without an address: it may hit what was asked for, and is not its doing.
     let found = match (asked, &finding.location) {
         (Some(filter), _) => format!("Host-wide, so {filter} may be affected too: {}", finding.summary),
-        (None, Some(location)) if !finding.tells_place => format!("In {location}: {}", finding.summary),
+        (None, Some(location)) if located && !finding.tells_place => format!("In {location}: {}", finding.summary),
         (None, _) => finding.sentence(),
     };
     match others(causes) {

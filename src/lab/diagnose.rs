@@ -11,10 +11,11 @@ use super::levels::{self, Level};
 use crate::ask::{Answer, Ask, Clock, Frame, Host, Probe};
 use crate::attribution::Attribution;
 use crate::cause::{self, Severity, State};
+use crate::diagnosis::Diagnosis;
 use crate::diagnosis::filter::Filter;
-use crate::diagnosis::{self, Diagnosis};
+use crate::diagnosis::node::{Namespace, diagnose_all};
 use crate::evidence::Evidence;
-use crate::evidence::ledger::Account;
+use crate::evidence::ledger::{Account, Ledger};
 use crate::kernel::LiveHost;
 use crate::recording::{RecordingFile, RecordingHost};
 use crate::session::{Plan, observe};
@@ -36,6 +37,31 @@ pub struct Findings {
     /// The RSTs that the host sent; `None` where single resets were not seen.
     #[serde(default)]
     pub sent: Option<Sent>,
+    /// Of a whole node: its network namespaces, and the totals of all.
+    #[serde(default)]
+    pub namespaces: Vec<Neighbour>,
+    #[serde(default)]
+    pub totals: Totals,
+}
+
+/// One network namespace of a node.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Neighbour {
+    pub verdict: String,
+    pub totals: Totals,
+}
+
+/// What the ledger counted, where it could.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    pub sent: Option<u64>,
+    pub dropped: Option<u64>,
+}
+
+impl Totals {
+    fn of(ledger: &Ledger) -> Self {
+        Self { sent: ledger.sent.total.clone().ok(), dropped: ledger.dropped.total.clone().ok() }
+    }
 }
 
 /// The sent side of the ledger.
@@ -97,7 +123,8 @@ pub struct Diagnosed {
 /// if asked. Calls `opened` at least once, as soon as the window is open. Does nothing for `stall` after that, as an observer that
 /// gets no CPU. Blocks for the window.
 pub fn diagnose(window: Duration, stall: Duration, how: &How, opened: &mut dyn FnMut()) -> Result<Diagnosed, String> {
-    let mut live = Opening { inner: LiveHost::new(Arc::default()), opened, is_open: false, stall };
+    let inner = if how.node { LiveHost::of_node(Arc::default()) } else { LiveHost::new(Arc::default()) };
+    let mut live = Opening { inner, opened, is_open: false, stall };
     match &how.record {
         None if how.levels && how.interval.is_none() => {
             let mut recording = RecordingHost::new(live, Vec::new(), false);
@@ -138,8 +165,10 @@ pub(super) fn watch(host: &mut dyn Host, window: Duration, interval: Option<Dura
         let evidence = Evidence::new(view);
         // Packets alone tell the received ones from nothing, and name no process.
         let resets = evidence.attribution().ok().filter(|resets| resets.sent.is_ok() && resets.received.is_ok());
-        let diagnosis = diagnosis::diagnose(view);
-        let sent = resets.and_then(|resets| sent(resets, &diagnosis.ledger.sent));
+        let diagnosis = diagnose_all(&observation, &Filter::default(), &|| false);
+        let diagnosis = diagnosis.ok_or("no network namespace was observed")?;
+        let alone = diagnosis.namespaces.is_empty();
+        let sent = resets.filter(|_| alone).and_then(|resets| sent(resets, &diagnosis.ledger.sent));
         let findings = Findings { reset_events: resets.is_some(), sent, ..findings(&diagnosis) };
         let lost_records = view.host.reset_events.value().map_or(0, |account| account.lost);
         return Ok(Diagnosed { findings, lost_records, ..Diagnosed::default() });
@@ -208,8 +237,14 @@ fn findings(diagnosis: &Diagnosis) -> Findings {
         summary: diagnosis.summary.clone(),
         reset_events: false,
         sent: None,
+        namespaces: diagnosis.namespaces.iter().map(neighbour).collect(),
+        totals: Totals::of(&diagnosis.ledger),
         causes: causes.collect(),
     }
+}
+
+fn neighbour(one: &Namespace) -> Neighbour {
+    Neighbour { verdict: one.status.name().to_owned(), totals: Totals::of(&one.ledger) }
 }
 
 fn subject(subject: &cause::Subject) -> Subject {

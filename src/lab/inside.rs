@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use rustix::process::{Pid, Signal, WaitOptions, getegid, geteuid, set_parent_process_death_signal, waitpid};
 use rustix::system::sethostname;
 use rustix::thread::{CapabilitySet, UnshareFlags};
@@ -169,6 +169,7 @@ fn verdict(scenario: &Scenario, report: &Report, diagnosed: Option<&Result<Diagn
 fn prepare(scenario: &Scenario, recording: bool) -> Result<(), Stop> {
     arena::loopback_up()?;
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).map_err(io::Error::from)?;
+    forget_namespaces();
     // The processes of the scenario and no others, under the pids that perf events name here (both are relative to the pid
     // namespace). The kernel refuses it to a user namespace where something is mounted over a part of the outer /proc.
     let _ = mount_new("proc", "/proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC);
@@ -193,6 +194,16 @@ fn prepare(scenario: &Scenario, recording: bool) -> Result<(), Stop> {
 
 fn installed(program: &str) -> bool {
     std::env::split_paths(&search_path()).any(|directory| directory.join(program).is_file())
+}
+
+/// Unmounts, in this mount namespace only, what leads to network namespaces of the machine: they are none of the scenario's.
+fn forget_namespaces() {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = mounts.lines().filter(|line| line.contains(" - nsfs ")).filter_map(|line| line.split(' ').nth(4));
+    for point in points {
+        // Refused in a user namespace, which may not enter them either.
+        let _ = unmount(point, UnmountFlags::DETACH);
+    }
 }
 
 fn mount_tmpfs() -> io::Result<()> {

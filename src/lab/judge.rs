@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::diagnose::{Finding, Findings, Sent};
+use super::diagnose::{Finding, Findings, Sent, Totals};
 use super::report::Status;
 use super::scenario::Expect;
 use crate::reset::Kind;
@@ -68,6 +68,9 @@ fn problem(expect: &Expect, findings: &Findings) -> Option<String> {
     if let Some(wrong) = expect.sent.and_then(|kinds| wrong_kind(kinds, findings.sent.as_ref())) {
         return Some(wrong);
     }
+    if let Some(wrong) = wrong_neighbour(expect, findings) {
+        return Some(wrong);
+    }
     let Some(cause) = expect.cause else {
         return (findings.verdict != "ok").then(|| format!("a false alarm: {} {}", findings.verdict, findings.summary));
     };
@@ -85,6 +88,25 @@ fn problem(expect: &Expect, findings: &Findings) -> Option<String> {
     // Counters know no ports: then a finding about the whole host is all that can be asked for.
     let blurred = !findings.reset_events && top.subjects.iter().all(|subject| subject.port.is_none());
     if blurred { None } else { wrong_subject(expect, top) }
+}
+
+/// Of a whole node: the fault is in one of its namespaces, the others are clean, and what they counted adds up.
+fn wrong_neighbour(expect: &Expect, findings: &Findings) -> Option<String> {
+    let all = &findings.namespaces;
+    if let Some(count) = expect.namespaces.filter(|count| all.len() < *count) {
+        return Some(format!("{} network namespaces were looked at, {count} were made", all.len()));
+    }
+    if all.is_empty() {
+        return None;
+    }
+    let faulty = all.iter().filter(|one| one.verdict != "ok").count();
+    let expected = usize::from(expect.cause.is_some());
+    if faulty != expected {
+        return Some(format!("{faulty} network namespaces are not well, {expected} were made so"));
+    }
+    let sum = |of: fn(&Totals) -> Option<u64>| all.iter().map(|one| of(&one.totals)).sum::<Option<u64>>();
+    let sums = Totals { sent: sum(|totals| totals.sent), dropped: sum(|totals| totals.dropped) };
+    (sums != findings.totals).then(|| format!("the totals {:?} are not the sums {sums:?}", findings.totals))
 }
 
 /// Of several faults each is found as one of its own, and there is no further one.
@@ -165,6 +187,7 @@ mod tests {
         also: &[],
         forbidden: &["syn-flood"],
         sent: None,
+        namespaces: None,
     };
 
     fn finding(id: &str, port: u16, process: &str) -> Finding {
@@ -180,11 +203,34 @@ mod tests {
 
     fn findings(causes: Vec<Finding>) -> Findings {
         let verdict = if causes.is_empty() { "ok" } else { "warning" };
-        Findings { verdict: verdict.to_owned(), summary: String::new(), reset_events: true, causes, sent: None }
+        Findings {
+            verdict: verdict.to_owned(),
+            summary: String::new(),
+            reset_events: true,
+            causes,
+            ..Findings::default()
+        }
     }
 
     fn status(expect: &Expect, causes: Vec<Finding>) -> Status {
         judge(expect, &findings(causes)).0
+    }
+
+    #[test]
+    fn of_a_node_only_the_faulty_namespace_may_be_unwell_and_totals_add_up() {
+        let of = |verdict: &str, sent| super::super::diagnose::Neighbour {
+            verdict: verdict.to_owned(),
+            totals: Totals { sent: Some(sent), dropped: Some(0) },
+        };
+        let wrong = |namespaces: Vec<_>, sent| {
+            let totals = Totals { sent: Some(sent), dropped: Some(0) };
+            wrong_neighbour(&EXPECT, &Findings { namespaces, totals, ..Findings::default() })
+        };
+        assert_eq!(wrong(vec![of("ok", 1), of("critical", 4)], 5), None);
+        assert!(wrong(vec![of("ok", 1), of("critical", 4)], 6).is_some_and(|text| text.contains("are not the sums")));
+        assert!(wrong(vec![of("warning", 0), of("critical", 0)], 0).is_some_and(|text| text.contains("2 network")));
+        let expect = Expect { namespaces: Some(3), ..EXPECT };
+        assert!(wrong_neighbour(&expect, &Findings::default()).is_some_and(|text| text.contains("3 were made")));
     }
 
     #[test]

@@ -72,6 +72,8 @@ pub struct How {
     pub interval: Option<Duration>,
     /// Also judge what less evidence would have told, see [`levels`].
     pub levels: bool,
+    /// The whole node is observed, and not only the network namespace of the scenario; a scenario says so.
+    pub node: bool,
     /// How many times longer everything may take than on an ordinary machine; 0 means once. For an emulated one.
     pub patience: u32,
 }

@@ -243,6 +243,12 @@ impl Stage {
         self.observe_stalled(seconds, 0.0)
     }
 
+    /// Watches all network namespaces in which a program of the scenario runs, as `scan` does by default.
+    pub fn observe_node(&mut self, seconds: f64) -> Result<(), Stop> {
+        self.how.node = true;
+        self.observe(seconds)
+    }
+
     /// The same by an observer that gets no CPU for `stall` of these seconds, from their beginning.
     pub fn observe_stalled(&mut self, seconds: f64, stall: f64) -> Result<(), Stop> {
         let before = counters::read()?;

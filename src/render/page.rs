@@ -5,7 +5,7 @@ use super::block::{self, About, Detail};
 use super::layout::{Page, shorten};
 use super::table::{Options, first_line, head};
 use super::{capture, missing, namespaces, port, verdict};
-use crate::cause::{Severity, State};
+use crate::cause::{Finding, Severity, State};
 use crate::diagnosis::rank::Ranked;
 use crate::diagnosis::{CONVINCING, Diagnosis, NotChecked, Status};
 use crate::evidence::ledger::{Account, Basis};
@@ -100,7 +100,7 @@ fn cause(
         let text = match more {
             more if more > 0 && place + 1 == MOST => format!("{} more of its symptoms (--all)", more + 1),
             _ if symptom.finding.location == cause.finding.location => shorten(&symptom.finding.summary, room),
-            _ => shorten(&block::located(&symptom.finding), room),
+            _ => shorten(&located(diagnosis, &symptom.finding), room),
         };
         block::field(page, if place == 0 { "also" } else { "" }, &text);
     }
@@ -144,12 +144,12 @@ fn others(page: &mut Page, diagnosis: &Diagnosis, roots: &[usize], detail: &Deta
     let of = |keep: &dyn Fn(&Ranked) -> bool| -> Vec<&Ranked> {
         causes().map(|(_, cause)| cause).filter(|cause| keep(cause)).collect()
     };
-    lines(page, "Noted", detail, &of(&|cause| cause.finding.state.is_now()));
-    lines(page, "Earlier", detail, &of(&|cause| cause.finding.state == State::Past));
-    lines(page, "Harmless", detail, &of(&|cause| cause.finding.state == State::Benign));
+    lines(page, diagnosis, "Noted", detail, &of(&|cause| cause.finding.state.is_now()));
+    lines(page, diagnosis, "Earlier", detail, &of(&|cause| cause.finding.state == State::Past));
+    lines(page, diagnosis, "Harmless", detail, &of(&|cause| cause.finding.state == State::Benign));
 }
 
-fn lines(page: &mut Page, label: &str, detail: &Detail, causes: &[&Ranked]) {
+fn lines(page: &mut Page, diagnosis: &Diagnosis, label: &str, detail: &Detail, causes: &[&Ranked]) {
     let room = page.prose_width() - INDENT;
     for (place, cause) in causes.iter().take(MOST).enumerate() {
         let sure = match cause.finding.confidence {
@@ -158,11 +158,16 @@ fn lines(page: &mut Page, label: &str, detail: &Detail, causes: &[&Ranked]) {
         };
         let text = match causes.len().saturating_sub(MOST) {
             more if more > 0 && place + 1 == MOST => format!("{} more (--all)", more + 1),
-            _ if detail.whole_notes => format!("{}{sure}", block::located(&cause.finding)),
-            _ => format!("{}{sure}", shorten(&block::located(&cause.finding), room.saturating_sub(sure.len()))),
+            _ if detail.whole_notes => format!("{}{sure}", located(diagnosis, &cause.finding)),
+            _ => format!("{}{sure}", shorten(&located(diagnosis, &cause.finding), room.saturating_sub(sure.len()))),
         };
         page.field(if place == 0 { label } else { "" }, INDENT, &text);
     }
+}
+
+/// The summary; of a whole node with where it is.
+fn located(diagnosis: &Diagnosis, finding: &Finding) -> String {
+    if diagnosis.namespaces.is_empty() { finding.summary.clone() } else { block::located(finding) }
 }
 
 /// The ledger in a sentence: what was sent and received, what of it is explained, and what was lost.

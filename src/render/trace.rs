@@ -107,6 +107,9 @@ fn process(process: &Process) -> String {
 
 fn details(reset: &Reset) -> String {
     let mut parts = Vec::new();
+    if let Some(location) = &reset.location {
+        parts.push(format!("in {}", visible(&location.to_string())));
+    }
     if let Some(state) = reset.joined.state_before() {
         parts.push(state.name().to_owned());
     }

@@ -175,6 +175,36 @@ impl Session {
         observation.host.node = self.node.clone();
     }
 
+    /// Follows the namespaces that come and go, for one who has no windows. Those that are gone.
+    pub fn follow(&mut self, probe: &mut dyn Probe) -> Vec<NetnsId> {
+        let at = self.now;
+        let now = namespaces::collect(probe).0;
+        let Some(now) = now.value() else { return Vec::new() };
+        let is_there = |id: &NetnsId| now.iter().any(|namespace| namespace.id == *id) || *id == NetnsId::default();
+        let gone: Vec<NetnsId> = self.netns.keys().copied().filter(|id| !is_there(id)).collect();
+        for id in &gone {
+            self.netns.remove(id);
+            self.streams.remove(*id);
+        }
+        let came: Vec<Namespace> = now.iter().filter(|one| !self.netns.contains_key(&one.id)).cloned().collect();
+        if !came.is_empty() {
+            let fresh = node(probe);
+            if fresh.value().is_some() {
+                self.node = fresh;
+            }
+        }
+        for namespace in came {
+            self.streams.add(namespace.id);
+            self.netns.insert(namespace.id, OfNetns::open(probe, namespace, at, None));
+        }
+        gone
+    }
+
+    /// What is known of the node.
+    pub fn node(&self) -> Option<&Node> {
+        self.node.value().map(Arc::as_ref)
+    }
+
     /// Looks at all sockets and their owners for the window that was just closed. False if the host does not have them now: a
     /// recording may hold them in some windows only. `which`: of these namespaces; the others keep what they have.
     pub fn dump(&self, host: &mut dyn Probe, observation: &mut Observation, which: &dyn Fn(NetnsId) -> bool) -> bool {

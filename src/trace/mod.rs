@@ -3,10 +3,12 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::reset::{self, Kind};
 use crate::source::destroyed_sockets::DestroyedSocket;
+use crate::source::node::Location;
 use crate::source::reset_events::Direction;
 use crate::value::outside::is_comm_of;
 use crate::value::words::{counted, seconds};
@@ -30,6 +32,8 @@ pub struct Reset {
     pub joined: reset::Reset,
     pub end: Option<End>,
     pub process: Option<Process>,
+    /// Where it was, if not in the network namespace of the one who looks.
+    pub location: Option<Arc<Location>>,
 }
 
 /// What the connection looked like when it was reset; where the kernel told.
@@ -121,7 +125,7 @@ impl Reset {
         });
         let wall = now.wall.saturating_sub(now.mono.saturating_sub(at));
         let holder = || joined.local().and_then(|local| holders.of(local, which(&joined))).cloned();
-        Self { wall, what, process: process.or_else(holder), joined, end }
+        Self { wall, what, process: process.or_else(holder), joined, end, location: None }
     }
 
     /// The process was in exit(2) or being killed.

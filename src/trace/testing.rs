@@ -13,5 +13,5 @@ pub fn joined(event: Option<ResetEvent>, packet: Option<ResetPacket>) -> Reset {
     let around = Surroundings { traced: Traced::ALL, ..Surroundings::default() };
     let joined = reset::Reset { event, packet, ..reset::Reset::default() };
     let what = around.kind(&joined, &PeerTtls::default());
-    Reset { wall: Duration::from_millis(1_800_000_131_031), what, joined, end: None, process: None }
+    Reset { wall: Duration::from_millis(1_800_000_131_031), what, joined, end: None, process: None, location: None }
 }

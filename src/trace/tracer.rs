@@ -1,16 +1,28 @@
 //! One trace: joined resets in, what is shown of them out.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Filter, Holders, Reset, Summary};
 use crate::reset::{self, Surroundings, Traced};
 use crate::session::Live;
+use crate::source::node::Location;
 use crate::source::reset_events::Missing;
 use crate::source::reset_packets::PeerTtls;
 use crate::value::{Moment, NetnsId};
 
 /// For so long after something was lost an event without a packet proves nothing, nor a packet without an event.
 const SUSPECT: Duration = Duration::from_secs(1);
+
+/// What decides who is behind the resets of one network namespace.
+#[derive(Debug, Default)]
+struct OfNetns {
+    holders: Holders,
+    around: Surroundings,
+    /// Where it is, if not with the one who looks.
+    location: Option<Arc<Location>>,
+}
 
 /// Resets that matched, in order of time, and what is missing between them.
 #[derive(Debug, Default)]
@@ -23,11 +35,11 @@ pub struct Batch {
 
 pub struct Tracer {
     filter: Filter,
-    netns: NetnsId,
+    netns: BTreeMap<NetnsId, OfNetns>,
+    /// That of the one who looks, where it is observed.
+    own: Option<NetnsId>,
     /// Release.
     kernel: String,
-    holders: Holders,
-    around: Surroundings,
     missing: Vec<Missing>,
     /// Events, or packets, were lost not long ago.
     lost_until: Duration,
@@ -38,14 +50,13 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// `kernel` is the release, as in /proc/sys/kernel/osrelease. `around`: what is known of the namespace at the start.
-    pub fn new(filter: Filter, netns: NetnsId, kernel: &str, around: Surroundings, start: Moment) -> Self {
+    /// `kernel` is the release, as in /proc/sys/kernel/osrelease. Nothing is shown before [`observe`](Self::observe).
+    pub fn new(filter: Filter, kernel: &str, start: Moment) -> Self {
         Self {
             filter,
-            netns,
+            netns: BTreeMap::new(),
+            own: None,
             kernel: kernel.to_owned(),
-            holders: Holders::default(),
-            around,
             missing: Vec::new(),
             lost_until: Duration::ZERO,
             packets_lost_until: Duration::ZERO,
@@ -54,10 +65,25 @@ impl Tracer {
         }
     }
 
-    /// Who listens and holds connections now.
-    pub fn look(&mut self, holders: Holders) {
-        self.around.listening = holders.listening();
-        self.holders = holders.after(std::mem::take(&mut self.holders));
+    /// The resets of this namespace are shown. `around`: what is known of it at the start.
+    pub fn observe(&mut self, netns: NetnsId, around: Surroundings, location: Option<Arc<Location>>) {
+        if location.is_none() {
+            self.own = Some(netns);
+        }
+        self.netns.insert(netns, OfNetns { around, location, ..OfNetns::default() });
+    }
+
+    /// Those of this one no longer.
+    pub fn forget(&mut self, netns: NetnsId) {
+        self.netns.remove(&netns);
+    }
+
+    /// Who listens and holds connections there now.
+    pub fn look(&mut self, netns: NetnsId, holders: Holders) {
+        if let Some(of) = self.netns.get_mut(&netns) {
+            of.around.listening = holders.listening();
+            of.holders = holders.after(std::mem::take(&mut of.holders));
+        }
     }
 
     /// What the events lack, by name.
@@ -109,7 +135,8 @@ impl Tracer {
     ) {
         let at = reset.at();
         if reset.event.is_none() {
-            let own = reset.packet.as_ref().is_some_and(|packet| packet.local_here && packet.netns == self.netns);
+            let own =
+                reset.packet.as_ref().is_some_and(|packet| packet.local_here && self.netns.contains_key(&packet.netns));
             if !own {
                 return;
             }
@@ -122,13 +149,17 @@ impl Tracer {
             self.summary.passed_over += 1;
             return;
         }
-        self.around.traced = match has_events {
+        let known = reset.netns().or(self.own).filter(|netns| self.netns.contains_key(netns));
+        let place = known.or_else(|| self.netns.keys().next().copied());
+        let Some(of) = place.and_then(|netns| self.netns.get_mut(&netns)) else { return };
+        of.around.traced = match has_events {
             true => Traced::new(&self.kernel, &self.missing, at >= self.lost_until),
             false => Traced::NONE,
         };
         let of_event = reset.event.is_some();
-        let kind = self.around.kind(&reset, ttls);
-        let reset = Reset::new(reset, kind, &self.holders, now);
+        let kind = of.around.kind(&reset, ttls);
+        let location = of.location.clone().filter(|_| reset.netns().is_some());
+        let reset = Reset { location, ..Reset::new(reset, kind, &of.holders, now) };
         if self.filter.keeps(&reset) {
             batch.resets.push(reset);
         } else if of_event {
@@ -139,14 +170,16 @@ impl Tracer {
     /// It is known to be another's; or its namespace is not clear, and its packet did not pass here, where all are seen.
     fn is_of_another_namespace(&self, reset: &reset::Reset, has_packets: bool) -> bool {
         match reset.netns() {
-            Some(netns) => netns != self.netns,
+            Some(netns) => !self.netns.contains_key(&netns),
             None => has_packets && reset.at() >= self.packets_lost_until,
         }
     }
 
     /// Adds a reset that was handed out to the summary.
     pub fn count(&mut self, reset: &Reset) {
-        self.summary.add(reset, self.around.ephemeral);
+        let place = reset.joined.netns().or(self.own).and_then(|netns| self.netns.get(&netns));
+        let ephemeral = place.or(self.netns.values().next()).map(|of| of.around.ephemeral).unwrap_or_default();
+        self.summary.add(reset, ephemeral);
     }
 
     /// `not_shown` of all resets handed out found no room in the output.
@@ -163,7 +196,9 @@ mod tests {
     use crate::source::reset_events::{Direction, EventAccount, ResetEvent};
 
     fn tracer(start: Moment) -> Tracer {
-        Tracer::new(Filter::default(), NETNS, "6.18", Surroundings::default(), start)
+        let mut tracer = Tracer::new(Filter::default(), "6.18", start);
+        tracer.observe(NETNS, Surroundings::default(), None);
+        tracer
     }
 
     fn at(s: u64) -> Moment {

@@ -171,7 +171,7 @@ fn named_server(stage: &mut Stage, name: &str, address: IpAddr, accept: Accept) 
 }
 
 /// 32 clients that each connect, ask, and wait for the answer, again and again.
-fn storm(stage: &mut Stage, client: &Namespace, address: IpAddr) {
+pub(super) fn storm(stage: &mut Stage, client: &Namespace, address: IpAddr) {
     for _ in 0..32 {
         stage.fault(client, move |window, tally| {
             let mut kept = Vec::new();

@@ -11,6 +11,7 @@ mod healthy;
 mod later_exit;
 mod limits;
 mod mixtures;
+mod node;
 mod paths;
 mod peer;
 mod program_limits;
@@ -52,10 +53,13 @@ pub struct Expect {
     pub forbidden: &'static [&'static str],
     /// What every RST that the host sends must have been, where single ones are seen; `None`: it is left open.
     pub sent: Option<&'static [Kind]>,
+    /// So many network namespaces are looked into at least, where it is a whole node.
+    pub namespaces: Option<usize>,
 }
 
 impl Expect {
-    pub const NOTHING: Self = Self { cause: None, port: None, process: None, also: &[], forbidden: &[], sent: None };
+    pub const NOTHING: Self =
+        Self { cause: None, port: None, process: None, also: &[], forbidden: &[], sent: None, namespaces: None };
 }
 
 /// What must be there for a scenario to run at all.
@@ -119,6 +123,11 @@ impl Scenario {
         self
     }
 
+    const fn namespaces(mut self, count: usize) -> Self {
+        self.expect.namespaces = Some(count);
+        self
+    }
+
     const fn needs(mut self, needs: &'static [Need]) -> Self {
         self.needs = needs;
         self
@@ -150,6 +159,7 @@ static ALL: &[&[Scenario]] = &[
     servers::SCENARIOS,
     program_limits::SCENARIOS,
     mixtures::SCENARIOS,
+    node::SCENARIOS,
 ];
 
 pub fn all() -> impl Iterator<Item = &'static Scenario> {

@@ -1,9 +1,10 @@
 //! Single resets, and the summary of a trace.
 
-use super::shared::{end, plain, socket_state};
+use super::shared::{container, end, located, plain, socket_state};
 use crate::evidence::stated::stated_words;
 use crate::render::json::rfc3339_millis;
 use crate::render::json::wire::trace::*;
+use crate::source::node::Location;
 use crate::source::reset_events::Direction as Way;
 use crate::source::reset_packets::Signature;
 use crate::trace::{self, PortSide};
@@ -21,6 +22,8 @@ pub fn reset(reset: &trace::Reset) -> Line {
         text: reset.words().into_owned(),
         cause,
         process: reset.process.as_ref().map(process),
+        netns: reset.location.as_deref().map(located),
+        container: reset.location.as_deref().and_then(Location::container).map(container),
         kernel_reason: event.and_then(|event| event.reason.clone()),
         state_before: reset.joined.state_before().map(socket_state),
         exiting: reset.exiting().then_some(true),

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::shared::{CauseId, End, SocketState};
+use super::shared::{CauseId, Container, End, Netns, SocketState};
 
 /// Name and version of the format.
 pub const SCHEMA: &str = "rstdoctor/trace/v1";
@@ -39,6 +39,11 @@ pub struct Reset {
     pub cause: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<Process>,
+    /// Where it was, if not in the network namespace of the one who looks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netns: Option<Netns>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
     /// Symbol of `enum sk_rst_reason` without prefix.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel_reason: Option<String>,
