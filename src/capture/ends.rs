@@ -63,7 +63,7 @@ pub fn join(first: &mut Flows, mut second: Flows) {
     }));
     ends.offset_ns = offset;
     let mut taken = vec![false; second.told.len()];
-    let spans = (first.span, second.span);
+    let spans = [first.span, second.span];
     for (told, pair) in first.told.iter_mut().zip(&pairs) {
         match pair.and_then(|index| Some((index, second.told.get(index)?))) {
             Some((index, other)) => {
@@ -78,7 +78,7 @@ pub fn join(first: &mut Flows, mut second: Flows) {
             }
             None => {
                 ends.only[0] += 1;
-                alone(told, spans.1, offset.unwrap_or(0));
+                alone(told, spans[1], offset.unwrap_or(0));
             }
         }
     }
@@ -143,7 +143,7 @@ fn pair_told(
     other: &Flow,
     translated: bool,
     offset: i64,
-    spans: (Option<(Duration, Duration)>, Option<(Duration, Duration)>),
+    spans: [Option<(Duration, Duration)>; 2],
     ends: &mut Ends,
 ) {
     let Some(at_initiator) = first_is_initiators(&told.flow, other) else { return };
@@ -157,7 +157,7 @@ fn pair_told(
                 ends.arrived += 1;
                 ends.changed += u64::from(rst.window != there.window);
             }
-            None if !covers(spans.1, shifted(rst.at, offset)) => {}
+            None if !covers(spans[1], shifted(rst.at, offset)) => {}
             // It carries the address of the other end, whose capture does not have it.
             None if rst.side != here => never_sent.push(rst.clone()),
             None => lost.push(rst.clone()),
@@ -165,7 +165,7 @@ fn pair_told(
     }
     for rst in other.resets.iter().filter(|rst| !told.flow.resets.iter().any(|own| same(own, rst))) {
         match rst.side == here {
-            _ if !covers(spans.0, shifted(rst.at, offset.saturating_neg())) => {}
+            _ if !covers(spans[0], shifted(rst.at, offset.saturating_neg())) => {}
             true => never_sent.push(rst.clone()),
             false => lost.push(rst.clone()),
         }

@@ -182,7 +182,7 @@ impl LiveHost {
                 let read = read_file(path, sink);
                 let absent = matches!(&read, Err(failure) if failure.kind == FailureKind::Absent);
                 // Limits of the whole host that only the first network namespace shows.
-                let first = (absent && path.starts_with("/proc/sys/net/")).then(|| Handle::of_init());
+                let first = (absent && path.starts_with("/proc/sys/net/")).then(Handle::of_init);
                 match first {
                     Some(Ok(first)) => namespace::with_namespace(&first, || read_file(path, sink)).unwrap_or(read),
                     _ => read,

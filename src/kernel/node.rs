@@ -197,7 +197,7 @@ impl Found {
 
     /// Adds what only a mount or an open file shows, as long as it does.
     fn held(&mut self, held: &mut BTreeMap<NetnsId, PathBuf>) {
-        held.retain(|id, path| fs::metadata(&path).is_ok_and(|place| place.ino() == id.0));
+        held.retain(|id, path| fs::metadata(path).is_ok_and(|place| place.ino() == id.0));
         for (id, path) in held {
             let own = path.to_str().and_then(|path| path.strip_prefix("/proc/1/root")).map(str::to_owned);
             let spot = self.spot(*id);
