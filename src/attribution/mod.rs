@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::observation::View;
 use crate::reset::{Alone, Kind, Mark, Reset, Surroundings, Told};
+use crate::source::process::Process;
 use crate::source::reset_events::{Direction, EventAccount, ResetTally, Tallies, Task};
 use crate::source::reset_packets::PeerTtls;
 use crate::source::sysctl;
@@ -219,6 +220,16 @@ fn received_room(view: View<'_>, matched: u64) -> Option<u64> {
     Some(ended.saturating_sub(own))
 }
 
+/// A task under the name that its process has where it was looked at: the name that came with the event is that of the last exec
+/// that was seen, and where a recording is read from its middle that may be the shell's.
+fn as_owner(view: View<'_>, task: &Task, at: Duration) -> Task {
+    let owners = [&view.host.after.owners, &view.host.before.owners];
+    // Not a later process of the same number.
+    let is_it = |owner: &&Process| owner.started() <= at;
+    let owner = owners.into_iter().find_map(|owners| owners.value()?.processes.get(&task.pid).filter(is_it));
+    Task { pid: task.pid, name: owner.map_or_else(|| task.name.clone(), |owner| owner.name.clone()) }
+}
+
 /// Sorts the resets of a window by kind: those that have an event, and those that TCP sent without one.
 ///
 /// # Errors
@@ -251,7 +262,7 @@ pub fn attribute(view: View<'_>, grouped: &Grouped, around: &Surroundings) -> Re
             port,
             peer.map(|peer| peer.to_canonical()),
             peer_port,
-            tally.task.clone(),
+            tally.task.as_ref().map(|task| as_owner(view, task, tally.first)),
             told,
         );
         let group = groups.entry(key).or_insert((0, tally.first, tally.last));

@@ -20,6 +20,7 @@ const TRACEFS: (&str, &str) =
 const PROC: (&str, &str) = ("/proc/net, /proc/sys, /proc/PID", "Counters, limits, and whose the sockets are.");
 const NETNS: (&str, &str) = ("/run/netns", "Network namespaces by name, see ip-netns(8).");
 const SERVICES: (&str, &str) = ("/etc/services", "Names of services for --port.");
+const STORE: (&str, &str) = ("/var/lib/rstdoctor", "The store; of other users $XDG_STATE_HOME/rstdoctor.");
 const LOOKS: &[(&str, &str)] = &[TRACEFS, PROC, NETNS, SERVICES];
 
 const MANUALS: &[Manual] = &[
@@ -67,6 +68,8 @@ const MANUALS: &[Manual] = &[
             ("rstdoctor scan --port 443 --format nagios", "As a plugin of a monitor."),
             ("rstdoctor scan --quiet --fail-on warning", "As a check in a script."),
             ("rstdoctor scan --from web-3.rst --all", "What was recorded elsewhere, with all tables."),
+            ("rstdoctor scan --from server.pcap", "What a capture tells; netstat -s, ss and logs are read alike."),
+            ("sudo rstdoctor scan --at 03:12", "As if one had looked then, from the store of rstdoctor agent."),
         ],
         files: LOOKS,
     },
@@ -90,7 +93,7 @@ const MANUALS: &[Manual] = &[
         name: "rstdoctor-trace",
         exit_status: &[("0", "It ran, also when it was interrupted."), USAGE, NOTHING],
         examples: &[
-            ("sudo rstdoctor trace", "Every reset of this network namespace, until Ctrl-C."),
+            ("sudo rstdoctor trace", "Every reset, until Ctrl-C."),
             ("sudo rstdoctor trace --sent --port https -n 20", "The next 20 that the web server sends."),
             ("rstdoctor trace --from web-3.rst --json", "Those of a recording, for programs."),
         ],
@@ -104,6 +107,26 @@ const MANUALS: &[Manual] = &[
             ("sudo rstdoctor record --redact -o web-3.rst", "Without names and addresses, for somebody else."),
         ],
         files: LOOKS,
+    },
+    Manual {
+        name: "rstdoctor-agent",
+        exit_status: &[("0", "It was asked to end."), USAGE, ("3", "It could not begin; standard error says why.")],
+        examples: &[
+            ("sudo rstdoctor agent", "Keeps seven days, at most 500 MB, in /var/lib/rstdoctor."),
+            ("sudo rstdoctor agent --listen 9469", "The same, with metrics for Prometheus on 127.0.0.1."),
+            ("rstdoctor agent --store ./night --redact", "Without names and addresses, in a directory of one's own."),
+        ],
+        files: &[STORE, TRACEFS, PROC, NETNS],
+    },
+    Manual {
+        name: "rstdoctor-history",
+        exit_status: &[RAN, USAGE, ("3", "There is no store, or nothing was recorded of that time.")],
+        examples: &[
+            ("sudo rstdoctor history", "The last day."),
+            ("sudo rstdoctor history --since 03:00 --until 03:30 --port 443", "Half an hour of one service."),
+            ("sudo rstdoctor history --since 7d --format html > week.html", "A page for people who were not there."),
+        ],
+        files: &[STORE],
     },
     Manual {
         name: "rstdoctor-recording",

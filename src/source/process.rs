@@ -2,6 +2,8 @@
 
 pub mod redaction;
 
+use std::time::Duration;
+
 use procfs::process::Stat;
 use procfs::{FromRead, ProcessCGroups};
 
@@ -36,6 +38,11 @@ pub struct Process {
 }
 
 impl Process {
+    /// When it began, as CLOCK_BOOTTIME; rounded down to USER_HZ.
+    pub fn started(&self) -> Duration {
+        Duration::from_millis(self.start_ticks.saturating_mul(1_000 / TICKS_PER_SECOND))
+    }
+
     /// `nginx (pid 4121)`. The name is as the kernel gave it; renderers escape it.
     pub fn label(&self) -> String {
         words::process(&self.name, self.pid)

@@ -40,10 +40,14 @@ impl Agent {
         self
     }
 
-    fn until(&self, what: &str, mut reached: impl FnMut(&Path) -> bool) {
+    fn until(&self, what: &str, reached: impl FnMut(&Path) -> bool) {
+        self.within(PATIENCE, what, reached);
+    }
+
+    fn within(&self, patience: Duration, what: &str, mut reached: impl FnMut(&Path) -> bool) {
         let start = Instant::now();
         while !reached(&self.store) {
-            assert!(start.elapsed() < PATIENCE, "{what} did not come; {}", said(&self.store));
+            assert!(start.elapsed() < patience, "{what} did not come; {}", said(&self.store));
             thread::sleep(Duration::from_millis(50));
         }
     }
@@ -297,7 +301,7 @@ fn a_full_disk_is_said_and_survived() {
         let (directory, _) = directory();
         let disk = directory.path().join("disk");
         fs::create_dir(&disk).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=600k", "none"]).arg(&disk).status();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "none"]).arg(&disk).status();
         if !mounted.is_ok_and(|status| status.success()) {
             return skipped("a tmpfs cannot be mounted here");
         }
@@ -314,7 +318,8 @@ fn a_full_disk_is_said_and_survived() {
         assert_eq!(run(&["history"], &store).status.code(), Some(0), "what was written is read");
         fs::remove_file(&filler).unwrap();
         let free = Instant::now();
-        agent.until("new recordings", |store| {
+        // Where nothing happens there is an entry a minute, and what failed is tried again after at most half of one.
+        agent.within(Duration::from_secs(100), "new recordings", |store| {
             let newest = files(store, "idx").pop().and_then(|file| fs::metadata(file).ok()?.modified().ok());
             newest.is_some_and(|at| at.elapsed().is_ok_and(|age| age < Duration::from_secs(2)))
                 && free.elapsed() > Duration::from_secs(3)

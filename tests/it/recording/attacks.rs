@@ -100,7 +100,8 @@ fn other_files_are_told_apart() {
     let problem = refused(&newer);
     assert!(matches!(problem, RecordingProblem::NewerFormat { version: 2 }), "{problem}");
     assert!(problem.to_string().contains("use a newer one"));
-    is_unsafe(&segment_head(1, 2, 0, MANIFEST), "unknown kind");
+    is_unsafe(&segment_head(1, 3, 0, MANIFEST), "unknown kind");
+    assert!(refused(&segment_head(1, 2, 0, MANIFEST)).to_string().contains("rstdoctor history --store"));
     is_unsafe(&segment_head(0, 1, 0, MANIFEST), "unknown kind");
     is_unsafe(&segment_head(1, 1, 0, b"{}"), "manifest");
     is_unsafe(&segment_head(1, 1, 0, "[".repeat(60_000).as_bytes()), "manifest");
@@ -176,7 +177,9 @@ fn frames_come_in_an_order_in_which_they_are_made() {
     is_unsafe(&changed(|frames| frames[1].0 = POLL), ORDER);
     is_unsafe(&changed(|frames| frames[1].0 = AFTER), ORDER);
     is_unsafe(&changed(|frames| frames[2].0 = DUMP), ORDER);
-    is_unsafe(&changed(|frames| frames[2].0 = 6), "unknown kind");
+    // Entries are frames of a store's index.
+    is_unsafe(&changed(|frames| frames[2].0 = 6), ORDER);
+    is_unsafe(&changed(|frames| frames[2].0 = 7), "unknown kind");
     is_unsafe(&changed(|frames| frames[2].0 = 0), "unknown kind");
     let mut swapped = segment_head(1, 1, 0, MANIFEST);
     swapped.extend(frame_head(DUMP, 1, b"x", 1));
