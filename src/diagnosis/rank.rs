@@ -119,7 +119,7 @@ fn root(findings: &[(&'static Cause, Finding)], symptom: usize) -> Option<usize>
                 && deeper.explains.contains(&cause.id)
                 && other.state <= finding.state
                 // What a text only hints at explains nothing that is surer.
-                && (other.state != State::Past || other.confidence * 2.0 >= finding.confidence)
+                && (other.state != State::Past || other.confidence * 1.6 >= finding.confidence)
                 && same_subject(&other.subjects, &finding.subjects)
         })
         .collect();
