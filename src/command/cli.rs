@@ -313,6 +313,8 @@ pub enum Format {
     Json,
     /// One page that needs nothing else, for people who were not there
     Html,
+    /// The same for a ticket
+    Markdown,
     /// Metrics for Prometheus
     Openmetrics,
     /// One line with performance data, and the exit status of a monitoring plugin

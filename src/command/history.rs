@@ -15,6 +15,7 @@ use crate::command::config::{self, History, Terminal};
 use crate::history::{Past, Wanted};
 use crate::kernel::clock;
 use crate::output::{Output, say};
+use crate::render::document;
 use crate::render::history::{self as render, Calendar};
 use crate::render::json;
 use crate::store::Reading;
@@ -41,8 +42,8 @@ pub fn run(args: &HistoryArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
 fn text(past: &Past, config: &History, calendar: &Calendar<'_>) -> anyhow::Result<String> {
     Ok(match config.format {
         HistoryFormat::Json => json::history_text(past)?,
-        HistoryFormat::Markdown => render::markdown(past, calendar, config.all),
-        HistoryFormat::Html => crate::render::html::history(past, calendar, config.all)?,
+        HistoryFormat::Markdown => document::history_markdown(past, calendar, config.all)?,
+        HistoryFormat::Html => document::history_html(past, calendar, config.all)?,
         HistoryFormat::Table => {
             let options = render::Options {
                 width: config.terminal.columns(),

@@ -79,7 +79,8 @@ fn judged(config: &Scan, stop: &Stop) -> anyhow::Result<Option<Diagnosis>> {
 fn text(diagnosis: &Diagnosis, config: &Scan) -> anyhow::Result<String> {
     let text = match config.format {
         Format::Json => return Ok(render::json::text(&render::json::report(diagnosis))?),
-        Format::Html => return Ok(render::html::scan(&render::json::report(diagnosis))?),
+        Format::Html => return Ok(render::document::scan_html(&render::json::report(diagnosis))?),
+        Format::Markdown => return Ok(render::document::scan_markdown(&render::json::report(diagnosis))?),
         Format::Openmetrics => return Ok(metrics::once(diagnosis)?),
         Format::Nagios => nagios::line(diagnosis),
         Format::Table if config.quiet => verdict::quiet(diagnosis),

@@ -7,10 +7,6 @@ use crate::cause::Severity;
 use crate::history::{Direction, Ending, Episode, Past, Row, Span};
 use crate::value::words::{counted, percent, rate, seconds, thousands};
 
-mod markdown;
-
-pub use markdown::markdown;
-
 /// Services and gaps that are shown one by one.
 const MOST: usize = 20;
 /// Without --all.

@@ -4,10 +4,10 @@
 pub mod block;
 mod capture;
 pub mod catalogue;
+pub mod document;
 pub mod folding;
 mod grid;
 pub mod history;
-pub mod html;
 pub mod json;
 pub mod layout;
 mod ledger_table;

@@ -13,6 +13,8 @@ use serde_json::Value;
 
 use crate::common::{isolated, skipped};
 
+mod soak;
+
 const BINARY: &str = env!("CARGO_BIN_EXE_rstdoctor");
 /// On a machine that runs other tests.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -37,6 +37,7 @@ pub fn scan(args: &ScanArgs, terminal: Terminal) -> Result<Scan, UsageError> {
         ("--all", args.all),
         ("--json", format == Format::Json),
         ("--format html", format == Format::Html),
+        ("--format markdown", format == Format::Markdown),
         ("--format openmetrics", format == Format::Openmetrics),
         ("--format nagios", format == Format::Nagios),
     ];

@@ -1,80 +1,76 @@
-//! The page of one diagnosis, made of what programs read of it.
+//! What a document tells of one diagnosis, made of what programs read of it.
 
-use askama::Template;
-
-use super::{HtmlError, Report, percent, rate, safe, seconds, thousands};
+use super::safe;
+use crate::render::json::Report;
 use crate::render::json::wire::report::{ByReason, Cause, Listener, Remedy, Severity, State, Subject, VerdictStatus};
+use crate::value::words::{percent, rate, seconds, thousands};
 
 /// Listeners that are shown.
 const MOST_LISTENERS: usize = 50;
 
-#[derive(Template)]
-#[template(path = "scan.html")]
-struct ScanPage {
-    host: Option<String>,
-    head: String,
-    status: &'static str,
-    sentence: String,
-    causes: Vec<CauseCard>,
-    ledger: Vec<LedgerRow>,
-    listeners: Vec<ListenerLine>,
-    not_checked: Vec<(String, String)>,
-    ruled_out: Vec<(String, String)>,
-    version: &'static str,
-    window: String,
-    started: String,
+/// What a document tells of a diagnosis.
+pub struct ScanView {
+    pub host: Option<String>,
+    pub head: String,
+    pub status: &'static str,
+    pub sentence: String,
+    pub causes: Vec<CauseCard>,
+    pub ledger: Vec<LedgerRow>,
+    pub listeners: Vec<ListenerLine>,
+    pub not_checked: Vec<(String, String)>,
+    pub ruled_out: Vec<(String, String)>,
+    pub version: &'static str,
+    pub window: String,
+    pub started: String,
 }
 
-struct CauseCard {
-    rank: usize,
-    id: String,
-    title: String,
-    severity: &'static str,
-    state: &'static str,
-    sure: String,
-    summary: String,
-    impact: String,
-    because: String,
-    who: String,
-    evidence: Vec<String>,
-    against: Vec<String>,
-    remedies: Vec<RemedyText>,
+pub struct CauseCard {
+    pub rank: usize,
+    pub id: String,
+    pub title: String,
+    pub severity: &'static str,
+    pub state: &'static str,
+    pub sure: String,
+    pub summary: String,
+    pub impact: String,
+    pub because: String,
+    pub who: String,
+    pub evidence: Vec<String>,
+    pub against: Vec<String>,
+    pub remedies: Vec<RemedyText>,
 }
 
-struct RemedyText {
-    text: String,
-    line: String,
-    place: String,
-    verify: String,
+pub struct RemedyText {
+    pub text: String,
+    pub line: String,
+    pub place: String,
+    pub verify: String,
 }
 
-struct LedgerRow {
-    direction: &'static str,
-    reason: String,
-    count: String,
-    basis: String,
+pub struct LedgerRow {
+    pub direction: &'static str,
+    pub reason: String,
+    pub count: String,
+    pub basis: String,
 }
 
-struct ListenerLine {
-    at: String,
-    owner: String,
-    queue: String,
-    percent: u32,
-    lost: String,
+pub struct ListenerLine {
+    pub at: String,
+    pub owner: String,
+    pub queue: String,
+    pub percent: u32,
+    pub lost: String,
 }
 
-/// The page of a diagnosis.
-///
-/// # Errors
-/// None in practice.
-pub fn scan(report: &Report) -> Result<String, HtmlError> {
+/// What is told of it.
+pub fn view(report: &Report) -> ScanView {
     let window = seconds(std::time::Duration::try_from_secs_f64(report.window.duration_s).unwrap_or_default());
     let host = report.host.hostname.as_deref().map(safe);
     let kernel = report.host.kernel.as_deref().map(|kernel| format!("Linux {}", safe(kernel)));
     let started = report.window.started_at.clone();
     let head: Vec<String> =
         [host.clone(), kernel, Some(window.clone()), Some(started.clone())].into_iter().flatten().collect();
-    let page = ScanPage {
+    ScanView {
         host,
         head: head.join(" · "),
         status: match report.verdict.status {
@@ -96,8 +92,7 @@ pub fn scan(report: &Report) -> Result<String, HtmlError> {
         version: env!("CARGO_PKG_VERSION"),
         window,
         started,
-    };
-    Ok(page.render()?)
+    }
 }
 
 fn with_needs(reason: &str, needs: Option<&str>) -> String {

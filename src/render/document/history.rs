@@ -1,20 +1,14 @@
-//! One page for people who were not there: it needs no network and no script, and a browser enforces that (Content-Security-
-//! Policy). What comes from outside is escaped by the template library; characters that hide or turn text are made visible first.
+//! What a document tells of a time of a store: episodes, services over the time, resets, and what was not recorded.
 
 use std::collections::BTreeMap;
 
-use askama::Template;
-
-use super::history::{Calendar, coverage, impact, lasted, reasons, resets, sentence, share, shown, word};
-use super::json::Report;
+use super::safe;
 use crate::diagnosis::Status;
 use crate::history::{Past, Row, Span};
-use crate::value::escape::visible;
-use crate::value::words::{counted, percent, rate, seconds, thousands};
-
-mod scan;
-
-pub use scan::scan;
+use crate::render::history::{
+    Calendar, coverage, impact, lasted, reasons, resets, sentence, share, shown, sparkline, word,
+};
+use crate::value::words::{counted, percent, thousands};
 
 /// Of a drawing; it is scaled to the page.
 const WIDTH: u64 = 720;
@@ -22,68 +16,67 @@ const HEIGHT: u64 = 40;
 /// Services and gaps that are drawn.
 const MOST: usize = 12;
 
-/// No page can be made.
-#[derive(Debug, thiserror::Error)]
-#[error("the page cannot be made: {0}")]
-pub struct HtmlError(#[from] askama::Error);
-
-#[derive(Template)]
-#[template(path = "history.html")]
-struct HistoryPage {
-    host: Option<String>,
-    span: String,
-    zone: String,
-    coverage: String,
-    status: &'static str,
-    sentence: String,
-    episodes: Vec<EpisodeCard>,
-    charts: Vec<Chart>,
-    width: u64,
-    from: String,
-    until: String,
-    resets: String,
-    reasons: Vec<(&'static str, String, String)>,
-    unknown: String,
-    missing: Vec<String>,
-    utc: &'static str,
-    version: &'static str,
-    redacted: bool,
+/// What a document tells of a time of a store.
+pub struct HistoryView {
+    pub host: Option<String>,
+    pub span: String,
+    pub zone: String,
+    pub coverage: String,
+    pub status: &'static str,
+    pub sentence: String,
+    pub episodes: Vec<EpisodeCard>,
+    pub charts: Vec<Chart>,
+    pub services: Vec<ServiceLine>,
+    pub width: u64,
+    pub from: String,
+    pub until: String,
+    pub resets: String,
+    pub reasons: Vec<(&'static str, String, String)>,
+    pub unknown: String,
+    pub missing: Vec<String>,
+    pub utc: &'static str,
+    pub version: &'static str,
+    pub redacted: bool,
 }
 
-struct EpisodeCard {
-    severity: &'static str,
-    title: String,
-    place: String,
-    summary: String,
-    when: String,
-    at: String,
-    lasted: String,
-    impact: String,
-    evidence: Vec<String>,
-    remedies: Vec<String>,
-    id: String,
+pub struct EpisodeCard {
+    pub severity: &'static str,
+    pub title: String,
+    pub place: String,
+    pub summary: String,
+    pub when: String,
+    pub at: String,
+    pub lasted: String,
+    pub impact: String,
+    pub evidence: Vec<String>,
+    pub remedies: Vec<String>,
+    pub id: String,
+}
+
+/// A service over the time in one line.
+pub struct ServiceLine {
+    pub place: String,
+    pub line: String,
+    pub share: String,
 }
 
 /// Columns over the time.
-struct Chart {
-    title: String,
-    note: String,
-    bars: Vec<Bar>,
+pub struct Chart {
+    pub title: String,
+    pub note: String,
+    pub bars: Vec<Bar>,
 }
 
-struct Bar {
-    class: &'static str,
-    x: String,
-    y: String,
-    width: String,
-    height: String,
+pub struct Bar {
+    pub class: &'static str,
+    pub x: String,
+    pub y: String,
+    pub width: String,
+    pub height: String,
 }
 
-/// The page of a time of a store.
-///
-/// # Errors
-/// None in practice.
-pub fn history(past: &Past, calendar: &Calendar<'_>, all: bool) -> Result<String, HtmlError> {
+/// What is told of it.
+pub fn view(past: &Past, calendar: &Calendar<'_>, all: bool) -> HistoryView {
     let episodes = shown(past, all).into_iter().map(|episode| EpisodeCard {
         severity: word(episode.severity),
         title: safe(&episode.title),
@@ -101,7 +94,7 @@ pub fn history(past: &Past, calendar: &Calendar<'_>, all: bool) -> Result<String
         0 => String::new(),
         unknown => format!("In {unknown} of {} looks too little was seen for a verdict.", past.account.ticks),
     };
-    let page = HistoryPage {
+    HistoryView {
         host: past.hostname.as_deref().map(safe),
         span: calendar.span(Span { from: past.wanted.since, until: past.wanted.until }),
         zone: calendar.zone.clone(),
@@ -110,6 +103,7 @@ pub fn history(past: &Past, calendar: &Calendar<'_>, all: bool) -> Result<String
         sentence: safe(&sentence(past)),
         episodes: episodes.collect(),
         charts: charts(past),
+        services: services(past),
         width: WIDTH,
         from: (calendar.time)(past.wanted.since),
         until: (calendar.time)(past.wanted.until),
@@ -120,8 +114,18 @@ pub fn history(past: &Past, calendar: &Calendar<'_>, all: bool) -> Result<String
         utc: if calendar.zone == "UTC" { " --utc" } else { "" },
         version: env!("CARGO_PKG_VERSION"),
         redacted: past.redacted,
+    }
+}
+
+fn services(past: &Past) -> Vec<ServiceLine> {
+    let recorded = past.recorded();
+    let highest = past.services.iter().flat_map(|row| row.failed.iter().flatten()).copied().max().unwrap_or(0);
+    let line = |row: &Row| ServiceLine {
+        place: safe(&row.service.place.words()),
+        line: sparkline(row, &recorded, highest, true),
+        share: share(row),
     };
-    Ok(page.render()?)
+    past.services.iter().take(MOST).map(line).collect()
 }
 
 /// What failed of each service, how full its queue was, and the resets by reason.
@@ -193,14 +197,7 @@ fn bars(class: &'static str, values: &[u64], whole: Option<u64>, recorded: &[boo
     values.iter().zip(recorded).enumerate().filter_map(bar).collect()
 }
 
-fn safe(text: &str) -> String {
-    visible(text).into_owned()
-}
-
 fn capital(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
-
-#[cfg(test)]
-mod tests;
