@@ -17,7 +17,8 @@ pub fn hinted(cause: &Cause, e: &Evidence<'_>) -> Option<Finding> {
         _ => numbers::FURTHER,
     };
     let impact = Impact { events: 0, per_s: 0.0, unit: "lines" };
-    let finding = Finding::new(State::Past, Severity::Info, confidence, impact, hint.reason.clone())
+    let summary = format!("{}: {}", cause.title, hint.reason);
+    let finding = Finding::new(State::Past, Severity::Info, confidence, impact, summary)
         .subject(Subject::host())
         .evidence(EvidenceItem::fact("text", "reason", hint.reason.clone()))
         .against(EvidenceItem::fact("text", "time", "a text says that it happened, not that it happens now"))

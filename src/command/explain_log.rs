@@ -46,8 +46,8 @@ pub fn log(page: &mut Page, reader: &mut dyn BufRead) -> Result<(), Error> {
         page.field("  - ", 4, &remark);
     }
     causes(page, &digest, &shown.causes);
-    unknown(page, "Not understood", &digest.paste_unknown);
-    unknown(page, "Not known, but it looks like an error", &digest.errors_unknown);
+    unknown(page, &digest, "Not understood", &digest.paste_unknown);
+    unknown(page, &digest, "Not known, but it looks like an error", &digest.errors_unknown);
     Ok(())
 }
 
@@ -87,10 +87,7 @@ fn texts(page: &mut Page, digest: &Digest) {
     page.gap();
     page.heading("  lines  error text");
     for found in found.iter().take(TEXTS) {
-        let place = match found.lines {
-            1 => format!("(line {})", thousands(found.first)),
-            _ => format!("(lines {} to {})", thousands(found.first), thousands(found.last)),
-        };
+        let place = format!("({})", digest.places(found.first, found.last));
         page.field(&format!("{:>7}  ", thousands(found.lines)), 9, &format!("{} {place}", found.text.name));
         let places = [("server", &found.servers), ("client", &found.clients), ("path", &found.paths)];
         let places: Vec<_> = places.iter().filter_map(|(what, tally)| named(what, tally)).collect();
@@ -189,14 +186,14 @@ fn causes(page: &mut Page, digest: &Digest, ranking: &[Ranked]) {
 }
 
 /// What nobody understood is named, so that nobody believes that all was read.
-fn unknown(page: &mut Page, what: &str, unknown: &Unknown) {
+fn unknown(page: &mut Page, digest: &Digest, what: &str, unknown: &Unknown) {
     if unknown.lines == 0 {
         return;
     }
     page.gap();
     page.field("", 0, &format!("{what}: {}", counted(unknown.lines, "line")));
     for (line, text) in &unknown.samples {
-        let label = format!("  line {}: ", thousands(*line));
+        let label = format!("  {}: ", digest.place(*line));
         page.line(&format!("{label}{}", shorten(&visible(text), page.width().saturating_sub(label.len()))));
     }
 }

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use super::cli::{Command, ScanArgs, TraceArgs, WatchArgs, When};
 use super::config::{self, UsageError};
 use super::state::home;
-use crate::input::Stored;
+use crate::input::{Stored, is_report};
 use crate::kernel::clock;
 
 /// What `--at` means around a time that says seconds, and one that does not.
@@ -66,7 +66,7 @@ fn with_from() -> UsageError {
 
 /// `from` may name a store: then a time is needed.
 fn stored(when: &When, from: &mut Option<PathBuf>, length: Option<Duration>) -> Result<Option<Stored>, UsageError> {
-    let directory = from.take_if(|path| path.is_dir());
+    let directory = from.take_if(|path| path.is_dir() && !is_report(path));
     let Some(first) = when.at.as_ref().or(when.since.as_ref()) else {
         return match (directory, &when.store) {
             (Some(_), _) => Err(UsageError::NoTime { option: "--from" }),

@@ -165,10 +165,7 @@ pub(super) fn text(evidence: &Evidence<'_>, causes: &[Ranked]) -> String {
     let first = causes.iter().find(|cause| weighs(&cause.finding)).or(causes.first());
     match first {
         Some(first) if evidence.hints().iter().any(|hint| hint.id == first.id) => {
-            format!(
-                "The text speaks for {}: {}. Whether it still happens it does not say.",
-                first.id, first.finding.summary
-            )
+            format!("By the text: {}. Whether it still happens it does not say.", first.finding.summary)
         }
         Some(first) => format!("{}. Whether it still happens the text does not say.", first.finding.sentence()),
         None => "Nothing in the text tells of refused, lost or reset connections.".to_owned(),

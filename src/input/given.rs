@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::unpack::{Content, Source};
-use super::{Opened, capture, recording, text};
+use super::{Opened, capture, recording, sosreport, text};
 
 /// Evidence from elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -36,6 +36,9 @@ impl Unusable {
 pub fn open(given: &Given) -> anyhow::Result<Opened> {
     let [path, further @ ..] = &given.what[..] else { return Err(Unusable::new("--from", "names nothing").into()) };
     let name = name_of(path);
+    if path.is_dir() {
+        return directory(&name, path, further);
+    }
     let source = Source::open(&name, input(path)?)?;
     match source.content {
         Content::Text => texts(&name, source, path, further),
@@ -53,6 +56,7 @@ pub fn open(given: &Given) -> anyhow::Result<Opened> {
             Err(Unusable::new(&name, why).into())
         }
         Content::Capture => capture::open(&name, source.input, &given.local),
+        Content::Archive => sosreport::archive(&name, source.input),
         Content::Recording if source.packed.is_empty() && path != Path::new("-") => recording::open(path),
         Content::Recording => recording::read(&name, source.input),
         Content::Nothing => Err(Unusable::new(&name, "is empty").into()),
@@ -60,23 +64,32 @@ pub fn open(given: &Given) -> anyhow::Result<Opened> {
     }
 }
 
+/// A sosreport that was unpacked. A store is read with the time that is wanted of it, [`super::Stored`].
+fn directory(name: &str, path: &Path, further: &[PathBuf]) -> anyhow::Result<Opened> {
+    match sosreport::is_report(path) {
+        true if further.is_empty() => sosreport::directory(path),
+        true => Err(Unusable::new(name, "is a sosreport, and read by itself only").into()),
+        false => Err(Unusable::new(name, "is a directory, and no sosreport").into()),
+    }
+}
+
 /// Texts one after the other: counters that stand in two of them tell what happened between.
 fn texts(name: &str, first: Source, path: &Path, further: &[PathBuf]) -> anyhow::Result<Opened> {
-    let mut input = first.input;
+    let mut texts = vec![(name.to_owned(), first.input)];
     for path in further {
         let name = name_of(path);
         let next = Source::open(&name, self::input(path)?)?;
         if next.content != Content::Text {
             return Err(Unusable::new(&name, "is no text, and only texts are read together").into());
         }
-        input = Box::new(input.chain(io::Cursor::new(b"\n")).chain(next.input));
+        texts.push((name, next.input));
     }
     let written = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
     let between = match further {
         [last] => written(last).zip(written(path)).and_then(|(last, first)| last.duration_since(first).ok()),
         _ => None,
     };
-    text::open(name, input, between)
+    text::open(texts, between)
 }
 
 /// As messages name it.
@@ -89,7 +102,5 @@ fn input(path: &Path) -> anyhow::Result<Box<dyn Read + Send>> {
         return Ok(Box::new(io::stdin()));
     }
     let cannot = || format!("{}: cannot be read", path.display());
-    let file = File::open(path).with_context(cannot)?;
-    anyhow::ensure!(!file.metadata().with_context(cannot)?.is_dir(), "{}: is a directory", path.display());
-    Ok(Box::new(file))
+    Ok(Box::new(File::open(path).with_context(cannot)?))
 }

@@ -15,12 +15,14 @@ mod given;
 mod held;
 mod live;
 mod recording;
+mod sosreport;
 mod store;
 mod text;
 mod unpack;
 
 pub use given::{Given, Unusable};
 pub use live::Namespace;
+pub use sosreport::is_report;
 pub use store::{Part, parts};
 pub use unpack::is_no_text;
 
@@ -102,7 +104,7 @@ pub fn of_flows(flows: Flows) -> Opened {
 /// It holds nothing that is known.
 #[doc(hidden)]
 pub fn of_text(name: &str, input: Box<dyn std::io::Read + Send>) -> anyhow::Result<Opened> {
-    text::open(name, input, None)
+    text::open(vec![(name.to_owned(), input)], None)
 }
 
 fn plan(length: Duration, events: bool, covers: Covers) -> Plan {

@@ -20,18 +20,30 @@ const LONGEST: u64 = 1 << 30;
 /// Two texts do not tell how long the time between them was, where their files do not either.
 const UNKNOWN: Duration = Duration::from_secs(1);
 
-/// `between`: the time between two texts, where it is known.
-pub fn open(name: &str, input: Box<dyn Read + Send>, between: Option<Duration>) -> anyhow::Result<Opened> {
-    let digest = log::digest(&mut BufReader::new(input.take(LONGEST)));
-    let digest = digest.with_context(|| format!("{name}: cannot be read"))?;
+/// Texts of one host, each with its name; of several, the line is told by it. `between`: the time between two texts, where it is
+/// known.
+pub fn open(texts: Vec<(String, Box<dyn Read + Send>)>, between: Option<Duration>) -> anyhow::Result<Opened> {
+    let several = texts.len() > 1;
+    let first = texts.first().map(|(name, _)| name.clone()).unwrap_or_default();
+    let mut reading = log::Reading::default();
+    for (name, input) in texts {
+        let read = reading.read(several.then_some(&*name), &mut BufReader::new(input.take(LONGEST)));
+        read.with_context(|| format!("{name}: cannot be read"))?;
+    }
+    let digest = reading.finish();
     if digest.paste.counters.foreign() {
         let why = "netstat speaks another language there, and only English is read: LC_ALL=C netstat -s";
-        return Err(Unusable::new(name, why).into());
+        return Err(Unusable::new(&first, why).into());
     }
     if digest.paste.lines() == 0 && digest.found.is_empty() {
-        return Err(Unusable::new(name, nothing(&digest)).into());
+        return Err(Unusable::new(&first, nothing(&digest)).into());
     }
-    let ranked = log::rank(&digest).causes;
+    Ok(of_digest(&digest, between, Answers::new(), None))
+}
+
+/// What texts tell, and what else was kept of their host. `status`: how the whole of it went, where it is more than text.
+pub fn of_digest(digest: &Digest, between: Option<Duration>, kept: Answers, state: Option<SourceStatus>) -> Opened {
+    let ranked = log::rank(digest).causes;
     let hints = ranked.into_iter().map(|it| Hint { id: it.id, reason: it.reason, change: it.text.change.clone() });
     let packets = &digest.paste.packets;
     let flows = (packets.packets > 0).then(|| Arc::new(packets.flows().clone()));
@@ -41,23 +53,29 @@ pub fn open(name: &str, input: Box<dyn Read + Send>, between: Option<Duration>) 
         None if window => between.filter(|time| !time.is_zero()).unwrap_or(UNKNOWN),
         None => Duration::ZERO,
     };
-    let covers = Covers { input: Input::Text, status: Some(status(&digest)), flows, hints: hints.collect() };
+    let state = state.unwrap_or_else(|| status(digest));
+    let covers = Covers { input: Input::Text, status: Some(state), flows, hints: hints.collect() };
     let begin = Moment::default();
     let end = Moment { mono: begin.mono + length, wall: begin.wall + length, ..begin };
-    let (before, after) = (answers(&digest, false), answers(&digest, true));
-    Ok(Opened {
+    let with = |last| {
+        let mut all = answers(digest, last);
+        all.extend(kept.clone());
+        all
+    };
+    let (before, after) = (with(false), with(true));
+    Opened {
         host: Box::new(HeldHost { before, after, begin, end, lacks: "this text", closed: false }),
         plan: plan(length, false, covers),
         namespace: Namespace::default(),
         recorded: None,
-    })
+    }
 }
 
 /// Why nothing of it helps, with the first line that looked like something.
 fn nothing(digest: &Digest) -> String {
     let unknown = digest.paste_unknown.samples.iter().chain(&digest.errors_unknown.samples).min();
     let line = match unknown {
-        Some((number, text)) => format!(" (line {number}: {text:?})"),
+        Some((number, text)) => format!(" ({}: {text:?})", digest.place(*number)),
         None => String::new(),
     };
     format!("holds nothing that is known here: no recording, capture, counters, sockets, packets or known error{line}")
@@ -65,14 +83,16 @@ fn nothing(digest: &Digest) -> String {
 
 /// How much of the text was understood.
 fn status(digest: &Digest) -> SourceStatus {
+    let failure = not_understood(digest).map(|reason| Failure::new(FailureKind::Broken, reason));
+    SourceStatus { name: "text", partial: failure.is_some(), failure, took: Duration::ZERO }
+}
+
+/// The lines that were not understood, with the first of them; `None` without any.
+pub fn not_understood(digest: &Digest) -> Option<String> {
     let unknown = digest.paste_unknown.lines + digest.errors_unknown.lines;
     let samples = digest.paste_unknown.samples.iter().chain(&digest.errors_unknown.samples);
-    let failure = (unknown > 0).then(|| {
-        let first: Vec<_> = samples.take(2).map(|(number, text)| format!("line {number}: {text}")).collect();
-        let reason = format!("{unknown} of {} lines were not understood ({})", digest.lines, first.join("; "));
-        Failure::new(FailureKind::Broken, reason)
-    });
-    SourceStatus { name: "text", partial: failure.is_some(), failure, took: Duration::ZERO }
+    let first: Vec<_> = samples.take(2).map(|(number, text)| format!("{}: {text}", digest.place(*number))).collect();
+    (unknown > 0).then(|| format!("{unknown} of {} lines were not understood ({})", digest.lines, first.join("; ")))
 }
 
 /// What the text shows, as the kernel would have answered.

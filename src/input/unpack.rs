@@ -4,6 +4,7 @@ use std::io::{self, BufReader, Cursor, Read};
 
 use anyhow::Context;
 use flate2::read::MultiGzDecoder;
+use lzma_rust2::XzReader;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
@@ -16,6 +17,11 @@ const DEEPEST: usize = 3;
 const RECORDING: &[u8] = b"\x89RST\r\n\x1a\n";
 const GZIP: &[u8] = b"\x1f\x8b";
 const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
+const XZ: &[u8] = b"\xfd7zXZ\0";
+/// Dictionaries of xz -9 have 64 MiB.
+const XZ_MEMORY_KIB: u32 = 128 << 10;
+/// Of POSIX and GNU tar, and where it stands (tar(5)).
+const TAR: (usize, &[u8]) = (257, b"ustar");
 
 /// What a file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +29,8 @@ pub enum Content {
     Recording,
     Capture,
     Text,
+    /// Of tar.
+    Archive,
     Nothing,
     /// What it is instead, or that it is not known, in words that follow the name.
     Other(&'static str),
@@ -31,8 +39,7 @@ pub enum Content {
 impl Content {
     /// By how it begins.
     pub fn of(head: &[u8]) -> Self {
-        const KNOWN: [(&[u8], &str); 5] = [
-            (b"\xfd7zXZ", "is compressed by xz: unpack it first"),
+        const KNOWN: [(&[u8], &str); 4] = [
             (b"BZh", "is compressed by bzip2: unpack it first"),
             (b"PK\x03\x04", "is a zip file: unpack it first"),
             (b"\x7fELF", "is a program"),
@@ -47,6 +54,9 @@ impl Content {
         if is_capture(head) {
             return Self::Capture;
         }
+        if head.get(TAR.0..).is_some_and(|rest| rest.starts_with(TAR.1)) {
+            return Self::Archive;
+        }
         let known = KNOWN.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, what)| *what);
         match known {
             Some(what) => Self::Other(what),
@@ -60,8 +70,8 @@ impl Content {
 
 /// Whether the bytes begin something that is read and is no text: a recording, a capture, or packed.
 pub fn is_no_text(head: &[u8]) -> bool {
-    let packed = head.starts_with(GZIP) || head.starts_with(ZSTD);
-    packed || matches!(Content::of(head), Content::Recording | Content::Capture)
+    let packed = [GZIP, ZSTD, XZ].iter().any(|magic| head.starts_with(magic));
+    packed || matches!(Content::of(head), Content::Recording | Content::Capture | Content::Archive)
 }
 
 /// No text holds a NUL, and few other characters that control.
@@ -89,20 +99,21 @@ impl Source {
                 let unpacked = packed.last().map_or(String::new(), |how| format!(" as {how}"));
                 format!("{name}: cannot be read{unpacked}")
             })?;
-            let kind = (head.starts_with(GZIP), head.starts_with(ZSTD));
+            let kind = [GZIP, ZSTD, XZ].into_iter().find(|magic| head.starts_with(magic) && packed.len() < DEEPEST);
             let content = Content::of(&head);
             input = Box::new(Cursor::new(head).chain(input));
-            match kind {
-                (true, _) if packed.len() < DEEPEST => {
-                    input = Box::new(MultiGzDecoder::new(BufReader::new(input)));
-                    packed.push("gzip");
-                }
-                (_, true) if packed.len() < DEEPEST => {
-                    input = Box::new(Zstd::new(BufReader::new(input)));
-                    packed.push("zstd");
-                }
-                _ => return Ok(Self { content, input, packed }),
-            }
+            let Some(kind) = kind else { return Ok(Self { content, input, packed }) };
+            let all = BufReader::new(input);
+            input = match kind {
+                GZIP => Box::new(MultiGzDecoder::new(all)),
+                ZSTD => Box::new(Zstd::new(all)),
+                _ => Box::new(XzReader::new_mem_limit(all, true, XZ_MEMORY_KIB)),
+            };
+            packed.push(match kind {
+                GZIP => "gzip",
+                ZSTD => "zstd",
+                _ => "xz",
+            });
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::cause::{Finding, Severity, State};
 use crate::diagnosis::rank::Ranked;
 use crate::diagnosis::{CONVINCING, Diagnosis, NotChecked, Status};
 use crate::evidence::ledger::{Account, Basis};
+use crate::observation::Input;
 use crate::value::words::{counted, percent, seconds, thousands};
 
 /// Rows of the screen that a report about one fault fits into, with the prompt below it.
@@ -146,6 +147,13 @@ fn others(page: &mut Page, diagnosis: &Diagnosis, roots: &[usize], detail: &Deta
     };
     lines(page, diagnosis, "Noted", detail, &of(&|cause| cause.finding.state.is_now()));
     lines(page, diagnosis, "Earlier", detail, &of(&|cause| cause.finding.state == State::Past));
+    // What a text speaks for is not shown in full, and what to change is what is asked for.
+    let hinted = diagnosis.status == Status::Unknown && diagnosis.input == Input::Text;
+    if let Some(cause) = causes().map(|(_, cause)| cause).find(|cause| hinted && cause.finding.state == State::Past) {
+        let remedy = &cause.finding.remedies;
+        remedy.first().into_iter().for_each(|remedy| page.field("Fix", INDENT, &remedy.text));
+        page.field("", INDENT, &format!("rstdoctor explain {} tells how to see whether it is this", cause.id));
+    }
     lines(page, diagnosis, "Harmless", detail, &of(&|cause| cause.finding.state == State::Benign));
 }
 
@@ -214,6 +222,16 @@ fn side(name: &str, total: u64, account: &Account) -> String {
     format!("{name} {about}{}{parts}", thousands(total))
 }
 
+/// How long it was looked at, or at what instead.
+pub(super) fn length(diagnosis: &Diagnosis) -> String {
+    match diagnosis.totals_only {
+        // A log has no totals, and its lines have times of their own.
+        true if diagnosis.input == Input::Text && diagnosis.counters.is_empty() => "a text".to_owned(),
+        true => "totals since boot".to_owned(),
+        false => seconds(diagnosis.window),
+    }
+}
+
 /// What could not be looked at and what would help, and how much was ruled out.
 fn looked(page: &mut Page, diagnosis: &Diagnosis, detail: &Detail) {
     let helped: Vec<&NotChecked> = diagnosis.not_checked.iter().filter(|entry| entry.needs().is_some()).collect();
@@ -227,7 +245,10 @@ fn looked(page: &mut Page, diagnosis: &Diagnosis, detail: &Detail) {
         Some(uid) => format!(", as uid {uid}"),
         None => String::new(),
     };
-    let time = if diagnosis.totals_only { "at totals since boot".to_owned() } else { seconds(diagnosis.window) };
+    let time = match length(diagnosis) {
+        length if diagnosis.totals_only => format!("at {length}"),
+        length => length,
+    };
     let ruled_out = counted(diagnosis.ruled_out.len() as u64, "cause");
     let unchecked = match diagnosis.not_checked.len() as u64 {
         0 => String::new(),

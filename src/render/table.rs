@@ -2,12 +2,13 @@
 
 use super::block::{self, About, Detail, Root};
 use super::layout::Page;
+use super::page::length;
 use super::{capture, ledger_table, listeners_table, missing, namespaces, page, port, verdict};
 use crate::cause::Entry;
 use crate::diagnosis::Diagnosis;
 use crate::source::host_facts::HostFacts;
 use crate::value::escape::visible;
-use crate::value::words::{seconds, thousands};
+use crate::value::words::thousands;
 
 /// How to draw the report.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,14 +93,13 @@ fn everything(diagnosis: &Diagnosis, options: &Options) -> String {
 /// Host, namespace, kernel, time, user.
 pub(super) fn head(page: &mut Page, diagnosis: &Diagnosis, options: &Options) {
     let HostFacts { hostname, kernel, uid, .. } = &diagnosis.host;
-    let window = if diagnosis.totals_only { "totals since boot".to_owned() } else { seconds(diagnosis.window) };
     let utc = super::json::rfc3339_seconds(diagnosis.started.wall).replace('T', " ");
     let netns = options.netns.as_ref().or(diagnosis.netns_name.as_ref());
     let parts = [
         hostname.clone(),
         netns.map(|name| format!("netns {name}")),
         kernel.as_ref().map(|kernel| format!("Linux {kernel}")),
-        Some(window),
+        Some(length(diagnosis)),
         uid.map(|uid| if uid == 0 { "root".to_owned() } else { format!("uid {uid}") }),
         match &options.local_time {
             // An empty capture has no time.

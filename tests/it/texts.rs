@@ -97,3 +97,61 @@ fn what_was_not_understood_is_named_with_its_line() {
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("line 2") && said.contains("flux capacitor"), "{said}");
 }
+
+/// A report as sos 4 lays it out, from what was pasted elsewhere: (path, text).
+fn report_files() -> Vec<(&'static str, Vec<u8>)> {
+    let counters = std::fs::read(path("netstat-s-before.txt")).expect("read");
+    let log = "Nov 20 14:02:11 web sshd[7]: error: Exceeded MaxStartups\n";
+    vec![
+        ("sos_commands/networking/netstat_-s", counters),
+        ("sos_commands/networking/ss_-peaonmi", b"Netid State Recv-Q Send-Q Local Address:Port Peer Address:Port Process\nu_str ESTAB 0 0 * 21789632 * 21789633 users:((\"a\",pid=1,fd=3))\ntcp LISTEN 9 8 0.0.0.0:8080 0.0.0.0:* users:((\"app\",pid=7,fd=3)) ino:1065 sk:1 <->\n\t skmem:(r0,rb131072,t0,tb16384,f0,w0,o0,bl0,d0) cubic cwnd:10\n".to_vec()),
+        ("sos_commands/networking/namespaces/blue/ss_-peaonmi", b"LISTEN 99 8 0.0.0.0:99 0.0.0.0:*\n".to_vec()),
+        ("sos_commands/kernel/uname_-a", b"Linux web 6.1.0-9-amd64 #1 SMP x86_64 GNU/Linux\n".to_vec()),
+        ("sos_commands/host/hostname", b"web\n".to_vec()),
+        ("sos_commands/host/uptime", b" 02:36:13 up 5 days,  3:02,  1 user,  load average: 5.14, 2.64, 2.11\n".to_vec()),
+        ("var/log/messages", log.as_bytes().to_vec()),
+        ("etc/ssh/ssh_host_key", b"not read".to_vec()),
+    ]
+}
+
+#[test]
+fn a_sosreport_is_an_observation_of_its_host_packed_or_not() {
+    let directory = tempfile::tempdir().expect("directory");
+    let inside = directory.path().join("sosreport-web");
+    for (path, text) in report_files() {
+        let file = inside.join(path);
+        std::fs::create_dir_all(file.parent().expect("parent")).expect("directory");
+        std::fs::write(file, text).expect("write");
+    }
+    let pack = |name: &str, option: &str| {
+        let archive = directory.path().join(name);
+        let mut tar = std::process::Command::new("tar");
+        let tar = tar.arg("-C").arg(directory.path()).args([option, "-cf"]).arg(&archive).arg("sosreport-web");
+        assert!(tar.status().expect("tar runs").success());
+        archive
+    };
+    let forms = [inside.clone(), pack("a.tar", "--format=gnu"), pack("a.tar.gz", "-z"), pack("a.tar.xz", "-J")];
+    for form in &forms {
+        let output = rstdoctor(&["scan", "--json", "--from"]).arg(form).output().expect("runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let report: Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}: {said}", form.display()));
+        assert_eq!((&report["host"]["hostname"], &report["host"]["kernel"]), (&"web".into(), &"6.1.0-9-amd64".into()));
+        assert_eq!(report["listeners"].as_array().expect("listeners").len(), 1, "not those of another namespace");
+        let ids: Vec<_> = causes(&report).into_iter().map(|(id, ..)| id).collect();
+        assert!(ids.contains(&"accept-queue-overflow"), "{ids:?}");
+        assert!(said.contains("not blue"), "{said}");
+    }
+}
+
+#[test]
+fn an_archive_of_something_else_is_refused() {
+    let directory = tempfile::tempdir().expect("directory");
+    std::fs::write(directory.path().join("a"), "b\n").expect("write");
+    let archive = directory.path().join("a.tar");
+    let mut tar = std::process::Command::new("tar");
+    assert!(tar.arg("-C").arg(directory.path()).arg("-cf").arg(&archive).arg("a").status().expect("tar").success());
+    let output = rstdoctor(&["scan", "--from"]).arg(&archive).output().expect("runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(3) && said.contains("no sosreport"), "{said}");
+}

@@ -12,6 +12,7 @@ use super::reader::read_line;
 use super::time::{Stamp, Times};
 use crate::knowledge::error_texts::{self, ErrorText};
 use crate::knowledge::paste::Paste;
+use crate::value::words::thousands;
 
 /// Occurrences of errors that are kept one by one; further ones are only counted.
 const OCCURRENCES: usize = 20_000;
@@ -136,6 +137,32 @@ pub struct Digest {
     pub errors_unknown: Unknown,
     /// Lines within pasted output that were not understood.
     pub paste_unknown: Unknown,
+    /// Where several texts were read: lines before each, and its name.
+    texts: Vec<(u64, String)>,
+}
+
+impl Digest {
+    /// `line 7`; of several texts which: `b.txt line 7`.
+    pub fn place(&self, line: u64) -> String {
+        self.places(line, line)
+    }
+
+    /// `lines 7 to 1,200`, likewise.
+    pub fn places(&self, first: u64, last: u64) -> String {
+        let text = |line: u64| self.texts.iter().rfind(|(before, _)| *before < line);
+        let one = |line: u64| match text(line) {
+            Some((before, name)) => format!("{name} line {}", thousands(line - before)),
+            None => format!("line {}", thousands(line)),
+        };
+        match (text(first), text(last)) {
+            _ if first == last => one(first),
+            (Some((before, name)), Some((other, _))) if before == other => {
+                format!("{name} lines {} to {}", thousands(first - before), thousands(last - before))
+            }
+            (None, None) => format!("lines {} to {}", thousands(first), thousands(last)),
+            _ => format!("{} to {}", one(first), one(last)),
+        }
+    }
 }
 
 const CHANGED: [&str; 17] = [
@@ -179,17 +206,40 @@ fn set(patterns: &[&str]) -> RegexSet {
 /// # Errors
 /// The reader's.
 pub fn digest(reader: &mut dyn BufRead) -> io::Result<Digest> {
-    let mut state = State::default();
-    let mut line = Vec::new();
-    while let Some(complete) = read_line(reader, &mut line)? {
-        state.digest.lines += 1;
-        state.digest.cut += u64::from(!complete);
-        if line.last() == Some(&b'\r') {
-            line.pop();
+    let mut reading = Reading::default();
+    reading.read(None, reader)?;
+    Ok(reading.finish())
+}
+
+/// Reads texts of one host one after the other.
+#[derive(Default)]
+pub struct Reading(State);
+
+impl Reading {
+    /// Reads a text to its end; `name`: as its lines are told from those of the others.
+    ///
+    /// # Errors
+    /// The reader's.
+    pub fn read(&mut self, name: Option<&str>, reader: &mut dyn BufRead) -> io::Result<()> {
+        let digest = &mut self.0.digest;
+        digest.texts.extend(name.map(|name| (digest.lines, name.to_owned())));
+        let mut line = Vec::new();
+        while let Some(complete) = read_line(reader, &mut line)? {
+            self.0.digest.lines += 1;
+            self.0.digest.cut += u64::from(!complete);
+            if line.last() == Some(&b'\r') {
+                line.pop();
+            }
+            self.0.line(&line);
         }
-        state.line(&line);
+        // A stack trace, or an error's line without a time, does not go on in another text.
+        self.0.dated = None;
+        Ok(())
     }
-    Ok(state.digest)
+
+    pub fn finish(self) -> Digest {
+        self.0.digest
+    }
 }
 
 #[derive(Default)]

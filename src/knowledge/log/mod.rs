@@ -6,7 +6,7 @@ mod rank;
 mod reader;
 mod time;
 
-pub use digest::{Change, Digest, Found, Occurrence, Tally, Unknown, digest};
+pub use digest::{Change, Digest, Found, Occurrence, Reading, Tally, Unknown, digest};
 pub use rank::{Ranked, Shown, rank};
 pub use reader::{MAX_LINE, no_text};
 pub use time::{Clock, Stamp};

@@ -117,6 +117,10 @@ impl Ranking<'_> {
         }
     }
 
+    fn first_reason(&self, found: &Found, why: &str) -> String {
+        format!("{why} ({}, {})", counted(found.lines, "line"), self.digest.places(found.first, found.last))
+    }
+
     /// A crash or a limit that the log states, the more the errors stand beside it.
     fn events(&mut self, events: &[&Occurrence], symptoms: &[&Occurrence]) {
         for (index, found) in self.digest.found.iter().enumerate().filter(|(_, found)| found.text.event) {
@@ -124,9 +128,9 @@ impl Ranking<'_> {
             let these: Vec<_> = events.iter().filter(|it| it.found == index).collect();
             let near = symptoms.iter().filter(|symptom| these.iter().any(|event| beside(event, symptom))).count();
             let share = near as f64 / symptoms.len().max(1) as f64;
-            let said = format!("{} ({})", found.text.name, places(found));
+            let said = format!("{} ({})", found.text.name, self.digest.places(found.first, found.last));
             let (score, strength, reason) = match (near, symptoms.len()) {
-                (_, 0) => (5.0, 5.0, first_reason(found, &first.why)),
+                (_, 0) => (5.0, 5.0, self.first_reason(found, &first.why)),
                 (0, _) => (0.5, 1.5, format!("{said}, but no error within {SAME_MOMENT:.0} s of it")),
                 _ => (
                     6.0 + 10.0 * share,
@@ -158,14 +162,14 @@ impl Ranking<'_> {
             return;
         }
         let reason = format!(
-            "{} of {} within {AFTER_CHANGE:.0} s of a start or stop (line {})",
+            "{} of {} within {AFTER_CHANGE:.0} s of a start or stop ({})",
             thousands(after as u64),
             counted(symptoms.len() as u64, "error"),
-            thousands(change.line)
+            self.digest.place(change.line)
         );
         self.support(&["peer-restarted", "process-exit", "listener-closed"], 8.0, &reason);
         self.support(&["upstream-refused", "port-without-listener", "stale-connection"], 4.0, &reason);
-        self.remarks.push(format!("line {}: {}", thousands(change.line), change.words));
+        self.remarks.push(format!("{}: {}", self.digest.place(change.line), change.words));
     }
 
     /// The same time without traffic before each error: somebody's idle limit.
@@ -247,17 +251,6 @@ impl Ranking<'_> {
         let place = |id: &str| order.iter().position(|known| *known == id).unwrap_or(usize::MAX);
         causes.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| place(a.id).cmp(&place(b.id))));
         Shown { causes, remarks: self.remarks }
-    }
-}
-
-fn first_reason(found: &Found, why: &str) -> String {
-    format!("{why} ({}, {})", counted(found.lines, "line"), places(found))
-}
-
-fn places(found: &Found) -> String {
-    match found.lines {
-        1 => format!("line {}", thousands(found.first)),
-        _ => format!("lines {} to {}", thousands(found.first), thousands(found.last)),
     }
 }
 

@@ -113,8 +113,9 @@ impl Counters {
                 }
                 true
             }
+            // A group may have a single name: `IcmpMsg: InType3`.
             _ if !numbers
-                && words.len() > 1
+                && (words.len() > 1 || rest.starts_with(|c: char| c.is_ascii_uppercase()))
                 && words.iter().all(|word| word.chars().all(|c| c.is_ascii_alphanumeric())) =>
             {
                 self.header = Some((group.to_owned(), words.iter().map(|word| (*word).to_owned()).collect()));

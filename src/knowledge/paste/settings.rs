@@ -25,13 +25,18 @@ impl Settings {
 
     /// `net.core.somaxconn = 4096`, `net.core.somaxconn=4096`.
     fn sysctl(&mut self, line: &str) -> bool {
-        const TREES: [&str; 4] = ["net.", "fs.", "kernel.", "vm."];
+        const TREES: [&str; 10] =
+            ["net.", "fs.", "kernel.", "vm.", "abi.", "dev.", "debug.", "user.", "crypto.", "sunrpc."];
+        if line.starts_with("sysctl: ") {
+            // What it may not read, it says.
+            return true;
+        }
         let Some((name, value)) = line.split_once('=') else { return false };
         let (name, value) = (name.trim(), value.trim());
         let is_name = TREES.iter().any(|tree| name.starts_with(tree))
             && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-/@:".contains(c))
             && !name.contains("..");
-        if !is_name || value.is_empty() {
+        if !is_name || value.is_empty() && !line.contains(" =") {
             return false;
         }
         if self.values.len() < MOST || self.values.contains_key(name) {

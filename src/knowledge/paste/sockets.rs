@@ -86,6 +86,12 @@ const FRAME: [&str; 14] = [
     "FRAG:",
 ];
 
+/// Sockets other than TCP, as ss and netstat name their kinds.
+const OTHERS: [&str; 22] = [
+    "nl", "u_str", "u_dgr", "u_seq", "p_raw", "p_dgr", "udp", "udp6", "raw", "raw6", "udplite", "udplite6", "icmp6",
+    "sctp", "dccp", "mptcp", "xdp", "v_str", "v_dgr", "tipc", "unix", "ti_rd",
+];
+
 /// `0.0.0.0:80`, `*:80`, `:::80`, `[::]:80`, `127.0.0.53%lo:53`.
 fn address(text: &str) -> Option<SocketAddr> {
     let (host, port) = text.rsplit_once(':')?;
@@ -176,8 +182,15 @@ impl Sockets {
     fn frame(&self, line: &str) -> bool {
         let opens = line.contains("Recv-Q")
             || line.starts_with("Active Internet connections")
+            || line.starts_with("Active UNIX domain sockets")
             || line.starts_with("sockets: used ");
-        opens || self.lines > 0 && line.split_whitespace().next().is_some_and(|word| FRAME.contains(&word))
+        let mut words = line.split_whitespace();
+        let first = words.next().unwrap_or_default();
+        let other = OTHERS.contains(&first) && words.nth(3).is_some() || line.starts_with("Proto RefCnt");
+        // ss -i, -m, -e and -o print more of a socket, on a line of its own where it is long.
+        let more = line.starts_with([' ', '\t'])
+            && ["skmem:", "rto:", "cwnd:", "mss:", "ino:", "timer:"].iter().any(|word| line.contains(word));
+        opens || self.lines > 0 && (FRAME.contains(&first) || other || more)
     }
 
     fn add(&mut self, state: &'static str, count: u64) {
