@@ -2,7 +2,9 @@
 //! the explain text to the man page, derives from the registry below.
 
 mod commands;
+mod entry;
 mod finding;
+pub mod manifest;
 mod numbers;
 pub mod packets;
 mod place;
@@ -10,9 +12,10 @@ mod remedy;
 pub mod severity;
 mod wording;
 
+pub use entry::Entry;
 pub use finding::{EvidenceItem, Finding, Impact, Judgement, Severity, State, Subject, SubjectKind, Verdict};
 pub use numbers::Confidence;
-pub use remedy::{Change, Entry, Remedy, Verify};
+pub use remedy::{Change, Remedy, Verify};
 
 pub use crate::knowledge::servers::{Restart, Setting, SettingKind};
 

@@ -1,11 +1,9 @@
 //! What can be done about a finding, typed: what is pasted into a shell holds no configuration and no comment, and cannot be
 //! made of text ([`ShellCommand`]).
 
-use std::borrow::Cow;
 use std::fmt;
 
 use super::{Restart, Setting, SettingKind, commands};
-use crate::source::node::Location;
 use crate::value::shell::ShellCommand;
 
 /// Something to do about it.
@@ -160,114 +158,13 @@ impl Remedy {
 /// in other namespaces).
 const OF_THE_HOST: [&str; 3] = ["net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans", "net.netfilter.nf_conntrack_max"];
 
-fn per_netns((program, arguments): (&'static str, Vec<&str>)) -> bool {
+pub(super) fn per_netns((program, arguments): (&'static str, Vec<&str>)) -> bool {
     const ALWAYS: [&str; 8] = ["ss", "nstat", "nft", "iptables-save", "tcpdump", "conntrack", "rstdoctor", "nc"];
     let name = |argument: &&&str| !argument.starts_with('-');
     let setting = arguments.iter().find(name).and_then(|argument| argument.split('=').next());
     match program {
         "sysctl" => setting.is_some_and(|name| name.starts_with("net.") && !OF_THE_HOST.contains(&name)),
         _ => ALWAYS.contains(&program),
-    }
-}
-
-/// How a command gets into the network namespace that a finding is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry<'a> {
-    /// What `--netns` takes.
-    netns: Cow<'a, str>,
-    /// What nsenter(1) or ip-netns(8) take: a name, a process id or a path.
-    way: Cow<'a, str>,
-    /// The network belongs to a container, or to a pod: what is set there is set from its outside.
-    owner: Owner,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Owner {
-    Host,
-    Container,
-    /// A container that a compose file describes.
-    Service,
-    Pod,
-}
-
-/// Sysctls that kubelet lets a pod set without being told to (kubernetes.io, "Using sysctls in a Kubernetes Cluster").
-const SAFE: [&str; 8] = [
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-];
-
-impl<'a> Entry<'a> {
-    /// By what `--netns` takes: a name, a process id or a path.
-    pub fn of(netns: &'a str) -> Self {
-        Self { netns: netns.into(), way: netns.into(), owner: Owner::Host }
-    }
-
-    /// `None` where nothing leads there.
-    pub fn to(location: &'a Location) -> Option<Self> {
-        let way = location.entry()?;
-        let container = location.container();
-        let (netns, owner) = match (location.pod(), container) {
-            (Some((namespace, pod)), _) => (format!("{namespace}/{pod}"), Owner::Pod),
-            (None, Some(container)) => {
-                let owner = if container.service.is_some() { Owner::Service } else { Owner::Container };
-                (container.label().to_owned(), owner)
-            }
-            (None, None) => (way.clone(), Owner::Host),
-        };
-        Some(Self { netns: netns.into(), way: way.into(), owner })
-    }
-
-    /// What `--netns` takes.
-    pub fn text(&self) -> &str {
-        &self.netns
-    }
-
-    /// The command with what asks or changes a namespace run in this one. rstdoctor goes there itself: ip-netns(8) mounts a
-    /// /sys without tracefs.
-    pub fn within(&self, command: &ShellCommand) -> ShellCommand {
-        command.each(|simple| {
-            let program =
-                simple.simple_commands().next().map(|(program, arguments)| (program, per_netns((program, arguments))));
-            match program {
-                Some(("rstdoctor", true)) => simple.arg("--netns").arg(&self.netns),
-                Some((_, true)) => self.enter().running(simple),
-                _ => simple,
-            }
-        })
-    }
-
-    /// How a sysctl that `command` sets is kept when the container or pod is made anew, in words that end a sentence.
-    pub fn keeps(&self, command: &ShellCommand) -> Option<String> {
-        let set = command.simple_commands().filter(|simple| per_netns(simple.clone()));
-        let setting = set.filter(|(program, _)| *program == "sysctl").find_map(|(_, arguments)| {
-            let setting = arguments.into_iter().find(|argument| argument.contains('='))?;
-            setting.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))
-        });
-        let (name, value) = setting?;
-        let unsafe_ =
-            if SAFE.contains(&name.as_str()) { "" } else { "; kubelet has to allow it: --allowed-unsafe-sysctls" };
-        match self.owner {
-            Owner::Host => None,
-            Owner::Container => Some(format!("start the container with --sysctl {name}=\"{value}\"")),
-            Owner::Service => Some(format!("in the compose file, at the service: sysctls: {{{name}: \"{value}\"}}")),
-            Owner::Pod => Some(format!(
-                "in the manifest, spec.securityContext.sysctls: [{{name: {name}, value: \"{value}\"}}]{unsafe_}"
-            )),
-        }
-    }
-
-    fn enter(&self) -> ShellCommand {
-        match &*self.way {
-            path if path.contains('/') => ShellCommand::new("nsenter").arg(format_args!("--net={path}")),
-            pid if pid.parse::<u32>().is_ok() => ShellCommand::new("nsenter -n -t").arg(pid),
-            name => ShellCommand::new("ip netns exec").arg(name),
-        }
     }
 }
 
@@ -296,16 +193,5 @@ mod tests {
         let command = |command: ShellCommand| Remedy::new("", "").command(command).is_per_netns();
         assert!(command(ShellCommand::new("true").pipe(ShellCommand::new("ss -t"))));
         assert!(!command(ShellCommand::new("kill -CONT 7")));
-    }
-
-    #[test]
-    fn a_command_is_run_in_the_namespace_that_was_looked_at() {
-        let list = ShellCommand::new("ss -tnp").arg("sport = :80").pipe(ShellCommand::new("awk").arg("$2 > 0"));
-        let within = |netns: &str, command: &ShellCommand| Entry::of(netns).within(command).to_string();
-        assert_eq!(within("we'b", &list), r"ip netns exec 'we'\''b' ss -tnp 'sport = :80' | awk '$2 > 0'");
-        assert_eq!(within("4121", &ShellCommand::new("nstat -az")), "nsenter -n -t 4121 nstat -az");
-        assert_eq!(within("/run/x", &ShellCommand::new("nstat -az")), "nsenter --net=/run/x nstat -az");
-        let both = ShellCommand::new("kill -CONT 7").then(ShellCommand::new("rstdoctor scan"));
-        assert_eq!(within("blue", &both), "kill -CONT 7; rstdoctor scan --netns blue");
     }
 }

@@ -1,5 +1,5 @@
 //! Stories that begin in one network namespace and end in another of the same node: who called is in the one, who refused or reset
-//! it in the other.
+//! or left it unanswered in the other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -8,7 +8,9 @@ use std::sync::Arc;
 use super::node::Judged;
 use super::rank::Ranked;
 use crate::cause::{EvidenceItem, SubjectKind};
+use crate::reset::Reset;
 use crate::source::reset_events::Direction;
+use crate::source::socket_dump::GroupKind;
 use crate::value::NetnsId;
 
 /// Causes that blame the remote end.
@@ -30,10 +32,14 @@ const SENDS: [&str; 13] = [
     "stale-connection",
 ];
 
+/// Causes for which an end does not answer, the deepest first.
+const SILENT: [&str; 3] = ["accept-loop-stalled", "accept-queue-overflow", "syn-queue-overflow"];
+const UNANSWERED: &str = "connect-unanswered";
+
 /// Ties findings that blame a remote end to what is found at that end, where this node has both: what was sent from there in the
 /// window proves whose address it is. What follows from what, by places in the row of the findings of all namespaces.
 pub(super) fn link(judged: &mut [Judged<'_>]) -> BTreeMap<usize, usize> {
-    let senders: Vec<BTreeSet<SocketAddr>> = judged.iter().map(senders).collect();
+    let senders: Vec<Senders> = judged.iter().map(Senders::of).collect();
     let offsets: Vec<usize> = judged
         .iter()
         .scan(0, |next, one| {
@@ -50,8 +56,17 @@ pub(super) fn link(judged: &mut [Judged<'_>]) -> BTreeMap<usize, usize> {
                 continue;
             }
             let Some(called) = called(symptom) else { continue };
-            let others = (0..judged.len()).filter(|other| *other != caller && senders[*other].contains(&called));
-            let found = others.filter_map(|other| Some((other, root(&judged[other].diagnosis.causes, called.port())?)));
+            let unanswered = symptom.id == UNANSWERED;
+            let answers = answers(&judged[caller], called);
+            let port = |other: usize| match senders[other].port(called, &answers) {
+                None if unanswered => silent_port(&judged[caller], &judged[other], called),
+                port => port,
+            };
+            let others = (0..judged.len()).filter(|other| *other != caller);
+            let found = others.filter_map(|other| {
+                let causes: &[&str] = if unanswered { &SILENT } else { &SENDS };
+                Some((other, root(&judged[other].diagnosis.causes, port(other)?, causes)?))
+            });
             let Some((other, root)) = found.min_by_key(|(other, root)| rank(&judged[*other].diagnosis.causes[*root]))
             else {
                 continue;
@@ -66,17 +81,82 @@ pub(super) fn link(judged: &mut [Judged<'_>]) -> BTreeMap<usize, usize> {
     links
 }
 
-/// The ends from which this namespace sent resets.
-fn senders(one: &Judged<'_>) -> BTreeSet<SocketAddr> {
+/// The ends from which a namespace sent resets, and to whom.
+struct Senders {
+    ends: BTreeSet<SocketAddr>,
+    /// By the end that they went to: address translation on the way to a published port changes only the other one.
+    by_peer: BTreeMap<SocketAddr, (SocketAddr, Option<Numbers>)>,
+    /// By what no translation changes.
+    by_numbers: BTreeMap<Numbers, SocketAddr>,
+}
+
+/// Sequence and acknowledgement number of a packet.
+type Numbers = (u32, u32);
+
+impl Senders {
+    fn of(one: &Judged<'_>) -> Self {
+        let mut all = Self { ends: BTreeSet::new(), by_peer: BTreeMap::new(), by_numbers: BTreeMap::new() };
+        for reset in resets(one, Direction::Sent) {
+            let Some(local) = reset.local().map(canonical) else { continue };
+            all.ends.insert(local);
+            if let Some(peer) = reset.peer() {
+                all.by_peer.insert(canonical(peer), (local, numbers(reset)));
+            }
+            if let Some(numbers) = numbers(reset) {
+                all.by_numbers.insert(numbers, local);
+            }
+        }
+        all
+    }
+
+    /// The port from which they sent what a caller got from `called`.
+    fn port(&self, called: SocketAddr, answers: &[(SocketAddr, Option<Numbers>)]) -> Option<u16> {
+        if self.ends.contains(&called) {
+            return Some(called.port());
+        }
+        let same = |(to, got): &(SocketAddr, Option<Numbers>)| {
+            let by_peer = self.by_peer.get(to).filter(|(_, sent)| sent.is_none() || got.is_none() || sent == got);
+            by_peer.map(|(local, _)| *local).or_else(|| self.by_numbers.get(&(*got)?).copied())
+        };
+        answers.iter().find_map(same).map(|local| local.port())
+    }
+}
+
+fn canonical(end: SocketAddr) -> SocketAddr {
+    SocketAddr::new(end.ip().to_canonical(), end.port())
+}
+
+fn resets<'a>(one: &Judged<'a>, direction: Direction) -> impl Iterator<Item = &'a Reset> {
     let here: Option<NetnsId> = Some(one.view.after().netns);
-    let sent = one
-        .view
-        .netns
-        .resets
-        .single
-        .iter()
-        .filter(|reset| reset.direction() == Direction::Sent && reset.netns() == here);
-    sent.filter_map(|reset| reset.local()).map(|end| SocketAddr::new(end.ip().to_canonical(), end.port())).collect()
+    let all = one.view.netns.resets.single.iter();
+    all.filter(move |reset| reset.direction() == direction && reset.netns() == here)
+}
+
+fn numbers(reset: &Reset) -> Option<Numbers> {
+    reset.packet.as_ref().map(|packet| (packet.seq, packet.ack))
+}
+
+/// What a caller got from there: at which end of its own, and which.
+fn answers(caller: &Judged<'_>, called: SocketAddr) -> Vec<(SocketAddr, Option<Numbers>)> {
+    let from_there = resets(caller, Direction::Received).filter(|reset| reset.peer().map(canonical) == Some(called));
+    from_there.filter_map(|reset| Some((canonical(reset.local()?), numbers(reset)))).collect()
+}
+
+/// The port at which the connects arrived that got no answer: the address is one of that namespace, or connections of the same
+/// caller to the same end are open there.
+fn silent_port(caller: &Judged<'_>, other: &Judged<'_>, called: SocketAddr) -> Option<u16> {
+    let addresses = other.view.netns.reset_packets.value().map(|account| &account.addresses);
+    if !called.ip().is_loopback() && addresses.is_some_and(|own| own.contains(called.ip())) {
+        return Some(called.port());
+    }
+    let open = |one: &Judged<'_>, accepted: bool| {
+        let groups = one.evidence.groups(GroupKind::Established).unwrap_or_default();
+        let groups = groups.into_iter().filter(move |group| group.accepted == accepted);
+        groups.flat_map(|group| &group.samples).map(|it| (canonical(it.local), canonical(it.peer))).collect::<Vec<_>>()
+    };
+    let mine: BTreeSet<SocketAddr> =
+        open(caller, false).into_iter().filter(|(_, peer)| *peer == called).map(|(local, _)| local).collect();
+    open(other, true).into_iter().find(|(_, peer)| mine.contains(peer)).map(|(local, _)| local.port())
 }
 
 /// The remote end that a finding blames.
@@ -87,16 +167,17 @@ fn called(symptom: &Ranked) -> Option<SocketAddr> {
 }
 
 fn rank(cause: &Ranked) -> usize {
-    SENDS.iter().position(|id| *id == cause.id).unwrap_or(SENDS.len())
+    let place = |causes: &[&str]| causes.iter().position(|id| *id == cause.id);
+    place(&SENDS).or_else(|| place(&SILENT)).unwrap_or(SENDS.len())
 }
 
 /// The finding about that port of the end that was called.
-fn root(causes: &[Ranked], port: u16) -> Option<usize> {
+fn root(causes: &[Ranked], port: u16, of: &[&str]) -> Option<usize> {
     let about = |cause: &Ranked| {
         let of_port = cause.finding.subjects.iter().any(|subject| {
             subject.port == Some(port) && matches!(subject.kind, SubjectKind::Listener | SubjectKind::Host)
         });
-        of_port && SENDS.contains(&cause.id) && cause.finding.state.is_now()
+        of_port && of.contains(&cause.id) && cause.finding.state.is_now()
     };
     let places = (0..causes.len()).filter(|place| about(&causes[*place]));
     places.min_by_key(|place| rank(&causes[*place]))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::filter::{Filter, is_host_wide};
 use super::rank::{self, Ranked};
 use super::{Diagnosis, MOST_LISTENERS, NotChecked, RuledOut, Status, across, judge, sentence, weighs};
-use crate::cause::{Finding, REGISTRY};
+use crate::cause::{Finding, REGISTRY, manifest};
 use crate::evidence::ledger::{Account, Basis, Ledger, Line};
 use crate::evidence::{Evidence, Total};
 use crate::observation::{Observation, SourceStatus, View, delta};
@@ -129,9 +129,15 @@ pub(super) fn place(causes: &mut [Ranked], view: View<'_>) {
             subject.location = finding.location.clone();
             let of_process = subject.pid.and_then(|pid| container_of(view, node, pid));
             subject.container = of_process.or_else(|| {
-                let ours = finding.location.is_some() && subject.pid.is_none();
+                let alone = location.containers.len() == 1;
+                let ours = finding.location.is_some() && (subject.pid.is_none() || alone);
                 location.container().filter(|_| ours).cloned().map(Arc::new)
             });
+        }
+    }
+    if let (true, Some(container)) = (!location.own && location.pod().is_some(), location.container()) {
+        for cause in causes {
+            manifest::advise(cause.id, &mut cause.finding, container.label());
         }
     }
 }

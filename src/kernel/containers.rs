@@ -1,12 +1,12 @@
 //! Names of containers, from the files of their runtimes as far as they are there. Each id is looked up once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::source::node::container::{Container, conmon, docker, kubelet_log, oci, storage};
+use crate::source::node::container::{Container, conmon, docker, is_id, kubelet_log, oci, storage};
 
 /// No state file of one container is larger; the list of all of a host may be.
 const LONGEST: u64 = 16 << 20;
@@ -49,6 +49,20 @@ impl Runtimes {
     }
 }
 
+/// Where containerd keeps what runs, by namespace and id.
+const TASKS: &str = "run/containerd/io.containerd.runtime.v2.task";
+
+/// The containers of containerd whose ids somebody chose (`ctr run IMAGE ID`), each as its control group is called: `NAMESPACE/ID`.
+pub fn chosen_ids() -> HashSet<String> {
+    let namespaces = roots().into_iter().flat_map(|root| list(&root.join(TASKS)));
+    let all = namespaces.flat_map(|namespace| list(&namespace));
+    let chosen = all.filter_map(|path| {
+        let (namespace, id) = (path.parent()?.file_name()?.to_str()?, path.file_name()?.to_str()?);
+        (!is_id(id)).then(|| format!("{namespace}/{id}"))
+    });
+    chosen.collect()
+}
+
 /// Where the files of the host are: here or, in a container that shares the host's processes, below those of process 1.
 fn roots() -> Vec<PathBuf> {
     let first = Path::new("/proc/1/root");
@@ -69,8 +83,7 @@ impl Look {
                 read(&root.join("var/lib/docker/containers").join(id).join("config.v2.json"))
                     .and_then(|b| docker(id, &b)),
             );
-            let tasks = root.join("run/containerd/io.containerd.runtime.v2.task");
-            for namespace in list(&tasks) {
+            for namespace in list(&root.join(TASKS)) {
                 let spec = read(&namespace.join(id).join("config.json"));
                 // Docker's containers are containerd's as well, and know less there.
                 let name = if namespace.ends_with("moby") { "docker" } else { "containerd" };
@@ -79,9 +92,7 @@ impl Look {
         }
         found.extend(self.stored().get(id).cloned());
         found.extend(self.logs().get(id).cloned());
-        if let Some((container, bundle)) =
-            parent_of(pid).and_then(|parent| conmon(&arguments(parent)?)).filter(|(it, _)| it.id == id)
-        {
+        if let Some((container, bundle)) = parent_of(pid).and_then(monitored).filter(|(it, _)| it.id == id) {
             let spec = bundle.and_then(|bundle| read(&Path::new(&bundle).join("config.json")));
             let name = container.runtime.clone().unwrap_or_default();
             found.extend(spec.and_then(|bytes| oci(id, &name, &bytes)));
@@ -130,6 +141,13 @@ fn read(path: &Path) -> Option<Vec<u8>> {
 
 fn arguments(pid: u32) -> Option<Vec<u8>> {
     fs::read(format!("/proc/{pid}/cmdline")).ok()
+}
+
+/// What is told to a conmon, and whose it is.
+fn monitored(pid: u32) -> Option<(Container, Option<String>)> {
+    let (container, bundle) = conmon(&arguments(pid)?)?;
+    let user = fs::metadata(format!("/proc/{pid}")).ok().map(|of| of.uid()).filter(|user| *user != 0);
+    Some((Container { user, ..container }, bundle))
 }
 
 /// proc_pid_stat(5), field 4.

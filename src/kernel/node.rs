@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::containers::Runtimes;
+use super::containers::{Runtimes, chosen_ids};
 use super::namespace::{self, Handle, NAMED};
 use super::trace_context::{is_kernel_thread, processes};
 use crate::source::node::container::of_cgroup;
@@ -89,13 +89,15 @@ impl Search {
         let mut containers: BTreeMap<String, (Option<&'static str>, u32)> = BTreeMap::new();
         let mut unseen: BTreeSet<String> = BTreeSet::new();
         let mut files = Vec::new();
+        let chosen_ids = chosen_ids();
         let mut pids: Vec<u32> = processes().collect();
         pids.sort_unstable();
         let first = !std::mem::replace(&mut self.looked, true);
         for pid in pids {
             let cgroup = fs::read(format!("/proc/{pid}/cgroup")).unwrap_or_default();
             let paths = process::cgroup_paths(&cgroup);
-            let container = paths.iter().find_map(|path| of_cgroup(path));
+            let of_path = |path: &String| of_cgroup(path).or_else(|| chosen(path, &chosen_ids));
+            let container = paths.iter().find_map(of_path);
             match fs::read_link(format!("/proc/{pid}/ns/net")) {
                 Ok(link) => {
                     let Some(id) = link.to_str().and_then(NetnsId::from_link) else { continue };
@@ -207,6 +209,12 @@ impl Found {
             }
         }
     }
+}
+
+/// The container of containerd of this control group, whose id somebody chose: `/default/web`.
+fn chosen(path: &str, ids: &HashSet<String>) -> Option<(String, Option<&'static str>)> {
+    let found = ids.iter().find(|id| path.strip_suffix(id.as_str()).is_some_and(|rest| rest.ends_with('/')))?;
+    Some((found.rsplit('/').next()?.to_owned(), Some("containerd")))
 }
 
 fn is_kernel_thread_of(pid: u32) -> bool {

@@ -4,12 +4,11 @@ use std::net::SocketAddr;
 
 use super::layout::{Page, Paint, shorten, wrap};
 use super::missing;
-use crate::cause::{
-    Change, Entry, EvidenceItem, Finding, Remedy, Restart, Severity, State, Subject, SubjectKind, Verify,
-};
+use crate::cause::{Change, Entry, EvidenceItem, Finding, Remedy, Restart, Severity, State, Subject, SubjectKind};
 use crate::diagnosis::filter::is_whole_host;
 use crate::diagnosis::rank::Ranked;
 use crate::source::node::Location;
+use crate::value::outside::UnitName;
 use crate::value::words::{percent, thousands};
 
 /// Where the text after a label begins.
@@ -86,7 +85,7 @@ pub fn body(page: &mut Page, cause: &Ranked, root: Option<Root<'_>>, about: &Abo
         field(page, "follows", &format!("from {number}{}", missing::title_of(title)));
     }
     for (place, item) in finding.remedies.iter().take(detail.remedies).enumerate() {
-        remedy(page, item, owner(finding), entry.as_ref(), place == 0, detail);
+        remedy(page, finding, item, entry.as_ref(), place == 0, detail);
     }
     if let Some(next) = finding.remedies.get(detail.remedies).filter(|_| detail.next_remedy) {
         let text = shorten(&next.text, page.prose_width() - INDENT - MORE.len());
@@ -180,7 +179,7 @@ fn subject_text(subject: &Subject, unit: Option<&str>) -> String {
     let parts = [
         subject.process.clone(),
         subject.pid.map(|pid| format!("pid {pid}")),
-        subject.unit.as_ref().map(ToString::to_string),
+        unit_of(subject).map(ToString::to_string),
         place,
         unit.and_then(|unit| match subject.count? {
             1 => Some("once".to_owned()),
@@ -217,22 +216,50 @@ pub fn whereabouts(location: &Location) -> String {
 
 /// What is restarted or reloaded for a remedy: the unit, or the process.
 fn owner(finding: &Finding) -> Option<String> {
-    let unit = finding.subjects.iter().find_map(|subject| subject.unit.as_ref().map(ToString::to_string));
+    let unit = finding.subjects.iter().find_map(|subject| unit_of(subject).map(ToString::to_string));
     unit.or_else(|| finding.subjects.iter().find_map(|subject| subject.process.clone()))
+}
+
+/// The scope that a container's runtime makes for it has a name that only systemd knows it by.
+fn unit_of(subject: &Subject) -> Option<&UnitName> {
+    subject.unit.as_ref().filter(|unit| unit.is_service() || subject.container.is_none())
+}
+
+/// When a change takes effect.
+pub fn takes_effect(finding: &Finding, remedy: &Remedy, entry: Option<&Entry<'_>>) -> Option<String> {
+    // Advice says itself what has to be done.
+    if matches!(remedy.change, Change::Advice) && entry.is_none() {
+        return None;
+    }
+    let owner = owner(finding).unwrap_or_else(|| "the service".to_owned());
+    // In a container that shares the network of the one who looks, too.
+    let container =
+        || finding.subjects.iter().find_map(|subject| subject.container.as_deref()).map(Entry::of_container);
+    let entry = entry.cloned().or_else(container);
+    if let Some(text) = entry.and_then(|entry| entry.takes_effect(remedy.restart, &owner)) {
+        return Some(text);
+    }
+    match (&remedy.change, remedy.restart) {
+        (Change::Advice, _) | (_, Restart::None) => None,
+        (_, Restart::Reload) => Some(format!("takes effect when {owner} is reloaded")),
+        (_, Restart::Service) => Some(format!("takes effect when {owner} is restarted")),
+        (_, Restart::Host) => Some("takes effect after a reboot".to_owned()),
+    }
 }
 
 fn remedy(
     page: &mut Page,
+    finding: &Finding,
     remedy: &Remedy,
-    owner: Option<String>,
     netns: Option<&Entry<'_>>,
     first: bool,
     detail: &Detail,
 ) {
     let indent = INDENT + 2;
-    let text = match remedy.place() {
-        Some(place) => format!("{}, {place}:", remedy.text),
-        None => remedy.text.clone(),
+    let text = match (remedy.place(), netns.and_then(|entry| entry.file_of(remedy))) {
+        (Some(place), Some(of)) => format!("{}, {place}, {of}:", remedy.text),
+        (Some(place), None) => format!("{}, {place}:", remedy.text),
+        (None, _) => remedy.text.clone(),
     };
     field(page, if first { "fix" } else { "and" }, &text);
     match &remedy.change {
@@ -259,20 +286,11 @@ fn remedy(
             }
         }
     }
-    let owner = owner.unwrap_or_else(|| "the service".to_owned());
-    match (&remedy.change, remedy.restart) {
-        // Advice says itself what has to be done.
-        (Change::Advice, _) | (_, Restart::None) => {}
-        (_, Restart::Reload) => field(page, "", &format!("takes effect when {owner} is reloaded")),
-        (_, Restart::Service) => field(page, "", &format!("takes effect when {owner} is restarted")),
-        (_, Restart::Host) => field(page, "", "takes effect after a reboot"),
+    if let Some(text) = takes_effect(finding, remedy, netns) {
+        field(page, "", &text);
     }
     if first || detail.lines.is_none() {
-        let Verify { command, text } = &remedy.verify;
-        let command = command.as_ref().map(|command| match netns {
-            Some(netns) => netns.within(command),
-            None => command.clone(),
-        });
-        field(page, "verify", &Verify { command, text: text.clone() }.to_string());
+        let verify = netns.map_or_else(|| remedy.verify.clone(), |entry| entry.verify(remedy));
+        field(page, "verify", &verify.to_string());
     }
 }

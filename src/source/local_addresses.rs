@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 /// Addresses, and prefixes of which every address is local.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LocalAddresses {
     /// An address is a prefix of its full length.
     nets: BTreeSet<IpNet>,

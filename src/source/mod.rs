@@ -8,7 +8,7 @@ pub mod file_nr;
 mod heavy_hitters;
 pub mod host_facts;
 pub mod listeners;
-mod local_addresses;
+pub mod local_addresses;
 pub mod namespaces;
 pub mod netstat;
 pub mod node;

@@ -76,6 +76,8 @@ pub struct PacketAccount {
     pub unreachable: Unreachables,
     /// With which TTL the peers' other packets arrive, all since the start of the stream.
     pub ttls: Arc<PeerTtls>,
+    /// What the namespace takes for its own.
+    pub addresses: Arc<LocalAddresses>,
 }
 
 impl PacketAccount {
@@ -88,6 +90,7 @@ impl PacketAccount {
         self.duplicates += later.duplicates;
         self.unreachable.add(later.unreachable);
         self.ttls = later.ttls;
+        self.addresses = later.addresses;
     }
 }
 
@@ -178,7 +181,7 @@ pub struct Packets {
     started: bool,
     /// CLOCK_REALTIME minus CLOCK_BOOTTIME, ns.
     since_boot: u64,
-    addresses: LocalAddresses,
+    addresses: Arc<LocalAddresses>,
     recent: VecDeque<ResetPacket>,
     /// So many of `recent`, at most, lie behind one from another interface than the last.
     others: usize,
@@ -220,8 +223,9 @@ impl Content for Packets {
             Kind::Start => return Err(broken("the stream is of another kind or version")),
             _ if !self.started => return Err(broken("the stream does not begin with a start block")),
             Kind::Scope => {
-                self.addresses = LocalAddresses::default();
-                text.lines().for_each(|line| self.addresses.line(line));
+                let mut addresses = LocalAddresses::default();
+                text.lines().for_each(|line| addresses.line(line));
+                self.addresses = Arc::new(addresses);
             }
             Kind::Clock => {
                 let mut numbers = text.split(' ').map(str::parse::<u64>);
@@ -248,6 +252,7 @@ impl Content for Packets {
         *taken = *total;
         let mut out = std::mem::take(&mut self.out);
         (out.account.lost, out.account.ttls) = (lost, Arc::clone(&self.ttls));
+        out.account.addresses = Arc::clone(&self.addresses);
         out
     }
 }

@@ -17,6 +17,8 @@ enum Word {
     Program(&'static str),
     Argument(String),
     Operator(&'static str),
+    /// What another command prints is the argument.
+    Output(ShellCommand),
 }
 
 impl ShellCommand {
@@ -37,6 +39,12 @@ impl ShellCommand {
     /// More words, see [`Self::arg`].
     pub fn args(self, words: impl IntoIterator<Item = impl fmt::Display>) -> Self {
         words.into_iter().fold(self, Self::arg)
+    }
+
+    /// One more word, which `command` prints: a number, or a name without spaces.
+    pub fn arg_of(mut self, command: Self) -> Self {
+        self.words.push(Word::Output(command));
+        self
     }
 
     /// `self | next`
@@ -117,6 +125,7 @@ impl ShellCommand {
                 (Word::Operator(";"), Some(last)) => last.push(';'),
                 (Word::Program(word) | Word::Operator(word), _) => quoted.push((*word).to_owned()),
                 (Word::Argument(word), _) => quoted.push(quote(word)),
+                (Word::Output(command), _) => quoted.push(format!("$({command})")),
             }
         }
         quoted
@@ -197,6 +206,14 @@ mod tests {
         let file =
             ShellCommand::new("echo").arg("a = 1").into_file("/etc/x y").then(ShellCommand::new("dmesg").quiet());
         assert_eq!(file.to_string(), "echo 'a = 1' > '/etc/x y'; dmesg 2>/dev/null");
+    }
+
+    #[test]
+    fn what_another_command_prints_is_an_argument() {
+        let command = ShellCommand::new("printf").arg("%s\\n").arg_of(ShellCommand::new("echo").arg("$(x)'y"));
+        assert_eq!(read_back(&command), ["$(x)'y"]);
+        let entered = ShellCommand::new("printf").arg("%s\\n").arg_of(ShellCommand::new("echo 7"));
+        assert_eq!(read_back(&entered.running(ShellCommand::new("ss -lnt"))), ["7", "ss", "-lnt"]);
     }
 
     #[test]

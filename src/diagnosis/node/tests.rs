@@ -225,3 +225,75 @@ fn one_who_may_not_look_hears_of_how_many_others_there_are() {
     assert_eq!(coverage.needs.as_deref(), Some("root"));
     assert!(diagnosis.namespaces.is_empty(), "the report of one namespace is as ever");
 }
+
+/// A published port: the kernel turns the called address into that of the container, and leaves the caller's as it is.
+#[test]
+fn a_refusal_through_a_published_port_leads_to_the_container() {
+    let refused =
+        |peer| quiet(0).counter("Tcp.AttemptFails", 0, 20).received(20, TcpState::SynSent, ["10.0.0.9:0", peer]);
+    let container = |peer| {
+        quiet(20).listener("127.0.0.1:80", 128, 0, 0, &process(197, "python3")).sent(
+            20,
+            "NO_SOCKET",
+            None,
+            ["172.17.0.2:80", peer],
+            None,
+        )
+    };
+    let ids = |observation: &Observation| {
+        let diagnosis = judged(observation, &Filter::default());
+        let of = |cause: &Ranked| (cause.id, cause.because_of.map(|root| root.id));
+        diagnosis.causes.iter().map(of).collect::<Vec<_>>()
+    };
+    let story = [("wrong-bind-address", None), ("upstream-refused", Some("wrong-bind-address"))];
+    assert_eq!(ids(&node(vec![refused("192.0.2.1:8080"), container("10.0.0.9:0")], &[])), story);
+    // Somebody else was refused there.
+    let apart = ids(&node(vec![refused("192.0.2.1:8080"), container("10.0.0.8:0")], &[]));
+    assert!(apart.iter().all(|(_, root)| root.is_none()) && apart.len() == 2, "{apart:?}");
+}
+
+fn unanswered() -> Case {
+    let mut case =
+        quiet(0).counter("TcpExt.TCPSynRetrans", 70, 20).destroyed_sockets(20, ["10.0.0.9:0", "10.0.7.1:8080"], 0, 1);
+    if let Observed::Full(sockets) = &mut case.destroyed {
+        sockets.iter_mut().for_each(|socket| socket.unanswered = true);
+    }
+    case
+}
+
+/// A full queue sends no reset: whose address was called tells that it is the same story.
+#[test]
+fn a_connect_without_an_answer_follows_from_the_full_queue_of_a_container() {
+    let with_address = |address: &str| {
+        let mut case = overflow(200);
+        let mut own = crate::source::local_addresses::LocalAddresses::default();
+        own.line(&format!("address {address}"));
+        let account = crate::source::reset_packets::PacketAccount { addresses: Arc::new(own), ..Default::default() };
+        case.netns.reset_packets = Observed::Full(account);
+        case
+    };
+    let followed = |container: Case| {
+        let diagnosis = judged(&node(vec![unanswered(), container], &[]), &Filter::default());
+        let symptom = diagnosis.causes.iter().find(|cause| cause.id == "connect-unanswered").expect("found");
+        symptom.because_of.map(|root| root.id)
+    };
+    assert_eq!(followed(with_address("10.0.7.1")), Some("accept-queue-overflow"));
+    assert_eq!(followed(with_address("10.0.7.2")), None);
+}
+
+/// Kubernetes starts and ends what runs in a pod: the manifest is changed, not something in the pod.
+#[test]
+fn a_pod_is_told_what_to_write_into_its_manifest() {
+    let pod = |name: &str| Container {
+        pod: Some("web-7d".into()),
+        pod_namespace: Some("shop".into()),
+        name: Some(name.into()),
+        ..Container::new(&format!("{:012x}{}", 1, &ID[12..]))
+    };
+    let refusing = quiet(20).sent(20, "NO_SOCKET", None, ["10.0.7.1:9000", "10.0.0.9:0"], None);
+    let diagnosis = judged(&node(vec![quiet(0), refusing], &[Told::Container(pod("app"))]), &Filter::default());
+    let finding = &diagnosis.causes[0].finding;
+    assert_eq!(diagnosis.causes[0].id, "port-without-listener");
+    let probe = finding.remedies.iter().find_map(|remedy| remedy.line().filter(|line| line.contains("readinessProbe")));
+    assert!(probe.is_some_and(|line| line.contains("port: 9000")), "{:?}", finding.remedies);
+}

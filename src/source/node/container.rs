@@ -29,6 +29,9 @@ pub struct Container {
     pub project: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
+    /// Uid of the user whose Podman runs it, where that is not root's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<u32>,
     /// It only holds the network namespace of a pod.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pause: bool,
@@ -75,6 +78,7 @@ impl Container {
             pod_namespace: self.pod_namespace.or(other.pod_namespace),
             project: self.project.or(other.project),
             service: self.service.or(other.service),
+            user: self.user.or(other.user),
             pause: self.pause || other.pause,
         }
     }
@@ -90,6 +94,7 @@ impl Container {
             pod_namespace: short(self.pod_namespace),
             project: short(self.project),
             service: short(self.service),
+            user: self.user,
             pause: self.pause,
         }
     }

@@ -192,8 +192,10 @@ fn remedy(remedy: &cause::Remedy, netns: Option<&Netns>, entry: Option<&(Netns, 
         Some((_, Some(entry))) => entry.within(command),
         _ => command.clone(),
     };
-    let verify = remedy.verify.command.as_ref().map(within);
-    let verify = cause::Verify { command: verify, text: remedy.verify.text.clone() };
+    let verify = match entry {
+        Some((_, Some(entry))) => entry.verify(remedy),
+        _ => remedy.verify.clone(),
+    };
     let netns = entry.map(|(netns, _)| netns).or(netns);
     let setting = match &remedy.change {
         cause::Change::Setting(setting) => Some(setting),

@@ -96,3 +96,39 @@ fn hostile_files_are_no_container() {
     }
     assert!(storage(b"{}").is_empty() && docker(ID, b"{}").is_none());
 }
+
+const DOCKER: &[u8] = include_bytes!("samples/docker-20.10.24.json");
+const DOCKER_TASK: &[u8] = include_bytes!("samples/containerd-1.6.20-of-docker.json");
+const SANDBOX: &[u8] = include_bytes!("samples/containerd-1.6.20-cri-sandbox.json");
+const OF_POD: &[u8] = include_bytes!("samples/containerd-1.6.20-cri-container.json");
+const STORAGE: &[u8] = include_bytes!("samples/podman-4.3.1-containers.json");
+const SPEC: &[u8] = include_bytes!("samples/podman-4.3.1-config.json");
+const CONMON: &[u8] = include_bytes!("samples/podman-4.3.1-conmon");
+
+/// What real runtimes of Debian 12 wrote of a container that was started with known names.
+#[test]
+fn real_state_files_tell_the_names() {
+    let text = Some;
+    let found = docker(ID, DOCKER).unwrap();
+    assert_eq!((found.name.as_deref(), found.image.as_deref()), (text("node-loop"), text("shop/web:1.0")));
+    assert_eq!((found.project.as_deref(), found.service.as_deref()), (text("shop"), text("web")));
+    let found = oci(ID, "docker", DOCKER_TASK);
+    assert!(found.is_none_or(|found| found.name.is_none()), "containerd knows less of Docker's containers");
+
+    let found = oci(ID, "containerd", OF_POD).unwrap();
+    assert_eq!((found.pod_namespace.as_deref(), found.pod.as_deref()), (text("shop"), text("web-7d9f")));
+    assert_eq!((found.name.as_deref(), found.image.as_deref()), (text("app"), text("docker.io/shop/web:1.0")));
+    assert!(!found.pause);
+    let found = oci(ID, "containerd", SANDBOX).unwrap();
+    assert_eq!((found.pod.as_deref(), found.pause), (text("web-7d9f"), true));
+
+    let all = storage(STORAGE);
+    let told =
+        |found: &Container| (found.label().to_owned(), found.image.clone().unwrap(), found.runtime.clone().unwrap());
+    let one = |name: &str| (name.to_owned(), "localhost/shop/web:1.0".to_owned(), "podman".to_owned());
+    assert_eq!(all.iter().map(told).collect::<Vec<_>>(), [one("node-pod-bridge"), one("node-pod-none")]);
+    assert_eq!(oci(ID, "podman", SPEC).unwrap().pod, None, "Podman writes annotations of CRI-O, too");
+    let (found, bundle) = conmon(CONMON).unwrap();
+    assert_eq!((found.id.as_str(), found.label()), (all[0].id.as_str(), "node-pod-bridge"));
+    assert!(bundle.unwrap().ends_with("/userdata"));
+}

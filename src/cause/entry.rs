@@ -1,0 +1,362 @@
+//! How what a finding advises is done from where the person stands: commands that go into a network namespace, and what ends,
+//! starts or keeps something in a container or a pod.
+
+use std::borrow::Cow;
+
+use super::remedy::per_netns;
+use super::{Change, Remedy, Restart, SettingKind, Verify};
+use crate::source::node::{Container, Location};
+use crate::value::shell::ShellCommand;
+
+/// The way into the network namespace that a finding is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// What `--netns` takes.
+    netns: Cow<'a, str>,
+    /// What nsenter(1) or ip-netns(8) take: a name, a process id or a path.
+    way: Cow<'a, str>,
+    owner: Owner<'a>,
+}
+
+/// Whose network it is: what is set in that of a container or a pod is kept outside of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner<'a> {
+    Host,
+    Container(&'a Container),
+    Pod { namespace: &'a str, pod: &'a str },
+}
+
+/// Sysctls that kubelet lets a pod set without being told to (kubernetes.io, "Using sysctls in a Kubernetes Cluster").
+const SAFE: [&str; 8] = [
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+];
+
+/// The program that rules a container, run as root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Engine {
+    restart: &'static str,
+    logs: &'static str,
+    list: &'static str,
+    pid: &'static str,
+}
+
+const DOCKER: Engine = Engine {
+    restart: "docker restart",
+    logs: "docker logs --since 10m",
+    list: "docker ps -a",
+    pid: "docker inspect -f {{.State.Pid}}",
+};
+const PODMAN: Engine = Engine {
+    restart: "podman restart",
+    logs: "podman logs --since 10m",
+    list: "podman ps -a",
+    pid: "podman inspect -f {{.State.Pid}}",
+};
+
+impl Engine {
+    /// Of containerd and CRI-O there is no such program that every host has; the containers of another user's Podman are not
+    /// known to root's.
+    fn of(container: &Container) -> Option<&'static Self> {
+        match container.runtime.as_deref()? {
+            "docker" => Some(&DOCKER),
+            "podman" if container.user.is_none() => Some(&PODMAN),
+            _ => None,
+        }
+    }
+}
+
+impl<'a> Entry<'a> {
+    /// By what `--netns` takes: a name, a process id or a path.
+    pub fn of(netns: &'a str) -> Self {
+        Self { netns: netns.into(), way: netns.into(), owner: Owner::Host }
+    }
+
+    /// `None` where nothing leads there.
+    pub fn to(location: &'a Location) -> Option<Self> {
+        let way = location.entry()?;
+        let (netns, owner) = match (location.pod(), location.container()) {
+            (Some((namespace, pod)), _) => (format!("{namespace}/{pod}"), Owner::Pod { namespace, pod }),
+            (None, Some(container)) => (container.label().to_owned(), Owner::Container(container)),
+            (None, None) => (way.clone(), Owner::Host),
+        };
+        Some(Self { netns: netns.into(), way: way.into(), owner })
+    }
+
+    /// To a container that shares the network of the one who looks: only what ends or starts it is different there.
+    pub fn of_container(container: &'a Container) -> Self {
+        let owner = match (&container.pod_namespace, &container.pod) {
+            (Some(namespace), Some(pod)) => Owner::Pod { namespace, pod },
+            _ => Owner::Container(container),
+        };
+        Self { netns: container.label().into(), way: "".into(), owner }
+    }
+
+    /// The command as it can be run from outside. rstdoctor goes in itself: ip-netns(8) mounts a /sys without tracefs.
+    pub fn within(&self, command: &ShellCommand) -> ShellCommand {
+        self.run(command, &|| self.enter())
+    }
+
+    /// How to see that a remedy worked. The process that leads there may be another one by then.
+    pub fn verify(&self, remedy: &Remedy) -> Verify {
+        let Verify { command, text } = &remedy.verify;
+        let Some(command) = command else { return remedy.verify.clone() };
+        let anew = remedy.restart == Restart::Service;
+        let command = match self.owner {
+            // What changes its configuration makes a new one.
+            Owner::Pod { .. } if anew || remedy.restart == Restart::Reload => return self.in_new_pod(command, text),
+            Owner::Container(container) if anew => self.run(command, &|| match Engine::of(container) {
+                Some(engine) => {
+                    ShellCommand::new("nsenter -n -t").arg_of(ShellCommand::new(engine.pid).arg(container.label()))
+                }
+                None => self.enter(),
+            }),
+            _ => self.within(command),
+        };
+        Verify { command: Some(command), text: text.clone() }
+    }
+
+    /// A pod that took the place of another has another name, too.
+    fn in_new_pod(&self, command: &ShellCommand, text: &str) -> Verify {
+        if command.simple_commands().all(|(program, _)| program == "rstdoctor") {
+            return Verify { command: Some(command.clone()), text: text.to_owned() };
+        }
+        Verify { command: None, text: format!("in the network namespace of the new pod, {command} {text}") }
+    }
+
+    fn run(&self, command: &ShellCommand, enter: &dyn Fn() -> ShellCommand) -> ShellCommand {
+        command.each(|simple| {
+            let Some((program, arguments)) = simple.simple_commands().next() else { return simple };
+            let instead = match (program, &arguments[..]) {
+                ("journalctl", _) => self.logs(),
+                ("systemctl", ["--failed"]) => self.list(),
+                _ => None,
+            };
+            match (instead, program, per_netns((program, arguments))) {
+                (Some(instead), ..) => instead,
+                (None, "rstdoctor", true) => simple.arg("--netns").arg(&self.netns),
+                (None, _, true) => enter().running(simple),
+                (None, ..) => simple,
+            }
+        })
+    }
+
+    /// What the programs in there said. A container's do not write to the host's journal.
+    fn logs(&self) -> Option<ShellCommand> {
+        match self.owner {
+            Owner::Host => None,
+            Owner::Container(container) => Some(ShellCommand::new(Engine::of(container)?.logs).arg(container.label())),
+            Owner::Pod { namespace, pod } => Some(
+                ShellCommand::new("kubectl -n")
+                    .arg(namespace)
+                    .args(["logs", "--all-containers", "--since=10m"])
+                    .arg(pod),
+            ),
+        }
+    }
+
+    /// What runs, and what has ended.
+    fn list(&self) -> Option<ShellCommand> {
+        match self.owner {
+            Owner::Host => None,
+            Owner::Container(container) => Some(ShellCommand::new(Engine::of(container)?.list)),
+            Owner::Pod { namespace, .. } => Some(ShellCommand::new("kubectl -n").arg(namespace).args(["get", "pods"])),
+        }
+    }
+
+    /// Where a file of configuration is that a program in there reads: what is written into a container ends with it.
+    pub fn file_of(&self, remedy: &Remedy) -> Option<&'static str> {
+        let Change::Setting(setting) = &remedy.change else { return None };
+        let config = setting.kind == SettingKind::Config && setting.file.is_some();
+        match self.owner {
+            Owner::Container(_) if config => Some("of the image or of the volume that holds it"),
+            Owner::Pod { .. } if config => Some("of the image or of the ConfigMap that holds it"),
+            _ => None,
+        }
+    }
+
+    /// When a change takes effect that needs `owner`, a program, to be restarted or reloaded; `None` if it needs nothing that a
+    /// container or a pod would have.
+    pub fn takes_effect(&self, restart: Restart, owner: &str) -> Option<String> {
+        let done = match restart {
+            Restart::Reload => "reloaded",
+            Restart::Service => "restarted",
+            Restart::None | Restart::Host => return None,
+        };
+        match self.owner {
+            Owner::Host => None,
+            Owner::Container(container) => {
+                let name = container.label();
+                let how = match (Engine::of(container), container.user) {
+                    (Some(engine), _) => ShellCommand::new(engine.restart).arg(name).to_string(),
+                    (None, Some(user)) => {
+                        format!("{}, as user {user}", ShellCommand::new(PODMAN.restart).arg(name))
+                    }
+                    (None, None) => return None,
+                };
+                Some(match restart {
+                    Restart::Reload => format!("takes effect when {owner} is reloaded, or with {how}"),
+                    _ => format!("takes effect when {owner} is restarted: {how}"),
+                })
+            }
+            Owner::Pod { namespace, .. } => {
+                let rollout = ShellCommand::new("kubectl -n").arg(namespace).args(["rollout", "restart"]);
+                Some(format!(
+                    "takes effect when {owner} is {done}: {rollout} of the Deployment, StatefulSet or DaemonSet of this pod"
+                ))
+            }
+        }
+    }
+
+    /// How a sysctl that `command` sets is kept when the container or pod is made anew, in words that end a sentence.
+    pub fn keeps(&self, command: &ShellCommand) -> Option<String> {
+        let set = command.simple_commands().filter(|simple| per_netns(simple.clone()));
+        let setting = set.filter(|(program, _)| *program == "sysctl").find_map(|(_, arguments)| {
+            let setting = arguments.into_iter().find(|argument| argument.contains('='))?;
+            setting.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))
+        });
+        let (name, value) = setting?;
+        let unsafe_ =
+            if SAFE.contains(&name.as_str()) { "" } else { "; kubelet has to allow it: --allowed-unsafe-sysctls" };
+        match self.owner {
+            Owner::Host => None,
+            Owner::Container(container) if container.service.is_some() => {
+                Some(format!("in the compose file, at the service: sysctls: {{{name}: \"{value}\"}}"))
+            }
+            Owner::Container(_) => Some(format!("start the container with --sysctl {name}=\"{value}\"")),
+            Owner::Pod { .. } => Some(format!(
+                "in the manifest, spec.securityContext.sysctls: [{{name: {name}, value: \"{value}\"}}]{unsafe_}"
+            )),
+        }
+    }
+
+    fn enter(&self) -> ShellCommand {
+        match &*self.way {
+            path if path.contains('/') => ShellCommand::new("nsenter").arg(format_args!("--net={path}")),
+            pid if pid.parse::<u32>().is_ok() => ShellCommand::new("nsenter -n -t").arg(pid),
+            name => ShellCommand::new("ip netns exec").arg(name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::source::node::Location;
+
+    const ID: &str = "0123456789ab0123456789ab0123456789ab0123456789ab0123456789abcdef";
+
+    fn inside(container: Container) -> Location {
+        Location { pid: Some(4121), containers: vec![Arc::new(container)], ..Location::default() }
+    }
+
+    fn container(runtime: &str) -> Container {
+        Container { runtime: Some(runtime.into()), name: Some("web".into()), ..Container::new(ID) }
+    }
+
+    fn pod() -> Container {
+        Container { pod: Some("web-7d".into()), pod_namespace: Some("shop".into()), ..container("containerd") }
+    }
+
+    #[test]
+    fn a_command_is_run_in_the_namespace_that_was_looked_at() {
+        let list = ShellCommand::new("ss -tnp").arg("sport = :80").pipe(ShellCommand::new("awk").arg("$2 > 0"));
+        let within = |netns: &str, command: &ShellCommand| Entry::of(netns).within(command).to_string();
+        assert_eq!(within("we'b", &list), r"ip netns exec 'we'\''b' ss -tnp 'sport = :80' | awk '$2 > 0'");
+        assert_eq!(within("4121", &ShellCommand::new("nstat -az")), "nsenter -n -t 4121 nstat -az");
+        assert_eq!(within("/run/x", &ShellCommand::new("nstat -az")), "nsenter --net=/run/x nstat -az");
+        let both = ShellCommand::new("kill -CONT 7").then(ShellCommand::new("rstdoctor scan"));
+        assert_eq!(within("blue", &both), "kill -CONT 7; rstdoctor scan --netns blue");
+    }
+
+    #[test]
+    fn a_container_is_restarted_and_listed_by_its_own_runtime() {
+        let look = ShellCommand::new("ss -lntp").then(ShellCommand::new("systemctl --failed"));
+        let said = ShellCommand::new("journalctl --since -10min -u x.service").pipe(ShellCommand::new("tail"));
+        for (container, list, logs, restart) in [
+            (
+                container("docker"),
+                "docker ps -a",
+                "docker logs --since 10m web | tail",
+                Some("takes effect when nginx is restarted: docker restart web"),
+            ),
+            (
+                container("podman"),
+                "podman ps -a",
+                "podman logs --since 10m web | tail",
+                Some("takes effect when nginx is restarted: podman restart web"),
+            ),
+            (
+                Container { user: Some(1000), ..container("podman") },
+                "systemctl --failed",
+                "journalctl --since -10min -u x.service | tail",
+                Some("takes effect when nginx is restarted: podman restart web, as user 1000"),
+            ),
+            (container("containerd"), "systemctl --failed", "journalctl --since -10min -u x.service | tail", None),
+            (
+                pod(),
+                "kubectl -n shop get pods",
+                "kubectl -n shop logs --all-containers --since=10m web-7d | tail",
+                Some(
+                    "takes effect when nginx is restarted: kubectl -n shop rollout restart of the Deployment, StatefulSet or \
+                     DaemonSet of this pod",
+                ),
+            ),
+        ] {
+            let location = inside(container);
+            let entry = Entry::to(&location).unwrap();
+            assert_eq!(entry.within(&look).to_string(), format!("nsenter -n -t 4121 ss -lntp; {list}"));
+            assert_eq!(entry.within(&said).to_string(), logs);
+            assert_eq!(entry.takes_effect(Restart::Service, "nginx").as_deref(), restart);
+            assert_eq!(entry.takes_effect(Restart::None, "nginx"), None);
+        }
+        assert_eq!(Entry::of("blue").takes_effect(Restart::Service, "nginx"), None);
+    }
+
+    /// After a restart the process is another one, and of a pod even the name.
+    #[test]
+    fn what_shows_that_it_worked_can_be_run_after_the_restart() {
+        let listed = Verify::by(ShellCommand::new("ss -lnt"), "shows Send-Q 4096");
+        let remedy = Remedy::new("", listed).restart(Restart::Service);
+        let location = inside(container("docker"));
+        assert_eq!(
+            Entry::to(&location).unwrap().verify(&remedy).to_string(),
+            "nsenter -n -t $(docker inspect -f '{{.State.Pid}}' web) ss -lnt shows Send-Q 4096"
+        );
+        let reloaded = remedy.clone().restart(Restart::Reload);
+        assert_eq!(
+            Entry::to(&location).unwrap().verify(&reloaded).to_string(),
+            "nsenter -n -t 4121 ss -lnt shows Send-Q 4096"
+        );
+        let location = inside(pod());
+        let entry = Entry::to(&location).unwrap();
+        let text = "in the network namespace of the new pod, ss -lnt shows Send-Q 4096";
+        assert_eq!(entry.verify(&remedy).to_string(), text);
+        let scan = Remedy::new("", Verify::scan("is quiet")).restart(Restart::Service);
+        assert_eq!(entry.verify(&scan).to_string(), "rstdoctor scan is quiet");
+    }
+
+    #[test]
+    fn what_is_set_in_a_container_is_kept_outside_of_it() {
+        let keeps = |container: Container, name: &'static str| {
+            let location = inside(container);
+            Entry::to(&location).unwrap().keeps(&ShellCommand::new("sysctl -w").arg(format_args!("{name}=9"))).unwrap()
+        };
+        assert_eq!(
+            keeps(container("docker"), "net.core.somaxconn"),
+            "start the container with --sysctl net.core.somaxconn=\"9\""
+        );
+        let service = Container { project: Some("shop".into()), service: Some("web".into()), ..container("docker") };
+        assert!(keeps(service, "net.core.somaxconn").starts_with("in the compose file"));
+        assert!(keeps(pod(), "net.core.somaxconn").ends_with("--allowed-unsafe-sysctls"));
+        assert!(keeps(pod(), "net.ipv4.tcp_syncookies").ends_with("value: \"9\"}]"));
+    }
+}
