@@ -3,8 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use data_encoding::BASE64;
 use rstdoctor::command;
-use rstdoctor::render::{self, catalogue};
+use rstdoctor::render::{self, catalogue, document};
+use sha2::{Digest, Sha256};
+
+use crate::page::{diagnosed, recordings};
 
 fn check(path: &str, wanted: &[u8]) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -49,4 +53,16 @@ fn the_table_of_causes_in_the_readme_is_in_sync() {
     let readme = fs::read_to_string(path).expect("README.md");
     let wanted = catalogue::renew_readme(&readme).expect("README.md has the marks of the table of causes");
     check("README.md", wanted.as_bytes());
+}
+
+/// A browser refuses the style sheet of a page whose policy does not name it (Content Security Policy Level 3, 6.7.3.3).
+#[test]
+fn the_policy_of_a_page_names_its_style_sheet() {
+    let page = document::scan_html(&render::json::report(&diagnosed(&recordings()[0]))).expect("a page");
+    let (style, _) =
+        page.split_once("<style>").and_then(|(_, rest)| rest.split_once("</style>")).expect("a style sheet");
+    let hash = format!("sha256-{}", BASE64.encode(&Sha256::digest(style.as_bytes())));
+    check("src/render/document/html/style.sha256", hash.as_bytes());
+    let renewed = std::env::var_os("RSTDOCTOR_UPDATE").is_some();
+    assert!(renewed || page.contains(&format!("style-src '{hash}'")), "{page}");
 }

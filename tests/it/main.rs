@@ -13,6 +13,7 @@
 mod accuracy;
 mod agent;
 mod architecture;
+mod browser;
 mod captures;
 mod cli;
 mod command_line;

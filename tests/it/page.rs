@@ -15,7 +15,7 @@ use unicode_width::UnicodeWidthStr;
 const ROWS: usize = 23;
 const COLUMNS: usize = 80;
 
-fn recordings() -> Vec<PathBuf> {
+pub fn recordings() -> Vec<PathBuf> {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
     let directories = std::fs::read_dir(fixtures).expect("fixtures").flatten();
     let mut files: Vec<_> = directories.map(|entry| entry.path().join("positive.rst")).filter(|f| f.exists()).collect();
@@ -24,7 +24,7 @@ fn recordings() -> Vec<PathBuf> {
     files
 }
 
-fn diagnosed(file: &Path) -> Diagnosis {
+pub fn diagnosed(file: &Path) -> Diagnosis {
     let mut opened = open(&Origin::Recording(file.to_owned()), &Arc::default()).expect("a recording");
     let observation = observe(&mut *opened.host, &opened.plan).expect("an observation");
     diagnose(observation.view().expect("a namespace"))

@@ -69,7 +69,7 @@ pub fn isolated_as<T>(test: impl FnOnce()) {
     }
     let mut inside = Command::new("unshare");
     inside.args(["-mn", "sh", "-c", ENTER, "sh"]).arg(std::env::current_exe().unwrap());
-    inside.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(INSIDE, name);
+    inside.args([name, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"]).env(INSIDE, name);
     let status = skips::collect(inside);
     assert!(status.success(), "{name} failed inside its namespace");
 }
