@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::{GoneListener, GoneProcesses, Grouped, SCAN_PORTS, alone, by_packets};
 use crate::observation::{ListenerTrace, View, delta};
-use crate::reset::{Aborts, Answered, Exchange, Moved, Reset, Surroundings, Traced};
-use crate::source::reset_events::Direction;
+use crate::reset::{Aborts, Answered, Exchange, Mark, Moved, Reset, Surroundings, Traced};
+use crate::source::reset_events::{Direction, ResetTally};
 use crate::source::sysctl;
 use crate::value::Observed;
 
@@ -88,10 +88,45 @@ pub fn surroundings(
         resets_on_overflow: resets_on_overflow(view),
         alone: grouped.alone.map(|(alone, _)| alone).unwrap_or_default(),
         closes_known: matches!(view.netns.endings, Observed::Full(_)),
+        asked_in_vain: asked_in_vain(&grouped.here),
+        usual_close: usual_close(&grouped.here),
         aborts: Aborts::default(),
     };
     around.aborts = Aborts::new(&around, &grouped.here);
     around
+}
+
+fn asked_in_vain(resets: &[(Mark, ResetTally)]) -> Option<BTreeSet<u16>> {
+    let answers = || resets.iter().filter(|(_, tally)| tally.direction == Direction::Sent && !tally.active);
+    let mut seen = answers().filter(|(mark, _)| mark.answered.is_some()).peekable();
+    seen.peek()?;
+    let asked = seen.filter(|(mark, _)| mark.answered == Some(Answered::Syn)).filter_map(|(_, tally)| tally.local_port);
+    Some(asked.collect())
+}
+
+/// By port, where nearly all of those that were seen are alike and nearly all were seen.
+fn usual_close(resets: &[(Mark, ResetTally)]) -> BTreeMap<u16, Exchange> {
+    #[derive(Default)]
+    struct Closes {
+        seen: BTreeMap<Option<Exchange>, u64>,
+        unseen: u64,
+    }
+    let mut ports: BTreeMap<u16, Closes> = BTreeMap::new();
+    for (mark, tally) in resets.iter().filter(|(_, tally)| tally.stated() == Some("TCP_ABORT_ON_CLOSE")) {
+        let Some(port) = tally.local_port else { continue };
+        let closes = ports.entry(port).or_default();
+        match mark.left_unread {
+            true => *closes.seen.entry(mark.exchange).or_default() += tally.count,
+            false => closes.unseen += tally.count,
+        }
+    }
+    let usual = |closes: &Closes| {
+        let seen: u64 = closes.seen.values().sum();
+        let nearly_all = |part: u64, whole: u64| part.saturating_mul(10) >= whole.saturating_mul(9);
+        let (exchange, most) = closes.seen.iter().max_by_key(|(_, count)| **count)?;
+        (nearly_all(*most, seen) && nearly_all(seen, seen + closes.unseen)).then_some((*exchange)?)
+    };
+    ports.iter().filter_map(|(port, closes)| Some((*port, usual(closes)?))).collect()
 }
 
 fn resets_on_overflow(view: View<'_>) -> bool {

@@ -30,6 +30,11 @@ impl Ended<'_> {
         unread && self.called.is_none() && Exchange::of_close(self.socket) == Some(Exchange::TurnedAway)
     }
 
+    /// A client that was told something short and left alone.
+    pub fn dismissed(&self) -> bool {
+        self.called.is_none() && self.end == End::Other && Exchange::is_dismissal(self.socket)
+    }
+
     /// How long this connection of ours had been without data when the peer closed it, if a request that came after the pause
     /// was reset.
     pub fn closed_by_peer_after(&self) -> Option<Duration> {

@@ -1,9 +1,14 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
 use super::numbers::client_gave_up as numbers;
 use super::place::{self, Place};
-use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Verify};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict, Verify};
 use super::{exchange, severity, wording};
+use crate::attribution::Ended;
 use crate::evidence::Evidence;
-use crate::reset::{Exchange, answered_after, patience};
+use crate::evidence::harm::Target;
+use crate::reset::{End, Exchange, answered_after, patience};
 use crate::source::reset_events::Direction;
 use crate::value::words;
 
@@ -27,6 +32,9 @@ cause! {
     /// Make these requests faster than the clients' limit, or raise that limit above what the server needs. Retries by clients
     /// that gave up make a slow server slower.
     ///
+    /// A program that hangs or was stopped shows without any RST, where it is called from: requests end without a byte of an
+    /// answer, and their sockets stay in FIN_WAIT2, because the other side does not even close.
+    ///
     /// ## Look-alikes
     ///
     /// People who cancel, after any time. A client that is killed in the middle of a request.
@@ -39,16 +47,95 @@ cause! {
     }
 }
 
+/// Destinations that are reported one by one.
+const MOST_PLACES: usize = 5;
+
 fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
     let otherwise = "no connection was reset by a client whose request had no answer";
-    place::in_both_directions(
-        e,
-        CLIENT_GAVE_UP.id,
-        [Direction::Received, Direction::Sent],
-        |place, _| finding(e, place),
-        otherwise,
-    )
+    let hanging = hanging(e);
+    let directions = [Direction::Received, Direction::Sent];
+    let resets = place::in_both_directions(e, CLIENT_GAVE_UP.id, directions, |place, _| finding(e, place), otherwise);
+    match resets {
+        Ok(Verdict::Found(mut findings)) => {
+            findings.extend(hanging);
+            Ok(Verdict::Found(findings))
+        }
+        _ if !hanging.is_empty() => Ok(Verdict::Found(hanging)),
+        resets => resets,
+    }
+}
+
+/// Destinations of this host that take requests and neither answer nor close.
+fn hanging(e: &Evidence<'_>) -> Vec<Finding> {
+    let mut asked: BTreeMap<SocketAddr, Vec<&Ended<'_>>> = BTreeMap::new();
+    for ended in e.ended().unwrap_or_default().iter().filter(|ended| ended.end == End::Other) {
+        let Some(called) = ended.called else { continue };
+        // The FIN of a peer counts as a byte (net/ipv4/tcp_input.c tcp_fin): nothing at all came.
+        if ended.socket.bytes_sent > Some(0) && ended.socket.bytes_received == Some(0) {
+            asked.entry(called).or_default().push(ended);
+        }
+    }
+    if asked.is_empty() {
+        return Vec::new();
+    }
+    let mut left_open: BTreeMap<SocketAddr, u64> = BTreeMap::new();
+    for to in e.destinations().unwrap_or_default() {
+        *left_open.entry(SocketAddr::new(to.address, to.port)).or_default() += to.fin_wait2;
+    }
+    // Who only sends, a log shipper, closes the same way: its server closes as well, a moment later.
+    let hangs = |called: &SocketAddr, asked: &[&Ended<'_>]| {
+        let open = left_open.get(called).copied().unwrap_or_default();
+        open >= 2 && open * 2 >= asked.len() as u64
+    };
+    asked.retain(|called, asked| hangs(called, asked));
+    let mut asked: Vec<_> = asked.into_iter().collect();
+    asked.sort_by_key(|(_, asked)| std::cmp::Reverse(asked.len()));
+    asked
+        .into_iter()
+        .take(MOST_PLACES)
+        .map(|(called, asked)| hangs_there(e, called, &asked, left_open[&called]))
+        .collect()
+}
+
+fn hangs_there(e: &Evidence<'_>, called: SocketAddr, asked: &[&Ended<'_>], left_open: u64) -> Finding {
+    let count = asked.len() as u64;
+    let times = || asked.iter().map(|ended| ended.socket.at);
+    let span = times().min().zip(times().max()).map(|(first, last)| [first, last]);
+    let harm = e.harm(Target::Called(called), count, span);
+    let after = match exchange::typical(asked.iter().map(|ended| f64::from(ended.socket.data_sent_ms) / 1000.0)) {
+        Some((wait, true)) if wait >= 0.1 => format!(" after {wait:.1} s each"),
+        _ => String::new(),
+    };
+    let summary = format!(
+        "this host gave up {} to {called}{after}, without a byte of an answer, in {}: what listens there hangs",
+        harm.counted("request"),
+        words::seconds(e.window())
+    );
+    let severity = severity::to_callers(e, &harm);
+    let verify = Verify::scan("shows no request that was given up");
+    let mut subjects = vec![Subject::peer(called.ip(), Some(called.port())).counted(count)];
+    subjects.extend(place::callers(e, called));
+    wording::active(e, severity, numbers::HANGS, count, "requests", summary)
+        .subjects(subjects)
+        .evidence(EvidenceItem::value(
+            "destroyed_sockets",
+            "unanswered",
+            count as f64,
+            format!("in {} not a byte came back, while {called} acknowledged", words::counted(count, "connection")),
+        ))
+        .evidence(EvidenceItem::value(
+            "sockets",
+            "fin_wait2",
+            left_open as f64,
+            format!("{} to it in FIN_WAIT2: it does not close either", words::counted(left_open, "socket")),
+        ))
+        .against(EvidenceItem::fact("sockets", "owner", "what its program does can only be seen on that host"))
+        .harm(harm)
+        .remedy(Remedy::new(
+            format!("On the host of {called}, see whether its program is stopped, blocked or overloaded: rstdoctor scan there"),
+            verify,
+        ))
 }
 
 fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
@@ -120,6 +207,7 @@ mod tests {
     use super::super::peer_reset::PEER_RESET;
     use super::*;
     use crate::observation::testing::{Case, process};
+    use crate::source::socket_dump::{Destination, SocketDump};
     use crate::value::TcpState;
 
     const ENDS: [&str; 2] = ["10.0.0.9:8080", "10.0.3.7:0"];
@@ -158,5 +246,44 @@ mod tests {
     fn a_goodbye_that_crosses_the_clients_is_not_this() {
         let case = gave_up().each_destroyed(|socket| (socket.data_received_ms, socket.ack_received_ms) = (2, 1));
         assert!(case.is_ruled_out(&CLIENT_GAVE_UP));
+    }
+
+    /// Twelve requests of 14 bytes, ended by this side a second later; `left_open` of their sockets wait for the peer's FIN.
+    fn given_up(left_open: u64, received: u64) -> Case {
+        let ends = ["10.0.0.9:0", "10.0.7.1:6379"];
+        let to = Destination {
+            source: "10.0.0.9".parse().unwrap(),
+            address: "10.0.7.1".parse().unwrap(),
+            port: 6379,
+            ports_used: left_open,
+            time_wait: 0,
+            fin_wait2: left_open,
+            inodes: Vec::new(),
+        };
+        let dump = SocketDump { destinations: vec![to], ..SocketDump::default() };
+        Case::new()
+            .tracepoints()
+            .counter("Tcp.OutRsts", 0, 0)
+            .counter("Tcp.ActiveOpens", 0, 12)
+            .counter("Tcp.PassiveOpens", 0, 0)
+            .socket_dump(SocketDump::default(), dump)
+            .destroyed_sockets(12, ends, 0, 0)
+            .each_destroyed(move |socket| {
+                socket.data_sent_ms = 1_000;
+                (socket.bytes_sent, socket.bytes_received) = (Some(14), Some(received));
+            })
+    }
+
+    #[test]
+    fn a_server_that_takes_requests_and_does_nothing_is_seen_by_who_calls_it() {
+        let finding = given_up(12, 0).finding(&CLIENT_GAVE_UP);
+        assert_eq!(finding.severity, Severity::Warning);
+        assert!(finding.summary.contains("all 12 requests to 10.0.7.1:6379 after 1.0 s each"), "{}", finding.summary);
+    }
+
+    #[test]
+    fn who_only_sends_is_closed_by_its_server_and_who_is_answered_is_served() {
+        assert!(given_up(0, 0).is_ruled_out(&CLIENT_GAVE_UP));
+        assert!(given_up(12, 90).is_ruled_out(&CLIENT_GAVE_UP));
     }
 }

@@ -24,7 +24,8 @@ cause! {
     /// ## How it shows
     ///
     /// Sockets that are destroyed within a second of their accept, of whose bytes the program read none; their RSTs have the
-    /// reason TCP_ABORT_ON_CLOSE, or TCP_TIMEWAIT_SOCKET where the client sent a moment later.
+    /// reason TCP_ABORT_ON_CLOSE, or TCP_TIMEWAIT_SOCKET where the client sent a moment later. Where the server speaks first
+    /// (MySQL's `Too many connections`, an FTP, mail or SSH banner) the client has sent nothing, and there is no RST at all.
     ///
     /// ## How to confirm
     ///
@@ -55,7 +56,9 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     match e.resets_of(CONNECTION_LIMIT.id, Direction::Sent) {
         Ok(groups) => {
             let places = place::places(e, &groups).into_iter().filter(|place| may_be_limit(e, place));
-            let findings = places.map(|place| by_events(e, place)).collect();
+            let mut findings: Vec<_> = places.map(|place| by_events(e, place)).collect();
+            let told: BTreeSet<u16> = groups.iter().filter_map(|group| group.port).collect();
+            findings.extend(dismissed(e, &told));
             Ok(Verdict::from_findings(findings, "no connection was reset right after accept with nothing read"))
         }
         // A socket that was closed with unread bytes sent a RST, whether or not that was seen.
@@ -117,6 +120,35 @@ fn by_sockets(e: &Evidence<'_>, by_port: BTreeMap<u16, Vec<&Ended<'_>>>) -> Vec<
         let finding = wording::active(e, severity, numbers::BY_SOCKETS, count, UNIT, summary)
             .subjects(place.service(e).map(|service| Subject::listener(service).counted(count)))
             .evidence(closed_unread(bytes))
+            .harm(harm);
+        with_remedies(e, finding, &place)
+    };
+    by_port.into_iter().map(finding).collect()
+}
+
+/// Those that were told why and closed without a RST, at ports where none was reset.
+fn dismissed(e: &Evidence<'_>, told: &BTreeSet<u16>) -> Vec<Finding> {
+    let mut by_port: BTreeMap<u16, Vec<&Ended<'_>>> = BTreeMap::new();
+    for ended in e.ended().unwrap_or_default().iter().filter(|ended| ended.dismissed()) {
+        by_port.entry(ended.socket.local.port()).or_default().push(ended);
+    }
+    by_port.retain(|port, _| !told.contains(port) && may_be_limit(e, &of_port(*port, 0)));
+    let finding = |(port, ended): (u16, Vec<&Ended<'_>>)| {
+        let count = ended.len() as u64;
+        let harm = e.harm(Target::Port(port), count, None);
+        let place = of_port(port, count);
+        let summary = format!(
+            "{} turned away {} right after accept in {}, with a few words and no RST",
+            place.who(e),
+            harm.counted("connection"),
+            words::seconds(e.window())
+        );
+        let sent = ended.iter().filter_map(|ended| ended.socket.bytes_sent).max().unwrap_or_default();
+        let text = format!("closed after {} bytes to each, before the client said anything", words::thousands(sent));
+        let severity = severity::to_clients(e, &harm);
+        let finding = wording::active(e, severity, numbers::DISMISSED, count, UNIT, summary)
+            .subjects(place.service(e).map(|service| Subject::listener(service).counted(count)))
+            .evidence(EvidenceItem::value("destroyed_sockets", "bytes_sent", sent as f64, text))
             .harm(harm);
         with_remedies(e, finding, &place)
     };
@@ -229,6 +261,35 @@ mod tests {
             (socket.unread, socket.unacknowledged) = (41, 0);
             (socket.bytes_received, socket.bytes_sent) = (Some(41 + read), Some(22));
         })
+    }
+
+    /// MySQL says "Too many connections" in 27 bytes and closes; the client's FIN, one byte, stays unread.
+    #[test]
+    fn who_is_told_so_and_closed_without_a_reset_is_turned_away_too() {
+        let of = |name: &str, unread: u32| {
+            let case = Case::new()
+                .tracepoints()
+                .counter("Tcp.OutRsts", 0, 0)
+                .counter("Tcp.PassiveOpens", 0, 40)
+                .listener("0.0.0.0:22", 128, 0, 0, &process(977, name))
+                .destroyed_sockets(40, ENDS, 0, 0);
+            case.each_destroyed(move |socket| {
+                (socket.data_sent_ms, socket.data_received_ms) = (4, 4);
+                (socket.unread, socket.unacknowledged) = (unread, 0);
+                (socket.bytes_received, socket.bytes_sent) = (Some(1), Some(27));
+            })
+        };
+        let finding = of("mariadbd", 1).finding(&CONNECTION_LIMIT);
+        assert!(
+            finding.summary.starts_with("mariadbd (pid 977) on port 22 turned away all 40 connections"),
+            "{finding:?}"
+        );
+        assert_eq!(finding.severity, Severity::Critical);
+        assert!(
+            of("mariadbd", 0).is_ruled_out(&CONNECTION_LIMIT),
+            "it saw the client leave: a check that takes the greeting"
+        );
+        assert!(of("own-program", 1).is_ruled_out(&CONNECTION_LIMIT), "nothing says that it has such a limit");
     }
 
     #[test]

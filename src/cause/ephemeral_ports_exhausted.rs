@@ -290,6 +290,7 @@ mod tests {
             port: 5432,
             ports_used,
             time_wait,
+            fin_wait2: 0,
             inodes: Vec::new(),
         };
         let socket_dump = SocketDump { destinations: vec![destination], ..SocketDump::default() };
@@ -309,6 +310,7 @@ mod tests {
                 port,
                 ports_used: each,
                 time_wait: 0,
+                fin_wait2: 0,
                 inodes: Vec::new(),
             };
             let mut used_ports = vec![0_u64; 1024];

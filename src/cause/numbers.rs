@@ -120,6 +120,8 @@ numbers! {
         ONE_LIMIT: Confidence = 0.9;
         /// They left at any time: people who cancel, or clients that are killed.
         ANY_TIME: Confidence = 0.7;
+        /// The peer's kernel took the requests, and its program neither answered nor closed, to the end of the window.
+        HANGS: Confidence = 0.85;
     }
     close_wait_leak {
         /// The same sockets at both ends of the window, silent for long or more of them each time.
@@ -160,6 +162,8 @@ numbers! {
         ALL_LEAVE: Confidence = 0.75;
         /// By the sockets that were destroyed: the RSTs themselves were not seen.
         BY_SOCKETS: Confidence = 0.7;
+        /// A few bytes and closed, nothing asked, while other connections stay; a host that may not connect is told so alike.
+        DISMISSED: Confidence = 0.8;
     }
     conntrack_invalid {
         /// The port that is reset belongs to an open connection to another address: nothing else does that.
@@ -298,6 +302,8 @@ numbers! {
     exchange {
         /// Packets and counters agree on what ended the connections; no event says so of each, or names the process.
         NO_EVENT: Confidence = 0.85;
+        /// Share of the resets of a place that may be known less well than the others without a word: records are lost under load.
+        FEW_RECORDS: f64 = 0.1;
         /// Values that differ from the middle one by less than this share are one timer's.
         ONE_TIMER: f64 = 0.25;
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::severity;
+use super::{numbers, severity};
 use crate::attribution::{Ended, Group};
 use crate::cause::{EvidenceItem, Finding, Judgement, Severity, Subject, Verdict};
 use crate::evidence::Evidence;
@@ -201,30 +201,51 @@ impl<'a> Place<'a> {
             Told::Socket => ("reset_packets", "packets, sockets and counters show"),
             Told::Counters => ("reset_packets", "packets and counters show"),
         };
-        let text = format!("{by} {meaning} as the reason of {}{peers}", words::counted(self.count, "RST"));
+        let told = self.told();
+        let known: u64 = self.groups.iter().filter(|group| group.told <= told).map(|group| group.count).sum();
+        let of = match known == self.count {
+            true => words::counted(self.count, "RST"),
+            false => format!("{} of {}", words::thousands(known), words::counted(self.count, "RST")),
+        };
+        let text = format!("{by} {meaning} as the reason of {of}{peers}");
         EvidenceItem::value(source, reason, self.count as f64, text)
     }
 
-    /// How the kind of these resets is known; of those of which it is known least well.
+    /// How the kind of these resets is known: of those of which it is known least well, a few apart whose records were lost.
     pub fn told(&self) -> Told {
-        self.groups.iter().map(|group| group.told).max().unwrap_or_default()
+        let mut by: Vec<_> = self.groups.iter().map(|group| (group.told, group.count)).collect();
+        by.sort_unstable_by_key(|(told, _)| std::cmp::Reverse(*told));
+        let few = (self.count as f64 * numbers::exchange::FEW_RECORDS) as u64;
+        let mut weaker = 0;
+        let least = by.into_iter().find(|(_, count)| {
+            weaker += count;
+            weaker > few
+        });
+        least.map(|(told, _)| told).unwrap_or_default()
     }
 
     /// What may be otherwise, where the kernel reported less than it does elsewhere.
-    pub fn doubt(&self) -> Option<&'static str> {
+    pub fn doubt(&self) -> Option<String> {
         let stale = || self.groups.iter().any(|group| group.kind == Kind::Stale);
-        match self.told() {
-            Told::Stated | Told::Chain => None,
-            Told::Packet => stale().then_some(
-                "a connection that was closed here before the window looks the same (late-data-after-close)",
-            ),
-            Told::Socket | Told::Counters if self.groups.iter().all(|group| group.task.is_some()) => {
-                Some("kernel symbols are hidden: the counters give the reason, not the call chain")
+        let nameless: u64 = self.groups.iter().filter(|group| group.task.is_none()).map(|group| group.count).sum();
+        let doubt = match self.told() {
+            Told::Stated | Told::Chain => return None,
+            Told::Packet if stale() => {
+                "a connection that was closed here before the window looks the same (late-data-after-close)".to_owned()
+            }
+            Told::Packet => return None,
+            Told::Socket | Told::Counters if nameless == 0 => {
+                "kernel symbols are hidden: the counters give the reason, not the call chain".to_owned()
             }
             Told::Socket | Told::Counters => {
-                Some("no event names the process: the reason is concluded from packets and counters")
+                let of = match nameless == self.count {
+                    true => String::new(),
+                    false => format!(" of {} of them", words::thousands(nameless)),
+                };
+                format!("no event names the process{of}: the reason is concluded from packets and counters")
             }
-        }
+        };
+        Some(doubt)
     }
 }
 
@@ -323,5 +344,24 @@ mod tests {
         };
         assert_eq!(places(20), (20, 60));
         assert_eq!(places(200), (MAX_PLACES - 1 + MAX_HARMED, 600), "and none is lost");
+    }
+
+    #[test]
+    fn one_lost_record_takes_nothing_from_what_the_kernel_said_of_the_others() {
+        let case = Case::new().tracepoints().sent(90, "TCP_ABORT_ON_CLOSE", None, ["10.0.0.1:80", "10.0.0.2:0"], None);
+        let evidence = Evidence::new(case.view());
+        let measured = evidence.attribution().expect("events").groups[0].clone();
+        let told = |deduced: u64| {
+            let others = Group { told: Told::Socket, count: deduced, task: None, ..measured.clone() };
+            let groups = vec![&measured, &others];
+            let place = Place { count: 90 + deduced, groups, port: Some(80), called: None };
+            (place.told(), place.doubt().is_some(), place.item("x", "a close").text)
+        };
+        let (by, doubted, text) = told(1);
+        assert_eq!((by, doubted), (Told::Stated, false));
+        assert!(text.starts_with("the kernel gave a close as the reason of 90 of 91 RSTs"), "{text}");
+        let (by, doubted, text) = told(60);
+        assert_eq!((by, doubted), (Told::Socket, true));
+        assert!(text.contains("as the reason of 150 RSTs"), "{text}");
     }
 }

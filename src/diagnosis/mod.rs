@@ -332,6 +332,8 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
         .chain(&view.host.after.sysctls)
         .filter_map(|(name, observed)| Some((*name, observed.value()?.clone())))
         .collect();
+    let mut ledger = evidence.ledger().clone();
+    name_by_cause(&mut ledger, &causes);
     let diagnosis = Diagnosis {
         host: view.host.after.facts.clone(),
         netns: view.after().netns,
@@ -345,7 +347,7 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
         causes,
         ruled_out,
         not_checked,
-        ledger: evidence.ledger().clone(),
+        ledger,
         listeners,
         listeners_left_out,
         sockets: evidence.socket_dump().ok().map(|socket_dump| socket_dump.by_state.clone()),
@@ -362,6 +364,20 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
         location,
     };
     (diagnosis, whole)
+}
+
+/// What was turned away, and is no limit of the program, stands under what it is then.
+fn name_by_cause(ledger: &mut Ledger, causes: &[Ranked]) {
+    let [limit, unread] = ["connection-limit", "close-with-unread-data"];
+    let found = |id: &str| causes.iter().any(|cause| cause.id == id);
+    if found(unread) && !found(limit) {
+        ledger
+            .sent
+            .lines
+            .iter_mut()
+            .filter(|line| line.cause == Some(limit))
+            .for_each(|line| line.cause = Some(unread));
+    }
 }
 
 /// Of what was asked for by name every connection failed, however few they were: that is not "nothing wrong".

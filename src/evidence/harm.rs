@@ -195,7 +195,8 @@ fn open(dump: &SocketDump, target: Target) -> u64 {
         }),
         Target::Called(called) => {
             let to = dump.destinations.iter().filter(|to| to.address == called.ip() && to.port == called.port());
-            to.map(|to| to.ports_used.saturating_sub(to.time_wait)).sum()
+            // What this side has closed is over, whatever the peer does.
+            to.map(|to| to.ports_used.saturating_sub(to.time_wait + to.fin_wait2)).sum()
         }
     }
 }

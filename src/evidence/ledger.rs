@@ -167,22 +167,24 @@ fn sent(
 }
 
 fn by_kind(events: &Attribution, direction: Direction, known_from: &str) -> Vec<Line> {
-    let mut counts: BTreeMap<Kind, (u64, Told)> = BTreeMap::new();
+    let basis = |told| match told {
+        Told::Stated => (Basis::Measured, known_from),
+        Told::Chain => (Basis::Deduced, "call chain and state of the socket"),
+        Told::Packet => (Basis::Deduced, "form of the packet"),
+        Told::Socket => (Basis::Deduced, "packet and unread data"),
+        Told::Counters => (Basis::Inferred, "packets and counters"),
+    };
+    // One lost record leaves what is measured of the others as it is.
+    let mut counts: BTreeMap<(Kind, Basis), (u64, Told)> = BTreeMap::new();
     for group in events.groups.iter().filter(|group| group.direction == direction) {
-        let (count, told) = counts.entry(group.kind).or_default();
+        let (count, told) = counts.entry((group.kind, basis(group.told).0)).or_default();
         (*count, *told) = (*count + group.count, (*told).max(group.told));
     }
     let mut lines: Vec<Line> = counts
         .into_iter()
-        .map(|(kind, (count, told))| {
+        .map(|((kind, _), (count, told))| {
             let (reason, label, cause) = (kind.name(), kind.words(), kind.cause());
-            let (basis, known_from) = match told {
-                Told::Stated => (Basis::Measured, known_from),
-                Told::Chain => (Basis::Deduced, "call chain and state of the socket"),
-                Told::Packet => (Basis::Deduced, "form of the packet"),
-                Told::Socket => (Basis::Deduced, "packet and unread data"),
-                Told::Counters => (Basis::Inferred, "packets and counters"),
-            };
+            let (basis, known_from) = basis(told);
             Line { reason, label: label.to_owned(), count, cause, basis, known_from: known_from.to_owned() }
         })
         .collect();

@@ -30,6 +30,11 @@ pub const fn still(counter: &'static str) -> Premise {
     Premise { counter, at_least: 0, at_most: 0 }
 }
 
+/// It moved no more than this.
+pub const fn at_most(counter: &'static str, at_most: u64) -> Premise {
+    Premise { counter, at_least: 0, at_most }
+}
+
 /// Counters that moved, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Movement(pub BTreeMap<String, u64>);

@@ -47,6 +47,14 @@ impl Exchange {
         from_here(socket, socket.bytes_received?, socket.bytes_sent?, None)
     }
 
+    /// This side said something short right after accept and closed, without a look at what the client had to say: not even
+    /// the client's FIN was read, which counts as a byte (net/ipv4/tcp_input.c tcp_fin). That makes no RST.
+    pub fn is_dismissal(socket: &DestroyedSocket) -> bool {
+        let (Some(received), Some(sent)) = (socket.bytes_received, socket.bytes_sent) else { return false };
+        let nothing_read = received <= 1 && u64::from(socket.unread) >= received;
+        nothing_read && socket.data_sent_ms < AT_ACCEPT_MS && (1..=GREETING).contains(&sent)
+    }
+
     /// `None` where the connection was not seen to be destroyed, or none of these fits.
     pub fn of(reset: &Reset) -> Option<Self> {
         let socket = reset.ended.as_ref()?;

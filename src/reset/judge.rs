@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::deduce::{self, Aborts, Told};
+use super::exchange::Exchange;
 use super::{Answered, Kind, Mark, Origin, Reset};
 use crate::source::reset_events::{Caller, Direction, Missing, ResetTally};
 use crate::source::reset_packets::{PeerTtls, ResetPacket, Signature};
@@ -116,6 +117,10 @@ pub struct Surroundings {
     pub alone: Alone,
     /// Connections that are closed are seen, so that what comes for them afterwards is known.
     pub closes_known: bool,
+    /// Ports that a SYN asked for in vain; `None` where no packet of an answer was seen, as without CAP_NET_RAW.
+    pub asked_in_vain: Option<BTreeSet<u16>>,
+    /// What nearly all closes with unread data at this port were: so were the few whose socket was not seen to be destroyed.
+    pub usual_close: BTreeMap<u16, Exchange>,
     pub aborts: Aborts,
 }
 
@@ -135,6 +140,8 @@ impl Default for Surroundings {
             resets_on_overflow: false,
             alone: Alone::default(),
             closes_known: false,
+            asked_in_vain: None,
+            usual_close: BTreeMap::new(),
             aborts: Aborts::default(),
         }
     }
@@ -207,7 +214,11 @@ impl Surroundings {
             Direction::Sent => self.sent(tally, mark),
             Direction::Received => self.received(tally, mark),
         };
-        match mark.exchange {
+        let usual = || match kind {
+            Kind::UnreadData if !mark.left_unread => self.usual_close.get(&tally.local_port?).copied(),
+            _ => None,
+        };
+        match mark.exchange.or_else(usual) {
             // An answer by what is left of a connection looks like a server's, whoever had made that.
             Some(exchange) if tally.peer_port.is_some() || self.is_rest_of_own(tally) => kind.of_caller(exchange),
             Some(exchange) => kind.of_server(exchange),
@@ -316,10 +327,14 @@ impl Surroundings {
         let listening = self.listening.get(&port).map_or(&[][..], Vec::as_slice);
         let takes = listening.iter().any(|bound| tally.local_addr.is_some_and(|local| covers(*bound, local)));
         let to_a_syn = mark.answered == Some(Answered::Syn);
+        let asked = || self.asked_in_vain.as_ref().is_none_or(|ports| ports.contains(&port));
         if to_a_syn && (listening.is_empty() || takes) || self.gone_ports.contains(&port) {
             Kind::Refused
         } else if takes {
             Kind::Stale
+        // Its packet was lost, and nothing else says what it answered.
+        } else if mark.answered.is_none() && !asked() {
+            Kind::Answer
         } else if !listening.is_empty() {
             Kind::RefusedAddress
         // Nobody connects to an ephemeral port from a service port: it is the rest of a connection of ours.
@@ -384,6 +399,23 @@ mod tests {
         assert_eq!(of(Some(&to_syn)), Kind::Refused);
         assert_eq!(of(Some(&to_data)), Kind::Stale);
         assert_eq!(of(None), Kind::Refused);
+    }
+
+    /// An overloaded host loses packets and socket records: what the others show is not turned into a refusal or a fault.
+    #[test]
+    fn what_was_lost_of_a_reset_is_as_the_others_show() {
+        let stray = of_reason("NO_SOCKET");
+        let asked = |ports: &[u16]| {
+            let asked_in_vain = Some(ports.iter().copied().collect());
+            kind_in(&Surroundings { asked_in_vain, ..Surroundings::default() }, Some(&stray), None)
+        };
+        assert_eq!((asked(&[]), asked(&[443]), asked(&[80])), (Kind::Answer, Kind::Answer, Kind::Refused));
+        let closed = of_reason("TCP_ABORT_ON_CLOSE");
+        let usual = |port| {
+            let usual_close = [(port, Exchange::Goodbye)].into();
+            kind_in(&Surroundings { usual_close, ..Surroundings::default() }, Some(&closed), None)
+        };
+        assert_eq!((usual(80), usual(443)), (Kind::Goodbye, Kind::UnreadData));
     }
 
     #[test]

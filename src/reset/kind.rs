@@ -100,7 +100,7 @@ kinds! {
     Ignored: "ignored", "no open connection took it", None;
     /// Only the packet was seen: an answer to a SYN.
     Refusal: "refusal", "nothing listens, or a firewall", None;
-    /// Only the packet was seen: an answer to another segment.
+    /// Only the packet was seen, an answer to another segment; or only the event, and the packets of others say no SYN.
     Answer: "answer", "answer to an unexpected segment", None;
     /// Only the packet was seen: a socket gave up its own connection.
     Active: "active", "closed or aborted by this side", None;

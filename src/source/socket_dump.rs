@@ -62,6 +62,9 @@ pub struct Destination {
     pub ports_used: u64,
     /// How many of `ports_used` are in TIME_WAIT.
     pub time_wait: u64,
+    /// How many are in FIN_WAIT2: this side closed, the peer acknowledged that and did not close. Without a process it is a small
+    /// socket that net.ipv4.tcp_fin_timeout ends (net/ipv4/tcp_input.c tcp_rcv_state_process).
+    pub fin_wait2: u64,
     /// Inodes of a few of these sockets that still have an owner.
     pub inodes: Vec<u32>,
 }

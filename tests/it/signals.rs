@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::common::{isolated, marked, skipped, tracefs};
+use crate::common::{is_ignored, isolated, marked, skipped, tracefs};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_rstdoctor");
 const COMMANDS: [&str; 9] = [
@@ -52,13 +52,6 @@ fn random(state: &mut u64) -> u64 {
 fn moment(state: &mut u64) -> Duration {
     let within = [50, 300, 2_500][(random(state) % 3) as usize];
     Duration::from_millis(random(state) % within)
-}
-
-/// A shell that starts a job in the background lets it ignore INT and QUIT: so will the commands until they take them.
-fn is_ignored(signal: Signal) -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
-    u64::from_str_radix(mask, 16).unwrap() & (1 << (signal.as_raw() - 1)) != 0
 }
 
 /// What each thread of a process waits for, and the CPU time that it had: whether it hangs, or the machine has no time for it.

@@ -1,7 +1,7 @@
 //! A program turns connections away at its own limit, cuts off who does not read, or is slower than its clients wait.
 
 use std::io::Write;
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -138,7 +138,7 @@ pub static SCENARIOS: &[Scenario] = &[
             let then = Then::Answer { read: 4096, pause_ms: 700, write: 100, ending: Ending::Close };
             serve(stage, "slow-server", Server { then, ..Server::default() })?;
             for _ in 0..2 {
-                stage.fault(&stage.client.clone(), |window, tally| window.every(20, || impatient(tally)));
+                stage.fault(&stage.client.clone(), |window, tally| window.every(20, || impatient(tally, SERVICE)));
             }
             stage.observe(3.0)
         },
@@ -148,6 +148,42 @@ pub static SCENARIOS: &[Scenario] = &[
     .never(&["peer-reset", "idle-timeout", "late-data-after-close"])
     .needs(&[Need::ResetEvents])
     .shows(&[moved("EstabResets")]),
+    Scenario::fault(
+        "client-gave-up-hung-server",
+        "client-gave-up",
+        "a server on another host takes requests and does nothing with them; a program here waits 300 ms for each",
+        "kill -STOP $(pidof remote-server) there; curl --max-time 0.3 http://10.77.0.2:8080/",
+        |stage| {
+            serve_in(stage, &stage.client.clone(), CLIENT, Server { then: Then::Hold, ..Server::default() })?;
+            for _ in 0..2 {
+                stage.fault(&stage.here.clone(), |window, tally| {
+                    window.every(20, || impatient(tally, at(CLIENT, PORT)));
+                });
+            }
+            stage.observe(3.0)
+        },
+    )
+    .never(&["connect-unanswered", "upstream-refused", "peer-reset"])
+    .needs(&[Need::ResetEvents])
+    .shows(&[moved("ActiveOpens"), still("OutRsts")]),
+    Scenario::healthy(
+        "healthy-log-shipper",
+        "a program here sends lines to another host and closes; nothing ever comes back but the end of the connection",
+        "nc -N 10.77.0.2 8080 < lines, from a program that waits for no answer; the server closes a moment later",
+        |stage| {
+            let then = Then::Answer { read: 4096, pause_ms: 30, write: 0, ending: Ending::Close };
+            serve_in(stage, &stage.client.clone(), CLIENT, Server { then, ..Server::default() })?;
+            stage.fault(&stage.here.clone(), |window, tally| {
+                window.every(20, || {
+                    if let Some(mut stream) = tally.note("connect", net::connect(at(CLIENT, PORT))) {
+                        tally.note("lines", stream.write_all(b"one line\nand another\n"));
+                    }
+                });
+            });
+            stage.observe(3.0)
+        },
+    )
+    .shows(&[moved("ActiveOpens"), still("OutRsts")]),
     Scenario::fault(
         "peer-idle-limit",
         "peer-idle-limit",
@@ -330,8 +366,8 @@ fn never_reads(tally: &Tally) {
     }
 }
 
-fn impatient(tally: &Tally) {
-    let Some(mut stream) = tally.note("connect", net::connect(SERVICE)) else { return };
+fn impatient(tally: &Tally, to: SocketAddr) {
+    let Some(mut stream) = tally.note("connect", net::connect(to)) else { return };
     let _ = stream.set_read_timeout(Some(Duration::from_millis(300)));
     tally.note("answer within 300 ms", net::exchange(&mut stream, REQUEST));
 }

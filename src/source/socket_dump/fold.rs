@@ -69,6 +69,7 @@ struct HalfOpen {
 #[derive(Default)]
 struct DestinationSum {
     time_wait: u64,
+    fin_wait2: u64,
     inodes: [u32; INODES_PER_DESTINATION],
 }
 
@@ -121,6 +122,7 @@ impl Fold {
         if !accepted && peer_port != 0 {
             let sum = self.destinations.add((local, peer, peer_port)).value;
             sum.time_wait += u64::from(number == TcpState::TimeWait as u8);
+            sum.fin_wait2 += u64::from(number == TcpState::FinWait2 as u8);
             let inode = socket.inode();
             if inode != 0
                 && let Some(free) = sum.inodes.iter_mut().find(|known| **known == 0 || **known == inode)
@@ -223,6 +225,7 @@ impl Fold {
                 port,
                 ports_used: hit.seen,
                 time_wait: hit.value.time_wait,
+                fin_wait2: hit.value.fin_wait2,
                 inodes: hit.value.inodes.into_iter().filter(|inode| *inode != 0).collect(),
             }
         };

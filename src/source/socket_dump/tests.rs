@@ -6,6 +6,7 @@ use super::super::sock_diag::tests::{Message, done};
 use super::*;
 
 const TIME_WAIT: u8 = TcpState::TimeWait as u8;
+const FIN_WAIT2: u8 = TcpState::FinWait2 as u8;
 
 fn listener(address: &str, port: u16) -> Listener {
     let address: IpAddr = address.parse().unwrap();
@@ -52,11 +53,13 @@ fn a_destination_counts_the_ports_it_holds_and_which_are_in_time_wait() {
         (0..5).map(|n| Message::new(TIME_WAIT, &format!("10.0.0.1:{}", 40000 + n), "10.0.0.2:5432")).collect();
     messages.iter_mut().for_each(|message| message.inode = 0);
     messages.push(established("10.0.0.1:50000", "10.0.0.2:5432"));
+    messages.push(Message::new(FIN_WAIT2, "10.0.0.1:50001", "10.0.0.2:5432"));
     let socket_dump = socket_dump(&messages, &[]);
     let [to] = socket_dump.destinations.as_slice() else { panic!("{:?}", socket_dump.destinations) };
-    assert_eq!((to.ports_used, to.time_wait, to.inodes.as_slice()), (6, 5, [77].as_slice()));
+    assert_eq!((to.ports_used, to.time_wait, to.fin_wait2), (7, 5, 1));
+    assert_eq!(to.inodes.as_slice(), [77].as_slice());
     assert_eq!(socket_dump.by_state.get(&TcpState::TimeWait), Some(&5));
-    assert_eq!(socket_dump.peers.first().map(|peer| peer.sockets), Some(6));
+    assert_eq!(socket_dump.peers.first().map(|peer| peer.sockets), Some(7));
 }
 
 #[test]

@@ -26,6 +26,13 @@ pub fn here<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
     arguments
 }
 
+/// A shell that starts a job in the background lets it ignore INT and QUIT: so will the commands until they take them.
+pub fn is_ignored(signal: rustix::process::Signal) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+    u64::from_str_radix(mask, 16).unwrap() & (1 << (signal.as_raw() - 1)) != 0
+}
+
 /// The name of the test that runs on this thread.
 pub fn test_name() -> String {
     let here = std::thread::current().name().unwrap_or("a test").to_owned();
