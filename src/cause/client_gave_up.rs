@@ -72,7 +72,8 @@ fn hanging(e: &Evidence<'_>) -> Vec<Finding> {
     for ended in e.ended().unwrap_or_default().iter().filter(|ended| ended.end == End::Other) {
         let Some(called) = ended.called else { continue };
         // The FIN of a peer counts as a byte (net/ipv4/tcp_input.c tcp_fin): nothing at all came.
-        if ended.socket.bytes_sent > Some(0) && ended.socket.bytes_received == Some(0) {
+        let waited = ended.socket.data_sent_ms >= numbers::WAITED_MS;
+        if waited && ended.socket.bytes_sent > Some(0) && ended.socket.bytes_received == Some(0) {
             asked.entry(called).or_default().push(ended);
         }
     }
@@ -104,7 +105,7 @@ fn hangs_there(e: &Evidence<'_>, called: SocketAddr, asked: &[&Ended<'_>], left_
     let span = times().min().zip(times().max()).map(|(first, last)| [first, last]);
     let harm = e.harm(Target::Called(called), count, span);
     let after = match exchange::typical(asked.iter().map(|ended| f64::from(ended.socket.data_sent_ms) / 1000.0)) {
-        Some((wait, true)) if wait >= 0.1 => format!(" after {wait:.1} s each"),
+        Some((wait, true)) => format!(" after {wait:.1} s each"),
         _ => String::new(),
     };
     let summary = format!(

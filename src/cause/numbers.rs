@@ -122,6 +122,8 @@ numbers! {
         ANY_TIME: Confidence = 0.7;
         /// The peer's kernel took the requests, and its program neither answered nor closed, to the end of the window.
         HANGS: Confidence = 0.85;
+        /// Who closes sooner after its last bytes did not wait for an answer: a log shipper, a check.
+        WAITED_MS: u32 = 100;
     }
     close_wait_leak {
         /// The same sockets at both ends of the window, silent for long or more of them each time.

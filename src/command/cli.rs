@@ -6,11 +6,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::cause::Severity;
-use crate::input::Stored;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use recorder::{AgentArgs, HistoryArgs, HistoryFormat, When};
+pub use recorder::{AgentArgs, HistoryArgs, HistoryFormat, Span, When};
 
 /// Finds out who reset your TCP connections, why, and what to change.
 ///
@@ -174,21 +173,8 @@ pub struct TraceArgs {
     /// Show the resets of a recording made by rstdoctor record instead of this host's
     #[arg(long, value_name = "RECORDING")]
     pub from: Option<PathBuf>,
-    /// The resets that rstdoctor agent stored from this time on: 03:12, "2026-11-26 03:12:30", 24h
-    #[arg(long, value_name = "TIME")]
-    pub since: Option<String>,
-    /// Up to this time [default: now]
-    #[arg(long, value_name = "TIME", requires = "since")]
-    pub until: Option<String>,
-    /// Directory of the store [default: that of rstdoctor agent]
-    #[arg(long, value_name = "DIRECTORY")]
-    pub store: Option<PathBuf>,
-    /// Times without a zone are UTC
-    #[arg(long)]
-    pub utc: bool,
-    /// What these mean, once the clock and the environment were asked.
-    #[arg(skip)]
-    pub stored: Option<Stored>,
+    #[command(flatten)]
+    pub span: Span,
     /// One JSON object per line, the summary last (rstdoctor schema trace)
     #[arg(long)]
     pub json: bool,

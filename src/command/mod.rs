@@ -93,7 +93,7 @@ fn give_up_privileges(command: &Command) -> anyhow::Result<()> {
     let looks_at_this_host = match command {
         Command::Scan(args) => args.from.is_empty() && args.look.when.is_now(),
         Command::Watch(args) => args.from.is_none() && args.look.when.is_now(),
-        Command::Trace(args) => args.from.is_none() && args.since.is_none(),
+        Command::Trace(args) => args.from.is_none() && args.span.since.is_none(),
         Command::Record(_) | Command::Agent(_) => true,
         Command::Recording(_)
         | Command::History(_)

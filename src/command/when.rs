@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use super::cli::{Command, ScanArgs, TraceArgs, WatchArgs, When};
+use super::cli::{Command, ScanArgs, Span, TraceArgs, WatchArgs, When};
 use super::config::{self, UsageError};
 use super::state::home;
 use crate::input::{Stored, is_report};
@@ -31,29 +31,27 @@ pub fn resolve(command: &mut Command) -> Result<(), UsageError> {
         Command::Scan(ScanArgs { look, from, .. }) => {
             // A store is the only thing that is looked into, or none of them.
             let mut only = if from.len() == 1 { from.first().cloned() } else { None };
-            look.when.stored = stored(&look.when, &mut only, None)?;
+            let When { at, span } = &mut look.when;
+            span.stored = stored(at.as_deref(), span, &mut only, None)?;
             if only.is_none() && from.len() == 1 {
                 from.clear();
             }
-            if look.when.stored.is_some() && !from.is_empty() {
+            if span.stored.is_some() && !from.is_empty() {
                 return Err(with_from());
             }
             Ok(())
         }
         Command::Watch(WatchArgs { look, from, .. }) => {
-            look.when.stored = stored(&look.when, from, Some(PLAYED))?;
+            let When { at, span } = &mut look.when;
+            span.stored = stored(at.as_deref(), span, from, Some(PLAYED))?;
             Ok(())
         }
-        Command::Trace(args) => trace(args),
+        Command::Trace(TraceArgs { span, from, .. }) => {
+            span.stored = stored(None, span, from, None)?;
+            Ok(())
+        }
         _ => Ok(()),
     }
-}
-
-fn trace(args: &mut TraceArgs) -> Result<(), UsageError> {
-    let TraceArgs { since, until, store, utc, .. } = args.clone();
-    let when = When { at: None, since, until, store, utc, stored: None };
-    args.stored = stored(&when, &mut args.from, None)?;
-    Ok(())
 }
 
 fn with_from() -> UsageError {
@@ -65,10 +63,15 @@ fn with_from() -> UsageError {
 }
 
 /// `from` may name a store: then a time is needed.
-fn stored(when: &When, from: &mut Option<PathBuf>, length: Option<Duration>) -> Result<Option<Stored>, UsageError> {
+fn stored(
+    at: Option<&str>,
+    span: &Span,
+    from: &mut Option<PathBuf>,
+    length: Option<Duration>,
+) -> Result<Option<Stored>, UsageError> {
     let directory = from.take_if(|path| path.is_dir() && !is_report(path));
-    let Some(first) = when.at.as_ref().or(when.since.as_ref()) else {
-        return match (directory, &when.store) {
+    let Some(first) = at.or(span.since.as_deref()) else {
+        return match (directory, &span.store) {
             (Some(_), _) => Err(UsageError::NoTime { option: "--from" }),
             (None, Some(_)) => Err(UsageError::NoTime { option: "--store" }),
             (None, None) => Ok(None),
@@ -77,10 +80,10 @@ fn stored(when: &When, from: &mut Option<PathBuf>, length: Option<Duration>) -> 
     if from.is_some() {
         return Err(with_from());
     }
-    let (now, zone) = (clock::now().wall, zone(when.utc));
-    let option = if when.at.is_some() { "--at" } else { "--since" };
+    let (now, zone) = (clock::now().wall, zone(span.utc));
+    let option = if at.is_some() { "--at" } else { "--since" };
     let since = config::point(option, first, now, &zone)?;
-    let until = match (&when.at, &when.until) {
+    let until = match (at, &span.until) {
         (Some(at), _) => {
             // As exact as it was said: 03:12 is all of that minute.
             let exact = at.matches(':').count() > 1 || at.trim() == "now";
@@ -93,8 +96,8 @@ fn stored(when: &When, from: &mut Option<PathBuf>, length: Option<Duration>) -> 
         return Err(UsageError::Backwards { option });
     }
     if since > now {
-        return Err(UsageError::Future { option, given: first.clone() });
+        return Err(UsageError::Future { option, given: first.to_owned() });
     }
-    let directory = config::store(directory.or_else(|| when.store.clone()).as_ref(), &home())?;
+    let directory = config::store(directory.or_else(|| span.store.clone()).as_ref(), &home())?;
     Ok(Some(Stored { directory, since, until }))
 }

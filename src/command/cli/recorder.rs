@@ -13,7 +13,14 @@ pub struct When {
     /// What rstdoctor agent stored of this time: 03:12, "2026-11-26 03:12:30", 2026-11-26T03:12:00Z, 2h ago
     #[arg(long, value_name = "TIME", conflicts_with_all = ["since", "until"])]
     pub at: Option<String>,
-    /// What it stored from this time on
+    #[command(flatten)]
+    pub span: Span,
+}
+
+/// From when to when of a store.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Span {
+    /// What rstdoctor agent stored from this time on: 03:12, "2026-11-26 03:12:30", 24h
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,
     /// Up to this time [default: now]
@@ -33,7 +40,7 @@ pub struct When {
 impl When {
     /// No time of a store is asked for.
     pub fn is_now(&self) -> bool {
-        self.at.is_none() && self.since.is_none()
+        self.at.is_none() && self.span.since.is_none()
     }
 }
 

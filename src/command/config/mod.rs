@@ -158,7 +158,7 @@ fn look_at(
         ("--this-netns", look.place.this_netns),
         ("--no-events", look.no_events),
     ];
-    if let Some(stored) = &look.when.stored {
+    if let Some(stored) = &look.when.span.stored {
         return match shaping.into_iter().find(|(_, given)| *given) {
             Some((other, _)) => {
                 Err(UsageError::Conflict { one: "--at or --since", other, why: "a store holds what was recorded" })

@@ -51,7 +51,7 @@ pub fn trace(args: &TraceArgs, terminal: Terminal) -> Result<Trace, UsageError> 
     ];
     let live = Live { duration: duration.unwrap_or(Duration::MAX), netns, events: true };
     Ok(Trace {
-        origin: match &args.stored {
+        origin: match &args.span.stored {
             Some(stored) => Origin::Stored(stored.clone()),
             None => origin(super::recording(args.from.as_ref()), given, live)?,
         },
