@@ -1,9 +1,11 @@
 //! Runs the targets over their corpus and its mutations, on stable Rust. Ends with status 1 at the first input that does
 //! harm, which it keeps in `corpus/NAME/`.
 //!
-//! `mutate [--seconds N | --count N] [--seed N] [TARGET...]`; `mutate --write DIRECTORY` writes the seeds for libFuzzer.
+//! `mutate [--seconds N] [--count N] [--seed N] [TARGET...]`; `mutate --write DIRECTORY` writes the seeds for libFuzzer.
+//!
+//! Each target has an equal share of the count and of the time. One that has its number leaves the rest of its time to the
+//! others; those that need most time for an input are short of their number, and the result says by how much.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -19,28 +21,24 @@ static ALLOCATOR: Counting = Counting;
 /// What runs now, for the thread that ends an input that does not end.
 static NOW: Mutex<Option<Running>> = Mutex::new(None);
 
+/// A shorter rest of the time is not shared again.
+const LEAST: Duration = Duration::from_secs(1);
+
 struct Running {
     target: &'static Target,
     input: Vec<u8>,
     since: Instant,
 }
 
-/// How long to mutate each target.
-#[derive(Clone, Copy)]
-enum Until {
-    Time(Duration),
-    Count(u64),
-}
-
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let (mut until, mut seed, mut names) = (Until::Time(Duration::from_secs(90)), 1, Vec::new());
+    let (mut seconds, mut count, mut seed, mut names) = (None, None, 1, Vec::new());
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
         let number = |text: String| text.parse::<u64>().unwrap_or_else(|_| panic!("{text} is not a number"));
         match argument.as_str() {
-            "--seconds" => until = Until::Time(Duration::from_secs(number(value()))),
-            "--count" => until = Until::Count(number(value())),
+            "--seconds" => seconds = Some(number(value())),
+            "--count" => count = Some(number(value())),
             "--seed" => seed = number(value()),
             "--write" => return write(Path::new(&value())),
             name => names.push(name.to_owned()),
@@ -49,17 +47,46 @@ fn main() {
     let all = TARGETS.iter().map(|target| target.name);
     let unknown: Vec<_> = names.iter().filter(|name| all.clone().all(|known| known != *name)).collect();
     assert!(unknown.is_empty(), "no target {unknown:?}, but: {}", all.collect::<Vec<_>>().join(", "));
-    let targets: Vec<_> =
+    let targets =
         TARGETS.iter().filter(|target| names.is_empty() || names.iter().any(|name| name == target.name)).collect();
     std::thread::spawn(watch);
-    let count = u32::try_from(targets.len()).expect("a short list");
-    let until = match until {
-        Until::Time(time) => Until::Time(time / count),
-        Until::Count(number) => Until::Count(number / u64::from(count)),
-    };
-    println!("{:<18} {:>6} {:>10} {:>12} {:>10}", "target", "seeds", "inputs", "longest", "most heap");
-    let inputs: u64 = targets.into_iter().map(|target| fuzz(target, until, seed)).sum();
-    println!("{inputs} inputs, no harm (limits: {:?}, {} MiB)", limits::TIME, limits::MEMORY >> 20);
+    let seconds = seconds.or(count.is_none().then_some(90));
+    run(targets, count, seconds.map(Duration::from_secs), seed);
+}
+
+/// Mutates all targets, each for its share of the inputs and of the time.
+fn run(targets: Vec<&'static Target>, count: Option<u64>, time: Option<Duration>, seed: u64) {
+    let started = Instant::now();
+    let share = count.map(|count| count.div_ceil(targets.len() as u64));
+    let mut open: Vec<_> = targets.into_iter().map(|target| Run::new(target, seed)).collect();
+    let mut over = Vec::new();
+    // One that has its number leaves time, which those that remain share in the next round.
+    while !open.is_empty() {
+        let left = time.map(|time| time.saturating_sub(started.elapsed()));
+        if left.is_some_and(|left| left < LEAST) {
+            break;
+        }
+        let mut remaining = open.len() as u32;
+        for run in &mut open {
+            let left = time.map(|time| time.saturating_sub(started.elapsed()) / remaining);
+            run.go(share, left);
+            remaining -= 1;
+        }
+        let (whole, rest) = open.into_iter().partition(|run| share.is_some_and(|share| run.inputs >= share));
+        over.extend::<Vec<_>>(whole);
+        open = rest;
+    }
+    over.extend(open);
+    over.sort_by_key(|run| TARGETS.iter().position(|target| target.name == run.target.name));
+    println!("{:<18} {:>6} {:>10} {:>8} {:>12} {:>10}", "target", "seeds", "inputs", "s", "longest", "most heap");
+    over.iter().for_each(Run::print);
+    let short = over.iter().filter(|run| share.is_some_and(|share| run.inputs < share)).count();
+    let inputs: u64 = over.iter().map(|run| run.inputs).sum();
+    let took = started.elapsed().as_secs();
+    println!("{inputs} inputs in {took} s, no harm (limits: {:?}, {} MiB)", limits::TIME, limits::MEMORY >> 20);
+    if let Some(share) = share {
+        println!("{share} inputs for each of {} targets; the time was too short for {short}", over.len());
+    }
 }
 
 fn write(directory: &Path) {
@@ -72,33 +99,55 @@ fn write(directory: &Path) {
     }
 }
 
-/// Runs one target until its time is over. The number of inputs.
-fn fuzz(target: &'static Target, until: Until, seed: u64) -> u64 {
-    let seeds = target.seeds();
-    assert!(!seeds.is_empty(), "{} has no seeds", target.name);
-    let mut costs = Costs::default();
-    let mut sound = HashMap::new();
-    for (number, seed) in seeds.iter().enumerate() {
-        sound.insert(number, costs.run(target, seed));
+/// A target that is mutated.
+struct Run {
+    target: &'static Target,
+    seeds: Vec<Vec<u8>>,
+    /// What each seed gives.
+    sound: Vec<Option<String>>,
+    random: Random,
+    inputs: u64,
+    costs: Costs,
+    took: Duration,
+}
+
+impl Run {
+    /// Reads the seeds as they are.
+    fn new(target: &'static Target, seed: u64) -> Self {
+        let started = Instant::now();
+        let seeds = target.seeds();
+        assert!(!seeds.is_empty(), "{} has no seeds", target.name);
+        let mut costs = Costs::default();
+        let sound = seeds.iter().map(|seed| costs.run(target, seed)).collect();
+        let inputs = seeds.len() as u64;
+        Self { target, seeds, sound, random: Random::new(seed), inputs, costs, took: started.elapsed() }
     }
-    let (started, mut random, mut inputs) = (Instant::now(), Random::new(seed), seeds.len() as u64);
-    let over = |inputs: u64| match until {
-        Until::Time(time) => started.elapsed() >= time,
-        Until::Count(count) => inputs >= count,
-    };
-    while !over(inputs) {
-        let number = random.below(seeds.len());
-        let mut input = seeds[number].clone();
-        (target.damage)(&mut input, &seeds[random.below(seeds.len())], &mut random);
-        let result = costs.run(target, &input);
-        if result.is_some() && result != sound[&number] {
-            harm(target, &input, "a damaged input gives another result, which is called whole");
+
+    /// Until it has had so many inputs, or so much more time.
+    fn go(&mut self, share: Option<u64>, time: Option<Duration>) {
+        let started = Instant::now();
+        let over =
+            |inputs| share.is_some_and(|share| inputs >= share) || time.is_some_and(|time| started.elapsed() >= time);
+        while !over(self.inputs) {
+            let number = self.random.below(self.seeds.len());
+            let mut input = self.seeds[number].clone();
+            let other = &self.seeds[self.random.below(self.seeds.len())];
+            (self.target.damage)(&mut input, other, &mut self.random);
+            let result = self.costs.run(self.target, &input);
+            if result.is_some() && result != self.sound[number] {
+                harm(self.target, &input, "a damaged input gives another result, which is called whole");
+            }
+            self.inputs += 1;
         }
-        inputs += 1;
+        self.took += started.elapsed();
     }
-    let heap = format!("{:.1} MiB", costs.heap as f64 / f64::from(1 << 20));
-    println!("{:<18} {:>6} {inputs:>10} {:>12.1?} {heap:>10}", target.name, seeds.len(), costs.longest);
-    inputs
+
+    fn print(&self) {
+        let heap = format!("{:.1} MiB", self.costs.heap as f64 / f64::from(1 << 20));
+        let (name, seeds, inputs) = (self.target.name, self.seeds.len(), self.inputs);
+        let (took, longest) = (self.took.as_secs_f64(), self.costs.longest);
+        println!("{name:<18} {seeds:>6} {inputs:>10} {took:>8.0} {longest:>12.1?} {heap:>10}");
+    }
 }
 
 #[derive(Default)]

@@ -107,7 +107,9 @@ fn why<'a>(service: &Service<'a>, blocked: Option<Confidence>) -> Option<(Why<'a
     }
     let confidence = blocked?;
     // A queue that filled up within the window has been full for too short a time for the weaker proofs.
-    (worst.full_samples == worst.samples || confidence >= numbers::COUNTED).then_some((Why::Blocked, confidence))
+    let proved = worst.full_samples == worst.samples || confidence >= numbers::COUNTED;
+    let confidence = if service.owners.is_empty() { numbers::OWNER_NOT_SEEN } else { confidence };
+    proved.then_some((Why::Blocked, confidence))
 }
 
 /// A queue that is refilled between two samples also looks as if it never drained. The kernel counts a PassiveOpen for
@@ -262,6 +264,22 @@ mod tests {
         assert_eq!(finding.state, State::Active);
         assert!((0.7..0.9).contains(&finding.confidence), "{}", finding.confidence);
         assert!(!finding.summary.contains("stopped"));
+    }
+
+    /// Out of file descriptors it accepts nothing either.
+    #[test]
+    fn whose_owner_is_not_seen_is_only_perhaps_stalled() {
+        let mut case = full('S');
+        for look in [&mut case.host.before, &mut case.host.after] {
+            look.owners = crate::value::Observed::Full(crate::source::owners::Owners::default().into());
+        }
+        let finding = case.finding(&ACCEPT_LOOP_STALLED);
+        assert!(finding.confidence <= 0.6, "{}", finding.confidence);
+        assert!(
+            finding.counter_evidence.iter().any(|item| item.text.contains("out of file descriptors")),
+            "{finding:?}"
+        );
+        assert_eq!(case.missing(&super::super::fd_exhaustion::FD_EXHAUSTION), Some("owners"));
     }
 
     #[test]

@@ -50,10 +50,11 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let services = e.services();
     let mut findings = Vec::new();
     let mut seen = BTreeSet::new();
-    let (mut hidden, mut unseen) = (false, false);
+    let (mut hidden, mut unseen, mut nobody) = (false, false, false);
     for service in services.as_deref().unwrap_or_default().iter().filter(|service| service.listens_now()) {
         hidden |= service.owners.is_empty() && e.hidden_processes() > 0;
         unseen |= service.owners.is_empty() && service.worst().max_recv_q > 0;
+        nobody |= service.owners.is_empty();
         hidden |= service.owners.iter().any(|process| process.open_files.is_none());
         let near: Vec<_> =
             service.owners.iter().copied().filter(|p| share(p).is_some_and(|share| share >= numbers::NEAR)).collect();
@@ -97,7 +98,11 @@ fn judge(e: &Evidence<'_>) -> Judgement {
             needs: Some("root in the host's pid namespace".into()),
         });
     }
-    Ok(Verdict::RuledOut("every owner of a listener has file descriptors left".into()))
+    let why = match nobody {
+        true => "every owner that is seen has file descriptors left, and no client waits at a listener without one",
+        false => "every owner of a listener has file descriptors left",
+    };
+    Ok(Verdict::RuledOut(why.into()))
 }
 
 /// Open files as a share of the soft limit; `None` when either is unknown, and for a sandbox, which lowers its limit so far that

@@ -90,6 +90,8 @@ numbers! {
         COUNTED: Confidence = 0.85;
         /// Nobody counts what enters the queues: one that is refilled between two samples looks the same.
         UNCOUNTED: Confidence = 0.65;
+        /// Nobody takes from the queue, and who should is not seen: out of file descriptors it looks the same.
+        OWNER_NOT_SEEN: Confidence = 0.6;
     }
     accept_queue_overflow {
         /// The counter moved and only this listener was seen full.

@@ -67,14 +67,21 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let resets = counted.map_or(0, |c| c.unread + c.listener_closed + c.rest);
     if gone.is_empty() {
         let hidden = e.hidden_processes();
+        // With hidepid, or from another pid namespace, /proc does not list the process at all.
+        let unseen = e.services().is_ok_and(|services| services.iter().any(|service| service.owners.is_empty()));
         if hidden > 0 && resets > 0 {
             let reason =
                 format!("{} not visible to this user: one of them may have ended", words::counted(hidden, "process"));
             return Err(Missing { source: "owners", reason, needs: Some("root or CAP_SYS_PTRACE".to_owned()) });
         }
-        let why = match hidden {
-            0 => "every process that listened is still there",
-            _ => {
+        if unseen && resets > 0 {
+            let reason =
+                "the owner of a listener is not among the processes that /proc shows: it may have ended".into();
+            return Err(Missing { source: "owners", reason, needs: Some("root in the host's pid namespace".into()) });
+        }
+        let why = match hidden == 0 && !unseen {
+            true => "every process that listened is still there",
+            false => {
                 "no RST was sent that a process could have left, and every visible process that listened is still there"
             }
         };

@@ -24,10 +24,15 @@ pub fn length(service: &Service<'_>) -> EvidenceItem {
     EvidenceItem::value("listeners", "recv_q", f64::from(worst.max_recv_q), text)
 }
 
-/// Says so when a service has an owner that this user cannot see.
+/// Says so when a service has an owner that is not seen: of another user, or in another pid namespace.
 pub fn hidden_owner(e: &Evidence<'_>, service: &Service<'_>) -> Option<EvidenceItem> {
-    (service.owners.is_empty() && e.hidden_processes() > 0)
-        .then(|| EvidenceItem::fact("owners", "denied", "who owns it is not visible to you: run as root"))
+    let text = match e.hidden_processes() {
+        0 => {
+            "who owns it is not among the processes that /proc shows: whether it is out of file descriptors is not known"
+        }
+        _ => "who owns it is not visible to you: run as root",
+    };
+    service.owners.is_empty().then(|| EvidenceItem::fact("owners", "denied", text))
 }
 
 /// Restarts the systemd service of the first process that has a unit.

@@ -10,12 +10,19 @@ const ENDINGS: [&str; 4] = ["close-with-unread-data", "abortive-close", "connect
 /// Causes of own connects that fail, the deepest first.
 const CONNECTS: [&str; 5] =
     ["wrong-bind-address", "port-without-listener", "firewall-reject", "connect-unanswered", "upstream-refused"];
+/// Causes by which a listener of this host answers no SYN, the deepest first.
+const SILENT: [&str; 5] =
+    ["fd-exhaustion", "accept-loop-stalled", "accept-queue-overflow", "syn-flood", "syn-queue-overflow"];
 
 /// Ties what a proxy does to its clients to the backend that refuses it: the refused connect is the root and tells the whole
 /// story, with the harm that it does. The root of each finding, as its place in the list.
 pub(super) fn link(evidence: &Evidence<'_>, found: &mut [(&'static Cause, Finding)]) -> Vec<Option<usize>> {
     let mut roots = vec![None; found.len()];
     for symptom in 0..found.len() {
+        if let Some(root) = silent_listener(found, symptom) {
+            roots[symptom] = Some(root);
+            continue;
+        }
         let Some(proxied) = proxied(evidence, &found[symptom]) else { continue };
         let Some(root) = root(found, &proxied) else { continue };
         roots[symptom] = Some(root);
@@ -38,6 +45,23 @@ pub(super) fn link(evidence: &Evidence<'_>, found: &mut [(&'static Cause, Findin
         cause.subjects.extend(listener);
     }
     roots
+}
+
+/// Connects of this host to a listener of this host that answers none: why is seen at the listener, and no firewall or dead host
+/// is to be looked for. An address that a socket is bound to is one of this namespace, and so is each of 127.0.0.0/8 and ::1.
+fn silent_listener(found: &[(&'static Cause, Finding)], symptom: usize) -> Option<usize> {
+    let (cause, finding) = found.get(symptom).filter(|(cause, _)| cause.id == "connect-unanswered")?;
+    let called = finding.subjects.iter().find(|subject| subject.kind == SubjectKind::Peer)?;
+    let (address, port) = (called.address?, called.port?);
+    let is_it = |subject: &Subject| {
+        let bound =
+            subject.address.is_some_and(|bound| bound == address || bound.is_unspecified() && address.is_loopback());
+        subject.kind == SubjectKind::Listener && subject.port == Some(port) && bound
+    };
+    let is_root = |id: &str, (other, root): &(&'static Cause, Finding)| {
+        other.id == id && cause.id != id && root.state == finding.state && root.subjects.iter().any(is_it)
+    };
+    SILENT.iter().find_map(|id| found.iter().position(|root| is_root(id, root)))
 }
 
 /// The proxied service whose clients this finding is about.
@@ -65,7 +89,8 @@ fn is_about(finding: &Finding, proxied: &Proxied) -> bool {
 mod tests {
     use crate::cause::Severity;
     use crate::diagnosis::diagnose;
-    use crate::observation::testing::{Case, process, task};
+    use crate::observation::testing::{Case, group, process, task};
+    use crate::source::socket_dump::{GroupKind, SocketDump};
     use crate::value::TcpState;
 
     const BACKEND: [&str; 2] = ["10.0.0.9:0", "10.0.7.1:9000"];
@@ -94,6 +119,37 @@ mod tests {
         let said = "docker-proxy (pid 977) fails its clients on port 9000: 20 connects to 10.0.7.1:9000 refused";
         assert!(diagnosis.summary.starts_with(said), "{}", diagnosis.summary);
         assert_eq!(diagnosis.causes[0].finding.severity, Severity::Critical, "all of its clients fail");
+    }
+
+    /// A listener that accepts nothing, and own connects to `called` that wait.
+    fn silent(bound: &str, called: &str) -> Case {
+        let called: std::net::SocketAddr = called.parse().expect("address");
+        let mut waiting = group(GroupKind::Unanswered, called.port(), 20, 1, 0);
+        waiting.accepted = false;
+        waiting.samples.iter_mut().for_each(|sample| sample.peer = called);
+        let dump = SocketDump { groups: vec![waiting], ..SocketDump::default() };
+        Case::new()
+            .counter("TcpExt.ListenOverflows", 0, 90)
+            .counter("TcpExt.TCPSynRetrans", 0, 90)
+            .counter("Tcp.PassiveOpens", 0, 0)
+            .listener(bound, 8, 9, 60, &process(41, "api"))
+            .listener_drops(90)
+            .socket_dump(SocketDump::default(), dump)
+    }
+
+    #[test]
+    fn connects_to_a_full_listener_of_this_host_follow_from_what_keeps_it_full() {
+        let roots = |case: Case| -> Vec<_> {
+            let causes = diagnose(case.view()).causes;
+            let of = |cause: &crate::diagnosis::Ranked| Some((cause.id, cause.because_of.map(|root| root.id)));
+            causes.iter().filter_map(of).filter(|(id, _)| *id == "connect-unanswered").collect()
+        };
+        let here = [("connect-unanswered", Some("accept-loop-stalled"))];
+        assert_eq!(roots(silent("0.0.0.0:7100", "127.0.0.1:7100")), here);
+        assert_eq!(roots(silent("10.0.0.9:7100", "10.0.0.9:7100")), here);
+        let elsewhere = [("connect-unanswered", None)];
+        assert_eq!(roots(silent("0.0.0.0:7100", "10.0.7.1:7100")), elsewhere, "another host may listen there as well");
+        assert_eq!(roots(silent("0.0.0.0:7100", "127.0.0.1:7101")), elsewhere);
     }
 
     #[test]

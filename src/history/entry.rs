@@ -143,9 +143,16 @@ impl Place {
             timeline::Place::Port(port) => Some(*port),
             _ => None,
         };
-        let of_port = |kind| kind == SubjectKind::Listener;
-        let named = finding.subjects.iter().filter(|subject| subject.process.is_some());
-        let who = named.clone().find(|subject| of_port(subject.kind)).or_else(|| named.clone().next());
+        // Where nobody listens, or nobody is seen to, the process beside it is one that asked.
+        let (mut listeners, others): (Vec<_>, Vec<_>) =
+            finding.subjects.iter().partition(|subject| match subject.kind {
+                SubjectKind::Listener => true,
+                kind => kind == SubjectKind::Host && subject.port.is_some(),
+            });
+        if listeners.is_empty() {
+            listeners = others;
+        }
+        let who = listeners.into_iter().find(|subject| subject.process.is_some());
         Self {
             at: place.to_string(),
             port,
@@ -219,4 +226,30 @@ impl Event {
 /// Milliseconds; what does not fit is the last that does.
 pub(super) fn millis(time: std::time::Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cause::Subject;
+    use crate::diagnosis::diagnose;
+    use crate::observation::testing::{Case, process, task};
+
+    /// The place of the first finding, about which this program is known, too.
+    fn place(case: &Case) -> Place {
+        let diagnosis = diagnose(case.view());
+        let ranked = diagnosis.causes.first().expect("a cause");
+        let finding = ranked.finding.clone().subject(Subject::task(&task(7, "curl")));
+        Place::at(&timeline::Key::of(ranked).place, &finding, &diagnosis)
+    }
+
+    #[test]
+    fn who_asked_for_a_port_is_never_called_the_one_that_serves_it() {
+        let other = Case::new().listener("0.0.0.0:80", 128, 0, 0, &process(1, "app"));
+        let refused = place(&other.sent(20, "NO_SOCKET", None, ["10.0.0.9:9200", "10.0.3.8:0"], None));
+        assert_eq!((refused.port, refused.process.as_deref()), (Some(9200), None));
+        let full = Case::new().counter("TcpExt.ListenOverflows", 0, 90).counter("Tcp.PassiveOpens", 0, 900);
+        let full = place(&full.listener("0.0.0.0:80", 8, 9, 60, &process(1, "app")).listener_drops(90));
+        assert_eq!((full.port, full.process.as_deref()), (Some(80), Some("app")));
+    }
 }

@@ -81,13 +81,23 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}.tmp", std::process::id()));
     let beside = PathBuf::from(beside);
-    let written = fs::File::create(&beside).and_then(|mut file| file.write_all(text.as_bytes()));
+    // Whoever may write in the directory can guess the name: what stands there goes, and is never written through.
+    let written = create(&beside).and_then(|mut file| file.write_all(text.as_bytes()));
     let renamed = written.and_then(|()| fs::rename(&beside, path));
     if renamed.is_err() {
         // Nothing useful can be done about an error here.
         let _ = fs::remove_file(&beside);
     }
     renamed
+}
+
+/// A new file. One of the same name is removed: a link that was planted, or what a killed recorder of the same number left.
+fn create(path: &Path) -> io::Result<fs::File> {
+    let new = || fs::OpenOptions::new().write(true).create_new(true).open(path);
+    new().or_else(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => fs::remove_file(path).and_then(|()| new()),
+        _ => Err(error),
+    })
 }
 
 /// What this process costs, proc_pid_stat(5) and proc_pid_statm(5).
@@ -101,4 +111,24 @@ pub fn own() -> Own {
     let resident = field(24).map(|pages| pages.saturating_mul(page));
     let fds = fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count().saturating_sub(1) as u64);
     Own { cpu_s: cpu, resident_bytes: resident, open_fds: fds, ..Own::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_planted_link_is_replaced_and_what_it_points_to_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let of = |name: &str| directory.path().join(name);
+        let beside = of(&format!("rst.prom.{}.tmp", std::process::id()));
+        for planted in [of("rst.prom"), beside.clone()] {
+            fs::write(of("victim"), "mine").unwrap();
+            std::os::unix::fs::symlink(of("victim"), &planted).unwrap();
+            replace(&of("rst.prom"), "metrics").unwrap();
+            assert_eq!(fs::read_to_string(of("victim")).unwrap(), "mine");
+            assert_eq!(fs::read_to_string(of("rst.prom")).unwrap(), "metrics");
+            assert!(!of("rst.prom").is_symlink() && !beside.exists());
+        }
+    }
 }
