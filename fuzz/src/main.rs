@@ -59,7 +59,7 @@ fn run(targets: Vec<&'static Target>, count: Option<u64>, time: Option<Duration>
     let started = Instant::now();
     let share = count.map(|count| count.div_ceil(targets.len() as u64));
     let mut open: Vec<_> = targets.into_iter().map(|target| Run::new(target, seed)).collect();
-    let mut over = Vec::new();
+    let mut over: Vec<Run> = Vec::new();
     // One that has its number leaves time, which those that remain share in the next round.
     while !open.is_empty() {
         let left = time.map(|time| time.saturating_sub(started.elapsed()));
