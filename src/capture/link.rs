@@ -85,6 +85,8 @@ const RAW: [u32; 5] = [12, 14, 101, 228, 229];
 const LOOP: u32 = 108;
 const SLL: u32 = 113;
 const SLL2: u32 = 276;
+const PPP: [u32; 2] = [9, 50];
+const NFLOG: u32 = 239;
 
 const VLAN: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 const IPV4: u16 = 0x0800;
@@ -112,6 +114,12 @@ pub fn read<'a>(frame: &Frame<'a>, at: Duration) -> Held<'a> {
             _ => Held::Other,
         },
         link if RAW.contains(&link) => ip(data, of, 0),
+        // RFC 1662, 3.1: address and control may be left out.
+        link if PPP.contains(&link) => match data {
+            [0xff, 0x03, rest @ ..] => ppp(rest, of),
+            _ => ppp(data, of),
+        },
+        NFLOG => nflog(data, of),
         _ => Held::Unread,
     }
 }
@@ -138,7 +146,39 @@ fn word(data: &[u8], at: usize) -> Option<u32> {
     data.get(at..).and_then(|data| data.first_chunk()).map(|bytes| u32::from_be_bytes(*bytes))
 }
 
+/// The protocol of PPP in one or two bytes (RFC 1661, 2), and what follows.
+fn ppp<'a>(data: &'a [u8], of: Of) -> Held<'a> {
+    match data {
+        [0x21 | 0x57, rest @ ..] | [0x00, 0x21 | 0x57, rest @ ..] => ip(rest, of, 0),
+        _ => Held::Other,
+    }
+}
+
+/// Attributes of netfilter's log, in the byte order of the host (www.tcpdump.org/linktypes/LINKTYPE_NFLOG.html).
+fn nflog<'a>(data: &'a [u8], of: Of) -> Held<'a> {
+    const PAYLOAD: u16 = 9;
+    let mut rest = data.get(4..).unwrap_or_default();
+    while let (Some(length), Some(kind)) = (rest.first_chunk().copied(), rest.get(2..).and_then(|it| it.first_chunk()))
+    {
+        let length = usize::from(u16::from_le_bytes(length));
+        let Some(value) = rest.get(4..length) else { return Held::Other };
+        if u16::from_le_bytes(*kind) & 0x7fff == PAYLOAD {
+            return ip(value, of, 0);
+        }
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Held::Other
+}
+
 fn ethernet<'a>(data: &'a [u8], of: Of, depth: usize) -> Held<'a> {
+    // IEEE 802.3: what is no EtherType is a length, and LLC with SNAP follows (RFC 1042).
+    const LONGEST: u16 = 1_500;
+    if half(data, 12).is_some_and(|length| length <= LONGEST) {
+        return match (data.get(14..20), half(data, 20), data.get(22..)) {
+            (Some([0xaa, 0xaa, 0x03, 0, 0, 0]), Some(protocol), Some(rest)) => tagged(protocol, rest, of, depth),
+            _ => Held::Other,
+        };
+    }
     match (half(data, 12), data.get(14..)) {
         (Some(protocol), Some(rest)) => tagged(protocol, rest, of, depth),
         _ => Held::Other,
@@ -259,6 +299,12 @@ fn tunnel<'a>(udp: &'a [u8], of: Of, depth: usize) -> Held<'a> {
             (Some(flags), Some(rest)) if flags & 0x08 != 0 => ethernet(rest, of, depth + 1),
             _ => Held::Other,
         },
+        // GTP-U (3GPP TS 29.281, 5.1): extension headers, sequence number and N-PDU number come in four bytes if any of them does.
+        2152 => match (inner.first(), inner.get(1), inner.get(8..)) {
+            (Some(flags), Some(255), Some(rest)) if flags >> 5 == 1 && flags & 0x07 == 0 => ip(rest, of, depth + 1),
+            (Some(flags), Some(255), Some(rest)) if flags >> 5 == 1 => gtp_extended(rest, of, depth + 1),
+            _ => Held::Other,
+        },
         6081 => {
             let (Some(first), Some(protocol)) = (inner.first(), half(inner, 2)) else { return Held::Other };
             let options = usize::from(first & 0x3f) * 4;
@@ -266,6 +312,22 @@ fn tunnel<'a>(udp: &'a [u8], of: Of, depth: usize) -> Held<'a> {
         }
         _ => Held::Other,
     }
+}
+
+/// Behind the optional four bytes of GTP-U, the last of which is the type of the next extension header; each says its length in units
+/// of four bytes, and ends with the type of the next.
+fn gtp_extended<'a>(data: &'a [u8], of: Of, depth: usize) -> Held<'a> {
+    let (mut next, mut rest) = (data.get(3).copied(), data.get(4..).unwrap_or_default());
+    for _ in 0..8 {
+        if next == Some(0) {
+            return ip(rest, of, depth);
+        }
+        let length = usize::from(rest.first().copied().unwrap_or(0)) * 4;
+        let Some(last) = length.checked_sub(1) else { return Held::Other };
+        next = rest.get(last).copied();
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    Held::Other
 }
 
 /// RFC 2784 and 2890: checksum, key and sequence number are there where their bits say so.
@@ -276,7 +338,20 @@ fn gre<'a>(data: &'a [u8], of: Of, depth: usize) -> Held<'a> {
     if flags & 7 != 0 {
         return Held::Other;
     }
-    data.get(4 + parts * 4..).map_or(Held::Other, |rest| tagged(protocol, rest, of, depth + 1))
+    let Some(rest) = data.get(4 + parts * 4..) else { return Held::Other };
+    match protocol {
+        // ERSPAN (draft-foschiano-erspan): type I has no header of its own and GRE no sequence number, type II has eight bytes.
+        0x88be if flags & 0x1000 == 0 => ethernet(rest, of, depth + 1),
+        0x88be => rest.get(8..).map_or(Held::Other, |rest| ethernet(rest, of, depth + 1)),
+        0x22eb => match (rest.get(11), rest.get(12..)) {
+            (Some(flags), Some(inner)) => {
+                let platform = if flags & 1 == 0 { 0 } else { 8 };
+                inner.get(platform..).map_or(Held::Other, |rest| ethernet(rest, of, depth + 1))
+            }
+            _ => Held::Other,
+        },
+        protocol => tagged(protocol, rest, of, depth + 1),
+    }
 }
 
 /// `claimed`: bytes of TCP as it was sent.

@@ -40,8 +40,7 @@ pub fn log(page: &mut Page, reader: &mut dyn BufRead) -> Result<(), Error> {
     let shown = log::rank(&digest);
     texts(page, &digest);
     counters(page, &digest);
-    let remarks =
-        shown.remarks.iter().cloned().chain(digest.paste.sockets.remarks()).chain(digest.paste.packets.remarks());
+    let remarks = shown.remarks.iter().cloned().chain(digest.paste.remarks());
     for remark in remarks {
         page.field("  - ", 4, &remark);
     }
@@ -59,7 +58,7 @@ fn summary(page: &mut Page, digest: &Digest) {
         parts.push(format!("{} with a known error text", thousands(errors)));
     }
     if pasted > 0 {
-        parts.push(format!("{} of netstat, nstat, ss or tcpdump", thousands(pasted)));
+        parts.push(format!("{} of netstat, ss, sar, tcpdump or a trace", thousands(pasted)));
     }
     let span = match digest.first.zip(digest.last) {
         Some((first, last)) if errors > 0 && last.since(&first).is_some_and(|span| span >= 1.0) => {

@@ -226,7 +226,7 @@ fn pasted_counters_sockets_and_packets_are_understood() {
     let (status, text, _) = explained(paste.as_bytes());
     assert_eq!(status, Some(0));
     for wanted in [
-        "5 of netstat, nstat, ss or tcpdump",
+        "5 of netstat, ss, sar, tcpdump or a trace",
         "72  ListenOverflows",
         "0.0.0.0:8080, 6 of 5",
         "accept-queue-overflow",

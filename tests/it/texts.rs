@@ -155,3 +155,23 @@ fn an_archive_of_something_else_is_refused() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(3) && said.contains("no sosreport"), "{said}");
 }
+
+#[test]
+fn rates_and_events_are_read_by_both_doors() {
+    use std::io::Write;
+    let text = "Linux 6.18.44 (vm) \t11/27/26 \t_x86_64_\t(2 CPU)\n\n03:00:37     atmptf/s  estres/s retrans/s isegerr/s   orsts/s\n\
+        03:00:38         0.00      0.00      0.00      0.00      0.00\n03:00:39         0.00     98.00      0.00      0.00      0.00\n\
+        nginx-4122  [001] ..s1.  4.5: tcp_send_reset: skbaddr=0 skaddr=0 src=10.0.0.1:80 dest=10.0.0.2:4 state=TCP_ESTABLISHED reason=TCP_ABORT_ON_CLOSE\n";
+    for arguments in [&["explain", "-"][..], &["scan", "--all", "--from", "-"]] {
+        let mut command = rstdoctor(arguments);
+        let command = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut child = command.stderr(std::process::Stdio::piped()).spawn().expect("runs");
+        child.stdin.take().expect("input").write_all(text.as_bytes()).expect("write");
+        let output = child.wait_with_output().expect("ends");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let said: String = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains("1 RST sent from port 80 by nginx, TCP_ABORT_ON_CLOSE"), "{said}");
+        assert!(said.contains("98.0/s at 03:00:39"), "{said}");
+    }
+}

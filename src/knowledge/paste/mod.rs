@@ -1,12 +1,16 @@
-//! Output of netstat, nstat, ss and tcpdump that a person pasted. One file per kind.
+//! Output of netstat, nstat, ss, tcpdump, sysctl, sar and the kernel's tracepoints that a person pasted. One file per kind.
 
 mod counters;
+mod events;
 mod packets;
+mod sar;
 mod settings;
 mod sockets;
 
 pub use counters::{Counter, Counters};
+pub use events::Events;
 pub use packets::Packets;
+pub use sar::Rates;
 pub use settings::Settings;
 pub use sockets::{Listening, Sockets};
 
@@ -19,6 +23,8 @@ pub struct Paste {
     pub sockets: Sockets,
     pub packets: Packets,
     pub settings: Settings,
+    pub events: Events,
+    pub rates: Rates,
 }
 
 /// Takes a cause's id, its score, the reason for it and the text with the advice.
@@ -29,7 +35,12 @@ impl Paste {
     pub fn line(&mut self, line: &[u8]) -> bool {
         // Nothing of this kind is longer than the longest header of /proc/net/netstat.
         let Ok(text) = std::str::from_utf8(line) else { return false };
-        self.counters.line(text) || self.sockets.line(text) || self.packets.line(text) || self.settings.line(text)
+        self.counters.line(text)
+            || self.sockets.line(text)
+            || self.packets.line(text)
+            || self.settings.line(text)
+            || self.events.line(text)
+            || self.rates.line(text)
     }
 
     /// Whether some of that output was seen, so that other lines near it may be parts of it that nobody understood.
@@ -39,7 +50,8 @@ impl Paste {
 
     /// Lines that were understood.
     pub fn lines(&self) -> u64 {
-        self.counters.lines + self.sockets.lines + self.packets.packets + self.settings.lines
+        let others = self.settings.lines + self.events.lines + self.rates.lines;
+        self.counters.lines + self.sockets.lines + self.packets.packets + others
     }
 
     /// The causes that it supports.
@@ -47,5 +59,13 @@ impl Paste {
         self.counters.rank(support);
         self.sockets.rank(support);
         self.packets.rank(support);
+        self.events.rank(support);
+        self.rates.rank(support);
+    }
+
+    /// What it shows beside the causes, in words.
+    pub fn remarks(&self) -> impl Iterator<Item = String> {
+        let first = self.sockets.remarks().into_iter().chain(self.packets.remarks());
+        first.chain(self.events.remarks()).chain(self.rates.remarks())
     }
 }
