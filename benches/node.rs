@@ -39,7 +39,7 @@ fn main() {
     let each = |all: usize| all / namespaces.max(1);
     let mut node: Vec<Inside> = Vec::new();
     for _ in 0..namespaces {
-        match Inside::start(each(listeners), each(sockets), each(processes).saturating_sub(1)) {
+        match Inside::start(each(listeners), each(sockets), each(processes).saturating_sub(2)) {
             Ok(inside) => node.push(inside),
             Err(error) => return eprintln!("skipped: {namespaces} network namespaces: {error}"),
         }

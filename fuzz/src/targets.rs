@@ -13,7 +13,8 @@ use rstdoctor::source::reset_events::Events;
 use rstdoctor::source::reset_events::format::Format;
 use rstdoctor::source::reset_packets::Packets;
 use rstdoctor::source::{
-    COUNTER_FILES, connections, conntrack, host_facts, listeners, namespaces, owners, process, socket_dump, sysctl,
+    COUNTER_FILES, connections, conntrack, host_facts, listeners, namespaces, node, owners, process, socket_dump,
+    sysctl,
 };
 use rstdoctor::stream::{Content, Parser};
 use rstdoctor::value::NetnsId;
@@ -67,6 +68,12 @@ pub static TARGETS: &[Target] = &[
     answers!("conntrack", "nf_conntrack", |b| drop((conntrack::parse(b), conntrack::collect(&mut Always(b), NETNS)))),
     answers!("sysctl", "file/proc/sys/net", |b| drop(sysctl::collect(&mut Always(b), NETNS))),
     answers!("namespaces", "namespaces", |b| drop(namespaces::parse(b))),
+    answers!("node", "/node", |b| {
+        if let Ok(node) = node::parse(b) {
+            node.netns.keys().for_each(|id| drop(node.location(*id).to_string()));
+        }
+    }),
+    Target { name: "container", seeds: Seeds::Corpus, damage: mutate::damage, run: container },
     answers!("host", "file/proc/", |b| drop(host_facts::collect(&mut Always(b)))),
     answers!("owners", "socket_owners", |b| drop(owners::parse(b))),
     answers!("process", "file/proc/", |b| {
@@ -103,6 +110,16 @@ where
     };
     let cut = bytes.len().checked_div(3).unwrap_or_default().max(1);
     assert_eq!(read(&mut std::iter::once(bytes)), read(&mut bytes.chunks(cut)), "cut after every {cut} bytes");
+}
+
+/// State files of container runtimes, and names that stand where anybody may have put them.
+fn container(bytes: &[u8]) -> Option<String> {
+    use node::container::{conmon, docker, kubelet_log, oci, of_cgroup, storage};
+    const ID: &str = "0123456789ab0123456789ab0123456789ab0123456789ab0123456789abcdef";
+    drop((docker(ID, bytes), oci(ID, "containerd", bytes), storage(bytes), conmon(bytes)));
+    let text = String::from_utf8_lossy(bytes);
+    drop((kubelet_log(&text), of_cgroup(&text)));
+    None
 }
 
 fn log(bytes: &[u8]) -> Option<String> {

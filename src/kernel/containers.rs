@@ -63,22 +63,30 @@ pub fn chosen_ids() -> HashSet<String> {
     chosen.collect()
 }
 
-/// Where the files of the host are: here or, in a container that shares the host's processes, below those of process 1.
-fn roots() -> Vec<PathBuf> {
-    let first = Path::new("/proc/1/root");
-    let same = fs::read_link("/proc/1/ns/mnt").ok() == fs::read_link("/proc/self/ns/mnt").ok();
+/// Where the files of the host are: here or, in a container that shares the host's processes, below those of process 1. That one
+/// may have rights that this one lacks; kthreadd is in the same mount namespace.
+pub fn roots() -> Vec<PathBuf> {
     let mut roots = vec![PathBuf::from("/")];
-    if !same && first.join("proc").exists() {
-        roots.push(first.to_owned());
-    }
+    roots.extend([1, 2].into_iter().find_map(root_of));
     roots
+}
+
+/// The root of a process that is in another mount namespace than this one.
+fn root_of(pid: u32) -> Option<PathBuf> {
+    let root = PathBuf::from(format!("/proc/{pid}/root"));
+    let there = fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()?;
+    let same = fs::read_link("/proc/self/ns/mnt").is_ok_and(|here| here == there);
+    (!same && root.join("proc").exists()).then_some(root)
 }
 
 impl Look {
     fn named(&mut self, id: &str, runtime: Option<&str>, pid: u32) -> Container {
         let told = Container { runtime: runtime.map(str::to_owned), ..Container::new(id) };
         let mut found: Vec<Container> = Vec::new();
-        for root in &self.roots {
+        // What a runtime leaves beside a container is where the files of the runtime are. It may also be something in the container:
+        // then that tells of itself what it likes, and of no other.
+        let beside = parent_of(pid).filter(|_| self.roots.len() == 1).and_then(root_of);
+        for root in self.roots.iter().chain(&beside) {
             found.extend(
                 read(&root.join("var/lib/docker/containers").join(id).join("config.v2.json"))
                     .and_then(|b| docker(id, &b)),

@@ -1,12 +1,12 @@
 //! The network namespaces of this node and the containers in them: of all processes that may be read, below /run/netns, bound to a
 //! path in a mount namespace, or held by an open file.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::containers::{Runtimes, chosen_ids};
+use super::containers::{Runtimes, chosen_ids, roots};
 use super::namespace::{self, Handle, NAMED};
 use super::trace_context::{is_kernel_thread, processes};
 use crate::source::node::container::of_cgroup;
@@ -27,12 +27,24 @@ const FILES: usize = 64;
 #[derive(Default)]
 pub struct Search {
     runtimes: Runtimes,
-    /// Mount namespaces whose mounts were looked at.
+    /// Mount namespaces whose mounts were looked at since all was read anew.
     mounts: HashSet<u64>,
     /// What only mounts and open files showed, which are looked at once.
     held: BTreeMap<NetnsId, PathBuf>,
-    looked: bool,
+    /// What was read of processes that are still in the same namespace.
+    members: HashMap<u32, Member>,
+    looks: u32,
 }
+
+/// What is known of a process.
+struct Member {
+    netns: NetnsId,
+    container: Option<(String, Option<&'static str>)>,
+}
+
+/// Each so many looks, what is known of processes is read anew: a process id may have been given again, and a process moved to
+/// another control group.
+const ANEW: u32 = 12;
 
 /// What was found.
 pub struct Found {
@@ -92,16 +104,24 @@ impl Search {
         let chosen_ids = chosen_ids();
         let mut pids: Vec<u32> = processes().collect();
         pids.sort_unstable();
-        let first = !std::mem::replace(&mut self.looked, true);
+        let first = self.looks == 0;
+        let mut known = std::mem::take(&mut self.members);
+        if self.looks.is_multiple_of(ANEW) {
+            known.clear();
+            self.mounts.clear();
+        }
+        self.looks = self.looks.wrapping_add(1);
         for pid in pids {
-            let cgroup = fs::read(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-            let paths = process::cgroup_paths(&cgroup);
-            let of_path = |path: &String| of_cgroup(path).or_else(|| chosen(path, &chosen_ids));
-            let container = paths.iter().find_map(of_path);
-            match fs::read_link(format!("/proc/{pid}/ns/net")) {
-                Ok(link) => {
-                    let Some(id) = link.to_str().and_then(NetnsId::from_link) else { continue };
-                    found.process(id, pid, &paths, container.as_ref().map(|(container, _)| container));
+            let link = fs::read_link(format!("/proc/{pid}/ns/net"));
+            let netns = link.as_ref().ok().and_then(|link| link.to_str()).and_then(NetnsId::from_link);
+            let member = known.remove(&pid).filter(|known| Some(known.netns) == netns);
+            let unchanged = member.is_some();
+            let container = member.map_or_else(|| container_of(pid, &chosen_ids), |member| member.container);
+            match link {
+                Ok(_) => {
+                    let Some(netns) = netns else { continue };
+                    found.process(netns, pid, container.as_ref().map(|(container, _)| container));
+                    self.members.insert(pid, Member { netns, container: container.clone() });
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
                     if is_kernel_thread_of(pid) {
@@ -116,7 +136,9 @@ impl Search {
             if let Some((id, runtime)) = container {
                 containers.entry(id).or_insert((runtime, pid));
             }
-            self.mounts_of(pid);
+            if !unchanged {
+                self.mounts_of(pid);
+            }
             if first && pid != std::process::id() {
                 self.files_of(pid, &mut files);
             }
@@ -171,7 +193,7 @@ impl Found {
         self.netns.entry(id).or_insert(Spot { told, path: None })
     }
 
-    fn process(&mut self, id: NetnsId, pid: u32, paths: &[String], container: Option<&String>) {
+    fn process(&mut self, id: NetnsId, pid: u32, container: Option<&String>) {
         let told = &mut self.spot(id).told;
         told.processes = told.processes.saturating_add(1);
         if told.pid.is_none() {
@@ -179,6 +201,7 @@ impl Found {
             told.process = fs::read(format!("/proc/{pid}/comm"))
                 .ok()
                 .map(|name| crate::value::outside::comm(name.trim_ascii_end()));
+            let paths = cgroup_of(pid);
             told.unit = paths.iter().find_map(|path| process::unit(path)).map(|unit| unit.to_string());
             told.slice = paths.iter().find_map(|path| process::slice(path)).map(|slice| slice.to_string());
         }
@@ -187,9 +210,10 @@ impl Found {
         }
     }
 
-    /// Those below /run/netns: anyone may ask for the inode that a name stands for.
+    /// Those below /run/netns, here and where the host has it: anyone may ask for the inode that a name stands for.
     fn named(&mut self) {
-        for entry in fs::read_dir(NAMED).into_iter().flatten().flatten() {
+        let directories = roots().into_iter().map(|root| root.join(NAMED.trim_start_matches('/')));
+        for entry in directories.filter_map(|directory| fs::read_dir(directory).ok()).flatten().flatten() {
             let (Ok(name), Ok(place)) = (entry.file_name().into_string(), fs::metadata(entry.path())) else { continue };
             if namespace::is_nsfs(&entry.path()) {
                 self.spot(NetnsId(place.ino())).told.name = Some(name);
@@ -209,6 +233,15 @@ impl Found {
             }
         }
     }
+}
+
+/// The paths of its control groups.
+fn cgroup_of(pid: u32) -> Vec<String> {
+    process::cgroup_paths(&fs::read(format!("/proc/{pid}/cgroup")).unwrap_or_default())
+}
+
+fn container_of(pid: u32, chosen_ids: &HashSet<String>) -> Option<(String, Option<&'static str>)> {
+    cgroup_of(pid).iter().find_map(|path| of_cgroup(path).or_else(|| chosen(path, chosen_ids)))
 }
 
 /// The container of containerd of this control group, whose id somebody chose: `/default/web`.

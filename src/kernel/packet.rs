@@ -60,7 +60,7 @@ impl PacketSocket {
         attach(&fd, SAMPLINGS[0]).map_err(|error| refused("SO_ATTACH_FILTER", &error))?;
         let ring = FrameRing::map(&fd, room).map_err(|error| refused("PACKET_RX_RING", &error))?;
         sys::bind_packet(&fd, libc::ETH_P_ALL as u16).map_err(|error| refused("bind(AF_PACKET)", &error))?;
-        Ok(Self { fd, ring, scope: Scope::new(vec![here.clone()]), started: false, lost: 0, sampling: 0 })
+        Ok(Self { fd, ring, scope: Scope::of_addresses(here.clone()), started: false, lost: 0, sampling: 0 })
     }
 
     /// Everything that arrived since the previous call.

@@ -20,6 +20,8 @@ const SHARE: u64 = 20;
 /// What a stream was told about its namespaces, and whether that still holds.
 pub struct Scope {
     observed: Vec<Observed>,
+    /// Only the addresses are told: what is read of packets has nothing to do with ports and other namespaces.
+    addresses_only: bool,
     /// Local routes changed, and the addresses are not read since.
     changed: bool,
     sent: String,
@@ -41,8 +43,17 @@ struct Observed {
 impl Scope {
     /// Of these network namespaces.
     pub fn new(observed: Vec<Handle>) -> Self {
+        Self::begun(observed, false)
+    }
+
+    /// The addresses of this one.
+    pub fn of_addresses(there: Handle) -> Self {
+        Self::begun(vec![there], true)
+    }
+
+    fn begun(observed: Vec<Handle>, addresses_only: bool) -> Self {
         let observed = observed.into_iter().map(Observed::new).collect();
-        let mut scope = Self { observed, changed: true, sent: String::new(), read: 0, took: 0 };
+        let mut scope = Self { observed, addresses_only, changed: true, sent: String::new(), read: 0, took: 0 };
         scope.read(clock::monotonic_and_boottime().0);
         scope
     }
@@ -72,6 +83,10 @@ impl Scope {
         for observed in &self.observed {
             self.changed |= observed.changes.as_ref().is_some_and(Changes::any);
         }
+        // The kernel tells of each change of these: nothing has to be read in 500 namespaces again and again.
+        if self.addresses_only && !self.changed && self.observed.iter().all(Observed::is_settled) {
+            return;
+        }
         let now = clock::monotonic_and_boottime().0;
         let since = now.saturating_sub(self.read);
         let due = since >= EVERY_NS || self.changed && since >= self.took.saturating_mul(SHARE);
@@ -84,7 +99,7 @@ impl Scope {
     fn read(&mut self, now: u64) -> bool {
         let changed = std::mem::take(&mut self.changed);
         for observed in &mut self.observed {
-            self.changed |= !observed.read(changed);
+            self.changed |= !observed.read(changed, !self.addresses_only);
         }
         let text = self.text();
         (self.read, self.took) = (now, clock::monotonic_and_boottime().0.saturating_sub(now));
@@ -106,6 +121,9 @@ impl Scope {
                 };
             }
             text.push_str(&observed.ephemeral);
+        }
+        if self.addresses_only {
+            return text;
         }
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let bound = mounts.lines().filter(|line| line.contains(" - nsfs ")).filter_map(|line| line.split(' ').nth(3));
@@ -129,12 +147,17 @@ impl Observed {
         Self { there, changes, local: BTreeSet::new(), gone: BTreeSet::new(), ephemeral: String::new() }
     }
 
-    /// False if the addresses could not be read and are those of before.
-    fn read(&mut self, changed: bool) -> bool {
+    /// Nothing changes unless the kernel tells of it.
+    fn is_settled(&self) -> bool {
+        self.changes.is_some() && self.gone.is_empty()
+    }
+
+    /// False if the addresses could not be read and are those of before. `ports`: the range of ephemeral ones, too.
+    fn read(&mut self, changed: bool, ports: bool) -> bool {
         let all = changed || self.changes.is_none();
         let read = namespace::with_namespace(&self.there, || {
-            let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-            (range, all.then(addresses::local).and_then(Result::ok))
+            let range = || std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+            (if ports { range() } else { String::new() }, all.then(addresses::local).and_then(Result::ok))
         });
         let Ok((range, local)) = read else { return false };
         self.ephemeral = match range.split_whitespace().collect::<Vec<_>>()[..] {

@@ -49,6 +49,9 @@ pub struct Findings {
 pub struct Neighbour {
     pub verdict: String,
     pub totals: Totals,
+    /// It ended in the window.
+    #[serde(default)]
+    pub gone: bool,
 }
 
 /// What the ledger counted, where it could.
@@ -244,7 +247,7 @@ fn findings(diagnosis: &Diagnosis) -> Findings {
 }
 
 fn neighbour(one: &Namespace) -> Neighbour {
-    Neighbour { verdict: one.status.name().to_owned(), totals: Totals::of(&one.ledger) }
+    Neighbour { verdict: one.status.name().to_owned(), totals: Totals::of(&one.ledger), gone: one.gone }
 }
 
 fn subject(subject: &cause::Subject) -> Subject {

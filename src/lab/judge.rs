@@ -90,7 +90,8 @@ fn problem(expect: &Expect, findings: &Findings) -> Option<String> {
     if blurred { None } else { wrong_subject(expect, top) }
 }
 
-/// Of a whole node: the fault is in one of its namespaces, the others are clean, and what they counted adds up.
+/// Of a whole node: the fault is in one of its namespaces, those that only feel it aside the others are clean, and what they
+/// counted adds up.
 fn wrong_neighbour(expect: &Expect, findings: &Findings) -> Option<String> {
     let all = &findings.namespaces;
     if let Some(count) = expect.namespaces.filter(|count| all.len() < *count) {
@@ -101,8 +102,12 @@ fn wrong_neighbour(expect: &Expect, findings: &Findings) -> Option<String> {
     }
     let faulty = all.iter().filter(|one| one.verdict != "ok").count();
     let expected = usize::from(expect.cause.is_some());
-    if faulty != expected {
+    if !(expected..=expected + expect.felt).contains(&faulty) {
         return Some(format!("{faulty} network namespaces are not well, {expected} were made so"));
+    }
+    let gone = all.iter().filter(|one| one.gone).count();
+    if gone != expect.gone {
+        return Some(format!("{gone} network namespaces are told of as gone, {} went", expect.gone));
     }
     let sum = |of: fn(&Totals) -> Option<u64>| all.iter().map(|one| of(&one.totals)).sum::<Option<u64>>();
     let sums = Totals { sent: sum(|totals| totals.sent), dropped: sum(|totals| totals.dropped) };
@@ -188,6 +193,8 @@ mod tests {
         forbidden: &["syn-flood"],
         sent: None,
         namespaces: None,
+        felt: 0,
+        gone: 0,
     };
 
     fn finding(id: &str, port: u16, process: &str) -> Finding {
@@ -219,6 +226,7 @@ mod tests {
     #[test]
     fn of_a_node_only_the_faulty_namespace_may_be_unwell_and_totals_add_up() {
         let of = |verdict: &str, sent| super::super::diagnose::Neighbour {
+            gone: false,
             verdict: verdict.to_owned(),
             totals: Totals { sent: Some(sent), dropped: Some(0) },
         };
@@ -229,6 +237,11 @@ mod tests {
         assert_eq!(wrong(vec![of("ok", 1), of("critical", 4)], 5), None);
         assert!(wrong(vec![of("ok", 1), of("critical", 4)], 6).is_some_and(|text| text.contains("are not the sums")));
         assert!(wrong(vec![of("warning", 0), of("critical", 0)], 0).is_some_and(|text| text.contains("2 network")));
+        let felt = Findings { namespaces: vec![of("warning", 0), of("critical", 0)], ..Findings::default() };
+        let felt = Findings { totals: Totals { sent: Some(0), dropped: Some(0) }, ..felt };
+        assert_eq!(wrong_neighbour(&Expect { felt: 1, ..EXPECT }, &felt), None);
+        let ends = wrong_neighbour(&Expect { felt: 1, gone: 1, ..EXPECT }, &felt);
+        assert!(ends.is_some_and(|text| text.contains("0 network namespaces are told of as gone, 1 went")));
         let expect = Expect { namespaces: Some(3), ..EXPECT };
         assert!(wrong_neighbour(&expect, &Findings::default()).is_some_and(|text| text.contains("3 were made")));
     }

@@ -24,6 +24,7 @@ mod fixtures;
 mod generated;
 mod lab;
 mod live_host;
+mod node;
 mod page;
 mod privileges;
 mod recording;

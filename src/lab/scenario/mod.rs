@@ -55,11 +55,24 @@ pub struct Expect {
     pub sent: Option<&'static [Kind]>,
     /// So many network namespaces are looked into at least, where it is a whole node.
     pub namespaces: Option<usize>,
+    /// So many more may have an alarm, about what they get from the faulty one.
+    pub felt: usize,
+    /// So many end in the window.
+    pub gone: usize,
 }
 
 impl Expect {
-    pub const NOTHING: Self =
-        Self { cause: None, port: None, process: None, also: &[], forbidden: &[], sent: None, namespaces: None };
+    pub const NOTHING: Self = Self {
+        cause: None,
+        port: None,
+        process: None,
+        also: &[],
+        forbidden: &[],
+        sent: None,
+        namespaces: None,
+        felt: 0,
+        gone: 0,
+    };
 }
 
 /// What must be there for a scenario to run at all.
@@ -125,6 +138,17 @@ impl Scenario {
 
     const fn namespaces(mut self, count: usize) -> Self {
         self.expect.namespaces = Some(count);
+        self
+    }
+
+    /// So many namespaces more may have an alarm, about what they get from the faulty one.
+    const fn felt(mut self, count: usize) -> Self {
+        self.expect.felt = count;
+        self
+    }
+
+    const fn gone(mut self, count: usize) -> Self {
+        self.expect.gone = count;
         self
     }
 

@@ -48,3 +48,41 @@ pub(super) fn redact(names: &mut Pseudonyms, bytes: Vec<u8>) -> Option<Vec<u8>> 
     }
     Some(text(&kept).into_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::node::{Container, Netns};
+
+    const ID: &str = "7adc00b32ab9d673563333823adcc281c1f702e6bd50cad2efae626954ca249a";
+
+    #[test]
+    fn no_name_of_a_container_pod_image_or_namespace_is_left() {
+        let secret = |text: &str| Some(format!("secret-{text}"));
+        let netns = Netns {
+            inode: 7,
+            name: secret("netns"),
+            path: secret("/path"),
+            process: secret("comm"),
+            unit: secret("unit.service"),
+            slice: secret("machine.slice"),
+            containers: vec![ID.to_owned()],
+            ..Netns::default()
+        };
+        let container = Container {
+            runtime: secret("runtime"),
+            name: secret("name"),
+            image: secret("image"),
+            pod: secret("pod"),
+            pod_namespace: secret("namespace"),
+            project: secret("project"),
+            service: secret("service"),
+            ..Container::new(ID)
+        };
+        let given = text(&[Line::Netns(netns), Line::Container(container)]);
+        let kept = redact(&mut Pseudonyms::default(), given.into_bytes()).expect("sound");
+        let kept = String::from_utf8(kept).expect("text");
+        assert!(!kept.contains("secret") && !kept.contains(&ID[..12]), "{kept}");
+        assert!(kept.contains("container-1") && kept.contains("pod-1"), "{kept}");
+    }
+}
