@@ -68,6 +68,8 @@ pub struct Episode {
     pub remedies: Vec<String>,
     /// Events of earlier times of the same episode.
     earlier: u64,
+    /// Events of this time that accounts told since it began.
+    counted: u64,
 }
 
 /// One service over the time that was asked for.
@@ -239,6 +241,11 @@ impl Past {
             let open = self.open.iter_mut().find(|own| own.id == cause.id && own.place.is_same(&cause.place));
             if let Some(episode) = open {
                 episode.span.until = episode.span.until.max(account.until);
+                // Events say how many there were when it changed; accounts, what came since.
+                if account.from >= episode.span.from {
+                    episode.counted = episode.counted.saturating_add(cause.events);
+                    episode.events = episode.events.max(episode.counted);
+                }
             }
         }
         if account.until < self.wanted.since || account.from > self.wanted.until {
@@ -358,6 +365,7 @@ impl Episode {
             evidence: event.evidence.clone(),
             remedies: event.remedies.clone(),
             earlier,
+            counted: 0,
         }
     }
 

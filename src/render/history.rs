@@ -133,7 +133,9 @@ pub fn share(row: &Row) -> String {
     let service = &row.service;
     match (service.attempts, service.failures) {
         (None, None) => "connections were not counted".to_owned(),
-        (Some(attempts), _) if attempts > 0 => {
+        // What was lost at the listener is in no connection that ended.
+        (Some(ended), _) if ended > 0 || failed > 0 => {
+            let attempts = ended.saturating_add(service.drops.unwrap_or(0)).max(failed);
             let share = percent(failed.min(attempts) as f64 / attempts as f64);
             match failed {
                 0 => format!("none of {} failed", counted(attempts, "connection")),

@@ -8,6 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::name::{Kind, files};
 
+/// Of what a store may hold, recordings may have so many tenths: where something happens all the time they would have it all, and
+/// the index, which tells of the whole time, would go with the oldest of them.
+const RECORDINGS: u64 = 3;
+
 /// Shared by all files that are open.
 #[derive(Clone)]
 pub(super) struct Budget(Arc<Mutex<Room>>);
@@ -17,6 +21,8 @@ struct Room {
     /// Bytes.
     limit: u64,
     used: u64,
+    /// Of these, those of recordings.
+    recordings: u64,
     /// Files that grow.
     open: BTreeSet<PathBuf>,
     /// Files that were deleted for room.
@@ -25,12 +31,12 @@ struct Room {
 
 impl Budget {
     pub fn new(directory: &Path, limit: u64) -> io::Result<Self> {
-        let mut used = 0;
+        let mut room =
+            Room { directory: directory.to_owned(), limit, used: 0, recordings: 0, open: BTreeSet::new(), deleted: 0 };
         for file in files(directory)? {
-            used += fs::metadata(&file.path).map_or(0, |metadata| metadata.len());
+            room.add(file.kind, fs::metadata(&file.path).map_or(0, |metadata| metadata.len()));
         }
-        let (directory, open) = (directory.to_owned(), BTreeSet::new());
-        Ok(Self(Arc::new(Mutex::new(Room { directory, limit, used, open, deleted: 0 }))))
+        Ok(Self(Arc::new(Mutex::new(room))))
     }
 
     fn lock(&self) -> MutexGuard<'_, Room> {
@@ -58,19 +64,18 @@ impl Budget {
     ///
     /// # Errors
     /// What is open has all the room that there is.
-    pub fn take(&self, bytes: u64) -> io::Result<()> {
+    pub fn take(&self, kind: Kind, bytes: u64) -> io::Result<()> {
         let mut room = self.lock();
-        if room.used.saturating_add(bytes) > room.limit {
-            room.free(bytes)?;
+        if !room.has(kind, bytes) {
+            room.free(kind, bytes)?;
         }
-        room.used += bytes;
+        room.add(kind, bytes);
         Ok(())
     }
 
     /// Bytes that were taken and not written.
-    pub fn give_back(&self, bytes: u64) {
-        let mut room = self.lock();
-        room.used = room.used.saturating_sub(bytes);
+    pub fn give_back(&self, kind: Kind, bytes: u64) {
+        self.lock().remove(kind, bytes);
     }
 
     /// Deletes a file that is not needed.
@@ -80,12 +85,33 @@ impl Budget {
 }
 
 impl Room {
-    fn free(&mut self, bytes: u64) -> io::Result<()> {
+    fn has(&self, kind: Kind, bytes: u64) -> bool {
+        let recordings = self.recordings.saturating_add(bytes) <= self.limit / 10 * RECORDINGS;
+        self.used.saturating_add(bytes) <= self.limit && (kind != Kind::Recording || recordings)
+    }
+
+    fn add(&mut self, kind: Kind, bytes: u64) {
+        self.used = self.used.saturating_add(bytes);
+        if kind == Kind::Recording {
+            self.recordings = self.recordings.saturating_add(bytes);
+        }
+    }
+
+    fn remove(&mut self, kind: Kind, bytes: u64) {
+        self.used = self.used.saturating_sub(bytes);
+        if kind == Kind::Recording {
+            self.recordings = self.recordings.saturating_sub(bytes);
+        }
+    }
+
+    fn free(&mut self, kind: Kind, bytes: u64) -> io::Result<()> {
         let all = files(&self.directory)?;
         // What happened is worth more than how it looked.
         let (recordings, index): (Vec<_>, Vec<_>) = all.into_iter().partition(|file| file.kind == Kind::Recording);
+        // A recording takes no room from the index.
+        let index = if kind == Kind::Index { index } else { Vec::new() };
         for file in recordings.into_iter().chain(index) {
-            if self.used.saturating_add(bytes) <= self.limit {
+            if self.has(kind, bytes) {
                 return Ok(());
             }
             if !self.open.contains(&file.path) {
@@ -93,7 +119,7 @@ impl Room {
                 self.deleted += 1;
             }
         }
-        match self.used.saturating_add(bytes) <= self.limit {
+        match self.has(kind, bytes) {
             true => Ok(()),
             false => Err(io::Error::new(io::ErrorKind::StorageFull, "the store has reached --max-size")),
         }
@@ -106,7 +132,8 @@ impl Room {
             Err(error) => return Err(error),
         };
         fs::remove_file(path)?;
-        self.used = self.used.saturating_sub(length);
+        let recording = path.extension().is_some_and(|own| own == Kind::Recording.extension());
+        self.remove(if recording { Kind::Recording } else { Kind::Index }, length);
         Ok(())
     }
 }

@@ -4,7 +4,7 @@
 //! Files are named `NUMBER-START.rst` (recordings) and `NUMBER-START.idx` (index): a number that only grows, so that the order
 //! holds when the clock is set back, and the time of their beginning in UTC. One program writes, which holds a lock (flock(2)) on
 //! the file `lock`; whoever reads needs none. Files only grow until they are closed, and are deleted as a whole, the oldest
-//! first, recordings before the index.
+//! first, recordings before the index; recordings have three tenths of the room.
 
 mod budget;
 mod journal;

@@ -78,7 +78,7 @@ impl Store {
         self.next += 1;
         let file = RecordingFile::create(&path)?;
         self.budget.open(&path);
-        Ok(StoreFile { file: Some(file), path, budget: self.budget.clone() })
+        Ok(StoreFile { file: Some(file), path, kind, budget: self.budget.clone() })
     }
 
     /// Deletes what is older than it is to be kept. How many files that were.
@@ -151,6 +151,7 @@ fn lock(directory: &Path) -> Result<File, StoreError> {
 pub struct StoreFile {
     file: Option<RecordingFile>,
     path: PathBuf,
+    kind: Kind,
     budget: Budget,
 }
 
@@ -184,10 +185,10 @@ impl Output for StoreFile {
 
 impl Write for StoreFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.budget.take(bytes.len() as u64)?;
+        self.budget.take(self.kind, bytes.len() as u64)?;
         let written = self.file.as_mut().map_or(Ok(bytes.len()), |file| file.write(bytes));
         let rest = bytes.len().saturating_sub(*written.as_ref().unwrap_or(&0));
-        self.budget.give_back(rest as u64);
+        self.budget.give_back(self.kind, rest as u64);
         written
     }
 
@@ -199,5 +200,79 @@ impl Write for StoreFile {
 impl Drop for StoreFile {
     fn drop(&mut self) {
         self.budget.close(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: u64 = 100_000;
+
+    fn at(second: u64) -> Moment {
+        Moment { wall: Duration::from_secs(1_795_662_720 + second), ..Moment::default() }
+    }
+
+    /// Bytes of the files that are there, of recordings and of the index.
+    fn there(directory: &Path) -> (u64, u64) {
+        let size = |kind| {
+            let own = files(directory).unwrap().into_iter().filter(|file| file.kind == kind);
+            own.map(|file| fs::metadata(file.path).unwrap().len()).sum()
+        };
+        (size(Kind::Recording), size(Kind::Index))
+    }
+
+    #[test]
+    fn never_more_than_the_limit_and_recordings_go_before_the_index() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = directory.path().join("store");
+        let mut open = Store::open(&store, Limits { keep: Duration::from_secs(3600), size: LIMIT }).unwrap();
+        for second in 0..40 {
+            let mut recording = open.recording(at(second)).unwrap();
+            recording.write_all(&[1; 7_000]).unwrap();
+            recording.persist().unwrap();
+            let mut index = open.index(at(second)).unwrap();
+            index.write_all(&[2; 1_000]).unwrap();
+            index.persist().unwrap();
+            let (recordings, index) = there(&store);
+            assert_eq!(open.used(), recordings + index);
+            assert!(recordings <= LIMIT / 10 * 3, "{recordings}");
+            assert_eq!(index, (second + 1) * 1_000, "the index is not touched by recordings");
+        }
+        let mut index = open.index(at(100)).unwrap();
+        for _ in 0..200 {
+            index.write_all(&[3; 1_000]).unwrap_or_else(|error| {
+                assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+            });
+            index.flush().unwrap();
+            let (recordings, index) = there(&store);
+            assert!(recordings + index <= LIMIT, "{recordings} and {index}");
+        }
+        assert_eq!((there(&store).0, open.used()), (0, LIMIT), "all the rest went for what was written last");
+    }
+
+    /// A file that seems to be of the future is not kept for ever, and none is deleted early.
+    #[test]
+    fn a_clock_that_is_set_back_deletes_nothing_early() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = directory.path().join("store");
+        let keep = Duration::from_secs(3600);
+        let mut open = Store::open(&store, Limits { keep, size: LIMIT }).unwrap();
+        let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        let moment = |wall| Moment { wall, ..Moment::default() };
+        let mut file = open.recording(moment(now)).unwrap();
+        file.write_all(&[1; 10]).unwrap();
+        file.persist().unwrap();
+        assert_eq!(open.expire(moment(now.saturating_sub(Duration::from_secs(86_400)))).unwrap(), 0);
+        assert_eq!(open.expire(moment(now + keep / 2)).unwrap(), 0);
+        assert_eq!(open.expire(moment(now + keep * 2)).unwrap(), 1);
+        let names: Vec<u64> =
+            [now, now / 2].map(|wall| open.recording(moment(wall)).unwrap()).iter().map(number).collect();
+        assert!(names[0] < names[1], "the order is that of writing");
+    }
+
+    fn number(file: &StoreFile) -> u64 {
+        let name = file.path().file_name().unwrap().to_str().unwrap();
+        name.split('-').next().unwrap().parse().unwrap()
     }
 }

@@ -85,6 +85,38 @@ fn what_goes_on_and_what_was_not_seen_to_end_differ() {
     assert_eq!(past.missing, [Span { from: START + MINUTE, until: START + 10 * MINUTE }]);
 }
 
+fn with_cause(mut account: Account, events: u64) -> Entry {
+    account.causes.push(super::super::ActiveCause {
+        id: "accept-queue-overflow".into(),
+        place: Place { at: "port 80".into(), ..Place::default() },
+        severity: Severity::Critical,
+        state: State::Active,
+        events,
+    });
+    Entry::Minute(account)
+}
+
+/// Of what goes on there is no news: how much of it there was is told by the minutes.
+#[test]
+fn what_goes_on_is_counted_by_minutes() {
+    let minutes = (0..3).map(|number| with_cause(minute(START + number * MINUTE), 500));
+    let begun = [started(START), event(What::Appeared, START + 2_000, START, 5)];
+    let past = past(3, begun.into_iter().chain(minutes), true);
+    assert_eq!((past.episodes.len(), past.episodes[0].events), (1, 1_500));
+}
+
+/// The machine slept for an hour: CLOCK_BOOTTIME and the clock went on, nobody looked.
+#[test]
+fn a_suspend_is_a_time_that_was_not_recorded() {
+    let before = (0..3).map(|number| with_cause(minute(START + number * MINUTE), 10));
+    let slept = Entry::Change { at: START + 63 * MINUTE, text: "the machine was suspended for 60 min".into() };
+    let after = (63..65).map(|number| with_cause(minute(START + number * MINUTE), 10));
+    let begun = [started(START), event(What::Appeared, START + 2_000, START, 5)];
+    let past = past(65, begun.into_iter().chain(before).chain([slept]).chain(after), true);
+    assert_eq!(past.missing, [Span { from: START + 3 * MINUTE, until: START + 63 * MINUTE }]);
+    assert_eq!((past.changes.len(), past.episodes.len(), past.account.ticks), (1, 1, 5 * 30));
+}
+
 #[test]
 fn what_was_not_recorded_is_said() {
     let recorded = (2..5).map(|number| Entry::Minute(minute(START + number * MINUTE)));

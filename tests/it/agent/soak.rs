@@ -205,7 +205,7 @@ fn nft(rules: &str) {
 /// A rule before a service that listens.
 fn rejected(fault: &Fault, services: &mut Services, until: Instant) {
     nft(&format!(
-        "table inet soak {{ chain input {{ type filter hook input priority 0; tcp dport {} counter reject with tcp reset; }} }}",
+        "table inet soak {{\nchain input {{\ntype filter hook input priority 0\ntcp dport {} counter reject with tcp reset\n}}\n}}\n",
         services.open.local_addr().unwrap().port()
     ));
     while Instant::now() < until {
