@@ -1,8 +1,11 @@
 use super::numbers::abortive_close as numbers;
 use super::place::{self, Place};
-use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Setting, Severity, Subject, Verdict, Verify};
-use super::{severity, wording};
+use super::{
+    EvidenceItem, Finding, Judgement, Remedy, Restart, Setting, SettingKind, Severity, Subject, Verdict, Verify,
+};
+use super::{exchange, severity, wording};
 use crate::evidence::Evidence;
+use crate::knowledge::servers::Server;
 use crate::source::reset_events::Direction;
 use crate::value::shell::ShellCommand;
 use crate::value::words;
@@ -69,7 +72,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
             "TcpExt.TCPAbortOnData",
             "data that arrives after this side closed moves the same counter (late-data-after-close)",
         ));
-    Ok(Verdict::Found(vec![with_remedies(finding, None)]))
+    Ok(Verdict::Found(vec![with_remedies(finding, None, None)]))
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
@@ -89,10 +92,10 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
             .evidence(place.item("TCP_STATE", "an abort by the application"))
             .harm(harm);
     let pid = place.task().map(|task| task.pid);
-    with_remedies(finding, pid)
+    with_remedies(finding, pid, exchange::server(e, &place))
 }
 
-fn with_remedies(finding: Finding, pid: Option<u32>) -> Finding {
+fn with_remedies(finding: Finding, pid: Option<u32>, server: Option<&Server>) -> Finding {
     let verify = Verify::flat("TcpExtTCPAbortOnData");
     let nginx = finding.subjects.iter().any(|subject| subject.process.as_deref() == Some("nginx"));
     let remove = if nginx {
@@ -102,6 +105,13 @@ fn with_remedies(finding: Finding, pid: Option<u32>) -> Finding {
             Some("server block"),
             Restart::Reload,
         ))
+    } else if let Some(server) = server.filter(|server| !is_programmed(server)) {
+        let text = format!(
+            "Look in the configuration of {name} for what ends connections by RST: a rule that rejects these clients, a limit \
+             for each address, an option about lingering; the log of {name} may say which",
+            name = server.name
+        );
+        Remedy::new(text, verify)
     } else {
         Remedy::new(
             "Remove SO_LINGER with time 0 from the program; to avoid TIME_WAIT, reuse connections instead",
@@ -115,6 +125,11 @@ fn with_remedies(finding: Finding, pid: Option<u32>) -> Finding {
         None => Remedy::new("See which program does it (as root, with tracefs)", "the process is named")
             .command(ShellCommand::new("rstdoctor trace --sent -d 10s")),
     })
+}
+
+/// What is set in source code: its aborts are the program's own.
+fn is_programmed(server: &Server) -> bool {
+    server.connections.as_ref().is_some_and(|setting| setting.kind == SettingKind::Code)
 }
 
 #[cfg(test)]
@@ -140,6 +155,27 @@ mod tests {
         let finding = by(twenty(), ["10.0.0.9:9000", "10.0.3.7:0"]).finding(&ABORTIVE_CLOSE);
         assert!(finding.severity <= Severity::Warning && finding.confidence >= 0.9);
         assert_eq!(finding.subjects[1].pid, Some(977));
+    }
+
+    /// haproxy's `tcp-request connection reject` aborts: nobody changes its source for that.
+    #[test]
+    fn a_packaged_server_is_looked_at_in_its_configuration() {
+        let case = Case::new().counter("Tcp.OutRsts", 0, 20).counter("Tcp.PassiveOpens", 0, 20).listener(
+            "0.0.0.0:9000",
+            128,
+            0,
+            0,
+            &process(977, "haproxy"),
+        );
+        let case = case.sent(
+            20,
+            "TCP_STATE",
+            Some(TcpState::Close),
+            ["10.0.0.9:9000", "10.0.3.7:0"],
+            Some(task(977, "haproxy")),
+        );
+        let first = case.finding(&ABORTIVE_CLOSE).remedies.remove(0);
+        assert!(first.text.starts_with("Look in the configuration of HAProxy"), "{}", first.text);
     }
 
     #[test]
