@@ -127,7 +127,7 @@ impl Rates {
         self.within && self.row(at, values.iter().copied())
     }
 
-    /// `vm	1	2026-11-27 03:00:38 UTC	-	atmptf/s	0.00`.
+    /// `vm 1 2026-11-27 03:00:38 UTC - atmptf/s 0.00`, with tabs between.
     fn plain(&mut self, line: &str) -> bool {
         let fields: Vec<&str> = line.split('\t').collect();
         let [_, _, at, _, name, value] = fields[..] else { return false };
