@@ -4,17 +4,18 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use rstdoctor::diagnosis::{Diagnosis, diagnose};
+use rstdoctor::history::{Past, Wanted};
 use rstdoctor::knowledge::log;
 use rstdoctor::recording::ReplayHost;
 use rstdoctor::render;
 use rstdoctor::session::{Plan, observe};
 use rstdoctor::source::destroyed_sockets::Sockets;
+use rstdoctor::source::node;
 use rstdoctor::source::reset_events::Events;
 use rstdoctor::source::reset_events::format::Format;
 use rstdoctor::source::reset_packets::Packets;
 use rstdoctor::source::{
-    COUNTER_FILES, connections, conntrack, host_facts, listeners, namespaces, node, owners, process, socket_dump,
-    sysctl,
+    COUNTER_FILES, connections, conntrack, host_facts, listeners, namespaces, owners, process, socket_dump, sysctl,
 };
 use rstdoctor::stream::{Content, Parser};
 use rstdoctor::value::NetnsId;
@@ -87,6 +88,7 @@ pub static TARGETS: &[Target] = &[
     answers!("reset_events", "reset_events", stream::<Events>),
     answers!("reset_packets", "reset_packets", stream::<Packets>),
     answers!("destroyed_sockets", "destroyed_sockets", stream::<Sockets>),
+    Target { name: "history", seeds: Seeds::Corpus, damage: mutate::damage, run: past },
     Target { name: "log", seeds: Seeds::Corpus, damage: mutate::damage, run: log },
     Target { name: "capture", seeds: Seeds::Captures, damage: mutate::damage, run: capture },
     Target { name: "text", seeds: Seeds::Texts, damage: mutate::damage, run: text },
@@ -126,6 +128,22 @@ fn log(bytes: &[u8]) -> Option<String> {
     if let Ok(digest) = log::digest(&mut &*bytes) {
         drop(log::rank(&digest));
     }
+    None
+}
+
+/// The entries of a store, a line each, and what is told of them.
+fn past(bytes: &[u8]) -> Option<String> {
+    // The time of the kept entries.
+    const FROM: u64 = 1_795_748_000_000;
+    let mut past = Past::new(Wanted { since: FROM, until: FROM + 3_600_000, ..Wanted::default() }, 48);
+    bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).for_each(|e| past.push(e));
+    let past = past.finish(false);
+    let calendar = render::history::Calendar { time: &|at| at.to_string(), zone: "UTC".to_owned() };
+    let options = render::history::Options { width: 80, colour: false, unicode: true, all: true };
+    drop(render::history::table(&past, &calendar, &options));
+    render::document::history_markdown(&past, &calendar, true).expect("a ticket can always be written");
+    render::document::history_html(&past, &calendar, true).expect("a page can always be written");
+    render::json::history_text(&past).expect("a history can always be written");
     None
 }
 

@@ -17,8 +17,15 @@ use crate::value::{Failure, FailureKind};
 
 /// Of a log its end is kept, of everything else its beginning.
 const MOST: usize = 32 << 20;
+/// Of all that is kept.
+const TOTAL: usize = 96 << 20;
 /// Members of an archive that are looked at.
 const MEMBERS: usize = 1 << 20;
+/// Of a name that stands before its member, and of what pax says beside it: the path of a file has at most 4,096 bytes
+/// (PATH_MAX), and whoever packs an archive can write gigabytes there.
+const LONGEST_NAME: u64 = 64 << 10;
+/// Network namespaces that are named.
+const NAMESPACES: usize = 1_000;
 
 /// What a member holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,6 +118,8 @@ struct Found {
     namespaces: BTreeSet<String>,
     /// It has the directory that every report has.
     commands: bool,
+    /// Bytes of the parts.
+    kept: usize,
     /// Why the rest was not read.
     broken: Option<String>,
 }
@@ -118,13 +127,20 @@ struct Found {
 impl Found {
     fn member(&mut self, path: &str, input: &mut dyn Read) -> io::Result<()> {
         self.commands |= path.starts_with("sos_commands/");
-        self.namespaces.extend(namespace(path).map(str::to_owned));
+        if self.namespaces.len() < NAMESPACES {
+            self.namespaces.extend(namespace(path).map(str::to_owned));
+        }
         let Some(part) = part(path) else { return Ok(()) };
         let whole = matches!(part, Part::Log(_) | Part::KernelLog | Part::Sar);
         let bytes = if whole { end_of(input)? } else { beginning_of(input)? };
-        // Of several days the last.
-        if !bytes.is_empty() {
-            self.parts.insert(part, (path.to_owned(), bytes));
+        let kept = self.kept.saturating_add(bytes.len());
+        if kept > TOTAL {
+            let text = || format!("{path} was not read: there is more than {} MiB", TOTAL >> 20);
+            self.broken.get_or_insert_with(text);
+        } else if !bytes.is_empty() {
+            // Of several days the last.
+            let before = self.parts.insert(part, (path.to_owned(), bytes));
+            self.kept = kept.saturating_sub(before.map_or(0, |(_, bytes)| bytes.len()));
         }
         Ok(())
     }
@@ -199,13 +215,23 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
 pub fn archive(name: &str, input: Box<dyn Read + Send>) -> anyhow::Result<Opened> {
     let mut archive = tar::Archive::new(input);
     let mut found = Found::default();
-    let mut members = 0_usize;
+    let (mut members, mut longer) = (0_usize, None);
     match archive.entries() {
         Ok(entries) => {
-            for entry in entries.take(MEMBERS) {
+            // Raw: else the longer names are read as long as they are.
+            for entry in entries.raw(true).take(MEMBERS) {
                 let read = entry.and_then(|mut entry| {
-                    let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-                    if !entry.header().entry_type().is_file() {
+                    let kind = entry.header().entry_type();
+                    if kind.is_gnu_longname() || kind.is_pax_local_extensions() {
+                        longer = longer_name(&mut entry)?.or(longer.take());
+                        return Ok(());
+                    }
+                    if kind.is_gnu_longlink() {
+                        return Ok(());
+                    }
+                    let own = || String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+                    let path = longer.take().unwrap_or_else(own);
+                    if !kind.is_file() {
                         return Ok(());
                     }
                     // Below a directory with the report's name.
@@ -230,6 +256,21 @@ pub fn archive(name: &str, input: Box<dyn Read + Send>) -> anyhow::Result<Opened
         return Err(Unusable::new(name, why).into());
     }
     opened(name, found)
+}
+
+/// The name of the next member, where it does not fit into its head: of GNU tar, or of pax (pax(1)).
+fn longer_name<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Option<String>> {
+    if entry.size() > LONGEST_NAME {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a name of {} bytes", entry.size())));
+    }
+    let mut bytes = Vec::new();
+    entry.read_to_end(&mut bytes)?;
+    if entry.header().entry_type().is_gnu_longname() {
+        let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+        return Ok(Some(String::from_utf8_lossy(name).into_owned()));
+    }
+    let path = tar::PaxExtensions::new(&bytes).flatten().find(|extension| extension.key_bytes() == b"path");
+    Ok(path.map(|path| String::from_utf8_lossy(path.value_bytes()).into_owned()))
 }
 
 /// Judges what was found.
@@ -362,6 +403,61 @@ mod tests {
             assert_eq!(uptime(text), Some(Duration::from_secs(seconds)), "{text}");
         }
         assert_eq!(uptime("up and running"), None);
+    }
+
+    /// One member, of which `before` stands in front.
+    fn packed(before: &[(u8, &[u8])], path: &str, text: &[u8]) -> Vec<u8> {
+        let mut archive = Vec::new();
+        let mut member = |kind: u8, path: &str, bytes: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(tar::EntryType::new(kind));
+            header.set_path(path).expect("short");
+            header.set_size(bytes.len() as u64);
+            header.set_cksum();
+            archive.extend_from_slice(header.as_bytes());
+            archive.extend_from_slice(bytes);
+            archive.resize(archive.len().next_multiple_of(512), 0);
+        };
+        before.iter().for_each(|(kind, bytes)| member(*kind, "longer", bytes));
+        member(b'0', path, text);
+        archive
+    }
+
+    fn found(archive: Vec<u8>) -> Result<(), String> {
+        let opened = archive_of(archive);
+        opened.map(drop).map_err(|error| error.to_string())
+    }
+
+    fn archive_of(bytes: Vec<u8>) -> anyhow::Result<Opened> {
+        archive("r.tar", Box::new(Cursor::new(bytes)))
+    }
+
+    #[test]
+    fn names_that_stand_before_their_member_are_read_and_bounded() {
+        let long = "sosreport-a/sos_commands/kernel/sysctl_-a";
+        let pax = format!("{} path={long}\n", 6 + long.len() + 3);
+        let text = b"net.core.somaxconn = 4096\n";
+        assert_eq!(found(packed(&[], long, text)), Ok(()));
+        assert_eq!(found(packed(&[(b'L', format!("{long}\0").as_bytes()), (b'K', b"to")], "x", text)), Ok(()));
+        assert_eq!(found(packed(&[(b'x', pax.as_bytes())], "x", text)), Ok(()));
+        let bomb = vec![b'a'; LONGEST_NAME as usize + 1];
+        for kind in [b'L', b'x'] {
+            let refused = found(packed(&[(kind, &bomb)], long, text)).expect_err("a bomb");
+            assert!(refused.contains("a name of 65537 bytes"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn all_that_is_kept_has_a_bound() {
+        let mut found = Found::default();
+        let line = b"0123456789abcde\n".repeat(MOST / 16);
+        for path in ["sos_commands/sar/sar1", "sos_commands/sar/sar2", "proc/net/snmp", "proc/net/netstat"] {
+            found.member(path, &mut Cursor::new(&line)).expect("reads");
+        }
+        assert_eq!((found.kept, found.broken.as_deref()), (TOTAL, None), "of two days one is kept");
+        found.member("proc/vmstat", &mut Cursor::new(b"x 1\n")).expect("reads");
+        assert_eq!(found.kept, TOTAL);
+        assert!(found.broken.is_some_and(|why| why.contains("proc/vmstat was not read")));
     }
 
     #[test]

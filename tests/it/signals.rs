@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::common::{is_ignored, isolated, marked, skipped, tracefs};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_rstdoctor");
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 10] = [
     "scan --this-netns -d 2s",
     "scan -d 1s --json",
     "watch --this-netns --json -i 200ms",
@@ -27,6 +27,7 @@ const COMMANDS: [&str; 9] = [
     "trace --json",
     "record --this-netns -d 2s -o",
     "record -d 2s --redact -o",
+    "agent --this-netns -i 200ms --store",
     "lab run",
 ];
 const SIGNALS: [Signal; 5] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::KILL];
@@ -81,7 +82,7 @@ impl Run {
         let mut command = Command::new(BINARY);
         command.args(self.command.split(' ')).env(name, value).stdin(Stdio::null());
         command.stdout(Stdio::null()).stderr(Stdio::piped());
-        if self.command.ends_with("-o") {
+        if self.command.ends_with("-o") || self.command.ends_with("--store") {
             command.arg(&recording);
         }
         if self.command.starts_with("lab") {
@@ -133,7 +134,15 @@ impl Run {
         if self.signal != Signal::KILL && !unfinished.is_empty() {
             return Some(format!("unfinished files: {unfinished:?}"));
         }
-        if recording.exists() {
+        if recording.is_dir() {
+            // A store is meant to stay, and to be read.
+            let read =
+                Command::new(BINARY).args(["history", "--since", "1h", "--store"]).arg(&recording).output().unwrap();
+            let said = String::from_utf8_lossy(&read.stderr);
+            if read.status.code() != Some(0) && !said.contains("nothing was recorded of that time") {
+                return Some(format!("the store: {said}"));
+            }
+        } else if recording.exists() {
             let read = Command::new(BINARY).args(["scan", "--from"]).arg(recording).output().unwrap();
             if read.status.code() != Some(0) {
                 return Some(format!("the recording: {}", String::from_utf8_lossy(&read.stderr)));
