@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::flow::{Flow, Side};
+use super::flow::{Flow, Side, before};
 use super::flows::{Flows, Told};
 use super::reset::Rst;
 use super::story::{Reading, Story, Sure};
@@ -64,6 +64,14 @@ pub fn join(first: &mut Flows, mut second: Flows) {
     ends.offset_ns = offset;
     let mut taken = vec![false; second.told.len()];
     let spans = [first.span, second.span];
+    let mut lossy = [false; 2];
+    for (told, pair) in first.told.iter().zip(&pairs) {
+        let other = pair.and_then(|index| second.told.get(index));
+        if let Some(other) = other {
+            let [a, b] = lacks(&told.flow, &other.flow);
+            lossy = [lossy[0] || a, lossy[1] || b];
+        }
+    }
     for (told, pair) in first.told.iter_mut().zip(&pairs) {
         match pair.and_then(|index| Some((index, second.told.get(index)?))) {
             Some((index, other)) => {
@@ -74,7 +82,7 @@ pub fn join(first: &mut Flows, mut second: Flows) {
                 let translated =
                     (told.flow.initiator, told.flow.acceptor) != (other.flow.initiator, other.flow.acceptor);
                 ends.translated += u64::from(translated);
-                pair_told(told, &other.flow, translated, offset.unwrap_or(0), spans, &mut ends);
+                pair_told(told, &other.flow, translated, offset.unwrap_or(0), spans, lossy, &mut ends);
             }
             None => {
                 ends.only[0] += 1;
@@ -144,6 +152,7 @@ fn pair_told(
     translated: bool,
     offset: i64,
     spans: [Option<(Duration, Duration)>; 2],
+    lossy: [bool; 2],
     ends: &mut Ends,
 ) {
     let Some(at_initiator) = first_is_initiators(&told.flow, other) else { return };
@@ -184,7 +193,9 @@ fn pair_told(
             rst.side.name(),
             if never_sent.len() == 1 { "it" } else { "them" },
         );
-        let mut reading = Reading::new(Story::Between, Sure::Surely).because(text);
+        let reading = Reading::new(Story::Between, Sure::Surely).because(text);
+        // What is in the name of this end is missing in this end's capture.
+        let mut reading = unless_lossy(reading, lossy[usize::from(rst.side != here)]);
         reading.phase = Some(rst.phase);
         // What was read from one end alone gives way to the proof.
         told.readings.retain(|reading| reading.by != Some(rst.side) && reading.story != Story::Forged);
@@ -196,7 +207,8 @@ fn pair_told(
             rst.side.name(),
             counted(lost.len() as u64, "RST")
         );
-        let mut reading = Reading::new(Story::LostReset, Sure::Surely).by(rst.side).because(text);
+        let reading = Reading::new(Story::LostReset, Sure::Surely).by(rst.side).because(text);
+        let mut reading = unless_lossy(reading, lossy[usize::from(rst.side == here)]);
         reading.phase = Some(rst.phase);
         // That the other side is not heard any more is its effect.
         told.readings.retain(|reading| reading.story != Story::Lost);
@@ -210,6 +222,36 @@ fn pair_told(
             .because
             .push(format!("{} left its own end and arrived here: it is its own{names}", counted(genuine, "RST")));
     }
+}
+
+/// Whether each of two captures of a connection lost packets of it: what is not in it may have been there all the same.
+fn lacks(first: &Flow, second: &Flow) -> [bool; 2] {
+    // A side acknowledges what it received.
+    let acknowledged_unseen = |flow: &Flow| {
+        [Side::Initiator, Side::Acceptor].into_iter().any(|side| {
+            let (sent, acked) = (flow.end(side).next, flow.end(side.other()).acked);
+            sent.zip(acked).is_some_and(|(sent, acked)| before(sent, acked))
+        })
+    };
+    let mut lacks = [first, second].map(acknowledged_unseen);
+    if let Some(at_initiator) = first_is_initiators(first, second) {
+        let sides = if at_initiator { [Side::Initiator, Side::Acceptor] } else { [Side::Acceptor, Side::Initiator] };
+        // What arrived at one end had left the other.
+        let left_less = |own: &Flow, arrived: &Flow, side| {
+            let (own, arrived) = (own.end(side), arrived.end(side));
+            own.bytes < arrived.bytes || own.fin.is_none() && arrived.fin.is_some()
+        };
+        lacks = [lacks[0] || left_less(first, second, sides[0]), lacks[1] || left_less(second, first, sides[1])];
+    }
+    lacks
+}
+
+fn unless_lossy(reading: Reading, lossy: bool) -> Reading {
+    if !lossy {
+        return reading;
+    }
+    let reading = reading.because("the capture in which it is missing lacks other packets as well".to_owned());
+    Reading { sure: Sure::Perhaps, open: Some("whether that capture lost it, too"), ..reading }
 }
 
 /// A connect that only one end has.

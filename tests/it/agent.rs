@@ -201,6 +201,40 @@ fn a_fault_is_an_episode_and_is_judged_again_as_it_was_then() {
     });
 }
 
+/// Who restarts the recorder while something goes on reads of one fault, not of two.
+#[test]
+fn a_restart_is_no_news() {
+    isolated(|| {
+        let (_directory, store) = directory();
+        let listener = TcpListener::bind("127.0.0.1:9000").unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        thread::scope(|scope| {
+            let stops = soak::Stops(&stop);
+            let first = Agent::start(&store, &["--this-netns"]).ready();
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    fault(&listener, Duration::from_millis(500));
+                }
+            });
+            first.until("the episode", |store| episodes(store, "close-with-unread-data").len() == 1);
+            // What it knows is in the recording, up to the tick before the latest.
+            thread::sleep(Duration::from_secs(3));
+            first.end(Signal::TERM);
+            let before = history(&store)["ticks"].as_u64().unwrap();
+            let second = Agent::start(&store, &["--this-netns"]);
+            second.until("more ticks", |store| history(store)["ticks"].as_u64().unwrap() > before + 4);
+            let told = episodes(&store, "close-with-unread-data");
+            assert!(told.len() == 1 && told[0]["ending"] == "goes-on", "{told:?}");
+            drop(stops);
+            second.until("its end", |store| {
+                episodes(store, "close-with-unread-data").iter().all(|episode| episode["ending"] == "ended")
+            });
+            let told = episodes(&store, "close-with-unread-data");
+            assert!(told.len() == 1, "{told:?}");
+        });
+    });
+}
+
 #[test]
 fn one_writes_a_store_and_many_read_it() {
     isolated(|| {

@@ -197,3 +197,40 @@ fn two_captures_tell_what_one_cannot() {
         (&"middlebox-reset".into(), &0.95.into())
     );
 }
+
+/// tcpdump drops packets where it is too slow: a RST that its capture does not have may have been sent all the same.
+#[test]
+fn a_capture_that_lacks_other_packets_proves_nothing_by_lacking_a_reset() {
+    let file = |end: &str| fixtures().join("both-ends").join(format!("injected.{end}.pcap"));
+    let lossy = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(lossy.path(), without_data(&std::fs::read(file("server")).expect("a fixture"))).expect("written");
+    let confidence = |first: &Path, second: &Path| {
+        let [first, second] = [first, second].map(|path| path.to_str().expect("path"));
+        let output = scan(&["--json", "--from", first, "--from", second], b"");
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        report["causes"]
+            .as_array()
+            .expect("causes")
+            .iter()
+            .map(|cause| cause["confidence"].as_f64())
+            .max_by(|a, b| a.partial_cmp(b).expect("numbers"))
+    };
+    assert_eq!(confidence(&file("client"), &file("server")), Some(Some(0.95)));
+    let lossy = confidence(&file("client"), lossy.path()).flatten();
+    assert!(lossy.is_none_or(|confidence| confidence < 0.8), "{lossy:?}");
+}
+
+/// A pcap file without its packets of 71 bytes, the first request of each connection: what tcpdump may have dropped.
+fn without_data(pcap: &[u8]) -> Vec<u8> {
+    let (header, mut rest) = pcap.split_at(24);
+    let mut kept = header.to_vec();
+    while let [_, _, _, _, _, _, _, _, a, b, c, d, ..] = rest {
+        let length = 16 + u32::from_le_bytes([*a, *b, *c, *d]) as usize;
+        let (record, others) = rest.split_at(length);
+        if length != 16 + 71 {
+            kept.extend_from_slice(record);
+        }
+        rest = others;
+    }
+    kept
+}

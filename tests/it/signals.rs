@@ -137,7 +137,7 @@ impl Run {
         if recording.is_dir() {
             // A store is meant to stay, and to be read.
             let read =
-                Command::new(BINARY).args(["history", "--since", "1h", "--store"]).arg(&recording).output().unwrap();
+                Command::new(BINARY).args(["history", "--since", "1h", "--store"]).arg(recording).output().unwrap();
             let said = String::from_utf8_lossy(&read.stderr);
             if read.status.code() != Some(0) && !said.contains("nothing was recorded of that time") {
                 return Some(format!("the store: {said}"));

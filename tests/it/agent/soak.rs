@@ -42,7 +42,7 @@ const FAULTS: &[Fault] = &[
     Fault { cause: "port-without-listener", port: 7002, besides: &["upstream-refused"], make: refused },
     Fault { cause: "accept-loop-stalled", port: 7003, besides: &["accept-queue-overflow"], make: stalled },
     Fault { cause: "abortive-close", port: 7004, besides: &[], make: aborted },
-    Fault { cause: "process-exit", port: 7005, besides: &["listener-closed"], make: killed },
+    Fault { cause: "process-exit", port: 7005, besides: &["listener-closed", "accept-loop-stalled"], make: killed },
     Fault { cause: "accept-queue-overflow", port: 7006, besides: &[], make: slow },
     Fault { cause: "firewall-reject", port: 7007, besides: &["upstream-refused"], make: rejected },
 ];
@@ -269,7 +269,7 @@ impl Cost {
 }
 
 /// The noise ends when the test does, however it does.
-struct Stops<'a>(&'a AtomicBool);
+pub(super) struct Stops<'a>(pub &'a AtomicBool);
 
 impl Drop for Stops<'_> {
     fn drop(&mut self) {
