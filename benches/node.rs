@@ -104,7 +104,7 @@ fn inside_if_asked() -> bool {
     let mut next = || asked.next().and_then(|text| text.parse::<usize>().ok());
     let (Some(listeners), Some(sockets), Some(more)) = (next(), next(), next()) else { return false };
     let Ok(holders) = load::load(sockets) else { return true };
-    let bound: Vec<_> = (0..listeners).map(|place| TcpListener::bind(("127.0.0.1", 2_000 + place as u16))).collect();
+    let bound: Vec<_> = (0..listeners).map(|place| TcpListener::bind(("127.1.0.1", 2_000 + place as u16))).collect();
     let mut others: Vec<Child> = (0..more)
         .map(|_| Command::new("sleep").arg("3600").stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("sleep"))
         .collect();
