@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::numbers::connection_limit as numbers;
 use super::place::{self, Place};
-use super::{EvidenceItem, Finding, Judgement, Remedy, Subject, Verdict, Verify};
+use super::{Confidence, EvidenceItem, Finding, Judgement, Remedy, Subject, Verdict, Verify};
 use super::{commands, exchange, severity, wording};
 use crate::attribution::Ended;
 use crate::evidence::Evidence;
@@ -105,21 +105,33 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
 }
 
 fn by_sockets(e: &Evidence<'_>, by_port: BTreeMap<u16, Vec<&Ended<'_>>>) -> Vec<Finding> {
+    let unread =
+        |ended: &[&Ended<'_>]| closed_unread(ended.iter().map(|ended| ended.socket.bytes_received.unwrap_or(0)));
+    of_sockets(e, by_port, numbers::BY_SOCKETS, ": nothing was read", unread)
+}
+
+/// `how`: the end of the sentence that says what became of them.
+fn of_sockets(
+    e: &Evidence<'_>,
+    by_port: BTreeMap<u16, Vec<&Ended<'_>>>,
+    confidence: Confidence,
+    how: &str,
+    evidence: impl Fn(&[&Ended<'_>]) -> EvidenceItem,
+) -> Vec<Finding> {
     let finding = |(port, ended): (u16, Vec<&Ended<'_>>)| {
         let count = ended.len() as u64;
         let harm = e.harm(Target::Port(port), count, None);
         let place = of_port(port, count);
         let summary = format!(
-            "{} turned away {} right after accept in {}: nothing was read",
+            "{} turned away {} right after accept in {}{how}",
             place.who(e),
             harm.counted("connection"),
             words::seconds(e.window())
         );
-        let bytes = ended.iter().map(|ended| ended.socket.bytes_received.unwrap_or(0));
         let severity = severity::to_clients(e, &harm);
-        let finding = wording::active(e, severity, numbers::BY_SOCKETS, count, UNIT, summary)
+        let finding = wording::active(e, severity, confidence, count, UNIT, summary)
             .subjects(place.service(e).map(|service| Subject::listener(service).counted(count)))
-            .evidence(closed_unread(bytes))
+            .evidence(evidence(&ended))
             .harm(harm);
         with_remedies(e, finding, &place)
     };
@@ -133,26 +145,12 @@ fn dismissed(e: &Evidence<'_>, told: &BTreeSet<u16>) -> Vec<Finding> {
         by_port.entry(ended.socket.local.port()).or_default().push(ended);
     }
     by_port.retain(|port, _| !told.contains(port) && may_be_limit(e, &of_port(*port, 0)));
-    let finding = |(port, ended): (u16, Vec<&Ended<'_>>)| {
-        let count = ended.len() as u64;
-        let harm = e.harm(Target::Port(port), count, None);
-        let place = of_port(port, count);
-        let summary = format!(
-            "{} turned away {} right after accept in {}, with a few words and no RST",
-            place.who(e),
-            harm.counted("connection"),
-            words::seconds(e.window())
-        );
+    let greeted = |ended: &[&Ended<'_>]| {
         let sent = ended.iter().filter_map(|ended| ended.socket.bytes_sent).max().unwrap_or_default();
         let text = format!("closed after {} bytes to each, before the client said anything", words::thousands(sent));
-        let severity = severity::to_clients(e, &harm);
-        let finding = wording::active(e, severity, numbers::DISMISSED, count, UNIT, summary)
-            .subjects(place.service(e).map(|service| Subject::listener(service).counted(count)))
-            .evidence(EvidenceItem::value("destroyed_sockets", "bytes_sent", sent as f64, text))
-            .harm(harm);
-        with_remedies(e, finding, &place)
+        EvidenceItem::value("destroyed_sockets", "bytes_sent", sent as f64, text)
     };
-    by_port.into_iter().map(finding).collect()
+    of_sockets(e, by_port, numbers::DISMISSED, ", with a few words and no RST", greeted)
 }
 
 fn of_port<'a>(port: u16, count: u64) -> Place<'a> {
