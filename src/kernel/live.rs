@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::at_once;
 use super::clock::now;
 use super::destroyed_sockets::DestroyedMulticast;
 use super::namespace::{self, Handle};
@@ -126,7 +127,8 @@ impl LiveHost {
 
     /// Observes every network namespace of this node that may be entered, those included that appear meanwhile.
     pub fn of_node(stop: Arc<AtomicBool>) -> Self {
-        let mut host = Self { node: Surroundings::whole(), ..Self::new(stop) };
+        let mut host = Self::new(stop);
+        host.node = Surroundings::whole();
         host.renew();
         host
     }
@@ -164,6 +166,10 @@ impl LiveHost {
     }
 
     fn ask_netns(&mut self, netns: NetnsId, what: &What, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
+        let without = |inside: &Inside| inside.packets.is_none();
+        if *what == What::ResetPackets && self.observed.len() > 1 && self.observed.get(&netns).is_some_and(without) {
+            self.open_packets()?;
+        }
         let inside = self.observed.get_mut(&netns).ok_or_else(|| {
             Failure::new(FailureKind::Absent, format!("the network namespace {netns} is not under observation"))
         })?;
@@ -173,6 +179,30 @@ impl LiveHost {
         }
         let there = inside.there.clone();
         namespace::with_namespace(&there, || inside.ask(what, sink))?
+    }
+
+    /// The packet sockets of all that have none yet.
+    fn open_packets(&mut self) -> Result<(), Failure> {
+        namespace::must_be_home()?;
+        let without = self.observed.iter().filter(|(_, inside)| inside.packets.is_none());
+        let without = without.map(|(id, inside)| (*id, inside.there.clone(), inside.room)).collect();
+        let open = |there: &Handle, room| -> Result<PacketSocket, Failure> {
+            namespace::with_namespace(there, || PacketSocket::with_room(there, room))?
+        };
+        for (id, opened) in at_once::each(without, |(id, there, room)| (id, open(&there, room))) {
+            if let Some(inside) = self.observed.get_mut(&id) {
+                inside.packets = Some(opened);
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves those of which nothing is to be asked any more.
+    fn leave(&mut self, gone: impl Fn(&Inside) -> bool) {
+        let packets =
+            self.observed.values_mut().filter(|inside| gone(inside)).filter_map(|inside| inside.packets.take());
+        at_once::each(packets.collect(), drop);
+        self.observed.retain(|_, inside| !gone(inside));
     }
 
     fn ask_host(&mut self, what: &What, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
@@ -251,11 +281,17 @@ impl LiveHost {
     }
 }
 
+impl Drop for LiveHost {
+    fn drop(&mut self) {
+        self.leave(|_| true);
+    }
+}
+
 impl Clock for LiveHost {
     fn frame(&mut self, frame: Frame) -> Option<Moment> {
         self.ended = false;
         let known = self.observed.len();
-        self.observed.retain(|_, inside| !inside.gone);
+        self.leave(|inside| inside.gone);
         if self.observed.len() != known {
             self.follow();
         }
@@ -327,7 +363,7 @@ fn with_fallback<T>(path: &str, open: impl Fn(&str) -> io::Result<T>) -> Result<
 
 fn read_file(path: &str, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
     let mut file = with_fallback(path, open)?;
-    let mut buffer = vec![0; 64 << 10];
+    let mut buffer = [0; 16 << 10];
     let mut total = 0;
     loop {
         match file.read(&mut buffer) {

@@ -1,6 +1,7 @@
 //! The only room that talks to the kernel.
 
 mod addresses;
+mod at_once;
 pub mod clock;
 mod containers;
 mod cpu;

@@ -1,6 +1,6 @@
 //! Network namespaces: opened by name, process or path, entered for good or for a moment. See setns(2) and ip-netns(8).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -172,6 +172,28 @@ fn of_process(pid: u32) -> PathBuf {
 thread_local! {
     /// The calling thread is in a namespace that it only meant to visit.
     static STRANDED: Cell<bool> = const { Cell::new(false) };
+    /// Where the calling thread lives, once it was seen that it may come back there: to open and to try it anew takes three times
+    /// as long as a visit.
+    static HOME: RefCell<Option<Handle>> = const { RefCell::new(None) };
+}
+
+/// The namespace of the calling thread, which it may leave and come back to. Nothing but [`Found::reach`] moves a thread that
+/// has visited one.
+fn home(there: &Handle) -> Result<Handle, NamespaceError> {
+    if let Some(home) = HOME.with_borrow(Clone::clone) {
+        return Ok(home);
+    }
+    let home = Handle::current();
+    if home == *there {
+        return Ok(home);
+    }
+    // Where the thread may go to although it is there, it may come back to.
+    home.enter().map_err(|source| match source.raw_os_error() {
+        Some(libc::EPERM) => denied(there),
+        _ => NamespaceError::NoWayBack { inode: there.inode, source },
+    })?;
+    HOME.set(Some(home.clone()));
+    Ok(home)
 }
 
 /// Runs `work` in the namespace `there`, on the calling thread, and comes back however it ends. Sockets that it opens stay there;
@@ -182,18 +204,10 @@ thread_local! {
 /// [`NamespaceError::Stranded`] nothing may be asked on this thread any more.
 pub fn with_namespace<T>(there: &Handle, work: impl FnOnce() -> T) -> Result<T, NamespaceError> {
     must_be_home()?;
-    if is_at(OWN, there) {
-        return Ok(work());
-    }
-    let home = Handle::current();
+    let home = home(there)?;
     if home == *there {
         return Ok(work());
     }
-    // Where the thread may go to although it is there, it may come back to.
-    home.enter().map_err(|source| match source.raw_os_error() {
-        Some(libc::EPERM) => denied(there),
-        _ => NamespaceError::NoWayBack { inode: there.inode, source },
-    })?;
     there.enter().map_err(|source| match source.raw_os_error() {
         Some(libc::EPERM) => denied(there),
         _ => NamespaceError::Broken { path: label(there), source },
@@ -278,6 +292,7 @@ impl Found {
             return Ok(());
         }
         must_be_home()?;
+        HOME.set(None);
         self.handle.enter().map_err(|error| match error.raw_os_error() {
             Some(libc::EPERM) => NamespaceError::Denied { path: self.path.clone(), needs: "CAP_SYS_ADMIN" },
             Some(libc::EINVAL) => NamespaceError::NotANamespace { path: self.path.clone() },

@@ -1,0 +1,51 @@
+//! Calls that wait for the kernel, made for many at once.
+//!
+//! To give a packet socket its ring, to take it away and to close the socket waits each time for a grace period of RCU
+//! (net/packet/af_packet.c packet_set_ring(), packet_release()), 10 ms in which nothing is done. Who waits at the same time waits
+//! for the same one.
+
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+/// With 500 to do, each waits for eight others.
+const THREADS: usize = 64;
+/// Nothing that runs here goes deep.
+const STACK: usize = 128 << 10;
+
+/// Does `work` with each of them, on the calling thread as well as on others where they can be started. A thread begins in the
+/// network namespace of the calling one.
+pub fn each<T: Send, R: Send>(all: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let threads = all.len().min(THREADS);
+    let (left, done) = (Mutex::new(all.into_iter()), Mutex::new(Vec::new()));
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let run = || {
+        while let Some(one) = next() {
+            let result = work(one);
+            done.lock().unwrap_or_else(PoisonError::into_inner).push(result);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            // Where no thread may start, the calling one does it all.
+            if thread::Builder::new().stack_size(STACK).spawn_scoped(scope, run).is_err() {
+                break;
+            }
+        }
+        run();
+    });
+    done.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_done_once() {
+        for count in [0, 1, 5, 1000] {
+            let mut done = each((0..count).collect(), |number| number * 2);
+            done.sort_unstable();
+            assert_eq!(done, (0..count).map(|number| number * 2).collect::<Vec<_>>());
+        }
+    }
+}
