@@ -92,7 +92,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         harm.counted("connection"),
         words::seconds(e.window())
     );
-    let sockets = || resets.iter().filter_map(|reset| reset.ended.as_ref());
+    let sockets = || resets.iter().filter_map(|reset| reset.ended.as_deref());
     let finding = wording::doubted(
         &place,
         wording::active(e, severity::to_clients(e, &harm), confidence, place.count, UNIT, summary),

@@ -66,7 +66,7 @@ pub fn idle_at_close(e: &Evidence<'_>, place: &Place<'_>) -> Option<f64> {
         served && reset.direction() == Direction::Sent
     };
     let silent = |socket: &DestroyedSocket| f64::from(socket.data_sent_ms.min(socket.data_received_ms)) / 1000.0;
-    let sockets = e.resets().iter().filter(here).filter_map(|reset| reset.ended.as_ref());
+    let sockets = e.resets().iter().filter(here).filter_map(|reset| reset.ended.as_deref());
     typical(sockets.map(silent)).map(|(idle, _)| idle)
 }
 

@@ -56,7 +56,7 @@ fn finding(e: &Evidence<'_>, place: Place<'_>, direction: Direction) -> Finding 
     let here = direction == Direction::Received;
     let how_far = if here { Exchange::UnreadHere } else { Exchange::HeldBack };
     let resets = exchange::resets(e, &place, how_far);
-    let sockets = || resets.iter().filter_map(|reset| reset.ended.as_ref());
+    let sockets = || resets.iter().filter_map(|reset| reset.ended.as_deref());
     let waiting = |socket: &crate::source::destroyed_sockets::DestroyedSocket| {
         u64::from(if here { socket.unread } else { socket.unacknowledged })
     };

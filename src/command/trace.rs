@@ -28,6 +28,8 @@ use crate::value::{Moment, NetnsId, Observed, Stop};
 
 /// A socket is destroyed once its process closed it. So long a reset is held back for that.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// What waits for its partners is looked at anew each time: not more often than this.
+const JOIN_EVERY: Duration = Duration::from_millis(40);
 /// Resets in one reading that make it busy.
 const MANY: usize = 500;
 /// What may wait for the reader of our output. A terminal keeps scrolling after Ctrl-C for as long as this takes.
@@ -114,6 +116,8 @@ struct Tracing {
     known: BTreeSet<NetnsId>,
     /// When the latest reading before this one was, CLOCK_BOOTTIME: what is older has certainly been read.
     previous: Duration,
+    /// What happened before was handed out.
+    handed_out: Duration,
     /// Destroyed sockets still come, for which a reset is held back.
     destroyed: bool,
     looked: Moment,
@@ -130,10 +134,18 @@ impl Tracing {
         let kernel = session.host_snapshot().facts.kernel.clone().unwrap_or_default();
         let tracer = Tracer::new(config.filter.clone(), &kernel, start);
         let noted = BTreeSet::new();
-        let (previous, look_every) = (start.mono, LOOK);
-        let known = BTreeSet::new();
-        let mut tracing =
-            Self { host, session, tracer, known, previous, destroyed: true, looked: start, look_every, noted };
+        let mut tracing = Self {
+            host,
+            session,
+            tracer,
+            known: BTreeSet::new(),
+            previous: start.mono,
+            handed_out: Duration::ZERO,
+            destroyed: true,
+            looked: start,
+            look_every: LOOK,
+            noted,
+        };
         tracing.observe();
         tracing.look_now();
         let StreamFailures { events, packets, .. } = tracing.session.failures();
@@ -165,10 +177,14 @@ impl Tracing {
 
     /// What comes next, and whether it is the last.
     fn next(&mut self, end: bool) -> (Batch, bool) {
-        if !end && !matches!(self.session.step(&mut *self.host), Step::Over) {
+        while !end && !matches!(self.session.step(&mut *self.host), Step::Over) {
             let now = self.session.now();
             let wait = SETTLED + if self.destroyed { PATIENCE } else { Duration::ZERO };
             let until = std::mem::replace(&mut self.previous, now.mono).saturating_sub(wait);
+            if until < self.handed_out + JOIN_EVERY {
+                continue;
+            }
+            self.handed_out = until;
             let live = self.session.live(until);
             self.destroyed = !live.destroyed_ended;
             let batch = self.tracer.step(live, now);

@@ -349,7 +349,7 @@ mod tests {
         let abort = ResetPacket { window: 500, seq: 5, ..packet(Direction::Sent, ENDS.0, ENDS.1) };
         let left = |unread| Reset {
             packet: Some(abort.clone()),
-            ended: Some(DestroyedSocket { unread, ..destroyed(ENDS.0, ENDS.1) }),
+            ended: Some(Box::new(DestroyedSocket { unread, ..destroyed(ENDS.0, ENDS.1) })),
             ..Reset::default()
         };
         let of = |resets: &[Reset], moved| {

@@ -110,13 +110,15 @@ impl Joiner {
         let waiting = waiting.filter(|event| event.state_before() != Some(TcpState::SynSent));
         let waiting = waiting.filter_map(|event| Some(((event.local, event.peer?), event.at)));
         let due = resets.iter().filter_map(|reset| Some((reset.ended_connection()?, reset.at())));
-        let ended: HashMap<Ends, Duration> = waiting.chain(due).collect();
+        let answers =
+            resets.iter().any(|reset| reset.direction() == Direction::Sent && reset.ended_connection().is_none());
+        let ended: HashMap<Ends, Duration> = waiting.chain(due).filter(|_| answers).collect();
         resets.iter_mut().for_each(|reset| self.remember(reset, &ended));
         // Those that still wait, too: their resets do not.
         give_ended(&mut resets, &self.destroyed);
         for reset in resets.iter_mut().filter(|reset| reset.ended.is_none() && reset.answers_after_close()) {
             let ends = reset.local().zip(reset.peer());
-            reset.ended = ends.and_then(|ends| self.closed.before(ends, reset.at())).cloned();
+            reset.ended = ends.and_then(|ends| self.closed.before(ends, reset.at())).cloned().map(Box::new);
         }
         let errors = self.errors.join(&mut resets, until);
         let (due, wait): (Vec<_>, Vec<_>) =
@@ -139,7 +141,7 @@ impl Joiner {
         let packet_of: HashMap<*const ResetEvent, usize> =
             all.iter().zip(pairs).filter_map(|(event, packet)| Some((std::ptr::from_ref(*event), packet?))).collect();
         let mut packets: Vec<Option<ResetPacket>> = std::mem::take(&mut self.packets).into_iter().map(Some).collect();
-        let (mut out, mut unclear) = (Vec::new(), Vec::new());
+        let (mut out, mut unclear) = (Vec::with_capacity(self.events.len()), Vec::new());
         let late = |event: &ResetEvent| packet_of.get(&std::ptr::from_ref(event)).copied();
         let claimed: Vec<usize> = self.unseen.iter().filter_map(late).collect();
         let paired: Vec<Option<usize>> = self.events.iter().map(late).collect();
@@ -298,7 +300,7 @@ fn give_ended(resets: &mut [Reset], destroyed: &[(NetnsId, DestroyedSocket)]) {
         let at = reset.at();
         while let Some(socket) = waiting.pop_front() {
             if socket.at >= at {
-                reset.ended = Some(socket.clone());
+                reset.ended = Some(Box::new(socket.clone()));
                 break;
             }
         }

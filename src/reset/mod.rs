@@ -35,7 +35,7 @@ pub struct Reset {
     pub event: Option<ResetEvent>,
     pub packet: Option<ResetPacket>,
     /// The connection as it was when it was destroyed, where this reset ended one.
-    pub ended: Option<DestroyedSocket>,
+    pub ended: Option<Box<DestroyedSocket>>,
     /// An answer to what was still on the way when the connection was reset, from here or by the peer.
     pub again: bool,
     /// The connection that the answered segment was of had been closed here, shortly before.

@@ -20,7 +20,7 @@ use crate::ask::{Frame, Host, Probe};
 use crate::observation::{Covers, HostSnapshot, HostWindow, NetnsWindow, Observation, Snapshot};
 use crate::source::node::Node;
 use crate::source::{snmp, sysctl};
-use crate::value::{Moment, NetnsId, Observed};
+use crate::value::{Failure, FailureKind, Moment, NetnsId, Observed};
 use collect::Samples;
 use looks::Looks;
 use members::OfNetns;
@@ -71,6 +71,18 @@ impl Plan {
             sockets: true,
             events: true,
             covers: Covers::default(),
+        }
+    }
+
+    /// Why no stream of resets is read.
+    fn left_out(&self) -> Option<Failure> {
+        let left_out = |reason: &str, needs: &str| Failure::new(FailureKind::NotCollected, reason).needs(needs);
+        if !self.events {
+            Some(left_out("reset events were switched off", "a run without --no-events"))
+        } else if self.length.is_zero() {
+            Some(left_out("no reset happens in totals since boot", "a window (rstdoctor scan --duration 3s)"))
+        } else {
+            None
         }
     }
 }
@@ -176,7 +188,7 @@ impl Session {
         }
         whole.context(host);
         let opened = host.frame(Frame::Before).ok_or(NothingObserved("no opening snapshot"))?;
-        let mut streams = Streams::new(netns.keys().copied(), plan.events);
+        let mut streams = Streams::new(netns.keys().copied(), plan.left_out());
         for (id, of) in &netns {
             streams.set_ephemeral(*id, sysctl::ephemeral_ports(&of.previous.sysctls));
         }

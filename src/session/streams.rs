@@ -30,10 +30,8 @@ struct Stream<C> {
 }
 
 impl<C: Content> Stream<C> {
-    fn new(ask: Ask, wanted: bool) -> Self {
-        let failure = Failure::new(FailureKind::NotCollected, "reset events were switched off")
-            .needs("a run without --no-events");
-        Self { ask, parser: Parser::new(), failure: (!wanted).then_some(failure) }
+    fn new(ask: Ask, left_out: Option<&Failure>) -> Self {
+        Self { ask, parser: Parser::new(), failure: left_out.cloned() }
     }
 
     /// Takes what arrived and says how many bytes. A failure ends the collection: with a gap nothing could be counted.
@@ -85,8 +83,8 @@ pub(super) struct Edge {
 /// Single resets as the kernel reports them and as they pass the wire, and the connections that end.
 pub(super) struct Streams {
     events: Stream<Events>,
-    /// Streams are read at all.
-    wanted: bool,
+    /// Why no stream is read.
+    left_out: Option<Failure>,
     account: EventAccount,
     netns: BTreeMap<NetnsId, OfNetns>,
     joiner: Joiner,
@@ -101,19 +99,20 @@ pub(super) struct Seen {
 }
 
 impl Streams {
-    pub fn new(netns: impl Iterator<Item = NetnsId>, wanted: bool) -> Self {
+    /// `left_out`: why none is to be read. Opening and closing the events takes the kernel a quarter of a second.
+    pub fn new(netns: impl Iterator<Item = NetnsId>, left_out: Option<Failure>) -> Self {
         Self {
-            events: Stream::new(Ask::host(What::ResetEvents), wanted),
-            wanted,
+            events: Stream::new(Ask::host(What::ResetEvents), left_out.as_ref()),
             account: EventAccount::default(),
-            netns: netns.map(|id| (id, OfNetns::new(id, wanted))).collect(),
+            netns: netns.map(|id| (id, OfNetns::new(id, left_out.as_ref()))).collect(),
+            left_out,
             joiner: Joiner::default(),
         }
     }
 
     /// A namespace that appeared.
     pub fn add(&mut self, netns: NetnsId) {
-        self.netns.entry(netns).or_insert_with(|| OfNetns::new(netns, self.wanted));
+        self.netns.entry(netns).or_insert_with(|| OfNetns::new(netns, self.left_out.as_ref()));
     }
 
     /// One that is gone.
@@ -169,7 +168,14 @@ impl Streams {
     /// Joins what happened before `until` and adds it to the window.
     fn join(&mut self, until: Duration) {
         for reset in self.step(until) {
-            self.concerned(&reset).for_each(|(_, of)| of.add(&reset));
+            match reset.netns() {
+                Some(netns) => {
+                    if let Some(of) = self.netns.get_mut(&netns) {
+                        of.add(reset);
+                    }
+                }
+                None => self.netns.values_mut().for_each(|of| of.add(reset.clone())),
+            }
         }
     }
 
@@ -279,7 +285,7 @@ impl Streams {
             for (id, of) in self.concerned(&reset) {
                 match counted.get(id).filter(|_| at_edge) {
                     Some(counted) if of.sent >= *counted => left.push((*id, reset.clone())),
-                    _ => of.add(&reset),
+                    _ => of.add(reset.clone()),
                 }
             }
         }
@@ -288,14 +294,14 @@ impl Streams {
             // The latest of them, which came when the counter had most likely been read.
             let latest = std::mem::take(&mut of.at_start).into_iter().rev().take(usize::try_from(missing).unwrap_or(0));
             for reset in latest {
-                of.add(&reset);
+                of.add(reset);
             }
             of.resets.single.sort_by_key(Reset::at);
         }
         let window = self.window();
         for (id, reset) in left {
             if let Some(of) = self.netns.get_mut(&id) {
-                of.add(&reset);
+                of.add(reset);
             }
         }
         window
@@ -376,10 +382,10 @@ pub struct StreamFailures<'a> {
 }
 
 impl OfNetns {
-    fn new(id: NetnsId, wanted: bool) -> Self {
+    fn new(id: NetnsId, left_out: Option<&Failure>) -> Self {
         Self {
-            packets: Stream::new(Ask::netns(id, What::ResetPackets), wanted),
-            destroyed: Stream::new(Ask::netns(id, What::DestroyedSockets), wanted),
+            packets: Stream::new(Ask::netns(id, What::ResetPackets), left_out),
+            destroyed: Stream::new(Ask::netns(id, What::DestroyedSockets), left_out),
             ephemeral: EphemeralPorts::default(),
             resets: Resets::default(),
             grouped: BTreeMap::new(),
@@ -391,12 +397,12 @@ impl OfNetns {
         }
     }
 
-    fn add(&mut self, reset: &Reset) {
+    fn add(&mut self, reset: Reset) {
         self.sent += u64::from(reset.is_counted());
         if self.resets.single.len() < MOST_RESETS {
-            self.resets.single.push(reset.clone());
+            self.resets.single.push(reset);
         } else if let Some(event) = reset.located_event() {
-            let mark = Mark::of(reset, &self.account.ttls);
+            let mark = Mark::of(&reset, &self.account.ttls);
             self.grouped.entry(mark).or_default().count(&event, self.ephemeral);
         } else {
             self.resets.packets_dropped += 1;

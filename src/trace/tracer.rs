@@ -118,6 +118,7 @@ impl Tracer {
         }
         self.summary.packets_lost += live.packets.lost;
         self.summary.forwarded += live.packets.forwarded;
+        batch.resets.reserve_exact(live.resets.len());
         for reset in live.resets {
             self.judge(reset, &live.packets.ttls, live.events.is_some(), live.has_packets, now, &mut batch);
         }
