@@ -54,7 +54,7 @@ pub fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
     let open = move |at| locked(&opener).recording(at);
     let mut host = SegmentingHost::new(host, Box::new(open), largest(&config), config.redact);
     let mut recording = Recording::new(&config, store, host.segments());
-    let mut driver = Driver::resume(&mut host, &plan, config.interval, watch)?;
+    let mut driver = Driver::resume(&mut host, &plan, config.interval, watch.unattended())?;
     manager.ready(&format!("recording to {}", config.store.display()));
     say(visible(&format!("rstdoctor: recording to {}", config.store.display())));
     while !stop.load(Ordering::Relaxed) {

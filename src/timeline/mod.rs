@@ -106,6 +106,13 @@ impl Watch {
         }
     }
 
+    /// Nobody looks on: what goes on is looked at more seldom.
+    #[must_use]
+    pub fn unattended(mut self) -> Self {
+        self.schedule.unattended = true;
+        self
+    }
+
     /// Judges a window; `None` for one without a namespace. `dump` adds a look at all sockets to it and says whether it could;
     /// it is called at most once, if the window asks for it.
     pub fn tick(&mut self, window: &mut Window, dump: &mut Dump<'_>) -> Option<Tick> {

@@ -43,6 +43,8 @@ pub enum Why {
 pub struct Schedule {
     last: BTreeMap<NetnsId, Sweep>,
     asked: bool,
+    /// Nobody looks on: what goes on is looked at as seldom as what is quiet.
+    pub unattended: bool,
 }
 
 #[derive(Debug)]
@@ -84,11 +86,16 @@ impl Schedule {
         let after = view.after();
         let Some(last) = self.last.get_mut(&after.netns) else { return Some(Why::First) };
         let passed = after.at.mono.saturating_sub(last.at.mono);
-        if passed < last.cost * SHARE {
-            return None;
-        }
         let alarm =
             causes.clone().any(|cause| cause.finding.state == State::Active && cause.finding.severity < Severity::Info);
+        let begins = alarm && !last.alarm;
+        let (share, often) = match self.unattended && !begins {
+            true => (QUIET_SHARE, QUIET),
+            false => (SHARE, SOME),
+        };
+        if passed < last.cost * share {
+            return None;
+        }
         let ended = std::mem::replace(&mut last.alarm, alarm) && !alarm;
         let some = causes.into_iter().any(|cause| cause.finding.state.is_now());
         let moved = match (last.sockets, sockets(after)) {
@@ -101,7 +108,7 @@ impl Schedule {
             Some(Why::Listeners)
         } else if moved {
             Some(Why::Sockets)
-        } else if some && passed >= SOME {
+        } else if some && passed >= often {
             Some(Why::Cause)
         } else if passed >= QUIET.max(last.cost * QUIET_SHARE) {
             Some(Why::Age)
@@ -164,10 +171,15 @@ mod tests {
         Some(why)
     }
 
+    /// As long a look at all sockets takes there.
+    fn costing(mut case: Case, took: Duration) -> Case {
+        case.netns.after.sources = vec![SourceStatus { name: "sockets", failure: None, partial: false, took }];
+        case
+    }
+
     fn swept_once(cost: Duration) -> Schedule {
         let mut schedule = Schedule::default();
-        let mut first = window(0);
-        first.netns.after.sources = vec![SourceStatus { name: "sockets", failure: None, partial: false, took: cost }];
+        let first = costing(window(0), cost);
         assert_eq!(ask(&mut schedule, &first), Some(Why::First));
         schedule
     }
@@ -220,5 +232,10 @@ mod tests {
         assert_eq!(ask(&mut schedule, &alarm(4)), Some(Why::Cause));
         assert_eq!(ask(&mut schedule, &quiet(6)), Some(Why::Cause));
         assert_eq!(ask(&mut schedule, &quiet(8)), None);
+        // Where nobody looks on, one that begins is looked at as soon, and as seldom as a quiet host while it goes on.
+        let cost = Duration::from_millis(50);
+        let mut unattended = Schedule { unattended: true, ..swept_once(cost) };
+        let mut swept = |second: &u64| ask(&mut unattended, &costing(alarm(*second), cost)).is_some();
+        assert_eq!((2..=60).step_by(2).filter(|second| swept(second)).collect::<Vec<_>>(), [2, 22, 42]);
     }
 }
