@@ -87,7 +87,11 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     for no_way in e.wire().map(|wire| &wire.no_way).into_iter().flatten().filter(|no_way| is_ours(e, no_way)) {
         silences.entry(no_way.called).or_default().no_way.push(no_way);
     }
-    let mut silences: Vec<_> = silences.into_iter().collect();
+    // An ICMP error is an answer, if the connect did not end with it because its program was in the kernel just then.
+    let refused = |called: &SocketAddr| {
+        e.wire().is_ok_and(|wire| wire.rejected.iter().any(|rejected| rejected.refuses_connects_to(*called)))
+    };
+    let mut silences: Vec<_> = silences.into_iter().filter(|(called, _)| !refused(called)).collect();
     silences.sort_by_key(|(_, silence)| std::cmp::Reverse(silence.count()));
     if !silences.is_empty() {
         let many = silences.len() > MOST_PLACES;
@@ -135,7 +139,7 @@ fn at_a_place(e: &Evidence<'_>, called: SocketAddr, silence: &Silence<'_>) -> Fi
     let summary = match silence.no_way.first() {
         Some(no_way) if no_way.own => format!("{connects}{who} to {called} found nobody there in {window}"),
         Some(no_way) => {
-            format!("{connects}{who} to {called} found no way there in {window}, says {}", no_way.reporter)
+            format!("{connects}{who} to {called} failed in {window}: {} knows no way there", no_way.reporter)
         }
         None => format!("{connects}{who} to {called} got no answer in {window}"),
     };
@@ -149,7 +153,10 @@ fn at_a_place(e: &Evidence<'_>, called: SocketAddr, silence: &Silence<'_>) -> Fi
             "this host itself says \"host unreachable\": no neighbour answers for the address, or there is no route"
                 .to_owned()
         } else {
-            format!("{} says \"host unreachable\" by ICMP: it is the last hop that lives", no_way.reporter)
+            format!(
+                "{} says by ICMP that the host or its network is unreachable: it is the last hop that lives",
+                no_way.reporter
+            )
         };
         finding = finding.evidence(EvidenceItem::value("reset_packets", "unreachable", no_way.count as f64, text));
     }
@@ -161,7 +168,10 @@ fn at_a_place(e: &Evidence<'_>, called: SocketAddr, silence: &Silence<'_>) -> Fi
         finding = finding.evidence(EvidenceItem::value("destroyed_sockets", "unanswered", silence.ended as f64, text));
     }
     if silence.waiting > 0 {
-        let text = format!("{} wait now in SYN_SENT, and their SYN was sent again", words::thousands(silence.waiting));
+        let text = match silence.waiting {
+            1 => "1 waits now in SYN_SENT, and its SYN was sent again".to_owned(),
+            many => format!("{} wait now in SYN_SENT, and their SYN was sent again", words::thousands(many)),
+        };
         finding = finding.evidence(EvidenceItem::value("sockets", "SYN_SENT", silence.waiting as f64, text));
     }
     if let Ok(again) = e.counter("TcpExt.TCPSynRetrans")
@@ -233,16 +243,32 @@ fn waiting_now() -> Remedy {
 
 fn with_remedies(finding: Finding, called: SocketAddr, silence: &Silence<'_>) -> Finding {
     let connects = Verify::by(ShellCommand::new("nc -vz -w 3").arg(called.ip()).arg(called.port()), "connects at once");
-    let text = if silence.no_way.iter().any(|no_way| no_way.own) {
-        format!("Start the host {}, or correct the address; see whether a neighbour answers for it", called.ip())
-    } else {
-        format!("Look on {} whether the SYNs arrive: if not, a firewall or a dead host on the way", called.ip())
+    let finding = match silence.no_way.iter().max_by_key(|no_way| no_way.own) {
+        Some(no_way) if no_way.own => {
+            let text = format!(
+                "Start the host {}, or correct the address; see whether a neighbour answers for it",
+                called.ip()
+            );
+            return finding
+                .remedy(Remedy::new(text, connects).command(ShellCommand::new("ip neigh show").arg(called.ip())));
+        }
+        Some(no_way) => {
+            let text = format!(
+                "Find out on {} why it knows no way to {}: a route is missing there, or the host behind it is down",
+                no_way.reporter,
+                called.ip()
+            );
+            return finding
+                .remedy(Remedy::new(text, connects).command(ShellCommand::new("ip route get").arg(called.ip())));
+        }
+        None => finding,
     };
-    let look = match silence.no_way.iter().any(|no_way| no_way.own) {
-        true => ShellCommand::new("ip neigh show").arg(called.ip()),
-        false => ShellCommand::new("tcpdump -ni any")
-            .arg(format_args!("tcp[tcpflags] & tcp-syn != 0 and port {}", called.port())),
-    };
+    let text = format!(
+        "Look on {} whether the SYNs arrive: if not, a firewall (this host's own output rules, too) or a dead host on the way",
+        called.ip()
+    );
+    let look = ShellCommand::new("tcpdump -ni any")
+        .arg(format_args!("tcp[tcpflags] & tcp-syn != 0 and port {}", called.port()));
     finding.remedy(Remedy::new(text, connects).command(look)).remedy(
         Remedy::new(
             "If they arrive there and are not answered: its firewall drops them, or its accept queue is full",

@@ -104,11 +104,21 @@ fn at_a_place(e: &Evidence<'_>, rejected: &Rejected) -> Finding {
         (Hook::Output, None) => format!("answers of port {port} rejected with {how} by this host's firewall"),
         (_, None) => format!("segments to port {port} rejected with {how} by this host's firewall"),
     };
-    let summary = format!("{} {summary} in {window}", words::thousands(count));
+    let by_caller = matches!(rejected.hook, Hook::Remote | Hook::Output) && called.is_some();
+    let shown = if by_caller { connects(e, rejected) } else { count };
+    let summary = match (shown, by_caller) {
+        (1, true) => format!("1 {}", summary.replacen("connects", "connect", 1)),
+        (shown, _) => format!("{} {summary}", words::thousands(shown)),
+    };
+    let summary = format!("{summary} in {window}");
     let harm = match (rejected.hook, rejected.port, called) {
+        // Answers to SYNs: those connections are in the accept queue of nobody, and in no count.
+        (Hook::Output, Some(_), None) => None,
         // What a rule rejects on its way in never was a connection of the service.
         (_, Some(port), None) => Some(e.harm_of_connects(Target::Port(port), count)),
-        (Hook::Remote | Hook::Output, _, Some(called)) => Some(e.harm_of_connects(Target::Called(called), count)),
+        (Hook::Remote | Hook::Output, _, Some(called)) => {
+            Some(e.harm_of_connects(Target::Called(called), connects(e, rejected)))
+        }
         _ => None,
     };
     let severity = match harm {
@@ -127,7 +137,8 @@ fn at_a_place(e: &Evidence<'_>, rejected: &Rejected) -> Finding {
         }
         (None, None) => {}
     }
-    let mut peers: Vec<_> = rejected.peers.iter().filter(|_| rejected.hook != Hook::Remote).collect();
+    let callers_are_here = rejected.hook == Hook::Remote || rejected.hook == Hook::Output && called.is_some();
+    let mut peers: Vec<_> = rejected.peers.iter().filter(|_| !callers_are_here).collect();
     peers.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     let peers = peers.into_iter().take(3).map(|(peer, count)| Subject::peer(*peer, None).counted(*count));
     let finding = flat(e, finding.subjects(peers).evidence(seen(rejected)), rejected);
@@ -143,6 +154,19 @@ fn at_a_place(e: &Evidence<'_>, rejected: &Rejected) -> Finding {
         (Hook::Output, None) => with_remedies(finding, "output", &format!("sport {port}")),
         (_, Some(called)) => with_remedies(finding, "input", &format!("sport {}", called.port())),
         (_, None) => with_remedies(finding, "input", &format!("dport {port}")),
+    }
+}
+
+/// How many connects of this host were refused. Of an ICMP error that comes while its program is in the kernel the connect takes no
+/// notice, and sends its SYN again (net/ipv4/tcp_ipv4.c tcp_v4_err, sock_owned_by_user): that one is answered as well.
+fn connects(e: &Evidence<'_>, rejected: &Rejected) -> u64 {
+    let count = rejected.count;
+    match rejected.means {
+        Means::Rst => count,
+        Means::Icmp(_) => {
+            let first = count.saturating_sub(e.moved("TcpExt.TCPSynRetrans"));
+            first.max(e.moved("Tcp.AttemptFails").min(count))
+        }
     }
 }
 
@@ -182,6 +206,11 @@ fn seen(rejected: &Rejected) -> EvidenceItem {
             format!("{} left this host in the name of another, and had not come in", words::counted(count, "RST"))
         }
         (Means::Rst, _) => format!("{} left this host that its TCP did not send", words::counted(count, "RST")),
+        (Means::Icmp(_), Hook::Output) if rejected.called.is_none() => format!(
+            "{} was sent by this host to itself {} times: the answers do not leave, and the callers wait for their timeout",
+            means(rejected.means),
+            words::thousands(count)
+        ),
         (Means::Icmp(code), hook) => {
             let how = means(rejected.means);
             let (came, programs) = match hook {
@@ -279,7 +308,9 @@ fn flat(e: &Evidence<'_>, finding: Finding, rejected: &Rejected) -> Finding {
             Ok(reading) if reading.delta > 0 => finding.evidence(wording::moved(&reading, "connects that failed")),
             _ => finding,
         },
-        (Ok(reading), _) if reading.delta == 0 => finding.evidence(wording::moved(&reading, "TCP itself sent none")),
+        (Ok(reading), _) if reading.delta == 0 && rejected.means == Means::Rst => {
+            finding.evidence(wording::moved(&reading, "TCP itself sent none"))
+        }
         _ => finding,
     }
 }

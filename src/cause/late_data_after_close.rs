@@ -5,6 +5,7 @@ use super::{
 };
 use super::{exchange, severity, wording};
 use crate::evidence::Evidence;
+use crate::reset::TLS_PORTS;
 use crate::source::reset_events::Direction;
 use crate::value::{Missing, words};
 
@@ -41,9 +42,6 @@ cause! {
         judge: judge,
     }
 }
-
-/// Ports where TLS is the rule: a close_notify after our FIN is likelier than a lost request.
-const TLS_PORTS: [u16; 8] = [443, 465, 636, 993, 995, 5671, 6443, 8443];
 
 fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;

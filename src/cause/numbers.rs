@@ -442,6 +442,8 @@ numbers! {
         KILLED: Confidence = 0.88;
         /// The listener's owner is gone, and nobody serves the port.
         UNSERVED: Confidence = 0.82;
+        /// The listener's owner is gone, and events show resets and refusals at its port.
+        WITH_KNOWN_RESETS: Confidence = 0.9;
         /// The listener's owner is gone, and there were resets that it may have sent.
         WITH_RESETS: Confidence = 0.75;
         /// It may have closed its sockets and live on.

@@ -161,8 +161,10 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
             format!("{} arrived in open connections", words::counted(open, "RST")),
         )),
     };
-    let finding = finding.evidence_if(exchange::told_by_caller(e, &place));
-    let finding = finding.evidence_if(place.under_way(e)).evidence_if(place.stated(e));
+    let told = exchange::told_by_caller(e, &place);
+    // Who was told something before it was reset is not described by having nothing to wait for.
+    let under_way = place.under_way(e).filter(|item| told.is_none() || item.after > Some(0.0));
+    let finding = finding.evidence_if(told).evidence_if(under_way).evidence_if(place.stated(e));
     let ttl = match e.wire() {
         Ok(wire) if wire.judged > 0 => None,
         _ => Some("a device on the path can send RSTs in the peer's name: their TTL could not be compared"),
@@ -320,5 +322,42 @@ mod tests {
         let finding = case.finding(&PEER_RESET);
         assert!(finding.severity == Severity::Info && finding.confidence < 0.9);
         assert_eq!(Case::new().missing(&PEER_RESET), Some("snmp"));
+    }
+
+    /// A client of TLS says goodbye just after the server's FIN; on another port, or after a pause, it is a request that is lost.
+    #[test]
+    fn a_close_notify_that_meets_a_close_lost_nothing() {
+        let case = |port: u16, pause_ms: u32| {
+            let peer = format!("10.0.7.1:{port}");
+            let ends = ["10.0.0.9:0", peer.as_str()];
+            Case::new()
+                .counter("Tcp.ActiveOpens", 0, 40)
+                .received(20, TcpState::CloseWait, ends)
+                .destroyed_sockets(20, ends, 0, 0)
+                .each_destroyed(move |socket| {
+                    (socket.data_received_ms, socket.ack_received_ms, socket.data_sent_ms) = (pause_ms + 2, 2, 1);
+                    (socket.bytes_received, socket.bytes_sent, socket.unacknowledged) = (Some(4_000), Some(600), 31);
+                })
+        };
+        assert!(case(8443, 0).is_ruled_out(&PEER_RESET));
+        assert_eq!(case(8080, 0).finding(&PEER_RESET).severity, Severity::Critical);
+        assert_eq!(case(8443, 2_000).finding(&PEER_RESET).severity, Severity::Critical);
+    }
+
+    /// The handshake counts as received data: a request within the same tick of the clock is not older than that.
+    #[test]
+    fn a_request_that_got_no_byte_was_waiting_for_its_answer() {
+        let ends = ["10.0.0.9:0", "10.0.7.1:8080"];
+        let finding = Case::new()
+            .counter("Tcp.ActiveOpens", 0, 20)
+            .received(20, TcpState::Established, ends)
+            .destroyed_sockets(20, ends, 0, 0)
+            .each_destroyed(|socket| {
+                (socket.data_received_ms, socket.data_sent_ms) = (3, 3);
+                (socket.bytes_received, socket.bytes_sent, socket.unacknowledged) = (Some(0), Some(90), 0);
+            })
+            .finding(&PEER_RESET);
+        let waiting = "a request was waiting for its answer in 20 of 20 connections";
+        assert!(finding.evidence.iter().any(|item| item.text == waiting), "{finding:?}");
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::numbers::peer_restarted as numbers;
 use super::{EvidenceItem, Finding, Judgement, Remedy, Subject, Verdict, Verify};
 use super::{place, severity, wording};
+use crate::attribution::Ended;
 use crate::evidence::Evidence;
 use crate::evidence::harm::Target;
 use crate::reset::Kind;
@@ -64,6 +65,8 @@ struct End {
     resets: u64,
     refusals: u64,
     from: Duration,
+    /// The first refusal and the last.
+    down_from: Duration,
     to: Duration,
 }
 
@@ -83,8 +86,9 @@ impl History {
             let refused: Vec<_> = self.refusals.iter().filter(|at| (from..until).contains(*at)).copied().collect();
             let soon = refused.first().is_some_and(|first| *first <= last + AT_ONCE);
             if soon && !before {
-                let to = refused.last().copied().unwrap_or(last);
-                ends.push(End { resets: count as u64, refusals: refused.len() as u64, from, to });
+                let (down_from, to) =
+                    (refused.first().copied().unwrap_or(last), refused.last().copied().unwrap_or(last));
+                ends.push(End { resets: count as u64, refusals: refused.len() as u64, from, down_from, to });
             }
         }
         ends
@@ -115,13 +119,26 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     Ok(Verdict::from_findings(findings, "no destination reset open connections and then refused new ones"))
 }
 
-/// It accepts connections again: one is open, or none was refused for a while.
+/// Connections to it that got data between the two times, and so were served then.
+fn served(e: &Evidence<'_>, called: SocketAddr, from: Duration, to: Duration) -> usize {
+    let data_at = |ended: &&Ended<'_>| {
+        ended.socket.at.saturating_sub(Duration::from_millis(u64::from(ended.socket.data_received_ms)))
+    };
+    let open = |ended: &&Ended<'_>| ended.called == Some(called) && ended.socket.bytes_received > Some(1);
+    let ended = e.ended().unwrap_or_default();
+    ended.iter().filter(open).filter(|ended| (from..to).contains(&data_at(ended))).count()
+}
+
+/// So many were served while others were refused: it comes back each time.
+const BETWEEN: usize = 3;
+
+/// It accepts connections again: one is open or was served, or none was refused for a while.
 fn is_back(e: &Evidence<'_>, called: SocketAddr, last: &End) -> bool {
     let open = |dump: &SocketDump| {
         let groups = dump.groups.iter().filter(|group| group.kind == GroupKind::Established);
         groups.flat_map(|group| &group.samples).any(|sample| sample.peer == called)
     };
-    e.socket_dump().is_ok_and(open) || last.to + AT_ONCE < e.ends_at()
+    e.socket_dump().is_ok_and(open) || last.to + AT_ONCE < e.ends_at() || served(e, called, last.to, Duration::MAX) > 0
 }
 
 fn finding(e: &Evidence<'_>, called: SocketAddr, ends: Vec<End>) -> Option<Finding> {
@@ -129,17 +146,22 @@ fn finding(e: &Evidence<'_>, called: SocketAddr, ends: Vec<End>) -> Option<Findi
     let resets: u64 = ends.iter().map(|end| end.resets).sum();
     let refusals: u64 = ends.iter().map(|end| end.refusals).sum();
     let count = resets + refusals;
+    let between: usize = ends.iter().map(|end| served(e, called, end.down_from, end.to)).sum();
     let ended = match ends.len() {
+        _ if between >= BETWEEN => "restarts again and again".to_owned(),
         1 if is_back(e, called, last) => "restarted".to_owned(),
         1 => "stopped, and is not back".to_owned(),
         n => format!("restarted {n} times"),
     };
     let down: Duration = ends.iter().map(|end| end.to.saturating_sub(end.from)).sum();
+    let how_long = match between {
+        BETWEEN.. => format!(", {} served between them", words::thousands(between as u64)),
+        _ => format!(" for {}", words::seconds(down)),
+    };
     let summary = format!(
-        "{called} {ended}: {} reset, then {} refused for {}, in {}",
+        "{called} {ended}: {} reset, then {} refused{how_long}, in {}",
         words::counted(resets, "open connection"),
         words::counted(refusals, "connect"),
-        words::seconds(down),
         words::seconds(e.window())
     );
     let harm = e.harm(Target::Called(called), count, Some([first.from, last.to]));
@@ -233,5 +255,22 @@ mod tests {
     #[test]
     fn without_events_nothing_is_claimed() {
         assert_eq!(Case::new().missing(&PEER_RESTARTED), Some("reset_events"));
+    }
+
+    #[test]
+    fn one_that_serves_between_the_refusals_is_not_called_gone() {
+        let case = |served: u16| {
+            let mut number = 0;
+            restarts(&[[100, 150, 2_900]]).destroyed_sockets(served, SERVER, 0, 0).each_destroyed(move |socket| {
+                number += 1;
+                socket.at = Duration::from_secs(1000) + Duration::from_millis(1_000 + number * 10);
+                (socket.data_received_ms, socket.data_sent_ms) = (1, 2);
+                (socket.bytes_received, socket.bytes_sent) = (Some(900), Some(90));
+            })
+        };
+        let summary = |served| case(served).finding(&PEER_RESTARTED).summary;
+        assert!(summary(40).contains("restarts again and again: 5 open connections reset, then"), "{}", summary(40));
+        assert!(summary(40).contains("refused, 40 served between them, in"), "{}", summary(40));
+        assert!(summary(0).contains("stopped, and is not back"), "{}", summary(0));
     }
 }

@@ -1,6 +1,6 @@
 //! Where resets of one cause happened: by served port, or by the destination that this host called.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::{numbers, severity};
@@ -94,6 +94,12 @@ impl<'a> Place<'a> {
         largest(self.groups.iter().filter_map(|group| Some((group.task.as_ref()?, group.count)))).map(|(task, _)| task)
     }
 
+    /// `3 gunicorn processes`, where more than one of that name did it.
+    fn several(&self, task: &Task) -> Option<String> {
+        let pids: BTreeSet<u32> = self.tasks().filter(|other| other.name == task.name).map(|other| other.pid).collect();
+        (pids.len() > 1).then(|| words::counted(pids.len() as u64, &format!("{} process", visible(&task.name))))
+    }
+
     /// Remote addresses, the most frequent first.
     pub fn peers(&self) -> Vec<(IpAddr, u64)> {
         sums(self.groups.iter().filter_map(|group| Some((group.peer?, group.count))))
@@ -103,7 +109,7 @@ impl<'a> Place<'a> {
     pub fn who(&self, e: &Evidence<'_>) -> String {
         let owner = self.service(e).and_then(|service| service.owners.first());
         let process = match (self.task(), owner) {
-            (Some(task), _) => Some(task.label()),
+            (Some(task), _) => Some(self.several(task).unwrap_or_else(|| task.label())),
             (None, Some(process)) => Some(process.label()),
             (None, None) => None,
         };

@@ -1,8 +1,12 @@
+use std::net::SocketAddr;
+
 use super::numbers::port_without_listener as numbers;
 use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict, Verify, commands};
 use super::{severity, wording};
 use crate::evidence::Evidence;
+use crate::evidence::harm::{Harm, Target};
+use crate::evidence::service::Service;
 use crate::source::reset_events::Direction;
 use crate::value::shell::ShellCommand;
 use crate::value::words;
@@ -80,7 +84,10 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
-    let severity = severity::refusals(e, place.count);
+    let askers = place.port.map(|port| place::askers(e, port)).unwrap_or_default();
+    let harm = proxied(e, &place, &askers);
+    let polled = severity::refusals(e, place.count);
+    let severity = harm.map_or(polled, |harm| severity::to_callers(e, &harm).min(polled));
     let port = place.port.map_or_else(|| "several ports".to_owned(), |port| format!("port {port}"));
     let gone = e.gone_listeners().iter().any(|gone| Some(gone.trace.last.port) == place.port);
     let why = match (gone, e.services().is_ok()) {
@@ -88,7 +95,6 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         (false, true) => ": nothing listens there",
         (false, false) => "",
     };
-    let askers = place.port.map(|port| place::askers(e, port)).unwrap_or_default();
     let asker = askers.first().and_then(Subject::label).map(|asker| format!(" of {asker}"));
     let summary = format!(
         "{}{} to {port} refused in {}{why}",
@@ -109,6 +115,10 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         .evidence(place.item("NO_SOCKET", "no socket on the port"))
         .evidence_if(place::asked_by(&askers))
         .subjects(askers);
+    let finding = match harm {
+        Some(harm) => finding.harm(harm),
+        None => finding,
+    };
     let finding = match listeners {
         Ok(_) => finding,
         Err(_) => finding.against(EvidenceItem::fact(
@@ -143,12 +153,26 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         )
 }
 
+/// A program of this host that serves clients has no answer from here for them: a proxy whose backend is down. A poller, and a
+/// standby that only checks its backends, serve nobody.
+fn proxied(e: &Evidence<'_>, place: &Place<'_>, askers: &[Subject]) -> Option<Harm> {
+    let asks = |pid: Option<u32>| pid.is_some() && askers.iter().any(|asker| asker.pid == pid);
+    let served = |service: &Service<'_>| e.ended_of_service(service.port).is_some_and(|ended| ended > 0);
+    let services = e.services().ok()?;
+    let proxy = |service: &&Service<'_>| service.owners.iter().any(|owner| asks(Some(owner.pid))) && served(service);
+    services.iter().find(proxy)?;
+    let group = place.groups.iter().find(|group| group.on_loopback())?;
+    let called = SocketAddr::new(group.local, place.port?);
+    Some(e.harm_of_connects(Target::Called(called), place.count))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::port_scan::PORT_SCAN;
     use super::super::wrong_bind_address::WRONG_BIND_ADDRESS;
     use super::*;
-    use crate::observation::testing::{Case, process};
+    use crate::observation::testing::{Case, process, task};
+    use crate::value::TcpState;
 
     fn refused(case: Case, count: u16, port: u16) -> Case {
         let local = format!("10.0.0.9:{port}");
@@ -206,5 +230,32 @@ mod tests {
         assert_eq!(Case::new().missing(&PORT_WITHOUT_LISTENER), Some("snmp"));
         assert_eq!(Case::new().missing(&PORT_SCAN), Some("reset_events"));
         assert_eq!(Case::new().missing(&WRONG_BIND_ADDRESS), Some("reset_events"));
+    }
+
+    /// Five refused connects of a program to its backend on loopback.
+    fn backend_down(clients: u16) -> Case {
+        let nginx = || Some(task(7, "nginx"));
+        let case = Case::new()
+            .tracepoints()
+            .counter("Tcp.OutRsts", 0, 5)
+            .counter("Tcp.ActiveOpens", 0, 5)
+            .counter("Tcp.PassiveOpens", 0, clients.into())
+            .counter("Tcp.AttemptFails", 0, 5)
+            .listener("0.0.0.0:8080", 511, 0, 0, &process(7, "nginx"))
+            .sent(5, "NO_SOCKET", None, ["127.0.0.1:9000", "127.0.0.1:0"], None)
+            .received(5, TcpState::SynSent, ["127.0.0.1:0", "127.0.0.1:9000"]);
+        let mut case = case.destroyed_sockets(clients, ["10.0.0.9:8080", "10.0.3.7:0"], 0, 0);
+        if let crate::value::Observed::Full(events) = &mut case.events {
+            events.iter_mut().filter(|event| event.state == Some(TcpState::SynSent)).for_each(|e| e.task = nginx());
+        }
+        case
+    }
+
+    #[test]
+    fn a_proxy_whose_backend_is_down_fails_its_clients_and_a_standby_that_checks_fails_nobody() {
+        let finding = backend_down(5).finding(&PORT_WITHOUT_LISTENER);
+        assert_eq!(finding.severity, Severity::Warning, "{finding:?}");
+        assert!(finding.summary.contains("of nginx (pid 7) to port 9000 refused"), "{finding:?}");
+        assert_eq!(backend_down(0).finding(&PORT_WITHOUT_LISTENER).severity, Severity::Info);
     }
 }

@@ -7,6 +7,7 @@ use super::{severity, signals, wording};
 use crate::attribution::Group;
 use crate::evidence::Evidence;
 use crate::knowledge::servers;
+use crate::reset::Kind;
 use crate::source::owners::Process;
 use crate::source::reset_events::{Direction, SignalDeath, Task};
 use crate::value::outside::UnitName;
@@ -49,10 +50,16 @@ cause! {
 
 fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
-    let groups = e.resets_of(PROCESS_EXIT.id, Direction::Sent).unwrap_or_default();
+    let told = e.resets_of(PROCESS_EXIT.id, Direction::Sent);
+    let by_events_known = told.is_ok();
+    let groups = told.unwrap_or_default();
     let workers = signals::ended_workers(e);
     let is_worker = |task: &Task| workers.iter().any(|death| death.process.pid == task.pid);
-    let places = place::places(e, &groups).into_iter().filter(|place| !place.tasks().any(is_worker));
+    // A thread that ends last closes what the process had, under its own number.
+    let ports = signals::ports(e, &workers);
+    let of_worker =
+        |place: &Place<'_>| place.tasks().any(is_worker) || place.port.is_some_and(|port| ports.contains(&port));
+    let places = place::places(e, &groups).into_iter().filter(|place| !of_worker(place));
     let mut findings: Vec<Finding> = places.map(|place| by_events(e, place)).collect();
     let died = signals::by_name(&workers);
     findings.extend(died.into_iter().map(|deaths| by_signal(e, &deaths, &groups)));
@@ -89,18 +96,19 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     }
     let unserved: BTreeSet<u16> =
         e.gone_listeners().iter().filter(|gone| !gone.replaced).map(|gone| gone.trace.last.port).collect();
-    Ok(Verdict::Found(gone.iter().filter_map(|gone| by_owner(e, gone, &unserved, resets)).collect()))
+    Ok(Verdict::Found(gone.iter().filter_map(|gone| by_owner(e, gone, &unserved, resets, by_events_known)).collect()))
 }
 
 /// Processes of one name that a signal ended while they served.
 fn by_signal(e: &Evidence<'_>, deaths: &[&SignalDeath], groups: &[&Group]) -> Finding {
     let count = deaths.len() as u64;
+    let ports = signals::ports(e, deaths);
     let theirs = |group: &&&Group| {
-        group.task.as_ref().is_some_and(|task| deaths.iter().any(|death| death.process.pid == task.pid))
+        let by_task = group.task.as_ref().is_some_and(|task| deaths.iter().any(|death| death.process.pid == task.pid));
+        by_task || group.port.is_some_and(|port| ports.contains(&port))
     };
     let resets: u64 = groups.iter().filter(theirs).map(|group| group.count).sum();
     let (name, how) = (signals::name(deaths), signals::how(e, deaths));
-    let ports = signals::ports(e, deaths);
     let port = ports.iter().next().copied();
     let on_port = port.map_or_else(String::new, |port| format!(" of port {port}"));
     let summary = format!(
@@ -142,8 +150,13 @@ fn by_signal(e: &Evidence<'_>, deaths: &[&SignalDeath], groups: &[&Group]) -> Fi
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let harm = place.harm(e);
     let severity = severity::to_clients(e, &harm);
+    let refused = place.port.map_or(0, |port| at_ports(e, Kind::Refused, &[port]));
+    let then = match refused {
+        0 => String::new(),
+        refused => format!(", then {} refused", words::counted(refused, "connect")),
+    };
     let summary = format!(
-        "{} exited with open connections: {} in {}",
+        "{} exited with open connections: {}{then} in {}",
         place.who(e),
         words::counted(place.count, "reset"),
         words::seconds(e.window())
@@ -183,8 +196,29 @@ fn by_name_and_ports<'a>(gone: impl Iterator<Item = (&'a Process, &'a [u16])>) -
     all.into_iter().map(|((_, ports), processes)| (processes, ports)).collect()
 }
 
-fn by_owner(e: &Evidence<'_>, (processes, ports): &Gone<'_>, unserved: &BTreeSet<u16>, resets: u64) -> Option<Finding> {
+/// Resets of this kind at these ports.
+fn at_ports(e: &Evidence<'_>, kind: Kind, ports: &[u16]) -> u64 {
+    let groups = e.attribution().map(|attribution| attribution.groups.as_slice()).unwrap_or_default();
+    let here = groups.iter().filter(|group| group.kind == kind);
+    here.filter(|group| group.port.is_some_and(|port| ports.contains(&port))).map(|group| group.count).sum()
+}
+
+/// `counted`: the RSTs that a process may have left, by the counters; where events tell of each, `by_events_known`, those at its
+/// ports are its own and no others.
+fn by_owner(
+    e: &Evidence<'_>,
+    (processes, ports): &Gone<'_>,
+    unserved: &BTreeSet<u16>,
+    counted: u64,
+    by_events_known: bool,
+) -> Option<Finding> {
     let process = *processes.first()?;
+    let at_its_ports = |kind: Kind| at_ports(e, kind, ports);
+    let (left, refused) = match by_events_known {
+        true => (at_its_ports(Kind::ListenerClosed) + at_its_ports(Kind::Exited), at_its_ports(Kind::Refused)),
+        false => (counted, 0),
+    };
+    let resets = left + refused;
     let label = match processes.len() {
         1 => process.label(),
         many => words::counted(many as u64, &format!("{} process", process.name)),
@@ -204,6 +238,7 @@ fn by_owner(e: &Evidence<'_>, (processes, ports): &Gone<'_>, unserved: &BTreeSet
     let confidence = match (unserved, killed, resets > 0) {
         (_, true, _) => numbers::KILLED,
         (true, ..) => numbers::UNSERVED,
+        (.., true) if by_events_known => numbers::WITH_KNOWN_RESETS,
         (.., true) => numbers::WITH_RESETS,
         _ => numbers::GONE,
     };
@@ -211,7 +246,14 @@ fn by_owner(e: &Evidence<'_>, (processes, ports): &Gone<'_>, unserved: &BTreeSet
     if ports.len() > 5 {
         ports_text.push_str(&format!(" and {} more", words::thousands(ports.len() as u64 - 5)));
     }
-    let state = if unserved { "nobody serves it now" } else { "the port is still served" };
+    let state = match (unserved, refused) {
+        (true, _) => "nobody serves it now".to_owned(),
+        (false, 0) => "the port is still served".to_owned(),
+        (false, refused) => {
+            let be = if refused == 1 { "was" } else { "were" };
+            format!("{} {be} refused until it was served again", words::counted(refused, "connect"))
+        }
+    };
     let summary = format!("{label} exited, with a listener on port {ports_text}: {state}");
     let subject = Subject { port: ports.first().copied(), ..Subject::process(process) };
     let mut finding = wording::active(e, severity, confidence, resets, "resets", summary).subject(subject).evidence(
@@ -221,7 +263,18 @@ fn by_owner(e: &Evidence<'_>, (processes, ports): &Gone<'_>, unserved: &BTreeSet
             format!("{label} held the listener when the window opened and not when it closed"),
         ),
     );
-    if resets > 0 {
+    if by_events_known && resets > 0 {
+        let text = match (left, refused) {
+            (left, 0) => format!("{} left by it to those who were connected or waited", words::counted(left, "RST")),
+            (0, refused) => format!("{} refused at its port after that", words::counted(refused, "connect")),
+            (left, refused) => format!(
+                "{} left by it to those who were connected or waited, then {} refused",
+                words::counted(left, "RST"),
+                words::counted(refused, "connect")
+            ),
+        };
+        finding = finding.evidence(EvidenceItem::value("reset_events", "LISTEN", resets as f64, text));
+    } else if resets > 0 {
         finding = finding.against(EvidenceItem::value(
             "snmp",
             "Tcp.OutRsts",
@@ -354,5 +407,24 @@ mod tests {
     #[test]
     fn without_owners_nothing_is_claimed() {
         assert_eq!(Case::new().missing(&PROCESS_EXIT), Some("owners"));
+    }
+
+    #[test]
+    fn a_worker_that_a_reload_ended_did_not_do_what_the_others_did() {
+        let case = |reason: &str| {
+            Case::new()
+                .tracepoints()
+                .counter("Tcp.OutRsts", 0, 40)
+                .counter("Tcp.PassiveOpens", 0, 100)
+                .counter("TcpExt.TCPAbortOnData", 0, 0)
+                .listener("0.0.0.0:9000", 128, 0, 0, &process(977, "nginx"))
+                .sent(40, reason, None, ["10.0.0.9:9000", "10.0.3.7:0"], None)
+                .died(977)
+        };
+        let reloaded = case("TCP_TIMEWAIT_SOCKET");
+        let finding = reloaded.finding(&PROCESS_EXIT);
+        assert_eq!((finding.severity, finding.impact.events), (Severity::Info, 0), "{finding:?}");
+        let first = crate::diagnosis::diagnose(reloaded.view()).causes[0].id;
+        assert_eq!(first, "late-data-after-close");
     }
 }

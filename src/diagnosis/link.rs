@@ -1,6 +1,6 @@
 //! Roots that no list of causes can know: a program that fails its clients because its own connects fail.
 
-use crate::cause::{Cause, EvidenceItem, Finding, Subject, SubjectKind, severity};
+use crate::cause::{Cause, EvidenceItem, Finding, Severity, Subject, SubjectKind, severity};
 use crate::evidence::Evidence;
 use crate::evidence::proxied::Proxied;
 use crate::value::words;
@@ -20,6 +20,10 @@ pub(super) fn link(evidence: &Evidence<'_>, found: &mut [(&'static Cause, Findin
     let mut roots = vec![None; found.len()];
     for symptom in 0..found.len() {
         if let Some(root) = silent_listener(found, symptom) {
+            roots[symptom] = Some(root);
+            continue;
+        }
+        if let Some(root) = aborts_of_the_same(found, symptom).or_else(|| waits_for_backend(found, symptom)) {
             roots[symptom] = Some(root);
             continue;
         }
@@ -64,6 +68,35 @@ fn silent_listener(found: &[(&'static Cause, Finding)], symptom: usize) -> Optio
     SILENT.iter().find_map(|id| found.iter().position(|root| is_root(id, root)))
 }
 
+/// A program that sets SO_LINGER to 0 resets its clients with the reason of unread data where something came before it closed
+/// (net/ipv4/tcp.c __tcp_close looks for that first): one act, told by the timing as two.
+fn aborts_of_the_same(found: &[(&'static Cause, Finding)], symptom: usize) -> Option<usize> {
+    let (_, finding) = found.get(symptom).filter(|(cause, _)| cause.id == "close-with-unread-data")?;
+    let by = |finding: &Finding| {
+        let port = finding.subjects.iter().find(|subject| subject.kind == SubjectKind::Listener)?.port?;
+        Some((port, finding.subjects.iter().find_map(|subject| subject.pid)?))
+    };
+    let here = by(finding)?;
+    found.iter().position(|(cause, root)| {
+        let same = cause.id == "abortive-close" && root.state == finding.state && by(root) == Some(here);
+        same && root.impact.events * MOST_UNREAD >= finding.impact.events
+    })
+}
+
+/// Clients that gave up on a program whose own connects fail: it tries again while they wait.
+fn waits_for_backend(found: &[(&'static Cause, Finding)], symptom: usize) -> Option<usize> {
+    let (_, finding) = found.get(symptom).filter(|(cause, _)| cause.id == "client-gave-up")?;
+    let server = finding.subjects.iter().find(|subject| subject.kind == SubjectKind::Listener)?;
+    let fails = |id: &str, (cause, root): &(&'static Cause, Finding)| {
+        let by_it = |subject: &Subject| subject.kind == SubjectKind::Process && subject.pid == server.pid;
+        cause.id == id && root.severity < Severity::Info && server.pid.is_some() && root.subjects.iter().any(by_it)
+    };
+    CONNECTS.iter().find_map(|id| found.iter().position(|root| fails(id, root)))
+}
+
+/// A program that closes so many times more often with unread data does that for another reason.
+const MOST_UNREAD: u64 = 4;
+
 /// The proxied service whose clients this finding is about.
 fn proxied(evidence: &Evidence<'_>, (cause, finding): &(&'static Cause, Finding)) -> Option<Proxied> {
     let listener = finding.subjects.iter().find(|subject| subject.kind == SubjectKind::Listener)?;
@@ -87,7 +120,7 @@ fn is_about(finding: &Finding, proxied: &Proxied) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::cause::Severity;
+    use super::Severity;
     use crate::diagnosis::diagnose;
     use crate::observation::testing::{Case, group, process, task};
     use crate::source::socket_dump::{GroupKind, SocketDump};
@@ -156,5 +189,35 @@ mod tests {
     fn what_happens_beside_it_is_a_cause_of_its_own() {
         let diagnosis = diagnose(proxy(3).view());
         assert!(diagnosis.causes.iter().all(|cause| cause.because_of.is_none()), "{:?}", diagnosis.causes);
+    }
+
+    #[test]
+    fn one_program_that_aborts_its_clients_is_told_once_whatever_the_kernel_calls_it() {
+        let app = || Some(task(41, "app"));
+        let case = |by: u32| {
+            Case::new()
+                .tracepoints()
+                .counter("Tcp.OutRsts", 0, 20)
+                .counter("Tcp.PassiveOpens", 0, 20)
+                .listener("0.0.0.0:9000", 128, 0, 0, &process(41, "app"))
+                .sent(12, "TCP_STATE", Some(TcpState::Close), FRONT, app())
+                .sent(8, "TCP_ABORT_ON_CLOSE", Some(TcpState::Close), ["10.0.0.9:9001", "10.0.3.7:0"], app())
+                .listener(&format!("0.0.0.0:{by}"), 128, 0, 0, &process(41, "app"))
+        };
+        let roots = |case: &Case| -> Vec<_> {
+            let causes = diagnose(case.view()).causes;
+            causes.iter().map(|cause| (cause.id, cause.because_of.map(|root| root.id))).collect()
+        };
+        let elsewhere = roots(&case(9001));
+        assert!(elsewhere.iter().all(|(_, root)| root.is_none()), "another port is another fault: {elsewhere:?}");
+        let same = Case::new()
+            .tracepoints()
+            .counter("Tcp.OutRsts", 0, 20)
+            .counter("Tcp.PassiveOpens", 0, 20)
+            .listener("0.0.0.0:9000", 128, 0, 0, &process(41, "app"))
+            .sent(12, "TCP_STATE", Some(TcpState::Close), FRONT, app())
+            .sent(8, "TCP_ABORT_ON_CLOSE", Some(TcpState::Close), FRONT, app());
+        let expected = [("abortive-close", None), ("close-with-unread-data", Some("abortive-close"))];
+        assert_eq!(roots(&same), expected);
     }
 }

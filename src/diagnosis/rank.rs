@@ -117,6 +117,8 @@ fn root(findings: &[(&'static Cause, Finding)], symptom: usize) -> Option<usize>
             let (deeper, other) = &findings[*index];
             *index != symptom
                 && deeper.explains.contains(&cause.id)
+                // A worker that left nobody alone did nothing to those that another one serves.
+                && (deeper.id != "process-exit" || other.impact.events > 0)
                 && other.state <= finding.state
                 // What a text only hints at explains nothing that is surer.
                 && (other.state != State::Past || other.confidence * 1.6 >= finding.confidence)

@@ -177,7 +177,13 @@ fn account(ledger: &Ledger, causes: &[Ranked], window: Duration) -> String {
     let window = words::seconds(window);
     let sent = match ledger.sent.total.as_ref().ok().copied() {
         None => "No fault was found".to_owned(),
-        Some(0) => "No RST was sent".to_owned(),
+        Some(0) => match received_and_noted(ledger, causes) {
+            Some(n) => {
+                let be = if n == 1 { "was" } else { "were" };
+                format!("{} {be} received, worth a note and no more; none was sent", words::counted(n, "RST"))
+            }
+            None => "No RST was sent".to_owned(),
+        },
         Some(n) if is_noted(&ledger.sent, causes) => {
             let be = if n == 1 { "was" } else { "were" };
             format!("{} {be} sent, worth a note and no more", words::counted(n, "RST"))
@@ -193,6 +199,13 @@ fn account(ledger: &Ledger, causes: &[Ranked], window: Duration) -> String {
     }
 }
 
+/// RSTs from peers of which the report lists a cause, where there are any.
+fn received_and_noted(ledger: &Ledger, causes: &[Ranked]) -> Option<u64> {
+    let listed = |line: &&Line| causes.iter().any(|cause| Some(cause.id) == line.cause && cause.finding.state.is_now());
+    let noted: u64 = ledger.received.lines.iter().filter(listed).map(|line| line.count).sum();
+    (noted > 0).then_some(noted)
+}
+
 /// All that was sent has a cause, and some of it one that the report lists.
 fn is_noted(sent: &Account, causes: &[Ranked]) -> bool {
     let listed = |line: &Line| causes.iter().any(|cause| Some(cause.id) == line.cause);
@@ -204,8 +217,18 @@ fn activity(moved: &dyn Fn(&str) -> Option<u64>) -> String {
     let (Some(passive), Some(active)) = (moved("Tcp.PassiveOpens"), moved("Tcp.ActiveOpens")) else {
         return String::new();
     };
+    // A connect that a route of this host refuses ends before a SYN, in no counter (prohibit, blackhole) or as a packet without a
+    // route (net/ipv4/tcp_ipv4.c tcp_v4_connect).
+    let no_route = match moved("Ip.OutNoRoutes") {
+        None | Some(0) => String::new(),
+        Some(count) => {
+            format!(" {} of this host found no route (\"Network is unreachable\").", words::counted(count, "packet"))
+        }
+    };
     if passive == 0 && active == 0 {
-        return " It was quiet: no connection was accepted or tried.".to_owned();
+        return format!(
+            " It was quiet: no connection was accepted, and no connect here got as far as a SYN.{no_route}"
+        );
     }
     let accepted = words::counted(passive, "connection");
     let tried = words::counted(active, "connect");
@@ -217,7 +240,7 @@ fn activity(moved: &dyn Fn(&str) -> Option<u64>) -> String {
         (tried, failed) if failed >= tried => ", none succeeded".to_owned(),
         (_, failed) => format!(", {} failed", words::thousands(failed)),
     };
-    format!(" {accepted} accepted, {tried} tried{outcome}.")
+    format!(" {accepted} accepted, {tried} tried{outcome}.{no_route}")
 }
 
 #[cfg(test)]
@@ -299,5 +322,16 @@ mod tests {
         let unseen = asked(&case, None, None, Some("postgres"));
         assert_eq!(unseen.status, Status::Unknown);
         assert!(unseen.summary.contains("Host-wide: TCP has used up"), "{}", unseen.summary);
+    }
+
+    /// A program that has no route tries and fails, and Tcp.ActiveOpens does not move.
+    #[test]
+    fn quiet_is_not_said_of_connects_that_found_no_route() {
+        let quiet = |no_routes: u64| {
+            let case = host().counter("Tcp.PassiveOpens", 9, 0).counter("Tcp.ActiveOpens", 9, 0);
+            asked(&case.counter("Ip.OutNoRoutes", 2, no_routes), None, None, None).summary
+        };
+        assert!(quiet(0).contains("no connect here got as far as a SYN. Packets dropped"), "{}", quiet(0));
+        assert!(quiet(7).contains("7 packets of this host found no route"), "{}", quiet(7));
     }
 }

@@ -96,9 +96,17 @@ pub fn body(page: &mut Page, cause: &Ranked, root: Option<Root<'_>>, about: &Abo
     let texts =
         |items: &[EvidenceItem]| items.iter().filter(own_line).map(|item| item.text.clone()).collect::<Vec<_>>();
     list(page, "because", &texts(&finding.evidence), detail.lines);
-    list(page, "but", &texts(&finding.counter_evidence), detail.lines.map(|_| 1));
+    let against = texts(&finding.counter_evidence);
+    let (shown, lines) = match detail.lines {
+        None => (against.len(), None),
+        Some(1) => (0, None),
+        Some(lines) => (1, Some(if lines > MOST_ITEMS { 2 } else { 1 })),
+    };
+    list(page, "but", against.get(..shown).unwrap_or(&against), lines);
 }
 
+/// Texts of one list, where not all are asked for.
+const MOST_ITEMS: usize = 3;
 /// Where the rest is.
 const MORE: &str = " (--all)";
 
@@ -111,7 +119,7 @@ pub fn field(page: &mut Page, label: &str, text: &str) {
 /// and what does not fit is cut with a mark.
 fn list(page: &mut Page, label: &str, texts: &[String], most: Option<usize>) {
     let width = page.prose_width() - INDENT;
-    let shown = texts.len().min(most.unwrap_or(usize::MAX));
+    let shown = texts.len().min(most.map_or(usize::MAX, |most| most.min(MOST_ITEMS)));
     let mut spare = most.map_or(usize::MAX, |most| most - shown);
     for (place, text) in texts.iter().take(shown).enumerate() {
         let mut lines = wrap(text, width);

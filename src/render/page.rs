@@ -19,24 +19,27 @@ const INDENT: usize = 10;
 /// Lines of one kind below the causes, and symptoms below their root.
 const MOST: usize = 3;
 
-/// From much to little: the first with which the report fits the screen is taken, else the last but one, because a report that has
-/// to be scrolled anyway can say what to do.
-const DETAILS: [Detail; 4] = [
-    Detail { remedies: 2, next_remedy: false, persist: true, lines: Some(3), whole_notes: true },
-    Detail { remedies: 1, next_remedy: true, persist: true, lines: Some(3), whole_notes: true },
+/// From much to little: the first with which the report fits the screen is taken.
+const DETAILS: [Detail; 7] = [
+    Detail { remedies: 2, next_remedy: false, persist: true, lines: Some(7), whole_notes: true },
+    Detail { remedies: 1, next_remedy: true, persist: true, lines: Some(7), whole_notes: true },
+    Detail { remedies: 1, next_remedy: true, persist: true, lines: Some(4), whole_notes: true },
+    Detail { remedies: 1, next_remedy: false, persist: true, lines: Some(4), whole_notes: true },
     Detail { remedies: 1, next_remedy: true, persist: false, lines: Some(3), whole_notes: false },
     Detail { remedies: 1, next_remedy: false, persist: false, lines: Some(2), whole_notes: false },
+    Detail { remedies: 1, next_remedy: false, persist: false, lines: Some(1), whole_notes: false },
 ];
+/// Of a report that has to be scrolled anyway.
+const LONG: Detail = Detail { remedies: 1, next_remedy: true, persist: false, lines: Some(4), whole_notes: false };
 
 /// The report, ending with a newline.
 pub fn page(diagnosis: &Diagnosis, options: &Options) -> String {
     let fits = |text: &String| text.lines().count() <= SCREEN;
-    let [.., long, _] = &DETAILS;
     DETAILS
         .iter()
         .map(|detail| drawn(diagnosis, options, detail, false))
         .find(fits)
-        .unwrap_or_else(|| drawn(diagnosis, options, long, true))
+        .unwrap_or_else(|| drawn(diagnosis, options, &LONG, true))
 }
 
 /// `repeated`: the verdict stands at the end as well.
@@ -96,12 +99,13 @@ fn cause(
     block::body(page, cause, None, about, detail);
     let symptoms: Vec<_> = symptoms(diagnosis, root).collect();
     let room = page.prose_width() - block::INDENT;
+    let whole = |text: &str| if detail.whole_notes { text.to_owned() } else { shorten(text, room) };
     for (place, symptom) in symptoms.iter().take(MOST).enumerate() {
         let more = symptoms.len().saturating_sub(MOST);
         let text = match more {
             more if more > 0 && place + 1 == MOST => format!("{} more of its symptoms (--all)", more + 1),
-            _ if symptom.finding.location == cause.finding.location => shorten(&symptom.finding.summary, room),
-            _ => shorten(&located(diagnosis, &symptom.finding), room),
+            _ if symptom.finding.location == cause.finding.location => whole(&symptom.finding.summary),
+            _ => whole(&located(diagnosis, &symptom.finding)),
         };
         block::field(page, if place == 0 { "also" } else { "" }, &text);
     }

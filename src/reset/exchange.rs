@@ -15,6 +15,8 @@ const GREETING: u64 = 1_024;
 const MUCH: u32 = 14_600;
 /// A goodbye: TLS close_notify has 24 to 31 bytes, QUIT of text protocols fewer.
 const GOODBYE: u32 = 64;
+/// Ports where TLS is the rule: a close_notify after a FIN is likelier than a lost request.
+pub const TLS_PORTS: [u16; 8] = [443, 465, 636, 993, 995, 5671, 6443, 8443];
 /// Who leaves with the answer does so within this time.
 const SHORT: Duration = Duration::from_millis(100);
 /// A client that has a limit waits longer than this for its answer; sooner it is cancelled.
@@ -29,7 +31,7 @@ pub enum Exchange {
     HeldBack,
     /// This side had asked, and waited for the answer.
     Asked,
-    /// Everything was answered; what is unread came with the peer's FIN.
+    /// Everything was answered; what is unread came with the FIN of the side that had asked, or just after the other's.
     Goodbye,
     /// The peer left while its request had no answer.
     Unanswered,
@@ -102,11 +104,24 @@ fn from_peer(
     if socket.unread >= MUCH && socket.idle(reset.at()) >= SHORT {
         return Some(Exchange::UnreadHere);
     }
+    if is_goodbye_of_tls(reset, socket, sent, state) {
+        return Some(Exchange::Goodbye);
+    }
     if patience(reset).is_some_and(|patience| patience >= WAITS) {
         return Some(Exchange::Unanswered);
     }
     let taken = sent > 0 && socket.unacknowledged == 0 && socket.unread == 0 && state != Some(TcpState::CloseWait);
     (taken && socket.idle(reset.at()) < SHORT).then_some(Exchange::Answered)
+}
+
+/// Everything that this side asked was answered; the peer closed, and what it did not take is this side's close_notify, which
+/// follows the answer at once. A request is longer, or comes after a pause.
+fn is_goodbye_of_tls(reset: &Reset, socket: &DestroyedSocket, sent: u64, state: Option<TcpState>) -> bool {
+    let tls = reset.peer().is_some_and(|peer| TLS_PORTS.contains(&peer.port()));
+    let short = (1..=GOODBYE).contains(&socket.unacknowledged) && sent > u64::from(socket.unacknowledged);
+    let since_answer = socket.data_received_ms.checked_sub(socket.data_sent_ms);
+    let at_once = since_answer.is_some_and(|ms| Duration::from_millis(u64::from(ms)) < SHORT);
+    tls && state == Some(TcpState::CloseWait) && short && at_once
 }
 
 /// How long the side that left had waited for an answer; `None` where no request was open.

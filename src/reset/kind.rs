@@ -136,6 +136,7 @@ impl Kind {
         match (self, exchange) {
             (Self::PeerReset, Exchange::UnreadHere) => Self::SlowHere,
             (Self::LateData | Self::Aborted, Exchange::Asked) => Self::GaveUpHere,
+            (Self::PeerReset, Exchange::Goodbye) => Self::Goodbye,
             (kind, _) => kind,
         }
     }

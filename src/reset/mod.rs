@@ -23,7 +23,7 @@ pub(crate) mod testing;
 
 pub use deduce::{Aborts, Told};
 pub use errors::JoinedError;
-pub use exchange::{Exchange, answered_after, patience};
+pub use exchange::{Exchange, TLS_PORTS, answered_after, patience};
 pub use join::{Drained, End, Ending, Joined, Joiner};
 pub use judge::{Alone, Moved, Surroundings, Traced};
 pub use kind::Kind;

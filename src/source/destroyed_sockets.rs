@@ -134,7 +134,10 @@ impl DestroyedSocket {
 
     /// It had sent something after the last that it received: a request without an answer, where this side asks.
     pub fn asked_last(&self) -> bool {
-        self.data_sent_ms < self.data_received_ms
+        // A request that follows the handshake within a tick of the clock is as old as that, which counts as received data
+        // (net/ipv4/tcp_input.c tcp_finish_connect).
+        let unanswered = self.bytes_received == Some(0) && self.bytes_sent > Some(0);
+        unanswered || self.data_sent_ms < self.data_received_ms
     }
 }
 

@@ -46,6 +46,14 @@ pub struct Rejected {
     pub count: u64,
 }
 
+impl Rejected {
+    /// Connects of this host to it were refused by ICMP.
+    pub fn refuses_connects_to(&self, called: SocketAddr) -> bool {
+        let refused = matches!((self.means, self.hook), (Means::Icmp(_), Hook::Remote | Hook::Output));
+        refused && self.called == Some(called)
+    }
+}
+
 /// A destination of which a router, or this host itself, said that there is no way to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoWay {
