@@ -25,10 +25,7 @@ pub fn load(sockets: usize) -> io::Result<Vec<Holder>> {
     check(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
     link_up()?;
     std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535")?;
-    let limit = raise_file_limit()?;
-    // Half of the sockets are the accepted ends, and a process needs some files for itself. A process near its limit would be
-    // a finding, which is not what is measured.
-    let per_process = (limit * 8 / 10 / 2 * 2).min(50_000);
+    let per_process = per_process()?;
     let mut holders = Vec::new();
     let mut left = sockets;
     while left > 0 {
@@ -38,6 +35,21 @@ pub fn load(sockets: usize) -> io::Result<Vec<Holder>> {
     }
     Ok(holders)
 }
+
+/// Half of the sockets are the accepted ends, and a process needs some files for itself. A process near its limit would be a
+/// finding, which is not what is measured.
+fn per_process() -> io::Result<usize> {
+    Ok((raise_file_limit()? * 8 / 10 / 2 * 2).min(50_000))
+}
+
+/// How many local ports are in use towards the destination that has most of them.
+#[allow(dead_code, reason = "one benchmark asks")]
+pub fn ports_in_use(sockets: usize) -> io::Result<usize> {
+    Ok((sockets.min(per_process()?) / 2).min(PER_DESTINATION))
+}
+
+/// Connections to one address.
+const PER_DESTINATION: usize = 10_000;
 
 /// Ends the process, and with it the sockets, when it is dropped.
 pub struct Holder(Child);
@@ -76,7 +88,7 @@ fn hold(sockets: usize) {
     let mut listeners = Vec::new();
     let mut left = sockets / 2;
     for index in 0u16.. {
-        let now = left.min(10_000);
+        let now = left.min(PER_DESTINATION);
         if now == 0 {
             break;
         }
