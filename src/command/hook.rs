@@ -114,9 +114,14 @@ fn run(command: &[String], event: &str) -> io::Result<()> {
         .stdout(Stdio::null())
         .spawn()?;
     let begun = Instant::now();
-    // It fits into the pipe; one that does not read it closes it when it ends.
+    // By another thread: a pipe may hold as little as a page (pipe(7), pipe-user-pages-soft), and a command need not read.
     if let Some(mut stdin) = child.stdin.take() {
-        let _ = stdin.write_all(event.as_bytes());
+        let event = event.to_owned();
+        let write = move || drop(stdin.write_all(event.as_bytes()));
+        if let Err(error) = thread::start("hook-input", write) {
+            killed(&mut child);
+            return Err(error);
+        }
     }
     loop {
         match child.try_wait()? {
