@@ -308,7 +308,11 @@ fn with_limit_and_remedies(e: &Evidence<'_>, service: &Service<'_>, mut finding:
 /// A queue that is always full is too slow a server, which a longer queue does not help; one that is full for moments is a burst.
 fn capacity_first(e: &Evidence<'_>, service: &Service<'_>, mut finding: Finding) -> Finding {
     let slow = busy::slow_accept(e, service);
-    let always = service.worst().samples >= queue::ENOUGH_SAMPLES && service.full_share() >= numbers::ALWAYS_FULL;
+    let (worst, share) = (service.worst(), service.full_share());
+    // What a burst leaves behind accept() takes up at once: a queue that is full again and again is as often shorter in between.
+    let stays = share * e.window().as_secs_f64() >= numbers::STAYS_FULL_S
+        && worst.full_samples >= worst.drained.saturating_mul(numbers::FULL_OF_SHORTER);
+    let always = worst.samples >= queue::ENOUGH_SAMPLES && (share >= numbers::ALWAYS_FULL || stays);
     if !always {
         return finding.remedy(slow);
     }
@@ -348,6 +352,16 @@ mod tests {
         let lines: Vec<_> = finding.remedies.iter().filter_map(|remedy| remedy.line()).collect();
         assert_eq!(lines[0], "worker_processes auto;", "always full: too slow, not too short");
         assert!(lines.iter().any(|line| line.starts_with("listen 8080 backlog=4096;")), "{lines:?}");
+    }
+
+    #[test]
+    fn a_queue_that_filled_up_and_stays_full_is_no_burst() {
+        let first = |drained: u32| {
+            let finding = overflow(24, 3).queue(3, 3, drained).finding(&ACCEPT_QUEUE_OVERFLOW);
+            finding.remedies.iter().find_map(|remedy| remedy.line()).unwrap_or_default()
+        };
+        assert_eq!(first(2), "worker_processes auto;", "1.2 of 3 s, and hardly ever shorter");
+        assert!(first(12).starts_with("listen 8080 backlog=4096;"), "{}", first(12));
     }
 
     #[test]

@@ -112,6 +112,10 @@ numbers! {
         CRITICAL_PER_S: f64 = 1.0;
         /// Share of the samples from which a full queue is no burst.
         ALWAYS_FULL: f64 = 0.5;
+        /// A queue that was full for so long, s, and hardly ever shorter, is no burst either.
+        STAYS_FULL_S: f64 = 1.0;
+        /// Samples in which it is full for each in which it got shorter.
+        FULL_OF_SHORTER: u32 = 5;
         /// Share of the time from which a process that is ready to run and has no CPU is slow for that.
         WAITS_FOR_CPU: f64 = 0.3;
         /// Share of a CPU from which a process is too busy to accept, rather than waiting for something.

@@ -133,7 +133,7 @@ fn refused_in_part(e: &Evidence<'_>, finding: Finding, called: SocketAddr, other
                 format!("the RSTs arrived with TTL {}, the server's own packets with {}", list(&ttl), list(&usual)),
             )),
             format!(
-                "Find the firewall between this host and {called} that rejects a part of the connects: another sender's TTL"
+                "Find the firewall between this host and {called} that rejects a part of the connects: by their TTL another host sends the RSTs"
             ),
         ),
         None => (
@@ -153,19 +153,27 @@ fn refused_in_part(e: &Evidence<'_>, finding: Finding, called: SocketAddr, other
 
 fn with_remedies(finding: Finding, called: Option<SocketAddr>) -> Finding {
     let verify = Verify::scan("shows no refused connect, and the connect succeeds");
+    let named = finding.subjects.iter().any(|subject| subject.pid.is_some());
     match called {
-        Some(called) => finding
-            .remedy(
-                Remedy::new(format!("Start the server on {called}, or correct the address in the client"), verify)
-                    .command(ShellCommand::new("nc -vz").arg(called.ip()).arg(called.port())),
-            )
-            .remedy(
+        Some(called) => {
+            let text = format!(
+                "Start the server on {called}, or correct the address in the client; a firewall there that rejects with RST looks \
+                 the same"
+            );
+            let finding = finding.remedy(
+                Remedy::new(text, verify).command(ShellCommand::new("nc -vz").arg(called.ip()).arg(called.port())),
+            );
+            if named {
+                return finding;
+            }
+            finding.remedy(
                 Remedy::new(
                     "See which program of this host connects there (as root, with tracefs)",
                     "the process is named",
                 )
                 .command(ShellCommand::new("rstdoctor trace --received -d 10s --port").arg(called.port())),
-            ),
+            )
+        }
         None => finding.remedy(
             Remedy::new("See whom this host calls in vain (as root, with tracefs)", "the server is named")
                 .command(ShellCommand::new("rstdoctor trace --received -d 10s")),

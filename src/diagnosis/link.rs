@@ -38,7 +38,9 @@ pub(super) fn link(evidence: &Evidence<'_>, found: &mut [(&'static Cause, Findin
             continue;
         }
         let who = listener.as_ref().and_then(Subject::label).unwrap_or_else(|| "a program".to_owned());
-        cause.summary = format!("{who} fails its clients on port {}: {}", proxied.port, cause.summary);
+        // Who asks is said once.
+        let why = cause.summary.replacen(&format!(" of {who}"), "", 1);
+        cause.summary = format!("{who} fails its clients on port {}: {why}", proxied.port);
         let harm = evidence.harm_of_service(proxied.port);
         cause.severity = cause.severity.min(severity::to_clients(evidence, &harm));
         cause.harm = Some(harm);
