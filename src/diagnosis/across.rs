@@ -150,7 +150,8 @@ fn silent_port(caller: &Judged<'_>, other: &Judged<'_>, called: SocketAddr) -> O
         return Some(called.port());
     }
     let open = |one: &Judged<'_>, accepted: bool| {
-        let groups = one.evidence.groups(GroupKind::Established).unwrap_or_default();
+        let groups = one.evidence.as_ref().and_then(|evidence| evidence.groups(GroupKind::Established).ok());
+        let groups = groups.unwrap_or_default();
         let groups = groups.into_iter().filter(move |group| group.accepted == accepted);
         groups.flat_map(|group| &group.samples).map(|it| (canonical(it.local), canonical(it.peer))).collect::<Vec<_>>()
     };

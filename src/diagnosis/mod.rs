@@ -26,6 +26,7 @@ use crate::value::{Missing, Moment, NetnsId, TcpState};
 mod across;
 pub mod filter;
 mod group;
+pub mod idle;
 mod link;
 pub mod node;
 pub mod port;

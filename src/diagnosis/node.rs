@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::filter::{Filter, is_host_wide};
+use super::idle::Known;
 use super::rank::{self, Ranked};
 use super::{Diagnosis, MOST_LISTENERS, NotChecked, RuledOut, Status, across, judge, sentence, weighs};
 use crate::cause::{Finding, REGISTRY, manifest};
@@ -68,31 +69,44 @@ impl Coverage {
 /// One namespace with its own diagnosis.
 pub(super) struct Judged<'a> {
     pub view: View<'a>,
-    pub evidence: Evidence<'a>,
+    /// `None` of an idle one, which was not judged again.
+    pub evidence: Option<Evidence<'a>>,
     pub location: Arc<Location>,
     pub diagnosis: Diagnosis,
+    /// Nothing was found in it.
+    clean: bool,
 }
 
 /// Judges everything that was observed: one namespace, or the whole node. `None` as soon as `stopped` says so.
 pub fn diagnose_all(observation: &Observation, filter: &Filter, stopped: &dyn Fn() -> bool) -> Option<Diagnosis> {
-    diagnose_each(observation, filter, stopped).map(|(diagnosis, _)| diagnosis)
+    diagnose_each(observation, filter, stopped, &mut Known::default()).map(|(diagnosis, _)| diagnosis)
 }
 
-/// As [`diagnose_all`], with the evidence of each namespace for one who needs it for more.
+/// As [`diagnose_all`], with the evidence of each namespace that was judged for one who needs it for more. `known`: from the
+/// windows before, with the same filter.
 pub fn diagnose_each<'a>(
     observation: &'a Observation,
     filter: &Filter,
     stopped: &dyn Fn() -> bool,
+    known: &mut Known,
 ) -> Option<(Diagnosis, BTreeMap<NetnsId, Evidence<'a>>)> {
     let own = observation.view()?.after().netns;
     let mut judged = Vec::new();
     for view in observation.views() {
+        let location = Arc::new(location(observation, view));
+        // What is of the whole host is judged with the own one.
+        let unchanged = if view.after().netns == own { None } else { known.take(view) };
+        if let Some(diagnosis) = unchanged {
+            judged.push(Judged { view, evidence: None, location, diagnosis, clean: true });
+            continue;
+        }
         let evidence = Evidence::new(view);
         let (diagnosis, whole) = judge(&evidence, view, filter, stopped);
         if !whole {
             return None;
         }
-        judged.push(Judged { view, evidence, location: Arc::new(location(observation, view)), diagnosis });
+        let clean = diagnosis.causes.is_empty() && diagnosis.status == Status::Ok;
+        judged.push(Judged { view, evidence: Some(evidence), location, diagnosis, clean });
     }
     judged.sort_by_key(|one| one.view.after().netns != own);
     let mut diagnosis = match &mut judged[..] {
@@ -106,7 +120,17 @@ pub fn diagnose_each<'a>(
     // In the namespace of the one who looks, nothing has to be told of where it is.
     let narrowed = observation.netns.len() == 1 && judged.first().is_some_and(|one| !one.location.own);
     diagnosis.coverage = Coverage::of(observation, narrowed);
-    Some((diagnosis, judged.into_iter().map(|one| (one.view.after().netns, one.evidence)).collect()))
+    known.forget();
+    let among = judged.len() > 1;
+    let mut around = BTreeMap::new();
+    for one in judged {
+        let id = one.view.after().netns;
+        around.extend(one.evidence.map(|evidence| (id, evidence)));
+        if among && one.clean && id != own {
+            known.keep(one.view, one.diagnosis);
+        }
+    }
+    Some((diagnosis, around))
 }
 
 fn location(observation: &Observation, view: View<'_>) -> Location {

@@ -8,12 +8,13 @@ use std::io::{Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, RawDir, fstat, openat, readlinkat_raw};
 
 use super::trace_context;
 use crate::source::process;
-use crate::value::{Failure, FailureKind};
+use crate::value::{Failure, FailureKind, NetnsId};
 
 /// So many descriptors are read in every process.
 const FIRST: u32 = 512;
@@ -25,6 +26,9 @@ const STRIDE: u32 = 64;
 const BATCH: u64 = 1024;
 /// A limit of open files below this is no limit of a server's, and is not looked for.
 const FEW: u64 = 32;
+/// Descriptors after which, as soon as every inode has a holder, only processes of the same network namespaces as these are read
+/// on: those that share a socket, while a big node has a thousand others. 0.1 s.
+const LONG: u64 = 50_000;
 /// Lines are handed over in pieces of about this size.
 const FLUSH: usize = 32 << 10;
 
@@ -44,8 +48,17 @@ pub(super) fn socket_owners(
     let broken = |error: io::Error| Failure::new(FailureKind::Broken, format!("list of /proc: {error}"));
     let proc = open_directory(CWD, c"/proc").map_err(broken)?;
     let size_counts = size_counts(&proc);
-    let mut walk =
-        Walk { inodes, missing: inodes.clone(), high: BTreeSet::new(), size_counts, lines: Vec::new(), sink };
+    let mut walk = Walk {
+        inodes,
+        missing: inodes.clone(),
+        read: 0,
+        holders: BTreeSet::new(),
+        around: None,
+        high: BTreeSet::new(),
+        size_counts,
+        lines: Vec::new(),
+        sink,
+    };
     let mut denied = 0u64;
     let mut pids = Vec::new();
     list(&proc, |pid| pids.push(pid)).map_err(broken)?;
@@ -85,6 +98,12 @@ struct Walk<'a> {
     inodes: &'a BTreeSet<u64>,
     /// Those of which no holder is known yet.
     missing: BTreeSet<u64>,
+    /// How many descriptors were read.
+    read: u64,
+    /// Processes that hold one.
+    holders: BTreeSet<u32>,
+    /// Their network namespaces, once every inode has a holder.
+    around: Option<BTreeSet<NetnsId>>,
     /// Numbers above [`FIRST`] under which one was found.
     high: BTreeSet<u32>,
     size_counts: bool,
@@ -108,11 +127,12 @@ impl Walk<'_> {
             count = Some(open);
         }
         let mut show = wanted || count.is_some_and(|open| at_limit(&fds, open));
+        let look = !self.inodes.is_empty() && !self.is_elsewhere(pid);
         let Some(open) = count else {
             let mut listed = 0u64;
             list(&fds, |fd| {
                 listed += 1;
-                if !self.inodes.is_empty() {
+                if look {
                     self.descriptor(&fds, pid, fd, &mut show);
                 }
             })?;
@@ -120,7 +140,7 @@ impl Walk<'_> {
             return Ok(None);
         };
         let mut process = Open { pid, fds, open, seen: 0, show };
-        if !self.inodes.is_empty() {
+        if look {
             if defer && open > u64::from(FIRST) {
                 self.by_number(&mut process, 0..u64::from(FIRST), |_| false);
                 return Ok(Some(process));
@@ -129,6 +149,16 @@ impl Walk<'_> {
         }
         self.files(&process.fds, pid, open, process.show);
         Ok(None)
+    }
+
+    /// Enough was read, and this process has nothing to do with those that hold what was asked for.
+    fn is_elsewhere(&mut self, pid: u32) -> bool {
+        if self.read < LONG || !self.missing.is_empty() {
+            return false;
+        }
+        let netns = |pid: &u32| trace_context::netns(Path::new(&format!("/proc/{pid}/ns/net")));
+        let around = self.around.get_or_insert_with(|| self.holders.iter().filter_map(netns).collect());
+        netns(&pid).is_some_and(|netns| !around.contains(&netns))
     }
 
     /// Looks at the descriptors from `first` on, until it is `enough`.
@@ -220,10 +250,12 @@ impl Walk<'_> {
         let _ = write!(name.as_mut_slice(), "{fd}");
         let mut target = [MaybeUninit::uninit(); 32];
         let name = CStr::from_bytes_until_nul(&name).unwrap_or_default();
+        self.read += 1;
         let (target, _) = readlinkat_raw(fds, name, &mut target).ok()?;
         let inode = socket_inode(target);
         if let Some(inode) = inode.filter(|inode| self.inodes.contains(inode)) {
             *matched = true;
+            self.holders.insert(pid);
             self.missing.remove(&inode);
             if fd >= FIRST {
                 self.high.insert(fd);

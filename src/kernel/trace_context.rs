@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::source::reset_events::is_telling;
 use crate::value::NetnsId;
 
-fn netns(path: &Path) -> Option<NetnsId> {
+pub(super) fn netns(path: &Path) -> Option<NetnsId> {
     NetnsId::from_link(std::fs::read_link(path).ok()?.to_str()?)
 }
 

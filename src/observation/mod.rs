@@ -226,6 +226,25 @@ impl Observation {
     }
 }
 
+impl NetnsWindow {
+    /// Nothing happened in it: its counters are those of before, no reset, packet, ended connection or error was seen, and
+    /// nothing waited in a queue.
+    pub fn is_idle(&self) -> bool {
+        let resets = &self.resets;
+        let still = |trace: &ListenerTrace| trace.in_before && trace.in_after && trace.max_recv_q == 0;
+        !self.gone
+            && !self.came
+            && self.after.counters.is_carried(&self.before.counters)
+            && resets.single.is_empty()
+            && resets.grouped.is_empty()
+            && resets.packets_dropped == 0
+            && self.reset_packets.value().is_none_or(PacketAccount::is_empty)
+            && self.endings.value().is_none_or(|endings| *endings == Endings::default())
+            && self.errors.value().is_none_or(|errors| *errors == SocketErrors::default())
+            && self.listener_traces.values().all(still)
+    }
+}
+
 impl<'a> View<'a> {
     pub fn before(self) -> &'a Snapshot {
         &self.netns.before

@@ -57,6 +57,12 @@ impl Looks {
         }
     }
 
+    /// All listeners were there in each look, and nothing waited in any.
+    pub fn is_still(&self) -> bool {
+        let all = |trace: &ListenerTrace| trace.in_before && trace.max_recv_q == 0 && trace.samples == self.looks;
+        self.traces.values().all(all)
+    }
+
     /// Every listener that was seen.
     pub fn seen(&self) -> impl Iterator<Item = &Listener> {
         self.traces.values().map(|trace| &trace.last)

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::collect::{self, Samples};
+use super::collect::{self, Samples, Telling};
 use super::looks::Looks;
-use super::{Load, Session};
+use super::{Load, Plan, Session};
 use crate::ask::{Probe, Scope};
-use crate::observation::{HostSnapshot, Observation, Snapshot};
+use crate::observation::{HostSnapshot, NetnsWindow, Observation, Snapshot};
 use crate::source::counters::Counters;
 use crate::source::listeners::{self, Listener};
 use crate::source::namespaces::{self, Namespace};
@@ -22,6 +22,10 @@ const AT_ONCE: usize = 16;
 /// A look at all sockets walks the hash table of the whole host, 1 ms to 40 ms for each namespace: so long for all of them when a
 /// session opens.
 const SWEEPS: Duration = Duration::from_millis(500);
+/// So long for those of many namespaces in which nothing happens.
+const IDLE_SWEEPS: Duration = Duration::from_millis(100);
+/// Of many idle namespaces one in so many is asked for everything in each window.
+const SELDOM: usize = 8;
 /// Between two looks at the node where no namespace comes or goes.
 const NODE: Duration = Duration::from_secs(30);
 
@@ -35,8 +39,44 @@ pub(super) struct OfNetns {
     pub looks: Looks,
     /// It was not there when the session opened, and is in no window yet.
     pub came: bool,
+    /// The settings that were looked at since the latest window closed.
+    pub settings: Option<Snapshot>,
     /// Connections wait to be accepted: it is looked at each time.
     busy: bool,
+}
+
+/// So many that not all are looked at each time.
+pub(super) fn are_many(netns: &BTreeMap<NetnsId, OfNetns>) -> bool {
+    netns.len() > AT_ONCE
+}
+
+/// The slow look at all namespaces when a session opens. Of many, all sockets are looked at only in the own one and where
+/// connections wait, and the settings are looked at in turn, later.
+pub(super) fn open_all(
+    probe: &mut dyn Probe,
+    all: Vec<Namespace>,
+    own: Option<NetnsId>,
+    at: Moment,
+    plan: &Plan,
+) -> BTreeMap<NetnsId, OfNetns> {
+    // One alone takes what it takes.
+    let mut time = if all.len() > 1 { SWEEPS } else { Duration::MAX };
+    let many = all.len() > AT_ONCE && !plan.length.is_zero();
+    let mut netns = BTreeMap::new();
+    for namespace in all {
+        let mut of = OfNetns::open(probe, namespace, at);
+        if plan.sockets && (!many || own == Some(of.previous.netns) || of.busy) {
+            of.sweep(probe, &mut time);
+        }
+        netns.insert(of.previous.netns, of);
+    }
+    for (id, of) in &mut netns {
+        match !many || own == Some(*id) {
+            true => of.previous.settings(probe),
+            false => of.previous.port_range(probe),
+        }
+    }
+    netns
 }
 
 /// The namespaces that the host looks into; one without a number where it does not say.
@@ -54,18 +94,29 @@ pub(super) fn node(probe: &mut dyn Probe) -> Observed<Arc<Node>> {
 }
 
 impl OfNetns {
-    /// Looks at the listeners and, as long as `time` is left for it, at all sockets. One that is alone has [`Duration::MAX`].
-    pub fn open(probe: &mut dyn Probe, namespace: Namespace, at: Moment, time: Option<&mut Duration>) -> Self {
+    /// Looks at the listeners.
+    pub fn open(probe: &mut dyn Probe, namespace: Namespace, at: Moment) -> Self {
         let mut looks = Looks::default();
         let mut before = Snapshot::empty(namespace.id, at);
         before.listeners(probe, &mut looks);
-        match time {
-            None => {}
-            Some(time) if *time == Duration::MAX => before.sockets(probe),
-            Some(time) => sweep(probe, &mut before, time),
-        }
-        Self { name: namespace.name, earlier: before.clone(), previous: before, looks, came: false, busy: false }
+        let busy = before.listeners.value().is_some_and(|listeners| waits(listeners));
+        let (name, earlier) = (namespace.name, before.clone());
+        Self { name, earlier, previous: before, looks, came: false, settings: None, busy }
     }
+
+    /// Looks at all sockets, as long as `time` is left for it. One that is alone has [`Duration::MAX`].
+    fn sweep(&mut self, probe: &mut dyn Probe, time: &mut Duration) {
+        match *time == Duration::MAX {
+            true => self.previous.sockets(probe),
+            false => sweep(probe, &mut self.previous, time),
+        }
+        self.earlier = self.previous.clone();
+    }
+}
+
+/// A connection waits to be accepted.
+fn waits(listeners: &[Listener]) -> bool {
+    listeners.iter().any(|listener| listener.recv_q > 0)
 }
 
 /// Looks at all sockets of one namespace of several: not where its own counts say that there is none but the listeners, and not
@@ -97,11 +148,6 @@ fn sweep(probe: &mut dyn Probe, snapshot: &mut Snapshot, time: &mut Duration) {
     *time = time.saturating_sub(took);
 }
 
-/// The time that all sweeps may take together.
-pub(super) fn sweeps() -> Duration {
-    SWEEPS
-}
-
 /// The sockets whose owners are worth a look.
 pub(super) fn wanted(netns: &BTreeMap<NetnsId, OfNetns>, samples: Samples) -> BTreeSet<u64> {
     let of = |of: &OfNetns| collect::inodes(of.looks.seen(), &of.previous, samples).collect::<Vec<_>>();
@@ -115,23 +161,77 @@ impl Session {
         self.streams.join_if_much(at.mono);
         let mut load = if arrived >= super::MUCH { Load::Some } else { Load::Low };
         let stride = self.netns.len().div_ceil(AT_ONCE).max(1);
-        self.turn = (self.turn + 1) % stride;
+        self.turn = self.turn.wrapping_add(1);
         let looked_at = if self.plan.sockets { &mut self.netns } else { &mut BTreeMap::new() };
         for (place, (id, of)) in looked_at.iter_mut().enumerate() {
-            if place % stride != self.turn && !of.busy {
+            if place % stride != self.turn % stride && !of.busy {
                 continue;
             }
             let listeners = listeners::collect(probe, *id).0;
             let Some(listeners) = listeners.value() else { continue };
             of.looks.look(listeners);
-            of.busy = listeners.iter().any(|listener| listener.recv_q > 0);
+            of.busy = waits(listeners);
             // A quarter full: at the next relaxed look it may have been full and empty again.
             let filling = |l: &Listener| u64::from(l.recv_q) * 4 > u64::from(l.backlog);
             if listeners.iter().any(filling) {
                 load = Load::Some;
             }
         }
+        if std::mem::take(&mut self.owners_due) {
+            self.host.owners(probe, wanted(&self.netns, Samples::All), BTreeSet::new());
+        }
+        self.settings_in_turn(probe, at);
         if arrived >= super::VERY_MUCH { Load::Storm } else { load }
+    }
+
+    /// Of many namespaces the settings are looked at between the windows: first of all those of which none are known, then one
+    /// after the other.
+    fn settings_in_turn(&mut self, probe: &mut dyn Probe, at: Moment) {
+        if !are_many(&self.netns) {
+            return;
+        }
+        let unknown = |of: &OfNetns| of.settings.is_none() && !of.previous.has_settings();
+        let mut turn: Vec<NetnsId> =
+            self.netns.iter().filter(|(_, of)| unknown(of)).map(|(id, _)| *id).take(AT_ONCE).collect();
+        if turn.is_empty() {
+            turn.extend(self.netns.keys().nth(self.turn % self.netns.len()));
+        }
+        for id in turn {
+            let mut now = Snapshot::empty(id, at);
+            now.settings(probe);
+            if let Some(of) = self.netns.get_mut(&id) {
+                of.settings = Some(now);
+            }
+        }
+    }
+
+    /// The counters of each namespace, and in which of many nothing moved: one in eight of them is asked for everything
+    /// whatever it says, each in its turn.
+    pub(super) fn counters_of_all(
+        &mut self,
+        probe: &mut dyn Probe,
+        at: Moment,
+        last: bool,
+    ) -> (BTreeMap<NetnsId, Snapshot>, BTreeSet<NetnsId>) {
+        let (many, own) = (are_many(&self.netns), self.node().and_then(|node| node.own));
+        self.windows = self.windows.wrapping_add(1);
+        let mut idle = BTreeSet::new();
+        let mut after = BTreeMap::new();
+        for (place, (id, of)) in self.netns.iter().enumerate() {
+            let mut snapshot = Snapshot::empty(*id, at);
+            let telling = match place % SELDOM == self.windows % SELDOM {
+                _ if last => Telling::Most,
+                true => Telling::All,
+                false => Telling::Snmp,
+            };
+            if !many || own == Some(*id) {
+                snapshot.counters(probe);
+            } else if snapshot.counters_since(&of.previous, probe, telling) {
+                idle.insert(*id);
+            }
+            after.insert(*id, snapshot);
+        }
+        (after, idle)
     }
 
     /// Notes at the end of a window which namespaces are gone, and begins with those that came: they are in the next one.
@@ -154,7 +254,7 @@ impl Session {
             }
             came = true;
             let id = namespace.id;
-            let mut of = OfNetns::open(probe, namespace.clone(), at, None);
+            let mut of = OfNetns::open(probe, namespace.clone(), at);
             of.previous.settings(probe);
             of.previous.counters(probe);
             of.earlier = of.previous.clone();
@@ -195,7 +295,7 @@ impl Session {
         }
         for namespace in came {
             self.streams.add(namespace.id);
-            self.netns.insert(namespace.id, OfNetns::open(probe, namespace, at, None));
+            self.netns.insert(namespace.id, OfNetns::open(probe, namespace, at));
         }
         gone
     }
@@ -210,12 +310,29 @@ impl Session {
     pub fn dump(&self, host: &mut dyn Probe, observation: &mut Observation, which: &dyn Fn(NetnsId) -> bool) -> bool {
         let mut fresh: BTreeMap<NetnsId, Snapshot> = BTreeMap::new();
         let mut inodes = BTreeSet::new();
-        let mut time = SWEEPS;
-        let alone = observation.netns.len() == 1;
-        for (id, of) in &observation.netns {
+        let (mut time, mut left) = (SWEEPS, IDLE_SWEEPS);
+        let (alone, many) = (observation.netns.len() == 1, observation.netns.len() > AT_ONCE);
+        let own = observation.host.node.value().and_then(|node| node.own);
+        // Who holds what in idle ones was looked up before.
+        let known = observation.host.after.owners.value().is_some();
+        let mut held = BTreeSet::new();
+        let mut order: Vec<(&NetnsId, &NetnsWindow)> = observation.netns.iter().collect();
+        // Where something happened is looked at first, of many for most of the time.
+        order.sort_by_key(|(id, of)| (own != Some(**id), of.is_idle()));
+        for (id, of) in order {
             let traced = of.listener_traces.values().map(|trace| &trace.last);
-            if !which(*id) {
-                inodes.extend(collect::inodes(traced, &of.after, Samples::All));
+            let asks = !many || own == Some(*id) || !of.is_idle();
+            if !asks {
+                time = time.min(left);
+            }
+            // What is known of an idle one still holds.
+            let keeps = !asks && time.is_zero() && of.after.socket_dump.value().is_some();
+            if !which(*id) || keeps {
+                let wanted = collect::inodes(traced, &of.after, Samples::All);
+                match asks || !known {
+                    true => inodes.extend(wanted),
+                    false => held.extend(wanted.filter_map(|inode| u32::try_from(inode).ok())),
+                }
                 continue;
             }
             let mut dump = Snapshot::empty(*id, of.after.at);
@@ -225,8 +342,15 @@ impl Session {
             } else {
                 sweep(host, &mut dump, &mut time);
             }
+            if !asks {
+                left = time;
+            }
             let listeners = traced.chain(dump.listeners.value().into_iter().flatten());
-            inodes.extend(collect::inodes(listeners, &dump, Samples::All));
+            let wanted = collect::inodes(listeners, &dump, Samples::All);
+            match asks || dump.socket_dump.value().is_some() || !known {
+                true => inodes.extend(wanted),
+                false => held.extend(wanted.filter_map(|inode| u32::try_from(inode).ok())),
+            }
             fresh.insert(*id, dump);
         }
         let missing = |dump: &Snapshot| {
@@ -236,7 +360,8 @@ impl Session {
             return false;
         }
         let mut whole = HostSnapshot::empty(observation.host.after.at);
-        whole.owners(host, inodes, observation.host.before.known_processes());
+        whole.owners(host, inodes, observation.host.after.known_processes());
+        whole.owners_as_before(&observation.host.after, &held);
         // They were carried here from the latest dump.
         observation.host.before.carry_owners(&observation.host.after);
         observation.host.after.carry_owners(&whole);

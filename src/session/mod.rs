@@ -138,8 +138,12 @@ pub struct Session {
     node: Observed<Arc<Node>>,
     /// When the node was looked at last.
     node_at: Moment,
-    /// Whose turn it is of many namespaces.
+    /// Looks so far: whose turn it is of many namespaces.
     turn: usize,
+    /// Windows that were closed.
+    windows: usize,
+    /// The owners of the sockets that were seen when the session opened are still to be looked up.
+    owners_due: bool,
     streams: Streams,
 }
 
@@ -169,19 +173,14 @@ impl Session {
         let all = members::all(host);
         let node = members::node(host);
         let mut whole = HostSnapshot::empty(dumped);
-        let mut netns = BTreeMap::new();
-        // One alone takes what it takes.
-        let mut time = if all.len() > 1 { members::sweeps() } else { Duration::MAX };
-        for namespace in all {
-            let time = plan.sockets.then_some(&mut time);
-            netns.insert(namespace.id, OfNetns::open(host, namespace, dumped, time));
-        }
-        for of in netns.values_mut() {
-            of.previous.settings(host);
-        }
+        let mut netns = members::open_all(host, all, node.value().and_then(|node| node.own), dumped, plan);
         // Without a window no reset follows that would want to name who held its connection.
         let samples = if plan.length.is_zero() { Samples::Notable } else { Samples::All };
-        whole.owners(host, members::wanted(&netns, samples), BTreeSet::new());
+        // The walk of a big node takes long: there it waits until the window has begun.
+        let owners_due = members::are_many(&netns) && !plan.length.is_zero();
+        if !owners_due {
+            whole.owners(host, members::wanted(&netns, samples), BTreeSet::new());
+        }
         if samples == Samples::Notable && whole.others_at_limit() {
             // Whether it has to do with TCP, all samples tell.
             whole.owners(host, members::wanted(&netns, Samples::All), BTreeSet::new());
@@ -218,6 +217,8 @@ impl Session {
             node,
             node_at: dumped,
             turn: 0,
+            windows: 0,
+            owners_due,
             streams,
         })
     }
@@ -344,36 +345,39 @@ impl Session {
     fn end_window(&mut self, probe: &mut dyn Probe, at: Moment, last: bool) -> Observation {
         let mut whole = HostSnapshot::empty(at);
         whole.counters(probe);
-        let mut after: BTreeMap<NetnsId, Snapshot> = BTreeMap::new();
-        for id in self.netns.keys() {
-            let mut snapshot = Snapshot::empty(*id, at);
-            snapshot.counters(probe);
-            after.insert(*id, snapshot);
-        }
+        let (after, idle) = self.counters_of_all(probe, at, last);
         let end = Edge { from: at.mono, to: self.streams.drain_at_end(probe) };
         if last {
             self.streams.end();
         }
         let (reset_events, mut seen) = self.streams.take(end, &self.sent_since(&after));
-        let settings = at.mono.saturating_sub(self.settings.mono) >= SETTINGS * (1 + self.netns.len() as u32 / 16);
+        let settings = at.mono.saturating_sub(self.settings.mono) >= SETTINGS;
+        let in_turn = members::are_many(&self.netns);
         let mut fresh = false;
         let mut windows = BTreeMap::new();
         for (id, mut after) in after {
             let (Some(of), Some(seen)) = (self.netns.get_mut(&id), seen.remove(&id)) else { continue };
             let mut looks = std::mem::take(&mut of.looks);
-            after.listeners(probe, &mut looks);
             // `remember` gives it its successor.
             let mut before = std::mem::replace(&mut of.previous, Snapshot::empty(id, at));
+            match !last && idle.contains(&id) && looks.is_still() {
+                true => after.carry_listeners(&before, &mut looks),
+                false => after.listeners(probe, &mut looks),
+            }
             after.carry_dump(&before);
             after.carry_settings(&before);
-            if settings {
+            let mut seen_since = of.settings.take();
+            if if in_turn { last && seen_since.is_none() && !before.has_settings() } else { settings } {
                 let mut now = Snapshot::empty(id, at);
                 now.settings(probe);
+                seen_since = Some(now);
+            }
+            if let Some(now) = seen_since {
                 // A recording may hold them in some windows only.
                 if now.sysctls.values().any(|value| value.value().is_some()) {
                     after.carry_settings(&now);
                     self.streams.set_ephemeral(id, sysctl::ephemeral_ports(&after.sysctls));
-                    fresh = true;
+                    fresh |= settings;
                 }
             }
             before.carry_dump(&of.earlier);

@@ -64,6 +64,20 @@ impl CounterSet {
     pub fn insert(&mut self, file: &CounterFile, counters: Observed<Counters>) {
         self.0.insert(file.name, counters);
     }
+
+    /// All of it was [carried](Self::carry) from there.
+    pub fn is_carried(&self, from: &Self) -> bool {
+        let same = |(name, now): (&&str, &Observed<Counters>)| {
+            let before = from.0.get(*name).and_then(Observed::value);
+            now.value().zip(before).is_none_or(|(now, before)| Arc::ptr_eq(&now.0, &before.0))
+        };
+        !self.0.is_empty() && self.0.values().any(|now| now.value().is_some()) && self.0.iter().all(same)
+    }
+
+    /// Takes what another one has of a file that was not asked for again, or said the same.
+    pub fn carry(&mut self, file: &CounterFile, from: &Self) {
+        self.0.insert(file.name, from.of(file).clone());
+    }
 }
 
 /// Counters of one source under stable names: `TcpExt.ListenOverflows` (/proc/net/netstat), `Tcp.OutRsts`

@@ -22,6 +22,22 @@ pub struct Owners {
     pub at_limit: BTreeSet<u32>,
 }
 
+impl Owners {
+    /// Adds the holders of these sockets, for which nobody was asked, as they were found before: those that are still the same
+    /// process.
+    pub fn add_known(&mut self, before: &Self, inodes: &BTreeSet<u32>) {
+        for inode in inodes {
+            let start = |of: &Self, pid: &u32| of.processes.get(pid).map(|process| process.start_ticks);
+            let held = before.by_inode.get(inode).into_iter().flatten();
+            let same = held.filter(|pid| start(self, pid).is_some() && start(self, pid) == start(before, pid));
+            let same: Vec<u32> = same.copied().collect();
+            if !same.is_empty() {
+                self.by_inode.entry(*inode).or_insert(same);
+            }
+        }
+    }
+}
+
 /// Which capabilities show the descriptors of other users' processes: /proc/PID/fd is for its user to read, and its links for those
 /// who may trace it (proc_pid_fd(5)).
 pub const NEEDS: &str = "CAP_SYS_PTRACE with CAP_DAC_READ_SEARCH";

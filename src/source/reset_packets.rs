@@ -81,6 +81,12 @@ pub struct PacketAccount {
 }
 
 impl PacketAccount {
+    /// No packet was counted.
+    pub fn is_empty(&self) -> bool {
+        let none = Self { ttls: self.ttls.clone(), addresses: self.addresses.clone(), ..Self::default() };
+        *self == none
+    }
+
     /// Adds what came after it.
     pub fn add(&mut self, later: Self) {
         self.lost += later.lost;

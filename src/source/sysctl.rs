@@ -13,7 +13,7 @@ use crate::value::{EphemeralPorts, NetnsId, Observed, ParseError};
 /// `tcp_migrate_req` exists since 5.14.
 pub const NAMES: [&str; 24] = [
     "net.core.somaxconn",
-    "net.ipv4.ip_local_port_range",
+    PORT_RANGE,
     "net.ipv4.ip_local_reserved_ports",
     "net.ipv4.ip_unprivileged_port_start",
     "net.ipv4.tcp_abort_on_overflow",
@@ -38,6 +38,8 @@ pub const NAMES: [&str; 24] = [
     "net.netfilter.nf_conntrack_tcp_timeout_established",
 ];
 
+const PORT_RANGE: &str = "net.ipv4.ip_local_port_range";
+
 /// Those of the whole host; meaning in Documentation/admin-guide/sysctl/fs. `tcp_max_orphans` and `tcp_mem` are among both: older
 /// kernels show them in the first network namespace only.
 pub const HOST_NAMES: [&str; 4] = ["fs.file-max", "fs.nr_open", "net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem"];
@@ -48,7 +50,7 @@ pub const REDACTION: Rule =
 
 /// The local ports of outgoing connections from [`collect`]'s values, or the kernel's own where they were not read.
 pub fn ephemeral_ports(sysctls: &BTreeMap<&'static str, Observed<String>>) -> EphemeralPorts {
-    let text = sysctls.get("net.ipv4.ip_local_port_range").and_then(Observed::value);
+    let text = sysctls.get(PORT_RANGE).and_then(Observed::value);
     text.and_then(|text| EphemeralPorts::parse(text)).unwrap_or_default()
 }
 
@@ -60,6 +62,11 @@ pub fn path(name: &str) -> String {
 /// Every sysctl of [`NAMES`] with its text or why it is missing, and the time of all.
 pub fn collect(probe: &mut dyn Probe, netns: NetnsId) -> (BTreeMap<&'static str, Observed<String>>, Duration) {
     collect_all(probe, Scope::Netns(netns), &NAMES)
+}
+
+/// `net.ipv4.ip_local_port_range` alone.
+pub fn collect_port_range(probe: &mut dyn Probe, netns: NetnsId) -> BTreeMap<&'static str, Observed<String>> {
+    collect_all(probe, Scope::Netns(netns), &[PORT_RANGE]).0
 }
 
 /// Every sysctl of [`HOST_NAMES`].

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::diagnosis::filter::Filter;
+use crate::diagnosis::idle::Known;
 use crate::diagnosis::node::diagnose_each;
 use crate::diagnosis::{Diagnosis, Status};
 use crate::observation::Observation;
@@ -41,6 +42,7 @@ pub const RESETS: usize = 200;
 #[derive(Debug)]
 pub struct Watch {
     filter: Filter,
+    known: Known,
     schedule: Schedule,
     timeline: Timeline,
     ticks: u64,
@@ -97,6 +99,7 @@ impl Watch {
     pub fn new(filter: Filter) -> Self {
         Self {
             filter,
+            known: Known::default(),
             schedule: Schedule::default(),
             timeline: Timeline::default(),
             ticks: 0,
@@ -117,7 +120,7 @@ impl Watch {
     /// it is called at most once, if the window asks for it.
     pub fn tick(&mut self, window: &mut Window, dump: &mut Dump<'_>) -> Option<Tick> {
         let late = (window.late > window.interval / 4 && window.late > NOISE).then_some(window.late);
-        let (mut diagnosis, mut around) = judge(&window.observation, &self.filter)?;
+        let (mut diagnosis, mut around) = judge(&window.observation, &self.filter, &mut self.known)?;
         let mut taken = window.dumped.then_some(Why::Last);
         if taken.is_none() {
             let wanted = self.schedule.wants(&window.observation, &diagnosis);
@@ -125,7 +128,7 @@ impl Watch {
                 && dump(&mut window.observation, &|id| which.contains(&id))
             {
                 taken = Some(why);
-                (diagnosis, around) = judge(&window.observation, &self.filter)?;
+                (diagnosis, around) = judge(&window.observation, &self.filter, &mut self.known)?;
                 self.schedule.swept(&window.observation, &which);
             }
         } else {
@@ -198,8 +201,12 @@ impl Watch {
 pub type Dump<'a> = dyn FnMut(&mut Observation, &dyn Fn(NetnsId) -> bool) -> bool + 'a;
 
 /// The diagnosis of a window, and what decides the kind of the resets of each namespace.
-fn judge(observation: &Observation, filter: &Filter) -> Option<(Diagnosis, BTreeMap<NetnsId, Surroundings>)> {
-    let (diagnosis, evidence) = diagnose_each(observation, filter, &|| false)?;
+fn judge(
+    observation: &Observation,
+    filter: &Filter,
+    known: &mut Known,
+) -> Option<(Diagnosis, BTreeMap<NetnsId, Surroundings>)> {
+    let (diagnosis, evidence) = diagnose_each(observation, filter, &|| false, known)?;
     Some((diagnosis, evidence.into_iter().map(|(id, evidence)| (id, evidence.into_surroundings())).collect()))
 }
 

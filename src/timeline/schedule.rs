@@ -45,6 +45,8 @@ pub struct Schedule {
     asked: bool,
     /// Nobody looks on: what goes on is looked at as seldom as what is quiet.
     pub unattended: bool,
+    /// When the owners of the sockets of all namespaces were looked up last, and how long that took.
+    walked: Option<(Moment, Duration)>,
 }
 
 #[derive(Debug)]
@@ -69,7 +71,13 @@ impl Schedule {
         if std::mem::take(&mut self.asked) {
             return Some((Why::Asked, observation.netns.keys().copied().collect()));
         }
-        let own = observation.view().map(|view| view.after().netns);
+        let view = observation.view()?;
+        // Whichever namespace asks, the processes of all are looked at.
+        let walked = self.walked.filter(|_| observation.netns.len() > 1);
+        if walked.is_some_and(|(at, took)| view.after().at.mono.saturating_sub(at.mono) < took * SHARE) {
+            return None;
+        }
+        let own = Some(view.after().netns);
         let wanting: Vec<(Why, NetnsId)> = observation
             .views()
             .filter_map(|view| {
@@ -127,7 +135,9 @@ impl Schedule {
                 sources.iter().filter(|source| source.name == name).map(|source| source.took).sum::<Duration>()
             };
             // The owners of all are looked up at once.
-            let cost = took(&after.sources, "sockets") + took(&view.host.after.sources, "owners") / count;
+            let owners = took(&view.host.after.sources, "owners");
+            self.walked = Some((after.at, owners));
+            let cost = took(&after.sources, "sockets") + owners / count;
             let alarm = self.last.get(&after.netns).is_some_and(|last| last.alarm);
             let (sockets, listeners) = (sockets(after), listeners(after));
             self.last.insert(after.netns, Sweep { at: after.at, cost, sockets, listeners, alarm });
