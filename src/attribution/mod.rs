@@ -10,7 +10,7 @@ use crate::source::process::Process;
 use crate::source::reset_events::{Direction, EventAccount, ResetTally, Tallies, Task};
 use crate::source::reset_packets::PeerTtls;
 use crate::source::sysctl;
-use crate::value::{Missing, NetnsId, Observed};
+use crate::value::{Missing, NetnsId, Observed, TcpState};
 
 mod alone;
 mod context;
@@ -156,7 +156,8 @@ fn belonging(
 ) -> Vec<(Mark, ResetTally)> {
     let sent = moved_of(view, "Tcp.OutRsts");
     let count = |tallies: &[&(Mark, ResetTally)]| tallies.iter().map(|(_, tally)| tally.count).sum::<u64>();
-    let (proven, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|(mark, _)| mark.on_wire);
+    let (proven, mut rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|(mark, _)| mark.on_wire);
+    rest.retain(|(_, tally)| !is_of_another(view, tally));
     let mut here: Vec<(Mark, ResetTally)> = Vec::new();
     let mut unclear_fits = true;
     for direction in [Direction::Sent, Direction::Received] {
@@ -195,6 +196,17 @@ fn belonging(
     let none_sent = !by_packets && sent == Some(0);
     here.extend(proven.into_iter().filter(|(_, tally)| !(none_sent && tally.direction == Direction::Sent)));
     here
+}
+
+/// A received RST that ends a connection is counted where it does (tcp_set_state() and tcp_done() in net/ipv4/tcp.c); of a
+/// namespace with the same addresses an event cannot be told otherwise.
+fn is_of_another(view: View<'_>, tally: &ResetTally) -> bool {
+    let counter = match tally.old_state.or(tally.state) {
+        Some(TcpState::Established | TcpState::CloseWait) => "Tcp.EstabResets",
+        Some(TcpState::SynSent) => "Tcp.AttemptFails",
+        _ => return false,
+    };
+    tally.direction == Direction::Received && moved_of(view, counter) == Some(0)
 }
 
 /// RSTs were sent, and none of them was seen.
