@@ -156,7 +156,7 @@ mod tests {
             ("full-handshake probes ended by RST", host(&[("Tcp.EstabResets", 3), ("Tcp.PassiveOpens", 3)])),
             (
                 "poller at a closed port",
-                host(&[("Tcp.OutRsts", 30), ("Tcp.AttemptFails", 30), ("Tcp.ActiveOpens", 30)]),
+                host(&[("Tcp.OutRsts", 30), ("Tcp.AttemptFails", 30), ("Tcp.ActiveOpens", 300)]),
             ),
             ("cancelling clients", host(&[open, ("Tcp.EstabResets", 12)])),
             ("late RSTs after both FINs", host(&[open]).received(40, TcpState::LastAck, [SERVED, CLIENT])),
@@ -188,6 +188,9 @@ mod tests {
     #[test]
     fn what_the_counters_do_not_explain_is_neither_healthy_nor_an_alarm() {
         assert_eq!(status(&host(&[("Tcp.OutRsts", 400)])), Status::Unknown);
+        // A poller at a closed port, or a program whose every connect fails.
+        let all = [("Tcp.OutRsts", 30), ("Tcp.AttemptFails", 30), ("Tcp.ActiveOpens", 30)];
+        assert_eq!(status(&host(&all)), Status::Unknown);
     }
 
     #[test]

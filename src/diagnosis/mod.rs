@@ -440,7 +440,7 @@ fn status(evidence: &Evidence<'_>, causes: &[Ranked]) -> Status {
         Status::Critical
     } else if convincing(Severity::Warning) {
         Status::Warning
-    } else if blind(evidence) || evidence.unbalanced().is_some() {
+    } else if blind(evidence) || evidence.unbalanced().is_some() || evidence.unplaced().is_some() {
         Status::Unknown
     } else {
         Status::Ok

@@ -89,7 +89,8 @@ pub(super) fn whole(
             worst(causes, host_wide.then_some(filter), false)
         }
         Status::Unknown if !blind(evidence) => {
-            let text = evidence.unbalanced().map(|unbalanced| unbalanced.text()).unwrap_or_default();
+            let unplaced = || evidence.unplaced().map(|unplaced| unplaced.text());
+            let text = evidence.unbalanced().map(|unbalanced| unbalanced.text()).or_else(unplaced).unwrap_or_default();
             let other = if elsewhere.is_empty() { String::new() } else { on_this_host(elsewhere) };
             format!("{text}: a fault may be among them.{other}")
         }

@@ -1,6 +1,7 @@
 //! Whether the resets that this host sent are accounted for. What was not seen cannot be ruled out: while more than a few per
 //! cent of them have no explanation, the absence of events proves nothing.
 
+use crate::evidence::harm::interval;
 use crate::evidence::ledger::Account;
 use crate::reset::Kind;
 use crate::value::Missing;
@@ -55,6 +56,40 @@ impl Unbalanced {
     }
 }
 
+/// Connections that failed, so many of all that this host made or took that some service may fail altogether, and nothing tells
+/// which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unplaced {
+    pub failed: u64,
+    pub attempts: u64,
+}
+
+impl Unplaced {
+    /// Fewer than this are chance.
+    const FEWEST: u64 = 3;
+    /// The share that surely failed.
+    const SHARE: f64 = 0.3;
+
+    /// By counters of a window alone; each by how much it moved. Whose RSTs ended connections that were accepted here is a matter of
+    /// the callers, and many do it on purpose.
+    pub fn of(moved: &dyn Fn(&str) -> u64) -> Option<Self> {
+        let [made, taken] = ["Tcp.ActiveOpens", "Tcp.PassiveOpens"].map(moved);
+        let reset = if taken == 0 { moved("Tcp.EstabResets") } else { 0 };
+        let sides = [(moved("Tcp.AttemptFails").max(reset), made), (moved("Tcp.OutRsts"), taken)];
+        sides.into_iter().find_map(|(failed, attempts)| {
+            let failed = failed.min(attempts);
+            let [surely, _] = interval(failed, attempts)?;
+            (failed >= Self::FEWEST && surely >= Self::SHARE).then_some(Self { failed, attempts })
+        })
+    }
+
+    /// `5 of 5 connections failed or were reset, and without reset events nothing says which`
+    pub fn text(self) -> String {
+        let (failed, attempts) = (thousands(self.failed), thousands(self.attempts));
+        format!("{failed} of {attempts} connections failed or were reset, and without reset events nothing says which")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +140,24 @@ mod tests {
         }
         let unbalanced = Evidence::new(case.view()).unbalanced();
         assert_eq!(unbalanced, Some(Unbalanced { unexplained: 40, lost: 40, sent: 100 }));
+    }
+
+    #[test]
+    fn where_most_connections_failed_and_nothing_tells_which_nobody_can_say_that_all_is_well() {
+        let case = |active: u64, fails: u64| {
+            let case = Case::new().counter("Tcp.OutRsts", 0, 0).counter("TcpExt.ListenOverflows", 0, 0);
+            case.counter("Tcp.ActiveOpens", 0, active).counter("Tcp.PassiveOpens", 0, 0).counter(
+                "Tcp.AttemptFails",
+                0,
+                fails,
+            )
+        };
+        let all = diagnose(case(5, 5).view());
+        assert_eq!(all.status, Status::Unknown);
+        assert!(all.summary.starts_with("5 of 5 connections failed or were reset"), "{}", all.summary);
+        assert_eq!(diagnose(case(169, 5).view()).status, Status::Ok, "some of many");
+        assert_eq!(diagnose(case(2, 2).view()).status, Status::Ok, "chance");
+        assert_eq!(diagnose(case(5, 5).tracepoints().view()).status, Status::Ok, "events tell, and are judged");
     }
 
     #[test]

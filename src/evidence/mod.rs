@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::attribution::wire::Wire;
 use crate::attribution::{self, Attribution, Ended, GoneListener, GoneProcesses, Group as ResetGroup};
 use crate::capture::Flows;
-use crate::evidence::balance::Unbalanced;
+use crate::evidence::balance::{Unbalanced, Unplaced};
 use crate::evidence::estimate::Estimate;
 use crate::evidence::harm::Connections;
 use crate::evidence::ledger::Ledger;
@@ -449,6 +449,12 @@ impl<'a> Evidence<'a> {
     /// Sent RSTs that nothing accounts for, where they are too many to rule anything out.
     pub fn unbalanced(&self) -> Option<Unbalanced> {
         if self.totals_only() { None } else { Unbalanced::of(&self.ledger.sent) }
+    }
+
+    /// Connections that failed where nothing tells of which service they were: there are neither events nor packets of resets.
+    pub fn unplaced(&self) -> Option<Unplaced> {
+        let untold = !self.totals_only() && self.attribution().is_err();
+        untold.then(|| Unplaced::of(&|name| self.moved(name)))?
     }
 
     /// # Errors
