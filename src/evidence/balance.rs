@@ -1,6 +1,7 @@
 //! Whether the resets that this host sent are accounted for. What was not seen cannot be ruled out: while more than a few per
 //! cent of them have no explanation, the absence of events proves nothing.
 
+use crate::evidence::Evidence;
 use crate::evidence::harm::interval;
 use crate::evidence::ledger::Account;
 use crate::reset::Kind;
@@ -90,12 +91,31 @@ impl Unplaced {
     }
 }
 
+impl Evidence<'_> {
+    /// Sent RSTs that nothing accounts for, where they are too many to rule anything out.
+    pub fn unbalanced(&self) -> Option<Unbalanced> {
+        if self.totals_only() { None } else { Unbalanced::of(&self.ledger.sent) }
+    }
+
+    /// Connections that failed where nothing tells of which service they were: there are neither events nor packets of resets.
+    pub fn unplaced(&self) -> Option<Unplaced> {
+        let untold = !self.totals_only() && self.attribution().is_err();
+        untold.then(|| Unplaced::of(&|name| self.moved(name)))?
+    }
+
+    /// # Errors
+    /// Too many sent RSTs are without an explanation: what no event shows may be among them.
+    pub fn balanced(&self) -> Result<(), Missing> {
+        let needs = || self.reset_events().err().and_then(|missing| missing.needs);
+        self.unbalanced().map_or(Ok(()), |unbalanced| Err(Missing { needs: needs(), ..unbalanced.missing() }))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cause::by_id;
     use crate::diagnosis::{Status, diagnose};
-    use crate::evidence::Evidence;
     use crate::observation::testing::Case;
     use crate::value::Observed;
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 use crate::attribution::wire::Wire;
 use crate::attribution::{self, Attribution, Ended, GoneListener, GoneProcesses, Group as ResetGroup};
 use crate::capture::Flows;
-use crate::evidence::balance::{Unbalanced, Unplaced};
 use crate::evidence::estimate::Estimate;
 use crate::evidence::harm::Connections;
 use crate::evidence::ledger::Ledger;
@@ -444,24 +443,6 @@ impl<'a> Evidence<'a> {
             }
         }
         Ok(found)
-    }
-
-    /// Sent RSTs that nothing accounts for, where they are too many to rule anything out.
-    pub fn unbalanced(&self) -> Option<Unbalanced> {
-        if self.totals_only() { None } else { Unbalanced::of(&self.ledger.sent) }
-    }
-
-    /// Connections that failed where nothing tells of which service they were: there are neither events nor packets of resets.
-    pub fn unplaced(&self) -> Option<Unplaced> {
-        let untold = !self.totals_only() && self.attribution().is_err();
-        untold.then(|| Unplaced::of(&|name| self.moved(name)))?
-    }
-
-    /// # Errors
-    /// Too many sent RSTs are without an explanation: what no event shows may be among them.
-    pub fn balanced(&self) -> Result<(), Missing> {
-        let needs = || self.reset_events().err().and_then(|missing| missing.needs);
-        self.unbalanced().map_or(Ok(()), |unbalanced| Err(Missing { needs: needs(), ..unbalanced.missing() }))
     }
 
     /// # Errors
