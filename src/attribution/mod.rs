@@ -201,7 +201,7 @@ fn belonging(
 /// A received RST that ends a connection is counted where it does (tcp_set_state() and tcp_done() in net/ipv4/tcp.c); of a
 /// namespace with the same addresses an event cannot be told otherwise.
 fn is_of_another(view: View<'_>, tally: &ResetTally) -> bool {
-    let counter = match tally.old_state.or(tally.state) {
+    let counter = match tally.state_before() {
         Some(TcpState::Established | TcpState::CloseWait) => "Tcp.EstabResets",
         Some(TcpState::SynSent) => "Tcp.AttemptFails",
         _ => return false,

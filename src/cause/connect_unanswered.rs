@@ -243,33 +243,34 @@ fn waiting_now() -> Remedy {
 
 fn with_remedies(finding: Finding, called: SocketAddr, silence: &Silence<'_>) -> Finding {
     let connects = Verify::by(ShellCommand::new("nc -vz -w 3").arg(called.ip()).arg(called.port()), "connects at once");
-    let finding = match silence.no_way.iter().max_by_key(|no_way| no_way.own) {
-        Some(no_way) if no_way.own => {
-            let text = format!(
-                "Start the host {}, or correct the address; see whether a neighbour answers for it",
-                called.ip()
-            );
-            return finding
-                .remedy(Remedy::new(text, connects).command(ShellCommand::new("ip neigh show").arg(called.ip())));
-        }
-        Some(no_way) => {
-            let text = format!(
+    let (text, look) = match silence.no_way.iter().max_by_key(|no_way| no_way.own) {
+        Some(no_way) if no_way.own => (
+            format!("Start the host {}, or correct the address; see whether a neighbour answers for it", called.ip()),
+            ShellCommand::new("ip neigh show").arg(called.ip()),
+        ),
+        Some(no_way) => (
+            format!(
                 "Find out on {} why it knows no way to {}: a route is missing there, or the host behind it is down",
                 no_way.reporter,
                 called.ip()
-            );
-            return finding
-                .remedy(Remedy::new(text, connects).command(ShellCommand::new("ip route get").arg(called.ip())));
-        }
-        None => finding,
+            ),
+            ShellCommand::new("ip route get").arg(called.ip()),
+        ),
+        None => (
+            format!(
+                "Look on {} whether the SYNs arrive: if not, a firewall (this host's own output rules, too) or a dead host on the \
+                 way",
+                called.ip()
+            ),
+            ShellCommand::new("tcpdump -ni any")
+                .arg(format_args!("tcp[tcpflags] & tcp-syn != 0 and port {}", called.port())),
+        ),
     };
-    let text = format!(
-        "Look on {} whether the SYNs arrive: if not, a firewall (this host's own output rules, too) or a dead host on the way",
-        called.ip()
-    );
-    let look = ShellCommand::new("tcpdump -ni any")
-        .arg(format_args!("tcp[tcpflags] & tcp-syn != 0 and port {}", called.port()));
-    finding.remedy(Remedy::new(text, connects).command(look)).remedy(
+    let finding = finding.remedy(Remedy::new(text, connects).command(look));
+    if !silence.no_way.is_empty() {
+        return finding;
+    }
+    finding.remedy(
         Remedy::new(
             "If they arrive there and are not answered: its firewall drops them, or its accept queue is full",
             "no counter of the two grows",

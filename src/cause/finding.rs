@@ -168,6 +168,13 @@ impl Finding {
         self
     }
 
+    pub fn harm_if(self, harm: Option<Harm>) -> Self {
+        match harm {
+            Some(harm) => self.harm(harm),
+            None => self,
+        }
+    }
+
     pub fn against(mut self, item: impl Into<EvidenceItem>) -> Self {
         self.counter_evidence.push(item.into());
         self

@@ -104,21 +104,18 @@ fn at_a_place(e: &Evidence<'_>, rejected: &Rejected) -> Finding {
         (Hook::Output, None) => format!("answers of port {port} rejected with {how} by this host's firewall"),
         (_, None) => format!("segments to port {port} rejected with {how} by this host's firewall"),
     };
-    let by_caller = matches!(rejected.hook, Hook::Remote | Hook::Output) && called.is_some();
-    let shown = if by_caller { connects(e, rejected) } else { count };
-    let summary = match (shown, by_caller) {
-        (1, true) => format!("1 {}", summary.replacen("connects", "connect", 1)),
-        (shown, _) => format!("{} {summary}", words::thousands(shown)),
+    let ours = rejected.called_from_here().map(|called| (called, connects(e, rejected)));
+    let summary = match ours {
+        Some((_, 1)) => format!("1 {}", summary.replacen("connects", "connect", 1)),
+        _ => format!("{} {summary}", words::thousands(ours.map_or(count, |(_, connects)| connects))),
     };
     let summary = format!("{summary} in {window}");
-    let harm = match (rejected.hook, rejected.port, called) {
+    let harm = match (ours, rejected.hook, rejected.port) {
+        (Some((called, connects)), ..) => Some(e.harm_of_connects(Target::Called(called), connects)),
         // Answers to SYNs: those connections are in the accept queue of nobody, and in no count.
-        (Hook::Output, Some(_), None) => None,
+        (None, Hook::Output, _) => None,
         // What a rule rejects on its way in never was a connection of the service.
-        (_, Some(port), None) => Some(e.harm_of_connects(Target::Port(port), count)),
-        (Hook::Remote | Hook::Output, _, Some(called)) => {
-            Some(e.harm_of_connects(Target::Called(called), connects(e, rejected)))
-        }
+        (None, _, Some(port)) if called.is_none() => Some(e.harm_of_connects(Target::Port(port), count)),
         _ => None,
     };
     let severity = match harm {
@@ -137,16 +134,11 @@ fn at_a_place(e: &Evidence<'_>, rejected: &Rejected) -> Finding {
         }
         (None, None) => {}
     }
-    let callers_are_here = rejected.hook == Hook::Remote || rejected.hook == Hook::Output && called.is_some();
-    let mut peers: Vec<_> = rejected.peers.iter().filter(|_| !callers_are_here).collect();
+    let mut peers: Vec<_> = rejected.peers.iter().filter(|_| ours.is_none()).collect();
     peers.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     let peers = peers.into_iter().take(3).map(|(peer, count)| Subject::peer(*peer, None).counted(*count));
     let finding = flat(e, finding.subjects(peers).evidence(seen(rejected)), rejected);
-    let finding = rate_limited(e, finding, rejected);
-    let finding = match harm {
-        Some(harm) => finding.harm(harm),
-        None => finding,
-    };
+    let finding = rate_limited(e, finding, rejected).harm_if(harm);
     match (rejected.hook, called) {
         (Hook::Remote, Some(called)) => ask_elsewhere(finding, called, rejected),
         (Hook::Forward, Some(called)) => with_remedies(finding, "forward", &format!("dport {}", called.port())),

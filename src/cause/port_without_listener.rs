@@ -114,11 +114,8 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         .subjects(place.subjects(e))
         .evidence(place.item("NO_SOCKET", "no socket on the port"))
         .evidence_if(place::asked_by(&askers))
-        .subjects(askers);
-    let finding = match harm {
-        Some(harm) => finding.harm(harm),
-        None => finding,
-    };
+        .subjects(askers)
+        .harm_if(harm);
     let finding = match listeners {
         Ok(_) => finding,
         Err(_) => finding.against(EvidenceItem::fact(

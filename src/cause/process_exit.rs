@@ -250,8 +250,8 @@ fn by_owner(
         (true, _) => "nobody serves it now".to_owned(),
         (false, 0) => "the port is still served".to_owned(),
         (false, refused) => {
-            let be = if refused == 1 { "was" } else { "were" };
-            format!("{} {be} refused until it was served again", words::counted(refused, "connect"))
+            let connects = words::counted(refused, "connect");
+            format!("{connects} {} refused until it was served again", words::were(refused))
         }
     };
     let summary = format!("{label} exited, with a listener on port {ports_text}: {state}");

@@ -180,14 +180,13 @@ fn account(ledger: &Ledger, causes: &[Ranked], window: Duration) -> String {
         None => "No fault was found".to_owned(),
         Some(0) => match received_and_noted(ledger, causes) {
             Some(n) => {
-                let be = if n == 1 { "was" } else { "were" };
-                format!("{} {be} received, worth a note and no more; none was sent", words::counted(n, "RST"))
+                let (received, were) = (words::counted(n, "RST"), words::were(n));
+                format!("{received} {were} received, worth a note and no more; none was sent")
             }
             None => "No RST was sent".to_owned(),
         },
         Some(n) if is_noted(&ledger.sent, causes) => {
-            let be = if n == 1 { "was" } else { "were" };
-            format!("{} {be} sent, worth a note and no more", words::counted(n, "RST"))
+            format!("{} {} sent, worth a note and no more", words::counted(n, "RST"), words::were(n))
         }
         Some(1) => "1 RST was sent, and no known fault is behind it".to_owned(),
         Some(n) => format!("{} were sent, and no known fault is behind them", words::counted(n, "RST")),

@@ -112,7 +112,7 @@ impl Joiner {
         let due = resets.iter().filter_map(|reset| Some((reset.ended_connection()?, reset.at())));
         let answers =
             resets.iter().any(|reset| reset.direction() == Direction::Sent && reset.ended_connection().is_none());
-        let ended: HashMap<Ends, Duration> = waiting.chain(due).filter(|_| answers).collect();
+        let ended: HashMap<Ends, Duration> = if answers { waiting.chain(due).collect() } else { HashMap::new() };
         resets.iter_mut().for_each(|reset| self.remember(reset, &ended));
         // Those that still wait, too: their resets do not.
         give_ended(&mut resets, &self.destroyed);

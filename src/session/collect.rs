@@ -140,6 +140,13 @@ impl Snapshot {
         self.sysctls = sysctls;
     }
 
+    /// The settings and nothing else.
+    pub(super) fn of_settings(probe: &mut dyn Probe, netns: NetnsId, at: Moment) -> Self {
+        let mut settings = Self::empty(netns, at);
+        settings.settings(probe);
+        settings
+    }
+
     /// The one setting that the reading of resets needs, where the others are read in turn.
     pub(super) fn port_range(&mut self, probe: &mut dyn Probe) {
         self.sysctls.extend(sysctl::collect_port_range(probe, self.netns));

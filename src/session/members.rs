@@ -197,10 +197,8 @@ impl Session {
             turn.extend(self.netns.keys().nth(self.turn % self.netns.len()));
         }
         for id in turn {
-            let mut now = Snapshot::empty(id, at);
-            now.settings(probe);
             if let Some(of) = self.netns.get_mut(&id) {
-                of.settings = Some(now);
+                of.settings = Some(Snapshot::of_settings(probe, id, at));
             }
         }
     }
@@ -310,29 +308,30 @@ impl Session {
     pub fn dump(&self, host: &mut dyn Probe, observation: &mut Observation, which: &dyn Fn(NetnsId) -> bool) -> bool {
         let mut fresh: BTreeMap<NetnsId, Snapshot> = BTreeMap::new();
         let mut inodes = BTreeSet::new();
-        let (mut time, mut left) = (SWEEPS, IDLE_SWEEPS);
+        let mut time = SWEEPS;
         let (alone, many) = (observation.netns.len() == 1, observation.netns.len() > AT_ONCE);
         let own = observation.host.node.value().and_then(|node| node.own);
         // Who holds what in idle ones was looked up before.
         let known = observation.host.after.owners.value().is_some();
         let mut held = BTreeSet::new();
+        let mut want = |wanted: &mut dyn Iterator<Item = u64>, is_asked: bool| match is_asked || !known {
+            true => inodes.extend(wanted),
+            false => held.extend(wanted.filter_map(|inode| u32::try_from(inode).ok())),
+        };
         let mut order: Vec<(&NetnsId, &NetnsWindow)> = observation.netns.iter().collect();
         // Where something happened is looked at first, of many for most of the time.
-        order.sort_by_key(|(id, of)| (own != Some(**id), of.is_idle()));
+        order.sort_by_cached_key(|(id, of)| (own != Some(**id), of.is_idle()));
         for (id, of) in order {
             let traced = of.listener_traces.values().map(|trace| &trace.last);
             let asks = !many || own == Some(*id) || !of.is_idle();
             if !asks {
-                time = time.min(left);
+                // All that follow are idle, too.
+                time = time.min(IDLE_SWEEPS);
             }
             // What is known of an idle one still holds.
             let keeps = !asks && time.is_zero() && of.after.socket_dump.value().is_some();
             if !which(*id) || keeps {
-                let wanted = collect::inodes(traced, &of.after, Samples::All);
-                match asks || !known {
-                    true => inodes.extend(wanted),
-                    false => held.extend(wanted.filter_map(|inode| u32::try_from(inode).ok())),
-                }
+                want(&mut collect::inodes(traced, &of.after, Samples::All), asks);
                 continue;
             }
             let mut dump = Snapshot::empty(*id, of.after.at);
@@ -342,15 +341,9 @@ impl Session {
             } else {
                 sweep(host, &mut dump, &mut time);
             }
-            if !asks {
-                left = time;
-            }
             let listeners = traced.chain(dump.listeners.value().into_iter().flatten());
-            let wanted = collect::inodes(listeners, &dump, Samples::All);
-            match asks || dump.socket_dump.value().is_some() || !known {
-                true => inodes.extend(wanted),
-                false => held.extend(wanted.filter_map(|inode| u32::try_from(inode).ok())),
-            }
+            let is_dumped = dump.socket_dump.value().is_some();
+            want(&mut collect::inodes(listeners, &dump, Samples::All), asks || is_dumped);
             fresh.insert(*id, dump);
         }
         let missing = |dump: &Snapshot| {

@@ -366,13 +366,12 @@ impl Session {
             }
             after.carry_dump(&before);
             after.carry_settings(&before);
-            let mut seen_since = of.settings.take();
-            if if in_turn { last && seen_since.is_none() && !before.has_settings() } else { settings } {
-                let mut now = Snapshot::empty(id, at);
-                now.settings(probe);
-                seen_since = Some(now);
-            }
-            if let Some(now) = seen_since {
+            let seen_since = of.settings.take();
+            let due = match in_turn {
+                true => last && seen_since.is_none() && !before.has_settings(),
+                false => settings,
+            };
+            if let Some(now) = if due { Some(Snapshot::of_settings(probe, id, at)) } else { seen_since } {
                 // A recording may hold them in some windows only.
                 if now.sysctls.values().any(|value| value.value().is_some()) {
                     after.carry_settings(&now);

@@ -15,6 +15,11 @@ pub fn thousands(number: u64) -> String {
     text
 }
 
+/// `was` of one, `were` of others.
+pub fn were(number: u64) -> &'static str {
+    if number == 1 { "was" } else { "were" }
+}
+
 /// `1 reset`, `1,204 resets`.
 pub fn counted(number: u64, singular: &str) -> String {
     let ending = match singular {

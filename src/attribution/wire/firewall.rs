@@ -47,10 +47,14 @@ pub struct Rejected {
 }
 
 impl Rejected {
+    /// Whom this host called, where it is connects of its own that were refused.
+    pub fn called_from_here(&self) -> Option<SocketAddr> {
+        self.called.filter(|_| matches!(self.hook, Hook::Remote | Hook::Output))
+    }
+
     /// Connects of this host to it were refused by ICMP.
     pub fn refuses_connects_to(&self, called: SocketAddr) -> bool {
-        let refused = matches!((self.means, self.hook), (Means::Icmp(_), Hook::Remote | Hook::Output));
-        refused && self.called == Some(called)
+        matches!(self.means, Means::Icmp(_)) && self.called_from_here() == Some(called)
     }
 }
 

@@ -52,15 +52,13 @@ fn what_a_reset_answered_tells_a_refused_connect_from_a_stale_connection() {
 #[test]
 fn a_received_reset_that_no_counter_here_knows_is_of_another_namespace_with_the_same_address() {
     let case = |ended: u64| {
-        let mut case = Case::new().received(20, TcpState::Established, ["10.0.0.9:80", "10.0.3.7:0"]).counter(
-            "Tcp.EstabResets",
-            0,
-            ended,
-        );
-        // Some packets were lost: that none was seen here proves nothing.
-        if let Observed::Full(account) = &mut case.netns.reset_packets {
-            account.lost = 5;
-        }
+        let mut case = Case::new()
+            .received(20, TcpState::Established, ["10.0.0.9:80", "10.0.3.7:0"])
+            .packets(0, Direction::Sent, RST_ACK, 64, REFUSED)
+            .counter("Tcp.EstabResets", 0, ended);
+        let Observed::Full(packets) = &mut case.netns.reset_packets else { panic!("packets are seen") };
+        // Some were lost: that none was seen here proves nothing.
+        packets.lost = 5;
         kinds(&case)
     };
     assert_eq!(case(0), [].into());
