@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::cause::Severity;
+use crate::render::{FORMATS, Format};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -70,8 +72,8 @@ pub struct ScanArgs {
     #[arg(long)]
     pub json: bool,
     /// How to print the diagnosis [default: table]
-    #[arg(short, long, value_name = "FORMAT")]
-    pub format: Option<Format>,
+    #[arg(short, long, value_name = "FORMAT", value_parser = format_parser())]
+    pub format: Option<&'static Format>,
     /// Judge evidence from elsewhere instead of this host: a recording made by rstdoctor record, a packet capture (pcap, pcapng),
     /// text as people paste it (netstat -s, nstat, ss, sysctl -a, tcpdump, a log); also packed by gzip or zstd; two texts are what
     /// happened between, two captures the two ends of connections; - reads standard input
@@ -291,20 +293,11 @@ pub struct ManArgs {
     pub directory: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people
-    Table,
-    /// For programs, as rstdoctor/report/v1
-    Json,
-    /// One page that needs nothing else, for people who were not there
-    Html,
-    /// The same for a ticket
-    Markdown,
-    /// Metrics for Prometheus
-    Openmetrics,
-    /// One line with performance data, and the exit status of a monitoring plugin
-    Nagios,
+/// One of [`FORMATS`], by its name.
+fn format_parser() -> impl TypedValueParser<Value = &'static Format> {
+    let names = FORMATS.iter().map(|format| PossibleValue::new(format.name).help(format.help));
+    PossibleValuesParser::new(names)
+        .try_map(|name| FORMATS.iter().find(|format| format.name == name).ok_or("not known"))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

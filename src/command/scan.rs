@@ -7,15 +7,14 @@ use std::time::Duration;
 use super::progress::Progress;
 use super::terminal::local_time;
 use super::{FOUND, NOTHING, SAW_NOTHING, collect, stop_for};
-use crate::command::cli::{Format, ScanArgs};
+use crate::command::cli::ScanArgs;
 use crate::command::collect::{Absent, Collected};
 use crate::command::config::{self, Origin, Scan, Terminal};
 use crate::diagnosis::Diagnosis;
 use crate::diagnosis::node::diagnose_all;
-use crate::metrics;
 use crate::observation::Observation;
 use crate::output::{Output, print, say};
-use crate::render::{self, Options, nagios, verdict};
+use crate::render::Options;
 use crate::runtime::signals::INTERRUPTED;
 use crate::value::Stop;
 use crate::value::escape::visible;
@@ -29,26 +28,27 @@ const WORTH_JUDGING: Duration = Duration::from_millis(500);
 pub fn run(args: &ScanArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let config = config::scan(args, terminal)?;
     let stop = stop_for(&config.origin)?;
-    match judged(&config, &stop) {
-        Ok(Some(diagnosis)) => {
+    match (judged(&config, &stop), &config.format.plugin) {
+        (Ok(Some(diagnosis)), _) => {
             Output::start(0, &stop)?.print(&text(&diagnosis, &config)?)?;
             Ok(status(&diagnosis, &config))
         }
-        Ok(None) => {
+        (Ok(None), _) => {
             say("rstdoctor: interrupted before there was a result");
             Ok(ExitCode::from(INTERRUPTED))
         }
         // A plugin says in its line what is wrong.
-        Err(error) if config.format == Format::Nagios => {
-            print(nagios::failed(&format!("{error:#}")))?;
-            Ok(ExitCode::from(nagios::UNKNOWN))
+        (Err(error), Some(plugin)) => {
+            let (line, status) = (plugin.failed)(&format!("{error:#}"));
+            print(line)?;
+            Ok(ExitCode::from(status))
         }
         // What was asked for is not there: a check of it fails.
-        Err(error) if config.fail_on.is_some() && error.is::<Absent>() => {
+        (Err(error), None) if config.fail_on.is_some() && error.is::<Absent>() => {
             say(format_args!("rstdoctor: {error}"));
             Ok(ExitCode::from(FOUND))
         }
-        Err(error) => Err(error),
+        (Err(error), None) => Err(error),
     }
 }
 
@@ -77,24 +77,14 @@ fn judged(config: &Scan, stop: &Stop) -> anyhow::Result<Option<Diagnosis>> {
 }
 
 fn text(diagnosis: &Diagnosis, config: &Scan) -> anyhow::Result<String> {
-    let text = match config.format {
-        Format::Json => return Ok(render::json::text(&render::json::report(diagnosis))?),
-        Format::Html => return Ok(render::document::scan_html(&render::json::report(diagnosis))?),
-        Format::Markdown => return Ok(render::document::scan_markdown(&render::json::report(diagnosis))?),
-        Format::Openmetrics => return Ok(metrics::once(diagnosis)?),
-        Format::Nagios => nagios::line(diagnosis),
-        Format::Table if config.quiet => verdict::quiet(diagnosis),
-        Format::Table => {
-            let local_time = local_time(diagnosis.started.wall);
-            render::table(diagnosis, &Options { local_time, ..config.options.clone() })
-        }
-    };
-    Ok(config.terminal.shown(&text).into_owned())
+    let options = Options { local_time: local_time(diagnosis.started.wall), ..config.options.clone() };
+    let text = (config.format.print)(diagnosis, &options)?;
+    Ok(if config.format.for_people { config.terminal.shown(&text).into_owned() } else { text })
 }
 
 fn status(diagnosis: &Diagnosis, config: &Scan) -> ExitCode {
-    if config.format == Format::Nagios {
-        return ExitCode::from(nagios::status(diagnosis));
+    if let Some(plugin) = &config.format.plugin {
+        return ExitCode::from((plugin.status)(diagnosis));
     }
     if diagnosis.saw_nothing() {
         say(format!("rstdoctor: {SAW_NOTHING}"));

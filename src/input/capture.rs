@@ -1,12 +1,10 @@
 //! A packet capture: the connections in it, and of the hosts nothing else.
 
-use std::io::Read;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::held::HeldHost;
-use super::{Namespace, Opened, Unusable, plan};
+use super::{Given, Held, Kind, Namespace, Opened, Unusable, plan};
 use crate::capture::{self, Flows};
 use crate::observation::{Covers, Input, SourceStatus};
 use crate::value::{Failure, FailureKind, Moment};
@@ -14,17 +12,25 @@ use crate::value::{Failure, FailureKind, Moment};
 /// A capture of one packet has no length, and a window has one.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-pub fn open(name: &str, input: Box<dyn Read + Send>, local: &[IpAddr]) -> anyhow::Result<Opened> {
-    let flows = capture::read(input, local).map_err(|problem| Unusable::new(name, problem.to_string()))?;
-    Ok(of_flows(flows))
-}
+pub const KIND: Kind = Kind { name: "a capture", begins: capture::is_capture, open };
 
-/// The same of two, one from each end.
-pub fn both(names: [&str; 2], [first, second]: [Box<dyn Read + Send>; 2], local: &[IpAddr]) -> anyhow::Result<Opened> {
-    let [first_name, second_name] = names;
-    let flows = capture::read_both(first, second, local).map_err(|(is_second, problem)| {
-        Unusable::new(if is_second { second_name } else { first_name }, problem.to_string())
-    })?;
+/// One, or one from each end.
+fn open(captures: Vec<Held>, given: &Given) -> anyhow::Result<Opened> {
+    let mut captures = captures.into_iter();
+    let flows = match (captures.next(), captures.next(), captures.next()) {
+        (Some(one), None, _) => {
+            capture::read(one.input, &given.local).map_err(|problem| Unusable::new(&one.name, problem.to_string()))?
+        }
+        (Some(first), Some(second), None) => {
+            capture::read_both(first.input, second.input, &given.local).map_err(|(is_second, problem)| {
+                Unusable::new(if is_second { &second.name } else { &first.name }, problem.to_string())
+            })?
+        }
+        (_, _, third) => {
+            let name = third.map_or_else(|| "--from".to_owned(), |third| third.name);
+            return Err(Unusable::new(&name, "is one capture too many: two are read as both ends").into());
+        }
+    };
     Ok(of_flows(flows))
 }
 

@@ -13,6 +13,7 @@ use crate::value::Stop;
 mod capture;
 mod given;
 mod held;
+mod kind;
 mod live;
 mod recording;
 mod sosreport;
@@ -21,10 +22,14 @@ mod text;
 mod unpack;
 
 pub use given::{Given, Unusable};
+use kind::{Held, Kind};
 pub use live::Namespace;
 pub use sosreport::is_report;
 pub use store::{Part, parts};
 pub use unpack::is_no_text;
+
+/// Files that people hold, told by how they begin. Whatever else can be read is text.
+static KINDS: [Kind; 4] = [recording::KIND, capture::KIND, sosreport::KIND, text::KIND];
 
 /// Where an observation comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,8 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::held::Answers;
-use super::{Opened, Unusable, text};
+use super::kind::sole;
+use super::{Kind, Opened, Unusable, text};
 use crate::knowledge::log::{Digest, Reading};
 use crate::observation::SourceStatus;
 use crate::value::{Failure, FailureKind};
@@ -26,6 +27,18 @@ const MEMBERS: usize = 1 << 20;
 const LONGEST_NAME: u64 = 64 << 10;
 /// Network namespaces that are named.
 const NAMESPACES: usize = 1_000;
+
+/// Of POSIX and GNU tar, and where it stands (tar(5)).
+const TAR: (usize, &[u8]) = (257, b"ustar");
+
+pub const KIND: Kind = Kind {
+    name: "an archive",
+    begins: |head| head.get(TAR.0..).is_some_and(|rest| rest.starts_with(TAR.1)),
+    open: |archives, _| {
+        let one = sole(archives)?;
+        archive(&one.name, one.input)
+    },
+};
 
 /// What a member holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -212,7 +225,7 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
 
 /// # Errors
 /// It is an archive of something else, or has nothing of what is read here.
-pub fn archive(name: &str, input: Box<dyn Read + Send>) -> anyhow::Result<Opened> {
+fn archive(name: &str, input: Box<dyn Read + Send>) -> anyhow::Result<Opened> {
     let mut archive = tar::Archive::new(input);
     let mut found = Found::default();
     let (mut members, mut longer) = (0_usize, None);

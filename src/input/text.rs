@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::held::{Answers, HeldHost};
-use super::{Namespace, Opened, Unusable, plan};
+use super::{Given, Held, Kind, Namespace, Opened, Unusable, plan};
 use crate::knowledge::log::{self, Digest};
 use crate::observation::{Covers, Hint, Input, SourceStatus};
 use crate::source::sock_diag::encode;
@@ -19,6 +19,23 @@ use crate::value::{Failure, FailureKind, Moment};
 const LONGEST: u64 = 1 << 30;
 /// Two texts do not tell how long the time between them was, where their files do not either.
 const UNKNOWN: Duration = Duration::from_secs(1);
+
+pub const KIND: Kind = Kind { name: "text", begins: is_text, open: held };
+
+/// No text holds a NUL, and few other characters that control.
+fn is_text(head: &[u8]) -> bool {
+    let control = head.iter().filter(|byte| **byte < 0x20 && !b"\t\n\r\x1b\x0c".contains(byte)).count();
+    !head.contains(&0) && control * 20 <= head.len()
+}
+
+/// Texts one after the other: counters that stand in two of them tell what happened between.
+fn held(texts: Vec<Held>, _: &Given) -> anyhow::Result<Opened> {
+    let between = match &texts[..] {
+        [first, last] => last.written().zip(first.written()).and_then(|(last, first)| last.duration_since(first).ok()),
+        _ => None,
+    };
+    open(texts.into_iter().map(|text| (text.name, text.input)).collect(), between)
+}
 
 /// Texts of one host, each with its name; of several, the line is told by it. `between`: the time between two texts, where it is
 /// known.

@@ -1,6 +1,8 @@
 //! What a file is, by how it begins, and what is in it where it is packed.
 
+use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read};
+use std::path::Path;
 
 use anyhow::Context;
 use flate2::read::MultiGzDecoder;
@@ -8,113 +10,78 @@ use lzma_rust2::XzReader;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-use crate::capture::is_capture;
+use super::{Held, KINDS, Kind, Unusable, text};
 
 /// Enough to tell what it is.
 const HEAD: usize = 512;
 /// Something packed that was packed again.
 const DEEPEST: usize = 3;
-const RECORDING: &[u8] = b"\x89RST\r\n\x1a\n";
 const GZIP: &[u8] = b"\x1f\x8b";
 const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
 const XZ: &[u8] = b"\xfd7zXZ\0";
 /// Dictionaries of xz -9 have 64 MiB.
 const XZ_MEMORY_KIB: u32 = 128 << 10;
-/// Of POSIX and GNU tar, and where it stands (tar(5)).
-const TAR: (usize, &[u8]) = (257, b"ustar");
 
-/// What a file holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Content {
-    Recording,
-    Capture,
-    Text,
-    /// Of tar.
-    Archive,
-    Nothing,
-    /// What it is instead, or that it is not known, in words that follow the name.
-    Other(&'static str),
-}
-
-impl Content {
-    /// By how it begins.
-    pub fn of(head: &[u8]) -> Self {
-        const KNOWN: [(&[u8], &str); 4] = [
-            (b"BZh", "is compressed by bzip2: unpack it first"),
-            (b"PK\x03\x04", "is a zip file: unpack it first"),
-            (b"\x7fELF", "is a program"),
-            (b"LPKSHHRH", "is a journal: journalctl --file FILE -o short-iso | rstdoctor explain -"),
-        ];
-        if head.is_empty() {
-            return Self::Nothing;
-        }
-        if head.starts_with(RECORDING) {
-            return Self::Recording;
-        }
-        if is_capture(head) {
-            return Self::Capture;
-        }
-        if head.get(TAR.0..).is_some_and(|rest| rest.starts_with(TAR.1)) {
-            return Self::Archive;
-        }
-        let known = KNOWN.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, what)| *what);
-        match known {
-            Some(what) => Self::Other(what),
-            None if is_text(head) => Self::Text,
-            None => {
-                Self::Other("is neither a recording of rstdoctor nor a packet capture (pcap or pcapng), and no text")
-            }
-        }
+/// The kind that a file is by how it begins, or what it is instead, in words that follow its name.
+fn kind(head: &[u8]) -> Result<&'static Kind, &'static str> {
+    const OTHERS: [(&[u8], &str); 4] = [
+        (b"BZh", "is compressed by bzip2: unpack it first"),
+        (b"PK\x03\x04", "is a zip file: unpack it first"),
+        (b"\x7fELF", "is a program"),
+        (b"LPKSHHRH", "is a journal: journalctl --file FILE -o short-iso | rstdoctor explain -"),
+    ];
+    if head.is_empty() {
+        return Err("is empty");
     }
+    if let Some((_, what)) = OTHERS.iter().find(|(magic, _)| head.starts_with(magic)) {
+        return Err(what);
+    }
+    let unknown = "is neither a recording of rstdoctor nor a packet capture (pcap or pcapng), and no text";
+    KINDS.iter().find(|kind| (kind.begins)(head)).ok_or(unknown)
 }
 
 /// Whether the bytes begin something that is read and is no text: a recording, a capture, or packed.
 pub fn is_no_text(head: &[u8]) -> bool {
     let packed = [GZIP, ZSTD, XZ].iter().any(|magic| head.starts_with(magic));
-    packed || matches!(Content::of(head), Content::Recording | Content::Capture | Content::Archive)
+    packed || kind(head).is_ok_and(|kind| kind.name != text::KIND.name)
 }
 
-/// No text holds a NUL, and few other characters that control.
-fn is_text(head: &[u8]) -> bool {
-    let control = head.iter().filter(|byte| **byte < 0x20 && !b"\t\n\r\x1b\x0c".contains(byte)).count();
-    !head.contains(&0) && control * 20 <= head.len()
-}
-
-/// A file that was looked at, with all of it still to be read.
-pub struct Source {
-    pub content: Content,
-    pub input: Box<dyn Read + Send>,
-    /// How it was packed.
-    pub packed: Vec<&'static str>,
-}
-
-impl Source {
-    /// # Errors
-    /// It cannot be read, or unpacked.
-    pub fn open(name: &str, mut input: Box<dyn Read + Send>) -> anyhow::Result<Self> {
-        let mut packed = Vec::new();
-        loop {
-            let mut head = Vec::new();
-            input.by_ref().take(HEAD as u64).read_to_end(&mut head).with_context(|| {
-                let unpacked = packed.last().map_or(String::new(), |how| format!(" as {how}"));
-                format!("{name}: cannot be read{unpacked}")
-            })?;
-            let kind = [GZIP, ZSTD, XZ].into_iter().find(|magic| head.starts_with(magic) && packed.len() < DEEPEST);
-            let content = Content::of(&head);
-            input = Box::new(Cursor::new(head).chain(input));
-            let Some(kind) = kind else { return Ok(Self { content, input, packed }) };
-            let all = BufReader::new(input);
-            input = match kind {
-                GZIP => Box::new(MultiGzDecoder::new(all)),
-                ZSTD => Box::new(Zstd::new(all)),
-                _ => Box::new(XzReader::new_mem_limit(all, true, XZ_MEMORY_KIB)),
-            };
-            packed.push(match kind {
-                GZIP => "gzip",
-                ZSTD => "zstd",
-                _ => "xz",
-            });
-        }
+/// Unpacks the file and tells what it is.
+///
+/// # Errors
+/// It cannot be read or unpacked, or is of no kind that is known.
+pub fn held(path: &Path) -> anyhow::Result<(&'static Kind, Held)> {
+    let standard_input = path == Path::new("-");
+    let name = if standard_input { "standard input".to_owned() } else { path.display().to_string() };
+    let mut input: Box<dyn Read + Send> = match standard_input {
+        true => Box::new(io::stdin()),
+        false => Box::new(File::open(path).with_context(|| format!("{name}: cannot be read"))?),
+    };
+    let mut packed = Vec::new();
+    loop {
+        let mut head = Vec::new();
+        input.by_ref().take(HEAD as u64).read_to_end(&mut head).with_context(|| {
+            let unpacked = packed.last().map_or(String::new(), |how| format!(" as {how}"));
+            format!("{name}: cannot be read{unpacked}")
+        })?;
+        let packing = [GZIP, ZSTD, XZ].into_iter().find(|magic| head.starts_with(magic) && packed.len() < DEEPEST);
+        let all = Cursor::new(head.clone()).chain(input);
+        let Some(packing) = packing else {
+            let kind = kind(&head).map_err(|why| Unusable::new(&name, why))?;
+            let path = (!standard_input).then(|| path.to_owned());
+            return Ok((kind, Held { name, input: Box::new(all), path, packed }));
+        };
+        let all = BufReader::new(all);
+        input = match packing {
+            GZIP => Box::new(MultiGzDecoder::new(all)),
+            ZSTD => Box::new(Zstd::new(all)),
+            _ => Box::new(XzReader::new_mem_limit(all, true, XZ_MEMORY_KIB)),
+        };
+        packed.push(match packing {
+            GZIP => "gzip",
+            ZSTD => "zstd",
+            _ => "xz",
+        });
     }
 }
 

@@ -4,8 +4,9 @@
 
 use askama::Template;
 
+use super::Format;
 use super::history::Calendar;
-use super::json::Report;
+use super::json::{self, Report};
 use crate::history::Past;
 use crate::value::escape::visible;
 
@@ -15,6 +16,22 @@ mod scan;
 
 use history::HistoryView;
 use scan::ScanView;
+
+pub const HTML: Format = Format {
+    name: "html",
+    help: "One page that needs nothing else, for people who were not there",
+    for_people: false,
+    print: |diagnosis, _| Ok(scan_html(&json::report(diagnosis))?),
+    plugin: None,
+};
+
+pub const MARKDOWN: Format = Format {
+    name: "markdown",
+    help: "The same for a ticket",
+    for_people: false,
+    print: |diagnosis, _| Ok(scan_markdown(&json::report(diagnosis))?),
+    plugin: None,
+};
 
 /// No document can be made.
 #[derive(Debug, thiserror::Error)]

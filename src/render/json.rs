@@ -10,12 +10,22 @@ use std::time::{Duration, SystemTime};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::Format;
 use crate::value::escape::is_hidden;
 
 pub use convert::report::report;
 pub use convert::trace::{gap, reset, summary};
 pub use convert::watch::tick;
 pub use wire::report::Report;
+
+#[doc(hidden)]
+pub const FORMAT: Format = Format {
+    name: "json",
+    help: "For programs, as rstdoctor/report/v1",
+    for_people: false,
+    print: |diagnosis, _| Ok(text(&report(diagnosis))?),
+    plugin: None,
+};
 
 /// The report as indented JSON with a newline at the end. Characters that a terminal acts on or hides are JSON escapes, so
 /// that it can be looked at safely.

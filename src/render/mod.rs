@@ -6,6 +6,7 @@ mod capture;
 pub mod catalogue;
 pub mod document;
 pub mod folding;
+pub mod format;
 mod grid;
 pub mod history;
 pub mod json;
@@ -16,6 +17,7 @@ pub mod markdown;
 mod missing;
 pub mod nagios;
 mod namespaces;
+mod openmetrics;
 mod page;
 mod port;
 #[cfg(test)]
@@ -25,4 +27,9 @@ pub mod trace;
 pub mod verdict;
 pub mod watch;
 
+pub use format::Format;
 pub use table::{Options, table};
+
+/// What `scan --format` knows; the first is meant where none is given.
+pub static FORMATS: [Format; 6] =
+    [table::FORMAT, json::FORMAT, document::HTML, document::MARKDOWN, openmetrics::FORMAT, nagios::FORMAT];

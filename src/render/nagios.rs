@@ -1,11 +1,20 @@
 //! One line for Nagios, Icinga and what else runs monitoring plugins, with performance data, and the status that they read.
 //! See the Monitoring Plugins Development Guidelines, "Plugin Output for Nagios" and "Performance data".
 
+use super::format::{Format, Plugin};
 use super::verdict;
 use crate::cause::Severity;
 use crate::diagnosis::{Diagnosis, Status};
 use crate::evidence::ledger::Account;
 use crate::value::escape::visible;
+
+pub const FORMAT: Format = Format {
+    name: "nagios",
+    help: "One line with performance data, and the exit status of a monitoring plugin",
+    for_people: true,
+    print: |diagnosis, _| Ok(line(diagnosis)),
+    plugin: Some(Plugin { status, failed: |why| (failed(why), UNKNOWN) }),
+};
 
 /// Exit statuses of a plugin.
 pub const OK: u8 = 0;

@@ -3,7 +3,7 @@
 use super::block::{self, About, Detail, Root};
 use super::layout::Page;
 use super::page::length;
-use super::{capture, ledger_table, listeners_table, missing, namespaces, page, port, verdict};
+use super::{Format, capture, ledger_table, listeners_table, missing, namespaces, page, port, verdict};
 use crate::cause::Entry;
 use crate::diagnosis::Diagnosis;
 use crate::source::host_facts::HostFacts;
@@ -18,15 +18,25 @@ pub struct Options {
     pub colour: bool,
     /// Everything, with reasons.
     pub all: bool,
+    /// Only the verdict.
+    pub quiet: bool,
     /// The network namespace as it was asked for.
     pub netns: Option<String>,
     /// When it began, as the clock on the reader's wall says.
     pub local_time: Option<String>,
 }
 
+pub const FORMAT: Format = Format {
+    name: "table",
+    help: "For people",
+    for_people: true,
+    print: |diagnosis, options| Ok(table(diagnosis, options)),
+    plugin: None,
+};
+
 impl Default for Options {
     fn default() -> Self {
-        Self { width: 80, colour: false, all: false, netns: None, local_time: None }
+        Self { width: 80, colour: false, all: false, quiet: false, netns: None, local_time: None }
     }
 }
 
@@ -47,6 +57,9 @@ impl<'a> About<'a> {
 
 /// The whole report, ending with a newline.
 pub fn table(diagnosis: &Diagnosis, options: &Options) -> String {
+    if options.quiet {
+        return verdict::quiet(diagnosis);
+    }
     if options.all { everything(diagnosis, options) } else { page::page(diagnosis, options) }
 }
 

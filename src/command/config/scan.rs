@@ -4,21 +4,19 @@ use std::time::Duration;
 
 use super::{Given, Origin, Terminal, UsageError, duration, filter, look_at};
 use crate::cause::Severity;
-use crate::command::cli::{FailOn, Format, ScanArgs};
+use crate::command::cli::{FailOn, ScanArgs};
 use crate::diagnosis::filter::Filter;
-use crate::render::Options;
+use crate::render::{Format, Options, json, table};
 
 const SCAN: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scan {
     pub origin: Origin,
-    pub format: Format,
+    pub format: &'static Format,
     pub filter: Filter,
     /// Severity from which the exit status is 1.
     pub fail_on: Option<Severity>,
-    /// Only the verdict.
-    pub quiet: bool,
     pub options: Options,
     pub terminal: Terminal,
 }
@@ -29,18 +27,11 @@ pub struct Scan {
 /// [`UsageError`] names the option and what to write instead.
 pub fn scan(args: &ScanArgs, terminal: Terminal) -> Result<Scan, UsageError> {
     let duration = args.duration.as_deref().map(|text| duration("--duration", text)).transpose()?;
-    if args.json && args.format == Some(Format::Table) {
-        return Err(UsageError::Conflict { one: "--json", other: "--format table", why: "give one of them" });
+    if args.json && args.format.is_some_and(|format| *format != json::FORMAT) {
+        return Err(UsageError::Conflict { one: "--json", other: "--format", why: "give one of them" });
     }
-    let format = if args.json { Format::Json } else { args.format.unwrap_or(Format::Table) };
-    let not_quiet = [
-        ("--all", args.all),
-        ("--json", format == Format::Json),
-        ("--format html", format == Format::Html),
-        ("--format markdown", format == Format::Markdown),
-        ("--format openmetrics", format == Format::Openmetrics),
-        ("--format nagios", format == Format::Nagios),
-    ];
+    let format = if args.json { &json::FORMAT } else { args.format.unwrap_or(&table::FORMAT) };
+    let not_quiet = [("--all", args.all), ("--json", args.json), ("--format", *format != table::FORMAT)];
     if let Some((other, _)) = not_quiet.into_iter().find(|(_, given)| args.quiet && *given) {
         return Err(UsageError::Conflict { one: "--quiet", other, why: "it prints one line for people" });
     }
@@ -52,11 +43,11 @@ pub fn scan(args: &ScanArgs, terminal: Terminal) -> Result<Scan, UsageError> {
         format,
         filter: filter(&args.look)?,
         fail_on: args.fail_on.map(FailOn::severity),
-        quiet: args.quiet,
         options: Options {
             width: terminal.columns(),
             colour: terminal.colour(),
             all: args.all,
+            quiet: args.quiet,
             netns: args.look.place.netns.clone(),
             local_time: None,
         },
@@ -128,7 +119,7 @@ mod tests {
     fn defaults_are_three_seconds_and_a_table() {
         let scan = scan_with(|_| ()).expect("valid");
         let live = Live { duration: Duration::from_secs(3), netns: crate::command::config::Netns::All, events: true };
-        assert_eq!((scan.origin, scan.format), (Origin::Live(live), Format::Table));
+        assert_eq!((scan.origin, scan.format), (Origin::Live(live), &table::FORMAT));
         assert_eq!(scan.options, Options::default());
     }
 
@@ -140,7 +131,7 @@ mod tests {
             |args| (args.look.place.netns, args.look.place.this_netns) = (Some("blue".into()), true),
             |args| (args.quiet, args.all) = (true, true),
             |args| (args.quiet, args.json) = (true, true),
-            |args| (args.json, args.format) = (true, Some(Format::Table)),
+            |args| (args.json, args.format) = (true, Some(&table::FORMAT)),
             |args| (args.from, args.duration) = (vec!["x".into()], Some("3s".into())),
             |args| (args.from, args.look.place.netns) = (vec!["x".into()], Some("blue".into())),
             |args| (args.from, args.look.no_events) = (vec!["x".into()], true),
@@ -149,6 +140,6 @@ mod tests {
         for (index, change) in cases.into_iter().enumerate() {
             assert!(scan_with(change).is_err(), "case {index}");
         }
-        assert!(scan_with(|args| (args.json, args.format) = (true, Some(Format::Json))).is_ok());
+        assert!(scan_with(|args| (args.json, args.format) = (true, Some(&json::FORMAT))).is_ok());
     }
 }
