@@ -12,12 +12,24 @@ use crate::reader::Reader;
 use crate::{load, median, storm};
 
 /// A refused connect with each reader, as fast as the machine can.
-pub fn of_readers(readers: &[&Reader], seconds: Duration, rounds: usize) {
+pub fn of_readers(readers: &[Reader], seconds: Duration, rounds: usize) {
     println!("cost of a refused connect, two threads as fast as they can; median of {rounds}");
-    let turn = |reader: &&Reader| {
+    beside(readers, seconds, rounds, |seconds| load::refused(seconds, None).micros);
+}
+
+/// A connection that its server aborts, with each reader: a RST sent by a call, whose record has the call chain, and one received,
+/// with the error that the client gets.
+pub fn of_aborts(readers: &[Reader], seconds: Duration, rounds: usize) {
+    println!("cost of an aborted connection, one thread as fast as it can; median of {rounds}");
+    beside(readers, seconds, rounds, load::aborted);
+}
+
+/// Each reader in turn beside the load, whose every RST is sent and received here.
+fn beside(readers: &[Reader], seconds: Duration, rounds: usize, load: impl Fn(Duration) -> f64) {
+    let turn = |reader: &Reader| {
         let running = reader.start();
         let before = load::out_rsts();
-        let micros = load::refused(seconds, None).micros;
+        let micros = load(seconds);
         let made = 2 * (load::out_rsts() - before);
         let used = running.end();
         if !reader.is_none() {

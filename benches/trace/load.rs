@@ -3,6 +3,8 @@
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use rstdoctor::lab::net;
+
 const THREADS: u16 = 2;
 
 /// Refused connects: how many, and the microseconds of one thread for each.
@@ -44,6 +46,16 @@ fn refused_by_one(port: u16, start: Instant, seconds: Duration, rate: Option<f64
 
 /// Connections that are accepted and closed by both ends, one after the other: microseconds for each.
 pub fn regular(seconds: Duration) -> f64 {
+    // The server closes first and keeps the TIME_WAIT, so that the client's ports stay free.
+    ended(seconds, drop)
+}
+
+/// Connections that the server aborts (SO_LINGER 0), one after the other: microseconds for each.
+pub fn aborted(seconds: Duration) -> f64 {
+    ended(seconds, |server| net::abort(server).expect("SO_LINGER"))
+}
+
+fn ended(seconds: Duration, end: impl Fn(TcpStream)) -> f64 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
     let address = listener.local_addr().expect("an address");
     let (start, mut count) = (Instant::now(), 0u32);
@@ -51,8 +63,7 @@ pub fn regular(seconds: Duration) -> f64 {
         for _ in 0..16 {
             let client = TcpStream::connect(address).expect("connects");
             let (server, _) = listener.accept().expect("accepts");
-            // The server closes first and keeps the TIME_WAIT, so that the client's ports stay free.
-            drop(server);
+            end(server);
             drop(client);
             count += 1;
         }

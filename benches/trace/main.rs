@@ -1,12 +1,13 @@
 //! What a trace costs and loses in a storm of resets, beside no reader, tcpdump and bpftrace.
 //!
 //! Everything runs on loopback in a network namespace with a tracefs of its own. A refused connect is one RST sent and one
-//! received. Three parts:
+//! received. Four parts:
 //!
 //! 1. A storm of 100,000 resets a second: made (`OutRsts`), counted by the kernel, recorded, lost; the reader's CPU and memory.
 //!    The account must be exact, or the bench fails.
 //! 2. What a refused connect costs with a reader beside one without, as fast as the machine can.
-//! 3. What a regular connection costs with the destroy multicast (`Ask::DestroyedSockets`) and with the packet socket that samples
+//! 3. What a connection that its server aborts costs with a reader: its records have a call chain and an error.
+//! 4. What a regular connection costs with the destroy multicast (`Ask::DestroyedSockets`) and with the packet socket that samples
 //!    first segments for their TTL (`Ask::ResetPackets`), beside neither.
 //!
 //! The readers take turns, so that a slow moment of the machine hits all of them; a ratio is to the run without in the same
@@ -15,6 +16,8 @@
 //! ```text
 //! RSTDOCTOR_BENCH_SECONDS=5 RSTDOCTOR_BENCH_ROUNDS=3 cargo bench --bench trace
 //! ```
+//!
+//! `RSTDOCTOR_BENCH_OTHER` is the path of another build of the program, which then takes its turns as well: what a change costs.
 
 #![allow(unsafe_code, reason = "measures system calls")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench that cannot measure ends")]
@@ -64,6 +67,7 @@ fn inside() {
     let readers = reader::present();
     storm::run(&readers, seconds, rounds);
     cost::of_readers(&readers, seconds, rounds);
+    cost::of_aborts(&readers, seconds, rounds);
     cost::of_sources(seconds, rounds);
 }
 

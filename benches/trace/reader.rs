@@ -7,33 +7,41 @@ use std::time::{Duration, Instant};
 
 pub struct Reader {
     pub name: &'static str,
-    command: &'static [&'static str],
+    command: Vec<String>,
     /// Until it looks; nothing on a pipe says so.
     starts: Duration,
 }
 
 const TRACE: &str = env!("CARGO_BIN_EXE_rstdoctor");
+/// Path of another build, to compare with.
+const OTHER: &str = "RSTDOCTOR_BENCH_OTHER";
+pub const JSON: &str = "trace --json";
+pub const JSON_OF_OTHER: &str = "other --json";
 /// The two tracepoints have different fields.
 const BPFTRACE: &str = r#"
 tracepoint:tcp:tcp_send_reset { printf("%r %r %d %s\n", buf(args->saddr, 8), buf(args->daddr, 8), pid, comm); }
 tracepoint:tcp:tcp_receive_reset { printf("%d %d %d %s\n", args->sport, args->dport, pid, comm); }
 "#;
 
-pub const READERS: [Reader; 5] = [
-    Reader { name: "no reader", command: &[], starts: Duration::ZERO },
-    Reader { name: "rstdoctor trace", command: &[TRACE, "trace"], starts: Duration::from_millis(1_000) },
-    Reader { name: "trace --json", command: &[TRACE, "trace", "--json"], starts: Duration::from_millis(1_000) },
-    Reader {
-        name: "tcpdump",
-        command: &["tcpdump", "-i", "lo", "-n", "-q", "tcp[tcpflags] & tcp-rst != 0"],
-        starts: Duration::from_millis(1_500),
-    },
-    Reader { name: "bpftrace", command: &["bpftrace", "-e", BPFTRACE], starts: Duration::from_millis(4_000) },
-];
-
-/// Those that are installed; the others are named.
-pub fn present() -> Vec<&'static Reader> {
-    let installed = |reader: &&Reader| {
+/// Those that are installed; the others are named. Another build of this program is one of them, if its path is given.
+pub fn present() -> Vec<Reader> {
+    let reader = |name, command: &[&str], starts| Reader {
+        name,
+        command: command.iter().map(|&word| word.to_owned()).collect(),
+        starts: Duration::from_millis(starts),
+    };
+    let other = std::env::var(OTHER).ok();
+    let mut readers = vec![
+        reader("no reader", &[], 0),
+        reader("rstdoctor trace", &[TRACE, "trace"], 1_000),
+        reader(JSON, &[TRACE, "trace", "--json"], 1_000),
+    ];
+    readers.extend(other.as_deref().map(|other| reader(JSON_OF_OTHER, &[other, "trace", "--json"], 1_000)));
+    readers.extend([
+        reader("tcpdump", &["tcpdump", "-i", "lo", "-n", "-q", "tcp[tcpflags] & tcp-rst != 0"], 1_500),
+        reader("bpftrace", &["bpftrace", "-e", BPFTRACE], 4_000),
+    ]);
+    let installed = |reader: &Reader| {
         let Some(program) = reader.command.first() else { return true };
         let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
         if found.is_err() {
@@ -41,7 +49,8 @@ pub fn present() -> Vec<&'static Reader> {
         }
         found.is_ok()
     };
-    READERS.iter().filter(installed).collect()
+    readers.retain(installed);
+    readers
 }
 
 /// What a reader used and said.

@@ -5,12 +5,12 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::load;
-use crate::reader::{Reader, Used};
+use crate::reader::{JSON, JSON_OF_OTHER, Reader, Used};
 
 /// Each refused connect is two.
 const RESETS_PER_SECOND: f64 = 100_000.0;
 
-pub fn run(readers: &[&Reader], seconds: Duration, rounds: usize) {
+pub fn run(readers: &[Reader], seconds: Duration, rounds: usize) {
     println!("storm of {RESETS_PER_SECOND} resets a second for {} s", seconds.as_secs());
     for round in 1..=rounds {
         println!("  round {round}");
@@ -37,7 +37,7 @@ pub fn run(readers: &[&Reader], seconds: Duration, rounds: usize) {
 /// What the reader says, and whether it adds up.
 pub fn account(name: &str, made: u64, used: &Used) -> String {
     match name {
-        "trace --json" => exact(made, used),
+        JSON | JSON_OF_OTHER => exact(made, used),
         "bpftrace" => {
             let text = format!("{}\n{}", used.tail, used.stderr);
             let recorded = used.lines;

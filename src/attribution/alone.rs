@@ -29,16 +29,20 @@ pub(super) fn whose(view: View<'_>, known: u64) -> Option<(Alone, u64)> {
         reset.packet.as_ref().filter(own).is_some_and(|packet| packet.signature() == Signature::Active)
     });
     let of_tcp = counted.saturating_sub(known + active.count() as u64);
-    // Packets and counters do not begin and end at the same instant: in a storm that alone makes a few too many.
-    let excess = count.saturating_sub(of_tcp).saturating_sub(count / 100);
+    let excess = count.saturating_sub(of_tcp);
+    // Packets, events and counters do not begin and end at the same instant: in a storm, of whichever of them, that alone makes a
+    // few too many.
+    let unsure = count.max(counted) / 100;
     let by_listeners = Surroundings { listening: listening(view), ..Surroundings::default() };
     let refused_by_listener = answers.iter().filter(|packet| by_listeners.is_rejected(packet)).count() as u64;
     let near = |a: u64, b: u64| a.abs_diff(b) <= b / 20;
     Some(match excess {
         0 => (Alone::Tcp, 0),
-        _ if near(count, excess) => (Alone::Netfilter, count),
+        _ if excess > unsure && near(count, excess) => (Alone::Netfilter, count),
+        // A listener refuses nobody, however few they are.
         _ if near(refused_by_listener, excess) => (Alone::NotCounted, refused_by_listener),
-        _ => (Alone::Unclear, excess),
+        _ if excess <= unsure => (Alone::Tcp, 0),
+        _ => (Alone::Unclear, excess - unsure),
     })
 }
 

@@ -89,10 +89,11 @@ pub fn surroundings(
         alone: grouped.alone.map(|(alone, _)| alone).unwrap_or_default(),
         closes_known: matches!(view.netns.endings, Observed::Full(_)),
         asked_in_vain: asked_in_vain(&grouped.here),
-        usual_close: usual_close(&grouped.here),
+        usual_close: BTreeMap::new(),
         aborts: Aborts::default(),
     };
     around.aborts = Aborts::new(&around, &grouped.here);
+    around.usual_close = usual_close(&around, &grouped.here);
     around
 }
 
@@ -105,14 +106,15 @@ fn asked_in_vain(resets: &[(Mark, ResetTally)]) -> Option<BTreeSet<u16>> {
 }
 
 /// By port, where nearly all of those that were seen are alike and nearly all were seen.
-fn usual_close(resets: &[(Mark, ResetTally)]) -> BTreeMap<u16, Exchange> {
+fn usual_close(around: &Surroundings, resets: &[(Mark, ResetTally)]) -> BTreeMap<u16, Exchange> {
     #[derive(Default)]
     struct Closes {
         seen: BTreeMap<Option<Exchange>, u64>,
         unseen: u64,
     }
     let mut ports: BTreeMap<u16, Closes> = BTreeMap::new();
-    for (mark, tally) in resets.iter().filter(|(_, tally)| tally.stated() == Some("TCP_ABORT_ON_CLOSE")) {
+    let sent = resets.iter().filter(|(_, tally)| tally.direction == Direction::Sent);
+    for (mark, tally) in sent.filter(|(mark, tally)| around.reason(tally, *mark) == Some("TCP_ABORT_ON_CLOSE")) {
         let Some(port) = tally.local_port else { continue };
         let closes = ports.entry(port).or_default();
         match mark.left_unread {

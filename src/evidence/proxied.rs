@@ -59,16 +59,15 @@ impl Evidence<'_> {
         let mut refused: BTreeMap<SocketAddr, Vec<Duration>> = BTreeMap::new();
         let mut ended: Vec<Duration> = Vec::new();
         for reset in self.resets() {
-            let (Some(event), Some(local), Some(peer)) = (&reset.event, reset.local(), reset.peer()) else { continue };
+            let (Some(local), Some(peer)) = (reset.local(), reset.peer()) else { continue };
             // A close with the request unread, or just before it comes.
-            let late = matches!(event.reason.as_deref(), Some("TCP_ABORT_ON_DATA" | "TCP_TIMEWAIT_SOCKET"));
-            match event.direction {
+            let by_call = || reset.event.as_ref().is_some_and(|event| event.active && event.task.is_some());
+            let late = || self.is_sent_for(reset, &["TCP_ABORT_ON_DATA", "TCP_TIMEWAIT_SOCKET"]);
+            match reset.direction() {
                 Direction::Received if reset.is_refused_connect() => {
                     refused.entry(peer).or_default().push(reset.at());
                 }
-                Direction::Sent if local.port() == port && (late || event.active && event.task.is_some()) => {
-                    ended.push(reset.at());
-                }
+                Direction::Sent if local.port() == port && (by_call() || late()) => ended.push(reset.at()),
                 _ => {}
             }
         }

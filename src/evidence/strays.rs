@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::evidence::Evidence;
 use crate::reset::{Answered, Reset};
 use crate::source::reset_events::Direction;
-use crate::source::reset_packets::{ResetPacket, Signature};
+use crate::source::reset_packets::{PeerTtls, ResetPacket, Signature};
 
 /// Answers to connections of this host that came in the name of another, so that TCP here reset that other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Evidence<'_> {
         let ended = self.ended().unwrap_or_default().iter();
         of_port.extend(ended.filter_map(|ended| Some((ended.socket.local, ended.called?))));
         let mut found: BTreeMap<(SocketAddr, SocketAddr), u64> = BTreeMap::new();
-        for (local, peer) in self.resets().iter().filter(|reset| answers_a_segment(reset)).filter_map(ends) {
+        for (local, peer) in self.resets().iter().filter(|reset| self.answers_a_segment(reset)).filter_map(ends) {
             match of_port.get(&local) {
                 Some(called) if called.ip() != peer.ip() => *found.entry((*called, peer)).or_default() += 1,
                 _ => {}
@@ -65,7 +65,7 @@ impl Evidence<'_> {
             if reset.direction() == Direction::Received && reset.event.is_some() {
                 let answer = reset.packet.as_ref().is_some_and(|packet| packet.signature() == Signature::Answer);
                 reset_at.insert((local, peer), (reset.at(), answer));
-            } else if answers_a_segment(reset)
+            } else if self.answers_a_segment(reset)
                 && let Some((at, answer)) = reset_at.get(&(local, peer)).copied()
                 && reset.at().saturating_sub(at) > OVERTAKEN
             {
@@ -82,6 +82,19 @@ impl Evidence<'_> {
         let mut found: Vec<_> = found.into_values().collect();
         found.sort_by_key(|sent_on| std::cmp::Reverse(sent_on.resets));
         found
+    }
+
+    /// This host's TCP answered a segment of no connection.
+    fn answers_a_segment(&self, reset: &Reset) -> bool {
+        let segment = reset.packet.as_ref().and_then(Answered::by) == Some(Answered::Segment);
+        segment && self.is_sent_for(reset, &["NO_SOCKET", "TCP_FLAGS"])
+    }
+
+    /// This host's TCP sent it for one of these reasons, named as in `enum sk_rst_reason`; stated by the kernel or deduced.
+    pub fn is_sent_for(&self, reset: &Reset, reasons: &[&str]) -> bool {
+        let none = PeerTtls::default();
+        let ttls = self.view.netns.reset_packets.value().map_or(&none, |account| &account.ttls);
+        self.surroundings.is_sent_for(reset, ttls, reasons)
     }
 
     /// The TTL of the RSTs with which this destination refuses connects, and that of its other packets, where they have none in
@@ -105,12 +118,4 @@ impl Evidence<'_> {
 
 fn ends(reset: &Reset) -> Option<(SocketAddr, SocketAddr)> {
     Some((reset.local()?, reset.peer()?))
-}
-
-/// This host's TCP answered a segment of no connection.
-fn answers_a_segment(reset: &Reset) -> bool {
-    let unknown = |reason: &str| matches!(reason, "NO_SOCKET" | "TCP_FLAGS");
-    let event = reset.event.as_ref();
-    event.is_some_and(|event| event.direction == Direction::Sent && event.reason.as_deref().is_some_and(unknown))
-        && reset.packet.as_ref().and_then(Answered::by) == Some(Answered::Segment)
 }

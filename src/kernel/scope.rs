@@ -14,8 +14,11 @@ use crate::value::NetnsId;
 
 /// How often what the kernel does not tell by itself is read.
 const EVERY_NS: u64 = 5_000_000_000;
-/// Reading again after a change takes at most this part of the time.
+/// Reading again after changes takes at most this part of the time,
 const SHARE: u64 = 20;
+/// and so much at once: a change in quiet times is read without delay, however slow the machine is, because what is recorded before
+/// that is taken for another host's.
+const AT_ONCE_NS: u64 = 100_000_000;
 
 /// What a stream was told about its namespaces, and whether that still holds.
 pub struct Scope {
@@ -25,9 +28,31 @@ pub struct Scope {
     /// Local routes changed, and the addresses are not read since.
     changed: bool,
     sent: String,
-    /// When it was read last, CLOCK_MONOTONIC ns, and how long that took.
-    read: u64,
-    took: u64,
+    reading: Reading,
+}
+
+/// When it was read last, and how long that took.
+#[derive(Debug, Default)]
+struct Reading {
+    /// CLOCK_MONOTONIC, ns.
+    at: u64,
+    /// Time that reading took and that is not made up for by [`SHARE`] of the time since, ns, at `at`.
+    owed: u64,
+}
+
+impl Reading {
+    fn is_due(&self, now: u64, changed: bool) -> bool {
+        now.saturating_sub(self.at) >= EVERY_NS || changed && self.owed(now) <= AT_ONCE_NS
+    }
+
+    fn owed(&self, now: u64) -> u64 {
+        self.owed.saturating_sub(now.saturating_sub(self.at) / SHARE)
+    }
+
+    /// It was read from `now` on, and took so long.
+    fn took(&mut self, now: u64, took: u64) {
+        *self = Self { at: now, owed: self.owed(now).saturating_add(took) };
+    }
 }
 
 struct Observed {
@@ -53,7 +78,8 @@ impl Scope {
 
     fn begun(observed: Vec<Handle>, addresses_only: bool) -> Self {
         let observed = observed.into_iter().map(Observed::new).collect();
-        let mut scope = Self { observed, addresses_only, changed: true, sent: String::new(), read: 0, took: 0 };
+        let mut scope =
+            Self { observed, addresses_only, changed: true, sent: String::new(), reading: Reading::default() };
         scope.read(clock::monotonic_and_boottime().0);
         scope
     }
@@ -69,7 +95,7 @@ impl Scope {
         }
         // The next update tells of them.
         self.changed = true;
-        self.read = 0;
+        self.reading = Reading::default();
     }
 
     /// The block as it was read last.
@@ -88,9 +114,7 @@ impl Scope {
             return;
         }
         let now = clock::monotonic_and_boottime().0;
-        let since = now.saturating_sub(self.read);
-        let due = since >= EVERY_NS || self.changed && since >= self.took.saturating_mul(SHARE);
-        if due && self.read(now) {
+        if self.reading.is_due(now, self.changed) && self.read(now) {
             send(sink, Kind::Scope, 0, self.sent.as_bytes());
         }
     }
@@ -102,7 +126,7 @@ impl Scope {
             self.changed |= !observed.read(changed, !self.addresses_only);
         }
         let text = self.text();
-        (self.read, self.took) = (now, clock::monotonic_and_boottime().0.saturating_sub(now));
+        self.reading.took(now, clock::monotonic_and_boottime().0.saturating_sub(now));
         let other = text != self.sent;
         self.sent = text;
         other
@@ -171,5 +195,34 @@ impl Observed {
         self.gone.extend(self.local.difference(&local));
         self.local = local;
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    #[test]
+    fn a_change_in_quiet_times_is_read_at_once_and_a_row_of_them_takes_its_share_of_the_time() {
+        let mut reading = Reading::default();
+        let start = 10_000 * MS;
+        // 60 ms each, as on a slow machine.
+        reading.took(start, 60 * MS);
+        assert!(reading.is_due(start + 80 * MS, true) && !reading.is_due(start + 80 * MS, false));
+        reading.took(start + 80 * MS, 60 * MS);
+        assert!(!reading.is_due(start + 160 * MS, true), "too much at once");
+        // A change every millisecond for 10 s.
+        let (mut now, mut spent) = (start + 160 * MS, 0);
+        while now < start + 10_160 * MS {
+            now += MS;
+            if reading.is_due(now, true) {
+                reading.took(now, 60 * MS);
+                (now, spent) = (now + 60 * MS, spent + 60 * MS);
+            }
+        }
+        assert!((400 * MS..=600 * MS).contains(&spent), "{spent} of 10 s");
+        assert!(reading.is_due(now + EVERY_NS, false), "and what nobody tells of is read from time to time");
     }
 }

@@ -38,6 +38,18 @@ pub fn connect(to: SocketAddr) -> io::Result<TcpStream> {
 pub fn connect_from(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
     let socket = tcp_socket(to)?;
     rustix::net::bind(&socket, &SocketAddr::new(from, 0))?;
+    connect_by(socket, to)
+}
+
+/// A connect of a client that keeps little of what it does not read, from the handshake on: a buffer that is made smaller
+/// afterwards has less room than the window that was offered, and kernels then drop what comes, under an open window.
+pub fn connect_with_receive_buffer(to: SocketAddr, bytes: usize) -> io::Result<TcpStream> {
+    let socket = tcp_socket(to)?;
+    sockopt::set_socket_recv_buffer_size(&socket, bytes)?;
+    connect_by(socket, to)
+}
+
+fn connect_by(socket: OwnedFd, to: SocketAddr) -> io::Result<TcpStream> {
     // connect(2) obeys SO_SNDTIMEO (socket(7)).
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(PATIENCE))?;
     rustix::net::connect(&socket, &to)?;

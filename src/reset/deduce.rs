@@ -4,8 +4,9 @@
 //! The functions and counters are those of net/ipv4/{tcp,tcp_timer,tcp_input,tcp_minisocks,tcp_ipv4}.c of Linux 5.10 and 6.1.
 
 use super::judge::covers;
-use super::{Answered, Mark, Moved, Surroundings};
+use super::{Alone, Answered, Mark, Moved, Reset, Surroundings};
 use crate::source::reset_events::{Caller, Direction, ResetTally};
+use crate::source::reset_packets::{PeerTtls, Signature};
 use crate::value::TcpState;
 
 const CLOSED_WITH_UNREAD: &str = "TCP_ABORT_ON_CLOSE";
@@ -119,8 +120,31 @@ pub(super) fn told(tally: &ResetTally, mark: Mark) -> Told {
     }
 }
 
+impl Surroundings {
+    /// Why this host's TCP sent a RST, by the name in `enum sk_rst_reason` (include/net/rstreason.h): as the kernel states it, or as it
+    /// is deduced. `None` where neither tells.
+    pub fn reason<'a>(&self, tally: &'a ResetTally, mark: Mark) -> Option<&'a str> {
+        tally.stated().or_else(|| reason(self, tally, mark))
+    }
+
+    /// This host's TCP sent it for one of these reasons; also where only its packet was seen, and nobody else can have sent that.
+    pub fn is_sent_for(&self, reset: &Reset, ttls: &PeerTtls, reasons: &[&str]) -> bool {
+        let event = match &reset.packet {
+            Some(packet) if reset.event.is_none() => {
+                let alone = !self.traced.sent && packet.local_here && packet.signature() == Signature::Answer;
+                let of_tcp = alone && self.alone != Alone::Unclear && !self.is_rejected(packet);
+                reset.packet_as_event().filter(|_| of_tcp)
+            }
+            _ => reset.located_event().filter(|event| event.direction == Direction::Sent),
+        };
+        let tally = event.map(|event| ResetTally::of(&event, self.ephemeral));
+        let reason = tally.as_ref().and_then(|tally| self.reason(tally, Mark::of(reset, ttls)));
+        reason.is_some_and(|reason| reasons.contains(&reason))
+    }
+}
+
 /// The reason by its name in `enum sk_rst_reason`; `None` where that cannot be told.
-pub(super) fn reason(around: &Surroundings, tally: &ResetTally, mark: Mark) -> Option<&'static str> {
+fn reason(around: &Surroundings, tally: &ResetTally, mark: Mark) -> Option<&'static str> {
     match (is_left_to_counters(tally, mark), tally.active) {
         (true, _) => by_counters(around, tally, mark),
         (false, true) => active(around, tally),
@@ -222,11 +246,11 @@ fn answer_by_packet(around: &Surroundings, tally: &ResetTally, mark: Mark) -> Op
 #[cfg(test)]
 mod tests {
     use super::super::testing::{destroyed, event, packet};
-    use super::super::{Kind, Reset, Traced};
+    use super::super::{Kind, Traced};
     use super::*;
     use crate::source::destroyed_sockets::DestroyedSocket;
     use crate::source::reset_events::{Direction, ResetEvent, Task};
-    use crate::source::reset_packets::{PeerTtls, ResetPacket};
+    use crate::source::reset_packets::ResetPacket;
 
     const ENDS: (&str, &str) = ("10.0.0.1:80", "10.0.0.2:40000");
 

@@ -223,9 +223,13 @@ impl Joiner {
             let was_reset = [(local, peer), (peer, local)].iter().any(|ends| self.aborted.contains_key(ends));
             let is_being_reset = ended.get(&ends).is_some_and(|then| (at..=at + CLOSING).contains(then));
             let was_reset = was_reset || is_being_reset;
-            reset.again = answers_nobody && !to_a_connect && was_reset;
+            let closed = self.closed.before(ends, at);
+            // A close over unread data sends a RST and leaves nothing behind (net/ipv4/tcp.c __tcp_close()), also where that RST comes
+            // later than this one. The peer's FIN alone counts as a byte.
+            let closed_by_reset = closed.is_some_and(|socket| socket.unread > 1 && at <= socket.at + ON_THE_WAY);
+            reset.again = answers_nobody && !to_a_connect && (was_reset || closed_by_reset);
             // One whose retransmissions were never answered leaves nothing behind.
-            let left_behind = self.closed.before(ends, at).is_some_and(|socket| !socket.gave_up());
+            let left_behind = closed.is_some_and(|socket| !socket.gave_up()) && !closed_by_reset;
             reset.closed = !to_a_connect && left_behind;
         }
     }
@@ -410,6 +414,20 @@ mod tests {
         let between = answer.at + Duration::from_micros(20);
         let joined = Joiner::default().step(read(&[answer, abort], &[]), between);
         assert_eq!(joined.resets.iter().map(|reset| reset.again).collect::<Vec<_>>(), [true]);
+    }
+
+    #[test]
+    fn what_a_close_over_unread_data_leaves_is_a_reset_and_no_time_wait() {
+        let answer = packet_at("10.0.0.2:4000", 0);
+        let answer = ResetPacket { flags: 0x04, seq: 7, ack: 0, ..answer };
+        let of = |unread| {
+            let socket = DestroyedSocket { unread, ..destroyed("10.0.0.1:80", "10.0.0.2:4000") };
+            let heard =
+                Drained { packets: vec![answer.clone()], destroyed: vec![(NETNS, socket)], ..Drained::default() };
+            let joined = Joiner::default().step(heard, END).resets;
+            (joined[0].again, joined[0].closed)
+        };
+        assert_eq!((of(0), of(1), of(1_448)), ((false, true), (false, true), (true, false)), "a FIN is one byte");
     }
 
     #[test]

@@ -251,7 +251,7 @@ impl Surroundings {
     }
 
     fn sent(&self, tally: &ResetTally, mark: Mark) -> Kind {
-        let Some(reason) = tally.stated().or_else(|| deduce::reason(self, tally, mark)) else {
+        let Some(reason) = self.reason(tally, mark) else {
             return match mark.answered {
                 _ if tally.active => Kind::Active,
                 Some(answered) if mark.packet_alone => Kind::of_answer(answered),

@@ -188,6 +188,7 @@ impl Session {
         whole.context(host);
         let opened = host.frame(Frame::Before).ok_or(NothingObserved("no opening snapshot"))?;
         let mut streams = Streams::new(netns.keys().copied(), plan.left_out());
+        streams.set_kernel(whole.facts.kernel.as_deref().unwrap_or_default());
         for (id, of) in &netns {
             streams.set_ephemeral(*id, sysctl::ephemeral_ports(&of.previous.sysctls));
         }

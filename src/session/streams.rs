@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::ask::{Ask, Probe, What};
 use crate::observation::{Endings, Resets, SocketErrors};
-use crate::reset::{Drained, Ending, Joined, Joiner, Mark, Reset};
+use crate::reset::{Drained, Ending, Joined, Joiner, Mark, Reset, Traced};
 use crate::source::destroyed_sockets::Sockets;
 use crate::source::reset_events::{Direction, EventAccount, Events, ResetTally, Tallies};
-use crate::source::reset_packets::{PacketAccount, Packets};
+use crate::source::reset_packets::{PacketAccount, Packets, ResetPacket, Signature};
 use crate::stream::{Content, Parser};
 use crate::value::{EphemeralPorts, Failure, FailureKind, NetnsId, Observed, ParseError};
 
@@ -67,7 +67,7 @@ struct OfNetns {
     account: PacketAccount,
     endings: Endings,
     errors: SocketErrors,
-    /// RSTs of this window that TCP sent.
+    /// RSTs of this window that TCP sent, or may have sent; see [`Streams::reported`].
     sent: u64,
     /// Happened while the counters that began the window were read: only their number tells whether they are of it.
     at_start: Vec<Reset>,
@@ -88,6 +88,25 @@ pub(super) struct Streams {
     account: EventAccount,
     netns: BTreeMap<NetnsId, OfNetns>,
     joiner: Joiner,
+    reported: Reported,
+}
+
+/// Which of the RSTs that TCP sends the kernel reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reported {
+    All,
+    /// Answers without a full socket are not: before Linux 6.10. Their packets are.
+    NotAll,
+}
+
+impl Reported {
+    /// TCP sent it and counts it (`Tcp.OutRsts`), or may have.
+    fn counts(self, reset: &Reset) -> bool {
+        let own = |packet: &ResetPacket| packet.direction == Direction::Sent && packet.local_here;
+        let of_tcp = |packet: &ResetPacket| own(packet) && packet.signature() != Signature::Foreign;
+        let unreported = || reset.event.is_none() && reset.packet.as_ref().is_some_and(of_tcp);
+        reset.is_counted() || self == Self::NotAll && unreported()
+    }
 }
 
 /// What the streams of a namespace gave in a window.
@@ -107,12 +126,18 @@ impl Streams {
             netns: netns.map(|id| (id, OfNetns::new(id, left_out.as_ref()))).collect(),
             left_out,
             joiner: Joiner::default(),
+            reported: Reported::All,
         }
     }
 
     /// A namespace that appeared.
     pub fn add(&mut self, netns: NetnsId) {
         self.netns.entry(netns).or_insert_with(|| OfNetns::new(netns, self.left_out.as_ref()));
+    }
+
+    /// The release of the kernel, as in /proc/sys/kernel/osrelease.
+    pub fn set_kernel(&mut self, kernel: &str) {
+        self.reported = if Traced::new(kernel, &[], true).sent { Reported::All } else { Reported::NotAll };
     }
 
     /// One that is gone.
@@ -171,10 +196,10 @@ impl Streams {
             match reset.netns() {
                 Some(netns) => {
                     if let Some(of) = self.netns.get_mut(&netns) {
-                        of.add(reset);
+                        of.add(reset, self.reported);
                     }
                 }
-                None => self.netns.values_mut().for_each(|of| of.add(reset.clone())),
+                None => self.netns.values_mut().for_each(|of| of.add(reset.clone(), self.reported)),
             }
         }
     }
@@ -264,7 +289,8 @@ impl Streams {
     pub fn begin(&mut self, start: Edge) {
         let resets = self.step(start.to);
         self.window();
-        for reset in resets.iter().filter(|reset| reset.at() >= start.from && reset.is_counted()) {
+        let reported = self.reported;
+        for reset in resets.iter().filter(|reset| reset.at() >= start.from && reported.counts(reset)) {
             self.concerned(reset).for_each(|(_, of)| of.at_start.push(reset.clone()));
         }
     }
@@ -279,13 +305,14 @@ impl Streams {
         let resets = self.step(end.to);
         // What was lost of a busy host is missing in an unknown place.
         let exact = self.account.lost == 0;
+        let reported = self.reported;
         let mut left = Vec::new();
         for reset in resets {
-            let at_edge = exact && reset.at() >= end.from && reset.is_counted();
+            let at_edge = exact && reset.at() >= end.from && reported.counts(&reset);
             for (id, of) in self.concerned(&reset) {
                 match counted.get(id).filter(|_| at_edge) {
                     Some(counted) if of.sent >= *counted => left.push((*id, reset.clone())),
-                    _ => of.add(reset.clone()),
+                    _ => of.add(reset.clone(), reported),
                 }
             }
         }
@@ -294,14 +321,14 @@ impl Streams {
             // The latest of them, which came when the counter had most likely been read.
             let latest = std::mem::take(&mut of.at_start).into_iter().rev().take(usize::try_from(missing).unwrap_or(0));
             for reset in latest {
-                of.add(reset);
+                of.add(reset, reported);
             }
             of.resets.single.sort_by_key(Reset::at);
         }
         let window = self.window();
         for (id, reset) in left {
             if let Some(of) = self.netns.get_mut(&id) {
-                of.add(reset);
+                of.add(reset, reported);
             }
         }
         window
@@ -397,8 +424,8 @@ impl OfNetns {
         }
     }
 
-    fn add(&mut self, reset: Reset) {
-        self.sent += u64::from(reset.is_counted());
+    fn add(&mut self, reset: Reset, reported: Reported) {
+        self.sent += u64::from(reported.counts(&reset));
         if self.resets.single.len() < MOST_RESETS {
             self.resets.single.push(reset);
         } else if let Some(event) = reset.located_event() {

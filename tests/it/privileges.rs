@@ -4,7 +4,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
 use crate::common::skipped;
 
@@ -128,14 +127,21 @@ fn without_tracefs(program: &Program, script: &str) -> Output {
     command.current_dir("/").stdin(Stdio::null()).output().expect("unshare")
 }
 
+/// Everything that is mounted here, and the instances of tracefs.
+fn mounts_and_instances() -> (String, Vec<std::ffi::OsString>) {
+    let instances = fs::read_dir("/sys/kernel/tracing/instances").into_iter().flatten().flatten();
+    let mut instances: Vec<_> = instances.map(|instance| instance.file_name()).collect();
+    instances.sort();
+    (fs::read_to_string("/proc/self/mountinfo").expect("mounts"), instances)
+}
+
 #[test]
 fn a_tracefs_that_nobody_mounted_is_mounted_where_nobody_sees_it() {
     if !may_run() {
         return;
     }
     let program = Program::new("tracefs");
-    let instances = || fs::read_dir("/sys/kernel/tracing/instances").map(Iterator::count).unwrap_or(0);
-    let (mounts, before) = (fs::read_to_string("/proc/self/mountinfo").expect("mounts"), instances());
+    let before = mounts_and_instances();
     let output = without_tracefs(&program, "\"$0\" trace -d 300ms");
     let said = errors(&output);
     if output.status.code() == Some(77) {
@@ -144,9 +150,22 @@ fn a_tracefs_that_nobody_mounted_is_mounted_where_nobody_sees_it() {
     assert!(output.status.success(), "{said}");
     assert!(said.contains("mounted where only this program sees it"), "{said}");
     assert!(!said.contains("not traced"), "{said}");
-    // Killed while it traces.
-    let output = without_tracefs(&program, "\"$0\" trace -d 60s & sleep 1; kill -KILL $!; wait $! 2>/dev/null");
+    // A scan has its events as well: no cause lacks them.
+    let output = without_tracefs(&program, "\"$0\" scan --this-netns --json -d 300ms || [ $? -lt 3 ] || exit 1");
     assert!(output.status.success(), "{}", errors(&output));
-    std::thread::sleep(Duration::from_millis(100));
-    assert_eq!((fs::read_to_string("/proc/self/mountinfo").expect("mounts"), instances()), (mounts, before));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a report");
+    let lacks_events = |cause: &serde_json::Value| cause["missing"].to_string().contains("reset_events");
+    let unchecked = report["not_checked"].as_array().expect("a list");
+    assert!(!unchecked.iter().any(lacks_events), "{unchecked:?}");
+    // Killed while it looks: it has opened its tracepoints, so its tracefs was there.
+    for command in ["trace", "scan --this-netns"] {
+        let killed = format!(
+            "\"$0\" {command} -d 60s >/dev/null 2>&1 & child=$!; \
+             until ls -l /proc/$child/fd | grep -q perf_event; do kill -0 $child || exit 79; sleep 0.05; done; \
+             kill -KILL $child; wait $child 2>/dev/null"
+        );
+        let output = without_tracefs(&program, &killed);
+        assert!(output.status.success(), "{command}: {}", errors(&output));
+    }
+    assert_eq!(mounts_and_instances(), before);
 }

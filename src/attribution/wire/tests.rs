@@ -249,6 +249,24 @@ fn what_an_older_kernel_did_not_count_is_the_firewalls() {
     assert_eq!(rejected(unclear), ([].into(), 20), "half of them, and nobody can say which");
 }
 
+/// Counters, events and packets of a storm do not begin and end at the same instant.
+#[test]
+fn a_few_packets_too_many_beside_a_storm_are_no_firewalls() {
+    let storm = |counted| {
+        let nginx = || Some(crate::observation::testing::task(977, "nginx"));
+        let ends = ["10.0.0.9:8080", "10.0.4.7:0"];
+        let case = older(Case::new()).counter("Tcp.OutRsts", 0, counted);
+        case.sent(1_000, "TCP_ABORT_ON_CLOSE", Some(TcpState::Close), ends, nginx())
+    };
+    let case = storm(1_016).packets(20, Direction::Sent, RST_ACK, 64, REFUSED);
+    assert_eq!(kinds(&case), [(Kind::UnreadData, 1_000), (Kind::Refused, 20)].into());
+    assert_eq!(wire(&case).rejected_total(), 0);
+    let process = crate::observation::testing::process(7, "postgres");
+    let case = storm(1_000).listener("0.0.0.0:5432", 128, 0, 0, &process);
+    let case = case.packets(8, Direction::Sent, RST_ACK, 64, DATABASE);
+    assert_eq!(wire(&case).rejected_total(), 8, "however few: a listener refuses nobody");
+}
+
 #[test]
 fn packets_alone_tell_what_was_sent_and_not_what_was_received() {
     let case = Case::new().counter("Tcp.OutRsts", 0, 20).packets(20, Direction::Sent, RST_ACK, 64, REFUSED);

@@ -31,7 +31,7 @@ pub static SCENARIOS: &[Scenario] = &[
         "ab -n 100000 -c 8 http://10.77.0.1:8080/ against a server that closes first",
         load,
     )
-    .shows(&[still("OutRsts"), still("ListenDrops"), at_least("PassiveOpens", 1000), moved("TW")]),
+    .shows(&[still("OutRsts"), still("ListenDrops"), at_least("PassiveOpens", 1000)]),
     Scenario::healthy(
         "healthy-half-open-probe",
         "1: a load balancer checks with SYN, SYN-ACK, RST, twice a second",

@@ -356,8 +356,8 @@ fn turned_away(
 }
 
 fn never_reads(tally: &Tally) {
-    let Some(mut stream) = tally.note("connect", net::connect(SERVICE)) else { return };
-    let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&stream, 8 * 1024);
+    let connected = net::connect_with_receive_buffer(SERVICE, 8 * 1024);
+    let Some(mut stream) = tally.note("connect", connected) else { return };
     for _ in 0..60 {
         if tally.note("asks for much", stream.write_all(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n")).is_none() {
             return;

@@ -42,9 +42,10 @@ impl Guest {
         let named = by_process().filter(|group| group.process.is_some()).map(|group| group.count).sum::<u64>();
         let all = by_process().map(|group| group.count).sum::<u64>();
         format!(
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
             self.kernel,
             self.who,
+            ran.len(),
             share(faults.iter().filter(right).count(), faults.len()),
             share(healthy.iter().filter(wrong_alarm).count(), healthy.len()),
             share(ran.iter().filter(|report| report.status == Status::Pass).count(), ran.len()),
@@ -78,10 +79,10 @@ fn calibration(ran: &[&Report]) -> String {
 fn table(guests: &[Guest]) -> String {
     let mut text = format!(
         "{HEADING}\nScenarios of the lab in an emulated guest of each kernel, repeated where one failed, up to three times: programs \
-         start slowly there.\nThe figures are of those that ran. Made by `tests/kernels/run`. The sixth column: RSTs by a call of a process that name it. The \
-         seventh: sent RSTs without an explanation.\n\n\
-         | kernel | as | right cause first | false alarms | all that is stated | process named | unexplained | confidence: said, kept | not run |\n\
-         |---|---|---|---|---|---|---|---|---|\n"
+         start slowly there.\nThe figures are of those that ran. Made by `tests/kernels/run`. Process named: RSTs by a call of a process that name it. \
+         Unexplained: sent RSTs without an explanation.\n\n\
+         | kernel | as | ran | right cause first | false alarms | all that is stated | process named | unexplained | confidence: said, kept | not run |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n"
     );
     guests.iter().for_each(|guest| text += &guest.row());
     let failed = guests.iter().flat_map(|guest| guest.reports.iter().map(move |report| (guest, report)));
@@ -128,7 +129,7 @@ fn a_guest_is_a_row_and_its_failures_are_named() {
         ],
     };
     let text = table(&[guest]);
-    let row = "| 5.10.0-32-amd64 | root | 1/2 (50.0 %) | 0/1 (0.0 %) | 2/3 (66.7 %) | - | - | 0.80, 0.50 | 1 |";
+    let row = "| 5.10.0-32-amd64 | root | 3 | 1/2 (50.0 %) | 0/1 (0.0 %) | 2/3 (66.7 %) | - | - | 0.80, 0.50 | 1 |";
     assert!(text.contains(row), "{text}");
     assert!(text.contains("| 5.10.0-32-amd64 | root | some-scenario |"), "{text}");
     assert_eq!(section(&format!("# Before\n{text}")), text);
