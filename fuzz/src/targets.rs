@@ -92,6 +92,7 @@ pub static TARGETS: &[Target] = &[
     Target { name: "log", seeds: Seeds::Corpus, damage: mutate::damage, run: log },
     Target { name: "capture", seeds: Seeds::Captures, damage: mutate::damage, run: capture },
     Target { name: "text", seeds: Seeds::Texts, damage: mutate::damage, run: text },
+    Target { name: "bundle", seeds: Seeds::Corpus, damage: mutate::damage, run: bundle },
     Target { name: "answers", seeds: Seeds::Replaced, damage: mutate::damage, run: answers },
     Target { name: "frames", seeds: Seeds::Recordings, damage: frames::damage, run: frames },
     Target { name: "recording", seeds: Seeds::Recordings, damage: mutate::damage, run: recording },
@@ -158,6 +159,13 @@ fn capture(bytes: &[u8]) -> Option<String> {
 
 fn text(bytes: &[u8]) -> Option<String> {
     let opened = rstdoctor::input::of_text("fuzz", Box::new(std::io::Cursor::new(bytes.to_vec())));
+    drop(report(&mut opened.ok()?));
+    None
+}
+
+/// A sosreport, and how it is packed.
+fn bundle(bytes: &[u8]) -> Option<String> {
+    let opened = rstdoctor::input::of_bytes("fuzz", Box::new(std::io::Cursor::new(bytes.to_vec())));
     drop(report(&mut opened.ok()?));
     None
 }

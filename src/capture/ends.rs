@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::flow::{Flow, Side, before};
+use super::flow::{Flow, Side};
 use super::flows::{Flows, Told};
 use super::reset::Rst;
 use super::story::{Reading, Story, Sure};
@@ -226,14 +226,7 @@ fn pair_told(
 
 /// Whether each of two captures of a connection lost packets of it: what is not in it may have been there all the same.
 fn lacks(first: &Flow, second: &Flow) -> [bool; 2] {
-    // A side acknowledges what it received.
-    let acknowledged_unseen = |flow: &Flow| {
-        [Side::Initiator, Side::Acceptor].into_iter().any(|side| {
-            let (sent, acked) = (flow.end(side).next, flow.end(side.other()).acked);
-            sent.zip(acked).is_some_and(|(sent, acked)| before(sent, acked))
-        })
-    };
-    let mut lacks = [first, second].map(acknowledged_unseen);
+    let mut lacks = [first, second].map(Flow::lacks_packets);
     if let Some(at_initiator) = first_is_initiators(first, second) {
         let sides = if at_initiator { [Side::Initiator, Side::Acceptor] } else { [Side::Acceptor, Side::Initiator] };
         // What arrived at one end had left the other.

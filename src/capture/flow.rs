@@ -184,6 +184,19 @@ impl Flow {
         if from == self.initiator { Side::Initiator } else { Side::Acceptor }
     }
 
+    /// More RSTs than are kept.
+    pub fn has_further_resets(&self) -> bool {
+        self.reset_count() > self.resets.len() as u64
+    }
+
+    /// A side acknowledged what was not captured.
+    pub fn lacks_packets(&self) -> bool {
+        [Side::Initiator, Side::Acceptor].into_iter().any(|side| {
+            let (sent, acked) = (self.end(side).next, self.end(side.other()).acked);
+            sent.zip(acked).is_some_and(|(sent, acked)| before(sent, acked))
+        })
+    }
+
     pub fn packets(&self) -> u64 {
         self.ends.iter().map(|end| end.packets).sum()
     }

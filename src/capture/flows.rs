@@ -172,7 +172,11 @@ impl Tracker {
                 self.flows.span = Some((first.min(at), last.max(at)));
                 self.clock = at;
             }
-            None => self.flows.untimed += 1,
+            None => {
+                self.flows.untimed += 1;
+                // What comes later is later.
+                self.clock = self.clock.saturating_add(Duration::from_nanos(1));
+            }
         }
         self.clock
     }
@@ -250,7 +254,9 @@ impl Tracker {
         };
         let same = |other: &&Seen| {
             let ids = other.ip_id == seen.ip_id && seen.ip_id.is_some_and(|id| id != 0);
-            (other.interface != seen.interface || ids)
+            // First what differs between most: this is asked of each packet, against many.
+            (other.seq, other.ack) == (seen.seq, seen.ack)
+                && (other.interface != seen.interface || ids)
                 && Seen { at: seen.at, interface, ttl: seen.ttl, ..**other } == seen
         };
         let recent = self.recent.iter().rev().take_while(|other| seen.at.saturating_sub(other.at) < TWICE);

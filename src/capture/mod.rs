@@ -39,6 +39,17 @@ pub fn read(input: Box<dyn Read + Send + '_>, local: &[IpAddr]) -> Result<Flows,
     follow(input, tracker)
 }
 
+/// Reads a capture and keeps every connection, for what another end saw of it.
+///
+/// # Errors
+/// See [`file::read`].
+pub fn read_all(input: Box<dyn Read + Send + '_>, local: &[IpAddr]) -> Result<Flows, file::Problem> {
+    let mut tracker = Tracker::default();
+    tracker.keep_all();
+    tracker.local(local);
+    follow(input, tracker)
+}
+
 /// Reads two captures of the same connections, one from each end.
 ///
 /// # Errors
@@ -48,14 +59,8 @@ pub fn read_both(
     second: Box<dyn Read + Send + '_>,
     local: &[IpAddr],
 ) -> Result<Flows, (bool, file::Problem)> {
-    let all = |input, local: &[IpAddr]| {
-        let mut tracker = Tracker::default();
-        tracker.keep_all();
-        tracker.local(local);
-        follow(input, tracker)
-    };
-    let mut flows = all(first, local).map_err(|problem| (false, problem))?;
-    let second = all(second, &[]).map_err(|problem| (true, problem))?;
+    let mut flows = read_all(first, local).map_err(|problem| (false, problem))?;
+    let second = read_all(second, &[]).map_err(|problem| (true, problem))?;
     ends::join(&mut flows, second);
     Ok(flows)
 }

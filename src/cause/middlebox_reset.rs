@@ -6,6 +6,7 @@ use super::{place, severity, wording};
 use crate::attribution::Group;
 use crate::attribution::wire::{Suspect, Wire};
 use crate::evidence::Evidence;
+use crate::evidence::across::Across;
 use crate::source::reset_events::Direction;
 use crate::value::shell::ShellCommand;
 use crate::value::{Missing, words};
@@ -47,6 +48,9 @@ cause! {
 
 fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
+    if let Some(proven) = e.across().and_then(|across| never_sent(e, across)) {
+        return Ok(Verdict::Found(vec![proven]));
+    }
     let wire = e.wire()?;
     if wire.received > 0 && wire.judged == 0 && wire.suspects.is_empty() {
         return Err(Missing {
@@ -74,6 +78,37 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         _ => "the RSTs came with the TTL of the peers' other packets, and no IP id speaks against them",
     };
     Ok(Verdict::from_findings(findings, otherwise))
+}
+
+/// The other end's own capture does not have them.
+fn never_sent(e: &Evidence<'_>, across: &Across) -> Option<Finding> {
+    let (&(local, peer), count) = (across.forged.first()?, across.forged.len() as u64);
+    let severity = if count >= severity::FEW { Severity::Warning } else { Severity::Info };
+    let confidence = if across.is_proof() { numbers::NEVER_SENT } else { numbers::NEVER_SENT_PERHAPS };
+    let summary = format!(
+        "{} reset in the peer's name by something between the two ends, in {}",
+        words::counted(count, "connection"),
+        words::seconds(e.window())
+    );
+    let peers: BTreeSet<_> = across.forged.iter().map(|(_, peer)| peer.ip()).collect();
+    let finding = wording::active(e, severity, confidence, count, "resets", summary)
+        .subjects(peers.iter().take(3).map(|peer| Subject::peer(*peer, None)))
+        .evidence(EvidenceItem::value(
+            "capture",
+            "never_sent",
+            across.never_sent as f64,
+            format!("the capture of the other end has these connections, and these RSTs never left it (one: {peer} > {local})"),
+        ));
+    let doubt = match (across.lossy, across.offset_ns) {
+        (true, _) => Some(("lossy", "that capture lacks other packets, too: it may have lost these RSTs")),
+        (false, None) => Some(("clock", "no RST is in both, so the two clocks are taken as the same")),
+        (false, Some(_)) => None,
+    };
+    let finding = match doubt {
+        Some((what, text)) => finding.against(EvidenceItem::fact("capture", what, text)),
+        None => finding,
+    };
+    Some(with_remedies(finding))
 }
 
 /// The TTL does not tell, and the ids do not fit: weak, because devices near the peer renumber too.

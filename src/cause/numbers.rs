@@ -334,6 +334,10 @@ numbers! {
         EMPTY: Confidence = 0.9;
     }
     middlebox_reset {
+        /// A capture of the other end has the connections and the time, and not the RSTs.
+        NEVER_SENT: Confidence = 0.95;
+        /// The same, where the clocks are taken as equal, or that capture lost other packets.
+        NEVER_SENT_PERHAPS: Confidence = 0.6;
         /// A few with a TTL that the peer never has: a load balancer at its side may differ for good reasons.
         OTHER_TTL: Confidence = 0.9;
         /// One or two of these.

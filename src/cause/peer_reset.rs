@@ -47,6 +47,10 @@ cause! {
 
 fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
+    let across = e.across().filter(|across| across.is_proof() && across.never_sent > 0 && across.arrived == 0);
+    if across.is_some() {
+        return Ok(Verdict::RuledOut("the capture of the other end shows that it sent none of these RSTs".to_owned()));
+    }
     if let Ok(groups) = e.resets_of(PEER_RESET.id, Direction::Received) {
         if let Some(answered) = answers_to_challenges(e, groups.iter().map(|group| group.count).sum()) {
             return Ok(answered);

@@ -350,7 +350,7 @@ pub struct LabRunArgs {
     #[arg(required = true, value_name = "NAME")]
     pub names: Vec<String>,
     /// Write a recording of the observation; takes a single scenario
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "evidence")]
     pub record: Option<PathBuf>,
     #[command(flatten)]
     pub options: LabOptions,
@@ -373,6 +373,10 @@ pub struct LabOptions {
     /// Also judge what an ordinary user, no events and counters alone would have told; in the JSON only
     #[arg(long, conflicts_with = "interval")]
     pub levels: bool,
+    /// Keep of each scenario, in DIRECTORY/NAME: a recording, captures of both ends, netstat -s before and after, the log, and the
+    /// truth (root; tcpdump and netstat)
+    #[arg(long, value_name = "DIRECTORY", conflicts_with_all = ["interval", "levels"])]
+    pub evidence: Option<PathBuf>,
     /// Let everything take N times longer, where the machine is emulated [default: 1]
     #[arg(long, hide = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub patience: Option<u32>,
@@ -383,6 +387,8 @@ pub struct LabInsideArgs {
     pub name: String,
     #[arg(long)]
     pub record: Option<PathBuf>,
+    #[arg(long)]
+    pub evidence: Option<PathBuf>,
     #[arg(long)]
     pub interval: Option<String>,
     #[arg(long)]

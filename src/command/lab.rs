@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::command::cli::{LabArgs, LabCommand, LabOptions};
-use crate::command::config::{self, UsageError};
+use crate::command::config;
 use crate::lab::{self, Command, How, Options};
 
 pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
@@ -20,16 +20,25 @@ pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
             let patience = inside.patience.unwrap_or_default();
             Command::Inside {
                 name: inside.name,
-                how: How { record: inside.record, interval, levels: inside.levels, node: false, patience },
+                how: How {
+                    record: inside.record,
+                    evidence: inside.evidence,
+                    interval,
+                    levels: inside.levels,
+                    node: false,
+                    patience,
+                },
             }
         }
         LabCommand::Actor(actor) => Command::Actor { name: actor.name, json: actor.json },
     }))
 }
 
-fn options(args: &LabOptions) -> Result<Options, UsageError> {
+fn options(args: &LabOptions) -> anyhow::Result<Options> {
     let interval = config::tick_interval(args.interval.as_ref())?;
     let patience = args.patience.unwrap_or_default();
-    let how = How { record: None, interval, levels: args.levels, node: false, patience };
+    // The scenario runs in a directory of its own.
+    let evidence = args.evidence.as_deref().map(std::path::absolute).transpose()?;
+    let how = How { record: None, evidence, interval, levels: args.levels, node: false, patience };
     Ok(Options { counters: args.counters, json: args.json, jobs: config::jobs(args.jobs)?, how })
 }

@@ -12,6 +12,7 @@ use crate::cause::{Finding, REGISTRY, Severity, State, Verdict, packets, text};
 use crate::diagnosis::filter::{Filter, is_host_wide};
 use crate::diagnosis::port::PortReport;
 use crate::diagnosis::rank::Ranked;
+use crate::evidence::across::Across;
 use crate::evidence::backlog::{BindingLimit, binding_limit};
 use crate::evidence::harm::Harm;
 use crate::evidence::ledger::{self, Ledger};
@@ -72,6 +73,8 @@ pub struct Diagnosis {
     pub input: Input,
     /// The connections of a capture.
     pub flows: Option<Arc<Flows>>,
+    /// What a capture of the other end adds to a recording.
+    pub across: Option<Across>,
     /// Of a whole node: its network namespaces, that of the one who looks first. Empty where only one was looked at.
     pub namespaces: Vec<node::Namespace>,
     /// How much of the node was looked at, where that is known.
@@ -360,6 +363,7 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
         ports,
         input: view.covers.input,
         flows: view.covers.flows.clone(),
+        across: evidence.across().cloned(),
         namespaces: Vec::new(),
         coverage: None,
         location,

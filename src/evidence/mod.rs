@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::attribution::wire::Wire;
 use crate::attribution::{self, Attribution, Ended, GoneListener, GoneProcesses, Group as ResetGroup};
 use crate::capture::Flows;
+use crate::evidence::across::Across;
 use crate::evidence::estimate::Estimate;
 use crate::evidence::harm::Connections;
 use crate::evidence::ledger::Ledger;
@@ -26,6 +27,7 @@ use crate::source::socket_dump::{Destination, Group, GroupKind, SocketDump};
 use crate::source::{file_nr, sockstat};
 use crate::value::{EphemeralPorts, Errno, Missing, Observed};
 
+pub mod across;
 pub mod backlog;
 pub mod balance;
 pub mod estimate;
@@ -66,6 +68,7 @@ pub struct Evidence<'a> {
     wire: Result<Wire, Missing>,
     estimate: Result<Estimate, Missing>,
     ledger: Ledger,
+    across: Option<Across>,
     gone_listeners: Vec<GoneListener<'a>>,
     gone_processes: GoneProcesses,
     ended: Result<Vec<Ended<'a>>, Missing>,
@@ -110,6 +113,7 @@ impl<'a> Evidence<'a> {
             wire,
             estimate,
             ledger,
+            across: across::across(view),
             gone_listeners,
             gone_processes,
             ended,
@@ -121,6 +125,11 @@ impl<'a> Evidence<'a> {
     /// The connections of a capture; `None` where the evidence is none.
     pub fn flows(&self) -> Option<&'a Flows> {
         self.view.covers.flows.as_deref()
+    }
+
+    /// What a capture of the other end adds; `None` where there is none.
+    pub fn across(&self) -> Option<&Across> {
+        self.across.as_ref()
     }
 
     /// What a text says of causes, the likeliest first.

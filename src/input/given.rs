@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use super::{Opened, sosreport, unpack};
+use super::{Opened, recording, sosreport, unpack};
 
 /// Evidence from elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -33,6 +33,10 @@ pub fn open(given: &Given) -> anyhow::Result<Opened> {
         return directory(path, given.what.len() == 1);
     }
     let files: Vec<_> = given.what.iter().map(|path| unpack::held(path)).collect::<Result<_, _>>()?;
+    let files = match recording::and_capture(files) {
+        Ok((recording, capture)) => return recording::with_other_end(recording, capture, given),
+        Err(files) => files,
+    };
     let Some((kind, _)) = files.first() else { return Err(Unusable::new("--from", "names nothing").into()) };
     let other = files.iter().find(|(other, _)| other.name != kind.name);
     if let Some((other, held)) = other {

@@ -112,6 +112,16 @@ pub fn of_text(name: &str, input: Box<dyn std::io::Read + Send>) -> anyhow::Resu
     text::open(vec![(name.to_owned(), input)], None)
 }
 
+/// Whatever the bytes hold, packed or not.
+///
+/// # Errors
+/// It is nothing that is known.
+#[doc(hidden)]
+pub fn of_bytes(name: &str, input: Box<dyn std::io::Read + Send>) -> anyhow::Result<Opened> {
+    let (kind, held) = unpack::looked_at(name, input, None)?;
+    (kind.open)(vec![held], &Given::default())
+}
+
 fn plan(length: Duration, events: bool, covers: Covers) -> Plan {
     Plan { events, covers, ..Plan::scan(length) }
 }

@@ -2,11 +2,13 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
 
 use super::kind::sole;
-use super::{Given, Held, Kind, Namespace, Opened, plan};
+use super::{Given, Held, Kind, Namespace, Opened, Unusable, plan};
+use crate::capture;
 use crate::observation::{Covers, Input, SourceStatus};
 use crate::recording::ReplayHost;
 
@@ -41,6 +43,28 @@ fn read(name: &str, input: Box<dyn Read + Send>) -> anyhow::Result<Opened> {
 fn replay(name: &str, recording: ReplayHost) -> anyhow::Result<Opened> {
     let status = recording.status();
     of(recording, status).with_context(|| format!("{name}: no window was recorded"))
+}
+
+/// A recording of a host, and a capture of the other end of its connections, in either order; of anything else the files.
+///
+/// # Errors
+/// They are others.
+pub fn and_capture(files: Vec<(&'static Kind, Held)>) -> Result<(Held, Held), Vec<(&'static Kind, Held)>> {
+    let [(a, first), (b, second)] = <[_; 2]>::try_from(files)?;
+    let is = |kind: &Kind, other: &Kind| kind.name == other.name;
+    match () {
+        () if is(a, &KIND) && is(b, &super::capture::KIND) => Ok((first, second)),
+        () if is(a, &super::capture::KIND) && is(b, &KIND) => Ok((second, first)),
+        () => Err(vec![(a, first), (b, second)]),
+    }
+}
+
+/// What both show.
+pub fn with_other_end(recording: Held, there: Held, given: &Given) -> anyhow::Result<Opened> {
+    let flows = capture::read_all(there.input, &[]).map_err(|problem| Unusable::new(&there.name, problem.to_string()))?;
+    let mut opened = held(vec![recording], given)?;
+    opened.plan.covers.other_end = Some(Arc::new(flows));
+    Ok(opened)
 }
 
 /// The first window of a recording; `None` if there is none.

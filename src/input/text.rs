@@ -71,7 +71,7 @@ pub fn of_digest(digest: &Digest, between: Option<Duration>, kept: Answers, stat
         None => Duration::ZERO,
     };
     let state = state.unwrap_or_else(|| status(digest));
-    let covers = Covers { input: Input::Text, status: Some(state), flows, hints: hints.collect() };
+    let covers = Covers { input: Input::Text, status: Some(state), flows, hints: hints.collect(), ..Covers::default() };
     let begin = Moment::default();
     let end = Moment { mono: begin.mono + length, wall: begin.wall + length, ..begin };
     let with = |last| {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use flate2::read::MultiGzDecoder;
@@ -53,10 +53,22 @@ pub fn is_no_text(head: &[u8]) -> bool {
 pub fn held(path: &Path) -> anyhow::Result<(&'static Kind, Held)> {
     let standard_input = path == Path::new("-");
     let name = if standard_input { "standard input".to_owned() } else { path.display().to_string() };
-    let mut input: Box<dyn Read + Send> = match standard_input {
+    let input: Box<dyn Read + Send> = match standard_input {
         true => Box::new(io::stdin()),
         false => Box::new(File::open(path).with_context(|| format!("{name}: cannot be read"))?),
     };
+    looked_at(&name, input, (!standard_input).then(|| path.to_owned()))
+}
+
+/// The same of what was opened; `path`: where it lies.
+///
+/// # Errors
+/// It cannot be unpacked, or is of no kind that is known.
+pub fn looked_at(
+    name: &str,
+    mut input: Box<dyn Read + Send>,
+    path: Option<PathBuf>,
+) -> anyhow::Result<(&'static Kind, Held)> {
     let mut packed = Vec::new();
     loop {
         let mut head = Vec::new();
@@ -67,9 +79,8 @@ pub fn held(path: &Path) -> anyhow::Result<(&'static Kind, Held)> {
         let packing = [GZIP, ZSTD, XZ].into_iter().find(|magic| head.starts_with(magic) && packed.len() < DEEPEST);
         let all = Cursor::new(head.clone()).chain(input);
         let Some(packing) = packing else {
-            let kind = kind(&head).map_err(|why| Unusable::new(&name, why))?;
-            let path = (!standard_input).then(|| path.to_owned());
-            return Ok((kind, Held { name, input: Box::new(all), path, packed }));
+            let kind = kind(&head).map_err(|why| Unusable::new(name, why))?;
+            return Ok((kind, Held { name: name.to_owned(), input: Box::new(all), path, packed }));
         };
         let all = BufReader::new(all);
         input = match packing {

@@ -14,6 +14,7 @@ use rustix::thread::{CapabilitySet, UnshareFlags};
 use super::How;
 use super::arena;
 use super::diagnose::Diagnosed;
+use super::evidence;
 use super::judge::{judge, judge_ticks};
 use super::report::{Report, Status};
 use super::scenario::{self, Need, Scenario};
@@ -131,6 +132,10 @@ fn live_as_long_as_the_runner() -> io::Result<()> {
 fn perform(scenario: &'static Scenario, how: &How) -> Report {
     let start = Instant::now();
     let mut report = Report::without_run(scenario.name, scenario.expect.cause, Status::Fail, "");
+    let how = &match directory_of(scenario, how) {
+        Ok(how) => how,
+        Err(error) => return Report { reason: format!("--evidence: {error}"), ..report },
+    };
     report.also = scenario.expect.also.iter().map(|id| (*id).to_owned()).collect();
     let stage = prepare(scenario, how.record.is_some()).and_then(|()| Ok(Stage::new(how)?));
     let (status, reason) = match stage {
@@ -151,7 +156,22 @@ fn perform(scenario: &'static Scenario, how: &How) -> Report {
             }
         }
     };
-    Report { status, reason, took_s: start.elapsed().as_secs_f64(), ..report }
+    let mut report = Report { status, reason, took_s: start.elapsed().as_secs_f64(), ..report };
+    if let Some(directory) = &how.evidence {
+        let own = scenario.needs.contains(&Need::Files);
+        if let Err(error) = evidence::finish(directory, own, &report) {
+            (report.status, report.reason) = (Status::Fail, format!("--evidence: {error}"));
+        }
+    }
+    report
+}
+
+/// The same, where what is kept of the scenario has its own directory.
+fn directory_of(scenario: &Scenario, how: &How) -> io::Result<How> {
+    let Some(directory) = &how.evidence else { return Ok(how.clone()) };
+    let directory = directory.join(scenario.name);
+    fs::create_dir_all(&directory)?;
+    Ok(How { record: Some(directory.join(evidence::RECORDING)), evidence: Some(directory), ..how.clone() })
 }
 
 fn verdict(scenario: &Scenario, report: &Report, diagnosed: Option<&Result<Diagnosed, String>>) -> (Status, String) {

@@ -9,6 +9,7 @@
 pub mod arena;
 pub mod counters;
 pub mod diagnose;
+pub mod evidence;
 pub mod inside;
 pub mod judge;
 pub mod levels;
@@ -68,6 +69,8 @@ pub struct Options {
 pub struct How {
     /// Write a recording of the observation (a single scenario only).
     pub record: Option<PathBuf>,
+    /// Keep what people would hold of it in a directory of its name below this one, see [`evidence`].
+    pub evidence: Option<PathBuf>,
     /// In ticks this far apart, as `watch` does; `None`: in one window, as `scan` does.
     pub interval: Option<Duration>,
     /// Also judge what less evidence would have told, see [`levels`].
@@ -88,6 +91,9 @@ impl How {
     fn arguments(&self, command: &mut std::process::Command) {
         if let Some(record) = &self.record {
             command.arg("--record").arg(record);
+        }
+        if let Some(evidence) = &self.evidence {
+            command.arg("--evidence").arg(evidence);
         }
         if let Some(interval) = self.interval {
             command.arg("--interval").arg(format!("{}ms", interval.as_millis()));

@@ -16,6 +16,7 @@ use super::How;
 use super::arena::{End, Namespace, join};
 use super::counters::{self, Movement};
 use super::diagnose::{Diagnosed, diagnose};
+use super::evidence::{self, Evidence};
 use super::program::Program;
 use super::report::Status;
 use super::tally::Tally;
@@ -114,6 +115,8 @@ pub struct Stage {
     pub here: Namespace,
     /// Another host, joined to it by a link: [`CLIENT`] and [`SERVER`], IPv4 and IPv6.
     pub client: Namespace,
+    /// Further hosts that were joined to it, and how their captures are called.
+    others: Vec<(&'static str, Namespace)>,
     how: How,
     tally: Tally,
     window: Arc<Window>,
@@ -132,6 +135,7 @@ impl Stage {
         Ok(Self {
             here,
             client,
+            others: Vec::new(),
             how: how.clone(),
             tally: Tally::default(),
             window: Arc::default(),
@@ -143,14 +147,15 @@ impl Stage {
     }
 
     /// One more host next to the observed one, on a network of its own (10.NETWORK.0.2, the observed host is .1).
-    pub fn neighbour(&self, interface: &'static str, network: u8) -> io::Result<Namespace> {
+    pub fn neighbour(&mut self, interface: &'static str, network: u8) -> io::Result<Namespace> {
         let neighbour = Namespace::create()?;
         join(&end(&self.here, interface, network, 1), &end(&neighbour, "eth0", network, 2))?;
+        self.others.push(("neighbour.pcap", neighbour.clone()));
         Ok(neighbour)
     }
 
     /// A second client at [`FAR_CLIENT`], behind a router: (router, client).
-    pub fn client_behind_router(&self) -> io::Result<(Namespace, Namespace)> {
+    pub fn client_behind_router(&mut self) -> io::Result<(Namespace, Namespace)> {
         let (router, client) = (Namespace::create()?, Namespace::create()?);
         join(&end(&self.here, "eth1", 79, 1), &end(&router, "near", 79, 254))?;
         join(&end(&router, "far", 78, 254), &end(&client, "eth0", 78, 2))?;
@@ -159,6 +164,7 @@ impl Stage {
         self.here.route_to(FAR_CLIENT, 32, router_at(79))?;
         client.route_to(SERVER, 32, router_at(78))?;
         router.route_to(SERVER, 32, Ipv4Addr::new(10, 79, 0, 1).into())?;
+        self.others.push(("far-client.pcap", client.clone()));
         Ok((router, client))
     }
 
@@ -205,7 +211,8 @@ impl Stage {
 
     /// Starts an installed program in `place` and waits until something listens on `port` there.
     pub fn daemon(&mut self, place: &Namespace, command: &mut Command, port: u16) -> io::Result<Actor> {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).env("PATH", search_path());
+        let [stdout, stderr] = evidence::printed(self.how.evidence.as_ref())?;
+        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).env("PATH", search_path());
         place.start(command);
         let child = command.spawn()?;
         let actor = Actor { pid: Pid::from_child(&child), stdin: Arc::default() };
@@ -251,6 +258,8 @@ impl Stage {
 
     /// The same by an observer that gets no CPU for `stall` of these seconds, from their beginning.
     pub fn observe_stalled(&mut self, seconds: f64, stall: f64) -> Result<(), Stop> {
+        let evidence =
+            self.how.evidence.as_deref().map(|directory| Evidence::begin(directory, &self.places())).transpose()?;
         let before = counters::read()?;
         let window = Arc::clone(&self.window);
         // Only from not yet to open: this is called again and again, and never reopens.
@@ -270,7 +279,13 @@ impl Stage {
         }
         // Actors report what they experienced every 50 ms.
         thread::sleep(Duration::from_millis(80));
-        Ok(())
+        evidence.map_or(Ok(()), Evidence::end)
+    }
+
+    /// The hosts at which a capture is made.
+    fn places(&self) -> Vec<(&'static str, &Namespace)> {
+        let first = [(evidence::HERE, &self.here), ("client.pcap", &self.client)];
+        first.into_iter().chain(self.others.iter().map(|(name, place)| (*name, place))).collect()
     }
 
     /// Loads nftables rules in a namespace. `rules` is what `nft -f` takes.

@@ -38,6 +38,8 @@ pub struct Covers {
     pub status: Option<SourceStatus>,
     /// The connections that a capture holds; `None` where the input is none.
     pub flows: Option<Arc<Flows>>,
+    /// A capture of the other end of this host's connections.
+    pub other_end: Option<Arc<Flows>>,
     /// What a text says of causes, the likeliest first.
     pub hints: Vec<Hint>,
 }

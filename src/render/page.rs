@@ -70,6 +70,9 @@ fn drawn(diagnosis: &Diagnosis, options: &Options, detail: &Detail, repeated: bo
         None if diagnosis.totals_only => {}
         None => resets(&mut page, diagnosis),
     }
+    if let Some(across) = &diagnosis.across {
+        page.field("Other end", INDENT, &across.words());
+    }
     if let Some(rest) = namespaces::rest(diagnosis) {
         page.field("Fine", INDENT, &rest);
     }

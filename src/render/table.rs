@@ -85,6 +85,10 @@ fn everything(diagnosis: &Diagnosis, options: &Options) -> String {
         page.gap();
         capture::write(&mut page, flows, true);
     }
+    if let Some(across) = &diagnosis.across {
+        page.gap();
+        page.field("Other end", 11, &across.words());
+    }
     if !diagnosis.totals_only && diagnosis.flows.is_none() {
         page.gap();
         if !diagnosis.filter.is_empty() {

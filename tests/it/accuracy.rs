@@ -12,6 +12,7 @@ use std::fmt::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
+mod evidence;
 mod kernels;
 
 use rstdoctor::lab::diagnose::{Finding, Findings};
@@ -228,6 +229,16 @@ fn number(variable: &str, default: usize) -> usize {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
+fn kernel() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+/// Of today, UTC.
+fn day() -> String {
+    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    now.get(..10).unwrap_or(&now).to_owned()
+}
+
 #[test]
 #[ignore = "runs the whole lab several times: root, a quarter of an hour"]
 fn accuracy() {
@@ -246,22 +257,20 @@ fn accuracy() {
         }
         println!("run {run} of {runs}: {} scenarios", reports.len() - before);
     }
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let day = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     // SAFETY: geteuid(2) takes nothing.
     let who = if unsafe { libc::geteuid() } == 0 { "root" } else { "an ordinary user" };
     let text = format!(
         "# How often the diagnosis is right\n\nEvery scenario of `rstdoctor lab`, {runs} times, {jobs} at once, as {who}, on \
          Linux {}, {}. Made by\n`cargo test --release --test it accuracy::accuracy -- --ignored --nocapture`. The lab's faults are clear \
          and alone; real ones are not always.\n\n{}",
-        kernel.trim(),
-        day.get(..10).unwrap_or(&day),
+        kernel(),
+        day(),
         figures(&reports),
     );
     println!("\n{text}");
     assert!(reports.iter().any(|report| report.status != Status::Skipped), "no scenario can run here");
     let before = std::fs::read_to_string(FILE).unwrap_or_default();
-    std::fs::write(FILE, text + kernels::section(&before)).expect(FILE);
+    std::fs::write(FILE, text + evidence::section(&before) + kernels::section(&before)).expect(FILE);
 }
 
 fn run(expected: Option<&str>, status: Status, causes: &[(&str, &str, f64)]) -> Report {

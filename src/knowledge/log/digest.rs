@@ -11,7 +11,7 @@ use super::fields::{self, Fields};
 use super::reader::read_line;
 use super::time::{Stamp, Times};
 use crate::knowledge::error_texts::{self, ErrorText};
-use crate::knowledge::paste::Paste;
+use crate::knowledge::paste::{Paste, Taken};
 use crate::value::words::thousands;
 
 /// Occurrences of errors that are kept one by one; further ones are only counted.
@@ -260,8 +260,10 @@ impl State {
             return;
         }
         let number = self.digest.lines;
-        if self.digest.paste.line(raw) {
-            return;
+        match self.digest.paste.line(raw) {
+            Taken::Understood => return,
+            Taken::Unread => return self.digest.paste_unknown.add(number, &message(raw)),
+            Taken::No => {}
         }
         let at = self.times.read(raw);
         if at.is_some() {

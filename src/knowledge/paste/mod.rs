@@ -30,17 +30,31 @@ pub struct Paste {
 /// Takes a cause's id, its score, the reason for it and the text with the advice.
 pub type Support<'a> = dyn FnMut(&'static str, f64, String, &'static ErrorText) + 'a;
 
+/// Whether a line is of output that people paste.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    Understood,
+    /// It is of such output, and too little of it was understood.
+    Unread,
+    No,
+}
+
 impl Paste {
-    /// Takes the line if it belongs to such output; says whether it did.
-    pub fn line(&mut self, line: &[u8]) -> bool {
+    /// Takes the line if it belongs to such output.
+    pub fn line(&mut self, line: &[u8]) -> Taken {
         // Nothing of this kind is longer than the longest header of /proc/net/netstat.
-        let Ok(text) = std::str::from_utf8(line) else { return false };
-        self.counters.line(text)
-            || self.sockets.line(text)
-            || self.packets.line(text)
-            || self.settings.line(text)
-            || self.events.line(text)
-            || self.rates.line(text)
+        let Ok(text) = std::str::from_utf8(line) else { return Taken::No };
+        if self.counters.line(text) || self.sockets.line(text) {
+            return Taken::Understood;
+        }
+        match self.packets.line(text) {
+            Taken::No => {}
+            taken => return taken,
+        }
+        match self.settings.line(text) || self.events.line(text) || self.rates.line(text) {
+            true => Taken::Understood,
+            false => Taken::No,
+        }
     }
 
     /// Whether some of that output was seen, so that other lines near it may be parts of it that nobody understood.

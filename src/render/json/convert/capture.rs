@@ -3,10 +3,11 @@
 use super::shared::{plain, rounded};
 use crate::capture::{Flow, Flows, Side, Told};
 use crate::diagnosis::Diagnosis;
+use crate::evidence::across::Across;
 use crate::observation::Input;
 use crate::render::json::rfc3339_millis;
 use crate::render::json::wire::capture::{
-    BothEnds, Capture, CapturedEnd, CapturedFlow, CapturedReading, CapturedRst, Coverage,
+    BothEnds, Capture, CapturedEnd, CapturedFlow, CapturedReading, CapturedRst, Coverage, OtherEnd,
 };
 
 /// Connections that a report tells one by one.
@@ -42,6 +43,18 @@ pub fn capture(flows: &Flows) -> Capture {
         }),
         flows: told.iter().take(MOST).map(|told| flow(flows, told)).collect(),
         flows_left_out: told.len().saturating_sub(MOST) as u64 + flows.told_dropped,
+    }
+}
+
+pub fn other_end(across: &Across) -> OtherEnd {
+    OtherEnd {
+        sent_and_received: across.arrived,
+        received_never_sent: across.never_sent,
+        sent_never_received: across.never_arrived,
+        not_captured: across.unknown,
+        translated: across.translated,
+        clock_offset_s: across.offset_ns.map(|offset| rounded(offset as f64 / 1e9)),
+        lossy: across.lossy,
     }
 }
 

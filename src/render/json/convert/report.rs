@@ -71,6 +71,7 @@ pub fn report(diagnosis: &Diagnosis) -> Report {
         ports: (diagnosis.ports.len() > 1).then(|| diagnosis.ports.iter().map(the_port).collect()),
         coverage: capture::coverage(diagnosis),
         capture: diagnosis.flows.as_deref().map(capture::capture),
+        other_end: diagnosis.across.as_ref().map(capture::other_end),
         namespaces: (!diagnosis.namespaces.is_empty()).then(|| diagnosis.namespaces.iter().map(namespace).collect()),
         node: diagnosis.coverage.as_ref().map(coverage),
         watch: None,

@@ -55,6 +55,26 @@ pub struct BothEnds {
     pub second_resets: u64,
 }
 
+/// RSTs of this host, set against a capture of the other end.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct OtherEnd {
+    /// RSTs that left one end and arrived at the other.
+    pub sent_and_received: u64,
+    /// RSTs that arrived here and that the other end never sent: of something between the two.
+    pub received_never_sent: u64,
+    /// RSTs that left this end and never arrived.
+    pub sent_never_received: u64,
+    /// RSTs whose connection, or whose time, that capture does not have.
+    pub not_captured: u64,
+    /// RSTs whose connection has other addresses at the other end.
+    pub translated: u64,
+    /// The clock of the capture less this host's, seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock_offset_s: Option<f64>,
+    /// That capture lacks other packets, too.
+    pub lossy: bool,
+}
+
 /// One connection.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct CapturedFlow {

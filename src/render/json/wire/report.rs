@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::capture::{Capture, Coverage};
+use super::capture::{Capture, Coverage, OtherEnd};
 pub use super::node::*;
 pub use super::port::*;
 pub use super::shared::*;
@@ -54,6 +54,9 @@ pub struct Report {
     /// Of a capture: its connections.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capture: Option<Capture>,
+    /// Of a recording with a capture of the other end: what that capture has of the RSTs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other_end: Option<OtherEnd>,
     /// Of a whole node: its network namespaces, that of the one who looks first. Absent where one alone was looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<Vec<Namespace>>,
