@@ -61,7 +61,8 @@ pub fn and_capture(files: Vec<(&'static Kind, Held)>) -> Result<(Held, Held), Ve
 
 /// What both show.
 pub fn with_other_end(recording: Held, there: Held, given: &Given) -> anyhow::Result<Opened> {
-    let flows = capture::read_all(there.input, &[]).map_err(|problem| Unusable::new(&there.name, problem.to_string()))?;
+    let flows =
+        capture::read_all(there.input, &[]).map_err(|problem| Unusable::new(&there.name, problem.to_string()))?;
     let mut opened = held(vec![recording], given)?;
     opened.plan.covers.other_end = Some(Arc::new(flows));
     Ok(opened)
