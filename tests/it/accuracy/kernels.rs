@@ -78,11 +78,12 @@ fn calibration(ran: &[&Report]) -> String {
 
 fn table(guests: &[Guest]) -> String {
     let mut text = format!(
-        "{HEADING}\nScenarios of the lab in an emulated guest of each kernel, repeated where one failed, up to three times: programs \
+        "{HEADING}\nOf the {} scenarios of the lab, those that ran in emulated guests of each kernel, repeated where one failed: programs \
          start slowly there.\nThe figures are of those that ran. Made by `tests/kernels/run`. Process named: RSTs by a call of a process that name it. \
          Unexplained: sent RSTs without an explanation.\n\n\
          | kernel | as | ran | right cause first | false alarms | all that is stated | process named | unexplained | confidence: said, kept | not run |\n\
-         |---|---|---|---|---|---|---|---|---|---|\n"
+         |---|---|---|---|---|---|---|---|---|---|\n",
+        rstdoctor::lab::scenario::all().count(),
     );
     guests.iter().for_each(|guest| text += &guest.row());
     let failed = guests.iter().flat_map(|guest| guest.reports.iter().map(move |report| (guest, report)));
