@@ -65,6 +65,12 @@ impl<'a> Around<'a> {
         self.attempts.iter().find(same).map(|attempt| attempt.service)
     }
 
+    /// Many connects to the service, and none of them accepted: that is not one of several that are tried in turn.
+    pub fn is_never_served(&self, service: SocketAddr) -> bool {
+        const MANY: u64 = 5;
+        self.services.get(&service).is_some_and(|service| service.tried >= MANY && service.accepted == 0)
+    }
+
     /// A connect to this service was accepted.
     pub fn is_served(&self, service: SocketAddr) -> bool {
         self.services.get(&service).is_some_and(|service| service.accepted > 0)

@@ -95,6 +95,14 @@ pub struct Contradiction {
 
 impl End {
     /// How its data begins.
+    /// The latest data begins as the first did, and came later: another request.
+    pub fn begins_anew(&self) -> bool {
+        const ALIKE: usize = 4;
+        let Some((latest, length, _)) = &self.latest else { return false };
+        let latest = latest.get(..usize::from(*length).min(ALIKE)).unwrap_or_default();
+        latest.len() == ALIKE && self.first_data < self.last_data && self.beginning().starts_with(latest)
+    }
+
     pub fn beginning(&self) -> &[u8] {
         self.beginning.get(..usize::from(self.begun)).unwrap_or_default()
     }

@@ -97,6 +97,9 @@ fn forged(flow: &Flow) -> Option<Reading> {
         _ => Sure::Likely,
     };
     let mut reading = Reading { phase: Some(rst.phase), ..Reading::new(Story::Forged, sure) };
+    if rst.doubts.is_empty() {
+        reading = reading.others(&["out-of-window-reset", "conntrack-invalid"]);
+    }
     for doubt in &rst.doubts {
         reading = reading.because(match doubt {
             Doubt::Ttl(ttl, (low, high)) if low == high => format!("TTL {ttl}, the {side}'s other packets have {low}"),
@@ -173,6 +176,12 @@ fn of_reset(flow: &Flow, rst: &Rst, own: &[&Rst], around: &Around<'_>) -> Readin
     }
 }
 
+/// Why a port refuses that accepts others in the same capture, or not.
+const SERVED_BEFORE: [&str; 5] =
+    ["process-exit", "listener-closed", "peer-restarted", "upstream-refused", "firewall-reject"];
+const NEVER_SERVED: [&str; 6] =
+    ["upstream-refused", "wrong-bind-address", "firewall-reject", "process-exit", "listener-closed", "peer-restarted"];
+
 fn refused(flow: &Flow, rst: &Rst, around: &Around<'_>) -> Reading {
     let initiator = flow.end(Side::Initiator);
     let tries = if initiator.syns > 1 {
@@ -181,16 +190,20 @@ fn refused(flow: &Flow, rst: &Rst, around: &Around<'_>) -> Reading {
         "the SYN was answered by RST".to_owned()
     };
     let took = rst.answers.map(|took| format!("{tries}, in {}", short(took))).unwrap_or(tries);
-    if let Some(other) = around.used_instead(flow) {
+    let instead = around.used_instead(flow);
+    // Another port of the same host is used in turn by few programs only, and not again and again.
+    let instead = instead.filter(|other| other.ip() != flow.acceptor.ip() || !around.is_never_served(flow.acceptor));
+    if let Some(other) = instead {
         return Reading::new(Story::TriedElsewhere, Sure::Likely)
             .by(Side::Acceptor)
             .harmless()
             .because(took)
             .because(format!("the same client connected to {other} at the same time"));
     }
-    let reading = Reading::new(Story::Refused, Sure::Likely)
+    let served = around.is_served(flow.acceptor);
+    let reading = Reading::new(Story::Refused, if served { Sure::Perhaps } else { Sure::Likely })
         .by(Side::Acceptor)
-        .others(&["upstream-refused", "wrong-bind-address", "firewall-reject"])
+        .others(if served { &SERVED_BEFORE } else { &NEVER_SERVED })
         .because(took)
         .open("whether nothing listens there at all, or only not on this address, or a firewall answers with RST");
     let own_ttl = rst.ttl.filter(|ttl| [64, 128, 255].contains(ttl));
@@ -198,6 +211,7 @@ fn refused(flow: &Flow, rst: &Rst, around: &Around<'_>) -> Reading {
         Some(ttl) => reading.because(format!("TTL {ttl}: no router is between, it is that host's own answer")),
         None => reading,
     };
+    let reading = if served { reading.because("others were accepted there in this capture") } else { reading };
     let from_outside = around.here(flow) == Some(Side::Acceptor) && !is_private(flow.initiator.ip());
     if from_outside && initiator.syns == 1 && !around.is_served(flow.acceptor) {
         return reading.because("asked once, from outside: a probe of a closed port").harmless();
@@ -251,19 +265,26 @@ fn without_reset(flow: &Flow, around: &Around<'_>) -> Option<Reading> {
         let sure = if initiator.syns > 2 { Sure::Likely } else { Sure::Perhaps };
         return Some(
             Reading::new(Story::Unanswered, sure)
-                .others(&["firewall-reject", "accept-queue-overflow"])
+                .others(&[
+                    "firewall-reject",
+                    "accept-queue-overflow",
+                    "syn-queue-overflow",
+                    "syn-flood",
+                    "conntrack-table-full",
+                ])
                 .because(format!("{tried}, no answer within {}: dropped, not refused", short(waited)))
                 .open("who drops it: a firewall, the path, or a server with a full queue"),
         );
     }
     if flow.accepted_again >= 2 || flow.accepted_again > 0 && initiator.retransmissions > 0 {
         return Some(
-            Reading::new(Story::QueueFull, Sure::Likely).by(Side::Acceptor).others(&["connect-unanswered"]).because(
-                format!(
+            Reading::new(Story::QueueFull, Sure::Likely)
+                .by(Side::Acceptor)
+                .others(&["connect-unanswered", "syn-queue-overflow"])
+                .because(format!(
                     "the SYN-ACK came again {} times although the initiator had answered it",
                     thousands(flow.accepted_again.into())
-                ),
-            ),
+                )),
         );
     }
     if let Some((side, end)) =
@@ -272,6 +293,7 @@ fn without_reset(flow: &Flow, around: &Around<'_>) -> Option<Reading> {
         return Some(
             Reading::new(Story::Lost, Sure::Perhaps)
                 .by(side)
+                .others(&["idle-timeout", "idle-without-keepalive", "connect-unanswered"])
                 .because(format!(
                     "the {} sent {} again, and nothing came back",
                     side.name(),

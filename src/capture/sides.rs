@@ -31,6 +31,22 @@ fn after(time: Option<Duration>) -> String {
     time.map_or_else(String::new, |time| format!(", {} after the last packet of the other side", short(time)))
 }
 
+/// Keepalive probes that nobody answered: numbers below what was acknowledged or, where the capture began too late to know that,
+/// packets without data and nothing of the other side.
+fn vanished(flow: &Flow, rst: &Rst) -> Option<Reading> {
+    let (own, other) = (flow.end(rst.side), flow.end(rst.side.other()));
+    let only_probes = flow.opened.is_none() && other.packets == 0 && own.bytes == 0 && own.packets > own.resets;
+    let probes = match only_probes {
+        true => own.packets - own.resets,
+        false => u64::from(rst.probes),
+    };
+    let reading = Reading::new(Story::KeepaliveFailed, if only_probes { Sure::Perhaps } else { Sure::Likely })
+        .by(rst.side)
+        .others(&["retransmission-timeout"])
+        .because(format!("{} without an answer came before it", counted(probes, "probe")));
+    (only_probes || probes >= 2).then_some(reading)
+}
+
 pub(super) fn by_acceptor(flow: &Flow, rst: &Rst, own: &[&Rst]) -> Reading {
     let (initiator, acceptor) = (flow.end(Side::Initiator), flow.end(Side::Acceptor));
     let of = |story, sure| Reading::new(story, sure).by(Side::Acceptor);
@@ -46,17 +62,16 @@ pub(super) fn by_acceptor(flow: &Flow, rst: &Rst, own: &[&Rst]) -> Reading {
                 .because(format!("the handshake's last packet was answered by a bare RST{when}: tcp_abort_on_overflow, or the listener went away"))
                 .open("whether the accept queue was full (ListenOverflows on that host tells)"),
             false => of(Story::TurnedAway, Sure::Perhaps)
-                .others(&["listener-closed", "abortive-close", "process-exit"])
+                .others(&["listener-closed", "abortive-close", "process-exit", "middlebox-reset"])
                 .because(format!("reset{when}, before anything was asked"))
                 .open("which program ended it, and why"),
         };
     }
-    if rst.probes >= 2 {
-        return of(Story::KeepaliveFailed, Sure::Likely)
-            .because(format!("{} without an answer came before it", counted(rst.probes.into(), "probe")));
+    if let Some(vanished) = vanished(flow, rst) {
+        return vanished;
     }
     if rst.unanswered >= LOST {
-        return of(Story::Lost, Sure::Likely).because(format!(
+        return of(Story::Lost, Sure::Likely).others(&["keepalive-timeout"]).because(format!(
             "the acceptor had sent {} again without an answer",
             counted(rst.unanswered.into(), "segment")
         ));
@@ -74,16 +89,20 @@ pub(super) fn by_acceptor(flow: &Flow, rst: &Rst, own: &[&Rst]) -> Reading {
             .others(&["keepalive-timeout", "peer-idle-limit", "process-exit"])
             .because(format!("nothing was sent for {} before it", short(rst.quiet.unwrap_or_default())))
             .open("whether the acceptor or a device on the path has that limit"),
-        Phase::Waiting if acceptor.bytes == 0 => of(Story::UnreadData, Sure::Likely)
-            .others(&["connection-limit", "process-exit", "abortive-close"])
-            .because(format!(
-                "the request ({}) got a RST and no answer{}",
-                counted(initiator.bytes, "byte"),
-                after(rst.answers)
-            ))
-            .open("why the program closed without reading: its own limit, a crash, or SO_LINGER 0"),
+        // Of what its kernel took the program may have read all.
+        Phase::Waiting if acceptor.bytes == 0 => {
+            let sure = if rst.unacknowledged > 0 { Sure::Likely } else { Sure::Perhaps };
+            of(Story::UnreadData, sure)
+                .others(&["connection-limit", "process-exit", "abortive-close", "socket-destroyed", "peer-reset"])
+                .because(format!(
+                    "the request ({}) got a RST and no answer{}",
+                    counted(initiator.bytes, "byte"),
+                    after(rst.answers)
+                ))
+                .open("why the program closed without reading: its own limit, a crash, or SO_LINGER 0")
+        }
         Phase::Waiting => of(Story::UnreadData, Sure::Perhaps)
-            .others(&["abortive-close", "process-exit", "peer-idle-limit"])
+            .others(&["abortive-close", "process-exit", "peer-idle-limit", "socket-destroyed", "peer-reset"])
             .because(format!("a request was waiting for its answer{}", after(rst.answers)))
             .open("whether the program died, or closed with unread data or SO_LINGER 0"),
         _ if rst.unacknowledged > 0
@@ -91,13 +110,20 @@ pub(super) fn by_acceptor(flow: &Flow, rst: &Rst, own: &[&Rst]) -> Reading {
                 && initiator.last_length > 0
                 && initiator.bytes > u64::from(MUCH) =>
         {
-            of(Story::UnreadData, Sure::Likely).others(&["abortive-close"]).because(format!(
+            of(Story::UnreadData, Sure::Likely).others(&["abortive-close", "connection-limit"]).because(format!(
                 "the initiator was still sending ({} by then) when the acceptor had answered and closed",
                 counted(initiator.bytes, "byte")
             ))
         }
         _ => of(Story::Aborted, Sure::Perhaps)
-            .others(&["close-with-unread-data", "process-exit"])
+            .others(&[
+                "close-with-unread-data",
+                "process-exit",
+                "connection-limit",
+                "socket-destroyed",
+                "slow-reader",
+                "peer-reset",
+            ])
             .because(format!(
                 "the acceptor had sent {} and reset {} later, instead of FIN",
                 counted(acceptor.bytes, "byte"),
@@ -106,6 +132,17 @@ pub(super) fn by_acceptor(flow: &Flow, rst: &Rst, own: &[&Rst]) -> Reading {
             .open("whether data was left unread or SO_LINGER 0 was set"),
     }
 }
+
+/// What else is answered, or made, in the form of an answer to a segment that nobody knows.
+const STALE: [&str; 7] = [
+    "idle-timeout",
+    "peer-restarted",
+    "conntrack-invalid",
+    "peer-reset",
+    "slow-reader",
+    "firewall-reject",
+    "late-data-after-close",
+];
 
 /// The side does not know the connection any more.
 fn stale(flow: &Flow, rst: &Rst) -> Reading {
@@ -121,7 +158,7 @@ fn stale(flow: &Flow, rst: &Rst) -> Reading {
         paused => {
             let reading = Reading::new(Story::Stale, Sure::Likely)
                 .by(rst.side)
-                .others(&["idle-timeout", "peer-restarted", "conntrack-invalid"])
+                .others(&STALE)
                 .because(form)
                 .open("how it was lost: a restart, a crash, or a device that moved or forgot the flow");
             match paused {
@@ -139,7 +176,8 @@ fn late(flow: &Flow, rst: &Rst, own: &[&Rst]) -> Reading {
     let mine = own.iter().filter(|other| other.side == side);
     let lost = mine.map(|other| other.unacknowledged).max().unwrap_or(0);
     let closed = acceptor.fin.is_some_and(|fin| initiator.fin.is_none_or(|other| fin <= other));
-    if lost <= GOODBYE && (acceptor.bytes > 0 || initiator.fin.is_some())
+    let asks_again = initiator.fin.is_none() && initiator.begins_anew() && !protocol::is_tls(flow);
+    if !asks_again && lost <= GOODBYE && (acceptor.bytes > 0 || initiator.fin.is_some())
         || protocol::is_tls(flow) && lost <= 2 * GOODBYE
     {
         return Reading::new(Story::Goodbye, Sure::Likely)
@@ -150,7 +188,7 @@ fn late(flow: &Flow, rst: &Rst, own: &[&Rst]) -> Reading {
     if closed && acceptor.bytes == 0 {
         return Reading::new(Story::TurnedAway, Sure::Likely)
             .by(side)
-            .others(&["late-data-after-close"])
+            .others(&["late-data-after-close", "process-exit", "listener-closed", "close-with-unread-data"])
             .because(format!(
                 "it was accepted and closed without a word; {} that came then were answered by RST",
                 counted(lost.into(), "byte")
@@ -169,6 +207,7 @@ fn late(flow: &Flow, rst: &Rst, own: &[&Rst]) -> Reading {
         Some(idle) => {
             reading.because(format!("it closed {} after its last answer: a limit for idle connections", short(idle)))
         }
+        None if asks_again => reading.because("what came begins as the request before it"),
         None => reading,
     }
 }
@@ -186,12 +225,11 @@ pub(super) fn by_initiator(flow: &Flow, rst: &Rst, own: &[&Rst]) -> Reading {
             false => of(Story::Probe, Sure::Likely).harmless().because("reset in the handshake: a probe"),
         };
     }
-    if rst.probes >= 2 {
-        return of(Story::KeepaliveFailed, Sure::Likely)
-            .because(format!("{} without an answer came before it", counted(rst.probes.into(), "probe")));
+    if let Some(vanished) = vanished(flow, rst) {
+        return vanished;
     }
     if rst.unanswered >= LOST {
-        return of(Story::Lost, Sure::Likely).because(format!(
+        return of(Story::Lost, Sure::Likely).others(&["keepalive-timeout"]).because(format!(
             "the initiator had sent {} again without an answer",
             counted(rst.unanswered.into(), "segment")
         ));
@@ -247,6 +285,7 @@ pub(super) fn by_initiator(flow: &Flow, rst: &Rst, own: &[&Rst]) -> Reading {
 fn gave_up(flow: &Flow, waited: Duration) -> Reading {
     Reading::new(Story::GaveUp, Sure::Likely)
         .by(Side::Initiator)
+        .others(&["accept-queue-overflow", "accept-loop-stalled", "connect-unanswered"])
         .because(format!(
             "its request ({}) had no answer for {}",
             counted(flow.end(Side::Initiator).bytes, "byte"),

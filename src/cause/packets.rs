@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::numbers::{Confidence, packets as numbers};
 use super::{Cause, EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, SubjectKind, Verdict};
 use super::{by_id, severity};
-use crate::capture::{Flow, Flows, Reading, Side, Story, Sure, Told};
+use crate::capture::{Flow, Flows, Phase, Reading, Side, Story, Sure, Told};
 use crate::evidence::Evidence;
 use crate::evidence::harm::Harm;
 use crate::value::Missing;
@@ -58,11 +58,27 @@ pub fn judge(cause: &Cause, e: &Evidence<'_>, flows: &Flows) -> Judgement {
         let why = format!("{initiator} > {acceptor} ({}) may be this: packets do not tell", reading.story.words());
         return Err(missing(why));
     }
-    let shows = Story::ALL.iter().any(|story| story.cause() == Some(cause.id));
-    match shows {
+    // Only a story that is sure leaves no other; what refuses a connect is told by those of connects.
+    let of_connects = [Story::Refused, Story::Unanswered, Story::Scanned];
+    let about_connects = of_connects.iter().any(|story| story.cause() == Some(cause.id));
+    let open = |told: &&Told| {
+        let later = told.flow.resets.iter().any(|rst| rst.phase != Phase::Refused);
+        later && !told.readings.iter().any(|reading| reading.sure == Sure::Surely)
+    };
+    let open = flows.told.iter().filter(open).count() as u64;
+    if open > 0 && !about_connects && shows(cause) {
+        let why = format!("{} reset: why, packets do not tell for sure", counted(open, "connection"));
+        return Err(missing(why));
+    }
+    match shows(cause) {
         true => Ok(Verdict::RuledOut("no connection of the capture shows it".to_owned())),
         false => Err(missing("packets do not show it")),
     }
+}
+
+/// Packets can show it.
+fn shows(cause: &Cause) -> bool {
+    Story::ALL.iter().any(|story| story.cause() == Some(cause.id))
 }
 
 fn missing(why: impl Into<String>) -> Missing {
