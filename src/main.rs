@@ -9,10 +9,8 @@ fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(cli) => rstdoctor::command::run(cli),
         Err(error) => {
-            let error = cli::with_hint(error);
-            // Where it cannot be written, the status says it.
-            let _ = error.print();
-            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+            let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+            rstdoctor::command::not_understood(&cli::with_hint(error, &arguments), &arguments)
         }
     }
 }

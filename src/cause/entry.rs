@@ -5,16 +5,17 @@ use std::borrow::Cow;
 
 use super::remedy::per_netns;
 use super::{Change, Remedy, Restart, SettingKind, Verify};
-use crate::source::node::{Container, Location};
+use crate::source::node::{Container, Location, Way, is_netns_name};
+use crate::value::escape::visible;
 use crate::value::shell::ShellCommand;
 
 /// The way into the network namespace that a finding is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry<'a> {
-    /// What `--netns` takes.
+    /// What `--netns` takes; without a way, what people call it.
     netns: Cow<'a, str>,
-    /// What nsenter(1) or ip-netns(8) take: a name, a process id or a path.
-    way: Cow<'a, str>,
+    /// `None` where no command leads there.
+    way: Option<Way<'a>>,
     owner: Owner<'a>,
 }
 
@@ -73,20 +74,56 @@ impl Engine {
 }
 
 impl<'a> Entry<'a> {
-    /// By what `--netns` takes: a name, a process id or a path.
+    /// By what `--netns` takes, as the one who reads gave it: a name, a process id or a path.
     pub fn of(netns: &'a str) -> Self {
-        Self { netns: netns.into(), way: netns.into(), owner: Owner::Host }
+        let way = match netns.parse() {
+            _ if netns.contains('/') => Way::Path(netns),
+            Ok(pid) => Way::Pid(pid),
+            Err(_) => Way::Name(netns),
+        };
+        Self { netns: netns.into(), way: Some(way), owner: Owner::Host }
     }
 
-    /// `None` where nothing leads there.
+    /// By what a recording says that it was given. It was written elsewhere: only what can be nothing but a name is one here.
+    pub fn recorded(netns: &'a str) -> Self {
+        let is_name = is_netns_name(netns) && netns.parse::<u32>().is_err();
+        Self { netns: netns.into(), way: is_name.then_some(Way::Name(netns)), owner: Owner::Host }
+    }
+
+    /// `None` where that is the network namespace of the one who reads.
     pub fn to(location: &'a Location) -> Option<Self> {
-        let way = location.entry()?;
-        let (netns, owner) = match (location.pod(), location.container()) {
-            (Some((namespace, pod)), _) => (format!("{namespace}/{pod}"), Owner::Pod { namespace, pod }),
-            (None, Some(container)) => (container.label().to_owned(), Owner::Container(container)),
-            (None, None) => (way.clone(), Owner::Host),
+        let way = location.entry();
+        if way.is_none() && location.own {
+            return None;
+        }
+        let of_host = || match way {
+            Some(Way::Name(text) | Way::Path(text)) => text.to_owned(),
+            Some(Way::Pid(pid)) => pid.to_string(),
+            None => location.to_string(),
         };
-        Some(Self { netns: netns.into(), way: way.into(), owner })
+        let (netns, owner) = match (location.pod(), location.container()) {
+            (Some((namespace, pod)), _) if is_word(namespace) && is_word(pod) => {
+                (format!("{namespace}/{pod}"), Owner::Pod { namespace, pod })
+            }
+            (None, Some(container)) if is_word(container.label()) => {
+                (container.label().to_owned(), Owner::Container(container))
+            }
+            _ => (of_host(), Owner::Host),
+        };
+        Some(Self { netns: netns.into(), way, owner })
+    }
+
+    /// What a remedy says. Where no command leads to the namespace, that it has to be run there.
+    pub fn text<'r>(&self, remedy: &'r Remedy) -> Cow<'r, str> {
+        match &self.way {
+            None if remedy.is_per_netns() && !self.netns.is_empty() => {
+                let called = visible(&self.netns);
+                let netns =
+                    if called.contains("netns") || called.contains("network namespace") { "" } else { "netns " };
+                format!("{}; run it in {netns}{called}", remedy.text).into()
+            }
+            _ => remedy.text.as_str().into(),
+        }
     }
 
     /// To a container that shares the network of the one who looks: only what ends or starts it is different there.
@@ -95,7 +132,7 @@ impl<'a> Entry<'a> {
             (Some(namespace), Some(pod)) => Owner::Pod { namespace, pod },
             _ => Owner::Container(container),
         };
-        Self { netns: container.label().into(), way: "".into(), owner }
+        Self { netns: "".into(), way: None, owner }
     }
 
     /// The command as it can be run from outside. rstdoctor goes in itself: ip-netns(8) mounts a /sys without tracefs.
@@ -140,8 +177,8 @@ impl<'a> Entry<'a> {
             };
             match (instead, program, per_netns((program, arguments))) {
                 (Some(instead), ..) => instead,
-                (None, "rstdoctor", true) => simple.arg("--netns").arg(&self.netns),
-                (None, _, true) => enter().running(simple),
+                (None, "rstdoctor", true) if self.leads_there() => simple.arg("--netns").arg(&self.netns),
+                (None, _, true) if self.way.is_some() => enter().running(simple),
                 (None, ..) => simple,
             }
         })
@@ -236,13 +273,26 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// `--netns` finds a container or a pod by what it is called as well.
+    fn leads_there(&self) -> bool {
+        self.way.is_some() || (self.owner != Owner::Host && !self.netns.is_empty())
+    }
+
     fn enter(&self) -> ShellCommand {
-        match &*self.way {
-            path if path.contains('/') => ShellCommand::new("nsenter").arg(format_args!("--net={path}")),
-            pid if pid.parse::<u32>().is_ok() => ShellCommand::new("nsenter -n -t").arg(pid),
-            name => ShellCommand::new("ip netns exec").arg(name),
+        match self.way {
+            Some(Way::Path(path)) => ShellCommand::new("nsenter").arg(format_args!("--net={path}")),
+            Some(Way::Pid(pid)) => ShellCommand::new("nsenter -n -t").arg(pid),
+            Some(Way::Name(name)) => ShellCommand::new("ip netns exec").arg(name),
+            // Is never asked for.
+            None => ShellCommand::new("nsenter"),
         }
     }
+}
+
+/// Whether a container or a pod can be called so (moby 27, daemon/names; RFC 1123): no option, no path.
+fn is_word(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    name.len() <= 255 && name.bytes().all(plain) && name.starts_with(|first: char| first.is_ascii_alphanumeric())
 }
 
 #[cfg(test)]
@@ -275,6 +325,40 @@ mod tests {
         assert_eq!(within("/run/x", &ShellCommand::new("nstat -az")), "nsenter --net=/run/x nstat -az");
         let both = ShellCommand::new("kill -CONT 7").then(ShellCommand::new("rstdoctor scan"));
         assert_eq!(within("blue", &both), "kill -CONT 7; rstdoctor scan --netns blue");
+    }
+
+    /// What a recording says is a name here, or nothing: never a path, an option or a process of this host.
+    #[test]
+    fn words_of_a_recording_lead_nowhere_else() {
+        let list =
+            Remedy::new("Look", "").command(ShellCommand::new("ss -tn").then(ShellCommand::new("rstdoctor scan")));
+        let told = |entry: Entry<'_>| {
+            let command =
+                entry.within(&ShellCommand::new("ss -tn").then(ShellCommand::new("rstdoctor scan"))).to_string();
+            (command, entry.text(&list).into_owned())
+        };
+        let long = "x".repeat(256);
+        for evil in ["/tmp/evil/ns", "../ns", "--help", "-n", ".", "..", "", "a\nb", &long] {
+            let named = Location { name: Some(evil.into()), ..Location::default() };
+            for entry in [Entry::recorded(evil), Entry::to(&named).unwrap()] {
+                let (command, text) = told(entry);
+                assert_eq!(command, "ss -tn; rstdoctor scan", "{evil:?}");
+                assert!(evil.is_empty() || text.starts_with("Look; run it in netns "), "{text}");
+            }
+            let leads = Location { pid: Some(7), ..named };
+            assert!(told(Entry::to(&leads).unwrap()).0.starts_with("nsenter -n -t 7 ss"), "{evil:?}");
+            let location = inside(Container { name: Some(evil.into()), ..container("docker") });
+            let entry = Entry::to(&location).unwrap();
+            assert_eq!(told(entry.clone()).0, "nsenter -n -t 4121 ss -tn; rstdoctor scan --netns 4121", "{evil:?}");
+            assert_eq!(entry.takes_effect(Restart::Service, "nginx"), None, "{evil:?}");
+        }
+        assert_eq!(told(Entry::recorded("123")).0, "ss -tn; rstdoctor scan");
+        assert_eq!(
+            told(Entry::recorded("we'b")).0,
+            r"ip netns exec 'we'\''b' ss -tn; rstdoctor scan --netns 'we'\''b'"
+        );
+        let path = Location { path: Some("/run/x".into()), ..Location::default() };
+        assert_eq!(told(Entry::to(&path).unwrap()).0, "nsenter --net=/run/x ss -tn; rstdoctor scan --netns /run/x");
     }
 
     #[test]

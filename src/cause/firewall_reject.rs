@@ -351,8 +351,7 @@ fn with_remedies(finding: Finding, chain: &str, filter: &str) -> Finding {
         )
         .remedy(
             Remedy::new("Where rules have counters, see which one grows", "the counter of one rule grows").command(
-                ShellCommand::new("nft list chain inet filter")
-                    .arg(chain)
+                ShellCommand::new("nft list ruleset")
                     .pipe(ShellCommand::new("grep -E").arg(format_args!("counter|{filter}"))),
             ),
         )

@@ -63,11 +63,16 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         let family = if first.is_ipv4() { "ip" } else { "ip6" };
         finding = finding.remedy(
             Remedy::new(
-                "Nothing to repair; drop the source if it bothers, in a table and chain of your own",
+                "Nothing to repair; drop the source if it bothers, in a table of its own (nft delete table inet dropped ends it)",
                 Verify::scan("does not name it any more"),
             )
             .command(
-                ShellCommand::new("nft insert rule inet filter input").arg(family).arg("saddr").arg(first).arg("drop"),
+                ShellCommand::new("nft add table inet dropped")
+                    .and(
+                        ShellCommand::new("nft add chain inet dropped input")
+                            .arg("{ type filter hook input priority -10 ; }"),
+                    )
+                    .and(ShellCommand::new("nft add rule inet dropped input").args([family, "saddr"]).arg(first).arg("drop")),
             ),
         );
     }
@@ -88,6 +93,10 @@ mod tests {
         let finding = case.finding(&PORT_SCAN);
         assert_eq!(finding.state, State::Benign);
         assert!(finding.summary.contains("192.0.2.7"), "{}", finding.summary);
+        // Not every host has a table `inet filter`, and one who has may have another policy in it.
+        let command = finding.remedies[0].line().expect("a command");
+        assert!(command.starts_with("nft add table inet dropped && nft add chain inet dropped input "), "{command}");
+        assert!(command.ends_with(" && nft add rule inet dropped input ip saddr 192.0.2.7 drop"), "{command}");
     }
 
     #[test]

@@ -2,14 +2,15 @@
 
 mod recorder;
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::cause::Severity;
-use crate::render::{FORMATS, Format};
+use crate::render::{FORMATS, Format, Plugin};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub use recorder::{AgentArgs, HistoryArgs, HistoryFormat, Span, When};
 
@@ -27,7 +28,16 @@ pub struct Cli {
 }
 
 /// For a word that stands where none belongs, like `rstdoctor scan 80`, what it may have been meant for.
-pub fn with_hint(mut error: clap::Error) -> clap::Error {
+/// Of one that is no text, which it is.
+pub fn with_hint(mut error: clap::Error, arguments: &[OsString]) -> clap::Error {
+    if error.kind() == ErrorKind::InvalidUtf8 {
+        let wrong: Vec<_> = arguments.iter().filter(|argument| argument.to_str().is_none()).collect();
+        return Cli::command().error(ErrorKind::InvalidUtf8, format!("an argument is not UTF-8: {wrong:?}"));
+    }
+    let usage = error.get(ContextKind::Usage).map(ToString::to_string).unwrap_or_default();
+    if !["scan", "watch", "trace"].iter().any(|command| usage.contains(&format!("rstdoctor {command}"))) {
+        return error;
+    }
     let given = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(given)) if error.kind() == ErrorKind::UnknownArgument => given.clone(),
         _ => return error,
@@ -39,6 +49,27 @@ pub fn with_hint(mut error: clap::Error) -> clap::Error {
     };
     error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint.into()]));
     error
+}
+
+/// The plugin as which a command line was meant that cannot be parsed.
+pub fn plugin(arguments: &[OsString]) -> Option<&'static Plugin> {
+    let words: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
+    let (first, rest) = words.split_first().filter(|(first, _)| *first == "scan")?;
+    let named = std::iter::once(first).chain(rest).zip(rest).find_map(|(before, word)| match &**before {
+        "--format" | "-f" => Some(&**word),
+        _ => word.strip_prefix("--format=").or_else(|| word.strip_prefix("-f=")).or_else(|| word.strip_prefix("-f")),
+    });
+    FORMATS.iter().find(|format| Some(format.name) == named)?.plugin.as_ref()
+}
+
+impl Command {
+    /// Whether its reader takes exit statuses of its own.
+    pub fn plugin(&self) -> Option<&'static Plugin> {
+        match self {
+            Self::Scan(args) => args.format?.plugin.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Subcommand)]

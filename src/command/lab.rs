@@ -5,12 +5,17 @@ use std::process::ExitCode;
 use crate::command::cli::{LabArgs, LabCommand, LabOptions};
 use crate::command::config;
 use crate::lab::{self, Command, How, Options};
+use crate::recording::RecordingFile;
 
 pub fn run(args: LabArgs) -> anyhow::Result<ExitCode> {
     Ok(lab::run(match args.command {
         LabCommand::List => Command::List,
         LabCommand::Run(run) => {
             let mut options = options(&run.options)?;
+            if let Some(path) = &run.record {
+                // Said before the fault is made. Without a frame nothing of it stays.
+                drop(RecordingFile::create(path)?);
+            }
             options.how.record = run.record;
             Command::Run { names: run.names, options }
         }

@@ -1,7 +1,7 @@
 //! `rstdoctor man`: the manual pages, from the command line's own definition and the registry of causes.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
@@ -21,10 +21,10 @@ pub fn run(args: &ManArgs) -> anyhow::Result<ExitCode> {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let opened = rustix::fs::open(directory, flags, Mode::empty())
                 .with_context(|| format!("{}: cannot open this directory", directory.display()))?;
-            for (name, page) in &pages {
-                replace(&opened, name, page)
-                    .with_context(|| format!("{}: cannot write", directory.join(name).display()))?;
-            }
+            replace(&opened, &pages).map_err(|(name, error)| {
+                let path = directory.join(name);
+                anyhow::Error::new(error).context(format!("{}: cannot write", path.display()))
+            })?;
         }
         None => {
             let main = pages.first().map(|(_, page)| page.as_slice()).unwrap_or_default();
@@ -34,26 +34,38 @@ pub fn run(args: &ManArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Puts a file in the place of one of this name, and of nothing that a link of this name leads to: the directory may be one where
-/// others write.
-fn replace(directory: &OwnedFd, name: &str, bytes: &[u8]) -> std::io::Result<()> {
-    let unfinished = format!(".{name}.{}", std::process::id());
+/// Puts files in the place of those of their names, and of nothing that a link of such a name leads to: the directory may be one
+/// where others write. None is put there before all are written, so that a full disk leaves the directory as it was.
+fn replace<'a>(directory: &OwnedFd, pages: &'a [(String, Vec<u8>)]) -> Result<(), (&'a str, io::Error)> {
+    let unfinished = |name: &str| format!(".{name}.{}", std::process::id());
+    let written = pages
+        .iter()
+        .try_for_each(|(name, page)| write(directory, &unfinished(name), page).map_err(|error| (name.as_str(), error)));
+    let placed = written.and_then(|()| {
+        pages.iter().try_for_each(|(name, _)| {
+            renameat(directory, unfinished(name), directory, name).map_err(|error| (name.as_str(), error.into()))
+        })
+    });
+    if placed.is_err() {
+        for (name, _) in pages {
+            // The first error says more; of those that were not begun there is nothing.
+            let _ = unlinkat(directory, unfinished(name), AtFlags::empty());
+        }
+    }
+    placed
+}
+
+fn write(directory: &OwnedFd, name: &str, bytes: &[u8]) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
-    let mut file = File::from(openat(directory, &unfinished, flags, mode)?);
-    let written = file.write_all(bytes).and_then(|()| Ok(renameat(directory, &unfinished, directory, name)?));
-    if written.is_err() {
-        // The first error says more.
-        let _ = unlinkat(directory, &unfinished, AtFlags::empty());
-    }
-    written
+    File::from(openat(directory, name, flags, mode)?).write_all(bytes)
 }
 
 /// File name and text of every page, rstdoctor(1) first.
 ///
 /// # Errors
 /// None in practice: they are written to memory.
-pub fn pages() -> std::io::Result<Vec<(String, Vec<u8>)>> {
+pub fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
     let mut pages = vec![page(command.clone())?];
@@ -66,7 +78,7 @@ pub fn pages() -> std::io::Result<Vec<(String, Vec<u8>)>> {
     Ok(pages)
 }
 
-fn page(command: clap::Command) -> std::io::Result<(String, Vec<u8>)> {
+fn page(command: clap::Command) -> io::Result<(String, Vec<u8>)> {
     let name = format!("{}.1", command.get_name());
     let mut text = Vec::new();
     // Without a date, so that the same source gives the same page.

@@ -26,14 +26,16 @@ mod trace;
 mod watch;
 mod when;
 
-use std::io::{self, ErrorKind};
+use std::ffi::OsString;
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
 
 use crate::command::cli::{Cli, Command};
 use crate::command::config::{Origin, Terminal, UsageError};
-use crate::output::say;
+use crate::output::{self, say};
+use crate::render::Plugin;
 use crate::runtime::privilege;
 use crate::runtime::signals::{self, INTERRUPTED};
 use crate::value::Stop;
@@ -49,6 +51,7 @@ const NOTHING: u8 = 3;
 /// Runs a command; what failed is on standard error, and in the exit status.
 pub fn run(mut cli: Cli) -> ExitCode {
     let terminal = terminal::terminal();
+    let plugin = cli.command.plugin();
     let result = give_up_privileges(&cli.command)
         .and_then(|()| Ok(services::resolve(&mut cli.command)?))
         .and_then(|()| Ok(when::resolve(&mut cli.command)?))
@@ -56,6 +59,10 @@ pub fn run(mut cli: Cli) -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) if is(&error, ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
+        // A plugin says in its line what is wrong.
+        Err(error) if plugin.is_some() => {
+            plugin.map_or(ExitCode::from(NOTHING), |plugin| failed(plugin, &format!("{error:#}")))
+        }
         Err(error) => {
             let chain: Vec<_> = error.chain().map(ToString::to_string).collect();
             say(format_args!("rstdoctor: {}", visible(&chain.join(": "))));
@@ -68,6 +75,31 @@ pub fn run(mut cli: Cli) -> ExitCode {
             }
         }
     }
+}
+
+/// What a command line that is none comes to.
+pub fn not_understood(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    if let Some(plugin) = cli::plugin(arguments).filter(|_| error.use_stderr()) {
+        let text = error.to_string();
+        let what = text.lines().next().unwrap_or_default();
+        return failed(plugin, what.strip_prefix("error: ").unwrap_or(what));
+    }
+    let status = u8::try_from(error.exit_code()).unwrap_or(USAGE);
+    match error.print().and_then(|()| io::stdout().flush()) {
+        // Help that was asked for and cannot be written.
+        Err(error) if status == 0 && error.kind() != ErrorKind::BrokenPipe => {
+            say(format_args!("rstdoctor: {}", output::of_stdout(error)));
+            ExitCode::from(NOTHING)
+        }
+        _ => ExitCode::from(status),
+    }
+}
+
+fn failed(plugin: &Plugin, why: &str) -> ExitCode {
+    let (line, status) = (plugin.failed)(why);
+    // Where it cannot be written, the status says it.
+    let _ = output::print(line);
+    ExitCode::from(status)
 }
 
 fn perform(command: Command, terminal: Terminal) -> anyhow::Result<ExitCode> {

@@ -21,7 +21,8 @@ pub fn run(args: &RecordingArgs) -> anyhow::Result<ExitCode> {
 
 fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     let (mut start, mut found) = (None, args.key.is_none());
-    let cut = frames(&args.file, &mut |manifest, frame| {
+    let mut printed = Ok(());
+    let read = frames(&args.file, &mut |manifest, frame| {
         let mut text = String::new();
         if start.is_none() && args.key.is_none() {
             let (tool, redacted) = (&manifest.tool, if manifest.redacted { "redacted" } else { "not redacted" });
@@ -39,9 +40,15 @@ fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
                 }
             }
         }
-        print(&text)
-    })?;
-    if let Some(cut) = cut {
+        print(&text).map_err(|error| {
+            let kind = error.kind();
+            printed = Err(error);
+            kind.into()
+        })
+    });
+    // Is no fault of the recording.
+    printed?;
+    if let Some(cut) = read? {
         say(format_args!("rstdoctor: {}: the recording is cut off {cut}", args.file.display()));
     }
     if !found {

@@ -13,7 +13,7 @@ use crate::command::config::{self, Origin, Scan, Terminal};
 use crate::diagnosis::Diagnosis;
 use crate::diagnosis::node::diagnose_all;
 use crate::observation::Observation;
-use crate::output::{Output, print, say};
+use crate::output::{Output, say};
 use crate::render::Options;
 use crate::runtime::signals::INTERRUPTED;
 use crate::value::Stop;
@@ -28,27 +28,21 @@ const WORTH_JUDGING: Duration = Duration::from_millis(500);
 pub fn run(args: &ScanArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let config = config::scan(args, terminal)?;
     let stop = stop_for(&config.origin)?;
-    match (judged(&config, &stop), &config.format.plugin) {
-        (Ok(Some(diagnosis)), _) => {
+    match judged(&config, &stop) {
+        Ok(Some(diagnosis)) => {
             Output::start(0, &stop)?.print(&text(&diagnosis, &config)?)?;
             Ok(status(&diagnosis, &config))
         }
-        (Ok(None), _) => {
+        Ok(None) => {
             say("rstdoctor: interrupted before there was a result");
             Ok(ExitCode::from(INTERRUPTED))
         }
-        // A plugin says in its line what is wrong.
-        (Err(error), Some(plugin)) => {
-            let (line, status) = (plugin.failed)(&format!("{error:#}"));
-            print(line)?;
-            Ok(ExitCode::from(status))
-        }
         // What was asked for is not there: a check of it fails.
-        (Err(error), None) if config.fail_on.is_some() && error.is::<Absent>() => {
+        Err(error) if config.fail_on.is_some() && config.format.plugin.is_none() && error.is::<Absent>() => {
             say(format_args!("rstdoctor: {error}"));
             Ok(ExitCode::from(FOUND))
         }
-        (Err(error), None) => Err(error),
+        Err(error) => Err(error),
     }
 }
 

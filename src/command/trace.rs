@@ -74,7 +74,8 @@ fn one(config: &Trace, opened: Opened, stop: &Stop) -> anyhow::Result<ExitCode> 
     let mut tracing = Tracing::start(config, opened)?;
     let waiting = if terminal.width.is_some() { WAITING_TERMINAL } else { WAITING };
     let output = Output::start(waiting, stop)?;
-    let mut writer = Writer::new(config, &output);
+    let live = matches!(config.origin, Origin::Live(_));
+    let mut writer = Writer::new(config, &output, live);
     let (gone, enough) = loop {
         let gone = output.has_failed() || reader_is_gone();
         let (batch, last) = tracing.next(gone);
@@ -283,6 +284,8 @@ struct Writer<'a> {
     /// At a terminal.
     folding: Option<Folding>,
     json: bool,
+    /// The kernel goes on, whether the reader takes the lines or not. A recording waits for it.
+    live: bool,
     /// Resets that may still be shown.
     left: u64,
     /// Since the last line that was written.
@@ -293,13 +296,14 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(config: &Trace, output: &'a Output) -> Self {
+    fn new(config: &Trace, output: &'a Output, live: bool) -> Self {
         Self {
             output,
             terminal: config.terminal,
             lines: Lines::new(config.terminal.width),
             folding: (config.terminal.width.is_some() && !config.json).then(Folding::default),
             json: config.json,
+            live,
             left: config.count.unwrap_or(u64::MAX),
             gap_lost: 0,
             gap_skipped: 0,
@@ -322,10 +326,12 @@ impl<'a> Writer<'a> {
                 if self.folding.as_mut().is_none_or(|folding| folding.admits(&mut self.text, reset)) {
                     self.line(reset)?;
                 }
-                match self.json {
-                    true => self.output.offer(&self.text),
-                    false => self.output.offer(&self.terminal.shown(&self.text)),
+                let text = if self.json { self.text.as_str().into() } else { self.terminal.shown(&self.text) };
+                let taken = self.output.offer(&text);
+                if !taken && !self.live {
+                    self.output.print(&text)?;
                 }
+                taken || !self.live
             };
             has_room &= shown;
             if shown {

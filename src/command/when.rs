@@ -10,6 +10,7 @@ use super::config::{self, UsageError};
 use super::state::home;
 use crate::input::{Stored, is_report};
 use crate::kernel::clock;
+use crate::store::is_store;
 
 /// What `--at` means around a time that says seconds, and one that does not.
 const MOMENT: Duration = Duration::from_secs(3);
@@ -70,10 +71,14 @@ fn stored(
     length: Option<Duration>,
 ) -> Result<Option<Stored>, UsageError> {
     let directory = from.take_if(|path| path.is_dir() && !is_report(path));
+    if let Some(given) = directory.as_ref().filter(|path| !is_store(path)) {
+        return Err(UsageError::Directory { given: given.clone() });
+    }
     let Some(first) = at.or(span.since.as_deref()) else {
         return match (directory, &span.store) {
             (Some(_), _) => Err(UsageError::NoTime { option: "--from" }),
             (None, Some(_)) => Err(UsageError::NoTime { option: "--store" }),
+            (None, None) if span.utc => Err(UsageError::UtcAlone),
             (None, None) => Ok(None),
         };
     };

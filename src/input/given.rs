@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use super::{Opened, recording, sosreport, unpack};
+use super::{Opened, capture, recording, sosreport, unpack};
 
 /// Evidence from elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -29,7 +29,13 @@ impl Unusable {
 }
 
 pub fn open(given: &Given) -> anyhow::Result<Opened> {
+    let local = |name: &str, kind: &str| {
+        Err(Unusable::new(name, format!("is {kind}, and --local is about captures: leave it out")).into())
+    };
     if let Some(path) = given.what.iter().find(|path| path.is_dir()) {
+        if !given.local.is_empty() {
+            return local(&path.display().to_string(), "a directory");
+        }
         return directory(path, given.what.len() == 1);
     }
     let files: Vec<_> = given.what.iter().map(|path| unpack::held(path)).collect::<Result<_, _>>()?;
@@ -42,6 +48,9 @@ pub fn open(given: &Given) -> anyhow::Result<Opened> {
     if let Some((other, held)) = other {
         let why = format!("is {}, and the first {}: only files of one kind are read together", other.name, kind.name);
         return Err(Unusable::new(&held.name, why).into());
+    }
+    if let Some((_, held)) = files.first().filter(|_| !given.local.is_empty() && kind.name != capture::KIND.name) {
+        return local(&held.name, kind.name);
     }
     (kind.open)(files.into_iter().map(|(_, held)| held).collect(), given)
 }

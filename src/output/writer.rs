@@ -203,7 +203,7 @@ impl Write for Stdout {
                 std::thread::sleep(Duration::from_millis(20));
                 Err(io::ErrorKind::Interrupted.into())
             }
-            result => result,
+            result => result.map_err(super::of_stdout),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -28,7 +29,7 @@ impl RecordingFile {
     /// The target exists, or its directory cannot be written.
     pub fn create(target: &Path) -> Result<Self, RecordError> {
         let not_a_file = || RecordError::NotAFile { path: target.to_owned() };
-        target.file_name().ok_or_else(not_a_file)?;
+        target.file_name().filter(|_| !target.as_os_str().as_bytes().ends_with(b"/")).ok_or_else(not_a_file)?;
         match std::fs::symlink_metadata(target) {
             Ok(metadata) if !metadata.is_file() => return Err(not_a_file()),
             Ok(_) => return Err(RecordError::Exists { path: target.to_owned() }),

@@ -264,10 +264,11 @@ fn remedy(
     detail: &Detail,
 ) {
     let indent = INDENT + 2;
+    let told = netns.map_or_else(|| remedy.text.as_str().into(), |entry| entry.text(remedy));
     let text = match (remedy.place(), netns.and_then(|entry| entry.file_of(remedy))) {
-        (Some(place), Some(of)) => format!("{}, {place}, {of}:", remedy.text),
-        (Some(place), None) => format!("{}, {place}:", remedy.text),
-        (None, _) => remedy.text.clone(),
+        (Some(place), Some(of)) => format!("{told}, {place}, {of}:"),
+        (Some(place), None) => format!("{told}, {place}:"),
+        (None, _) => told.into_owned(),
     };
     field(page, if first { "fix" } else { "and" }, &text);
     match &remedy.change {

@@ -27,7 +27,7 @@ pub mod trace;
 pub mod verdict;
 pub mod watch;
 
-pub use format::Format;
+pub use format::{Format, Plugin};
 pub use table::{Options, table};
 
 /// What `scan --format` knows; the first is meant where none is given.

@@ -50,7 +50,8 @@ impl<'a> About<'a> {
         // A name of `ip netns` leads there by itself; that of a container does not.
         let located =
             diagnosis.location.as_deref().filter(|location| !location.containers.is_empty()).and_then(Entry::to);
-        let netns = netns.or(diagnosis.netns_name.as_deref()).map(Entry::of);
+        let recorded = diagnosis.netns_name.as_deref().map(Entry::recorded);
+        let netns = netns.map(Entry::of).or(recorded);
         Self { filtered, netns: located.or(netns) }
     }
 }

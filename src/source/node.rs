@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::redaction::Rule;
 use crate::ask::{self, Ask, Probe, What};
+use crate::value::escape::visible;
 use crate::value::outside::{self, UnitName};
 use crate::value::{NetnsId, Observed, ParseError};
 
@@ -212,13 +213,31 @@ impl Node {
     }
 }
 
+/// What leads into a network namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way<'a> {
+    /// Of ip-netns(8).
+    Name(&'a str),
+    Pid(u32),
+    Path(&'a str),
+}
+
+/// Whether ip-netns(8) can hold the name: it is a file in /run/netns (iproute2 6.1, ip/ipnetns.c, netns_add). Whatever else a
+/// recording calls so would be another word in a command: an option, a path.
+pub fn is_netns_name(name: &str) -> bool {
+    let is_file = (1..=255).contains(&name.len()) && !name.contains(['/', '\0']) && name != "." && name != "..";
+    is_file && !name.starts_with('-') && visible(name) == name
+}
+
 impl Location {
-    /// What `nsenter` or `ip netns` take: a name, a process id or a path. The names that runtimes give are long and tell nobody
+    /// What `nsenter` or `ip netns` take. The names that runtimes give are long and tell nobody
     /// anything: into a container leads its process.
-    pub fn entry(&self) -> Option<String> {
-        let pid = || self.pid.map(|pid| pid.to_string());
-        let of_container = pid().filter(|_| !self.containers.is_empty());
-        of_container.or_else(|| self.name.clone()).or_else(pid).or_else(|| self.path.clone())
+    pub fn entry(&self) -> Option<Way<'_>> {
+        let pid = self.pid.map(Way::Pid);
+        let of_container = pid.filter(|_| !self.containers.is_empty());
+        let name = self.name.as_deref().filter(|name| is_netns_name(name)).map(Way::Name);
+        let path = self.path.as_deref().filter(|path| path.starts_with('/')).map(Way::Path);
+        of_container.or(name).or(pid).or(path)
     }
 
     /// The container whose network this is; of a pod one that is more than its pause.
@@ -291,7 +310,7 @@ mod tests {
         assert_eq!(called(2), "container web");
         assert_eq!(called(3), "netns blue");
         assert_eq!(called(4), "network namespace 4");
-        assert_eq!(node.location(NetnsId(2)).entry().as_deref(), Some("40"));
+        assert_eq!(node.location(NetnsId(2)).entry(), Some(Way::Pid(40)));
         assert_eq!(node.looked(), (1, 4));
         assert!(node.may_have_more());
     }

@@ -14,7 +14,7 @@ mod retention;
 mod write;
 
 pub use journal::Journal;
-pub use read::{Found, Reading};
+pub use read::{Found, Reading, is_store};
 pub use retention::Retention;
 pub use write::{Limits, Store, StoreFile};
 
@@ -28,6 +28,8 @@ pub enum StoreError {
     InUse { path: PathBuf, who: String },
     #[error("{} can be read or written by others (mode {mode:o}), and recordings hold addresses and command lines; chmod 700 it, or give another --store", path.display())]
     Open { path: PathBuf, mode: u32 },
+    #[error("{} is no directory, and a store is one", path.display())]
+    NotADirectory { path: PathBuf },
     #[error("{} belongs to user {owner}, not to this one", path.display())]
     Foreign { path: PathBuf, owner: u32 },
     #[error("there is no store at {}: `rstdoctor agent` keeps one, --store names it", path.display())]

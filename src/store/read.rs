@@ -16,6 +16,11 @@ use crate::recording::{self, RecordingError, RecordingProblem};
 /// How long before the time that is asked for something may have begun that goes on in it.
 const BEFORE: Duration = Duration::from_secs(24 * 3600);
 
+/// Whether an agent has written there.
+pub fn is_store(directory: &Path) -> bool {
+    directory.join(LOCK).exists() || files(directory).is_ok_and(|files| !files.is_empty())
+}
+
 /// A store that is read.
 pub struct Reading {
     files: Vec<Named>,
@@ -38,7 +43,8 @@ impl Reading {
                 Err(source) if source.kind() == std::io::ErrorKind::PermissionDenied => {
                     StoreError::File { path: path(), source }
                 }
-                _ => StoreError::None { path: path() },
+                Ok(_) => StoreError::NotADirectory { path: path() },
+                Err(_) => StoreError::None { path: path() },
             });
         }
         let files = files(directory).map_err(|source| StoreError::File { path: path(), source })?;

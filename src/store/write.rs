@@ -42,6 +42,9 @@ impl Store {
     /// Another one writes it, it is open to others, or it cannot be written.
     pub fn open(directory: &Path, limits: Limits) -> Result<Self, StoreError> {
         let wrong = |source| StoreError::File { path: directory.to_owned(), source };
+        if fs::metadata(directory).is_ok_and(|metadata| !metadata.is_dir()) {
+            return Err(StoreError::NotADirectory { path: directory.to_owned() });
+        }
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(wrong)?;
         let metadata = fs::metadata(directory).map_err(wrong)?;
         let mode = metadata.mode() & 0o7777;

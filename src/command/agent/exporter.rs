@@ -1,7 +1,8 @@
 //! Metrics of the recorder: served, and written to a file.
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io::{self, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -32,8 +33,11 @@ impl Exporter {
     /// Begins to serve.
     ///
     /// # Errors
-    /// The address is in use, or not of this host.
+    /// The address is in use, or not of this host; the file cannot be written, or something else has its name.
     pub fn start(config: &Agent) -> anyhow::Result<Self> {
+        if let Some(path) = &config.textfile {
+            can_be_written(path).with_context(|| format!("--textfile {}", path.display()))?;
+        }
         let texts: Arc<RwLock<Texts>> = Arc::default();
         if let Some(address) = config.listen {
             let served = Arc::clone(&texts);
@@ -77,12 +81,18 @@ fn answer(path: &str, accept: &str, texts: &RwLock<Texts>) -> Response {
 }
 
 /// Whoever reads it sees the old text or the new one: written beside it, then renamed. The collector reads `*.prom` only.
+/// Its mode and, as far as this user may, its owner stay.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}.tmp", std::process::id()));
-    let beside = PathBuf::from(beside);
+    let old = replaceable(path)?;
+    let beside = beside(path);
     // Whoever may write in the directory can guess the name: what stands there goes, and is never written through.
-    let written = create(&beside).and_then(|mut file| file.write_all(text.as_bytes()));
+    let written = create(&beside).and_then(|mut file| {
+        if let Some(old) = &old {
+            let _ = fchown(&file, Some(old.uid()), Some(old.gid()));
+            file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o777))?;
+        }
+        file.write_all(text.as_bytes())
+    });
     let renamed = written.and_then(|()| fs::rename(&beside, path));
     if renamed.is_err() {
         // Nothing useful can be done about an error here.
@@ -90,6 +100,42 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     }
     renamed
 }
+
+fn beside(path: &Path) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}.tmp", std::process::id()));
+    PathBuf::from(beside)
+}
+
+/// Before anything is collected: a name that cannot be written would be told with the first tick only.
+fn can_be_written(path: &Path) -> io::Result<()> {
+    replaceable(path)?;
+    let beside = beside(path);
+    create(&beside).and_then(|_| fs::remove_file(&beside))
+}
+
+/// The file that will be replaced, if there is one. A rename would take the place of a device or a pipe as well.
+fn replaceable(path: &Path) -> io::Result<Option<Metadata>> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let kind = metadata.file_type();
+    let what = match kind {
+        _ if kind.is_file() => return Ok(Some(metadata)),
+        _ if kind.is_dir() => "a directory",
+        _ if kind.is_symlink() => "a symbolic link",
+        _ if kind.is_fifo() => "a pipe",
+        _ if kind.is_socket() => "a socket",
+        _ => "a device",
+    };
+    let text = format!("it is {what}, which is never replaced; name a file, for example {EXAMPLE}");
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, text))
+}
+
+/// Where Debian's node_exporter reads.
+const EXAMPLE: &str = "/var/lib/prometheus/node-exporter/rstdoctor.prom";
 
 /// A new file. One of the same name is removed: a link that was planted, or what a killed recorder of the same number left.
 fn create(path: &Path) -> io::Result<fs::File> {
@@ -122,13 +168,36 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let of = |name: &str| directory.path().join(name);
         let beside = of(&format!("rst.prom.{}.tmp", std::process::id()));
-        for planted in [of("rst.prom"), beside.clone()] {
-            fs::write(of("victim"), "mine").unwrap();
-            std::os::unix::fs::symlink(of("victim"), &planted).unwrap();
-            replace(&of("rst.prom"), "metrics").unwrap();
-            assert_eq!(fs::read_to_string(of("victim")).unwrap(), "mine");
-            assert_eq!(fs::read_to_string(of("rst.prom")).unwrap(), "metrics");
-            assert!(!of("rst.prom").is_symlink() && !beside.exists());
+        fs::write(of("victim"), "mine").unwrap();
+        std::os::unix::fs::symlink(of("victim"), &beside).unwrap();
+        replace(&of("rst.prom"), "metrics").unwrap();
+        assert_eq!(fs::read_to_string(of("rst.prom")).unwrap(), "metrics");
+        assert!(!beside.is_symlink() && !beside.exists());
+        std::os::unix::fs::symlink(of("victim"), of("link.prom")).unwrap();
+        replace(&of("link.prom"), "metrics").unwrap_err();
+        assert_eq!(fs::read_to_string(of("victim")).unwrap(), "mine");
+    }
+
+    /// Not only when it starts: what was a file may be something else by the next tick.
+    #[test]
+    fn only_a_file_is_replaced_and_its_mode_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let of = |name: &str| directory.path().join(name);
+        fs::create_dir(of("directory")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, of("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        for (name, word) in [("directory", "a directory"), ("pipe", "a pipe")] {
+            for error in [can_be_written(&of(name)).unwrap_err(), replace(&of(name), "metrics").unwrap_err()] {
+                assert!(error.to_string().contains(word), "{error}");
+            }
         }
+        assert!(fs::metadata(of("pipe")).unwrap().file_type().is_fifo());
+        fs::write(of("rst.prom"), "old").unwrap();
+        fs::set_permissions(of("rst.prom"), fs::Permissions::from_mode(0o640)).unwrap();
+        can_be_written(&of("rst.prom")).unwrap();
+        assert_eq!(fs::read_to_string(of("rst.prom")).unwrap(), "old");
+        replace(&of("rst.prom"), "metrics").unwrap();
+        assert_eq!(fs::metadata(of("rst.prom")).unwrap().mode() & 0o777, 0o640);
+        assert!(can_be_written(&of("absent/rst.prom")).is_err() && !of("absent").exists());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3, "nothing is left beside them");
     }
 }

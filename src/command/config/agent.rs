@@ -76,7 +76,7 @@ pub fn store(given: Option<&PathBuf>, home: &Home) -> Result<PathBuf, UsageError
     }
     // The specification ignores a path that is not absolute.
     let state = home.xdg_state_home.clone().filter(|path| path.is_absolute());
-    let state = state.or_else(|| Some(home.home.as_ref()?.join(".local/state")));
+    let state = state.or_else(|| Some(home.home.as_ref().filter(|path| path.is_absolute())?.join(".local/state")));
     state.map(|state| state.join("rstdoctor")).ok_or(UsageError::NoStore)
 }
 
@@ -180,7 +180,7 @@ mod tests {
         };
         assert_eq!(home(Some("/state"), Some("/home/me")), Ok("/state/rstdoctor".into()));
         assert_eq!(home(Some("relative"), Some("/home/me")), Ok("/home/me/.local/state/rstdoctor".into()));
-        assert!(home(None, None).is_err());
+        assert!(home(None, None).is_err() && home(None, Some("relative")).is_err());
         assert_eq!(agent_with(|_| ()).map(|agent| agent.store), Ok("/var/lib/rstdoctor".into()));
     }
 

@@ -57,6 +57,12 @@ pub enum UsageError {
     Time { option: &'static str, given: String },
     #[error("{option}: a store needs a time: --at 03:12, or --since 24h; rstdoctor history lists what there is")]
     NoTime { option: &'static str },
+    #[error(
+        "--from: {given:?} is a directory, but neither a store of rstdoctor agent nor an unpacked sosreport; name a file in it"
+    )]
+    Directory { given: PathBuf },
+    #[error("--utc without a time: it says in which zone the times of --at, --since and --until are")]
+    UtcAlone,
     #[error("{option}: it ends before it begins")]
     Backwards { option: &'static str },
     #[error("{option}: {given} is still to come")]
@@ -71,7 +77,9 @@ pub enum UsageError {
     Address { given: String },
     #[error("--exec: {given:?} is no command: give a program and its arguments, quoted as for a shell")]
     Command { given: String },
-    #[error("--store is missing: neither XDG_STATE_HOME nor HOME says where this user keeps state")]
+    #[error(
+        "--store is missing: neither XDG_STATE_HOME nor HOME says, by an absolute path, where this user keeps state"
+    )]
     NoStore,
     #[error("--output is missing: say where the recording goes, for example: rstdoctor record -o web.rst")]
     NoOutput,

@@ -211,7 +211,10 @@ fn remedy(remedy: &cause::Remedy, netns: Option<&Netns>, entry: Option<&(Netns, 
                 cause::SettingKind::Code => RemedyKind::Code,
             },
         },
-        text: remedy.text.clone(),
+        text: match entry {
+            Some((_, Some(entry))) => entry.text(remedy).into_owned(),
+            _ => remedy.text.clone(),
+        },
         command: match &remedy.change {
             cause::Change::Shell { command, .. } => Some(within(command).to_string()),
             _ => None,
