@@ -199,8 +199,16 @@ fn belonging(
 }
 
 /// A received RST that ends a connection is counted where it does (tcp_set_state() and tcp_done() in net/ipv4/tcp.c); of a
-/// namespace with the same addresses an event cannot be told otherwise.
+/// namespace with the same addresses an event cannot be told otherwise. Of one with other addresses the address tells.
 fn is_of_another(view: View<'_>, tally: &ResetTally) -> bool {
+    let addresses = view.netns.reset_packets.value().map(|account| &account.addresses);
+    let not_ours = |address: IpAddr| {
+        let known = addresses.filter(|addresses| !addresses.is_empty());
+        !address.is_unspecified() && !address.is_loopback() && known.is_some_and(|known| !known.contains(address))
+    };
+    if tally.direction == Direction::Received && tally.local_addr.is_some_and(|it| not_ours(it.to_canonical())) {
+        return true;
+    }
     let counter = match tally.state_before() {
         Some(TcpState::Established | TcpState::CloseWait) => "Tcp.EstabResets",
         Some(TcpState::SynSent) => "Tcp.AttemptFails",

@@ -28,6 +28,11 @@ impl LocalAddresses {
         }
     }
 
+    /// Nobody said which they are.
+    pub fn is_empty(&self) -> bool {
+        self.nets.is_empty()
+    }
+
     /// Takes some time for each length of a prefix, however many prefixes there are.
     pub fn contains(&self, address: IpAddr) -> bool {
         // A length of IPv6 is none of IPv4.
