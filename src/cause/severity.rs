@@ -224,11 +224,13 @@ mod tests {
     }
 
     #[test]
-    fn totals_alone_accuse_nobody() {
+    fn totals_alone_accuse_nobody_and_clear_nobody() {
         let mut case = host(&[]);
         case.host.totals_only = true;
-        assert_eq!(status(&case), Status::Ok);
-        assert!(diagnose(case.view()).causes.is_empty());
+        assert_eq!(status(&case), Status::Unknown, "nobody knows when they grew");
+        let diagnosis = diagnose(case.view());
+        assert!(diagnosis.causes.is_empty());
+        assert!(diagnosis.ledger.sent.total.is_err(), "nothing was counted, which is not none");
     }
 
     #[test]

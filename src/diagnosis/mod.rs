@@ -300,10 +300,10 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
         view.host.node.value().map(|node| node.location(view.after().netns)).filter(|location| !location.own);
     let location = location.map(Arc::new);
     let unseen = !filter.sees_process(evidence) && causes.iter().all(|cause| is_host_wide(&cause.finding));
-    // A text does not say whether it goes on.
-    let silent = |status| view.covers.input == Input::Text && evidence.flows().is_none() && status == Status::Ok;
+    // A text does not say whether it goes on, and totals not when they grew.
+    let silent = evidence.totals_only() || view.covers.input == Input::Text && evidence.flows().is_none();
     let status = match status(evidence, &causes) {
-        status if unseen || silent(status) => Status::Unknown,
+        status if unseen || silent && status == Status::Ok => Status::Unknown,
         status => status,
     };
     let somaxconn = evidence.sysctl_number("net.core.somaxconn").ok();

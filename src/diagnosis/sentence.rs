@@ -88,6 +88,9 @@ pub(super) fn whole(
             let host_wide = causes.first().is_some_and(|first| is_host_wide(&first.finding)) && !filter.is_empty();
             worst(causes, host_wide.then_some(filter), false)
         }
+        Status::Ok | Status::Unknown if evidence.totals_only() => {
+            "Only totals since boot were read: they cannot say whether anything is wrong now.".to_owned()
+        }
         Status::Unknown if !blind(evidence) => {
             let unplaced = || evidence.unplaced().map(|unplaced| unplaced.text());
             let text = evidence.unbalanced().map(|unbalanced| unbalanced.text()).or_else(unplaced).unwrap_or_default();
@@ -95,9 +98,6 @@ pub(super) fn whole(
             format!("{text}: a fault may be among them.{other}")
         }
         Status::Unknown => "Too little could be read from this kernel to say whether connections are lost.".to_owned(),
-        Status::Ok if evidence.totals_only() => {
-            "Only totals since boot were read: they cannot say whether anything is wrong now.".to_owned()
-        }
         Status::Ok => {
             let moved = |name: &str| evidence.counter(name).ok().map(|reading| reading.delta);
             healthy(evidence.ledger(), causes, evidence.window(), &moved)

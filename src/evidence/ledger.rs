@@ -133,10 +133,15 @@ pub fn account(
     attribution: Result<&Attribution, &Missing>,
     wire: Result<&Wire, &Missing>,
 ) -> Ledger {
+    if readings.totals_only() {
+        // Nothing was counted in no time, which is not the same as none.
+        let unknown = || Account::unknown(Missing::new("window", "only totals since boot were read"));
+        return Ledger { sent: unknown(), received: unknown(), firewall: unknown(), dropped: unknown() };
+    }
     Ledger {
         sent: sent(readings, estimate, attribution),
         received: received(readings, estimate, attribution),
-        firewall: firewall(readings, wire),
+        firewall: firewall(wire),
         dropped: dropped(readings),
     }
 }
@@ -253,10 +258,9 @@ fn received(
 }
 
 /// RSTs that left this host, or came back to it, and that its TCP did not send.
-fn firewall(e: &Readings<'_>, wire: Result<&Wire, &Missing>) -> Account {
+fn firewall(wire: Result<&Wire, &Missing>) -> Account {
     let wire = match wire {
-        Ok(wire) if !e.totals_only() => wire,
-        Ok(_) => return Account::unknown(Missing::new("window", "packets were not looked at")),
+        Ok(wire) => wire,
         Err(missing) => return Account::unknown(missing.clone()),
     };
     let total = wire.rejected_total();
