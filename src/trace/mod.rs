@@ -62,7 +62,8 @@ impl End {
         let fin_in = matches!(state, Some(TcpState::CloseWait | TcpState::LastAck | TcpState::Closing));
         let fin_out = matches!(state, Some(TcpState::FinWait1 | TcpState::LastAck | TcpState::Closing));
         Self {
-            idle: socket.idle(reset),
+            // Before the handshake nothing had come or gone since the kernel started (tcp_sock is zeroed, and so are its times).
+            idle: if state == Some(TcpState::SynSent) { Duration::ZERO } else { socket.idle(reset) },
             pause: socket
                 .pause()
                 .filter(|pause| *pause >= SHORTEST_PAUSE && socket.asked_last() && socket.unacknowledged > 0),
