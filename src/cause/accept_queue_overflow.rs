@@ -107,14 +107,21 @@ fn hit<'e, 'a>(services: &'e [Service<'a>]) -> Vec<&'e Service<'a>> {
 fn overflowing(e: &Evidence<'_>, service: &Service<'_>, overflows: &Reading, lost: u64, alone: bool) -> Finding {
     let worst = service.worst();
     let seen_full = worst.full_samples > 0;
+    let nobody = service.owners.is_empty();
     let confidence = match (seen_full, alone) {
+        (true, _) | (false, true) if nobody => numbers::OWNER_NOT_SEEN,
         (true, true) => numbers::SEEN_FULL,
         (true, false) => numbers::SEVERAL_FULL,
         (false, true) => numbers::NOT_SEEN_FULL,
         (false, false) => numbers::SEVERAL_NOT_SEEN_FULL,
     };
     let per_s = e.rate(lost);
-    let severity = if per_s >= numbers::CRITICAL_PER_S { Severity::Critical } else { Severity::Warning };
+    let taken = e.harm_of_service(service.port).attempts;
+    let severity = match taken.is_some_and(|taken| taken >= lost.saturating_mul(numbers::RARE)) {
+        true => Severity::Info,
+        false if per_s >= numbers::CRITICAL_PER_S => Severity::Critical,
+        false => Severity::Warning,
+    };
     let summary = format!(
         "{} accepts more slowly than clients connect: {} lost in {}, retries included",
         service.who(),
@@ -139,6 +146,13 @@ fn overflowing(e: &Evidence<'_>, service: &Service<'_>, overflows: &Reading, los
             "net.ipv4.tcp_abort_on_overflow",
             1.0,
             "tcp_abort_on_overflow=1: clients get a reset instead of a slow connect",
+        ));
+    }
+    if nobody {
+        finding = finding.against(EvidenceItem::fact(
+            "owners",
+            "process",
+            "whose listener it is is not seen: it may have stopped, or have no file descriptor left",
         ));
     }
     if !seen_full {
@@ -340,6 +354,16 @@ mod tests {
                 &process(4121, "nginx"),
             )
             .listener_drops(overflows as u32)
+    }
+
+    #[test]
+    fn one_lost_among_thousands_is_a_note_and_one_of_a_few_is_not() {
+        let severity = |taken: u16| {
+            let ends = ["10.0.0.9:8080", "10.0.3.7:40000"];
+            overflow(2, 1).destroyed_sockets(taken, ends, 0, 0).finding(&ACCEPT_QUEUE_OVERFLOW).severity
+        };
+        assert_eq!(severity(3_000), Severity::Info);
+        assert!(severity(30) <= Severity::Warning);
     }
 
     #[test]

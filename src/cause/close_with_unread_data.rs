@@ -72,14 +72,15 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let severity = if severity::only_calls(e, reading.delta) {
         Severity::Info
     } else {
-        severity::of_host(e, reading.delta, "Tcp.PassiveOpens")
+        // Whether their answers were complete is not seen.
+        severity::of_host(e, reading.delta, "Tcp.PassiveOpens").max(Severity::Warning)
     };
     let mut finding = wording::active(e, severity, numbers::COUNTED, reading.delta, "resets", summary)
         .evidence(wording::moved(&reading, "a socket was closed with unread data"))
         .against(EvidenceItem::fact(
             "reset_events",
             "process",
-            "the counter does not say which process, nor whether it closed or exited",
+            "the counter does not say which process, whether it closed or exited, nor whether its answer was complete",
         ));
     // Where unread bytes lie now is a good guess where they were left before.
     if let Some(group) = e.groups(GroupKind::Unread).ok().and_then(|groups| groups.first().copied()) {

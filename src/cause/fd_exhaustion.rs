@@ -50,11 +50,11 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let services = e.services();
     let mut findings = Vec::new();
     let mut seen = BTreeSet::new();
-    let (mut hidden, mut unseen, mut nobody) = (false, false, false);
+    let (mut hidden, mut unseen) = (false, false);
+    let nobody = services.as_deref().unwrap_or_default().iter().any(|service| service.owners.is_empty());
     for service in services.as_deref().unwrap_or_default().iter().filter(|service| service.listens_now()) {
         hidden |= service.owners.is_empty() && e.hidden_processes() > 0;
         unseen |= service.owners.is_empty() && service.worst().max_recv_q > 0;
-        nobody |= service.owners.is_empty();
         hidden |= service.owners.iter().any(|process| process.open_files.is_none());
         let near: Vec<_> =
             service.owners.iter().copied().filter(|p| share(p).is_some_and(|share| share >= numbers::NEAR)).collect();

@@ -64,6 +64,10 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     if wire.rejected_unnamed > 0 {
         findings.push(unnamed(e, wire.rejected_unnamed));
     }
+    if findings.is_empty() {
+        // What was not seen may have been a rule's.
+        e.balanced()?;
+    }
     let otherwise = if wire.incomplete {
         "of the RSTs that were seen leaving this host, TCP sent all, and no ICMP error refused a connect"
     } else {

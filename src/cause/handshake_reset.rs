@@ -62,21 +62,20 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         words::seconds(e.window())
     );
     let overflows = e.moved("TcpExt.ListenOverflows");
-    let finding = wording::benign(
-        e,
-        if overflows == 0 { numbers::ALIKE } else { numbers::WITH_OVERFLOWS },
-        events,
-        "handshakes",
-        summary,
-    )
-    .subject(Subject::host())
-    .evidence(wording::moved(&embryonic, "half-open connections ended by a RST"))
-    .evidence(wording::moved(&failed, "moved alike, so the peers sent these RSTs"))
-    .against(EvidenceItem::fact(
-        "reset_packets",
-        "peer",
-        "a firewall rule that rejects our SYN-ACKs looks the same; then clients do fail",
-    ));
+    let confidence = match (overflows, e.wire()) {
+        (0, Ok(_)) => numbers::ALIKE,
+        (0, Err(_)) => numbers::NO_PACKETS,
+        _ => numbers::WITH_OVERFLOWS,
+    };
+    let finding = wording::benign(e, confidence, events, "handshakes", summary)
+        .subject(Subject::host())
+        .evidence(wording::moved(&embryonic, "half-open connections ended by a RST"))
+        .evidence(wording::moved(&failed, "moved alike, so the peers sent these RSTs"))
+        .against(EvidenceItem::fact(
+            "reset_packets",
+            "peer",
+            "a firewall rule that rejects our SYN-ACKs looks the same; then clients do fail",
+        ));
     Ok(Verdict::Found(vec![
         finding.remedy(
             Remedy::new("Nothing to change for probes; to see who does it, as root", "few peers, at regular intervals")

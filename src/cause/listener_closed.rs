@@ -137,7 +137,10 @@ fn item(gone: &GoneListener<'_>) -> EvidenceItem {
 /// Nobody lost a connection in the queue, but nobody listens any more either.
 fn empty(e: &Evidence<'_>, gone: &GoneListener<'_>) -> Finding {
     let summary = format!("{} stopped listening and nobody took its place", who(e, gone));
-    wording::active(e, Severity::Info, numbers::EMPTY, 0, "resets", summary)
+    let last = &gone.trace.last;
+    let seen = e.service_on(last.address, last.port).is_some_and(|service| !service.owners.is_empty());
+    let confidence = if seen { numbers::EMPTY } else { numbers::OWNER_NOT_SEEN };
+    wording::active(e, Severity::Info, confidence, 0, "resets", summary)
         .subject(subject(e, gone))
         .evidence(item(gone))
         .remedy(

@@ -102,12 +102,16 @@ numbers! {
         NOT_SEEN_FULL: Confidence = 0.85;
         /// Several dropped something, which happens for other reasons too.
         SEVERAL_NOT_SEEN_FULL: Confidence = 0.7;
-        /// Lost for certain, at a listener that is not known.
-        NOWHERE_SEEN: Confidence = 0.8;
+        /// Lost for certain, at a listener that is not known, and why it was full is not known either.
+        NOWHERE_SEEN: Confidence = 0.75;
+        /// Full for certain; that its owner, who is not seen, has stopped or has no descriptor left looks the same.
+        OWNER_NOT_SEEN: Confidence = 0.75;
         /// Full in the last sample; it may drain before the next connection.
         FULL_NOW: Confidence = 0.9;
         /// The total since boot is exact, and may be years old.
         PAST: Confidence = 0.9;
+        /// One lost among so many connections is a note: it is tried again after a second, and taken.
+        RARE: u64 = 1_000;
         /// Lost connection attempts per second from which clients notice for certain.
         CRITICAL_PER_S: f64 = 1.0;
         /// Share of the samples from which a full queue is no burst.
@@ -154,8 +158,8 @@ numbers! {
     close_with_unread_data {
         /// The kernel names the reason and the process.
         NAMED: Confidence = 0.95;
-        /// The counter is exact, but a process that exits moves it too.
-        COUNTED: Confidence = 0.85;
+        /// The counter is exact; a program's own limit, one that ended or a complete answer move it alike.
+        COUNTED: Confidence = 0.7;
     }
     connect_unanswered {
         /// The SYN was sent again and nothing came back; the kernel says so of each socket.
@@ -268,6 +272,8 @@ numbers! {
     handshake_reset {
         /// Both counters moved alike; an output rule that rejects SYN-ACKs moves them too.
         ALIKE: Confidence = 0.8;
+        /// Without packets a firewall's refusal of our SYN-ACKs looks the same.
+        NO_PACKETS: Confidence = 0.7;
         /// Accept queues overflowed as well, which moves one of the two.
         WITH_OVERFLOWS: Confidence = 0.6;
     }
@@ -332,6 +338,8 @@ numbers! {
         COUNTED_IN_PART: Confidence = 0.5;
         /// It went away for certain; it may have been meant.
         EMPTY: Confidence = 0.9;
+        /// Who listened is not seen: it may have ended.
+        OWNER_NOT_SEEN: Confidence = 0.7;
     }
     middlebox_reset {
         /// A capture of the other end has the connections and the time, and not the RSTs.
@@ -416,8 +424,10 @@ numbers! {
         PERHAPS_OWN: Confidence = 0.4;
         /// This host sent RSTs too: some of the counted connections may have ended by those.
         WITH_SENT: Confidence = 0.5;
-        /// Nothing else moves the counter.
-        COUNTED: Confidence = 0.8;
+        /// Nothing else moves the counter, and the packets look like the peer's.
+        LIKE_THE_PEERS: Confidence = 0.8;
+        /// Nothing else moves the counter; that a device on the way sent them looks the same without packets.
+        COUNTED: Confidence = 0.7;
     }
     peer_restarted {
         /// Resets and refusals by one destination within seconds; one of several servers behind it looks the same.
@@ -461,7 +471,7 @@ numbers! {
         /// Keepalive's were counted one by one and are taken off.
         EVENTS: Confidence = 0.92;
         /// No keepalive probe was sent, and no RST is unexplained.
-        NO_KEEPALIVE: Confidence = 0.9;
+        NO_KEEPALIVE: Confidence = 0.75;
         /// A RST that nothing else explains may have been keepalive's.
         MIXED: Confidence = 0.6;
         /// Single peers vanish on every healthy host: fewer are no warning.

@@ -90,6 +90,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         _ if by_others * 2 >= counted.received => numbers::PERHAPS_FORGED,
         (true, _) => numbers::PERHAPS_OWN,
         (false, true) => numbers::WITH_SENT,
+        (false, false) if e.wire().is_ok() => numbers::LIKE_THE_PEERS,
         (false, false) => numbers::COUNTED,
     };
     let summary = format!(
