@@ -123,6 +123,8 @@ struct Tracing {
     destroyed: bool,
     looked: Moment,
     look_every: Duration,
+    /// Who listens was seen: in a recording that may stand behind its first frame.
+    seen: bool,
     noted: BTreeSet<String>,
 }
 
@@ -145,6 +147,7 @@ impl Tracing {
             destroyed: true,
             looked: start,
             look_every: LOOK,
+            seen: false,
             noted,
         };
         tracing.observe();
@@ -179,6 +182,9 @@ impl Tracing {
     /// What comes next, and whether it is the last.
     fn next(&mut self, end: bool) -> (Batch, bool) {
         while !end && !matches!(self.session.step(&mut *self.host), Step::Over) {
+            if !self.seen {
+                self.look_now();
+            }
             let now = self.session.now();
             let wait = SETTLED + if self.destroyed { PATIENCE } else { Duration::ZERO };
             let until = std::mem::replace(&mut self.previous, now.mono).saturating_sub(wait);
@@ -246,6 +252,7 @@ impl Tracing {
         if seen.is_empty() {
             return;
         }
+        self.seen = true;
         let (owners, took) = owners::collect(probe, inodes, BTreeSet::new());
         self.look_every = LOOK.max((spent + took) * LOOK_SHARE);
         let known = self.session.host_snapshot().owners.value().map(Arc::as_ref);
