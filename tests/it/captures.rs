@@ -13,6 +13,7 @@ use crate::cli::rstdoctor;
 use crate::common::skips::skipped;
 
 mod links;
+mod recorded;
 
 #[derive(Deserialize)]
 struct Expected {
@@ -223,14 +224,19 @@ fn a_capture_that_lacks_other_packets_proves_nothing_by_lacking_a_reset() {
     assert!(lossy.is_none_or(|confidence| confidence < 0.8), "{lossy:?}");
 }
 
-/// A pcap file without its packets of 71 bytes, the first request of each connection: what tcpdump may have dropped.
+/// The first request of each connection: what tcpdump may have dropped.
 fn without_data(pcap: &[u8]) -> Vec<u8> {
+    without(pcap, |packet| packet.len() == 71)
+}
+
+/// A pcap file without such packets.
+fn without(pcap: &[u8], left_out: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     let (header, mut rest) = pcap.split_at(24);
     let mut kept = header.to_vec();
     while let [_, _, _, _, _, _, _, _, a, b, c, d, ..] = rest {
         let length = 16 + u32::from_le_bytes([*a, *b, *c, *d]) as usize;
         let (record, others) = rest.split_at(length);
-        if length != 16 + 71 {
+        if !left_out(&record[16..]) {
             kept.extend_from_slice(record);
         }
         rest = others;
