@@ -286,6 +286,16 @@ impl Flow {
             || contradicted
             || self.accepted_again > 0
             || self.is_turned_away()
+            || self.left_without_answer().is_some()
+    }
+
+    /// The initiator asked and closed without a byte of an answer, and the acceptor, which knows that, did not: when it closed, and
+    /// how long that was after it asked. Where packets are missing the answer may be among them.
+    pub fn left_without_answer(&self) -> Option<(Duration, Duration)> {
+        let (initiator, acceptor) = (self.end(Side::Initiator), self.end(Side::Acceptor));
+        let silent = self.opened.is_some() && (acceptor.bytes, acceptor.fin) == (0, None);
+        let (asked, left) = initiator.first_data.zip(initiator.fin)?;
+        (silent && !self.lacks_packets()).then(|| (left, left.saturating_sub(asked)))
     }
 
     /// Closed by the acceptor right after it was accepted, with a greeting at most.

@@ -11,6 +11,9 @@ use super::story::{Reading, Story, Sure};
 use crate::source::reset_packets::{Code, Stated};
 use crate::value::words::{counted, short, thousands};
 
+/// A program that takes data and answers nothing closes when there is no more, unless it hangs.
+const HANGS: Duration = Duration::from_secs(1);
+
 /// What a connection tells, the most telling first; nothing for one that is only open, or as it should be.
 pub fn readings(flow: &Flow, around: &Around<'_>) -> Vec<Reading> {
     let mut readings = Vec::new();
@@ -308,6 +311,20 @@ fn without_reset(flow: &Flow, around: &Around<'_>) -> Option<Reading> {
                 .by(Side::Acceptor)
                 .because(format!("accepted and closed at once (FIN), {} sent", counted(acceptor.bytes, "byte")))
                 .open("whether that is a limit of the program"),
+        );
+    }
+    if let Some((left, waited)) = flow.left_without_answer()
+        && around.until.saturating_sub(left) >= HANGS
+    {
+        return Some(
+            Reading::new(Story::GaveUp, Sure::Perhaps)
+                .by(Side::Initiator)
+                .others(&["close-wait-leak", "accept-loop-stalled", "fd-exhaustion", "accept-queue-overflow"])
+                .because(format!(
+                    "the initiator asked, closed (FIN) {} later without a byte of an answer, and the acceptor never closed its side",
+                    short(waited)
+                ))
+                .open("what the server waits for"),
         );
     }
     None

@@ -107,6 +107,13 @@ fn a_refused_connect_is_one_however_often_it_is_tried() {
 }
 
 #[test]
+fn who_takes_data_and_answers_nothing_hangs_only_if_it_does_not_close() {
+    let left = Talk::open().client(1, 1, 1, 100).server(1, 1, 101, 0).fin(Side::Initiator, 400, 101, 1);
+    let closed = left.fin(Side::Acceptor, 1, 1, 102).client(1_500, 102, 2, 0);
+    assert_eq!(closed.readings(), []);
+}
+
+#[test]
 fn each_phase_and_form_has_its_story() {
     use Side::{Acceptor, Initiator};
     let asked = || Talk::open().client(1, 1, 1, 100);
@@ -117,6 +124,11 @@ fn each_phase_and_form_has_its_story() {
         ("final ACK answered", Talk::open().bare(Acceptor, 1, 1), (Story::QueueFull, false)),
         ("request reset", asked().abort(Acceptor, 3, 1, 101), (Story::UnreadData, false)),
         ("client gave up", asked().server(1, 1, 101, 0).abort(Initiator, 1_000, 101, 1), (Story::GaveUp, false)),
+        (
+            "client gave up by FIN",
+            asked().server(1, 1, 101, 0).fin(Initiator, 400, 101, 1).server(0, 1, 102, 0).server(1_500, 1, 102, 0),
+            (Story::GaveUp, false),
+        ),
         ("client left", answered().abort(Initiator, 1, 101, 301), (Story::Left, true)),
         ("client idle", answered().abort(Initiator, 60_000, 101, 301), (Story::IdleDropped, true)),
         ("server idle", answered().abort(Acceptor, 60_000, 301, 101), (Story::IdleLimit, false)),
