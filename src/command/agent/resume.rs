@@ -27,7 +27,9 @@ pub fn watch(store: &Path, now: Moment) -> Option<Watch> {
     }
     let mut host = ReplayHost::read(&latest.recording).ok()?;
     let window = host.windows().first()?.planned;
-    let mut driver = Driver::start(&mut host, &Plan::scan(window), Duration::from_secs(1), Filter::default()).ok()?;
+    // The rest behind its last tick is no tick: nothing in so short a time would end what goes on.
+    let plan = Plan { length: Duration::MAX, ..Plan::scan(window) };
+    let mut driver = Driver::start(&mut host, &plan, Duration::from_secs(1), Filter::default()).ok()?;
     while !matches!(driver.advance(), Next::Over) {}
     Some(driver.into_watch())
 }
