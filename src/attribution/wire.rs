@@ -143,7 +143,7 @@ fn repeated(view: View<'_>, around: &Surroundings) -> Vec<Repeated> {
     let mut last: BTreeMap<(SocketAddr, SocketAddr), &ResetPacket> = BTreeMap::new();
     let mut found: BTreeMap<(SocketAddr, SocketAddr), Repeated> = BTreeMap::new();
     for packet in view.netns.resets.single.iter().filter_map(|reset| reset.packet.as_ref()) {
-        if !packet.came_from_a_peer() || packet.flags & ACK == 0 || packet.seq == 0 {
+        if !packet.came_from_a_peer() || !packet.has_ack() || packet.seq == 0 {
             continue;
         }
         let ends = (packet.local, packet.peer);
@@ -157,9 +157,6 @@ fn repeated(view: View<'_>, around: &Surroundings) -> Vec<Repeated> {
     }
     found.into_values().collect()
 }
-
-/// In the flags of a TCP header.
-const ACK: u8 = 0x10;
 
 /// This side had called the other.
 fn is_client(packet: &ResetPacket, around: &Surroundings) -> bool {

@@ -94,7 +94,6 @@ pub struct Contradiction {
 }
 
 impl End {
-    /// How its data begins.
     /// The latest data begins as the first did, and came later: another request.
     pub fn begins_anew(&self) -> bool {
         const ALIKE: usize = 4;
@@ -103,6 +102,7 @@ impl End {
         latest.len() == ALIKE && self.first_data < self.last_data && self.beginning().starts_with(latest)
     }
 
+    /// How its data begins.
     pub fn beginning(&self) -> &[u8] {
         self.beginning.get(..usize::from(self.begun)).unwrap_or_default()
     }

@@ -109,7 +109,7 @@ fn overflowing(e: &Evidence<'_>, service: &Service<'_>, overflows: &Reading, los
     let seen_full = worst.full_samples > 0;
     let nobody = service.owners.is_empty();
     let confidence = match (seen_full, alone) {
-        (true, _) | (false, true) if nobody => numbers::OWNER_NOT_SEEN,
+        _ if nobody && (seen_full || alone) => numbers::OWNER_NOT_SEEN,
         (true, true) => numbers::SEEN_FULL,
         (true, false) => numbers::SEVERAL_FULL,
         (false, true) => numbers::NOT_SEEN_FULL,

@@ -80,15 +80,17 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     Ok(Verdict::from_findings(findings, "no listener went away with connections in its queue"))
 }
 
+fn service<'e, 'a>(e: &'e Evidence<'a>, gone: &GoneListener<'_>) -> Option<&'e Service<'a>> {
+    e.service_on(gone.trace.last.address, gone.trace.last.port)
+}
+
 fn who(e: &Evidence<'_>, gone: &GoneListener<'_>) -> String {
     let endpoint = std::net::SocketAddr::new(gone.trace.last.address, gone.trace.last.port);
-    let service = e.service_on(endpoint.ip(), endpoint.port());
-    service.map_or_else(|| format!("the listener {endpoint}"), Service::who)
+    service(e, gone).map_or_else(|| format!("the listener {endpoint}"), Service::who)
 }
 
 fn subject(e: &Evidence<'_>, gone: &GoneListener<'_>) -> Subject {
-    let last = &gone.trace.last;
-    e.service_on(last.address, last.port).map_or_else(Subject::host, Subject::listener)
+    service(e, gone).map_or_else(Subject::host, Subject::listener)
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>, gone: &[GoneListener<'_>]) -> Finding {
@@ -137,8 +139,7 @@ fn item(gone: &GoneListener<'_>) -> EvidenceItem {
 /// Nobody lost a connection in the queue, but nobody listens any more either.
 fn empty(e: &Evidence<'_>, gone: &GoneListener<'_>) -> Finding {
     let summary = format!("{} stopped listening and nobody took its place", who(e, gone));
-    let last = &gone.trace.last;
-    let seen = e.service_on(last.address, last.port).is_some_and(|service| !service.owners.is_empty());
+    let seen = service(e, gone).is_some_and(|service| !service.owners.is_empty());
     let confidence = if seen { numbers::EMPTY } else { numbers::OWNER_NOT_SEEN };
     wording::active(e, Severity::Info, confidence, 0, "resets", summary)
         .subject(subject(e, gone))

@@ -231,7 +231,8 @@ fn by_owner(
     let known = ports.iter().any(|port| e.is_ephemeral(*port) != Ok(true));
     // One that ended in order, and whose clients were neither reset nor refused, harmed nobody either.
     let in_use = || ports.iter().any(|port| was_in_use(e, *port));
-    let crashed = killed || processes.iter().any(|gone| e.signal_deaths().iter().any(|it| it.process.pid == gone.pid));
+    let deaths = e.signal_deaths();
+    let crashed = killed || processes.iter().any(|gone| deaths.iter().any(|it| it.process.pid == gone.pid));
     if by_events_known && resets == 0 && !unserved && !crashed {
         return None;
     }

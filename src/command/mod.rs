@@ -56,14 +56,12 @@ pub fn run(mut cli: Cli) -> ExitCode {
         .and_then(|()| Ok(services::resolve(&mut cli.command)?))
         .and_then(|()| Ok(when::resolve(&mut cli.command)?))
         .and_then(|()| perform(cli.command, terminal));
-    match result {
-        Ok(code) => code,
-        Err(error) if is(&error, ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
+    match (result, plugin) {
+        (Ok(code), _) => code,
+        (Err(error), _) if is(&error, ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
         // A plugin says in its line what is wrong.
-        Err(error) if plugin.is_some() => {
-            plugin.map_or(ExitCode::from(NOTHING), |plugin| failed(plugin, &format!("{error:#}")))
-        }
-        Err(error) => {
+        (Err(error), Some(plugin)) => failed(plugin, &format!("{error:#}")),
+        (Err(error), None) => {
             let chain: Vec<_> = error.chain().map(ToString::to_string).collect();
             say(format_args!("rstdoctor: {}", visible(&chain.join(": "))));
             let wrong_usage = error.is::<UsageError>() || error.is::<explain::Unknown>();

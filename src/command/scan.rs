@@ -71,9 +71,12 @@ fn judged(config: &Scan, stop: &Stop) -> anyhow::Result<Option<Diagnosis>> {
 }
 
 fn text(diagnosis: &Diagnosis, config: &Scan) -> anyhow::Result<String> {
+    let print = config.format.print;
+    if !config.format.for_people {
+        return print(diagnosis, &config.options);
+    }
     let options = Options { local_time: local_time(diagnosis.started.wall), ..config.options.clone() };
-    let text = (config.format.print)(diagnosis, &options)?;
-    Ok(if config.format.for_people { config.terminal.shown(&text).into_owned() } else { text })
+    Ok(config.terminal.shown(&print(diagnosis, &options)?).into_owned())
 }
 
 fn status(diagnosis: &Diagnosis, config: &Scan) -> ExitCode {

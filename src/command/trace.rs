@@ -74,8 +74,7 @@ fn one(config: &Trace, opened: Opened, stop: &Stop) -> anyhow::Result<ExitCode> 
     let mut tracing = Tracing::start(config, opened)?;
     let waiting = if terminal.width.is_some() { WAITING_TERMINAL } else { WAITING };
     let output = Output::start(waiting, stop)?;
-    let live = matches!(config.origin, Origin::Live(_));
-    let mut writer = Writer::new(config, &output, live);
+    let mut writer = Writer::new(config, &output);
     let (gone, enough) = loop {
         let gone = output.has_failed() || reader_is_gone();
         let (batch, last) = tracing.next(gone);
@@ -303,14 +302,14 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(config: &Trace, output: &'a Output, live: bool) -> Self {
+    fn new(config: &Trace, output: &'a Output) -> Self {
         Self {
             output,
             terminal: config.terminal,
             lines: Lines::new(config.terminal.width),
             folding: (config.terminal.width.is_some() && !config.json).then(Folding::default),
             json: config.json,
-            live,
+            live: matches!(config.origin, Origin::Live(_)),
             left: config.count.unwrap_or(u64::MAX),
             gap_lost: 0,
             gap_skipped: 0,

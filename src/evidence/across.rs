@@ -15,8 +15,6 @@ use crate::value::words::{counted, short, thousands};
 
 /// A capture that just began, or is about to end, may miss what is there.
 const MARGIN: Duration = Duration::from_millis(50);
-/// In the flags of a TCP header.
-const ACK: u8 = 0x10;
 
 /// What a capture of the other end adds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -86,10 +84,6 @@ impl Passed<'_> {
             Direction::Received => (self.packet.peer, self.packet.local),
         }
     }
-
-    fn has_ack(&self) -> bool {
-        self.packet.flags & ACK != 0
-    }
 }
 
 /// The capture's connections, to be found by addresses or numbers.
@@ -135,7 +129,7 @@ impl<'a> Index<'a> {
 fn same(flows: &[&Flow], side: Side, passed: &Passed<'_>) -> Option<Duration> {
     let rsts = flows.iter().flat_map(|flow| &flow.resets);
     let mut same =
-        rsts.filter(|rst| rst.side == side && rst.seq == passed.packet.seq && rst.has_ack == passed.has_ack());
+        rsts.filter(|rst| rst.side == side && rst.seq == passed.packet.seq && rst.has_ack == passed.packet.has_ack());
     same.next().map(|rst| rst.at)
 }
 

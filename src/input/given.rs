@@ -44,12 +44,12 @@ pub fn open(given: &Given) -> anyhow::Result<Opened> {
         Err(files) => files,
     };
     let Some((kind, _)) = files.first() else { return Err(Unusable::new("--from", "names nothing").into()) };
-    let other = files.iter().find(|(other, _)| other.name != kind.name);
+    let other = files.iter().find(|(other, _)| other != kind);
     if let Some((other, held)) = other {
         let why = format!("is {}, and the first {}: only files of one kind are read together", other.name, kind.name);
         return Err(Unusable::new(&held.name, why).into());
     }
-    if let Some((_, held)) = files.first().filter(|_| !given.local.is_empty() && kind.name != capture::KIND.name) {
+    if let Some((_, held)) = files.first().filter(|_| !given.local.is_empty() && **kind != capture::KIND) {
         return local(&held.name, kind.name);
     }
     (kind.open)(files.into_iter().map(|(_, held)| held).collect(), given)

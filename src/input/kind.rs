@@ -16,6 +16,12 @@ pub struct Kind {
     pub open: fn(Vec<Held>, &Given) -> anyhow::Result<Opened>,
 }
 
+impl PartialEq for Kind {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
 /// A file that was looked at, with all of it still to be read.
 pub struct Held {
     /// As messages name it.

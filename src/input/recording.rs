@@ -10,15 +10,12 @@ use super::kind::sole;
 use super::{Given, Held, Kind, Namespace, Opened, Unusable, plan};
 use crate::capture;
 use crate::observation::{Covers, Input, SourceStatus};
-use crate::recording::ReplayHost;
+use crate::recording::{ReplayHost, is_recording};
 
 /// Of a recording that is not a file of its own, and has to be held in memory.
 const PIPED: u64 = 64 << 20;
 
-/// PNG's way of telling a transfer that damages (RFC 2083, 3.1).
-const MAGIC: &[u8] = b"\x89RST\r\n\x1a\n";
-
-pub const KIND: Kind = Kind { name: "a recording", begins: |head| head.starts_with(MAGIC), open: held };
+pub const KIND: Kind = Kind { name: "a recording", begins: is_recording, open: held };
 
 fn held(recordings: Vec<Held>, _: &Given) -> anyhow::Result<Opened> {
     let one = sole(recordings)?;
@@ -51,10 +48,9 @@ fn replay(name: &str, recording: ReplayHost) -> anyhow::Result<Opened> {
 /// They are others.
 pub fn and_capture(files: Vec<(&'static Kind, Held)>) -> Result<(Held, Held), Vec<(&'static Kind, Held)>> {
     let [(a, first), (b, second)] = <[_; 2]>::try_from(files)?;
-    let is = |kind: &Kind, other: &Kind| kind.name == other.name;
     match () {
-        () if is(a, &KIND) && is(b, &super::capture::KIND) => Ok((first, second)),
-        () if is(a, &super::capture::KIND) && is(b, &KIND) => Ok((second, first)),
+        () if *a == KIND && *b == super::capture::KIND => Ok((first, second)),
+        () if *a == super::capture::KIND && *b == KIND => Ok((second, first)),
         () => Err(vec![(a, first), (b, second)]),
     }
 }

@@ -43,7 +43,7 @@ fn kind(head: &[u8]) -> Result<&'static Kind, &'static str> {
 /// Whether the bytes begin something that is read and is no text: a recording, a capture, or packed.
 pub fn is_no_text(head: &[u8]) -> bool {
     let packed = [GZIP, ZSTD, XZ].iter().any(|magic| head.starts_with(magic));
-    packed || kind(head).is_ok_and(|kind| kind.name != text::KIND.name)
+    packed || kind(head).is_ok_and(|kind| *kind != text::KIND)
 }
 
 /// Unpacks the file and tells what it is.

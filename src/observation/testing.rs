@@ -388,6 +388,13 @@ impl Case {
         self
     }
 
+    /// This address, and those that were named so before, are all of this namespace.
+    pub fn local_address(mut self, address: &str) -> Self {
+        let addresses = std::sync::Arc::make_mut(&mut full(&mut self.netns.reset_packets).addresses);
+        addresses.line(&format!("address {address}"));
+        self
+    }
+
     /// The received packets have this IP id, and those of their connections before ended at `last`.
     pub fn ip_ids(mut self, id: u16, last: u16, fits: bool) -> Self {
         for packet in full(&mut self.packets).iter_mut().filter(|packet| packet.direction == Direction::Received) {

@@ -9,6 +9,11 @@ type Result<T, E = RecordingProblem> = std::result::Result<T, E>;
 
 /// As of PNG: a byte that is no ASCII, so that nobody takes it for text, and line ends that a transfer as text would change.
 pub(super) const MAGIC: [u8; 8] = *b"\x89RST\r\n\x1a\n";
+
+/// Whether a file that begins so is a recording.
+pub fn is_recording(head: &[u8]) -> bool {
+    head.starts_with(&MAGIC)
+}
 pub(super) const VERSION: u16 = 1;
 
 /// What the frames of a segment hold.

@@ -73,7 +73,7 @@ pub mod write;
 
 pub use contents::Window;
 pub use file::RecordingFile;
-pub use format::{FrameKind, Manifest, Tool};
+pub use format::{FrameKind, Manifest, Tool, is_recording};
 pub use index::{IndexWriter, entries};
 pub use problem::{Place, RecordingError, RecordingProblem};
 pub use reader::Cut;

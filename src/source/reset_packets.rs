@@ -156,11 +156,15 @@ impl ResetPacket {
         self.direction == Direction::Received && self.local_here && !self.peer_here && self.loopback
     }
 
+    pub fn has_ack(&self) -> bool {
+        self.flags & FLAG_ACK != 0
+    }
+
     /// From window, flags, sequence numbers and options (net/ipv4/tcp_output.c, tcp_ipv4.c; measured on Linux 6.18). Other
     /// systems build other forms: `Foreign` on a received RST does not by itself mean a middlebox.
     pub fn signature(&self) -> Signature {
         let bare = self.window == 0 && !self.options && self.ip_id.is_none_or(|id| id == 0);
-        Signature::of(self.flags & FLAG_ACK != 0, bare, self.seq, self.ack)
+        Signature::of(self.has_ack(), bare, self.seq, self.ack)
     }
 }
 

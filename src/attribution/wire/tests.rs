@@ -71,13 +71,11 @@ fn a_received_reset_of_an_address_that_is_not_of_this_namespace_is_not_its_own()
         let mut case = Case::new()
             .received(20, TcpState::Established, ["10.98.7.2:0", "10.98.7.1:8081"])
             .packets(0, Direction::Sent, RST_ACK, 64, REFUSED)
+            .local_address(own)
             .counter("Tcp.EstabResets", 0, 400);
         let Observed::Full(packets) = &mut case.netns.reset_packets else { panic!("packets are seen") };
         // Some of its own were lost: its counters leave room for those of others.
         packets.lost = 5;
-        let mut addresses = crate::source::local_addresses::LocalAddresses::default();
-        addresses.line(&format!("address {own}"));
-        packets.addresses = addresses.into();
         kinds(&case)
     };
     assert_eq!(case("10.0.0.9"), [].into());

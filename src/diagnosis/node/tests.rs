@@ -264,14 +264,7 @@ fn unanswered() -> Case {
 /// A full queue sends no reset: whose address was called tells that it is the same story.
 #[test]
 fn a_connect_without_an_answer_follows_from_the_full_queue_of_a_container() {
-    let with_address = |address: &str| {
-        let mut case = overflow(200);
-        let mut own = crate::source::local_addresses::LocalAddresses::default();
-        own.line(&format!("address {address}"));
-        let account = crate::source::reset_packets::PacketAccount { addresses: Arc::new(own), ..Default::default() };
-        case.netns.reset_packets = Observed::Full(account);
-        case
-    };
+    let with_address = |address: &str| overflow(200).local_address(address);
     let followed = |container: Case| {
         let diagnosis = judged(&node(vec![unanswered(), container], &[]), &Filter::default());
         let symptom = diagnosis.causes.iter().find(|cause| cause.id == "connect-unanswered").expect("found");
