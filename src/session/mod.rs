@@ -204,13 +204,16 @@ impl Session {
         }
         whole.at = opened;
         let to = streams.drain_at_end(host);
-        streams.begin(Edge { from, to: if to == Duration::MAX { opened.mono } else { to } });
+        let counted = if to == Duration::MAX { opened.mono } else { to };
+        streams.begin(Edge { from, to: counted });
+        // On a busy host that takes longer than a tick, and the first one would show nothing of what it says to cover.
+        let interval_due = |interval: Duration| interval.saturating_add(counted.saturating_sub(opened.mono));
         Ok(Self {
             plan: plan.clone(),
             opened,
             now: opened,
             poll_due: plan.poll_every,
-            tick_due: plan.interval.unwrap_or(Duration::MAX),
+            tick_due: plan.interval.map_or(Duration::MAX, interval_due),
             settings: dumped,
             host_earlier: whole.clone(),
             host: whole,
