@@ -112,6 +112,8 @@ mod stale_connection;
 mod syn_flood;
 mod syn_queue_overflow;
 mod tcp_memory_exhausted;
+#[cfg(test)]
+mod testing;
 pub mod text;
 mod time_wait_table_full;
 mod timestamp_rejected;

@@ -5,15 +5,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::cause::{Finding, Verdict};
-use crate::evidence::Evidence;
 use crate::observation::delta::source_of;
 use crate::observation::{
     Covers, HostSnapshot, HostWindow, ListenerTrace, NetnsWindow, Observation, Resets, Snapshot, View,
 };
 use crate::reset::testing::NETNS;
 use crate::reset::{Drained, Joiner};
-use crate::session::Window;
 use crate::source::conntrack::Conntrack;
 use crate::source::counters::{CounterFile, CounterSet, Per};
 use crate::source::destroyed_sockets::DestroyedSocket;
@@ -24,7 +21,7 @@ use crate::source::reset_events::{Direction, EventAccount, ResetEvent, SignalDea
 use crate::source::reset_packets::{ResetPacket, Track};
 use crate::source::socket_dump::SocketDump;
 use crate::source::{file_nr, sockstat};
-use crate::value::{Failure, FailureKind, Missing, Moment, Observed, TcpState};
+use crate::value::{Failure, FailureKind, Moment, Observed, TcpState};
 
 mod parts;
 
@@ -125,12 +122,6 @@ impl Case {
     pub fn observation(&self) -> Observation {
         let netns = [(NETNS, self.joined())].into();
         Observation { host: self.host.clone(), netns, covers: Covers::default() }
-    }
-
-    /// A window of a row, that a session has closed on time.
-    pub fn window(&self, dumped: bool) -> Window {
-        let interval = self.netns.after.at.awake_since(self.netns.before.at);
-        Window { observation: self.observation(), dumped, late: Duration::ZERO, interval }
     }
 
     /// Both ends happen that much later.
@@ -444,27 +435,6 @@ impl Case {
     pub fn each_destroyed(mut self, change: impl FnMut(&mut DestroyedSocket)) -> Self {
         full(&mut self.destroyed).iter_mut().for_each(change);
         self
-    }
-
-    pub fn judge(&self, cause: &crate::cause::Cause) -> Result<Verdict, Missing> {
-        (cause.judge)(&Evidence::new(self.view()))
-    }
-
-    pub fn is_ruled_out(&self, cause: &crate::cause::Cause) -> bool {
-        matches!(self.judge(cause), Ok(Verdict::RuledOut(_)))
-    }
-
-    /// The source that it lacks, if it lacks one.
-    pub fn missing(&self, cause: &crate::cause::Cause) -> Option<&'static str> {
-        self.judge(cause).err().map(|missing| missing.source)
-    }
-
-    /// The only finding; a failed test shows what came instead.
-    pub fn finding(&self, cause: &crate::cause::Cause) -> Finding {
-        match self.judge(cause) {
-            Ok(Verdict::Found(mut findings)) if findings.len() == 1 => findings.remove(0),
-            other => panic!("{} gave {other:?}", cause.id),
-        }
     }
 }
 

@@ -13,6 +13,8 @@ mod collect;
 mod looks;
 mod members;
 mod streams;
+#[cfg(test)]
+mod testing;
 
 pub use streams::{Live, SETTLED, StreamFailures};
 
