@@ -89,6 +89,8 @@ pub struct Finding {
     pub location: Option<Arc<Location>>,
     /// The summary says itself where that is.
     pub tells_place: bool,
+    /// Other findings of its place may follow from it.
+    pub has_symptoms: bool,
 }
 
 impl Finding {
@@ -126,6 +128,7 @@ impl Finding {
             harm: None,
             location: None,
             tells_place: false,
+            has_symptoms: true,
         }
     }
 

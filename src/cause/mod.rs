@@ -5,7 +5,7 @@ mod commands;
 mod entry;
 mod finding;
 pub mod manifest;
-mod numbers;
+pub(crate) mod numbers;
 pub mod packets;
 mod place;
 mod remedy;

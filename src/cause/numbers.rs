@@ -73,6 +73,10 @@ numbers! {
         /// The same of all connections of the host.
         BY_PEERS_OF_HOST: f64 = 0.4;
     }
+    ranking {
+        /// What is past explains what is seen now only where it is nearly as sure.
+        HINTED: f64 = 1.6;
+    }
     abortive_close {
         /// The kernel names the abort; connect(AF_UNSPEC) gives the same reason and is as deliberate.
         NAMED: Confidence = 0.92;

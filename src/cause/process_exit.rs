@@ -64,7 +64,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let died = signals::by_name(&workers);
     findings.extend(died.into_iter().map(|deaths| by_signal(e, &deaths, &groups)));
     if !findings.is_empty() {
-        return Ok(Verdict::Found(findings));
+        return Ok(found(findings));
     }
     e.owners_before()?;
     e.owners()?;
@@ -96,7 +96,13 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     }
     let unserved: BTreeSet<u16> =
         e.gone_listeners().iter().filter(|gone| !gone.replaced).map(|gone| gone.trace.last.port).collect();
-    Ok(Verdict::Found(gone.iter().filter_map(|gone| by_owner(e, gone, &unserved, resets, by_events_known)).collect()))
+    Ok(found(gone.iter().filter_map(|gone| by_owner(e, gone, &unserved, resets, by_events_known)).collect()))
+}
+
+/// A worker that left nobody alone did nothing to those that another one serves.
+fn found(mut findings: Vec<Finding>) -> Verdict {
+    findings.iter_mut().for_each(|finding| finding.has_symptoms = finding.impact.events > 0);
+    Verdict::Found(findings)
 }
 
 /// Processes of one name that a signal ended while they served.

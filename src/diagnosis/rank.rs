@@ -1,6 +1,7 @@
 //! Puts findings in the order in which a person should read them: roots before their symptoms, now before then, more harm
 //! before less.
 
+use crate::cause::numbers::ranking as numbers;
 use crate::cause::{Cause, Finding, Severity, State, Subject};
 
 /// A finding with its place in the report.
@@ -117,11 +118,10 @@ fn root(findings: &[(&'static Cause, Finding)], symptom: usize) -> Option<usize>
             let (deeper, other) = &findings[*index];
             *index != symptom
                 && deeper.explains.contains(&cause.id)
-                // A worker that left nobody alone did nothing to those that another one serves.
-                && (deeper.id != "process-exit" || other.impact.events > 0)
+                && other.has_symptoms
                 && other.state <= finding.state
                 // What a text only hints at explains nothing that is surer.
-                && (other.state != State::Past || other.confidence * 1.6 >= finding.confidence)
+                && (other.state != State::Past || other.confidence * numbers::HINTED >= finding.confidence)
                 && same_subject(&other.subjects, &finding.subjects)
         })
         .collect();
