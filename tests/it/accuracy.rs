@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 mod evidence;
+mod healthy;
 mod kernels;
 
 use rstdoctor::lab::diagnose::{Finding, Findings};
@@ -270,7 +271,8 @@ fn accuracy() {
     println!("\n{text}");
     assert!(reports.iter().any(|report| report.status != Status::Skipped), "no scenario can run here");
     let before = std::fs::read_to_string(FILE).unwrap_or_default();
-    std::fs::write(FILE, text + evidence::section(&before) + kernels::section(&before)).expect(FILE);
+    let others = [healthy::section(&before), evidence::section(&before), kernels::section(&before)].concat();
+    std::fs::write(FILE, text + &others).expect(FILE);
 }
 
 fn run(expected: Option<&str>, status: Status, causes: &[(&str, &str, f64)]) -> Report {
