@@ -34,7 +34,7 @@ impl Namespace {
         let created: io::Result<Self> = on_a_thread(|| {
             // Of this short-lived thread.
             sys::unshare(UnshareFlags::NEWNET)?;
-            loopback_up()?;
+            prepare()?;
             Namespace::current()
         });
         created
@@ -124,8 +124,12 @@ pub fn join(left: &End<'_>, right: &End<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Brings `lo` of the calling thread's namespace up.
-pub fn loopback_up() -> io::Result<()> {
+/// Makes the calling thread's new namespace what one is on a host where nobody set anything: `lo` up, and no forwarding, which
+/// it takes over from the host (net/ipv4/devinet.c devinet_init_net): where Docker has set that, it would answer with ICMP what
+/// comes for an invented client.
+pub fn prepare() -> io::Result<()> {
+    // Not to be written in a container that may make namespaces; then it is as the host's.
+    let _ = fs::write("/proc/sys/net/ipv4/ip_forward", "0");
     Rtnetlink::open()?.set_link("lo", true)
 }
 

@@ -187,7 +187,7 @@ fn verdict(scenario: &Scenario, report: &Report, diagnosed: Option<&Result<Diagn
 }
 
 fn prepare(scenario: &Scenario, recording: bool) -> Result<(), Stop> {
-    arena::loopback_up()?;
+    arena::prepare()?;
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).map_err(io::Error::from)?;
     forget_namespaces();
     // The processes of the scenario and no others, under the pids that perf events name here (both are relative to the pid
