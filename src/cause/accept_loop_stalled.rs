@@ -1,6 +1,8 @@
+use std::time::Duration;
+
 use super::numbers::{Confidence, accept_loop_stalled as numbers};
 use super::{
-    EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, busy, queue,
+    EvidenceItem, Finding, Impact, Judgement, Remedy, Restart, Severity, State, Subject, Verdict, busy, queue, severity,
 };
 use crate::evidence::Evidence;
 use crate::evidence::backlog::known_server;
@@ -8,7 +10,7 @@ use crate::evidence::service::Service;
 use crate::source::owners::Process;
 use crate::source::socket_dump::GroupKind;
 use crate::value::shell::ShellCommand;
-use crate::value::words;
+use crate::value::{TcpState, words};
 
 cause! {
     /// ## What happens
@@ -20,7 +22,8 @@ cause! {
     /// ## How it shows
     ///
     /// Clients connect, send their request and never get an answer; later ones do not even connect. Recv-Q of the listener
-    /// grows to Send-Q + 1 and never gets shorter. The log of the application is silent.
+    /// grows to Send-Q + 1 and never gets shorter; a long backlog takes hours to fill, and all that time nothing is lost that a
+    /// counter could tell. The log of the application is silent.
     ///
     /// ## How to confirm
     ///
@@ -39,7 +42,7 @@ cause! {
     ACCEPT_LOOP_STALLED {
         id: "accept-loop-stalled",
         title: "Accept loop stalled",
-        explains: ["accept-queue-overflow", "syn-queue-overflow", "client-gave-up"],
+        explains: ["accept-queue-overflow", "syn-queue-overflow", "client-gave-up", "retransmission-timeout"],
         needs: [Listeners],
         judge: judge,
     }
@@ -51,7 +54,12 @@ enum Why<'a> {
     Stopped(Vec<&'a Process>),
     /// Nothing was taken from a full queue.
     Blocked,
+    /// Nothing was taken from the queue, and the first in it has waited so long.
+    Waiting(Duration),
 }
+
+/// No program that serves lets a connection wait so long; that it waits to be accepted shows its socket, which has no inode yet.
+const TOO_LONG: Duration = Duration::from_secs(2);
 
 fn judge(e: &Evidence<'_>) -> Judgement {
     let services = e.services()?;
@@ -59,7 +67,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let mut unclear = false;
     let blocked = blocked_confidence(e);
     for service in services.iter().filter(|service| service.listens_now() && waiting(e, service) > 0) {
-        match why(service, blocked) {
+        match why(e, service, blocked) {
             Some((why, confidence)) => findings.push(stalled(e, service, &why, confidence)),
             None => unclear |= service.worst().last.is_full() && service.worst().samples < 10,
         }
@@ -90,7 +98,7 @@ fn all_stopped(service: &Service<'_>) -> bool {
 }
 
 /// Why this queue does not drain, and how sure that is.
-fn why<'a>(service: &Service<'a>, blocked: Option<Confidence>) -> Option<(Why<'a>, Confidence)> {
+fn why<'a>(e: &Evidence<'_>, service: &Service<'a>, blocked: Option<Confidence>) -> Option<(Why<'a>, Confidence)> {
     let stopped: Vec<_> = service.owners.iter().copied().filter(|p| matches!(p.state, 'T' | 't')).collect();
     if all_stopped(service) {
         return Some((
@@ -99,11 +107,20 @@ fn why<'a>(service: &Service<'a>, blocked: Option<Confidence>) -> Option<(Why<'a
         ));
     }
     let worst = service.worst();
-    if !queue::never_drained(service) || !worst.last.is_full() {
+    if !queue::never_drained(service) {
         return None;
+    }
+    let waited = e.longest_in_queue(service).filter(|waited| *waited >= TOO_LONG);
+    let seen = if service.owners.is_empty() { numbers::OWNER_NOT_SEEN } else { numbers::WAITED };
+    let of_sockets = || waited.map(|waited| (Why::Waiting(waited), seen));
+    if !worst.last.is_full() {
+        return of_sockets();
     }
     if !stopped.is_empty() {
         return Some((Why::Stopped(stopped), numbers::PARTLY_STOPPED));
+    }
+    if let Some(told) = of_sockets().filter(|_| blocked.is_none()) {
+        return Some(told);
     }
     let confidence = blocked?;
     // A queue that filled up within the window has been full for too short a time for the weaker proofs.
@@ -135,16 +152,27 @@ fn stalled(e: &Evidence<'_>, service: &Service<'_>, why: &Why<'_>, confidence: C
     let growth = e.queue_growth(service);
     // Who waits for a stopped process waits in vain, however long the queue is.
     let in_vain = all_stopped(service) && worst.drained == 0;
-    let active = in_vain || worst.last.is_full() && (lost.is_some() || growth > 0);
-    let (state, severity) = if active { (State::Active, Severity::Critical) } else { (State::Risk, Severity::Warning) };
-    let events = lost.as_ref().map_or(0, |overflows| overflows.delta) + growth;
+    let waited = match why {
+        Why::Waiting(waited) => Some(*waited),
+        _ => None,
+    };
+    let active = in_vain || waited.is_some() || worst.last.is_full() && (lost.is_some() || growth > 0);
+    let (state, severity) = match active {
+        // One or two may be probes of the same checker.
+        true if waited.is_some() && waiting < severity::FEWEST => (State::Active, Severity::Warning),
+        true => (State::Active, Severity::Critical),
+        false => (State::Risk, Severity::Warning),
+    };
+    let in_queue = if waited.is_some() { waiting } else { growth };
+    let events = lost.as_ref().map_or(0, |overflows| overflows.delta) + in_queue;
     let impact = Impact { events, per_s: e.rate(events), unit: "connection attempts" };
     let what = match why {
         Why::Stopped(_) => "is stopped and accepts nothing",
-        Why::Blocked => "accepts nothing",
+        Why::Blocked | Why::Waiting(_) => "accepts nothing",
     };
     let wait = if waiting == 1 { "waits" } else { "wait" };
-    let summary = format!("{} {what}: {} {wait}", service.who(), words::counted(waiting, "connection"));
+    let since = waited.map_or_else(String::new, |waited| format!(", the first for {}", words::seconds(waited)));
+    let summary = format!("{} {what}: {} {wait}{since}", service.who(), words::counted(waiting, "connection"));
     let mut finding = Finding::new(state, severity, confidence, impact, summary)
         .subject(Subject::listener(service).counted(waiting))
         .evidence(queue::length(service))
@@ -163,7 +191,7 @@ fn stalled(e: &Evidence<'_>, service: &Service<'_>, why: &Why<'_>, confidence: C
     }
     match why {
         Why::Stopped(stopped) => continue_stopped(service, stopped, finding),
-        Why::Blocked => look_at_blocked(e, service, finding),
+        Why::Blocked | Why::Waiting(_) => look_at_blocked(e, service, finding),
     }
 }
 
@@ -212,11 +240,17 @@ fn look_at_blocked(e: &Evidence<'_>, service: &Service<'_>, mut finding: Finding
     if let Some(item) = queue::hidden_owner(e, service) {
         finding = finding.against(item);
     }
-    finding = finding.against(EvidenceItem::fact(
-        "listeners",
-        "drained",
-        "a merely slow application would have shortened the queue at least once",
-    ));
+    let open = service.port_use.and_then(|used| used.by_state.get(&TcpState::Established)).copied().unwrap_or(0);
+    let served = open.saturating_sub(waiting(e, service));
+    let text = match served {
+        0 => "a merely slow application would have shortened the queue at least once".to_owned(),
+        // A limit is met at once and for ever, as a deadlock is.
+        _ => format!(
+            "it has {} open: it may be at a limit of its own on them",
+            words::counted(served, "other connection")
+        ),
+    };
+    finding = finding.against(EvidenceItem::fact("listeners", "drained", text));
     // A server whose workers are all busy looks the same: its own limit comes before the search for what blocks it.
     if let Some(capacity) = busy::capacity(known_server(&service.owners), service) {
         finding = finding.remedy(capacity);
@@ -292,6 +326,27 @@ mod tests {
     fn a_queue_refilled_between_samples_is_not_stalled() {
         let case = full('S').counter("Tcp.PassiveOpens", 500, 30);
         assert!(matches!(case.judge(&ACCEPT_LOOP_STALLED), Ok(Verdict::RuledOut(_))));
+    }
+
+    /// A hung server with a long backlog loses nothing that a counter tells. Others of the host go on accepting.
+    #[test]
+    fn who_waits_for_seconds_in_a_long_queue_waits_in_vain() {
+        let waiting = |sockets: u64, first_inode: u64, idle_ms: u32, drained: u32| {
+            let groups = vec![group(GroupKind::Established, 8080, sockets, first_inode, idle_ms)];
+            Case::new()
+                .counter("Tcp.PassiveOpens", 500, 90)
+                .listener("0.0.0.0:8080", 4096, 1, 0, &process(4121, "lighttpd"))
+                .queue(0, sockets as u32, drained)
+                .socket_dump(SocketDump::default(), SocketDump { groups, ..SocketDump::default() })
+        };
+        // Only the first of them, which has the number 0, is without an inode.
+        let finding = waiting(4, 0, 9_000, 0).finding(&ACCEPT_LOOP_STALLED);
+        assert_eq!((finding.state, finding.severity), (State::Active, Severity::Critical));
+        assert_eq!(finding.summary, "lighttpd on 0.0.0.0:8080 accepts nothing: 4 connections wait, the first for 9 s");
+        assert_eq!(waiting(2, 0, 9_000, 0).finding(&ACCEPT_LOOP_STALLED).severity, Severity::Warning);
+        assert!(waiting(4, 0, 300, 0).is_ruled_out(&ACCEPT_LOOP_STALLED), "it was busy for a moment");
+        assert!(waiting(4, 0, 9_000, 1).is_ruled_out(&ACCEPT_LOOP_STALLED), "it is slow");
+        assert!(waiting(4, 1, 9_000, 0).is_ruled_out(&ACCEPT_LOOP_STALLED), "they are accepted, and idle");
     }
 
     fn stopped_redis() -> crate::source::owners::Process {

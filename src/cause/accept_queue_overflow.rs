@@ -45,7 +45,7 @@ cause! {
     ACCEPT_QUEUE_OVERFLOW {
         id: "accept-queue-overflow",
         title: "Accept queue overflow",
-        explains: ["syn-queue-overflow", "client-gave-up"],
+        explains: ["syn-queue-overflow", "client-gave-up", "retransmission-timeout"],
         needs: [Netstat, Listeners],
         judge: judge,
     }

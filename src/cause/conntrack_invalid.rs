@@ -37,7 +37,7 @@ cause! {
     CONNTRACK_INVALID {
         id: "conntrack-invalid",
         title: "Packets outside NAT state are reset",
-        explains: ["stale-connection", "peer-reset"],
+        explains: ["stale-connection", "peer-reset", "retransmission-timeout"],
         needs: [Conntrack, Snmp, Sockets],
         judge: judge,
     }

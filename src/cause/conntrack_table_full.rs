@@ -32,7 +32,7 @@ cause! {
     CONNTRACK_TABLE_FULL {
         id: "conntrack-table-full",
         title: "Connection tracking table full",
-        explains: [],
+        explains: ["retransmission-timeout"],
         needs: [Conntrack],
         judge: judge,
     }

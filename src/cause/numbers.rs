@@ -92,6 +92,8 @@ numbers! {
         PARTLY_STOPPED: Confidence = 0.9;
         /// Every connection that entered a queue is still in it, by count.
         COUNTED: Confidence = 0.85;
+        /// The queue never got shorter, and sockets in it have waited for seconds: a listener that is meant to wait looks the same.
+        WAITED: Confidence = 0.85;
         /// Nobody counts what enters the queues: one that is refilled between two samples looks the same.
         UNCOUNTED: Confidence = 0.65;
         /// Nobody takes from the queue, and who should is not seen: out of file descriptors it looks the same.
@@ -480,6 +482,10 @@ numbers! {
         MIXED: Confidence = 0.6;
         /// Single peers vanish on every healthy host: fewer are no warning.
         MANY: u64 = 10;
+        /// Sockets that retransmit now are seen as they are; why nobody acknowledges is not.
+        STUCK_NOW: Confidence = 0.75;
+        /// Share of a place's connections that surely get no acknowledgement: peers that vanished are far fewer.
+        STUCK: f64 = 0.2;
     }
     slow_reader {
         /// Much was in flight, and the kernel says that the peer's window held it back.

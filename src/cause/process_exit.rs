@@ -188,7 +188,24 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
                 "the process that closed them is gone at the end of the window",
             ))
             .harm(harm);
+    let finding = match of_place.is_empty() && is_child(e, &place) {
+        true => finding.against(EvidenceItem::fact(
+            "signals",
+            "signal",
+            "no signal is known to have ended them, and their parent serves the port still: a child for each connection ends so where a \
+             rule turns the client away, or where what it calls refuses",
+        )),
+        false => finding,
+    };
     with_remedies(e, finding, place.task().map(|task| task.name.as_str()), None)
+}
+
+/// A process of the same name listens there still.
+fn is_child(e: &Evidence<'_>, place: &Place<'_>) -> bool {
+    let service = place.service(e).filter(|service| service.listens_now());
+    service.is_some_and(|service| {
+        place.tasks().all(|task| service.owners.iter().any(|owner| owner.name == task.name && owner.pid != task.pid))
+    })
 }
 
 /// Processes of one name that left the same ports; the first stands for all.

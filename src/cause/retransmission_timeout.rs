@@ -1,9 +1,13 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
 use super::numbers::retransmission_timeout as numbers;
-use super::{EvidenceItem, Judgement, Remedy, Severity, Subject, Verdict};
-use super::{severity, wording};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict};
+use super::{place, severity, wording};
 use crate::evidence::Evidence;
+use crate::evidence::harm::{Harm, Target};
 use crate::reset::Kind;
-use crate::source::socket_dump::GroupKind;
+use crate::source::socket_dump::{GroupKind, Sample};
 use crate::value::shell::ShellCommand;
 use crate::value::words;
 
@@ -16,7 +20,9 @@ cause! {
     ///
     /// ## How it shows
     ///
-    /// `TcpExt.TCPAbortOnTimeout` grows and `Tcp.OutRsts` does not (net/ipv4/tcp_timer.c tcp_write_timeout).
+    /// `TcpExt.TCPAbortOnTimeout` grows and `Tcp.OutRsts` does not (net/ipv4/tcp_timer.c tcp_write_timeout). That takes a
+    /// quarter of an hour with the default of tcp_retries2, and a program mostly gives up before: then sockets that retransmit and
+    /// get no acknowledgement are all that shows it.
     ///
     /// ## How to confirm
     ///
@@ -29,10 +35,11 @@ cause! {
     ///
     /// ## Look-alikes
     ///
-    /// Keepalive that gives up sends a RST (keepalive-timeout). A full accept queue lets clients time out in connect.
+    /// Keepalive that gives up sends a RST (keepalive-timeout). A full accept queue lets clients time out in connect, or takes no
+    /// byte of what they send after it: the kernel of the server drops the last packet of the handshake.
     RETRANSMISSION_TIMEOUT {
         id: "retransmission-timeout",
-        title: "Retransmission gave up",
+        title: "Data not acknowledged",
         explains: [],
         needs: [Window, Netstat, Snmp],
         judge: judge,
@@ -42,6 +49,10 @@ cause! {
 fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
     let reading = e.counter("TcpExt.TCPAbortOnTimeout")?;
+    let stuck = stuck(e);
+    if !stuck.is_empty() {
+        return Ok(Verdict::Found(stuck));
+    }
     if reading.delta == 0 {
         return Ok(wording::still(&reading));
     }
@@ -62,9 +73,9 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         None => numbers::MIXED,
     };
     let groups = e.groups(GroupKind::Retransmitting).unwrap_or_default();
-    let stuck: u64 = groups.iter().map(|group| group.sockets).sum();
+    let now: u64 = groups.iter().map(|group| group.sockets).sum();
     // Vanished peers are normal. Many at once while others retransmit still is a path or a host that is down.
-    let severity = if silent >= numbers::MANY && stuck >= severity::FEW { Severity::Warning } else { Severity::Info };
+    let severity = if silent >= numbers::MANY && now >= severity::FEW { Severity::Warning } else { Severity::Info };
     let connects = counted.connect_timeouts.min(silent);
     let what = match connects {
         0 => String::new(),
@@ -95,28 +106,100 @@ fn judge(e: &Evidence<'_>) -> Judgement {
             "keepalive that gives up moves the same counter",
         ));
     }
-    Ok(Verdict::Found(vec![
-        finding
+    Ok(Verdict::Found(vec![with_remedies(finding, None)]))
+}
+
+/// Places where a good part of the connections has sent data that nobody acknowledges.
+fn stuck(e: &Evidence<'_>) -> Vec<Finding> {
+    let mut places: BTreeMap<Target, (u64, Vec<&Sample>)> = BTreeMap::new();
+    for group in e.groups(GroupKind::Retransmitting).unwrap_or_default() {
+        // More are there than were looked at: their shares are those of the samples.
+        let times = group.sockets as f64 / group.samples.len().max(1) as f64;
+        let mut counts: BTreeMap<Target, f64> = BTreeMap::new();
+        for sample in &group.samples {
+            let target = if group.accepted { Target::Port(group.port) } else { Target::Called(sample.peer) };
+            *counts.entry(target).or_default() += times;
+            places.entry(target).or_default().1.push(sample);
+        }
+        for (target, count) in counts {
+            places.entry(target).or_default().0 += count.round() as u64;
+        }
+    }
+    let finding = |(target, (count, samples)): (Target, (u64, Vec<&Sample>))| {
+        let harm = e.harm(target, count, None);
+        // Peers vanish from every service, and stay in its sockets for minutes.
+        let many = count >= severity::FEWEST && harm.surely().is_some_and(|low| low >= numbers::STUCK);
+        many.then(|| stuck_at(e, target, harm, &samples))
+    };
+    places.into_iter().filter_map(finding).collect()
+}
+
+fn stuck_at(e: &Evidence<'_>, target: Target, harm: Harm, samples: &[&Sample]) -> Finding {
+    let peers: BTreeSet<IpAddr> = samples.iter().map(|sample| sample.peer.ip()).collect();
+    let (subjects, place, severity) = match target {
+        Target::Port(port) => {
+            let service = e.services().ok().and_then(|all| all.iter().find(|service| service.port == port));
+            let subjects =
+                service.map(Subject::listener).into_iter().chain(peers.first().map(|ip| Subject::peer(*ip, None)));
+            (subjects.collect::<Vec<_>>(), format!("on port {port}"), severity::to_clients(e, &harm))
+        }
+        Target::Called(called) => {
+            let peer = Subject::peer(called.ip(), Some(called.port()));
+            let subjects = std::iter::once(peer).chain(place::callers(e, called)).collect();
+            (subjects, format!("to {called}"), severity::to_callers(e, &harm))
+        }
+    };
+    let summary = format!(
+        "{} {place} {} sent data that nobody acknowledges: packets are lost on the way, in one direction or both",
+        harm.counted("connection"),
+        if harm.failures == 1 { "has" } else { "have" },
+    );
+    let again = words::counted(harm.failures, "socket");
+    let finding = wording::active(e, severity, numbers::STUCK_NOW, harm.failures, "connections", summary)
+        .subjects(subjects)
+        .evidence(EvidenceItem::value(
+            "sockets",
+            "retransmitting",
+            harm.failures as f64,
+            format!("{again} sent the same data three times and more, and no acknowledgement came"),
+        ))
+        .against(EvidenceItem::fact(
+            "sockets",
+            "retransmitting",
+            "a peer that vanished, and one whose accept queue is full, look the same from here",
+        ))
+        .harm(harm);
+    with_remedies(finding, peers.first())
+}
+
+fn with_remedies(finding: Finding, peer: Option<&IpAddr>) -> Finding {
+    let look =
+        Remedy::new("See which peers do not answer, then look at them and at the path", "ss shows no growing backoff")
+            .command(ShellCommand::new("ss -tnoi").pipe(ShellCommand::new("grep -B1 backoff")));
+    let mtu = Remedy::sysctl(
+        "If only large packets are lost, let TCP find the path's MTU",
+        "net.ipv4.tcp_mtu_probing",
+        1,
+        "the transfer goes on",
+    );
+    match peer {
+        // Small ones pass: the handshake did.
+        Some(peer) => finding
             .remedy(
-                Remedy::new(
-                    "See which peers do not answer, then look at them and at the path",
-                    "ss shows no growing backoff",
-                )
-                .command(ShellCommand::new("ss -tnoi").pipe(ShellCommand::new("grep -B1 backoff"))),
+                Remedy::new("See whether only large packets are lost on the way", "the reply comes at every size")
+                    .command(ShellCommand::new("ping -c 3 -M do -s 1472").arg(peer)),
             )
-            .remedy(Remedy::sysctl(
-                "If only large packets are lost, let TCP find the path's MTU",
-                "net.ipv4.tcp_mtu_probing",
-                1,
-                "the transfer goes on",
-            )),
-    ]))
+            .remedy(mtu)
+            .remedy(look),
+        None => finding.remedy(look).remedy(mtu),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observation::testing::Case;
+    use crate::observation::testing::{Case, group, process};
+    use crate::source::socket_dump::SocketDump;
 
     #[test]
     fn silent_timeouts_are_told_and_single_ones_are_no_alarm() {
@@ -129,6 +212,26 @@ mod tests {
     fn an_old_total_is_not_reported() {
         let case = Case::new().counter("TcpExt.TCPAbortOnTimeout", 90_000, 0);
         assert!(case.is_ruled_out(&RETRANSMISSION_TIMEOUT));
+    }
+
+    /// Large packets vanish on the way (a tunnel's MTU): each request hangs until its client gives up, and no counter of the
+    /// kernel's own giving up moves for a quarter of an hour.
+    #[test]
+    fn data_that_nobody_acknowledges_is_told_before_the_kernel_gives_up() {
+        let case = |stuck: u64, served: u16| {
+            let groups = vec![group(GroupKind::Retransmitting, 80, stuck, 0, 3_000)];
+            Case::new()
+                .counter("Tcp.OutRsts", 0, 0)
+                .counter("TcpExt.TCPAbortOnTimeout", 3, 0)
+                .listener("0.0.0.0:80", 128, 0, 0, &process(4121, "nginx"))
+                .destroyed_sockets(served, ["10.0.0.9:80", "10.0.3.7:40000"], 0, 0)
+                .socket_dump(SocketDump::default(), SocketDump { groups, ..SocketDump::default() })
+        };
+        let finding = case(4, 4).finding(&RETRANSMISSION_TIMEOUT);
+        assert!(finding.severity < Severity::Info && finding.confidence < 0.8, "{finding:?}");
+        assert!(finding.summary.starts_with("all 4 connections on port 80 have sent data"), "{}", finding.summary);
+        assert!(case(4, 200).is_ruled_out(&RETRANSMISSION_TIMEOUT), "clients that vanished");
+        assert!(case(2, 2).is_ruled_out(&RETRANSMISSION_TIMEOUT), "two are anybody's chance");
     }
 
     #[test]

@@ -17,7 +17,7 @@
 
 use super::Severity;
 use super::numbers::severity as numbers;
-pub use super::numbers::severity::FEW;
+pub use super::numbers::severity::{FEW, FEWEST};
 use crate::evidence::Evidence;
 use crate::evidence::harm::Harm;
 

@@ -16,7 +16,7 @@ use crate::source::socket_dump::SocketDump;
 use crate::value::{TcpState, words};
 
 /// Where connections come together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Target {
     /// A served port of this host.
     Port(u16),

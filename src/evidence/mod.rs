@@ -484,10 +484,4 @@ impl<'a> Evidence<'a> {
             _ => Err(Missing::new("file_nr", "/proc/sys/fs/file-nr has another form")),
         }
     }
-
-    /// How much the worst accept queue of this service grew between the first and the last sample.
-    pub fn queue_growth(&self, service: &Service<'_>) -> u64 {
-        let worst = service.worst();
-        u64::from(worst.last.recv_q.saturating_sub(worst.first.recv_q))
-    }
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
+use super::Evidence;
 use crate::observation::{ListenerTrace, View};
 use crate::source::owners::{Owners, Process};
-use crate::source::socket_dump::PortUse;
+use crate::source::socket_dump::{GroupKind, PortUse, Sample};
 
 /// All sockets that listen on one address and port: one, or several with SO_REUSEPORT.
 #[derive(Debug, Clone)]
@@ -59,6 +61,26 @@ impl<'a> Service<'a> {
     /// One of the sockets still listened at the end of the window.
     pub fn listens_now(&self) -> bool {
         self.sockets.iter().any(|socket| socket.in_after)
+    }
+}
+
+impl Evidence<'_> {
+    /// How much the worst accept queue of this service grew between the first and the last sample.
+    pub fn queue_growth(&self, service: &Service<'_>) -> u64 {
+        let worst = service.worst();
+        u64::from(worst.last.recv_q.saturating_sub(worst.first.recv_q))
+    }
+
+    /// How long a connection has waited at the end of the window to be accepted: accept(2) gives a socket its inode
+    /// (net/socket.c sock_graft), and without one it can be ESTABLISHED or CLOSE_WAIT only in an accept queue. Data that its client
+    /// still sends makes it less.
+    pub fn longest_in_queue(&self, service: &Service<'_>) -> Option<Duration> {
+        let groups = [GroupKind::Established, GroupKind::CloseWait].map(|kind| self.groups(kind).unwrap_or_default());
+        let of_service = groups.iter().flatten().filter(|group| group.accepted && group.port == service.port);
+        let here = |sample: &&Sample| service.address.is_unspecified() || sample.local.ip() == service.address;
+        let waiting = of_service.flat_map(|group| &group.samples).filter(|sample| sample.inode == 0).filter(here);
+        let longest = waiting.filter_map(|sample| sample.idle_ms).max()?;
+        Some(Duration::from_millis(longest.into()))
     }
 }
 

@@ -49,6 +49,13 @@ pub struct About<'a> {
     pub netns: Option<Entry<'a>>,
 }
 
+impl About<'_> {
+    /// The way to where the finding is, if that is elsewhere.
+    fn entry<'b>(&'b self, finding: &'b Finding) -> Option<Entry<'b>> {
+        self.netns.clone().or_else(|| Entry::to(finding.location.as_deref()?))
+    }
+}
+
 /// Title, state and confidence on one line.
 pub fn title(page: &mut Page, number: Option<usize>, cause: &Ranked) {
     let number = number.map_or_else(String::new, |number| format!("{number}  "));
@@ -62,7 +69,7 @@ pub fn title(page: &mut Page, number: Option<usize>, cause: &Ranked) {
 /// Who, what to do, and why to believe it.
 pub fn body(page: &mut Page, cause: &Ranked, root: Option<Root<'_>>, about: &About<'_>, detail: &Detail) {
     let finding = &cause.finding;
-    let entry = about.netns.clone().or_else(|| Entry::to(finding.location.as_deref()?));
+    let entry = about.entry(finding);
     if let Some(location) = finding.location.as_deref().filter(|_| about.netns.is_none()) {
         field(page, "where", &whereabouts(location));
     }
@@ -103,6 +110,16 @@ pub fn body(page: &mut Page, cause: &Ranked, root: Option<Root<'_>>, about: &Abo
         Some(lines) => (1, Some(if lines > MOST_ITEMS { 2 } else { 1 })),
     };
     list(page, "but", against.get(..shown).unwrap_or(&against), lines);
+}
+
+/// Of a note only what to change first, and where more is told.
+pub fn fix(page: &mut Page, cause: &Ranked, about: &About<'_>, detail: &Detail) {
+    let finding = &cause.finding;
+    let entry = about.entry(finding);
+    if let Some(first) = finding.remedies.first() {
+        remedy(page, finding, first, entry.as_ref(), true, detail);
+        field(page, "why", &format!("rstdoctor explain {}", cause.id));
+    }
 }
 
 /// Texts of one list, where not all are asked for.

@@ -55,7 +55,7 @@ fn drawn(diagnosis: &Diagnosis, options: &Options, detail: &Detail, repeated: bo
         cause(&mut page, diagnosis, *root, number, &about, detail);
     }
     page.gap();
-    others(&mut page, diagnosis, &roots, detail);
+    others(&mut page, diagnosis, &roots, &about, detail);
     for report in &diagnosis.ports {
         match detail.whole_notes {
             true => {
@@ -146,13 +146,18 @@ fn symptoms(diagnosis: &Diagnosis, root: usize) -> impl Iterator<Item = &Ranked>
 }
 
 /// Notes, what was before, and what is harmless.
-fn others(page: &mut Page, diagnosis: &Diagnosis, roots: &[usize], detail: &Detail) {
+fn others(page: &mut Page, diagnosis: &Diagnosis, roots: &[usize], about: &About<'_>, detail: &Detail) {
     let causes =
         || diagnosis.causes.iter().enumerate().filter(|(index, _)| !roots.contains(&root_of(diagnosis, *index)));
     let of = |keep: &dyn Fn(&Ranked) -> bool| -> Vec<&Ranked> {
         causes().map(|(_, cause)| cause).filter(|cause| keep(cause)).collect()
     };
-    lines(page, diagnosis, "Noted", detail, &of(&|cause| cause.finding.state.is_now()));
+    let notes = of(&|cause| cause.finding.state.is_now());
+    lines(page, diagnosis, "Noted", detail, &notes);
+    // Where nothing else is to be done, the first of them is what somebody may want to mend.
+    if let Some(note) = notes.first().filter(|_| roots.is_empty() && detail.whole_notes) {
+        block::fix(page, note, about, detail);
+    }
     lines(page, diagnosis, "Earlier", detail, &of(&|cause| cause.finding.state == State::Past));
     // What a text speaks for is not shown in full, and what to change is what is asked for.
     let hinted = diagnosis.status == Status::Unknown && diagnosis.input == Input::Text;

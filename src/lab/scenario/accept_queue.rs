@@ -121,6 +121,25 @@ pub static SCENARIOS: &[Scenario] = &[
     .never(&["syn-flood"])
     .shows(&[moved("ListenOverflows"), still("TCPAbortOnClose")]),
     Scenario::fault(
+        "accept-loop-stalled-long-queue",
+        "accept-loop-stalled",
+        "the same with a long queue and few clients: each waits in vain, and no counter moves",
+        "a server with listen(fd, 4096) whose only thread then blocks; three clients a second",
+        |stage| {
+            let server = Server { backlog: 4096, accept: Accept::Never, ..Server::default() };
+            serve(stage, "blocked-server", server)?;
+            stage.fault(&stage.client.clone(), |window, tally| {
+                let mut kept = Vec::new();
+                window.every(300, || kept.push(tally.note("connect", net::connect(at(SERVER, PORT)))));
+            });
+            stage.observe(4.0)
+        },
+    )
+    .port(PORT)
+    .process("blocked-server")
+    .never(&["syn-flood", "accept-queue-overflow"])
+    .shows(&[still("ListenOverflows"), still("OutRsts")]),
+    Scenario::fault(
         "fd-exhaustion",
         "fd-exhaustion",
         "the server reaches its open-files limit, accept() fails and the queue fills",

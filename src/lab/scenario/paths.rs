@@ -184,6 +184,29 @@ pub static SCENARIOS: &[Scenario] = &[
     .never(&["peer-reset", "upstream-refused", "idle-timeout"])
     .needs(&[Need::ResetEvents])
     .shows(&[at_least("AttemptFails", 5), moved("EstabResets")]),
+    Scenario::fault(
+        "retransmission-timeout-large-packets",
+        "retransmission-timeout",
+        "large packets vanish on the way: connects succeed, each request hangs, and the programs give up before the kernel does",
+        "on the server: nft add rule inet filter input meta length > 1000 drop; clients of this host send 16 kB and wait",
+        |stage| {
+            let server = stage.client.clone();
+            serve_in(stage, &server, CLIENT, Server::default())?;
+            rule(stage, &server, "input", "meta length > 1000 drop")?;
+            for _ in 0..4 {
+                stage.fault(&stage.here.clone(), |window, tally| {
+                    window.every(200, || {
+                        let Some(mut stream) = tally.note("connect", net::connect(at(CLIENT, PORT))) else { return };
+                        tally.note("request", net::exchange(&mut stream, &[b'x'; 16_384]));
+                    });
+                });
+            }
+            stage.observe(4.0)
+        },
+    )
+    .never(&["connect-unanswered", "peer-reset", "keepalive-timeout"])
+    .needs(&[NFT])
+    .shows(&[still("OutRsts"), still("TCPAbortOnTimeout"), moved("TCPTimeouts")]),
 ];
 
 fn rule(stage: &Stage, place: &Namespace, hook: &str, rule: &str) -> Result<(), Stop> {
