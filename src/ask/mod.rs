@@ -68,7 +68,8 @@ pub enum What {
     /// could not be read. START, clock ticks since boot, tells it from a later process of that number.
     ///
     /// An inode without a line has no holder among the processes that could be read. Of one with a line, a further holder
-    /// may be missing that has more than 512 descriptors and holds it under a higher and another number than the first.
+    /// may be missing that has more than 512 descriptors and holds it under a higher and another number than the first, or that is
+    /// in another network namespace than all known holders, on a host where many descriptors were read by then.
     /// `files` comes as well for a process that has reached its limit of open files.
     SocketOwners {
         inodes: BTreeSet<u64>,

@@ -60,3 +60,75 @@ fn is_same<T>(kept: Option<&Arc<T>>, now: Option<&Arc<T>>) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::diagnosis::diagnose;
+    use crate::observation::testing::{Case, process};
+    use crate::source::conntrack::Conntrack;
+    use crate::value::Observed;
+
+    /// A window in which nothing moved.
+    fn idle() -> Case {
+        let mut case = Case::new()
+            .counter("Tcp.OutRsts", 10, 0)
+            .counter("TcpExt.ListenOverflows", 0, 0)
+            .sysctl("net.core.somaxconn", "4096")
+            .listener("0.0.0.0:80", 8, 0, 0, &process(7, "app"));
+        case.netns.after.counters = case.netns.before.counters.clone();
+        case
+    }
+
+    /// What is known after this window.
+    fn known(case: &Case) -> Known {
+        let mut known = Known::default();
+        known.keep(case.view(), diagnose(case.view()));
+        known
+    }
+
+    #[test]
+    fn the_diagnosis_of_an_idle_window_is_that_of_the_next_one_with_its_own_times() {
+        let first = idle();
+        let next = first.clone().later(Duration::from_secs(3));
+        let kept = known(&first).take(next.view()).expect("nothing is another");
+        assert_eq!((kept.started, kept.window), (next.netns.before.at, Duration::from_secs(3)));
+        assert_eq!(kept.summary, diagnose(next.view()).summary);
+    }
+
+    #[test]
+    fn whatever_is_another_is_judged_anew() {
+        let others: [(&str, fn(&mut Case)); 8] = [
+            ("a counter moved", |case| *case = case.clone().counter("Tcp.OutRsts", 10, 1)),
+            ("a setting was changed", |case| {
+                case.netns.after.sysctls.insert("net.core.somaxconn", Observed::Full("128".into()));
+            }),
+            ("connection tracking moved", |case| {
+                case.netns.after.conntrack = Observed::Full(Conntrack::default());
+            }),
+            ("the sockets were looked at", |case| case.netns.after.socket_dump = Observed::Full(Arc::default())),
+            ("the owners were looked up", |case| case.host.after.owners = Observed::Full(Arc::default())),
+            ("a connection waited", |case| {
+                case.netns.listener_traces.values_mut().for_each(|trace| trace.max_recv_q = 1);
+            }),
+            ("it ended", |case| case.netns.gone = true),
+            ("packets found no room", |case| case.netns.resets.packets_dropped = 1),
+        ];
+        let first = idle();
+        for (what, change) in others {
+            let mut next = first.clone();
+            assert!(known(&first).take(next.view()).is_some(), "nothing is another yet");
+            change(&mut next);
+            assert!(known(&first).take(next.view()).is_none(), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_window_in_which_something_happened_leaves_nothing_behind() {
+        let next = idle();
+        let busy = next.clone().counter("Tcp.OutRsts", 10, 5);
+        assert!(known(&busy).take(next.view()).is_none());
+    }
+}

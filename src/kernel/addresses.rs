@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
@@ -90,6 +91,12 @@ fn delivered(route: &RouteMessage) -> Option<IpNet> {
 /// Tells that local routes came or went in one network namespace. An address that packets reach has one: the kernel adds and
 /// removes it with the address.
 pub struct Changes(Socket);
+
+impl AsFd for Changes {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 impl Changes {
     /// Of the calling thread's namespace.

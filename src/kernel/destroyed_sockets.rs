@@ -1,12 +1,13 @@
 //! sock_diag's multicast of destroyed sockets, streamed as `source::destroyed_sockets` describes.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr};
 
 use super::clock;
+use super::ready::Ready;
 use crate::source::destroyed_sockets::MAGIC;
 use crate::stream::{Kind, send};
 use crate::value::{Failure, FailureKind};
@@ -19,8 +20,33 @@ const MESSAGE: usize = 16 << 10;
 const BATCH: usize = 256 << 10;
 /// Each message costs the kernel 2 to 4 us: at this rate 4 to 8 % of a CPU.
 const MAX_PER_SECOND: f64 = 20_000.0;
+/// More time than this between two readings gives no more to read at once.
+const LONG: Duration = Duration::from_secs(1);
 /// A burst that is over before anyone could react is no reason to leave.
 const BURST: f64 = 5_000.0;
+
+/// Those of all network namespaces that are asked, one after the other, again and again: where nothing came, nothing is read.
+#[derive(Default)]
+pub struct Rounds {
+    ready: Ready,
+    latest: Option<u64>,
+    /// CLOCK_BOOTTIME of the latest look and of the one before, ns.
+    looked: u64,
+    before: u64,
+}
+
+impl Rounds {
+    /// Whether something came in the one of this number and, if so, when there was nothing yet (CLOCK_BOOTTIME, ns). They are
+    /// asked in the order of their numbers: one that does not follow begins the next round.
+    pub fn came(&mut self, number: u64) -> Option<u64> {
+        if self.latest.is_none_or(|latest| number <= latest) {
+            self.before = std::mem::replace(&mut self.looked, clock::monotonic_and_boottime().1);
+            self.ready.look();
+        }
+        self.latest = Some(number);
+        self.ready.is(number).then_some(self.before)
+    }
+}
 
 /// The open socket. It ends with its descriptor; nothing stays behind.
 pub struct DestroyedMulticast {
@@ -28,8 +54,9 @@ pub struct DestroyedMulticast {
     socket: Option<Socket>,
     started: bool,
     drained: Instant,
+    /// CLOCK_BOOTTIME of the latest clock block, ns.
+    told: u64,
     gaps: u64,
-    buffer: Vec<u8>,
 }
 
 impl DestroyedMulticast {
@@ -50,27 +77,40 @@ impl DestroyedMulticast {
             Ok(socket)
         };
         let socket = joined().map_err(|error| refused(&error))?;
-        let buffer = vec![0; MESSAGE];
-        Ok(Self { socket: Some(socket), started: false, drained: Instant::now(), gaps: 0, buffer })
+        Ok(Self { socket: Some(socket), started: false, drained: Instant::now(), told: 0, gaps: 0 })
     }
 
-    /// Everything that arrived since the previous call.
-    pub fn drain(&mut self, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
+    /// From now on the rounds tell when there is something to read.
+    pub fn join(&self, rounds: &mut Rounds, number: u64) {
+        if let Some(socket) = &self.socket {
+            rounds.ready.watch(socket, number);
+        }
+    }
+
+    /// Everything that arrived since the previous call. `empty`: CLOCK_BOOTTIME, ns, when there was nothing yet.
+    pub fn drain(&mut self, empty: u64, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
         if !self.started {
             self.started = true;
             send(sink, Kind::Start, 0, MAGIC.as_bytes());
         }
         let Some(socket) = &self.socket else { return Ok(()) };
-        send(sink, Kind::Clock, 0, clock::monotonic_and_boottime().1.to_string().as_bytes());
+        let now = clock::monotonic_and_boottime().1;
+        for clock in [empty, now] {
+            if clock > self.told {
+                self.told = clock;
+                send(sink, Kind::Clock, 0, clock.to_string().as_bytes());
+            }
+        }
+        let mut buffer = [0; MESSAGE];
         let gaps = self.gaps;
         let (mut batch, mut messages) = (Vec::new(), 0.0);
-        let most = BURST + MAX_PER_SECOND * self.drained.elapsed().as_secs_f64();
+        let most = BURST + MAX_PER_SECOND * self.drained.elapsed().min(LONG).as_secs_f64();
         self.drained = Instant::now();
         while messages <= most {
-            match socket.recv(&mut self.buffer.as_mut_slice(), 0) {
+            match socket.recv(&mut buffer.as_mut_slice(), 0) {
                 Ok(length) => {
                     messages += 1.0;
-                    batch.extend_from_slice(self.buffer.get(..length).unwrap_or_default());
+                    batch.extend_from_slice(buffer.get(..length).unwrap_or_default());
                     batch.resize(batch.len().next_multiple_of(4), 0);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -123,7 +163,7 @@ mod tests {
     fn a_connection_that_ends_says_what_it_had_done() {
         let mut socket = DestroyedMulticast::open().expect("any user may listen");
         let mut parser = DestroyedParser::default();
-        socket.drain(&mut |bytes| parser.feed(bytes)).expect("drain");
+        socket.drain(0, &mut |bytes| parser.feed(bytes)).expect("drain");
         let listener = TcpListener::bind("127.0.0.1:0").expect("listener");
         let mut client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
         let (server, _) = listener.accept().expect("accept");
@@ -136,7 +176,7 @@ mod tests {
         drop(client);
         // Destroyed from a work queue (sock_diag_broadcast_destroy).
         std::thread::sleep(Duration::from_millis(300));
-        socket.drain(&mut |bytes| parser.feed(bytes)).expect("drain");
+        socket.drain(0, &mut |bytes| parser.feed(bytes)).expect("drain");
         let (all, error) = parser.finish();
         let client = all.sockets.iter().find(|word| (word.peer, word.local) == ends);
         assert_eq!((error, client.map(|word| word.asked_last())), (None, Some(true)), "{all:?}");

@@ -1,10 +1,7 @@
 //! The running kernel as a [`Host`](crate::ask::Host).
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,25 +9,25 @@ use std::time::{Duration, Instant};
 
 use super::at_once;
 use super::clock::now;
-use super::destroyed_sockets::DestroyedMulticast;
+use super::destroyed_sockets::{DestroyedMulticast, Rounds};
 use super::namespace::{self, Handle};
-use super::needs;
 use super::netlink::DiagSocket;
 use super::owners;
 use super::packet::PacketSocket;
+use super::proc_file;
 use super::surroundings::Surroundings;
 use super::sys::{BLOCK, FRAME_RING};
 use super::trace_context;
 use super::tracepoint::{Counts, Tracepoints};
 use crate::ask::{Answer, Ask, Clock, Frame, Probe, Scope, What};
+use crate::source::{snmp, sysctl};
 use crate::value::{Failure, FailureKind, Moment, NetnsId};
 
 /// How late an interrupt may be noticed while waiting for a frame.
 const SLICE: Duration = Duration::from_millis(200);
-/// No file that we ask for comes near this; it ends the read of a file without an end.
-const MAX_FILE: usize = 64 << 20;
-/// statfs(2) magic of procfs, include/uapi/linux/magic.h.
-const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+/// The counters that are asked for in each window, of idle namespaces these alone. The file stays open: to enter a namespace and
+/// to find it there takes several times as long as to read it.
+const KEPT: &str = snmp::PATH;
 
 /// Asks the kernel that runs this process, each network namespace by sockets and files of its own. The calling thread enters it
 /// for as long as that takes; keep the host on one thread.
@@ -43,6 +40,9 @@ pub struct LiveHost {
     /// The reset events of this frame were the last.
     ended: bool,
     observed: BTreeMap<NetnsId, Inside>,
+    rounds: Rounds,
+    /// Settings of one namespace that were read ahead in this frame, by path.
+    ahead: Option<(NetnsId, BTreeMap<String, ReadAhead>)>,
     node: Surroundings,
     /// Opened by the first question, so that a scan that does not ask pays nothing.
     tracepoints: Option<Result<Tracepoints, Failure>>,
@@ -54,6 +54,18 @@ fn room(namespaces: usize) -> usize {
     (FRAME_RING / namespaces.max(1) / BLOCK * BLOCK).max(BLOCK)
 }
 
+type ReadAhead = Result<Vec<u8>, Failure>;
+
+/// All settings, which are asked for in a row: to enter the namespace for each of them takes longer than to read it.
+fn settings_ahead() -> BTreeMap<String, ReadAhead> {
+    let read = |name: &&str| {
+        let (path, mut bytes) = (sysctl::path(name), Vec::new());
+        let result = proc_file::read(&path, &mut |part| bytes.extend_from_slice(part));
+        (path, result.map(|()| bytes))
+    };
+    sysctl::NAMES.iter().map(read).collect()
+}
+
 /// What is open in one network namespace. A socket stays in the namespace in which it was opened.
 struct Inside {
     there: Handle,
@@ -61,6 +73,8 @@ struct Inside {
     diag: DiagSocket,
     packets: Option<Result<PacketSocket, Failure>>,
     destroyed_sockets: Option<Result<DestroyedMulticast, Failure>>,
+    /// [`KEPT`], open.
+    counters: Option<File>,
     /// Bytes for packets.
     room: usize,
     /// Nothing leads to it any more: it ends with this frame.
@@ -70,7 +84,7 @@ struct Inside {
 impl Inside {
     fn new(there: Handle, name: Option<String>, room: usize) -> Self {
         let diag = DiagSocket::default();
-        Self { there, name, diag, packets: None, destroyed_sockets: None, room, gone: false }
+        Self { there, name, diag, packets: None, destroyed_sockets: None, counters: None, room, gone: false }
     }
 
     /// What answers is open already, and stays in the namespace wherever the thread is.
@@ -79,13 +93,21 @@ impl Inside {
             What::SockDiag(_) => self.diag.is_open(),
             What::ResetPackets => self.packets.is_some(),
             What::DestroyedSockets => self.destroyed_sockets.is_some(),
+            What::File(path) => path == KEPT && self.counters.is_some(),
             _ => false,
         }
     }
 
-    fn ask(&mut self, what: &What, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
+    fn ask(&mut self, what: &What, rounds: &mut Rounds, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
         match what {
-            What::File(path) => read_file(path, sink),
+            What::File(path) if path == KEPT => {
+                let file = match self.counters.take() {
+                    Some(file) => file,
+                    None => proc_file::open(path)?,
+                };
+                proc_file::read_again(path, self.counters.insert(file), sink)
+            }
+            What::File(path) => proc_file::read(path, sink),
             What::SockDiag(query) => self.diag.dump(query, sink),
             What::ResetPackets => {
                 match self.packets.get_or_insert_with(|| PacketSocket::with_room(&self.there, self.room)) {
@@ -93,10 +115,20 @@ impl Inside {
                     Err(failure) => Err(failure.clone()),
                 }
             }
-            What::DestroyedSockets => match self.destroyed_sockets.get_or_insert_with(DestroyedMulticast::open) {
-                Ok(sockets) => sockets.drain(sink),
-                Err(failure) => Err(failure.clone()),
-            },
+            What::DestroyedSockets => {
+                let came = rounds.came(self.there.id().0);
+                match &mut self.destroyed_sockets {
+                    Some(Ok(sockets)) => came.map_or(Ok(()), |empty| sockets.drain(empty, sink)),
+                    Some(Err(failure)) => Err(failure.clone()),
+                    none => match none.insert(DestroyedMulticast::open()) {
+                        Ok(sockets) => {
+                            sockets.join(rounds, self.there.id().0);
+                            sockets.drain(0, sink)
+                        }
+                        Err(failure) => Err(failure.clone()),
+                    },
+                }
+            }
             What::Namespaces | What::Node | What::SocketOwners { .. } | What::Tasks | What::ResetEvents => {
                 Err(Failure::new(FailureKind::Broken, format!("{} is a question to the host", what.key())))
             }
@@ -120,6 +152,8 @@ impl LiveHost {
             counts: Counts::Seldom,
             ended: false,
             observed: namespaces.into_iter().map(inside).collect(),
+            rounds: Rounds::default(),
+            ahead: None,
             node: Surroundings::default(),
             tracepoints: None,
         }
@@ -175,10 +209,21 @@ impl LiveHost {
         })?;
         if inside.is_open(what) {
             namespace::must_be_home()?;
-            return inside.ask(what, sink);
+            return inside.ask(what, &mut self.rounds, sink);
         }
-        let there = inside.there.clone();
-        namespace::with_namespace(&there, || inside.ask(what, sink))?
+        let (there, rounds) = (inside.there.clone(), &mut self.rounds);
+        if let What::File(path) = what
+            && *path == sysctl::path(sysctl::NAMES[0])
+        {
+            self.ahead = Some((netns, namespace::with_namespace(&there, settings_ahead)?));
+        }
+        if let (What::File(path), Some((id, ahead))) = (what, &mut self.ahead)
+            && *id == netns
+            && let Some(read) = ahead.remove(path)
+        {
+            return read.map(|bytes| sink(&bytes));
+        }
+        namespace::with_namespace(&there, || inside.ask(what, rounds, sink))?
     }
 
     /// The packet sockets of all that have none yet.
@@ -209,12 +254,14 @@ impl LiveHost {
         namespace::must_be_home()?;
         match what {
             What::File(path) => {
-                let read = read_file(path, sink);
+                let read = proc_file::read(path, sink);
                 let absent = matches!(&read, Err(failure) if failure.kind == FailureKind::Absent);
                 // Limits of the whole host that only the first network namespace shows.
                 let first = (absent && path.starts_with("/proc/sys/net/")).then(Handle::of_init);
                 match first {
-                    Some(Ok(first)) => namespace::with_namespace(&first, || read_file(path, sink)).unwrap_or(read),
+                    Some(Ok(first)) => {
+                        namespace::with_namespace(&first, || proc_file::read(path, sink)).unwrap_or(read)
+                    }
                     _ => read,
                 }
             }
@@ -290,6 +337,7 @@ impl Drop for LiveHost {
 impl Clock for LiveHost {
     fn frame(&mut self, frame: Frame) -> Option<Moment> {
         self.ended = false;
+        self.ahead = None;
         let known = self.observed.len();
         self.leave(|inside| inside.gone);
         if self.observed.len() != known {
@@ -333,89 +381,6 @@ impl Probe for LiveHost {
     }
 }
 
-/// The path to open for an asked path. `/proc/net` is a link to `self/net`, which shows the namespace of the main
-/// thread even to a thread that entered another one; `thread-self` (Linux 3.17) shows the thread's own.
-fn resolve(path: &str, fallback: bool) -> Result<String, Failure> {
-    let refused = || Failure::new(FailureKind::Broken, format!("{path:?} is not a plain path below /proc"));
-    let below = path.strip_prefix("/proc/").ok_or_else(refused)?;
-    if below.contains('\0') || below.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        return Err(refused());
-    }
-    let own = if fallback { "/proc/self/net" } else { "/proc/thread-self/net" };
-    Ok(match below.strip_prefix("net").filter(|rest| rest.is_empty() || rest.starts_with('/')) {
-        Some(rest) => format!("{own}{rest}"),
-        None => path.to_owned(),
-    })
-}
-
-/// Calls `open` for the path, and again for the fallback where the kernel has no `thread-self`.
-fn with_fallback<T>(path: &str, open: impl Fn(&str) -> io::Result<T>) -> Result<T, Failure> {
-    let first = resolve(path, false)?;
-    let mut result = open(&first);
-    if first.starts_with("/proc/thread-self/")
-        && result.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)
-        && !Path::new("/proc/thread-self").exists()
-    {
-        result = open(&resolve(path, true)?);
-    }
-    result.map_err(|error| failure(path, &error))
-}
-
-fn read_file(path: &str, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
-    let mut file = with_fallback(path, open)?;
-    let mut buffer = [0; 16 << 10];
-    let mut total = 0;
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(len) => {
-                total += len;
-                if total > MAX_FILE {
-                    return Err(Failure::new(FailureKind::Broken, format!("{path} is larger than {MAX_FILE} bytes")));
-                }
-                sink(buffer.get(..len).unwrap_or_default());
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(failure(path, &error)),
-        }
-    }
-}
-
-/// Opens a procfs file. Links such as /proc/PID/root lead out of procfs, so the file system is checked after the open;
-/// O_NONBLOCK keeps the open itself from waiting on a pipe found that way.
-fn open(path: &str) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK).open(path)?;
-    if rustix::fs::fstatfs(&file)?.f_type as u64 != PROC_SUPER_MAGIC {
-        return Err(io::Error::new(ErrorKind::InvalidInput, "it leads out of procfs"));
-    }
-    Ok(file)
-}
-
-/// What an error on this path means for the one who asked.
-fn failure(path: &str, error: &io::Error) -> Failure {
-    match error.raw_os_error() {
-        // ESRCH is what an open file below /proc/PID answers once the process is gone.
-        Some(libc::ENOENT | libc::ENOTDIR) => Failure::new(FailureKind::Absent, format!("{path} does not exist")),
-        Some(libc::ESRCH) => Failure::new(FailureKind::Absent, format!("{path}: the process is gone")),
-        Some(libc::EACCES | libc::EPERM) => Failure::new(FailureKind::Denied, format!("{path}: permission denied"))
-            .needs(needs::capability(capability(path))),
-        _ => Failure::new(FailureKind::Broken, format!("{path}: {error}")),
-    }
-}
-
-/// What opens a path: another user's process is guarded by ptrace(2) access, conntrack by CAP_NET_ADMIN over the
-/// namespace (net/netfilter/nf_conntrack_standalone.c), anything else by the file's owner, which is root.
-fn capability(path: &str) -> &'static str {
-    let first = path.trim_start_matches("/proc/").split('/').next().unwrap_or_default();
-    if first.bytes().all(|byte| byte.is_ascii_digit()) {
-        crate::source::owners::NEEDS
-    } else if path.contains("conntrack") {
-        "CAP_NET_ADMIN"
-    } else {
-        "CAP_DAC_READ_SEARCH"
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -423,45 +388,6 @@ mod tests {
     fn host() -> (LiveHost, Arc<AtomicBool>) {
         let stop = Arc::new(AtomicBool::new(false));
         (LiveHost::new(stop.clone()), stop)
-    }
-
-    fn file(path: &str) -> Result<Vec<u8>, Failure> {
-        crate::ask::read(&mut host().0, &Ask::host(What::File(path.to_owned()))).0
-    }
-
-    #[test]
-    fn a_proc_file_arrives_whole() {
-        let text = file("/proc/net/netstat").expect("readable by anyone");
-        assert!(text.starts_with(b"TcpExt: "));
-        assert!(text.ends_with(b"\n"));
-    }
-
-    #[test]
-    fn a_missing_file_is_absent_and_names_the_path() {
-        let failure = file("/proc/net/there_is_no_such_file").expect_err("missing");
-        assert_eq!(failure.kind, FailureKind::Absent);
-        assert!(failure.reason.contains("/proc/net/there_is_no_such_file"));
-    }
-
-    #[test]
-    fn nothing_outside_proc_is_served() {
-        for path in
-            ["/etc/passwd", "/proc/../etc/passwd", "/proc//net", "proc/net", "/proc/self/root/etc/passwd", "/proc/\0"]
-        {
-            let failure = file(path).expect_err(path);
-            assert_eq!(failure.kind, FailureKind::Broken, "{path}: {failure}");
-        }
-    }
-
-    #[test]
-    fn denied_says_what_would_help() {
-        let denied = io::Error::from_raw_os_error(libc::EACCES);
-        assert_eq!(
-            failure("/proc/17/cgroup", &denied).needs.as_deref(),
-            Some("root or CAP_SYS_PTRACE with CAP_DAC_READ_SEARCH")
-        );
-        assert_eq!(failure("/proc/net/nf_conntrack", &denied).needs.as_deref(), Some("root or CAP_NET_ADMIN"));
-        assert_eq!(failure("/proc/sys/net/core/bpf_jit_enable", &denied).kind, FailureKind::Denied);
     }
 
     #[test]

@@ -15,6 +15,8 @@ mod owners;
 pub mod packet;
 mod packet_ring;
 mod perf;
+mod proc_file;
+mod ready;
 pub mod scope;
 mod surroundings;
 mod sys;

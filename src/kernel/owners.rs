@@ -45,6 +45,11 @@ pub(super) fn socket_owners(
     also: &BTreeSet<u32>,
     sink: &mut dyn FnMut(&[u8]),
 ) -> Result<(), Failure> {
+    walk(inodes, also, LONG, sink)
+}
+
+/// `long`: see [`LONG`].
+fn walk(inodes: &BTreeSet<u64>, also: &BTreeSet<u32>, long: u64, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
     let broken = |error: io::Error| Failure::new(FailureKind::Broken, format!("list of /proc: {error}"));
     let proc = open_directory(CWD, c"/proc").map_err(broken)?;
     let size_counts = size_counts(&proc);
@@ -52,6 +57,7 @@ pub(super) fn socket_owners(
         inodes,
         missing: inodes.clone(),
         read: 0,
+        long,
         holders: BTreeSet::new(),
         around: None,
         high: BTreeSet::new(),
@@ -100,6 +106,7 @@ struct Walk<'a> {
     missing: BTreeSet<u64>,
     /// How many descriptors were read.
     read: u64,
+    long: u64,
     /// Processes that hold one.
     holders: BTreeSet<u32>,
     /// Their network namespaces, once every inode has a holder.
@@ -153,7 +160,7 @@ impl Walk<'_> {
 
     /// Enough was read, and this process has nothing to do with those that hold what was asked for.
     fn is_elsewhere(&mut self, pid: u32) -> bool {
-        if self.read < LONG || !self.missing.is_empty() {
+        if self.read < self.long || !self.missing.is_empty() {
             return false;
         }
         let netns = |pid: &u32| trace_context::netns(Path::new(&format!("/proc/{pid}/ns/net")));
@@ -359,126 +366,4 @@ fn is_kernel_thread(pid: u32) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rustix::net::{AddressFamily, SocketType, socket};
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    use std::net::TcpListener;
-    use std::os::fd::AsRawFd;
-    use std::os::unix::fs::MetadataExt;
-    use std::process::Command;
-    use std::sync::{Mutex, MutexGuard, PoisonError};
-
-    fn inode_of(listener: &TcpListener) -> u64 {
-        std::fs::metadata(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap().ino()
-    }
-
-    fn lines(inodes: BTreeSet<u64>, also: BTreeSet<u32>) -> Vec<String> {
-        let mut text = Vec::new();
-        socket_owners(&inodes, &also, &mut |bytes| {
-            assert!(bytes.ends_with(b"\n"));
-            text.extend_from_slice(bytes);
-        })
-        .unwrap();
-        String::from_utf8(text).unwrap().lines().map(str::to_owned).collect()
-    }
-
-    /// Open files and start of a process.
-    fn files_of(lines: &[String], pid: u32) -> (u64, u64) {
-        let line = lines.iter().find_map(|line| line.strip_prefix(&format!("files {pid} "))).expect("counted");
-        let (files, started) = line.split_once(' ').expect("two numbers");
-        (files.parse().unwrap(), started.parse().unwrap())
-    }
-
-    #[test]
-    fn the_directory_of_a_process_that_ended_is_nobody_elses() {
-        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        let fds = open_directory(CWD, &std::ffi::CString::new(format!("/proc/{}/fd", child.id())).unwrap()).unwrap();
-        assert!(start(&fds).is_some());
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert_eq!(start(&fds), None);
-    }
-
-    /// How many descriptors this process has matters to both.
-    static DESCRIPTORS: Mutex<()> = Mutex::new(());
-
-    fn lock() -> MutexGuard<'static, ()> {
-        DESCRIPTORS.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    #[test]
-    fn finds_late_sockets_among_very_many_and_one_that_a_child_inherited() {
-        let _lock = lock();
-        let limit = Rlimit { current: Some(8192), ..getrlimit(Resource::Nofile) };
-        setrlimit(Resource::Nofile, limit).unwrap();
-        let open = || socket(AddressFamily::INET, SocketType::DGRAM, None).unwrap();
-        let mut kept: Vec<_> = (0..2000).map(|_| open()).collect();
-        let late = TcpListener::bind("127.0.0.1:0").unwrap();
-        // A number that the order of the inodes does not lead to.
-        let moved = rustix::io::fcntl_dupfd_cloexec(TcpListener::bind("127.0.0.1:0").unwrap(), 7000).unwrap();
-        kept.extend((0..1000).map(|_| open()));
-        let moved_inode = rustix::fs::fstat(&moved).unwrap().st_ino;
-        let (pid, inode) = (std::process::id(), inode_of(&late));
-        assert!(late.as_raw_fd() > FIRST as i32);
-        let found = lines(BTreeSet::from([inode, moved_inode]), BTreeSet::new());
-        assert!(found.contains(&format!("fd {pid} {} {inode}", late.as_raw_fd())), "{found:?}");
-        assert!(found.contains(&format!("fd {pid} {} {moved_inode}", moved.as_raw_fd())), "{found:?}");
-        assert!(files_of(&found, pid).0 >= 3002);
-        let nobody = lines(BTreeSet::from([u64::MAX]), BTreeSet::new());
-        assert!(!nobody.iter().any(|line| line.starts_with("fd ")), "{nobody:?}");
-
-        // The descriptor a child inherits as its stdin has another number and few beside it.
-        let mut child = Command::new("sleep").arg("60").stdin(OwnedFd::from(late)).spawn().unwrap();
-        let held = lines(BTreeSet::from([inode]), BTreeSet::new());
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(held.contains(&format!("fd {} 0 {inode}", child.id())), "{held:?}");
-    }
-
-    #[test]
-    fn finds_this_process_by_its_socket_and_counts_its_files() {
-        let _lock = lock();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        // A descriptor far above the others, so that counting up from 0 does not reach it.
-        let copy = rustix::io::fcntl_dupfd_cloexec(&listener, 900).unwrap();
-        let high = copy.as_raw_fd();
-        let (pid, inode) = (std::process::id(), inode_of(&listener));
-        let lines = lines(BTreeSet::from([inode]), BTreeSet::new());
-        assert!(lines.contains(&format!("fd {pid} {} {inode}", listener.as_raw_fd())), "{lines:?}");
-        assert!(lines.contains(&format!("fd {pid} {high} {inode}")), "{lines:?}");
-        assert_eq!(lines.iter().filter(|line| line.starts_with("fd ")).count(), 2, "{lines:?}");
-        let own = std::fs::read(format!("/proc/{pid}/stat")).unwrap();
-        let (files, started) = files_of(&lines, pid);
-        assert_eq!(started, process::parse_stat(&own).unwrap().start_ticks);
-        assert!(files >= 3);
-        assert_eq!(lines.iter().filter(|line| line.starts_with("denied ")).count(), 1);
-    }
-
-    #[test]
-    fn counts_the_files_of_a_process_that_was_named() {
-        let pid = std::process::id();
-        let lines = lines(BTreeSet::new(), BTreeSet::from([pid, u32::MAX]));
-        assert_eq!(lines.len(), 2, "one files line, one denied line: {lines:?}");
-        assert!(lines[0].starts_with(&format!("files {pid} ")));
-        assert_eq!(lines[1], "denied 0");
-    }
-
-    #[test]
-    fn only_sockets_have_socket_inodes() {
-        assert_eq!(socket_inode(b"socket:[4711]"), Some(4711));
-        assert_eq!(socket_inode(b"pipe:[4711]"), None);
-        assert_eq!(socket_inode(b"/tmp/socket:[1]"), None);
-        assert_eq!(socket_inode(b"socket:[]"), None);
-    }
-
-    #[test]
-    fn kernel_threads_are_told_apart() {
-        assert!(!is_kernel_thread(std::process::id()));
-        match std::fs::read_to_string("/proc/2/comm") {
-            Ok(name) if name == "kthreadd\n" => assert!(is_kernel_thread(2)),
-            // Not by eprintln!, whose output cargo hides.
-            _ => writeln!(io::stderr(), "skipped: kthreadd is not visible in this pid namespace").unwrap(),
-        }
-    }
-}
+mod tests;

@@ -9,6 +9,7 @@ use super::addresses::{self, Changes};
 use super::clock;
 use super::namespace::{self, Handle};
 use super::node::FIRST_PID_NAMESPACE;
+use super::ready::Ready;
 use crate::stream::{Kind, append, send};
 use crate::value::NetnsId;
 
@@ -20,13 +21,22 @@ const SHARE: u64 = 20;
 /// that is taken for another host's.
 const AT_ONCE_NS: u64 = 100_000_000;
 
+/// The range of ephemeral ports, which seldom moves, is read anew in one of so many namespaces, and in this many at least, each
+/// time that anything is: within a minute in all.
+const TURNS: usize = 12;
+const PORTS_AT_ONCE: usize = 16;
+
 /// What a stream was told about its namespaces, and whether that still holds.
 pub struct Scope {
     observed: Vec<Observed>,
+    /// Tells in which of several local routes changed.
+    ready: Option<Ready>,
     /// Only the addresses are told: what is read of packets has nothing to do with ports and other namespaces.
     addresses_only: bool,
-    /// Local routes changed, and the addresses are not read since.
-    changed: bool,
+    /// Others are observed than were told of.
+    other: bool,
+    /// Readings so far: whose turn it is.
+    turn: usize,
     sent: String,
     reading: Reading,
 }
@@ -59,6 +69,8 @@ struct Observed {
     there: Handle,
     /// `None` where the kernel does not tell: then they are read each time.
     changes: Option<Changes>,
+    /// Local routes changed, and the addresses are not read since.
+    changed: bool,
     local: BTreeSet<IpNet>,
     /// Local until a moment ago: what was recorded before is still to be read.
     gone: BTreeSet<IpNet>,
@@ -77,9 +89,16 @@ impl Scope {
     }
 
     fn begun(observed: Vec<Handle>, addresses_only: bool) -> Self {
-        let observed = observed.into_iter().map(Observed::new).collect();
-        let mut scope =
-            Self { observed, addresses_only, changed: true, sent: String::new(), reading: Reading::default() };
+        let mut scope = Self {
+            observed: Vec::new(),
+            ready: (!addresses_only).then(Ready::default),
+            addresses_only,
+            other: true,
+            turn: 0,
+            sent: String::new(),
+            reading: Reading::default(),
+        };
+        scope.observe(observed);
         scope.read(clock::monotonic_and_boottime().0);
         scope
     }
@@ -90,11 +109,17 @@ impl Scope {
         for there in observed {
             match known.iter().position(|old| old.there == there) {
                 Some(place) => self.observed.push(known.swap_remove(place)),
-                None => self.observed.push(Observed::new(there)),
+                None => {
+                    let new = Observed::new(there);
+                    if let (Some(ready), Some(changes)) = (&mut self.ready, &new.changes) {
+                        ready.watch(changes, new.there.id().0);
+                    }
+                    self.observed.push(new);
+                }
             }
         }
         // The next update tells of them.
-        self.changed = true;
+        self.other = true;
         self.reading = Reading::default();
     }
 
@@ -106,24 +131,33 @@ impl Scope {
     /// A block if something else than before is local. Called between the end of what is to be read and its reading, so that
     /// it holds for all of that.
     pub fn update(&mut self, sink: &mut dyn FnMut(&[u8])) {
-        for observed in &self.observed {
-            self.changed |= observed.changes.as_ref().is_some_and(Changes::any);
+        self.ready.iter_mut().for_each(Ready::look);
+        let ready = |observed: &Observed| self.ready.as_ref().is_none_or(|ready| ready.is(observed.there.id().0));
+        for observed in self.observed.iter_mut().filter(|observed| ready(observed)) {
+            observed.changed |= observed.changes.as_ref().is_some_and(Changes::any);
         }
+        let changed = self.other || self.observed.iter().any(|observed| observed.changed);
         // The kernel tells of each change of these: nothing has to be read in 500 namespaces again and again.
-        if self.addresses_only && !self.changed && self.observed.iter().all(Observed::is_settled) {
+        if self.addresses_only && !changed && self.observed.iter().all(Observed::is_settled) {
             return;
         }
         let now = clock::monotonic_and_boottime().0;
-        if self.reading.is_due(now, self.changed) && self.read(now) {
+        if self.reading.is_due(now, changed) && self.read(now) {
             send(sink, Kind::Scope, 0, self.sent.as_bytes());
         }
     }
 
     /// True if the text is another one.
     fn read(&mut self, now: u64) -> bool {
-        let changed = std::mem::take(&mut self.changed);
-        for observed in &mut self.observed {
-            self.changed |= !observed.read(changed, !self.addresses_only);
+        let quiet = !std::mem::take(&mut self.other) && self.observed.iter().all(|observed| !observed.changed);
+        let turns = TURNS.min(self.observed.len() / PORTS_AT_ONCE).max(1);
+        self.turn = self.turn.wrapping_add(1);
+        for (place, observed) in self.observed.iter_mut().enumerate() {
+            let in_turn = place % turns == self.turn % turns;
+            if quiet {
+                observed.gone.clear();
+            }
+            observed.read(!self.addresses_only && (in_turn || observed.changed));
         }
         let text = self.text();
         self.reading.took(now, clock::monotonic_and_boottime().0.saturating_sub(now));
@@ -168,7 +202,8 @@ impl Observed {
     fn new(there: Handle) -> Self {
         // Before the first reading, so that no change falls between.
         let changes = namespace::with_namespace(&there, Changes::open).ok().and_then(Result::ok);
-        Self { there, changes, local: BTreeSet::new(), gone: BTreeSet::new(), ephemeral: String::new() }
+        let (local, gone) = Default::default();
+        Self { there, changes, changed: true, local, gone, ephemeral: String::new() }
     }
 
     /// Nothing changes unless the kernel tells of it.
@@ -176,25 +211,30 @@ impl Observed {
         self.changes.is_some() && self.gone.is_empty()
     }
 
-    /// False if the addresses could not be read and are those of before. `ports`: the range of ephemeral ones, too.
-    fn read(&mut self, changed: bool, ports: bool) -> bool {
-        let all = changed || self.changes.is_none();
+    /// Addresses that cannot be read are those of before, and are read the next time. `ports`: the range of ephemeral ones, too.
+    fn read(&mut self, ports: bool) {
+        let all = std::mem::take(&mut self.changed) || self.changes.is_none();
+        if !all && !ports {
+            return;
+        }
         let read = namespace::with_namespace(&self.there, || {
             let range = || std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-            (if ports { range() } else { String::new() }, all.then(addresses::local).and_then(Result::ok))
+            (ports.then(range), all.then(addresses::local).and_then(Result::ok))
         });
-        let Ok((range, local)) = read else { return false };
-        self.ephemeral = match range.split_whitespace().collect::<Vec<_>>()[..] {
-            [low, high] => format!("ephemeral {low} {high}\n"),
-            _ => String::new(),
-        };
-        if !changed {
-            self.gone.clear();
+        let (range, local) = read.unwrap_or_default();
+        if let Some(range) = range {
+            self.ephemeral = match range.split_whitespace().collect::<Vec<_>>()[..] {
+                [low, high] => format!("ephemeral {low} {high}\n"),
+                _ => String::new(),
+            };
         }
-        let Some(local) = local else { return !all };
-        self.gone.extend(self.local.difference(&local));
-        self.local = local;
-        true
+        match local {
+            Some(local) => {
+                self.gone.extend(self.local.difference(&local));
+                self.local = local;
+            }
+            None => self.changed = all,
+        }
     }
 }
 

@@ -13,8 +13,8 @@ use crate::value::NetnsId;
 
 /// To look at all processes costs 10 us for each.
 const EVERY: Duration = Duration::from_secs(5);
-/// Files that are open in one network namespace: itself, sock_diag, packets, destroyed sockets, and twice its addresses.
-const FILES: u64 = 6;
+/// Files that are open in one network namespace: itself, counters, sock_diag, packets, destroyed sockets, and twice its addresses.
+const FILES: u64 = 7;
 /// Files that are open besides, with some for each CPU.
 const OTHERS: u64 = 512;
 /// A bound where files have none.

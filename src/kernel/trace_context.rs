@@ -1,6 +1,8 @@
 //! What the reset tracepoints do not carry: clocks, processes, names of kernel functions.
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 use crate::source::reset_events::is_telling;
@@ -41,16 +43,23 @@ pub fn tasks() -> String {
 
 /// The symbols block; the reason when kallsyms hides its addresses.
 pub fn symbols() -> Result<String, String> {
-    let text = std::fs::read_to_string("/proc/kallsyms").map_err(|error| format!("/proc/kallsyms: {error}"))?;
+    let wrong = |error: std::io::Error| format!("/proc/kallsyms: {error}");
+    let mut file = BufReader::with_capacity(64 << 10, File::open("/proc/kallsyms").map_err(wrong)?);
     let mut starts = Vec::new();
-    let mut wanted = Vec::new();
-    for line in text.lines() {
+    let mut wanted: Vec<(u64, String)> = Vec::new();
+    let mut line = String::new();
+    // Line by line: it is 15 MB and more.
+    loop {
+        line.clear();
+        if file.read_line(&mut line).map_err(wrong)? == 0 {
+            break;
+        }
         let mut words = line.split_whitespace();
         let (Some(address), Some(_kind), Some(name)) = (words.next(), words.next(), words.next()) else { continue };
         let Ok(address) = u64::from_str_radix(address, 16) else { continue };
         starts.push(address);
         if is_telling(name) {
-            wanted.push((address, name));
+            wanted.push((address, name.to_owned()));
         }
     }
     if wanted.iter().all(|(address, _)| *address == 0) {

@@ -228,6 +228,15 @@ impl Observation {
     }
 }
 
+impl Resets {
+    /// Leaves out those of which nobody knows the namespace and that happened before `until`: where no segment came or went, and
+    /// none was counted, they are of another one.
+    pub fn without_strangers(&mut self, until: Duration) {
+        self.single.retain(|reset| reset.netns().is_some() || reset.at() >= until);
+        self.grouped.retain(|(_, tally)| tally.netns.is_some());
+    }
+}
+
 impl NetnsWindow {
     /// Nothing happened in it: its counters are those of before, no reset, packet, ended connection or error was seen, and
     /// nothing waited in a queue.

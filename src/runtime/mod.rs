@@ -6,3 +6,5 @@ pub mod service_manager;
 pub mod signals;
 mod sys;
 pub mod thread;
+
+pub use sys::give_memory_back;

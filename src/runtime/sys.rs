@@ -4,6 +4,24 @@
 use std::io;
 use std::mem::MaybeUninit;
 
+/// What is freed goes back to the system: glibc would keep as much as was needed at the worst moment, for months, because each
+/// large piece that is freed raises the size from which on it maps and unmaps them (mallopt(3)). musl always unmaps.
+pub fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    {
+        /// A look that needs this much for a moment, each few seconds, maps it each time.
+        const LARGE: libc::c_int = 512 << 10;
+        /// So much is kept for the next look.
+        const KEPT: libc::c_int = 1 << 20;
+        // SAFETY: sets numbers of the allocator; called before there are other threads.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
+            libc::mallopt(libc::M_ARENA_MAX, 2);
+        }
+    }
+}
+
 /// Runs `work` while the calling thread takes none of these signals; what comes meanwhile is delivered afterwards.
 pub fn with_blocked<T>(signals: &[i32], work: impl FnOnce() -> T) -> io::Result<T> {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::looks::Looks;
 use crate::ask::{Probe, Scope};
 use crate::observation::{HostSnapshot, Snapshot, SourceStatus};
-use crate::source::counters::{CounterFile, CounterSet, Per};
+use crate::source::counters::{CounterFile, CounterSet, Counters, Per};
 use crate::source::listeners::{self, Listener};
 use crate::source::socket_dump::{Destination, Group, GroupKind};
 use crate::source::{
@@ -52,6 +52,18 @@ fn status(sysctls: &BTreeMap<&'static str, Observed<String>>) -> Observed<()> {
     }
 }
 
+/// Nothing of the namespace itself moved. /proc/net/sockstat tells memory, orphans and allocated sockets of the whole host beside
+/// its own (net/ipv4/proc.c sockstat_seq_show).
+fn is_same(file: &CounterFile, now: &Observed<Counters>, before: &Observed<Counters>) -> bool {
+    const OWN: [&str; 2] = ["TCP.inuse", "TCP.tw"];
+    match (now.value(), before.value()) {
+        (Some(now), Some(before)) if file.name == sockstat::FILE.name => {
+            OWN.iter().all(|name| now.get(name) == before.get(name))
+        }
+        _ => now == before,
+    }
+}
+
 impl Snapshot {
     pub(super) fn empty(netns: NetnsId, at: Moment) -> Self {
         Self {
@@ -77,14 +89,29 @@ impl Snapshot {
     /// takes 0.25 ms, and of hundreds of namespaces most are idle. True if nothing moved.
     ///
     /// /proc/net/snmp counts each packet of IPv4 and each segment of TCP that came or went. What only a timer counts (a
-    /// connection that no process holds is given up), and packets of IPv6 that are passed on, the other looks find.
-    pub(super) fn counters_since(&mut self, earlier: &Self, probe: &mut dyn Probe, telling: Telling) -> bool {
+    /// connection that no process holds is given up), and packets of IPv6 that are passed on, the other looks find. `said`: the
+    /// text of it from which `earlier` is, or nothing.
+    pub(super) fn counters_since(
+        &mut self,
+        earlier: &Self,
+        probe: &mut dyn Probe,
+        telling: Telling,
+        said: &mut Vec<u8>,
+    ) -> bool {
         let telling = telling.files();
         let scope = Scope::Netns(self.netns);
         let mut idle = true;
         for file in telling {
-            let now = keep(&mut self.sources, file.name, file.collect(probe, scope));
-            idle &= now == *earlier.counters.of(file);
+            let (now, took) = match file.name == snmp::FILE.name {
+                true => file.collect_other(probe, scope, said),
+                false => {
+                    let (now, took) = file.collect(probe, scope);
+                    (Some(now), took)
+                }
+            };
+            let now = now.unwrap_or_else(|| earlier.counters.of(file).clone());
+            let now = keep(&mut self.sources, file.name, (now, took));
+            idle &= is_same(file, &now, earlier.counters.of(file));
             self.counters.insert(file, now);
         }
         // Without them nothing tells that it is idle.
@@ -334,7 +361,7 @@ mod tests {
     fn since(earlier: &Snapshot, shows: &mut Shows, telling: Telling) -> (Snapshot, Vec<String>, bool) {
         let mut now = Snapshot::empty(NETNS, Moment::default());
         shows.asked.clear();
-        let idle = now.counters_since(earlier, shows, telling);
+        let idle = now.counters_since(earlier, shows, telling, &mut Vec::new());
         (now, shows.asked.clone(), idle)
     }
 
@@ -342,6 +369,17 @@ mod tests {
         let text = std::str::from_utf8(text).expect("text");
         assert!(text.contains(from));
         text.replacen(from, to, 1).into_bytes()
+    }
+
+    #[test]
+    fn what_the_whole_host_holds_is_no_movement_of_a_namespace() {
+        let sockstat = |text: &str| Observed::Full((sockstat::FILE.parse)(text.as_bytes()).expect("sound"));
+        let before = sockstat("sockets: used 9\nTCP: inuse 2 orphan 0 tw 1 alloc 40 mem 7\n");
+        let host = sockstat("sockets: used 9\nTCP: inuse 2 orphan 3 tw 1 alloc 90 mem 70\n");
+        let own = sockstat("sockets: used 9\nTCP: inuse 3 orphan 0 tw 1 alloc 40 mem 7\n");
+        assert!(before != host && is_same(&sockstat::FILE, &host, &before));
+        assert!(!is_same(&sockstat::FILE, &own, &before));
+        assert!(!is_same(&sockstat::FILE, &Observed::not_asked(), &before));
     }
 
     #[test]

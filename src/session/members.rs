@@ -18,7 +18,7 @@ use crate::source::{sockstat, sysctl};
 use crate::value::{Failure, FailureKind, Moment, NetnsId, Observed};
 
 /// Up to so many namespaces, all are looked at each time; of more as many in turn, and those in which something waits.
-const AT_ONCE: usize = 16;
+pub const AT_ONCE: usize = 16;
 /// A look at all sockets walks the hash table of the whole host, 1 ms to 40 ms for each namespace: so long for all of them when a
 /// session opens.
 const SWEEPS: Duration = Duration::from_millis(500);
@@ -26,6 +26,8 @@ const SWEEPS: Duration = Duration::from_millis(500);
 const IDLE_SWEEPS: Duration = Duration::from_millis(100);
 /// Of many idle namespaces one in so many is asked for everything in each window.
 const SELDOM: usize = 8;
+/// Looks between two looks at the settings of one of many namespaces, once those of all are known.
+const SETTINGS_TURN: usize = 4;
 /// Between two looks at the node where no namespace comes or goes.
 const NODE: Duration = Duration::from_secs(30);
 
@@ -43,6 +45,8 @@ pub(super) struct OfNetns {
     pub settings: Option<Snapshot>,
     /// Connections wait to be accepted: it is looked at each time.
     busy: bool,
+    /// The text of the counters from which those of `previous` are; nothing where that is not known.
+    said: Vec<u8>,
 }
 
 /// So many that not all are looked at each time.
@@ -101,7 +105,7 @@ impl OfNetns {
         before.listeners(probe, &mut looks);
         let busy = before.listeners.value().is_some_and(|listeners| waits(listeners));
         let (name, earlier) = (namespace.name, before.clone());
-        Self { name, earlier, previous: before, looks, came: false, settings: None, busy }
+        Self { name, earlier, previous: before, looks, came: false, settings: None, busy, said: Vec::new() }
     }
 
     /// Looks at all sockets, as long as `time` is left for it. One that is alone has [`Duration::MAX`].
@@ -184,17 +188,20 @@ impl Session {
         if arrived >= super::VERY_MUCH { Load::Storm } else { load }
     }
 
-    /// Of many namespaces the settings are looked at between the windows: first of all those of which none are known, then one
-    /// after the other.
+    /// Of many namespaces the settings are looked at between the windows, 24 files of each, which cost 1 ms and more where there
+    /// are hundreds: first of those of which none are known, then of one after the other. Where something happens they are
+    /// looked at when the window ends.
     fn settings_in_turn(&mut self, probe: &mut dyn Probe, at: Moment) {
         if !are_many(&self.netns) {
             return;
         }
+        // One window ends soon, and is to know of all; a row of them goes on.
+        let count = if self.plan.interval.is_none() { AT_ONCE } else { 1 };
         let unknown = |of: &OfNetns| of.settings.is_none() && !of.previous.has_settings();
         let mut turn: Vec<NetnsId> =
-            self.netns.iter().filter(|(_, of)| unknown(of)).map(|(id, _)| *id).take(AT_ONCE).collect();
-        if turn.is_empty() {
-            turn.extend(self.netns.keys().nth(self.turn % self.netns.len()));
+            self.netns.iter().filter(|(_, of)| unknown(of)).map(|(id, _)| *id).take(count).collect();
+        if turn.is_empty() && self.turn.is_multiple_of(SETTINGS_TURN) {
+            turn.extend(self.netns.keys().nth(self.turn / SETTINGS_TURN % self.netns.len()));
         }
         for id in turn {
             if let Some(of) = self.netns.get_mut(&id) {
@@ -215,7 +222,7 @@ impl Session {
         self.windows = self.windows.wrapping_add(1);
         let mut idle = BTreeSet::new();
         let mut after = BTreeMap::new();
-        for (place, (id, of)) in self.netns.iter().enumerate() {
+        for (place, (id, of)) in self.netns.iter_mut().enumerate() {
             let mut snapshot = Snapshot::empty(*id, at);
             let telling = match place % SELDOM == self.windows % SELDOM {
                 _ if last => Telling::Most,
@@ -224,7 +231,8 @@ impl Session {
             };
             if !many || own == Some(*id) {
                 snapshot.counters(probe);
-            } else if snapshot.counters_since(&of.previous, probe, telling) {
+                of.said.clear();
+            } else if snapshot.counters_since(&of.previous, probe, telling, &mut of.said) {
                 idle.insert(*id);
             }
             after.insert(*id, snapshot);
@@ -319,8 +327,13 @@ impl Session {
             false => held.extend(wanted.filter_map(|inode| u32::try_from(inode).ok())),
         };
         let mut order: Vec<(&NetnsId, &NetnsWindow)> = observation.netns.iter().collect();
-        // Where something happened is looked at first, of many for most of the time.
-        order.sort_by_cached_key(|(id, of)| (own != Some(**id), of.is_idle()));
+        // Where something happened is looked at first, of many for most of the time; of idle ones that which was not yet, or
+        // the longest ago.
+        let dumped = |of: &NetnsWindow| of.after.socket_dump.value().map(|_| of.after.dumped.mono);
+        order.sort_by_cached_key(|(id, of)| {
+            let idle = of.is_idle();
+            (own != Some(**id), idle, if idle { dumped(of) } else { None })
+        });
         for (id, of) in order {
             let traced = of.listener_traces.values().map(|trace| &trace.last);
             let asks = !many || own == Some(*id) || !of.is_idle();

@@ -16,6 +16,7 @@ mod streams;
 #[cfg(test)]
 mod testing;
 
+pub use members::AT_ONCE;
 pub use streams::{Live, SETTLED, StreamFailures};
 
 use crate::ask::{Frame, Host, Probe};
@@ -362,7 +363,10 @@ impl Session {
         let mut fresh = false;
         let mut windows = BTreeMap::new();
         for (id, mut after) in after {
-            let (Some(of), Some(seen)) = (self.netns.get_mut(&id), seen.remove(&id)) else { continue };
+            let (Some(of), Some(mut seen)) = (self.netns.get_mut(&id), seen.remove(&id)) else { continue };
+            if idle.contains(&id) {
+                seen.resets.without_strangers(at.mono);
+            }
             let mut looks = std::mem::take(&mut of.looks);
             // `remember` gives it its successor.
             let mut before = std::mem::replace(&mut of.previous, Snapshot::empty(id, at));
@@ -373,8 +377,9 @@ impl Session {
             after.carry_dump(&before);
             after.carry_settings(&before);
             let seen_since = of.settings.take();
+            // Of many, those of an idle one have time until its turn comes.
             let due = match in_turn {
-                true => last && seen_since.is_none() && !before.has_settings(),
+                true => (last || !idle.contains(&id)) && seen_since.is_none() && !before.has_settings(),
                 false => settings,
             };
             if let Some(now) = if due { Some(Snapshot::of_settings(probe, id, at)) } else { seen_since } {

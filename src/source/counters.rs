@@ -35,6 +35,17 @@ impl CounterFile {
     pub fn collect(&self, probe: &mut dyn Probe, scope: Scope) -> (Observed<Counters>, Duration) {
         text::collect_file(probe, scope, self.path, self.parse)
     }
+
+    /// As [`collect`](Self::collect), for one who knows what the file said before; `None` where it says the same. To parse it
+    /// takes longer than to read it.
+    pub fn collect_other(
+        &self,
+        probe: &mut dyn Probe,
+        scope: Scope,
+        known: &mut Vec<u8>,
+    ) -> (Option<Observed<Counters>>, Duration) {
+        text::collect_other(probe, scope, self.path, known, self.parse)
+    }
 }
 
 /// The counters of one instant, by file.

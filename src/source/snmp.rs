@@ -5,7 +5,7 @@ use super::redaction::Rule;
 use super::two_line_table;
 use crate::value::ParseError;
 
-const PATH: &str = "/proc/net/snmp";
+pub const PATH: &str = "/proc/net/snmp";
 pub static FILE: CounterFile = CounterFile {
     name: "snmp",
     path: PATH,

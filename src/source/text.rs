@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::counters::Counters;
 use crate::ask::{self, Ask, Probe, Scope, What};
-use crate::value::{Observed, ParseError};
+use crate::value::{Failure, Observed, ParseError};
 
 /// The lines of `bytes` with their numbers from 1. The kernel ends every line of the files that we read with a newline, so
 /// text without one at its end was cut, perhaps in the middle of a number.
@@ -70,11 +70,35 @@ pub(super) fn collect_file<T>(
     parse: impl FnOnce(&[u8]) -> Result<T, ParseError>,
 ) -> (Observed<T>, Duration) {
     let (bytes, took) = ask::read(probe, &Ask { scope, what: What::File(path.to_owned()) });
-    let observed = match bytes.and_then(|bytes| Ok(parse(&bytes)?)) {
+    (parsed(bytes, parse), took)
+}
+
+fn parsed<T>(bytes: Result<Vec<u8>, Failure>, parse: impl FnOnce(&[u8]) -> Result<T, ParseError>) -> Observed<T> {
+    match bytes.and_then(|bytes| Ok(parse(&bytes)?)) {
         Ok(value) => Observed::Full(value),
         Err(failure) => Observed::Unavailable(failure),
-    };
-    (observed, took)
+    }
+}
+
+/// As [`collect_file`] where its text is another than the `known` one, which becomes that of now; `None` where it is the same.
+pub(super) fn collect_other<T>(
+    probe: &mut dyn Probe,
+    scope: Scope,
+    path: &str,
+    known: &mut Vec<u8>,
+    parse: impl FnOnce(&[u8]) -> Result<T, ParseError>,
+) -> (Option<Observed<T>>, Duration) {
+    let (bytes, took) = ask::read(probe, &Ask { scope, what: What::File(path.to_owned()) });
+    if bytes.as_ref().is_ok_and(|bytes| !bytes.is_empty() && bytes == known) {
+        return (None, took);
+    }
+    known.clear();
+    known.extend(bytes.iter().flatten());
+    let observed = parsed(bytes, parse);
+    if observed.value().is_none() {
+        known.clear();
+    }
+    (Some(observed), took)
 }
 
 /// Undoes what /proc/PID/status and the list of tasks do to newline and backslash in a name (fs/proc/array.c task_name).

@@ -8,6 +8,7 @@ use crate::cause::{Severity, State};
 use crate::diagnosis::Diagnosis;
 use crate::diagnosis::rank::Ranked;
 use crate::observation::{Observation, Snapshot, SourceStatus, View};
+use crate::session::AT_ONCE;
 use crate::source::sockstat;
 use crate::value::{Moment, NetnsId};
 
@@ -47,6 +48,8 @@ pub struct Schedule {
     pub unattended: bool,
     /// When the owners of the sockets of all namespaces were looked up last, and how long that took.
     walked: Option<(Moment, Duration)>,
+    /// When namespaces were looked at in which nothing happens, of many, and how long all of that took.
+    quiet: Option<(Moment, Duration)>,
 }
 
 #[derive(Debug)]
@@ -78,12 +81,22 @@ impl Schedule {
             return None;
         }
         let own = Some(view.after().netns);
+        // Of many, those in which nothing happens are looked at for a small share of the time in all.
+        let quiet_due = self
+            .quiet
+            .is_none_or(|(at, took)| view.after().at.mono.saturating_sub(at.mono) >= QUIET.max(took * QUIET_SHARE));
+        let many = observation.netns.len() > AT_ONCE;
+        let waits = |view: View<'_>, why| {
+            let nothing_asks = matches!(why, Why::First | Why::Age);
+            many && !quiet_due && nothing_asks && own != Some(view.after().netns) && view.netns.is_idle()
+        };
         let wanting: Vec<(Why, NetnsId)> = observation
             .views()
             .filter_map(|view| {
                 let id = view.after().netns;
                 let here = |cause: &&Ranked| cause.finding.location.as_ref().map(|at| at.netns).or(own) == Some(id);
-                Some((self.wants_of(view, diagnosis.causes.iter().filter(here))?, id))
+                let why = self.wants_of(view, diagnosis.causes.iter().filter(here))?;
+                (!waits(view, why)).then_some((why, id))
             })
             .collect();
         let (why, _) = wanting.first()?;
@@ -129,6 +142,8 @@ impl Schedule {
     pub fn swept(&mut self, observation: &Observation, which: &BTreeSet<NetnsId>) {
         let fresh: Vec<View<'_>> = which.iter().filter_map(|id| observation.view_of(*id)).collect();
         let count = u32::try_from(fresh.len()).unwrap_or(u32::MAX).max(1);
+        let quiet = fresh.iter().any(|view| view.netns.is_idle());
+        let mut all = Duration::ZERO;
         for view in fresh {
             let after = view.after();
             let took = |sources: &[SourceStatus], name: &str| {
@@ -138,6 +153,10 @@ impl Schedule {
             let owners = took(&view.host.after.sources, "owners");
             self.walked = Some((after.at, owners));
             let cost = took(&after.sources, "sockets") + owners / count;
+            all += cost;
+            if quiet {
+                self.quiet = Some((after.at, all));
+            }
             let alarm = self.last.get(&after.netns).is_some_and(|last| last.alarm);
             let (sockets, listeners) = (sockets(after), listeners(after));
             self.last.insert(after.netns, Sweep { at: after.at, cost, sockets, listeners, alarm });

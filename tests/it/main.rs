@@ -24,6 +24,7 @@ mod fixtures;
 mod generated;
 mod lab;
 mod live_host;
+mod many_namespaces;
 mod node;
 mod page;
 mod privileges;
