@@ -1,10 +1,12 @@
 //! Runs the targets over their corpus and its mutations, on stable Rust. Ends with status 1 at the first input that does
 //! harm, which it keeps in `corpus/NAME/`.
 //!
-//! `mutate [--seconds N] [--count N] [--seed N] [TARGET...]`; `mutate --write DIRECTORY` writes the seeds for libFuzzer.
+//! `mutate [--seconds N] [--count N] [--seed N] [--jobs N] [TARGET...]`; `mutate --write DIRECTORY` writes the seeds for libFuzzer.
 //!
 //! Each target has an equal share of the count and of the time. One that has its number leaves the rest of its time to the
-//! others; those that need most time for an input are short of their number, and the result says by how much.
+//! others; those that need most time for an input are short of their number, and the result says by how much. With a count and no
+//! time each target gets its number. With `--jobs` so many targets run side by side, each in a process of its own, and without a
+//! time unless they have one: nobody leaves anything to another there.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -32,7 +34,7 @@ struct Running {
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let (mut seconds, mut count, mut seed, mut names) = (None, None, 1, Vec::new());
+    let (mut seconds, mut count, mut seed, mut jobs, mut names) = (None, None, 1, 1, Vec::new());
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
         let number = |text: String| text.parse::<u64>().unwrap_or_else(|_| panic!("{text} is not a number"));
@@ -40,6 +42,7 @@ fn main() {
             "--seconds" => seconds = Some(number(value())),
             "--count" => count = Some(number(value())),
             "--seed" => seed = number(value()),
+            "--jobs" => jobs = number(value()),
             "--write" => return write(Path::new(&value())),
             name => names.push(name.to_owned()),
         }
@@ -47,11 +50,64 @@ fn main() {
     let all = TARGETS.iter().map(|target| target.name);
     let unknown: Vec<_> = names.iter().filter(|name| all.clone().all(|known| known != *name)).collect();
     assert!(unknown.is_empty(), "no target {unknown:?}, but: {}", all.collect::<Vec<_>>().join(", "));
-    let targets =
+    let targets: Vec<_> =
         TARGETS.iter().filter(|target| names.is_empty() || names.iter().any(|name| name == target.name)).collect();
-    std::thread::spawn(watch);
     let seconds = seconds.or(count.is_none().then_some(90));
+    if jobs > 1 {
+        return side_by_side(&targets, jobs, count, seconds, seed);
+    }
+    std::thread::spawn(watch);
     run(targets, count, seconds.map(Duration::from_secs), seed);
+}
+
+/// Each target in a process of its own, for its share, so many at a time; the last of the list, which take longest, first.
+fn side_by_side(targets: &[&'static Target], jobs: u64, count: Option<u64>, seconds: Option<u64>, seed: u64) {
+    let started = Instant::now();
+    let among = |all: u64| all.div_ceil(targets.len() as u64);
+    let share = count.map(among);
+    let left = Mutex::new(targets.to_vec());
+    let results = Mutex::new((0, 0));
+    println!("{HEAD}");
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                loop {
+                    let Some(target) = left.lock().expect("not poisoned").pop() else { return };
+                    let mut command = std::process::Command::new(std::env::current_exe().expect("this program"));
+                    command.args([target.name, "--seed", &seed.to_string()]);
+                    let options = [("--count", share), ("--seconds", seconds.map(|seconds| among(seconds * jobs)))];
+                    for (option, value) in options.into_iter().filter_map(|(option, value)| Some((option, value?))) {
+                        command.args([option, &value.to_string()]);
+                    }
+                    let output = command.output().expect("this program runs");
+                    let said = String::from_utf8_lossy(&output.stdout);
+                    let row = said.lines().find(|line| line.starts_with(target.name)).unwrap_or_default();
+                    let inputs: Option<u64> = row.split_whitespace().nth(2).and_then(|inputs| inputs.parse().ok());
+                    let (true, Some(inputs)) = (output.status.success(), inputs) else {
+                        println!("{said}{}", String::from_utf8_lossy(&output.stderr));
+                        std::process::exit(1);
+                    };
+                    println!("{row}");
+                    let mut results = results.lock().expect("not poisoned");
+                    results.0 += inputs;
+                    results.1 += usize::from(share.is_some_and(|share| inputs < share));
+                }
+            });
+        }
+    });
+    let (inputs, short) = *results.lock().expect("not poisoned");
+    conclude(inputs, started.elapsed(), share, targets.len(), short);
+}
+
+const HEAD: &str = "target              seeds     inputs        s      longest  most heap";
+
+/// What was done, in all.
+fn conclude(inputs: u64, took: Duration, share: Option<u64>, targets: usize, short: usize) {
+    let took = took.as_secs();
+    println!("{inputs} inputs in {took} s, no harm (limits: {:?}, {} MiB)", limits::TIME, limits::MEMORY >> 20);
+    if let Some(share) = share {
+        println!("{share} inputs for each of {targets} targets; the time was too short for {short}");
+    }
 }
 
 /// Mutates all targets, each for its share of the inputs and of the time.
@@ -78,15 +134,11 @@ fn run(targets: Vec<&'static Target>, count: Option<u64>, time: Option<Duration>
     }
     over.extend(open);
     over.sort_by_key(|run| TARGETS.iter().position(|target| target.name == run.target.name));
-    println!("{:<18} {:>6} {:>10} {:>8} {:>12} {:>10}", "target", "seeds", "inputs", "s", "longest", "most heap");
+    println!("{HEAD}");
     over.iter().for_each(Run::print);
     let short = over.iter().filter(|run| share.is_some_and(|share| run.inputs < share)).count();
     let inputs: u64 = over.iter().map(|run| run.inputs).sum();
-    let took = started.elapsed().as_secs();
-    println!("{inputs} inputs in {took} s, no harm (limits: {:?}, {} MiB)", limits::TIME, limits::MEMORY >> 20);
-    if let Some(share) = share {
-        println!("{share} inputs for each of {} targets; the time was too short for {short}", over.len());
-    }
+    conclude(inputs, started.elapsed(), share, over.len(), short);
 }
 
 fn write(directory: &Path) {

@@ -7,7 +7,7 @@ use super::{exchange, severity, wording};
 use crate::evidence::Evidence;
 use crate::knowledge::servers::Server;
 use crate::source::reset_events::Direction;
-use crate::value::shell::ShellCommand;
+use crate::value::shell::{Name, ShellCommand};
 use crate::value::words;
 
 cause! {
@@ -120,8 +120,9 @@ fn with_remedies(finding: Finding, pid: Option<u32>, server: Option<&Server>) ->
         .restart(Restart::Service)
     };
     finding.remedy(remove).remedy(match pid {
-        Some(pid) => Remedy::new("See the program set SO_LINGER", "no line shows l_linger=0")
-            .command(ShellCommand::new("timeout 10 strace -f -e trace=setsockopt,close,connect -p").arg(pid)),
+        Some(pid) => Remedy::new("See the program set SO_LINGER", "no line shows l_linger=0").command(
+            ShellCommand::new("timeout 10 strace -f -e trace=setsockopt,close,connect -p").arg(Name::pid(pid)),
+        ),
         None => Remedy::new("See which program does it (as root, with tracefs)", "the process is named")
             .command(ShellCommand::new("rstdoctor trace --sent -d 10s")),
     })

@@ -9,7 +9,7 @@ use crate::evidence::backlog::known_server;
 use crate::evidence::service::Service;
 use crate::source::owners::Process;
 use crate::source::socket_dump::GroupKind;
-use crate::value::shell::ShellCommand;
+use crate::value::shell::{Name, ShellCommand};
 use crate::value::{TcpState, words};
 
 cause! {
@@ -210,13 +210,13 @@ fn continue_stopped(service: &Service<'_>, stopped: &[&Process], mut finding: Fi
             format!("{} not stopped, but took nothing either", words::counted(running as u64, "other owner")),
         ));
     }
-    let pids = stopped.iter().map(|process| process.pid);
+    let pids = stopped.iter().map(|process| Name::pid(process.pid));
     let verify = queue::drained(service);
     if stopped.iter().any(|process| process.state == 't') {
-        finding =
-            finding.remedy(Remedy::new("Detach the debugger that holds the process", verify.clone()).command(
-                ShellCommand::new("grep TracerPid").args(pids.clone().map(|pid| format!("/proc/{pid}/status"))),
-            ));
+        finding = finding.remedy(
+            Remedy::new("Detach the debugger that holds the process", verify.clone())
+                .command(ShellCommand::new("grep TracerPid").args(pids.clone().map(|pid| ("/proc/", pid, "/status")))),
+        );
     }
     if stopped.iter().any(|process| process.state == 'T') {
         finding = finding.remedy(

@@ -6,7 +6,7 @@ use crate::evidence::Evidence;
 use crate::evidence::service::Service;
 use crate::knowledge::servers::Server;
 use crate::source::owners::Process;
-use crate::value::shell::ShellCommand;
+use crate::value::shell::{Name, ShellCommand};
 use crate::value::words;
 
 use super::numbers::accept_queue_overflow as numbers;
@@ -80,7 +80,7 @@ pub fn slow_accept(e: &Evidence<'_>, service: &Service<'_>) -> Remedy {
 /// Shows what a process works on or waits for, in the language that it is written in.
 pub fn inside(process: &Process, computes: bool) -> ShellCommand {
     let is = |names: &[&str]| names.iter().any(|name| process.name.starts_with(name));
-    match process.pid {
+    match Name::pid(process.pid) {
         pid if is(&["java", "jsvc"]) => ShellCommand::new("jstack").arg(pid),
         pid if is(&["python", "gunicorn", "uvicorn", "celery"]) => ShellCommand::new("py-spy dump --pid").arg(pid),
         pid if is(&["ruby", "puma", "unicorn"]) => ShellCommand::new("rbspy dump --pid").arg(pid),

@@ -192,7 +192,7 @@ fn describe(
         finding = finding.against(EvidenceItem::fact("sockets", "close_wait", "seen once only: they may be passing"));
     }
     let side = if group.accepted { "sport" } else { "dport" };
-    let list = ShellCommand::new("ss -tanp state close-wait").arg(format_args!("{side} = :{}", group.port));
+    let list = ShellCommand::new("ss -tanp state close-wait").arg((side, " = :", group.port));
     finding
         .remedy(
             Remedy::new(

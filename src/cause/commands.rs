@@ -1,22 +1,21 @@
 //! Commands that several causes give.
 
-use crate::value::shell::ShellCommand;
+use crate::value::shell::{Part, ShellCommand};
 
 /// `sysctl -w name=value`
-pub fn set_sysctl(name: &'static str, value: impl std::fmt::Display) -> ShellCommand {
-    ShellCommand::new("sysctl -w").arg(format_args!("{name}={value}"))
+pub fn set_sysctl(name: &'static str, value: impl Part) -> ShellCommand {
+    ShellCommand::new("sysctl -w").arg((name, "=", value))
 }
 
 /// Writes the setting into a file of sysctl.d(5).
-pub fn keep_sysctl(name: &'static str, value: impl std::fmt::Display) -> ShellCommand {
+pub fn keep_sysctl(name: &'static str, value: impl Part) -> ShellCommand {
     let file = name.rsplit('.').next().unwrap_or(name);
-    let file = format!("/etc/sysctl.d/90-{file}.conf");
-    ShellCommand::new("echo").arg(format_args!("{name} = {value}")).into_file(file)
+    ShellCommand::new("echo").arg((name, " = ", value)).into_file(("/etc/sysctl.d/90-", file, ".conf"))
 }
 
 /// `ss` with its filter for one local port, where it is known.
 pub fn ss_of(command: &'static str, port: Option<u16>) -> ShellCommand {
-    ShellCommand::new(command).args(port.map(|port| format!("sport = :{port}")))
+    ShellCommand::new(command).args(port.map(|port| ("sport = :", port)))
 }
 
 /// Who listens, and which services have failed.

@@ -262,8 +262,7 @@ fn with_remedies(finding: Finding, called: SocketAddr, silence: &Silence<'_>) ->
                  way",
                 called.ip()
             ),
-            ShellCommand::new("tcpdump -ni any")
-                .arg(format_args!("tcp[tcpflags] & tcp-syn != 0 and port {}", called.port())),
+            ShellCommand::new("tcpdump -ni any").arg(("tcp[tcpflags] & tcp-syn != 0 and port ", called.port())),
         ),
     };
     let finding = finding.remedy(Remedy::new(text, connects).command(look));

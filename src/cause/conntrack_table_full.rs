@@ -126,7 +126,7 @@ fn remedies(e: &Evidence<'_>, finding: Finding, max: u64) -> Finding {
     let buckets = wanted / 4;
     let hash_size = ShellCommand::new("echo").arg(buckets).into_file("/sys/module/nf_conntrack/parameters/hashsize");
     let option = ShellCommand::new("echo")
-        .arg(format_args!("options nf_conntrack hashsize={buckets}"))
+        .arg(("options nf_conntrack hashsize=", buckets))
         .into_file("/etc/modprobe.d/nf_conntrack.conf");
     let finding = finding.remedy(
         Remedy::new(

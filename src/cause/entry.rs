@@ -3,20 +3,25 @@
 
 use std::borrow::Cow;
 
+use super::engine::{Engine, PODMAN};
 use super::remedy::per_netns;
 use super::{Change, Remedy, Restart, SettingKind, Verify};
 use crate::source::node::{Container, Location, Way, is_netns_name};
 use crate::value::escape::visible;
-use crate::value::shell::ShellCommand;
+use crate::value::shell::{Name, ShellCommand};
 
 /// The way into the network namespace that a finding is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry<'a> {
-    /// What `--netns` takes; without a way, what people call it.
+    /// What `--netns` takes.
     netns: Cow<'a, str>,
+    /// What people call it; empty for the network of the one who looks.
+    called: String,
     /// `None` where no command leads there.
     way: Option<Way<'a>>,
     owner: Owner<'a>,
+    /// It was looked at at another time, and perhaps on another host: no name of it is a word of a command.
+    elsewhere: bool,
 }
 
 /// Whose network it is: what is set in that of a container or a pod is kept outside of it.
@@ -39,40 +44,6 @@ const SAFE: [&str; 8] = [
     "net.ipv4.tcp_keepalive_probes",
 ];
 
-/// The program that rules a container, run as root.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Engine {
-    restart: &'static str,
-    logs: &'static str,
-    list: &'static str,
-    pid: &'static str,
-}
-
-const DOCKER: Engine = Engine {
-    restart: "docker restart",
-    logs: "docker logs --since 10m",
-    list: "docker ps -a",
-    pid: "docker inspect -f {{.State.Pid}}",
-};
-const PODMAN: Engine = Engine {
-    restart: "podman restart",
-    logs: "podman logs --since 10m",
-    list: "podman ps -a",
-    pid: "podman inspect -f {{.State.Pid}}",
-};
-
-impl Engine {
-    /// Of containerd and CRI-O there is no such program that every host has; the containers of another user's Podman are not
-    /// known to root's.
-    fn of(container: &Container) -> Option<&'static Self> {
-        match container.runtime.as_deref()? {
-            "docker" => Some(&DOCKER),
-            "podman" if container.user.is_none() => Some(&PODMAN),
-            _ => None,
-        }
-    }
-}
-
 impl<'a> Entry<'a> {
     /// By what `--netns` takes, as the one who reads gave it: a name, a process id or a path.
     pub fn of(netns: &'a str) -> Self {
@@ -81,18 +52,19 @@ impl<'a> Entry<'a> {
             Ok(pid) => Way::Pid(pid),
             Err(_) => Way::Name(netns),
         };
-        Self { netns: netns.into(), way: Some(way), owner: Owner::Host }
+        let called = format!("netns {netns}");
+        Self { netns: netns.into(), called, way: Some(way), owner: Owner::Host, elsewhere: false }
     }
 
-    /// By what a recording says that it was given. It was written elsewhere: only what can be nothing but a name is one here.
-    pub fn recorded(netns: &'a str) -> Self {
-        let is_name = is_netns_name(netns) && netns.parse::<u32>().is_err();
-        Self { netns: netns.into(), way: is_name.then_some(Way::Name(netns)), owner: Owner::Host }
+    /// By what `ip netns` called it where it was looked at; `elsewhere`: see [`super::Finding::elsewhere`].
+    pub fn named(netns: &'a str, elsewhere: bool) -> Self {
+        let is_name = is_netns_name(netns) && netns.parse::<u32>().is_err() && !elsewhere;
+        Self { way: is_name.then_some(Way::Name(netns)), elsewhere, ..Self::of(netns) }
     }
 
-    /// `None` where that is the network namespace of the one who reads.
-    pub fn to(location: &'a Location) -> Option<Self> {
-        let way = location.entry();
+    /// `None` where that is the network namespace of the one who reads. `elsewhere`: see [`super::Finding::elsewhere`].
+    pub fn to(location: &'a Location, elsewhere: bool) -> Option<Self> {
+        let way = location.entry().filter(|_| !elsewhere);
         if way.is_none() && location.own {
             return None;
         }
@@ -110,29 +82,26 @@ impl<'a> Entry<'a> {
             }
             _ => (of_host(), Owner::Host),
         };
-        Some(Self { netns: netns.into(), way, owner })
+        Some(Self { netns: netns.into(), called: location.to_string(), way, owner, elsewhere })
     }
 
     /// What a remedy says. Where no command leads to the namespace, that it has to be run there.
     pub fn text<'r>(&self, remedy: &'r Remedy) -> Cow<'r, str> {
         match &self.way {
-            None if remedy.is_per_netns() && !self.netns.is_empty() => {
-                let called = visible(&self.netns);
-                let netns =
-                    if called.contains("netns") || called.contains("network namespace") { "" } else { "netns " };
-                format!("{}; run it in {netns}{called}", remedy.text).into()
+            None if remedy.is_per_netns() && !self.called.is_empty() => {
+                format!("{}; run it in {}", remedy.text, visible(&self.called)).into()
             }
             _ => remedy.text.as_str().into(),
         }
     }
 
     /// To a container that shares the network of the one who looks: only what ends or starts it is different there.
-    pub fn of_container(container: &'a Container) -> Self {
+    pub fn of_container(container: &'a Container, elsewhere: bool) -> Self {
         let owner = match (&container.pod_namespace, &container.pod) {
             (Some(namespace), Some(pod)) => Owner::Pod { namespace, pod },
             _ => Owner::Container(container),
         };
-        Self { netns: "".into(), way: None, owner }
+        Self { netns: "".into(), called: String::new(), way: None, owner, elsewhere }
     }
 
     /// The command as it can be run from outside. rstdoctor goes in itself: ip-netns(8) mounts a /sys without tracefs.
@@ -148,12 +117,13 @@ impl<'a> Entry<'a> {
         let command = match self.owner {
             // What changes its configuration makes a new one.
             Owner::Pod { .. } if anew || remedy.restart == Restart::Reload => return self.in_new_pod(command, text),
-            Owner::Container(container) if anew => self.run(command, &|| match Engine::of(container) {
-                Some(engine) => {
-                    ShellCommand::new("nsenter -n -t").arg_of(ShellCommand::new(engine.pid).arg(container.label()))
-                }
-                None => self.enter(),
-            }),
+            Owner::Container(container) if anew && self.way.is_some() => {
+                self.run(command, &|| match Engine::of(container) {
+                    Some(engine) => ShellCommand::new("nsenter -n -t")
+                        .arg_of(ShellCommand::new(engine.pid).arg(Name::container(container.label()))),
+                    None => self.enter(),
+                })
+            }
             _ => self.within(command),
         };
         Verify { command: Some(command), text: text.clone() }
@@ -167,8 +137,13 @@ impl<'a> Entry<'a> {
         Verify { command: None, text: format!("in the network namespace of the new pod, {command} {text}") }
     }
 
+    /// As it can be run where it is read.
+    fn told(&self, command: ShellCommand) -> ShellCommand {
+        if self.elsewhere { command.elsewhere() } else { command }
+    }
+
     fn run(&self, command: &ShellCommand, enter: &dyn Fn() -> ShellCommand) -> ShellCommand {
-        command.each(|simple| {
+        self.told(command.each(|simple| {
             let Some((program, arguments)) = simple.simple_commands().next() else { return simple };
             let instead = match (program, &arguments[..]) {
                 ("journalctl", _) => self.logs(),
@@ -177,23 +152,25 @@ impl<'a> Entry<'a> {
             };
             match (instead, program, per_netns((program, arguments))) {
                 (Some(instead), ..) => instead,
-                (None, "rstdoctor", true) if self.leads_there() => simple.arg("--netns").arg(&self.netns),
+                (None, "rstdoctor", true) if self.leads_there() => simple.arg("--netns").arg(Name::netns(&self.netns)),
                 (None, _, true) if self.way.is_some() => enter().running(simple),
                 (None, ..) => simple,
             }
-        })
+        }))
     }
 
     /// What the programs in there said. A container's do not write to the host's journal.
     fn logs(&self) -> Option<ShellCommand> {
         match self.owner {
             Owner::Host => None,
-            Owner::Container(container) => Some(ShellCommand::new(Engine::of(container)?.logs).arg(container.label())),
+            Owner::Container(container) => {
+                Some(ShellCommand::new(Engine::of(container)?.logs).arg(Name::container(container.label())))
+            }
             Owner::Pod { namespace, pod } => Some(
                 ShellCommand::new("kubectl -n")
-                    .arg(namespace)
+                    .arg(Name::pod_namespace(namespace))
                     .args(["logs", "--all-containers", "--since=10m"])
-                    .arg(pod),
+                    .arg(Name::pod(pod)),
             ),
         }
     }
@@ -203,7 +180,9 @@ impl<'a> Entry<'a> {
         match self.owner {
             Owner::Host => None,
             Owner::Container(container) => Some(ShellCommand::new(Engine::of(container)?.list)),
-            Owner::Pod { namespace, .. } => Some(ShellCommand::new("kubectl -n").arg(namespace).args(["get", "pods"])),
+            Owner::Pod { namespace, .. } => {
+                Some(ShellCommand::new("kubectl -n").arg(Name::pod_namespace(namespace)).args(["get", "pods"]))
+            }
         }
     }
 
@@ -229,12 +208,12 @@ impl<'a> Entry<'a> {
         match self.owner {
             Owner::Host => None,
             Owner::Container(container) => {
-                let name = container.label();
+                let restarted = |engine: &Engine| {
+                    self.told(ShellCommand::new(engine.restart).arg(Name::container(container.label())))
+                };
                 let how = match (Engine::of(container), container.user) {
-                    (Some(engine), _) => ShellCommand::new(engine.restart).arg(name).to_string(),
-                    (None, Some(user)) => {
-                        format!("{}, as user {user}", ShellCommand::new(PODMAN.restart).arg(name))
-                    }
+                    (Some(engine), _) => restarted(engine).to_string(),
+                    (None, Some(user)) => format!("{}, as user {user}", restarted(&PODMAN)),
                     (None, None) => return None,
                 };
                 Some(match restart {
@@ -243,7 +222,9 @@ impl<'a> Entry<'a> {
                 })
             }
             Owner::Pod { namespace, .. } => {
-                let rollout = ShellCommand::new("kubectl -n").arg(namespace).args(["rollout", "restart"]);
+                let rollout =
+                    ShellCommand::new("kubectl -n").arg(Name::pod_namespace(namespace)).args(["rollout", "restart"]);
+                let rollout = self.told(rollout);
                 Some(format!(
                     "takes effect when {owner} is {done}: {rollout} of the Deployment, StatefulSet or DaemonSet of this pod"
                 ))
@@ -275,14 +256,14 @@ impl<'a> Entry<'a> {
 
     /// `--netns` finds a container or a pod by what it is called as well.
     fn leads_there(&self) -> bool {
-        self.way.is_some() || (self.owner != Owner::Host && !self.netns.is_empty())
+        !self.elsewhere && (self.way.is_some() || (self.owner != Owner::Host && !self.netns.is_empty()))
     }
 
     fn enter(&self) -> ShellCommand {
         match self.way {
-            Some(Way::Path(path)) => ShellCommand::new("nsenter").arg(format_args!("--net={path}")),
-            Some(Way::Pid(pid)) => ShellCommand::new("nsenter -n -t").arg(pid),
-            Some(Way::Name(name)) => ShellCommand::new("ip netns exec").arg(name),
+            Some(Way::Path(path)) => ShellCommand::new("nsenter").arg(("--net=", Name::netns(path))),
+            Some(Way::Pid(pid)) => ShellCommand::new("nsenter -n -t").arg(Name::pid(pid)),
+            Some(Way::Name(name)) => ShellCommand::new("ip netns exec").arg(Name::netns(name)),
             // Is never asked for.
             None => ShellCommand::new("nsenter"),
         }
@@ -301,6 +282,7 @@ mod tests {
 
     use super::*;
     use crate::source::node::Location;
+    use crate::value::NetnsId;
 
     const ID: &str = "0123456789ab0123456789ab0123456789ab0123456789ab0123456789abcdef";
 
@@ -329,36 +311,83 @@ mod tests {
 
     /// What a recording says is a name here, or nothing: never a path, an option or a process of this host.
     #[test]
-    fn words_of_a_recording_lead_nowhere_else() {
-        let list =
-            Remedy::new("Look", "").command(ShellCommand::new("ss -tn").then(ShellCommand::new("rstdoctor scan")));
-        let told = |entry: Entry<'_>| {
-            let command =
-                entry.within(&ShellCommand::new("ss -tn").then(ShellCommand::new("rstdoctor scan"))).to_string();
-            (command, entry.text(&list).into_owned())
-        };
+    fn words_that_others_choose_lead_nowhere_else() {
+        let look = ShellCommand::new("ss -tn").then(ShellCommand::new("rstdoctor scan"));
+        let list = Remedy::new("Look", "").command(look.clone());
+        let told = |entry: Entry<'_>| (entry.within(&look).to_string(), entry.text(&list).into_owned());
         let long = "x".repeat(256);
         for evil in ["/tmp/evil/ns", "../ns", "--help", "-n", ".", "..", "", "a\nb", &long] {
             let named = Location { name: Some(evil.into()), ..Location::default() };
-            for entry in [Entry::recorded(evil), Entry::to(&named).unwrap()] {
+            for entry in [Entry::named(evil, false), Entry::to(&named, false).unwrap()] {
                 let (command, text) = told(entry);
                 assert_eq!(command, "ss -tn; rstdoctor scan", "{evil:?}");
-                assert!(evil.is_empty() || text.starts_with("Look; run it in netns "), "{text}");
+                assert!(text.starts_with("Look; run it in netns "), "{text}");
             }
             let leads = Location { pid: Some(7), ..named };
-            assert!(told(Entry::to(&leads).unwrap()).0.starts_with("nsenter -n -t 7 ss"), "{evil:?}");
+            assert!(told(Entry::to(&leads, false).unwrap()).0.starts_with("nsenter -n -t 7 ss"), "{evil:?}");
             let location = inside(Container { name: Some(evil.into()), ..container("docker") });
-            let entry = Entry::to(&location).unwrap();
+            let entry = Entry::to(&location, false).unwrap();
             assert_eq!(told(entry.clone()).0, "nsenter -n -t 4121 ss -tn; rstdoctor scan --netns 4121", "{evil:?}");
             assert_eq!(entry.takes_effect(Restart::Service, "nginx"), None, "{evil:?}");
         }
-        assert_eq!(told(Entry::recorded("123")).0, "ss -tn; rstdoctor scan");
+        assert_eq!(told(Entry::named("123", false)).0, "ss -tn; rstdoctor scan");
         assert_eq!(
-            told(Entry::recorded("we'b")).0,
+            told(Entry::named("we'b", false)).0,
             r"ip netns exec 'we'\''b' ss -tn; rstdoctor scan --netns 'we'\''b'"
         );
         let path = Location { path: Some("/run/x".into()), ..Location::default() };
-        assert_eq!(told(Entry::to(&path).unwrap()).0, "nsenter --net=/run/x ss -tn; rstdoctor scan --netns /run/x");
+        assert_eq!(
+            told(Entry::to(&path, false).unwrap()).0,
+            "nsenter --net=/run/x ss -tn; rstdoctor scan --netns /run/x"
+        );
+    }
+
+    /// Of another time or host no name, path or process id is a word of a command, and the words around it say where to run it.
+    #[test]
+    fn what_was_observed_elsewhere_is_named_in_words_only() {
+        let look = ShellCommand::new("ss -lnt").then(ShellCommand::new("rstdoctor scan"));
+        let said = ShellCommand::new("journalctl -n 9").then(ShellCommand::new("systemctl --failed"));
+        let remedy = Remedy::new("Look", Verify::by(look.clone(), "is quiet")).restart(Restart::Service);
+        let plain = |location: Location| Location { netns: NetnsId(7), ..location };
+        for (location, told, logs, restart) in [
+            (
+                plain(Location { path: Some("/tmp/x".into()), ..Location::default() }),
+                "network namespace 7",
+                "journalctl -n 9; systemctl --failed",
+                None,
+            ),
+            (
+                plain(Location { name: Some("bl\nue".into()), pid: Some(4121), ..Location::default() }),
+                r"netns bl\nue",
+                "journalctl -n 9; systemctl --failed",
+                None,
+            ),
+            (
+                inside(container("docker")),
+                "container web",
+                "docker logs --since 10m CONTAINER; docker ps -a",
+                Some("takes effect when nginx is restarted: docker restart CONTAINER"),
+            ),
+            (
+                inside(pod()),
+                "pod shop/web-7d",
+                "kubectl -n NAMESPACE logs --all-containers --since=10m POD; kubectl -n NAMESPACE get pods",
+                Some(
+                    "takes effect when nginx is restarted: kubectl -n NAMESPACE rollout restart of the Deployment, StatefulSet \
+                     or DaemonSet of this pod",
+                ),
+            ),
+        ] {
+            let entry = Entry::to(&location, true).unwrap();
+            assert_eq!(entry.within(&look).to_string(), "ss -lnt; rstdoctor scan");
+            let text = entry.text(&remedy.clone().command(look.clone())).into_owned();
+            assert_eq!(text, format!("Look; run it in {told}"));
+            assert_eq!(entry.within(&said).to_string(), logs);
+            assert_eq!(entry.takes_effect(Restart::Service, "nginx").as_deref(), restart);
+            let verify = entry.verify(&remedy).to_string();
+            assert!(verify.ends_with("ss -lnt; rstdoctor scan is quiet"), "{verify}");
+        }
+        assert_eq!(Entry::named("blue", true).within(&look).to_string(), "ss -lnt; rstdoctor scan");
     }
 
     #[test]
@@ -396,7 +425,7 @@ mod tests {
             ),
         ] {
             let location = inside(container);
-            let entry = Entry::to(&location).unwrap();
+            let entry = Entry::to(&location, false).unwrap();
             assert_eq!(entry.within(&look).to_string(), format!("nsenter -n -t 4121 ss -lntp; {list}"));
             assert_eq!(entry.within(&said).to_string(), logs);
             assert_eq!(entry.takes_effect(Restart::Service, "nginx").as_deref(), restart);
@@ -412,16 +441,16 @@ mod tests {
         let remedy = Remedy::new("", listed).restart(Restart::Service);
         let location = inside(container("docker"));
         assert_eq!(
-            Entry::to(&location).unwrap().verify(&remedy).to_string(),
+            Entry::to(&location, false).unwrap().verify(&remedy).to_string(),
             "nsenter -n -t $(docker inspect -f '{{.State.Pid}}' web) ss -lnt shows Send-Q 4096"
         );
         let reloaded = remedy.clone().restart(Restart::Reload);
         assert_eq!(
-            Entry::to(&location).unwrap().verify(&reloaded).to_string(),
+            Entry::to(&location, false).unwrap().verify(&reloaded).to_string(),
             "nsenter -n -t 4121 ss -lnt shows Send-Q 4096"
         );
         let location = inside(pod());
-        let entry = Entry::to(&location).unwrap();
+        let entry = Entry::to(&location, false).unwrap();
         let text = "in the network namespace of the new pod, ss -lnt shows Send-Q 4096";
         assert_eq!(entry.verify(&remedy).to_string(), text);
         let scan = Remedy::new("", Verify::scan("is quiet")).restart(Restart::Service);
@@ -432,7 +461,7 @@ mod tests {
     fn what_is_set_in_a_container_is_kept_outside_of_it() {
         let keeps = |container: Container, name: &'static str| {
             let location = inside(container);
-            Entry::to(&location).unwrap().keeps(&ShellCommand::new("sysctl -w").arg(format_args!("{name}=9"))).unwrap()
+            Entry::to(&location, false).unwrap().keeps(&ShellCommand::new("sysctl -w").arg((name, "=9"))).unwrap()
         };
         assert_eq!(
             keeps(container("docker"), "net.core.somaxconn"),

@@ -95,7 +95,7 @@ fn no_port_to_bind(e: &Evidence<'_>, source: IpAddr, to: &[&Destination], used: 
         to.len()
     );
     let impact = Impact { events: 0, per_s: 0.0, unit: "connection attempts" };
-    let count = ShellCommand::new("ss -tanH src").arg(host(source)).pipe(ShellCommand::new("wc -l"));
+    let count = of_host(ShellCommand::new("ss -tanH src"), source).pipe(ShellCommand::new("wc -l"));
     let verify = Verify::by(count, "may exceed the range, and bind() no longer fails");
     Finding::new(State::Active, Severity::Critical, numbers::GONE_FOR_BIND, impact, summary)
         .subjects(owners.iter().take(4).map(|process| Subject::process(process)))
@@ -127,11 +127,8 @@ fn no_port_to_bind(e: &Evidence<'_>, source: IpAddr, to: &[&Destination], used: 
         ))
 }
 
-fn host(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("[{address}]"),
-    }
+fn of_host(command: ShellCommand, address: IpAddr) -> ShellCommand {
+    if address.is_ipv6() { command.arg(("[", address, "]")) } else { command.arg(address) }
 }
 
 fn range_is(range: &str) -> EvidenceItem {
@@ -237,9 +234,7 @@ fn exhausted(e: &Evidence<'_>, destination: &Destination, available: u64, range:
 
 fn remedies(e: &Evidence<'_>, destination: &Destination, taken: u64, owners: &[&Process], finding: Finding) -> Finding {
     let to = SocketAddr::new(destination.address, destination.port);
-    let count = ShellCommand::new("ss -tanH dst")
-        .arg(host(destination.address))
-        .arg(format_args!("dport = :{}", destination.port));
+    let count = of_host(ShellCommand::new("ss -tanH dst"), destination.address).arg(("dport = :", destination.port));
     let verify = Verify::by(count.pipe(ShellCommand::new("wc -l")), "falls well below the range");
     let nginx = owners.iter().any(|process| process.name == "nginx");
     let short_lived = destination.time_wait * 2 >= destination.ports_used;

@@ -9,8 +9,7 @@ use crate::evidence::service::Service;
 use crate::knowledge::servers;
 use crate::source::owners::{self, Process};
 use crate::source::socket_dump::GroupKind;
-use crate::value::outside::UnitName;
-use crate::value::shell::ShellCommand;
+use crate::value::shell::{Name, ShellCommand};
 use crate::value::{Missing, words};
 
 cause! {
@@ -261,20 +260,21 @@ fn remedies(e: &Evidence<'_>, near: &[&Process], mut finding: Finding) -> Findin
     }
     let limit = near.iter().filter_map(|process| process.open_files_limit).max().unwrap_or(1024);
     let wanted = (limit.saturating_mul(4)).max(65_536);
-    let nofile = format!("--nofile={wanted}:{wanted}");
+    let nofile = (("--nofile=", wanted), ":", wanted);
     let now = match near {
-        [process] => ShellCommand::new("prlimit --pid").arg(process.pid).arg(&nofile),
+        [process] => ShellCommand::new("prlimit --pid").arg(Name::pid(process.pid)).arg(nofile),
         // Each pid becomes the argument of --pid.
         _ => ShellCommand::new("echo")
-            .args(near.iter().map(|process| process.pid))
-            .pipe(ShellCommand::new("xargs -n1 prlimit").arg(&nofile).arg("--pid")),
+            .args(near.iter().map(|process| Name::pid(process.pid)))
+            .pipe(ShellCommand::new("xargs -n1 prlimit").arg(nofile).arg("--pid")),
     };
-    let limits = ShellCommand::new("grep").arg("open files").arg(format_args!("/proc/{}/limits", first.pid));
+    let limits = ShellCommand::new("grep").arg("open files").arg(("/proc/", Name::pid(first.pid), "/limits"));
     let verify = Verify::by(limits, format!("shows {wanted}, and Recv-Q falls in ss -lnt"));
     let mut raise =
         Remedy::new("Raise the limit of the running process, and for its next start", verify.clone()).command(now);
-    if let Some(unit) = near.iter().find_map(|process| process.unit.as_ref()).filter(|unit| unit.is_service()) {
-        raise = raise.persist(keep_limit(unit, wanted));
+    let unit = near.iter().find_map(|process| process.unit.as_ref()).filter(|unit| unit.is_service());
+    if let Some(unit) = unit.and_then(Name::unit) {
+        raise = raise.persist(keep_limit(&unit, wanted));
     }
     finding = finding.remedy(raise);
     if let Some((server, setting)) = servers::server_of(first).and_then(|s| Some((s, s.open_files.as_ref()?))) {
@@ -287,7 +287,7 @@ fn remedies(e: &Evidence<'_>, near: &[&Process], mut finding: Finding) -> Findin
         Remedy::new("Look for a leak: which kind of file grows", "the number stays flat under a steady load").command(
             commands::most_frequent(
                 ShellCommand::new("ls -l")
-                    .arg(format_args!("/proc/{}/fd", first.pid))
+                    .arg(("/proc/", Name::pid(first.pid), "/fd"))
                     .pipe(ShellCommand::new("awk").arg("{print $NF}"))
                     .pipe(ShellCommand::new("cut -d: -f1")),
             ),
@@ -296,12 +296,12 @@ fn remedies(e: &Evidence<'_>, near: &[&Process], mut finding: Finding) -> Findin
 }
 
 /// Raises the limit of a service by a drop-in, for its next start.
-fn keep_limit(unit: &UnitName, limit: u64) -> ShellCommand {
-    let directory = format!("/etc/systemd/system/{unit}.d");
-    let text = ShellCommand::new("printf").arg(format_args!("[Service]\\nLimitNOFILE={limit}\\n"));
+fn keep_limit(unit: &Name, limit: u64) -> ShellCommand {
+    let below = |rest| ("/etc/systemd/system/", unit.clone(), rest);
+    let text = ShellCommand::new("printf").arg(("[Service]\\nLimitNOFILE=", limit, "\\n"));
     ShellCommand::new("mkdir -p")
-        .arg(&directory)
-        .and(text.into_file(format_args!("{directory}/90-nofile.conf")))
+        .arg(below(".d"))
+        .and(text.into_file(below(".d/90-nofile.conf")))
         .and(ShellCommand::new("systemctl daemon-reload"))
 }
 
@@ -321,6 +321,7 @@ mod tests {
     use crate::observation::testing::{Case, process};
     use crate::source::owners::Owners;
     use crate::value::Observed;
+    use crate::value::outside::UnitName;
 
     fn with_files(open: u64, recv_q: u32) -> Case {
         let mut owner = process(4121, "nginx");

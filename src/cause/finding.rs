@@ -91,6 +91,8 @@ pub struct Finding {
     pub tells_place: bool,
     /// Other findings of its place may follow from it.
     pub has_symptoms: bool,
+    /// It was observed at another time, and perhaps on another host: what it names is not what bears that name here.
+    pub elsewhere: bool,
 }
 
 impl Finding {
@@ -129,7 +131,14 @@ impl Finding {
             location: None,
             tells_place: false,
             has_symptoms: true,
+            elsewhere: false,
         }
+    }
+
+    /// For a reader who is not on the host that was observed, or later: no command names what was there.
+    pub fn elsewhere(self) -> Self {
+        let remedies = self.remedies.into_iter().map(Remedy::elsewhere).collect();
+        Self { remedies, elsewhere: true, ..self }
     }
 
     pub fn subject(mut self, subject: Subject) -> Self {

@@ -145,11 +145,11 @@ fn at_a_place(e: &Evidence<'_>, rejected: &Rejected) -> Finding {
     let finding = rate_limited(e, finding, rejected).harm_if(harm);
     match (rejected.hook, called) {
         (Hook::Remote, Some(called)) => ask_elsewhere(finding, called, rejected),
-        (Hook::Forward, Some(called)) => with_remedies(finding, "forward", &format!("dport {}", called.port())),
-        (Hook::Output, Some(called)) => with_remedies(finding, "output", &format!("dport {}", called.port())),
-        (Hook::Output, None) => with_remedies(finding, "output", &format!("sport {port}")),
-        (_, Some(called)) => with_remedies(finding, "input", &format!("sport {}", called.port())),
-        (_, None) => with_remedies(finding, "input", &format!("dport {port}")),
+        (Hook::Forward, Some(called)) => with_remedies(finding, "forward", "dport", Some(called.port())),
+        (Hook::Output, Some(called)) => with_remedies(finding, "output", "dport", Some(called.port())),
+        (Hook::Output, None) => with_remedies(finding, "output", "sport", rejected.port),
+        (_, Some(called)) => with_remedies(finding, "input", "sport", Some(called.port())),
+        (_, None) => with_remedies(finding, "input", "dport", rejected.port),
     }
 }
 
@@ -242,7 +242,7 @@ fn elsewhere(e: &Evidence<'_>, rejected: &[&Rejected]) -> Option<Finding> {
     let finding = wording::benign(e, numbers::ELSEWHERE, count, UNIT, summary)
         .subject(subject)
         .evidence(seen(&Rejected { count, ..Rejected::clone(first) }));
-    Some(with_remedies(finding, "input", &format!("dport {}", number(first.port))))
+    Some(with_remedies(finding, "input", "dport", first.port))
 }
 
 /// TCP sent RSTs as well, and without events they cannot be told apart.
@@ -254,7 +254,7 @@ fn unnamed(e: &Evidence<'_>, count: u64) -> Finding {
         .subject(Subject::host())
         .evidence(EvidenceItem::value("reset_packets", "packets", count as f64, text))
         .against(EvidenceItem::fact("reset_events", "reason", "without reset events the ports are not known"));
-    with_remedies(finding, "input", "dport")
+    with_remedies(finding, "input", "dport", None)
 }
 
 /// Own connects, where packets were not seen: each ICMP error that came in ended one, as far as so many ended.
@@ -295,7 +295,7 @@ fn rules_by_counters(e: &Evidence<'_>) -> Option<Finding> {
         .subject(Subject::host())
         .evidence(wording::moved(&sent, "ICMP errors that left this host, more than UDP caused"))
         .against(EvidenceItem::fact("reset_packets", "packets", "what they answered is told by the packets only"));
-    Some(with_remedies(finding, "input", "dport"))
+    Some(with_remedies(finding, "input", "dport", None))
 }
 
 fn flat(e: &Evidence<'_>, finding: Finding, rejected: &Rejected) -> Finding {
@@ -340,7 +340,13 @@ fn see_errors() -> Remedy {
         .command(ShellCommand::new("tcpdump -ni any").arg("icmp[0] == 3 or icmp6[0] == 1"))
 }
 
-fn with_remedies(finding: Finding, chain: &str, filter: &str) -> Finding {
+/// `side`: whose port the rule may name, `sport` or `dport`.
+fn with_remedies(finding: Finding, chain: &str, side: &'static str, port: Option<u16>) -> Finding {
+    let rules = ShellCommand::new("grep -E");
+    let rules = match port {
+        Some(port) => rules.arg(("counter|", side, (" ", port))),
+        None => rules.arg(("counter|", side)),
+    };
     finding
         .remedy(
             Remedy::new(
@@ -354,10 +360,8 @@ fn with_remedies(finding: Finding, chain: &str, filter: &str) -> Finding {
             ),
         )
         .remedy(
-            Remedy::new("Where rules have counters, see which one grows", "the counter of one rule grows").command(
-                ShellCommand::new("nft list ruleset")
-                    .pipe(ShellCommand::new("grep -E").arg(format_args!("counter|{filter}"))),
-            ),
+            Remedy::new("Where rules have counters, see which one grows", "the counter of one rule grows")
+                .command(ShellCommand::new("nft list ruleset").pipe(rules)),
         )
 }
 

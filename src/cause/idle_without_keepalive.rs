@@ -85,7 +85,7 @@ fn idle(e: &Evidence<'_>, group: &Group) -> Finding {
         }
     }
     let side = if group.accepted { "sport" } else { "dport" };
-    let list = ShellCommand::new("ss -tno state established").arg(format_args!("{side} = :{}", group.port));
+    let list = ShellCommand::new("ss -tno state established").arg((side, " = :", group.port));
     let verify = Verify::by(list, "shows timer:(keepalive");
     finding = finding
         .against(EvidenceItem::fact(

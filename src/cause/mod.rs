@@ -2,6 +2,7 @@
 //! the explain text to the man page, derives from the registry below.
 
 mod commands;
+mod engine;
 mod entry;
 mod finding;
 pub mod manifest;

@@ -50,6 +50,9 @@ cause! {
 const UNIT: &str = "resets and refused connects";
 /// Refusals begin within this time of the resets: a process that ends closes its listener and its connections at once.
 const AT_ONCE: Duration = Duration::from_secs(2);
+/// A process that ends closes its files in the order of their numbers (Linux 6.12, fs/file.c, close_files), a listener mostly
+/// before its connections: on a busy machine, or where it is closed on purpose first, refusals come so long before the resets.
+const CLOSING: Duration = Duration::from_millis(500);
 /// Resets farther apart than this are of two ends.
 const APART: Duration = Duration::from_secs(1);
 
@@ -82,12 +85,14 @@ impl History {
             rest = later;
             let last = cluster.last().copied().unwrap_or(from);
             let until = later.first().copied().unwrap_or(Duration::MAX);
-            let before = self.refusals.iter().any(|at| *at < from && *at + APART >= from);
-            let refused: Vec<_> = self.refusals.iter().filter(|at| (from..until).contains(*at)).copied().collect();
-            let soon = refused.first().is_some_and(|first| *first <= last + AT_ONCE);
+            let closing = from.saturating_sub(CLOSING);
+            let before = self.refusals.iter().any(|at| *at < closing && *at + APART >= from);
+            let refused: Vec<_> = self.refusals.iter().filter(|at| (closing..until).contains(*at)).copied().collect();
+            let soon = refused.iter().any(|at| (from..=last + AT_ONCE).contains(at));
             if soon && !before {
                 let (down_from, to) =
                     (refused.first().copied().unwrap_or(last), refused.last().copied().unwrap_or(last));
+                let from = from.min(down_from);
                 ends.push(End { resets: count as u64, refusals: refused.len() as u64, from, down_from, to });
             }
         }
@@ -243,6 +248,16 @@ mod tests {
     fn three_of_them_are_said_as_three() {
         let finding = restarts(&[[100, 150, 300], [1500, 1550, 1700], [2800, 2850, 2950]]).finding(&PEER_RESTARTED);
         assert!(finding.summary.contains("restarted 3 times: 15 open connections"), "{}", finding.summary);
+    }
+
+    #[test]
+    fn a_listener_that_is_closed_a_moment_before_its_connections_is_one_end() {
+        let finding = restarts(&[[1_400, 1_100, 1_900]]).finding(&PEER_RESTARTED);
+        assert!(finding.summary.contains("5 open connections reset, then 16 connects refused"), "{}", finding.summary);
+        assert!(
+            restarts(&[[1_400, 800, 1_900]]).is_ruled_out(&PEER_RESTARTED),
+            "refused for longer: it was down before"
+        );
     }
 
     #[test]

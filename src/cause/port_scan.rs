@@ -72,7 +72,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
                         ShellCommand::new("nft add chain inet dropped input")
                             .arg("{ type filter hook input priority -10 ; }"),
                     )
-                    .and(ShellCommand::new("nft add rule inet dropped input").args([family, "saddr"]).arg(first).arg("drop")),
+                    .and(ShellCommand::new("nft add rule inet dropped input").args([family, "saddr"]).arg(*first).arg("drop")),
             ),
         );
     }

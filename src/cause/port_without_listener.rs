@@ -143,10 +143,10 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
                 "If the client is a program of this host: have it named (as root, with tracefs: own connects refused)",
                 "the process is named",
             )
-            .command(
-                ShellCommand::new("rstdoctor trace --received -d 10s")
-                    .args(place.port.iter().flat_map(|port| ["--port".to_owned(), port.to_string()])),
-            ),
+            .command({
+                let traced = ShellCommand::new("rstdoctor trace --received -d 10s");
+                place.port.into_iter().fold(traced, |command, port| command.arg("--port").arg(port))
+            }),
         )
 }
 

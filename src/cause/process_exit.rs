@@ -11,7 +11,7 @@ use crate::reset::Kind;
 use crate::source::owners::Process;
 use crate::source::reset_events::{Direction, SignalDeath, Task};
 use crate::value::outside::UnitName;
-use crate::value::shell::ShellCommand;
+use crate::value::shell::{Name, ShellCommand};
 use crate::value::{Missing, TcpState, words};
 
 cause! {
@@ -328,8 +328,9 @@ fn was_in_use(e: &Evidence<'_>, port: u16) -> bool {
 
 fn with_remedies(e: &Evidence<'_>, finding: Finding, name: Option<&str>, unit: Option<&UnitName>) -> Finding {
     let journal = ShellCommand::new("journalctl --since -10min");
-    let journal = match unit {
-        Some(unit) => journal.arg("-u").arg(unit),
+    let unit = unit.and_then(Name::unit);
+    let journal = match &unit {
+        Some(unit) => journal.arg("-u").arg(unit.clone()),
         None => journal,
     };
     let killed = ShellCommand::new("grep -Ei").arg("killed process|segfault").pipe(ShellCommand::new("tail"));

@@ -7,7 +7,7 @@ use crate::evidence::Evidence;
 use crate::evidence::service::Service;
 use crate::knowledge::servers::Server;
 use crate::source::owners::Process;
-use crate::value::shell::ShellCommand;
+use crate::value::shell::{Name, ShellCommand};
 use crate::value::words;
 
 /// Fewer samples say nothing about what a queue does all the time.
@@ -38,7 +38,8 @@ pub fn hidden_owner(e: &Evidence<'_>, service: &Service<'_>) -> Option<EvidenceI
 /// Restarts the systemd service of the first process that has a unit.
 pub fn restart_command(owners: &[&Process]) -> Option<ShellCommand> {
     let unit = owners.iter().find_map(|process| process.unit.as_ref())?;
-    unit.is_service().then(|| ShellCommand::new("systemctl restart").arg(unit))
+    let unit = Name::unit(unit).filter(|_| unit.is_service())?;
+    Some(ShellCommand::new("systemctl restart").arg(unit))
 }
 
 /// Lists the listener of the service with its queue.
@@ -53,9 +54,11 @@ pub fn drained(service: &Service<'_>) -> Verify {
 
 /// Where in the kernel a process waits.
 pub fn kernel_stack(process: &Process) -> ShellCommand {
-    ShellCommand::new("cat")
-        .arg(format_args!("/proc/{}/stack", process.pid))
-        .arg(format_args!("/proc/{}/wchan", process.pid))
+    ShellCommand::new("cat").arg(("/proc/", Name::pid(process.pid), "/stack")).arg((
+        "/proc/",
+        Name::pid(process.pid),
+        "/wchan",
+    ))
 }
 
 /// The accept queue was not once shorter than in the sample before, in enough samples to tell.

@@ -1,10 +1,11 @@
 //! What can be done about a finding, typed: what is pasted into a shell holds no configuration and no comment, and cannot be
 //! made of text ([`ShellCommand`]).
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{Restart, Setting, SettingKind, commands};
-use crate::value::shell::ShellCommand;
+use crate::value::shell::{Part, ShellCommand};
 
 /// Something to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +106,31 @@ impl Remedy {
         Self { text, restart: setting.restart, change: Change::Setting(setting), ..self }
     }
 
+    /// As one who is not on the host that was observed, or later, can use it: its commands say `PID`, and the text what that was.
+    pub fn elsewhere(mut self) -> Self {
+        let mut names: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+        let mut told = |command: &mut ShellCommand| {
+            for (stand_in, name) in command.names() {
+                let known = names.entry(stand_in).or_default();
+                if known.iter().all(|known| known != name) {
+                    known.push(name.to_owned());
+                }
+            }
+            *command = command.elsewhere();
+        };
+        if let Change::Shell { command, persist } = &mut self.change {
+            told(command);
+            persist.iter_mut().for_each(&mut told);
+        }
+        self.verify.command.iter_mut().for_each(told);
+        let was = |(stand_in, names): (&'static str, Vec<String>)| format!("{stand_in} was {}", names.join(", "));
+        let was: Vec<_> = names.into_iter().map(was).collect();
+        if !was.is_empty() {
+            self.text = format!("{} (there and then {})", self.text, was.join(", "));
+        }
+        self
+    }
+
     pub fn restart(mut self, restart: Restart) -> Self {
         self.restart = restart;
         self
@@ -114,10 +140,10 @@ impl Remedy {
     pub fn sysctl(
         text: impl Into<String>,
         name: &'static str,
-        value: impl fmt::Display,
+        value: impl Part + Copy,
         verify: impl Into<Verify>,
     ) -> Self {
-        Self::new(text, verify).command(commands::set_sysctl(name, &value)).persist(commands::keep_sysctl(name, &value))
+        Self::new(text, verify).command(commands::set_sysctl(name, value)).persist(commands::keep_sysctl(name, value))
     }
 
     /// What is to be pasted or written, on one line; `None` for advice.
@@ -185,6 +211,8 @@ impl Setting {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::value::outside::UnitName;
+    use crate::value::shell::Name;
 
     #[test]
     fn a_namespace_has_its_own_sockets_and_most_of_its_settings() {
@@ -193,5 +221,22 @@ mod tests {
         let command = |command: ShellCommand| Remedy::new("", "").command(command).is_per_netns();
         assert!(command(ShellCommand::new("true").pipe(ShellCommand::new("ss -t"))));
         assert!(!command(ShellCommand::new("kill -CONT 7")));
+    }
+
+    #[test]
+    fn for_another_host_a_command_says_what_kind_of_thing_it_names_and_the_text_which() {
+        let pids = [4121, 4122].map(Name::pid);
+        let unit = UnitName::parse("web.service").expect("a unit");
+        let stacks = ShellCommand::new("cat").args(pids.clone().map(|pid| ("/proc/", pid, "/stack")));
+        let remedy = Remedy::new("Continue", Verify::by(stacks, "moves"))
+            .command(ShellCommand::new("kill -CONT").args(pids))
+            .persist(ShellCommand::new("systemctl restart").arg(Name::unit(&unit).expect("of the host")))
+            .elsewhere();
+        assert_eq!(remedy.line().as_deref(), Some("kill -CONT PID"));
+        assert_eq!(remedy.persist_in(false).map(ToString::to_string).as_deref(), Some("systemctl restart UNIT"));
+        assert_eq!(remedy.verify.to_string(), "cat /proc/PID/stack moves");
+        assert_eq!(remedy.text, "Continue (there and then PID was 4121, 4122, UNIT was web.service)");
+        let plain = Remedy::new("Look", "").command(ShellCommand::new("ss -lnt"));
+        assert_eq!(plain.clone().elsewhere(), plain);
     }
 }

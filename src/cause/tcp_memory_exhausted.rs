@@ -123,8 +123,7 @@ fn largest(sort: &'static str) -> ShellCommand {
 }
 
 fn remedies(finding: Finding, high: u64) -> Finding {
-    let wanted = [high, high.saturating_mul(3) / 2, high.saturating_mul(2)];
-    let text = format!("{} {} {}", wanted[0], wanted[1], wanted[2]);
+    let wanted = ((high, " "), (high.saturating_mul(3) / 2, " "), high.saturating_mul(2));
     finding
         .remedy(
             Remedy::new(
@@ -136,7 +135,7 @@ fn remedies(finding: Finding, high: u64) -> Finding {
         .remedy(Remedy::sysctl(
             "Raise the limit, if the host has the memory to spare",
             "net.ipv4.tcp_mem",
-            text,
+            wanted,
             "mem stays below the second number",
         ))
 }

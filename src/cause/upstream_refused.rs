@@ -143,12 +143,9 @@ fn refused_in_part(e: &Evidence<'_>, finding: Finding, called: SocketAddr, other
             ),
         ),
     };
-    finding.remedy(
-        Remedy::new(text, Verify::scan("shows no refused connect")).command(
-            ShellCommand::new("tcpdump -nvi any")
-                .arg(format_args!("tcp[tcpflags] & tcp-rst != 0 and src port {}", called.port())),
-        ),
-    )
+    finding.remedy(Remedy::new(text, Verify::scan("shows no refused connect")).command(
+        ShellCommand::new("tcpdump -nvi any").arg(("tcp[tcpflags] & tcp-rst != 0 and src port ", called.port())),
+    ))
 }
 
 fn with_remedies(finding: Finding, called: Option<SocketAddr>) -> Finding {

@@ -20,7 +20,11 @@ const TRACEFS: (&str, &str) =
 const PROC: (&str, &str) = ("/proc/net, /proc/sys, /proc/PID", "Counters, limits, and whose the sockets are.");
 const NETNS: (&str, &str) = ("/run/netns", "Network namespaces by name, see ip-netns(8).");
 const SERVICES: (&str, &str) = ("/etc/services", "Names of services for --port.");
-const STORE: (&str, &str) = ("/var/lib/rstdoctor", "The store; of other users $XDG_STATE_HOME/rstdoctor.");
+const STORE: (&str, &str) = ("/var/lib/rstdoctor", "The store of root.");
+const OWN_STORE: (&str, &str) = (
+    "$XDG_STATE_HOME/rstdoctor",
+    "The store of any other user; ~/.local/state/rstdoctor where XDG_STATE_HOME is not set, or no absolute path.",
+);
 const LOOKS: &[(&str, &str)] = &[TRACEFS, PROC, NETNS, SERVICES];
 
 const MANUALS: &[Manual] = &[
@@ -116,7 +120,7 @@ const MANUALS: &[Manual] = &[
             ("sudo rstdoctor agent --listen 9469", "The same, with metrics for Prometheus on 127.0.0.1."),
             ("rstdoctor agent --store ./night --redact", "Without names and addresses, in a directory of one's own."),
         ],
-        files: &[STORE, TRACEFS, PROC, NETNS],
+        files: &[STORE, OWN_STORE, TRACEFS, PROC, NETNS],
     },
     Manual {
         name: "rstdoctor-history",
@@ -126,7 +130,7 @@ const MANUALS: &[Manual] = &[
             ("sudo rstdoctor history --since 03:00 --until 03:30 --port 443", "Half an hour of one service."),
             ("sudo rstdoctor history --since 7d --format html > week.html", "A page for people who were not there."),
         ],
-        files: &[STORE],
+        files: &[STORE, OWN_STORE],
     },
     Manual {
         name: "rstdoctor-recording",

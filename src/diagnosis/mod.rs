@@ -240,11 +240,9 @@ pub fn diagnose_unless(view: View<'_>, filter: &Filter, stopped: &dyn Fn() -> bo
 fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn Fn() -> bool) -> (Diagnosis, bool) {
     let services = evidence.services().unwrap_or_default();
     let scope = filter.resolve(services);
-    let mut found = Vec::new();
-    let mut elsewhere = Vec::new();
-    let mut ruled_out = Vec::new();
-    let mut not_checked = Vec::new();
-    let mut hinted = Vec::new();
+    let told = |finding: Finding| if view.covers.input == Input::Live { finding } else { finding.elsewhere() };
+    let (mut found, mut hinted, mut elsewhere) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ruled_out, mut not_checked) = (Vec::new(), Vec::new());
     let mut whole = true;
     for cause in REGISTRY.iter().copied() {
         whole &= !stopped();
@@ -258,7 +256,7 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
         match judgement {
             Ok(Verdict::Found(findings)) => {
                 let (mut kept, other): (Vec<_>, Vec<_>) =
-                    findings.into_iter().partition(|finding| scope.keeps(finding));
+                    findings.into_iter().map(told).partition(|finding| scope.keeps(finding));
                 if !filter.is_empty() {
                     kept.iter_mut().for_each(worsen_where_all_failed);
                 }
@@ -285,7 +283,7 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
     let seen = found.iter().any(|(_, finding)| weighs(finding));
     for (cause, finding, missing) in hinted {
         match finding.confidence >= CONVINCING || !seen {
-            true if scope.keeps(&finding) => found.push((cause, finding)),
+            true if scope.keeps(&finding) => found.push((cause, told(finding))),
             true => {}
             false => {
                 let also = cause.also_missing(evidence, &missing);

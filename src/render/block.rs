@@ -52,7 +52,7 @@ pub struct About<'a> {
 impl About<'_> {
     /// The way to where the finding is, if that is elsewhere.
     fn entry<'b>(&'b self, finding: &'b Finding) -> Option<Entry<'b>> {
-        self.netns.clone().or_else(|| Entry::to(finding.location.as_deref()?))
+        self.netns.clone().or_else(|| Entry::to(finding.location.as_deref()?, finding.elsewhere))
     }
 }
 
@@ -258,9 +258,9 @@ pub fn takes_effect(finding: &Finding, remedy: &Remedy, entry: Option<&Entry<'_>
     }
     let owner = owner(finding).unwrap_or_else(|| "the service".to_owned());
     // In a container that shares the network of the one who looks, too.
-    let container =
-        || finding.subjects.iter().find_map(|subject| subject.container.as_deref()).map(Entry::of_container);
-    let entry = entry.cloned().or_else(container);
+    let container = || finding.subjects.iter().find_map(|subject| subject.container.as_deref());
+    let entry =
+        entry.cloned().or_else(|| container().map(|container| Entry::of_container(container, finding.elsewhere)));
     if let Some(text) = entry.and_then(|entry| entry.takes_effect(remedy.restart, &owner)) {
         return Some(text);
     }

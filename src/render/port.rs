@@ -53,7 +53,7 @@ pub fn write(page: &mut Page, port: &PortReport, all: bool) {
     }
     if port.ephemeral == Ok(true) {
         page.field("  note", INDENT, "The port lies in net.ipv4.ip_local_port_range: any outgoing connection can take it before your program does. Keep it free with:");
-        let reserve = format!("net.ipv4.ip_local_reserved_ports={}", port.port);
+        let reserve = ("net.ipv4.ip_local_reserved_ports=", port.port);
         page.shell(INDENT, &ShellCommand::new("sysctl -w").arg(reserve));
         page.field("", INDENT, "(add it to the ports that are reserved already)");
     }

@@ -6,6 +6,7 @@ use super::page::length;
 use super::{Format, capture, ledger_table, listeners_table, missing, namespaces, page, port, verdict};
 use crate::cause::Entry;
 use crate::diagnosis::Diagnosis;
+use crate::observation::Input;
 use crate::source::host_facts::HostFacts;
 use crate::value::escape::visible;
 use crate::value::words::thousands;
@@ -48,10 +49,12 @@ impl<'a> About<'a> {
             return Self { filtered, netns: None };
         }
         // A name of `ip netns` leads there by itself; that of a container does not.
-        let located =
-            diagnosis.location.as_deref().filter(|location| !location.containers.is_empty()).and_then(Entry::to);
-        let recorded = diagnosis.netns_name.as_deref().map(Entry::recorded);
-        let netns = netns.map(Entry::of).or(recorded);
+        let elsewhere = diagnosis.input != Input::Live;
+        let contained = diagnosis.location.as_deref().filter(|location| !location.containers.is_empty());
+        let located = contained.and_then(|location| Entry::to(location, elsewhere));
+        let named = diagnosis.netns_name.as_deref().map(|name| Entry::named(name, elsewhere));
+        let asked = |netns| if elsewhere { Entry::named(netns, true) } else { Entry::of(netns) };
+        let netns = netns.map(asked).or(named);
         Self { filtered, netns: located.or(netns) }
     }
 }

@@ -9,7 +9,7 @@ use procfs::{FromRead, ProcessCGroups};
 
 use super::node::container::{of_cgroup, short};
 use crate::ask::{self, Ask, Probe, What};
-use crate::value::outside::{self, UnitName};
+use crate::value::outside::{self, Manager, UnitName};
 use crate::value::{FailureKind, ParseError, words};
 
 /// One process, from /proc/PID/{stat,limits,cgroup,cmdline}; see proc_pid_stat(5).
@@ -155,12 +155,23 @@ pub fn cgroup_paths(bytes: &[u8]) -> Vec<String> {
 
 /// The innermost service or scope of the path, as systemd spells it, except `user@1000.service`, which is all that a user runs, and `init.scope`,
 /// which is systemd itself.
+///
+/// Those of the host's systemd lie in slices only (systemd.slice(5)). Whoever was given a cgroup, a user or a container, names what
+/// is in it.
 pub fn unit(path: &str) -> Option<UnitName> {
-    path.split('/')
-        .rev()
-        .filter(|segment| segment.ends_with(".service") || segment.ends_with(".scope"))
-        .find(|segment| !segment.starts_with("user@") && *segment != "init.scope")
-        .and_then(UnitName::parse)
+    let is_user = |segment: &str| segment.starts_with("user@");
+    let is_unit = |segment: &str| segment.ends_with(".service") || segment.ends_with(".scope");
+    let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    let is_one = |segment: &&str| is_unit(segment) && !is_user(segment) && *segment != "init.scope";
+    let at = segments.iter().rposition(is_one)?;
+    let (above, own) = segments.split_at(at);
+    let name = UnitName::parse(own.first()?)?;
+    let mut others = above.iter().filter(|segment| !segment.ends_with(".slice"));
+    let Some(outermost) = others.next() else { return Some(name) };
+    let uid = outermost.strip_prefix("user@").and_then(|rest| rest.strip_suffix(".service")?.parse().ok());
+    // A container of a user has a systemd of its own.
+    let manager = uid.filter(|_| !others.any(|segment| is_unit(segment))).map_or(Manager::Other, Manager::User);
+    Some(name.of(manager))
 }
 
 /// The innermost slice of the path, systemd.slice(5).
@@ -207,15 +218,25 @@ pub(super) mod tests {
     fn units_and_containers() {
         let docker = format!("0::/system.slice/docker-{ID}.scope\n");
         let kubernetes = format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope\n");
+        let inner = format!("0::/system.slice/docker-{ID}.scope/system.slice/nginx.service\n");
+        let by_cgroupfs = format!("0::/docker/{ID}/system.slice/nginx.service\n");
         let v1 = format!("12:memory:/docker/{ID}\n1:name=systemd:/system.slice/my\\x2dapp.service\n0::/\n");
         let id = Some("0123456789ab".to_owned());
         for (text, unit, container) in [
             ("0::/system.slice/nginx.service\n", Some("nginx.service".to_owned()), None),
+            ("0::/system.slice/system-a.slice/a@1.service\n", Some("a@1.service".to_owned()), None),
             (
                 "0::/user.slice/user-1.slice/user@1.service/app.slice/app.service\n",
-                Some("app.service".to_owned()),
+                Some("app.service of user 1".to_owned()),
                 None,
             ),
+            (
+                "0::/user.slice/user-1.slice/user@1.service/a.slice/x.scope/system.slice/sshd.service\n",
+                Some("sshd.service of another systemd".to_owned()),
+                None,
+            ),
+            (&inner, Some("nginx.service of another systemd".to_owned()), id.clone()),
+            (&by_cgroupfs, Some("nginx.service of another systemd".to_owned()), id.clone()),
             ("0::/user.slice/user-1.slice/user@1.service\n", None, None),
             ("0::/\n", None, None),
             ("0::/system.slice/x-$(touch x).service\n", None, None),
@@ -224,8 +245,8 @@ pub(super) mod tests {
             (kubernetes.as_str(), Some(format!("cri-containerd-{ID}.scope")), id.clone()),
             (v1.as_str(), Some("my\\x2dapp.service".to_owned()), id.clone()),
         ] {
-            let unit = unit.map(|unit| UnitName::parse(&unit).expect("sound"));
-            assert_eq!(parse_cgroup(text.as_bytes()), (unit, container), "{text}");
+            let (told, of) = parse_cgroup(text.as_bytes());
+            assert_eq!((told.map(|unit| unit.to_string()), of), (unit, container), "{text}");
         }
     }
 

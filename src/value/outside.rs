@@ -36,22 +36,44 @@ pub fn is_comm_of(wanted: &str, comm: &str) -> bool {
 /// Name of a systemd unit as systemd spells it, with bytes outside its own characters escaped (`my\x2dapp.service`), so that
 /// `systemctl` takes it as it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UnitName(String);
+pub struct UnitName {
+    name: String,
+    manager: Manager,
+}
+
+/// Whose unit it is. Every manager has names of its own: a user, and a container, may have a `postgresql.service` too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Manager {
+    /// The first systemd, which `systemctl` talks to.
+    Host,
+    /// That of a user, `user@1000.service`.
+    User(u32),
+    /// Another one, in a container mostly.
+    Other,
+}
 
 impl UnitName {
-    /// `None` for what is no name of a unit: other characters than systemd.unit(5) allows ("ASCII letters, digits, `:`, `-`,
+    /// One of the host; `None` for what is no name of a unit: other characters than systemd.unit(5) allows ("ASCII letters, digits, `:`, `-`,
     /// `_`, `.`, `\`, and `@`"), no suffix, or too long. A name that begins with `-` is refused as well, because any program
     /// would take it for an option.
     pub fn parse(text: &str) -> Option<Self> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
         let sound = text.len() <= NAME && !text.starts_with(['-', '.']) && text.chars().all(allowed);
         let suffix = text.rsplit_once('.').is_some_and(|(name, suffix)| !name.is_empty() && !suffix.is_empty());
-        (sound && suffix).then(|| Self(text.to_owned()))
+        (sound && suffix).then(|| Self { name: text.to_owned(), manager: Manager::Host })
+    }
+
+    pub fn of(self, manager: Manager) -> Self {
+        Self { manager, ..self }
+    }
+
+    pub fn manager(&self) -> Manager {
+        self.manager
     }
 
     /// It is a service: it can be restarted, and has settings of its own.
     pub fn is_service(&self) -> bool {
-        self.0.ends_with(".service")
+        self.name.ends_with(".service")
     }
 }
 
@@ -59,13 +81,17 @@ impl Deref for UnitName {
     type Target = str;
 
     fn deref(&self) -> &str {
-        &self.0
+        &self.name
     }
 }
 
 impl fmt::Display for UnitName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match self.manager {
+            Manager::Host => f.write_str(&self.name),
+            Manager::User(uid) => write!(f, "{} of user {uid}", self.name),
+            Manager::Other => write!(f, "{} of another systemd", self.name),
+        }
     }
 }
 

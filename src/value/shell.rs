@@ -1,10 +1,13 @@
 //! Commands that a person pastes into a shell, often as root. They are built from words, never from text: programs and
 //! operators stand in this source, and every argument is quoted, so that nothing a process, a cgroup, a recording or a
-//! packet says can add a word to a command.
+//! packet says can add a word to a command. A word is what this source says, a number or an address ([`Part`]); what one host
+//! calls something is a [`Name`], which a command for another host or another time does not hold ([`ShellCommand::elsewhere`]).
 
 use std::fmt::{self, Write as _};
+use std::net::IpAddr;
 
 use super::escape::visible;
+use super::outside::{Manager, UnitName};
 
 /// One line for a POSIX shell: simple commands joined by operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,10 +18,146 @@ pub struct ShellCommand {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Word {
     Program(&'static str),
-    Argument(String),
+    Argument(Argument),
     Operator(&'static str),
     /// What another command prints is the argument.
     Output(ShellCommand),
+}
+
+/// One argument, put together of parts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Argument(Vec<Piece>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    Plain(String),
+    Name(Name),
+}
+
+/// What bears this number or name on the host that was looked at, at that time: elsewhere it is nothing, or something else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    /// What stands for it where it means nothing.
+    stand_in: &'static str,
+    text: String,
+}
+
+impl Name {
+    pub fn pid(pid: u32) -> Self {
+        Self { stand_in: "PID", text: pid.to_string() }
+    }
+
+    /// `None` where the host's systemd knows no such unit, or another one by that name.
+    pub fn unit(unit: &UnitName) -> Option<Self> {
+        (unit.manager() == Manager::Host).then(|| Self { stand_in: "UNIT", text: unit.to_string() })
+    }
+
+    pub fn netns(name: impl fmt::Display) -> Self {
+        Self { stand_in: "NETNS", text: name.to_string() }
+    }
+
+    pub fn container(name: &str) -> Self {
+        Self { stand_in: "CONTAINER", text: name.to_owned() }
+    }
+
+    /// A pod, and what Kubernetes calls its namespace.
+    pub fn pod(name: &str) -> Self {
+        Self { stand_in: "POD", text: name.to_owned() }
+    }
+
+    pub fn pod_namespace(name: &str) -> Self {
+        Self { stand_in: "NAMESPACE", text: name.to_owned() }
+    }
+}
+
+/// What an argument may be made of. There is no text but that of this source, and no `u32`: process ids are [`Name`]s.
+pub trait Part {
+    fn add_to(&self, argument: &mut Argument);
+}
+
+macro_rules! plain {
+    ($($kind:ty),*) => {
+        $(impl Part for $kind {
+            fn add_to(&self, argument: &mut Argument) {
+                argument.plain(&self.to_string());
+            }
+        })*
+    };
+}
+
+plain!(&'static str, u16, i32, u64, IpAddr);
+
+impl Part for Name {
+    fn add_to(&self, argument: &mut Argument) {
+        argument.0.push(Piece::Name(self.clone()));
+    }
+}
+
+impl<A: Part, B: Part> Part for (A, B) {
+    fn add_to(&self, argument: &mut Argument) {
+        self.0.add_to(argument);
+        self.1.add_to(argument);
+    }
+}
+
+impl<A: Part, B: Part, C: Part> Part for (A, B, C) {
+    fn add_to(&self, argument: &mut Argument) {
+        self.0.add_to(argument);
+        self.1.add_to(argument);
+        self.2.add_to(argument);
+    }
+}
+
+impl Argument {
+    fn of(part: &impl Part) -> Self {
+        let mut argument = Self::default();
+        part.add_to(&mut argument);
+        argument
+    }
+
+    fn plain(&mut self, text: &str) {
+        match self.0.last_mut() {
+            Some(Piece::Plain(last)) => last.push_str(text),
+            _ => self.0.push(Piece::Plain(text.to_owned())),
+        }
+    }
+
+    fn elsewhere(&self) -> Self {
+        let mut argument = Self::default();
+        for piece in &self.0 {
+            argument.plain(match piece {
+                Piece::Plain(text) => text,
+                Piece::Name(name) => name.stand_in,
+            });
+        }
+        argument
+    }
+
+    fn names(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.0.iter().filter_map(|piece| match piece {
+            Piece::Plain(_) => None,
+            Piece::Name(name) => Some((name.stand_in, name.text.as_str())),
+        })
+    }
+
+    /// `None` where a name is in it.
+    fn as_plain(&self) -> Option<&str> {
+        match &self.0[..] {
+            [] => Some(""),
+            [Piece::Plain(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Control and other hidden characters become visible escapes: raw they would act on the terminal into which the command is
+    /// pasted.
+    fn quoted(&self) -> String {
+        let text = self.0.iter().map(|piece| match piece {
+            Piece::Plain(text) => text.as_str(),
+            Piece::Name(name) => &name.text,
+        });
+        quote(&visible(&text.collect::<String>()))
+    }
 }
 
 impl ShellCommand {
@@ -26,18 +165,17 @@ impl ShellCommand {
     pub fn new(command: &'static str) -> Self {
         let mut words = command.split_whitespace();
         let program = words.next().map(Word::Program);
-        Self { words: program.into_iter().chain(words.map(|word| Word::Argument(word.to_owned()))).collect() }
+        Self { words: program.into_iter().chain(words.map(|word| Word::Argument(Argument::of(&word)))).collect() }
     }
 
-    /// One more word, whatever it holds. Control and other hidden characters become visible escapes: raw they would act on
-    /// the terminal into which the command is pasted.
-    pub fn arg(mut self, word: impl fmt::Display) -> Self {
-        self.words.push(Word::Argument(visible(&word.to_string()).into_owned()));
+    /// One more word, whatever it holds.
+    pub fn arg(mut self, word: impl Part) -> Self {
+        self.words.push(Word::Argument(Argument::of(&word)));
         self
     }
 
     /// More words, see [`Self::arg`].
-    pub fn args(self, words: impl IntoIterator<Item = impl fmt::Display>) -> Self {
+    pub fn args(self, words: impl IntoIterator<Item = impl Part>) -> Self {
         words.into_iter().fold(self, Self::arg)
     }
 
@@ -69,7 +207,7 @@ impl ShellCommand {
     }
 
     /// `self > path`
-    pub fn into_file(mut self, path: impl fmt::Display) -> Self {
+    pub fn into_file(mut self, path: impl Part) -> Self {
         self.words.push(Word::Operator(">"));
         self.arg(path)
     }
@@ -92,10 +230,38 @@ impl ShellCommand {
     /// `self next`: a command that runs another one, like `ip netns exec NAME`.
     pub fn running(mut self, next: Self) -> Self {
         self.words.extend(next.words.into_iter().map(|word| match word {
-            Word::Program(program) => Word::Argument(program.to_owned()),
+            Word::Program(program) => Word::Argument(Argument::of(&program)),
             other => other,
         }));
         self
+    }
+
+    /// For one who is not on the host that was looked at, or later: with a word in capital letters in place of each name, once for
+    /// several side by side.
+    pub fn elsewhere(&self) -> Self {
+        let mut words: Vec<Word> = Vec::with_capacity(self.words.len());
+        for word in &self.words {
+            let instead = match word {
+                Word::Argument(argument) => Word::Argument(argument.elsewhere()),
+                Word::Output(command) => Word::Output(command.elsewhere()),
+                other => other.clone(),
+            };
+            let held = matches!(word, Word::Argument(argument) if argument.names().next().is_some());
+            if !held || words.last() != Some(&instead) {
+                words.push(instead);
+            }
+        }
+        Self { words }
+    }
+
+    /// What stands for each name in [`Self::elsewhere`], and the name.
+    pub fn names(&self) -> Vec<(&'static str, &str)> {
+        let names = self.words.iter().map(|word| match word {
+            Word::Argument(argument) => argument.names().collect(),
+            Word::Output(command) => command.names(),
+            _ => Vec::new(),
+        });
+        names.flatten().collect()
     }
 
     fn joined(mut self, operator: &'static str, next: Self) -> Self {
@@ -104,12 +270,12 @@ impl ShellCommand {
         self
     }
 
-    /// Each program with its arguments, in their order.
+    /// Each program with its arguments, in their order, without those in which a name is.
     pub fn simple_commands(&self) -> impl Iterator<Item = (&'static str, Vec<&str>)> {
         self.words.split(|word| matches!(word, Word::Operator("|" | "&&" | ";"))).filter_map(|words| {
             let Some((Word::Program(program), rest)) = words.split_first() else { return None };
             let arguments = rest.iter().filter_map(|word| match word {
-                Word::Argument(argument) => Some(argument.as_str()),
+                Word::Argument(argument) => argument.as_plain(),
                 _ => None,
             });
             Some((*program, arguments.collect()))
@@ -124,7 +290,7 @@ impl ShellCommand {
             match (word, quoted.last_mut()) {
                 (Word::Operator(";"), Some(last)) => last.push(';'),
                 (Word::Program(word) | Word::Operator(word), _) => quoted.push((*word).to_owned()),
-                (Word::Argument(word), _) => quoted.push(quote(word)),
+                (Word::Argument(argument), _) => quoted.push(argument.quoted()),
                 (Word::Output(command), _) => quoted.push(format!("$({command})")),
             }
         }
@@ -199,7 +365,7 @@ mod tests {
 
     #[test]
     fn plain_words_stay_as_people_know_them() {
-        let command = ShellCommand::new("sysctl -w").arg(format_args!("net.core.somaxconn={}", 4096));
+        let command = ShellCommand::new("sysctl -w").arg(("net.core.somaxconn=", 4096));
         assert_eq!(command.to_string(), "sysctl -w net.core.somaxconn=4096");
         let list = ShellCommand::new("ss -tnp").arg("sport = :80").pipe(ShellCommand::new("awk").arg("$2 > 0"));
         assert_eq!(list.to_string(), "ss -tnp 'sport = :80' | awk '$2 > 0'");
@@ -227,7 +393,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn any_words_come_back_from_a_real_shell(words in proptest::collection::vec(any::<String>(), 1..8)) {
-            let command = ShellCommand::new("printf").arg("%s\\n").args(&words);
+            let command = ShellCommand::new("printf").arg("%s\\n").args(words.iter().map(|word| Name::netns(word)));
             let wanted: Vec<_> = words.iter().map(|word| visible(word).into_owned()).collect();
             prop_assert_eq!(read_back(&command), wanted);
         }

@@ -6,6 +6,7 @@ mod hostile;
 mod power_cut;
 mod redaction;
 mod show;
+mod words;
 
 use std::io::Write;
 use std::time::Duration;

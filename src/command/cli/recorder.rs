@@ -52,7 +52,8 @@ impl When {
 /// new files. It tells systemd that it is ready and alive. Exit status: 0 it was asked to end; 2 wrong usage; 3 it could not begin.
 #[derive(Debug, Clone, Default, Args)]
 pub struct AgentArgs {
-    /// Directory of the store [default: /var/lib/rstdoctor for root, else $XDG_STATE_HOME/rstdoctor]
+    /// Directory of the store [default: /var/lib/rstdoctor for root, else
+    /// $XDG_STATE_HOME/rstdoctor or ~/.local/state/rstdoctor]
     #[arg(long, value_name = "DIRECTORY")]
     pub store: Option<PathBuf>,
     /// Delete what is older: 12h, 7d [default: 7d]

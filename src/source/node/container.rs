@@ -226,6 +226,9 @@ pub fn is_id(text: &str) -> bool {
 
 /// The id in the path of a control group, and the runtime where the path says it: `/docker/ID`, `docker-ID.scope`,
 /// `cri-containerd-ID.scope`, `crio-ID.scope`, `libpod-ID.scope`, `/kubepods/.../ID`, and for containerd without systemd `/NAMESPACE/ID`.
+///
+/// A user names the control groups of his own manager as he likes, also like another's container. There it is one of Podman, whose
+/// name is asked of what watches it, or none.
 pub fn of_cgroup(path: &str) -> Option<(String, Option<&'static str>)> {
     let segments: Vec<&str> = path.split('/').collect();
     segments.iter().enumerate().rev().find_map(|(place, segment)| {
@@ -242,7 +245,8 @@ pub fn of_cgroup(path: &str) -> Option<(String, Option<&'static str>)> {
             ("libpod-conmon" | "crio-conmon", _) => return None,
             _ => None,
         };
-        Some((id.to_owned(), runtime))
+        let of_user = segments.iter().take(place).any(|above| above.starts_with("user@"));
+        (!of_user || runtime == Some("podman")).then(|| (id.to_owned(), runtime))
     })
 }
 

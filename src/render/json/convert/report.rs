@@ -128,7 +128,7 @@ fn one(rank: usize, ranked: &Ranked, diagnosis: &Diagnosis) -> Cause {
     let finding = &ranked.finding;
     // A namespace without a name is the one that the reader is in, as far as is known.
     let named = diagnosis.netns_name.is_some().then(|| netns(diagnosis));
-    let entry = finding.location.as_deref().map(|location| (located(location), Entry::to(location)));
+    let entry = finding.location.as_deref().map(|location| (located(location), Entry::to(location, finding.elsewhere)));
     Cause {
         rank,
         id: ranked.id.to_owned(),

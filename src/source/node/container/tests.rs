@@ -24,6 +24,10 @@ fn a_path_of_a_control_group_has_the_id_and_mostly_the_runtime() {
     }
     assert_eq!(of("/machine.slice/libpod-conmon-ID.scope"), None, "what watches it is not in it");
     assert_eq!(of("/system.slice/nginx.service"), None);
+    let of_user = |name: &str| of(&format!("/user.slice/user-1.slice/user@1.service/user.slice/{name}"));
+    assert_eq!(of_user("libpod-ID.scope/container"), Some((true, Some("podman"))));
+    assert_eq!(of_user("docker-ID.scope"), None, "a user calls it as he likes");
+    assert_eq!(of_user("cri-containerd-ID.scope"), None);
 }
 
 #[test]
