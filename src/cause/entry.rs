@@ -126,7 +126,9 @@ impl<'a> Entry<'a> {
             }
             _ => self.within(command),
         };
-        Verify { command: Some(command), text: text.clone() }
+        let there = command.simple_commands().any(per_netns) && self.way.is_none() && !self.called.is_empty();
+        let text = if there { format!("{text}, run in {}", visible(&self.called)) } else { text.clone() };
+        Verify { command: Some(command), text }
     }
 
     /// A pod that took the place of another has another name, too.
@@ -385,7 +387,9 @@ mod tests {
             assert_eq!(entry.within(&said).to_string(), logs);
             assert_eq!(entry.takes_effect(Restart::Service, "nginx").as_deref(), restart);
             let verify = entry.verify(&remedy).to_string();
-            assert!(verify.ends_with("ss -lnt; rstdoctor scan is quiet"), "{verify}");
+            let in_new_pod = "in the network namespace of the new pod, ss -lnt; rstdoctor scan is quiet";
+            let there = format!("ss -lnt; rstdoctor scan is quiet, run in {told}");
+            assert!([in_new_pod, &there].contains(&verify.as_str()), "{verify}");
         }
         assert_eq!(Entry::named("blue", true).within(&look).to_string(), "ss -lnt; rstdoctor scan");
     }

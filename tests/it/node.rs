@@ -27,8 +27,13 @@ fn a_recording_of_a_node_tells_one_story_with_the_container_first() {
         (&subject["container"]["name"], &subject["container"]["runtime"]),
         (&"container-1".into(), &"docker".into())
     );
-    let verify = causes[0]["remedies"][0]["verify_command"].as_str().expect("a command");
-    assert!(verify.contains("docker inspect") && verify.contains("container-1"), "{verify}");
+    let remedy = &causes[0]["remedies"][0];
+    let verify = remedy["verify"].as_str().expect("a text");
+    assert!(
+        verify.ends_with(", run in container container-1"),
+        "of another host nothing is named in a command: {verify}"
+    );
+    assert_eq!(remedy["verify_command"], "ss -lnt 'sport = :8080'");
     let containers =
         report["namespaces"].as_array().expect("namespaces").iter().flat_map(|one| one["containers"].as_array());
     let runtimes: std::collections::BTreeSet<_> =
@@ -42,7 +47,7 @@ fn the_page_of_a_recording_names_the_container_and_how_it_is_restarted() {
     let page = output(&["scan", "--from", RECORDING, "--all"]);
     for part in [
         "In container container-1:",
-        "docker restart container-1",
+        "docker restart CONTAINER",
         "pod namespace-1/pod-1",
         "service service-1 of project-1",
     ] {
