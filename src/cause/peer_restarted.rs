@@ -87,7 +87,9 @@ impl History {
             let until = later.first().copied().unwrap_or(Duration::MAX);
             let closing = from.saturating_sub(CLOSING);
             let before = self.refusals.iter().any(|at| *at < closing && *at + APART >= from);
-            let refused: Vec<_> = self.refusals.iter().filter(|at| (closing..until).contains(*at)).copied().collect();
+            let counted = ends.last().map(|end| end.to);
+            let ours = |at: &&Duration| (closing..until).contains(*at) && counted.is_none_or(|last| **at > last);
+            let refused: Vec<_> = self.refusals.iter().filter(ours).copied().collect();
             let soon = refused.iter().any(|at| (from..=last + AT_ONCE).contains(at));
             if soon && !before {
                 let (down_from, to) =
