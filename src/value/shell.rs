@@ -85,7 +85,7 @@ macro_rules! plain {
     };
 }
 
-plain!(&'static str, u16, i32, u64, IpAddr);
+plain!(&'static str, u16, i32, u64, IpAddr, &IpAddr);
 
 impl Part for Name {
     fn add_to(&self, argument: &mut Argument) {
