@@ -1,6 +1,6 @@
 //! What surrounds a connection in a capture: who scans, what else the same client tried, and who serves.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -11,45 +11,64 @@ use super::here::Here;
 /// Ports of one host that nobody tries by mistake, one after the other.
 const SCAN_PORTS: usize = 5;
 /// Packets with flags that begin no connection.
-const ODD: usize = 2;
+const ODD: u8 = 2;
 /// What a client tries at the same time, or right afterwards.
 const BESIDE: Duration = Duration::from_secs(2);
 
+/// Sources of connections that are weighed.
+const SOURCES: usize = 14_336;
+/// Connects that are looked at beside one that failed, on either side of it.
+const NEAR: usize = 512;
+
+/// What each source tried that nobody serves.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tries(HashMap<IpAddr, Tried>);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Tried {
+    ports: [u16; SCAN_PORTS],
+    known: u8,
+    odd: u8,
+}
+
+impl Tries {
+    /// Takes a connection that has something to tell.
+    pub fn take(&mut self, flow: &Flow) {
+        let served = flow.end(Side::Initiator).bytes + flow.end(Side::Acceptor).bytes > 0;
+        let failed = !served && flow.reset_count() > 0;
+        let source = flow.initiator.ip();
+        if !failed && !flow.odd || self.0.len() >= SOURCES && !self.0.contains_key(&source) {
+            return;
+        }
+        let tried = self.0.entry(source).or_default();
+        tried.odd = tried.odd.saturating_add(u8::from(flow.odd));
+        let port = flow.acceptor.port();
+        let known = usize::from(tried.known);
+        let is_new = !tried.ports.iter().take(known).any(|other| *other == port);
+        if let Some(free) = tried.ports.get_mut(known).filter(|_| failed && is_new) {
+            *free = port;
+            tried.known += 1;
+        }
+    }
+
+    fn is_scanner(&self, source: IpAddr) -> bool {
+        self.0.get(&source).is_some_and(|tried| usize::from(tried.known) >= SCAN_PORTS || tried.odd >= ODD)
+    }
+}
+
 /// The rest of a capture.
 pub struct Around<'a> {
-    attempts: &'a VecDeque<Attempt>,
-    services: &'a HashMap<SocketAddr, Service>,
-    here: &'a Here,
-    scanners: BTreeSet<IpAddr>,
+    pub(super) attempts: &'a VecDeque<Attempt>,
+    pub(super) services: &'a HashMap<SocketAddr, Service>,
+    pub(super) here: &'a Here,
+    pub(super) tries: &'a Tries,
     /// When the capture ends.
     pub until: Duration,
 }
 
-impl<'a> Around<'a> {
-    pub fn new(
-        told: &[Flow],
-        attempts: &'a VecDeque<Attempt>,
-        services: &'a HashMap<SocketAddr, Service>,
-        here: &'a Here,
-        until: Duration,
-    ) -> Self {
-        let mut ports: BTreeMap<IpAddr, BTreeSet<u16>> = BTreeMap::new();
-        let mut odd: BTreeMap<IpAddr, usize> = BTreeMap::new();
-        for flow in told {
-            let initiator = flow.initiator.ip();
-            let served = flow.end(Side::Initiator).bytes + flow.end(Side::Acceptor).bytes > 0;
-            if !served && flow.reset_count() > 0 {
-                ports.entry(initiator).or_default().insert(flow.acceptor.port());
-            }
-            *odd.entry(initiator).or_default() += usize::from(flow.odd);
-        }
-        let by_ports = ports.into_iter().filter(|(_, ports)| ports.len() >= SCAN_PORTS).map(|(source, _)| source);
-        let by_flags = odd.into_iter().filter(|(_, count)| *count >= ODD).map(|(source, _)| source);
-        Self { attempts, services, here, scanners: by_ports.chain(by_flags).collect(), until }
-    }
-
+impl Around<'_> {
     pub fn is_scanner(&self, source: IpAddr) -> bool {
-        self.scanners.contains(&source)
+        self.tries.is_scanner(source)
     }
 
     /// Where the same client was served instead: at another address by the same port, or another port of that host.
@@ -60,9 +79,12 @@ impl<'a> Around<'a> {
                 || attempt.client.is_loopback() && flow.initiator.ip().is_loopback();
             let port = attempt.service.port() == flow.acceptor.port() && attempt.service.ip() != flow.acceptor.ip();
             let host = attempt.service.ip() == flow.acceptor.ip() && attempt.service.port() != flow.acceptor.port();
-            attempt.accepted && near && client && (port || host)
+            near && client && (port || host)
         };
-        self.attempts.iter().find(same).map(|attempt| attempt.service)
+        // In the order in which they were accepted.
+        let middle = self.attempts.partition_point(|attempt| attempt.at < flow.started);
+        let near = middle.saturating_sub(NEAR)..middle.saturating_add(NEAR).min(self.attempts.len());
+        self.attempts.range(near).find(same).map(|attempt| attempt.service)
     }
 
     /// Many connects to the service, and none of them accepted: that is not one of several that are tried in turn.

@@ -86,14 +86,17 @@ pub fn join(first: &mut Flows, mut second: Flows) {
             }
             None => {
                 ends.only[0] += 1;
-                alone(told, spans[1], offset.unwrap_or(0));
+                // It may be among those that are not kept.
+                if second.told_dropped + second.let_go == 0 {
+                    alone(told, spans[1], offset.unwrap_or(0));
+                }
             }
         }
     }
     for (told, taken) in second.told.drain(..).zip(taken) {
         if !taken {
             ends.only[1] += 1;
-            if !told.readings.is_empty() && first.told.len() < super::flows::KEPT {
+            if !told.readings.is_empty() && first.told.len() < super::kept::WHOLE_OF_TWO {
                 first.told.push(told);
             }
         }
@@ -193,7 +196,16 @@ fn pair_told(
             rst.side.name(),
             if never_sent.len() == 1 { "it" } else { "them" },
         );
-        let reading = Reading::new(Story::Between, Sure::Surely).because(text);
+        // Only in the name of a translated address does the host that translates speak for itself.
+        let its_own = rst.answer && told.flow.address(rst.side) != other.address(rst.side);
+        let reading = match its_own {
+            true => Reading::new(Story::Untranslated, Sure::Likely)
+                .others(&["middlebox-reset"])
+                .because(text)
+                .because("it is in the name of the translated address, and answers a segment as a kernel does that has no such connection: the host that translates took that segment for its own")
+                .open("why it was not translated back: conntrack took it for invalid, or had forgotten the connection"),
+            false => Reading::new(Story::Between, Sure::Surely).because(text),
+        };
         // What is in the name of this end is missing in this end's capture.
         let mut reading = unless_lossy(reading, lossy[usize::from(rst.side != here)]);
         reading.phase = Some(rst.phase);

@@ -80,7 +80,7 @@ pub struct End {
     latest: Option<([u8; LATEST], u8, u32)>,
     latest_marks: (Option<u8>, Option<u16>, u32),
     /// Data that came again with the same number and was other data.
-    pub contradicted: Option<Contradiction>,
+    pub contradicted: Option<Box<Contradiction>>,
 }
 
 /// Two segments with the same number and different data: one of them is not of this end.
@@ -129,10 +129,14 @@ pub struct Flow {
     /// A pause, when it ended, and who ended it.
     pub pause: Option<(Duration, Duration, Side)>,
     pub resets: Vec<Rst>,
-    pub error: Option<(Duration, Quoted)>,
+    pub error: Option<Box<(Duration, Quoted)>>,
     pub errors: u32,
     /// The first segment had flags that begin no connection: none, or FIN without ACK.
     pub odd: bool,
+    /// What came before was no longer kept: of more connections than can be followed, those that were silent longest are let go.
+    pub resumed: bool,
+    /// When it was let go, although it had not ended.
+    pub let_go: Option<Duration>,
 }
 
 /// Whether `a` is before `b` (RFC 9293, 3.4: modulo 2^32).
@@ -164,6 +168,8 @@ impl Flow {
             error: None,
             errors: 0,
             odd: first.flags & control == 0 && first.flags & !0xc0 & !0x28 == first.flags & FIN,
+            resumed: false,
+            let_go: None,
         }
     }
 
@@ -221,6 +227,11 @@ impl Flow {
         }
     }
 
+    /// Both sides closed, or one reset it.
+    pub(super) fn is_over(&self) -> bool {
+        self.reset_count() > 0 || self.ends.iter().all(|end| end.fin.is_some())
+    }
+
     /// Whether this segment begins the next connection between the same ends, as tshark 4.0 decides (packet-tcp.c,
     /// dissect_tcp): a SYN with another number than the first of its side.
     pub fn is_over_for(&self, segment: &Segment<'_>) -> bool {
@@ -275,18 +286,18 @@ impl Flow {
 
     /// Worth telling: reset, refused, unanswered, or not what its sides sent.
     pub(super) fn is_told(&self) -> bool {
+        if self.resumed {
+            return self.reset_count() > 0;
+        }
         let unanswered = self.opened.is_some() && self.accepted.is_none();
         let dead = self.ends.iter().any(|end| end.unanswered >= LOST);
+        self.has_shown() || unanswered || dead || self.is_turned_away() || self.left_without_answer().is_some()
+    }
+
+    /// Something is wrong with it by what was seen, and not by what is missing.
+    pub(super) fn has_shown(&self) -> bool {
         let contradicted = self.ends.iter().any(|end| end.contradicted.is_some());
-        self.reset_count() > 0
-            || self.errors > 0
-            || unanswered
-            || self.odd
-            || dead
-            || contradicted
-            || self.accepted_again > 0
-            || self.is_turned_away()
-            || self.left_without_answer().is_some()
+        self.reset_count() > 0 || self.errors > 0 || self.odd || contradicted || self.accepted_again > 0
     }
 
     /// The initiator asked and closed without a byte of an answer, and the acceptor, which knows that, did not: when it closed, and
@@ -314,7 +325,7 @@ impl Flow {
     /// An ICMP error about a segment of it.
     pub fn icmp(&mut self, at: Duration, error: Quoted) {
         self.errors = self.errors.saturating_add(1);
-        self.error = self.error.or(Some((at, error)));
+        self.error.get_or_insert_with(|| Box::new((at, error)));
     }
 
     fn base(&mut self, side: Side, segment: &Segment<'_>) {
@@ -420,6 +431,8 @@ impl Flow {
         self.end_mut(side).resets += 1;
         self.end_mut(side).packets += 1;
         if self.resets.len() < RESETS {
+            // Most have one.
+            self.resets.reserve_exact(1);
             self.resets.push(rst);
         }
         self.last = self.last.max(segment.at);
@@ -449,12 +462,12 @@ impl End {
         // One byte may be garbage that only asks whether the other end is there (RFC 1122, 4.2.3.6).
         if *seq == segment.seq && !same && segment.length > 1 && self.contradicted.is_none() {
             let (ttl, ip_id, length) = self.latest_marks;
-            self.contradicted = Some(Contradiction {
+            self.contradicted = Some(Box::new(Contradiction {
                 at: segment.at,
                 first: (ttl, ip_id),
                 second: (segment.ttl, segment.ip_id),
                 lengths: (length, segment.length),
-            });
+            }));
         }
     }
 }

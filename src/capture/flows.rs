@@ -1,25 +1,30 @@
 //! All connections of a capture, in bounded memory: those that failed or were reset are kept, of the others the number.
+//!
+//! Of more connections than can be followed at the same time those that ended are folded into what their service did, and of each
+//! is kept by what a later packet is known to be its own. One that has not ended is let go only where too many are open: what it
+//! lacks is not held against it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::around::Around;
+use super::around::{Around, Tries};
 use super::ends::Ends;
 use super::flow::{Flow, Side};
 use super::here::Here;
+use super::kept::{Alike, Kept};
 use super::link::{Held, Segment};
-use super::reading::readings;
+use super::past::Pasts;
 use super::story::Reading;
 use crate::source::reset_packets::Quoted;
 
-/// Connections that are followed at the same time, about 40 MB. Of more, those that were silent longest are closed.
-const OPEN: usize = 65_536;
-/// Connections with a reset or without an answer that are kept; further ones are counted.
-pub(super) const KEPT: usize = 20_000;
+/// Connections that are followed at the same time, about 10 MB.
+const OPEN: usize = 12_288;
+/// An open connection that was silent for less may have been answered right afterwards.
+const SILENT: Duration = Duration::from_secs(1);
 /// Services that are told apart, and connects that are remembered for what was tried beside them.
-const SERVICES: usize = 20_000;
-const ATTEMPTS: usize = 20_000;
+const SERVICES: usize = 14_336;
+const ATTEMPTS: usize = 8_192;
 /// The same packet at a second place of the capture comes within this time.
 const TWICE: Duration = Duration::from_millis(20);
 const RECENT: usize = 64;
@@ -31,6 +36,8 @@ pub struct Service {
     /// The SYN was seen, and the SYN-ACK.
     pub tried: u64,
     pub accepted: u64,
+    /// What became of them was not seen: more were open than can be followed.
+    pub let_go: u64,
 }
 
 /// A connection that has something to tell, and what.
@@ -41,13 +48,12 @@ pub struct Told {
     pub readings: Vec<Reading>,
 }
 
-/// A connect, for what the same client did beside another one.
+/// A connect that was accepted, for what the same client did beside another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
     pub at: Duration,
     pub client: IpAddr,
     pub service: SocketAddr,
-    pub accepted: bool,
 }
 
 /// What a capture holds.
@@ -75,8 +81,12 @@ pub struct Flows {
     /// Connections with a reset or an error, or that were not answered, in the order in which they began; capped.
     pub told: Vec<Told>,
     pub told_dropped: u64,
-    /// More were open at the same time than can be followed: numbers may be too high.
-    pub crowded: bool,
+    /// Of those that were dropped, what they tell, as far as that is alike.
+    pub further: BTreeMap<Alike, u64>,
+    /// Connections that were let go before they ended: more were open than can be followed.
+    pub let_go: u64,
+    /// Connections that ended, or were let go, and of which nothing is kept: a later packet of one counts as one more.
+    pub forgotten: u64,
     pub services: HashMap<SocketAddr, Service>,
     pub attempts: VecDeque<Attempt>,
     pub here: Here,
@@ -111,12 +121,13 @@ impl Flows {
 /// Follows the connections of a capture.
 #[derive(Debug, Clone, Default)]
 pub struct Tracker {
-    told: Vec<Flow>,
-    open: HashMap<(SocketAddr, SocketAddr), Flow>,
+    kept: Kept,
+    // A table of the connections themselves would be moved whenever it grows, half empty.
+    open: HashMap<(SocketAddr, SocketAddr), Box<Flow>>,
+    past: Pasts,
+    tries: Tries,
     flows: Flows,
     recent: VecDeque<Seen>,
-    /// Connections are kept that have nothing to tell by themselves.
-    all: bool,
     clock: Duration,
 }
 
@@ -150,7 +161,7 @@ impl Tracker {
 
     /// Keeps every connection, for what another capture has of it.
     pub fn keep_all(&mut self) {
-        self.all = true;
+        self.kept.all = true;
     }
 
     /// The name of a host whose address is not known.
@@ -203,16 +214,16 @@ impl Tracker {
         use super::link::RST;
         self.flows.segments += 1;
         let key = key(segment);
-        if self.open.get(&key).is_some_and(|flow| flow.is_over_for(segment))
+        let known = self.open.get(&key).map(|flow| flow.is_over_for(segment));
+        if known == Some(true)
             && let Some(over) = self.open.remove(&key)
         {
             self.close(over);
         }
-        if !self.open.contains_key(&key) {
+        if known != Some(false) {
             self.make_room();
-            let number = self.flows.connections;
-            self.flows.connections += 1;
-            self.open.insert(key, Flow::new(number, segment));
+            let flow = self.begun(&key, segment);
+            self.open.insert(key, Box::new(flow));
         }
         let twice = self.is_twice(segment, interface);
         let Some(flow) = self.open.get_mut(&key) else { return };
@@ -233,8 +244,22 @@ impl Tracker {
             self.flows.here.handshake(flow);
         }
         if accepted.is_none() && flow.accepted.is_some() {
-            attempt(&mut self.flows.attempts, flow, true);
+            let attempts = &mut self.flows.attempts;
+            if attempts.len() >= ATTEMPTS {
+                attempts.pop_front();
+            }
+            attempts.push_back(Attempt { at: segment.at, client: flow.initiator.ip(), service: flow.acceptor });
         }
+    }
+
+    /// A connection that is not followed: the next one, or one that was let go.
+    fn begun(&mut self, key: &(SocketAddr, SocketAddr), segment: &Segment<'_>) -> Flow {
+        if let Some(flow) = self.past.take(key).and_then(|past| past.resumed(segment)) {
+            return flow;
+        }
+        let number = self.flows.connections;
+        self.flows.connections += 1;
+        Flow::new(number, segment)
     }
 
     /// The same packet was seen a moment ago on another interface, or behind a router, bridge or VLAN: with the same IP id.
@@ -277,42 +302,55 @@ impl Tracker {
         }
     }
 
+    /// Lets go of those that ended, if they are many, else of those that are silent longest.
     fn make_room(&mut self) {
         if self.open.len() < OPEN {
             return;
         }
-        self.flows.crowded = true;
-        let mut times: Vec<Duration> = self.open.values().map(|flow| flow.last).collect();
+        let over = self.open.values().filter(|flow| flow.is_over()).count();
+        let only_over = over >= OPEN / 4;
+        let concerned = |flow: &Flow| !only_over || flow.is_over();
+        let mut times: Vec<Duration> =
+            self.open.values().filter(|flow| concerned(flow)).map(|flow| flow.last).collect();
         let middle = times.len() / 2;
         let (_, median, _) = times.select_nth_unstable(middle);
         let median = *median;
-        let old: Vec<_> = self.open.iter().filter(|(_, flow)| flow.last <= median).map(|(key, _)| *key).collect();
+        let old = |flow: &Flow| concerned(flow) && flow.last <= median;
+        let old: Vec<_> = self.open.iter().filter(|(_, flow)| old(flow)).map(|(key, _)| *key).collect();
         for key in old {
-            if let Some(flow) = self.open.remove(&key) {
+            if let Some(mut flow) = self.open.remove(&key) {
+                self.past.remember(&key, &flow);
+                if !flow.is_over() {
+                    flow.let_go = Some(self.clock);
+                }
                 self.close(flow);
             }
         }
     }
 
-    fn close(&mut self, flow: Flow) {
+    fn close(&mut self, flow: Box<Flow>) {
         let flows = &mut self.flows;
-        if flows.services.len() < SERVICES || flows.services.contains_key(&flow.acceptor) {
+        let undecided = flow.let_go.is_some_and(|at| at.saturating_sub(flow.last) < SILENT) && !flow.has_shown();
+        flows.let_go += u64::from(flow.let_go.is_some());
+        // One that was resumed has been counted there.
+        let counts = !flow.resumed && (flows.services.len() < SERVICES || flows.services.contains_key(&flow.acceptor));
+        if counts {
             let service = flows.services.entry(flow.acceptor).or_default();
             service.connections += 1;
             service.tried += u64::from(flow.opened.is_some());
             service.accepted += u64::from(flow.accepted.is_some());
+            service.let_go += u64::from(undecided);
         }
-        if flow.accepted.is_none() && flow.opened.is_some() {
-            attempt(&mut flows.attempts, &flow, false);
-        }
-        if !self.all && !flow.is_told() {
+        let told = !undecided && flow.is_told();
+        if !told && !self.kept.all {
             return;
         }
-        if self.told.len() < KEPT {
-            self.told.push(flow);
-        } else {
-            flows.told_dropped += 1;
+        if told {
+            self.tries.take(&flow);
         }
+        let Flows { attempts, services, here, .. } = &self.flows;
+        let around = Around { attempts, services, here, tries: &self.tries, until: self.clock };
+        self.kept.take(flow, &around);
     }
 
     /// Connections that are followed now.
@@ -323,24 +361,17 @@ impl Tracker {
 
     /// What was seen; `format` and `broken` are the file's.
     pub fn finish(mut self, format: &'static str, broken: Option<String>) -> Flows {
-        let open: Vec<Flow> = std::mem::take(&mut self.open).into_values().collect();
-        for flow in open {
+        for flow in std::mem::take(&mut self.open).into_values() {
             self.close(flow);
         }
         let mut flows = self.flows;
-        self.told.sort_by_key(|flow| flow.number);
         let until = flows.span.map_or(self.clock, |(_, last)| last);
-        let around = Around::new(&self.told, &flows.attempts, &flows.services, &flows.here, until);
-        let all: Vec<_> = self.told.iter().map(|flow| readings(flow, &around)).collect();
-        flows.told = self.told.into_iter().zip(all).map(|(flow, readings)| Told { flow, readings }).collect();
+        let Flows { attempts, services, here, .. } = &flows;
+        let around = Around { attempts, services, here, tries: &self.tries, until };
+        let (told, dropped, further) = self.kept.finish(&around);
+        (flows.told, flows.told_dropped, flows.further) = (told, dropped, further);
+        flows.forgotten = self.past.forgotten;
         (flows.format, flows.broken) = (format, broken);
         flows
     }
-}
-
-fn attempt(attempts: &mut VecDeque<Attempt>, flow: &Flow, accepted: bool) {
-    if attempts.len() >= ATTEMPTS {
-        attempts.pop_front();
-    }
-    attempts.push_back(Attempt { at: flow.started, client: flow.initiator.ip(), service: flow.acceptor, accepted });
 }

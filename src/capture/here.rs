@@ -18,6 +18,8 @@ const FASTER: f64 = 4.0;
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Here {
     given: Vec<IpAddr>,
+    /// A packet from or to one of them was seen.
+    seen: bool,
     weights: HashMap<IpAddr, i64>,
 }
 
@@ -37,7 +39,15 @@ impl Here {
         }
     }
 
+    /// No packet has an address that was given.
+    pub fn is_given_in_vain(&self) -> bool {
+        self.is_given() && !self.seen
+    }
+
     pub(super) fn segment(&mut self, segment: &Segment<'_>) {
+        if self.is_given() && !self.seen {
+            self.seen = [segment.from, segment.to].iter().any(|end| self.given.contains(&end.ip()));
+        }
         if let Some(sent) = segment.sent_here {
             let (here, there) = if sent { (segment.from, segment.to) } else { (segment.to, segment.from) };
             self.weigh(here.ip(), 20);

@@ -13,7 +13,9 @@ pub mod file;
 pub mod flow;
 pub mod flows;
 mod here;
+mod kept;
 pub mod link;
+mod past;
 mod protocol;
 pub mod reading;
 pub mod reset;
@@ -26,6 +28,7 @@ pub use ends::Ends;
 pub use file::is_capture;
 pub use flow::{Flow, Side};
 pub use flows::{Flows, Told, Tracker};
+pub use kept::{Alike, Place, alike};
 pub use reset::{Doubt, Phase, Rst};
 pub use story::{Reading, Story, Sure};
 

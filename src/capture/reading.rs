@@ -16,6 +16,9 @@ const HANGS: Duration = Duration::from_secs(1);
 
 /// What a connection tells, the most telling first; nothing for one that is only open, or as it should be.
 pub fn readings(flow: &Flow, around: &Around<'_>) -> Vec<Reading> {
+    if flow.resumed {
+        return resumed(flow).into_iter().collect();
+    }
     let mut readings = Vec::new();
     readings.extend(injected(flow));
     readings.extend(forged(flow));
@@ -36,7 +39,20 @@ pub fn readings(flow: &Flow, around: &Around<'_>) -> Vec<Reading> {
         None if readings.is_empty() => readings.extend(without_reset(flow, around)),
         None => {}
     }
+    // Thousands are kept.
+    readings.shrink_to_fit();
     readings
+}
+
+/// Of a connection whose beginning is not kept any more nothing is read but that it was reset.
+fn resumed(flow: &Flow) -> Option<Reading> {
+    let rst = flow.resets.first()?;
+    let reading = Reading::new(Story::Unknown, Sure::Perhaps)
+        .by(rst.side)
+        .others(&["stale-connection", "peer-reset", "late-data-after-close"])
+        .because("more connections came before it than are kept")
+        .open("what was sent on it before");
+    Some(Reading { phase: Some(rst.phase), ..reading })
 }
 
 /// This side had believed a forged RST, and so does not know the connection any more.
@@ -235,9 +251,11 @@ fn is_private(address: std::net::IpAddr) -> bool {
 
 /// A connection without a RST of its own.
 fn without_reset(flow: &Flow, around: &Around<'_>) -> Option<Reading> {
+    // Of one that was let go the rest was not seen.
+    let until = flow.let_go.unwrap_or(around.until);
     let (initiator, acceptor) = (flow.end(Side::Initiator), flow.end(Side::Acceptor));
     let tried = counted(initiator.packets, "SYN");
-    if let (Some((at, error)), None) = (&flow.error, flow.accepted) {
+    if let (Some((at, error)), None) = (flow.error.as_deref(), flow.accepted) {
         let soon = short(at.saturating_sub(flow.started));
         let story = match error.code {
             Code::Port | Code::Prohibited => Story::Rejected,
@@ -261,7 +279,7 @@ fn without_reset(flow: &Flow, around: &Around<'_>) -> Option<Reading> {
         if around.is_scanner(flow.initiator.ip()) {
             return Some(Reading::new(Story::Scanned, Sure::Likely).by(Side::Initiator).harmless());
         }
-        let waited = around.until.saturating_sub(flow.started);
+        let waited = until.saturating_sub(flow.started);
         if initiator.packets < 2 && waited < Duration::from_secs(1) {
             return None;
         }
@@ -292,6 +310,7 @@ fn without_reset(flow: &Flow, around: &Around<'_>) -> Option<Reading> {
     }
     if let Some((side, end)) =
         [(Side::Initiator, initiator), (Side::Acceptor, acceptor)].into_iter().find(|(_, end)| end.unanswered >= LOST)
+        && flow.let_go.is_none()
     {
         return Some(
             Reading::new(Story::Lost, Sure::Perhaps)
@@ -314,7 +333,7 @@ fn without_reset(flow: &Flow, around: &Around<'_>) -> Option<Reading> {
         );
     }
     if let Some((left, waited)) = flow.left_without_answer()
-        && around.until.saturating_sub(left) >= HANGS
+        && until.saturating_sub(left) >= HANGS
     {
         return Some(
             Reading::new(Story::GaveUp, Sure::Perhaps)

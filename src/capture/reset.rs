@@ -61,7 +61,7 @@ impl Phase {
             Self::InTransfer => "in the transfer",
             Self::Idle => "while idle",
             Self::AfterFin => "after a FIN",
-            Self::Lone => "alone, nothing else of the connection was captured",
+            Self::Lone => "alone, nothing else of the connection is known",
         }
     }
 }

@@ -83,7 +83,7 @@ stories! {
     Between: "sent-by-a-device", "reset by a device between the two ends, proven: neither end sent it", Some("middlebox-reset");
     LostReset: "reset-lost", "a RST that never arrived: dropped on the way", Some("retransmission-timeout");
     /// Only the RST was captured.
-    Unknown: "unknown", "who was right cannot be told: the connection itself was not captured", None;
+    Unknown: "unknown", "who was right cannot be told: nothing else of the connection is known", None;
 }
 
 /// What is read from one connection.

@@ -208,18 +208,65 @@ fn a_syn_ack_that_comes_again_tells_of_a_full_queue() {
     assert_eq!(again(again(Talk::open())).story().0, Story::QueueFull);
 }
 
+impl Talk {
+    /// The next connection, from other ends.
+    fn next(mut self, number: u32) -> Self {
+        let host = std::net::Ipv4Addr::from(0x0a00_0100 + number / 50_000);
+        self.ends.0 = SocketAddr::new(host.into(), (number % 50_000 + 1_000) as u16);
+        self
+    }
+
+    fn whole(self) -> Self {
+        self.syn()
+            .send(Side::Acceptor, 0, |s| (s.flags, s.seq, s.ack) = (SYN | ACK, 0, 1))
+            .client(0, 1, 1, 100)
+            .server(0, 1, 101, 300)
+            .fin(Side::Initiator, 0, 101, 301)
+            .fin(Side::Acceptor, 0, 301, 102)
+    }
+}
+
 #[test]
 fn memory_is_bounded_and_every_connection_is_counted() {
-    let mut talk = Talk::new();
-    for number in 0..70_000u32 {
-        talk.ends.0 = SocketAddr::new(
-            std::net::Ipv4Addr::from(0x0a00_0000 + number / 50_000).into(),
-            (number % 50_000 + 1_000) as u16,
-        );
-        talk = talk.syn();
-    }
-    assert!(talk.tracker.followed() <= 65_536);
+    let talk = (0..70_000).fold(Talk::new(), |talk, number| talk.next(number).syn());
+    assert!(talk.tracker.followed() <= 12_288);
     let flows = talk.flows();
-    assert_eq!((flows.connections, flows.crowded), (70_000, true));
-    assert_eq!(flows.told.len() as u64 + flows.told_dropped, 70_000);
+    assert_eq!(flows.connections, 70_000);
+    assert!(flows.let_go > 50_000);
+    let readings = flows.told.iter().flat_map(|told| &told.readings);
+    assert_eq!(readings.count(), 0, "nobody waited long enough for that to be no answer");
+}
+
+#[test]
+fn a_late_packet_of_a_connection_that_ended_long_ago_is_its_own() {
+    let talk = (0..40_000).fold(Talk::new(), |talk, number| talk.next(number).whole());
+    let talk = talk.next(7).client(1, 102, 302, 40).bare(Side::Acceptor, 0, 302);
+    let flows = talk.flows();
+    assert_eq!((flows.connections, flows.resets, flows.let_go, flows.forgotten), (40_000, 1, 0, 0));
+    let [told] = &flows.told[..] else { panic!("{}", flows.told.len()) };
+    assert_eq!(told.flow.number, 7);
+    let [reading] = &told.readings[..] else { panic!("{:?}", told.readings) };
+    assert_eq!((reading.story, reading.story.cause()), (Story::Unknown, None), "what came before is not known");
+    assert_eq!(flows.services[&SERVER.parse().unwrap()].connections, 40_000);
+}
+
+#[test]
+fn the_next_connection_between_the_same_ends_is_one_more_also_if_the_first_is_no_longer_followed() {
+    let talk = (0..40_000).fold(Talk::new(), |talk, number| talk.next(number).whole());
+    let talk = talk.next(7).send(Side::Initiator, 0, |s| (s.flags, s.seq, s.ack) = (SYN, 5_000, 0));
+    assert_eq!(talk.flows().connections, 40_001);
+}
+
+#[test]
+fn all_that_were_refused_are_counted_also_where_they_are_not_kept() {
+    let refused = |talk: Talk, number| {
+        let talk = talk.next(number).syn();
+        talk.send(Side::Acceptor, 0, |s| (s.flags, s.seq, s.ack, s.window) = (RST | ACK, 0, 1, 0))
+    };
+    let flows = (0..30_000).fold(Talk::new(), refused).flows();
+    assert_eq!((flows.connections, flows.resets), (30_000, 30_000));
+    let further: u64 = flows.further.values().sum();
+    let kept: u64 = flows.told.iter().filter(|told| told.readings[0].story == Story::Refused).count() as u64;
+    assert!(kept < 10_000, "{kept}");
+    assert_eq!((kept + further, flows.told_dropped), (30_000, further));
 }

@@ -7,7 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use super::numbers::{Confidence, packets as numbers};
 use super::{Cause, EvidenceItem, Finding, Impact, Judgement, Remedy, Severity, State, Subject, SubjectKind, Verdict};
 use super::{by_id, severity};
-use crate::capture::{Flow, Flows, Phase, Reading, Side, Story, Sure, Told};
+use crate::capture::flows::Service;
+use crate::capture::{Alike, Flow, Flows, Phase, Place, Reading, Side, Story, Sure, Told, alike};
 use crate::evidence::Evidence;
 use crate::evidence::harm::Harm;
 use crate::value::Missing;
@@ -19,13 +20,6 @@ const EXAMPLES: usize = 3;
 /// Places of one cause that stand by themselves.
 const PLACES: usize = 10;
 
-/// Where connections of one story come together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
-    Service(SocketAddr),
-    Source(IpAddr),
-}
-
 /// A connection and what is read from it.
 type Example<'a> = (&'a Told, &'a Reading);
 
@@ -34,19 +28,15 @@ type Example<'a> = (&'a Told, &'a Reading);
 /// # Errors
 /// Packets do not show it, or nobody can tell it from what they show.
 pub fn judge(cause: &Cause, e: &Evidence<'_>, flows: &Flows) -> Judgement {
-    let mut places: BTreeMap<(Story, bool, Place), Vec<Example<'_>>> = BTreeMap::new();
+    let mut places: BTreeMap<Alike, Vec<Example<'_>>> = BTreeMap::new();
     let readings = || flows.told.iter().flat_map(|told| told.readings.iter().map(move |reading| (told, reading)));
     for (told, reading) in readings().filter(|(_, reading)| reading.story.cause() == Some(cause.id)) {
-        let key = (reading.story, reading.harmless, place(reading.story, &told.flow));
-        places.entry(key).or_default().push((told, reading));
+        places.entry(alike(&told.flow, reading)).or_default().push((told, reading));
     }
     if !places.is_empty() {
         let mut places: Vec<_> = places.into_iter().collect();
-        places.sort_by_key(|(_, all)| std::cmp::Reverse(all.len()));
-        let findings = places
-            .iter()
-            .take(PLACES)
-            .map(|((story, harmless, place), all)| finding(cause, e, flows, (*story, *harmless, *place), all));
+        places.sort_by_key(|(alike, all)| std::cmp::Reverse(count(flows, *alike, all)));
+        let findings = places.iter().take(PLACES).map(|(alike, all)| finding(cause, e, flows, *alike, all));
         return Ok(Verdict::Found(findings.collect()));
     }
     if flows.segments == 0 {
@@ -86,30 +76,31 @@ fn missing(why: impl Into<String>) -> Missing {
     Missing { source: SOURCE, reason: why.into(), needs: Some(needs) }
 }
 
-fn place(story: Story, flow: &Flow) -> Place {
-    match story {
-        Story::Scanned => Place::Source(flow.initiator.ip()),
-        _ => Place::Service(flow.acceptor),
-    }
+/// Those that are kept, and those that are only counted.
+fn count(flows: &Flows, alike: Alike, all: &[Example<'_>]) -> u64 {
+    all.len() as u64 + flows.further.get(&alike).copied().unwrap_or(0)
 }
 
 /// Connections to the service that failed, for whatever reason.
 fn failed(flows: &Flows, service: SocketAddr) -> u64 {
     let fails = |told: &&Told| told.flow.acceptor == service && told.readings.iter().any(|reading| !reading.harmless);
-    flows.told.iter().filter(fails).count() as u64
+    let of_it = |(_, harmless, place): &Alike| !harmless && *place == Place::Service(service);
+    let further: u64 = flows.further.iter().filter(|(alike, _)| of_it(alike)).map(|(_, count)| count).sum();
+    flows.told.iter().filter(fails).count() as u64 + further
 }
 
 fn finding(
     cause: &Cause,
     e: &Evidence<'_>,
     flows: &Flows,
-    (story, harmless, place): (Story, bool, Place),
+    (story, harmless, place): Alike,
     all: &[Example<'_>],
 ) -> Finding {
-    let count = all.len() as u64;
+    let count = count(flows, (story, harmless, place), all);
     let harm = match place {
         Place::Service(service) => {
-            let attempts = flows.services.get(&service).map_or(count, |service| service.connections);
+            let seen = |service: &Service| service.connections.saturating_sub(service.let_go);
+            let attempts = flows.services.get(&service).map_or(count, seen);
             let in_all = failed(flows, service);
             Harm { failures: count, attempts: Some(attempts.max(count)), in_all: in_all.max(count), burst: None }
         }
@@ -126,7 +117,7 @@ fn finding(
     let impact = Impact { events: count, per_s: e.rate(count), unit: "connections" };
     let state = if harmless { State::Benign } else { State::Active };
     let mut finding =
-        Finding::new(state, severity, confidence(sure), impact, summary).subjects(subjects(flows, place, all));
+        Finding::new(state, severity, confidence(sure), impact, summary).subjects(subjects(flows, place, count, all));
     for (told, reading) in all.iter().take(EXAMPLES) {
         finding = finding.evidence(EvidenceItem::fact(SOURCE, story.name(), line(flows, &told.flow, reading)));
     }
@@ -167,8 +158,7 @@ fn known(flows: &Flows, address: IpAddr) -> Option<IpAddr> {
 }
 
 /// Service, then the most frequent clients.
-fn subjects(flows: &Flows, place: Place, all: &[Example<'_>]) -> Vec<Subject> {
-    let count = all.len() as u64;
+fn subjects(flows: &Flows, place: Place, count: u64, all: &[Example<'_>]) -> Vec<Subject> {
     let mut subjects = Vec::new();
     match place {
         Place::Service(service) => {
@@ -200,7 +190,7 @@ fn line(flows: &Flows, flow: &Flow, reading: &Reading) -> String {
 fn remedy(cause: &Cause, story: Story, all: &[Example<'_>]) -> Remedy {
     const GONE: &str = "a new capture has no such connection";
     let of = |text: String| Remedy::new(text, GONE);
-    let error = all.iter().find_map(|(told, _)| told.flow.error.as_ref()).map(|(_, error)| error);
+    let error = all.iter().find_map(|(told, _)| told.flow.error.as_deref()).map(|(_, error)| error);
     match (story, error) {
         (Story::WrongProtocol, _) => {
             of("Let the client speak the protocol of this port, or call the port of its own protocol".to_owned())

@@ -19,7 +19,14 @@ fn open(captures: Vec<Held>, given: &Given) -> anyhow::Result<Opened> {
     let mut captures = captures.into_iter();
     let flows = match (captures.next(), captures.next(), captures.next()) {
         (Some(one), None, _) => {
-            capture::read(one.input, &given.local).map_err(|problem| Unusable::new(&one.name, problem.to_string()))?
+            let flows = capture::read(one.input, &given.local)
+                .map_err(|problem| Unusable::new(&one.name, problem.to_string()))?;
+            if flows.here.is_given_in_vain() && flows.segments > 0 {
+                let local: Vec<_> = given.local.iter().map(ToString::to_string).collect();
+                let why = format!("holds no TCP packet of {}: --local names the host that captured", local.join(", "));
+                return Err(Unusable::new(&one.name, why).into());
+            }
+            flows
         }
         (Some(first), Some(second), None) => {
             capture::read_both(first.input, second.input, &given.local).map_err(|(is_second, problem)| {

@@ -40,6 +40,10 @@ pub fn open(given: &Given) -> anyhow::Result<Opened> {
     }
     let files: Vec<_> = given.what.iter().map(|path| unpack::held(path)).collect::<Result<_, _>>()?;
     let files = match recording::and_capture(files) {
+        Ok((recording, _)) if !given.local.is_empty() => {
+            let why = "is a recording, which knows its host, and the capture is the other end's: leave --local out";
+            return Err(Unusable::new(&recording.name, why).into());
+        }
         Ok((recording, capture)) => return recording::with_other_end(recording, capture, given),
         Err(files) => files,
     };

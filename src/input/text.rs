@@ -9,7 +9,7 @@ use anyhow::Context;
 
 use super::held::{Answers, HeldHost};
 use super::{Given, Held, Kind, Namespace, Opened, Unusable, plan};
-use crate::knowledge::log::{self, Digest};
+use crate::knowledge::log::{self, Digest, Stamp};
 use crate::observation::{Covers, Hint, Input, SourceStatus};
 use crate::source::sock_diag::encode;
 use crate::source::{netstat, snmp, sysctl};
@@ -24,6 +24,9 @@ pub const KIND: Kind = Kind { name: "text", begins: is_text, open: held };
 
 /// No text holds a NUL, and few other characters that control.
 fn is_text(head: &[u8]) -> bool {
+    if log::utf16(head).is_some() {
+        return true;
+    }
     let control = head.iter().filter(|byte| **byte < 0x20 && !b"\t\n\r\x1b\x0c".contains(byte)).count();
     !head.contains(&0) && control * 20 <= head.len()
 }
@@ -61,7 +64,17 @@ pub fn open(texts: Vec<(String, Box<dyn Read + Send>)>, between: Option<Duration
 /// What texts tell, and what else was kept of their host. `status`: how the whole of it went, where it is more than text.
 pub fn of_digest(digest: &Digest, between: Option<Duration>, kept: Answers, state: Option<SourceStatus>) -> Opened {
     let ranked = log::rank(digest).causes;
-    let hints = ranked.into_iter().map(|it| Hint { id: it.id, reason: it.reason, change: it.text.change.clone() });
+    let when = |(first, last): (Stamp, Stamp)| match first == last {
+        true => format!("at {first}"),
+        false => format!("from {}", first.until(&last)),
+    };
+    let hints = ranked.into_iter().map(|it| Hint {
+        id: it.id,
+        stated: it.is_stated(),
+        reason: it.reason,
+        when: it.when.map(when),
+        change: it.text.change.clone(),
+    });
     let packets = &digest.paste.packets;
     let flows = (packets.packets > 0).then(|| Arc::new(packets.flows().clone()));
     let window = digest.paste.counters.window();
@@ -90,6 +103,9 @@ pub fn of_digest(digest: &Digest, between: Option<Duration>, kept: Answers, stat
 
 /// Why nothing of it helps, with the first line that looked like something.
 fn nothing(digest: &Digest) -> String {
+    if let Some(lacks) = digest.paste.packets.lacks() {
+        return format!("holds {lacks}");
+    }
     let unknown = digest.paste_unknown.samples.iter().chain(&digest.errors_unknown.samples).min();
     let line = match unknown {
         Some((number, text)) => format!(" ({}: {text:?})", digest.place(*number)),

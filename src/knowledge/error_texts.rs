@@ -187,6 +187,13 @@ pub fn counter(group: &str, name: &str) -> Option<&'static ErrorText> {
     all().iter().find(is)
 }
 
+/// The counter that tells of this cause before others.
+pub fn counter_of(cause: &str) -> Option<&'static ErrorText> {
+    let place = |text: &ErrorText| text.causes.iter().position(|known| known.id == cause);
+    let counters = all().iter().filter(|text| text.counter.is_some());
+    counters.filter_map(|text| Some((place(text)?, text))).min_by_key(|(place, _)| *place).map(|(_, text)| text)
+}
+
 /// The counter that `netstat -s` prints with these words behind or around its number.
 pub fn counter_in_words(line: &[u8]) -> Option<&'static ErrorText> {
     texts(KNOWN.occurring(line)).find(|text| text.counter.is_some())

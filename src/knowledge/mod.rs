@@ -4,5 +4,6 @@ pub mod error_texts;
 pub mod idle_timeouts;
 pub mod log;
 pub mod paste;
+pub mod reset_kinds;
 pub mod reset_reasons;
 pub mod servers;

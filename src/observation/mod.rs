@@ -49,6 +49,10 @@ pub struct Covers {
 pub struct Hint {
     pub id: &'static str,
     pub reason: String,
+    /// A line of a log says so itself: it is not one of several that the line may mean.
+    pub stated: bool,
+    /// When, as the text itself says it.
+    pub when: Option<String>,
     /// What to change.
     pub change: String,
 }

@@ -47,8 +47,13 @@ pub fn write(page: &mut Page, flows: &Flows, whole: bool) {
     if let Some(broken) = &flows.broken {
         page.field("", INDENT, &format!("The file is not whole: {}.", visible(broken)));
     }
-    if flows.crowded {
-        page.field("", INDENT, "More connections were open than are followed: some are counted twice.");
+    if flows.let_go > 0 {
+        let text = "were let go before they ended, more were open than can be followed: what they lack is not held against them.";
+        page.field("", INDENT, &format!("{} {text}", counted(flows.let_go, "connection")));
+    }
+    if flows.forgotten > 0 {
+        let text = "is kept: if one had a later packet, that counts as one more.";
+        page.field("", INDENT, &format!("Of {} nothing {text}", counted(flows.forgotten, "connection")));
     }
     let told: Vec<&Told> = flows.told.iter().filter(|told| !told.readings.is_empty()).collect();
     let most = if whole { usize::MAX } else { MOST };

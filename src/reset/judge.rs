@@ -260,26 +260,22 @@ impl Surroundings {
         };
         let exited = |kind| if self.exited(tally, mark) { Kind::Exited } else { kind };
         let port = tally.local_port.unwrap_or(0);
+        let usual = Kind::of_reason(reason).first().copied().unwrap_or(Kind::Other);
         match reason {
-            "TCP_ABORT_ON_CLOSE" => exited(Kind::UnreadData),
+            "TCP_ABORT_ON_CLOSE" => exited(usual),
             "TCP_ABORT_ON_DATA" | "TCP_TIMEWAIT_SOCKET" if self.was_dead(port, tally) => Kind::Exited,
-            "TCP_ABORT_ON_DATA" | "TCP_TIMEWAIT_SOCKET" => Kind::LateData,
-            "TCP_ABORT_ON_LINGER" => Kind::LingerTimeout,
-            "TCP_ABORT_ON_MEMORY" => Kind::Memory,
-            "TCP_KEEPALIVE_TIMEOUT" => Kind::Keepalive,
-            "TCP_DISCONNECT_WITH_DATA" => Kind::Aborted,
             // Only tcp_abort() sends before it leaves the state (net/ipv4/tcp.c); a listener that closes takes its queue
             // along; what remains is linger 0 or connect(AF_UNSPEC).
             "TCP_STATE" => match tally.caller {
                 Some(Caller::ListenerStop) => Kind::ListenerClosed,
                 Some(Caller::Destroy) => Kind::Destroyed,
                 Some(Caller::Mptcp) => Kind::Mptcp,
-                Some(_) => exited(Kind::Aborted),
+                Some(_) => exited(usual),
                 // Without kernel symbols the socket tells.
                 None => match tally.state {
                     Some(TcpState::Established | TcpState::CloseWait) if !tally.softirq => Kind::Destroyed,
                     _ if self.gone_ports.contains(&port) => Kind::ListenerClosed,
-                    _ => exited(Kind::Aborted),
+                    _ => exited(usual),
                 },
             },
             "NO_SOCKET" => self.no_socket(tally, mark),
@@ -290,12 +286,8 @@ impl Surroundings {
             "TCP_FLAGS" if self.moved.cookies_failed > Some(0) => Kind::Cookie,
             // A connection that was just reset, at a port with a listener.
             "TCP_FLAGS" if mark.again => Kind::Repeated,
-            "TCP_FLAGS" | "TCP_INVALID_ACK_SEQUENCE" => Kind::Stale,
             "INVALID_SYN" if self.moved.listen_overflows > Some(0) => Kind::AcceptQueueFull,
-            "INVALID_SYN" => Kind::HandshakeRestarted,
-            "TCP_RFC7323_PAWS" => Kind::Timestamp,
-            mptcp if mptcp.starts_with("MPTCP") => Kind::Mptcp,
-            _ => Kind::Other,
+            _ => usual,
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 
 use regex::bytes::{RegexSet, RegexSetBuilder};
 
+use super::encoding::decoded;
 use super::fields::{self, Fields};
 use super::reader::read_line;
 use super::time::{Stamp, Times};
@@ -223,8 +224,9 @@ impl Reading {
     pub fn read(&mut self, name: Option<&str>, reader: &mut dyn BufRead) -> io::Result<()> {
         let digest = &mut self.0.digest;
         digest.texts.extend(name.map(|name| (digest.lines, name.to_owned())));
+        let mut reader = decoded(reader)?;
         let mut line = Vec::new();
-        while let Some(complete) = read_line(reader, &mut line)? {
+        while let Some(complete) = read_line(&mut *reader, &mut line)? {
             self.0.digest.lines += 1;
             self.0.digest.cut += u64::from(!complete);
             if line.last() == Some(&b'\r') {

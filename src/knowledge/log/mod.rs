@@ -1,12 +1,14 @@
 //! Reads a log, or whatever a person pastes, line by line in bounded memory: what went wrong, when, beside what.
 
 mod digest;
+mod encoding;
 pub mod fields;
 mod rank;
 mod reader;
 mod time;
 
 pub use digest::{Change, Digest, Found, Occurrence, Reading, Tally, Unknown, digest};
+pub use encoding::utf16;
 pub use rank::{Ranked, Shown, rank};
 pub use reader::{MAX_LINE, no_text};
 pub use time::{Clock, Stamp};

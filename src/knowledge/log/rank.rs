@@ -19,9 +19,19 @@ pub struct Ranked {
     pub text: &'static ErrorText,
     /// Ends that its first line names.
     pub example: Fields,
+    /// When the first and the last line of it were written, where lines of it have a time.
+    pub when: Option<(Stamp, Stamp)>,
     score: f64,
     /// How much the reason weighs that is shown.
     strength: f64,
+}
+
+impl Ranked {
+    /// A line of the log says so itself.
+    pub fn is_stated(&self) -> bool {
+        let first = self.text.causes.first().is_some_and(|first| first.id == self.id);
+        self.text.event && self.text.counter.is_none() && first
+    }
 }
 
 /// What the times of the errors say, in words.
@@ -78,6 +88,7 @@ impl Ranking<'_> {
             reason: String::new(),
             text,
             example: Fields::default(),
+            when: None,
             score: 0.0,
             strength: 0.0,
         });
@@ -245,8 +256,13 @@ impl Ranking<'_> {
         let order: Vec<&str> =
             self.digest.found.iter().flat_map(|found| &found.text.causes).map(|it| it.id.as_str()).collect();
         for cause in &mut causes {
-            let found = self.digest.found.iter().find(|found| std::ptr::eq(found.text, cause.text));
-            cause.example = found.map(|found| found.example.clone()).unwrap_or_default();
+            let found = self.digest.found.iter().position(|found| std::ptr::eq(found.text, cause.text));
+            let Some((index, found)) = found.and_then(|index| Some((index, self.digest.found.get(index)?))) else {
+                continue;
+            };
+            cause.example = found.example.clone();
+            let times = || self.digest.occurrences.iter().filter(|it| it.found == index).filter_map(|it| it.at);
+            cause.when = times().next().zip(times().last());
         }
         let place = |id: &str| order.iter().position(|known| *known == id).unwrap_or(usize::MAX);
         causes.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| place(a.id).cmp(&place(b.id))));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::Support;
 use crate::knowledge::error_texts;
+use crate::knowledge::reset_kinds::Kind as Reset;
 use crate::value::words::{counted, thousands};
 
 /// Different events that are told apart.
@@ -42,40 +43,11 @@ fn task(before: &str) -> Option<String> {
     pid.bytes().all(|byte| byte.is_ascii_digit()).then(|| name.trim().to_owned())
 }
 
-/// What the reason that the kernel states means (enum sk_rst_reason, include/net/rstreason.h): cause, counter whose advice fits, words.
-fn meaning(reason: &str) -> &'static [(&'static str, (&'static str, &'static str), &'static str)] {
-    const ABORT_ON_CLOSE: (&str, &str) = ("TcpExt", "TCPAbortOnClose");
-    const ABORT_ON_DATA: (&str, &str) = ("TcpExt", "TCPAbortOnData");
-    const RESETS: (&str, &str) = ("Tcp", "OutRsts");
-    match reason {
-        "TCP_ABORT_ON_CLOSE" => &[("close-with-unread-data", ABORT_ON_CLOSE, "closed while data was unread")],
-        "TCP_STATE" | "TCP_DISCONNECT_WITH_DATA" => &[
-            ("abortive-close", ABORT_ON_DATA, "the program aborted the connection (SO_LINGER 0)"),
-            ("socket-destroyed", ABORT_ON_DATA, "somebody destroyed the socket (ss -K)"),
-        ],
-        "TCP_ABORT_ON_DATA" => &[("late-data-after-close", ABORT_ON_DATA, "data came after the program had closed")],
-        "TCP_ABORT_ON_LINGER" => {
-            &[("abortive-close", ABORT_ON_DATA, "closed without a wait in FIN_WAIT2 (TCP_LINGER2)")]
-        }
-        "TCP_ABORT_ON_MEMORY" => &[
-            ("orphan-limit", ("TcpExt", "TCPAbortOnMemory"), "an orphan beyond the limit"),
-            ("tcp-memory-exhausted", ("TcpExt", "TCPAbortOnMemory"), "TCP memory ran out"),
-        ],
-        "TCP_KEEPALIVE_TIMEOUT" => {
-            &[("keepalive-timeout", ("TcpExt", "TCPAbortOnTimeout"), "keepalive probes had no answer")]
-        }
-        "NO_SOCKET" => &[
-            ("port-without-listener", RESETS, "a segment for which there is no socket: a port without listener"),
-            ("stale-connection", RESETS, "or a connection that is no longer known"),
-        ],
-        "TCP_TIMEWAIT_SOCKET" => &[("stale-connection", RESETS, "a segment for a connection that is over")],
-        "TCP_ESTABLISHED" | "TCP_CLOSE_WAIT" => {
-            &[("close-with-unread-data", ABORT_ON_CLOSE, "an open connection was reset by this host")]
-        }
-        "TCP_FIN_WAIT1" | "TCP_FIN_WAIT2" => {
-            &[("late-data-after-close", ABORT_ON_DATA, "reset after the program had closed")]
-        }
-        _ => &[],
+/// Kinds of reset that one may be, by the reason that the kernel states or, before 6.10, by the state.
+fn kinds(said: &str) -> &'static [Reset] {
+    match Reset::of_reason(said) {
+        [] => Reset::of_state(said),
+        kinds => kinds,
     }
 }
 
@@ -124,9 +96,11 @@ impl Events {
             _ => return true,
         };
         // What the softirq of an incoming packet interrupts has nothing to do with it.
-        let own_doing = matches!(&kind, Kind::Sent(reason) if reason.starts_with("TCP_ABORT_ON_CLOSE"))
-            || matches!(&kind, Kind::Sent(reason) if reason == "TCP_STATE" || reason == "TCP_DISCONNECT_WITH_DATA")
-            || kind == Kind::ListenerClosed;
+        let own_doing = match &kind {
+            Kind::Sent(said) => Reset::of_reason(said).first().is_some_and(|kind| kind.is_by_process()),
+            Kind::Received => false,
+            Kind::ListenerClosed => true,
+        };
         let task = task(before).filter(|_| own_doing).unwrap_or_default();
         let key = (kind, own, task);
         if self.seen.len() < MOST || self.seen.contains_key(&key) {
@@ -151,25 +125,28 @@ impl Events {
         for ((kind, port, task), count) in &self.seen {
             let by = if task.is_empty() { String::new() } else { format!(" by {task}") };
             let size = (*count as f64).log10() + 2.0;
-            let mut add = |id, (group, name): (&str, &str), score: f64, reason| {
-                if let Some(text) = error_texts::counter(group, name) {
+            let mut add = |id: &'static str, score: f64, reason| {
+                let text = error_texts::counter_of(id).or_else(|| error_texts::counter("Tcp", "OutRsts"));
+                if let Some(text) = text {
                     support(id, score, reason, text);
                 }
             };
             match kind {
-                Kind::Sent(reason) => {
-                    for (rank, (id, counter, words)) in meaning(reason).iter().enumerate() {
-                        let said = format!("{} sent from port {port}{by}, {reason}: {words}", counted(*count, "RST"));
-                        add(*id, *counter, size / (rank + 1) as f64, said);
+                Kind::Sent(said) => {
+                    let causes = kinds(said).iter().flat_map(|kind| kind.causes().iter().map(move |id| (*kind, *id)));
+                    for (rank, (kind, id)) in causes.enumerate() {
+                        let count = counted(*count, "RST");
+                        let reason = format!("{count} sent from port {port}{by}, {said}: {}", kind.words());
+                        add(id, size / (rank + 1) as f64, reason);
                     }
                 }
                 Kind::Received => {
                     let said = format!("{} received at port {port}: the other end sent them", counted(*count, "RST"));
-                    add("peer-reset", ("Tcp", "EstabResets"), size / 2.0, said);
+                    add("peer-reset", size / 2.0, said);
                 }
                 Kind::ListenerClosed => {
                     let said = format!("the listener of port {port} was closed{by}, with what waited in its queue");
-                    add("listener-closed", ("Tcp", "OutRsts"), size / 2.0, said);
+                    add("listener-closed", size / 2.0, said);
                 }
             }
         }
@@ -193,13 +170,8 @@ mod tests {
         let (events, causes) = read(
             "# tracer: nop\n#              | |         |   |||||     |         |\n           nginx-4122    [001] ..s1.  1234.567890: tcp_send_reset: skbaddr=00000000aa skaddr=00000000bb src=10.0.0.1:80 dest=10.0.0.2:40000 state=TCP_ESTABLISHED reason=TCP_ABORT_ON_CLOSE\n",
         );
-        assert_eq!(
-            causes,
-            [(
-                "close-with-unread-data",
-                "1 RST sent from port 80 by nginx, TCP_ABORT_ON_CLOSE: closed while data was unread".to_owned()
-            )]
-        );
+        let said = "1 RST sent from port 80 by nginx, TCP_ABORT_ON_CLOSE: closed with unread data".to_owned();
+        assert_eq!(causes[0], ("close-with-unread-data", said));
         assert_eq!(events.remarks(), ["events: 1 RST sent, 0 received"]);
     }
 
@@ -209,7 +181,7 @@ mod tests {
             "swapper     0 [001]  1234.567890: tcp:tcp_receive_reset: family=AF_INET sport=5432 dport=40000 saddr=10.0.0.1 daddr=10.0.0.2 saddrv6=::ffff:10.0.0.1 daddrv6=::ffff:10.0.0.2 sock_cookie=1\n  <idle>-0  [000] ..s2. 5.1: tcp_send_reset: skbaddr=0 skaddr=0 src=[::1]:81 dest=[::1]:4 state=UNKNOWN reason=NO_SOCKET\n",
         );
         let ids: Vec<_> = causes.iter().map(|(id, _)| *id).collect();
-        assert_eq!(ids, ["port-without-listener", "stale-connection", "peer-reset"]);
+        assert_eq!(ids, ["port-without-listener", "stale-connection", "wrong-bind-address", "peer-reset"]);
         assert!(causes.iter().all(|(_, reason)| !reason.contains("idle") && !reason.contains("swapper")), "{causes:?}");
     }
 

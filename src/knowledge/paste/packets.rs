@@ -72,6 +72,17 @@ const PORTS: [(&str, u16); 26] = [
     ("webcache", 8080),
 ];
 
+/// Lines that -A prints below a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Data {
+    #[default]
+    None,
+    /// The line before was of a packet.
+    May,
+    /// Its header was printed; what follows is its data, whatever that is.
+    Is,
+}
+
 /// Packets that a text shows.
 #[derive(Debug, Default)]
 pub struct Packets {
@@ -79,6 +90,10 @@ pub struct Packets {
     pub packets: u64,
     /// Lines of packets of which too little was understood: what they were is missing in the connections.
     unread: u64,
+    /// Those that tcpdump -q printed.
+    quiet: u64,
+    /// What tcpdump -A prints of a packet follows, or may follow.
+    data: Data,
     tracker: Tracker,
     clock: Clock,
     /// Hosts that are written in another way than by their address.
@@ -97,6 +112,13 @@ pub struct Packets {
 }
 
 type Ends = (SocketAddr, SocketAddr);
+
+/// A header of IPv4 or IPv6 as characters, those that cannot be printed as dots.
+fn is_header(text: &str) -> bool {
+    let text = text.trim_start_matches('\t');
+    let dots = text.chars().take(40).filter(|c| *c == '.').count();
+    (text.starts_with('E') || text.starts_with('`')) && dots >= 4 && !text.chars().take(8).any(char::is_whitespace)
+}
 
 fn between(from: IpAddr, to: IpAddr) -> (IpAddr, IpAddr) {
     if from <= to { (from, to) } else { (to, from) }
@@ -120,9 +142,19 @@ impl Packets {
         if about || of_a_session || text.starts_with("tcpdump: ") {
             return Taken::Understood;
         }
+        let data = std::mem::take(&mut self.data);
         // What an ICMP error quotes is indented further than it.
         let quoted = std::mem::take(&mut self.quoting) && text.starts_with(['\t', ' ']);
-        let Some(line) = line::read(text) else { return Taken::No };
+        let Some(line) = line::read(text) else {
+            // An error that the data tells of is one for all that.
+            let is_data = data == Data::Is || data == Data::May && is_header(text);
+            if !is_data || error_texts::matches(text.as_bytes()).first().is_some() {
+                return Taken::No;
+            }
+            self.data = Data::Is;
+            return Taken::Understood;
+        };
+        self.data = Data::May;
         self.read = OnceCell::new();
         let understood = match line {
             Line::Above { when: None, .. } if quoted => {
@@ -141,6 +173,10 @@ impl Packets {
             Line::Error(error) => {
                 self.error(&error);
                 true
+            }
+            Line::Quiet => {
+                self.quiet += 1;
+                false
             }
             Line::Other => true,
             Line::Unread => false,
@@ -340,6 +376,14 @@ impl Packets {
         })
     }
 
+    /// What is missing where the packets were printed without their flags.
+    pub fn lacks(&self) -> Option<String> {
+        let count = counted(self.quiet, "packet");
+        (self.quiet > 0).then(|| {
+            format!("{count} as tcpdump -q prints them, without flags: whether one is a RST cannot be told; print them without -q")
+        })
+    }
+
     /// Connections by what happened to them, with one as an example.
     fn stories(&self) -> Vec<(Story, bool, u64, &Told, &Reading)> {
         let mut stories: Vec<(Story, bool, u64, &Told, &Reading)> = Vec::new();
@@ -349,6 +393,11 @@ impl Packets {
                     Some((_, _, count, ..)) => *count += 1,
                     None => stories.push((reading.story, reading.harmless, 1, told, reading)),
                 }
+            }
+        }
+        for ((story, harmless, _), further) in &self.flows().further {
+            if let Some(known) = stories.iter_mut().find(|known| (known.0, known.1) == (*story, *harmless)) {
+                known.2 += further;
             }
         }
         stories
@@ -365,7 +414,7 @@ impl Packets {
             };
             format!("{}: {} ({ends}{because})", counted(*count, "connection"), story.words())
         };
-        self.stories().iter().map(remark).collect()
+        self.stories().iter().map(remark).chain(self.lacks()).collect()
     }
 
     pub(super) fn rank(&self, support: &mut Support<'_>) {

@@ -41,6 +41,8 @@ pub struct Sockets {
     closed: u64,
     orphans: u64,
     mem_pages: u64,
+    /// Of /proc/net/tcp: ports of listeners with connections that wait, and how many.
+    waiting: Vec<(u64, u64)>,
     /// The line of TCP in /proc/net/sockstat.
     sockstat: Option<String>,
 }
@@ -104,7 +106,11 @@ impl Sockets {
     /// Takes the line if it shows sockets.
     pub fn line(&mut self, line: &str) -> bool {
         let words: Vec<&str> = line.split_whitespace().take(12).collect();
-        let taken = self.socket(line, &words) || self.count(&words) || self.summary(line, &words) || self.frame(line);
+        let taken = self.socket(line, &words)
+            || self.kernel_line(&words)
+            || self.count(&words)
+            || self.summary(line, &words)
+            || self.frame(line);
         self.lines += u64::from(taken);
         taken
     }
@@ -113,6 +119,8 @@ impl Sockets {
     fn socket(&mut self, line: &str, words: &[&str]) -> bool {
         let number = |at: usize| words.get(at).and_then(|word| word.parse::<u64>().ok());
         let (state, recv, send, local) = match *words {
+            // Windows prints no queues.
+            ["TCP", local, _, last, ..] if state(last).is_some() => (state(last), Some(0), None, local),
             ["tcp" | "tcp6", _, _, local, _, last, ..] if state(last).is_some() => {
                 (state(last), number(1), None, local)
             }
@@ -141,6 +149,46 @@ impl Sockets {
             }
         } else {
             self.add(state, 1);
+        }
+        true
+    }
+
+    /// `   0: 0100007F:1F90 00000000:0000 0A 00000000:00000003 ...` of /proc/net/tcp and tcp6 (get_tcp4_sock, net/ipv4/tcp_ipv4.c).
+    fn kernel_line(&mut self, words: &[&str]) -> bool {
+        let [slot, local, peer, code, queues, ..] = *words else { return false };
+        let hex = |text: &str, long: &[usize]| {
+            let (address, port) = text.split_once(':')?;
+            let sound = long.contains(&address.len()) && address.bytes().all(|byte| byte.is_ascii_hexdigit());
+            u64::from_str_radix(port, 16).ok().filter(|_| sound)
+        };
+        let numbered = slot.strip_suffix(':').is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+        let ends = hex(local, &[8, 32]).zip(hex(peer, &[8, 32]));
+        let (true, Some((port, _)), Some(waiting)) = (numbered, ends, hex(queues, &[8])) else { return false };
+        // enum in include/net/tcp_states.h.
+        const CODES: [&str; 11] = [
+            "ESTAB",
+            "SYN-SENT",
+            "SYN-RECV",
+            "FIN-WAIT-1",
+            "FIN-WAIT-2",
+            "TIME-WAIT",
+            "UNCONN",
+            "CLOSE-WAIT",
+            "LAST-ACK",
+            "LISTEN",
+            "CLOSING",
+        ];
+        let state = u8::from_str_radix(code, 16).ok().and_then(|code| code.checked_sub(1));
+        match state.and_then(|at| CODES.get(usize::from(at))) {
+            Some(&"LISTEN") => {
+                self.listeners += 1;
+                // It does not print the limit.
+                if waiting > 0 && self.waiting.len() < MOST {
+                    self.waiting.push((port, waiting));
+                }
+            }
+            Some(state) => self.add(state, 1),
+            None => return false,
         }
         true
     }
@@ -181,6 +229,9 @@ impl Sockets {
 
     fn frame(&self, line: &str) -> bool {
         let opens = line.contains("Recv-Q")
+            || line.trim_start().starts_with("sl  local_address")
+            || line.trim_end() == "Active Connections"
+            || self.lines > 0 && line.contains("Local Address")
             || line.starts_with("Active Internet connections")
             || line.starts_with("Active UNIX domain sockets")
             || line.starts_with("sockets: used ");
@@ -218,6 +269,10 @@ impl Sockets {
                 "accept queue full: {}{owner}, {} of {}{and}",
                 worst.address, worst.waiting, worst.limit
             ));
+        }
+        if let Some((port, waiting)) = self.waiting.iter().max_by_key(|(_, waiting)| *waiting) {
+            let what = counted(*waiting, "connection");
+            remarks.push(format!("{what} wait to be accepted on port {port}; ss -lnt says how many may"));
         }
         let many: Vec<_> = self
             .states

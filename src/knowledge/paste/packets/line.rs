@@ -32,6 +32,8 @@ pub enum Line<'a> {
         id: Option<u16>,
     },
     Error(Unreachable<'a>),
+    /// A packet of TCP as tcpdump -q prints it: without its flags.
+    Quiet,
     /// Of a capture, and nothing of TCP in it.
     Other,
     /// Of a TCP packet, and too little is left of it.
@@ -86,6 +88,9 @@ static OLD: LazyLock<Option<Regex>> = LazyLock::new(|| {
         r".*?(?P<from>\S+) > (?P<to>\S+): (?P<flags>[SFRPWE.]+) (?:\[[^\]]*\] )?(?P<rest>(?:\d+:\d+\(\d+\) )?(?:ack \d+ )?win \d+.*)$",
     )
 });
+/// `IP 10.0.0.1.40000 > 10.0.0.2.80: tcp 517` (-q).
+static QUIET: LazyLock<Option<Regex>> =
+    LazyLock::new(|| behind_lead(r"(?:.*\b)?IP6? (?P<from>\S+) > (?P<to>\S+): tcp \d+(?: \(DF\))?\s*$"));
 static ABOVE: LazyLock<Option<Regex>> = LazyLock::new(|| {
     behind_lead(
         r".*\b(?:IP|IP6|ethertype \S+ \(0x[0-9a-f]+\), length \d+:)\s*\(.*?(?:ttl|hlim) (?P<ttl>\d+)(?:, id (?P<id>\d+))?.*\)\s*$",
@@ -94,7 +99,7 @@ static ABOVE: LazyLock<Option<Regex>> = LazyLock::new(|| {
 /// `    1 0.000000 172.16.0.8 → 172.16.0.102 TCP 62 1074 → 80 [SYN] Seq=0 Win=65535 Len=0`; Wireshark's own text has no first arrow.
 static TSHARK: LazyLock<Option<Regex>> = LazyLock::new(|| {
     behind_lead(
-        r"(?P<from>\S+)\s+(?:(?:\xE2\x86\x92|->)\s+)?(?P<to>\S+)\s+(?P<protocol>\S+)\s+(?P<frame>\d+)\s+(?P<info>\S.*)$",
+        r"(?P<from>\S+)\s+(?:\d+\s+)?(?:(?:\xE2\x86\x92|->)\s+)?(?P<to>\S+)\s+(?:\d+\s+)?(?P<protocol>[A-Za-z]\S*)\s+(?P<frame>\d+)\s+(?P<info>\S.*)$",
     )
 });
 static TSHARK_TCP: LazyLock<Option<Regex>> = LazyLock::new(|| {
@@ -149,6 +154,9 @@ pub fn read(line: &str) -> Option<Line<'_>> {
     if is("ICMP") && is(" > ") {
         return Some(error(line).unwrap_or(Line::Other));
     }
+    if is(": tcp ") && is(" > ") && QUIET.as_ref()?.is_match(line.as_bytes()) {
+        return Some(Line::Quiet);
+    }
     if is(" win ") && is(" > ") {
         return segment(OLD.as_ref(), line);
     }
@@ -188,7 +196,10 @@ fn tshark(line: &str) -> Option<Line<'_>> {
     // Without a time or between other things than hosts it may be anything.
     when?;
     let (protocol, info) = (group(&found, "protocol"), group(&found, "info"));
-    let Some(tcp) = TSHARK_TCP.as_ref()?.captures(info.as_bytes()) else {
+    // A further column, of a TTL or stream, may stand before it.
+    let columns = [Some(info), info.split_once(char::is_whitespace).map(|(_, rest)| rest.trim_start())];
+    let tcp = columns.into_iter().flatten().find_map(|info| TSHARK_TCP.as_ref()?.captures(info.as_bytes()));
+    let Some(tcp) = tcp else {
         if !is_host(from) || !is_host(to) {
             return None;
         }

@@ -43,6 +43,8 @@ pub fn capture(flows: &Flows) -> Capture {
         }),
         flows: told.iter().take(MOST).map(|told| flow(flows, told)).collect(),
         flows_left_out: told.len().saturating_sub(MOST) as u64 + flows.told_dropped,
+        let_go: flows.let_go,
+        forgotten: flows.forgotten,
     }
 }
 

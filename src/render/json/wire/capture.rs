@@ -30,6 +30,10 @@ pub struct Capture {
     /// Connections that were reset, refused or not answered, in the order in which they began, 1,000 at most.
     pub flows: Vec<CapturedFlow>,
     pub flows_left_out: u64,
+    /// Connections that were let go before they ended, because more were open than can be followed.
+    pub let_go: u64,
+    /// Connections of which nothing is kept: a later packet of one of them counts as one more connection.
+    pub forgotten: u64,
 }
 
 /// Two captures of the same connections.
