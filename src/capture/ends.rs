@@ -1,7 +1,7 @@
 //! Two captures of the same connections, one at each end: what left one end and arrived at the other, and what did not. Joined by
 //! addresses or, through address translation, by the numbers that both sides began with (RFC 9293, 3.4.1), which it leaves alone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -62,6 +62,7 @@ pub fn join(first: &mut Flows, mut second: Flows) {
         clock(&told.flow, &other.flow)
     }));
     ends.offset_ns = offset;
+    let sent = [sent(first), sent(&second)];
     let mut taken = vec![false; second.told.len()];
     let spans = [first.span, second.span];
     let mut lossy = [false; 2];
@@ -82,7 +83,8 @@ pub fn join(first: &mut Flows, mut second: Flows) {
                 let translated =
                     (told.flow.initiator, told.flow.acceptor) != (other.flow.initiator, other.flow.acceptor);
                 ends.translated += u64::from(translated);
-                pair_told(told, &other.flow, translated, offset.unwrap_or(0), spans, lossy, &mut ends);
+                let pair = Pair { translated, offset: offset.unwrap_or(0), spans, lossy, sent: &sent };
+                pair_told(told, &other.flow, &pair, &mut ends);
             }
             None => {
                 ends.only[0] += 1;
@@ -149,18 +151,35 @@ fn same(rst: &Rst, other: &Rst) -> bool {
     other.side == rst.side && other.seq == rst.seq && other.has_ack == rst.has_ack
 }
 
-fn pair_told(
-    told: &mut Told,
-    other: &Flow,
+/// RSTs of a capture, by the ends that they carry and their number.
+type Sent = HashSet<(SocketAddr, SocketAddr, u32)>;
+
+fn sent(flows: &Flows) -> Sent {
+    let all = flows.told.iter().flat_map(|told| told.flow.resets.iter().map(|rst| carried(&told.flow, rst)));
+    all.collect()
+}
+
+fn carried(flow: &Flow, rst: &Rst) -> (SocketAddr, SocketAddr, u32) {
+    (flow.address(rst.side), flow.address(rst.side.other()), rst.seq)
+}
+
+/// What is known beside the two halves of a connection.
+struct Pair<'a> {
+    /// It has other addresses at the other end.
     translated: bool,
     offset: i64,
     spans: [Option<(Duration, Duration)>; 2],
     lossy: [bool; 2],
-    ends: &mut Ends,
-) {
+    sent: &'a [Sent; 2],
+}
+
+fn pair_told(told: &mut Told, other: &Flow, pair: &Pair<'_>, ends: &mut Ends) {
+    let Pair { translated, offset, spans, lossy, sent } = *pair;
     let Some(at_initiator) = first_is_initiators(&told.flow, other) else { return };
     let here = if at_initiator { Side::Initiator } else { Side::Acceptor };
     let (mut genuine, mut never_sent, mut lost) = (0u64, Vec::new(), Vec::new());
+    // Sent by its own end all the same, with the addresses of this one: what it answers had not been translated back.
+    let mut untranslated = Vec::new();
     for rst in &told.flow.resets {
         let there = other.resets.iter().find(|candidate| same(rst, candidate));
         match there {
@@ -168,6 +187,9 @@ fn pair_told(
                 genuine += 1;
                 ends.arrived += 1;
                 ends.changed += u64::from(rst.window != there.window);
+            }
+            None if translated && rst.side != here && sent[1].contains(&carried(&told.flow, rst)) => {
+                untranslated.push(rst.clone());
             }
             None if !covers(spans[1], shifted(rst.at, offset)) => {}
             // It carries the address of the other end, whose capture does not have it.
@@ -177,11 +199,13 @@ fn pair_told(
     }
     for rst in other.resets.iter().filter(|rst| !told.flow.resets.iter().any(|own| same(own, rst))) {
         match rst.side == here {
+            true if translated && sent[0].contains(&carried(other, rst)) => untranslated.push(rst.clone()),
             _ if !covers(spans[0], shifted(rst.at, offset.saturating_neg())) => {}
             true => never_sent.push(rst.clone()),
             false => lost.push(rst.clone()),
         }
     }
+    ends.arrived += untranslated.len() as u64;
     ends.never_sent += never_sent.len() as u64;
     ends.never_arrived += lost.len() as u64;
     let names = if translated {
@@ -189,6 +213,16 @@ fn pair_told(
     } else {
         String::new()
     };
+    if let Some(rst) = untranslated.first() {
+        let text = format!(
+            "the {} sent {} with the addresses that only the other end knows: a segment had reached it that was not translated back{names}",
+            rst.side.name(),
+            counted(untranslated.len() as u64, "RST"),
+        );
+        let reading = Reading::new(Story::Untranslated, Sure::Likely).by(rst.side).because(text);
+        told.readings.retain(|reading| reading.by != Some(rst.side) && reading.story != Story::Forged);
+        told.readings.insert(0, Reading { phase: Some(rst.phase), ..reading });
+    }
     if let Some(rst) = never_sent.first() {
         let text = format!(
             "{} in the name of the {} arrived at the other end, and its own end never sent {}{names}",

@@ -83,6 +83,8 @@ pub struct Flows {
     pub told_dropped: u64,
     /// Of those that were dropped, what they tell, as far as that is alike.
     pub further: BTreeMap<Alike, u64>,
+    /// Established connections that were open at the end, and silent for a second or more.
+    pub silent: u64,
     /// Connections that were let go before they ended: more were open than can be followed.
     pub let_go: u64,
     /// Connections that ended, or were let go, and of which nothing is kept: a later packet of one counts as one more.
@@ -362,6 +364,8 @@ impl Tracker {
     /// What was seen; `format` and `broken` are the file's.
     pub fn finish(mut self, format: &'static str, broken: Option<String>) -> Flows {
         for flow in std::mem::take(&mut self.open).into_values() {
+            let silent = self.clock.saturating_sub(flow.last) >= SILENT;
+            self.flows.silent += u64::from(silent && flow.accepted.is_some() && !flow.is_over());
             self.close(flow);
         }
         let mut flows = self.flows;

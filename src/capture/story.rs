@@ -86,6 +86,13 @@ stories! {
     Unknown: "unknown", "who was right cannot be told: nothing else of the connection is known", None;
 }
 
+impl Story {
+    /// What befalls a connection that nobody uses: only its next packet shows it.
+    pub fn is_of_silence(self) -> bool {
+        matches!(self, Self::AfterPause | Self::IdleLimit | Self::KeepaliveFailed | Self::IdleDropped)
+    }
+}
+
 /// What is read from one connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {

@@ -48,6 +48,19 @@ pub fn judge(cause: &Cause, e: &Evidence<'_>, flows: &Flows) -> Judgement {
         let why = format!("{initiator} > {acceptor} ({}) may be this: packets do not tell", reading.story.words());
         return Err(missing(why));
     }
+    let fails = |told: &Told| told.flow.reset_count() > 0 || told.readings.iter().any(|reading| !reading.harmless);
+    if !flows.told.iter().any(fails) {
+        return Err(missing(
+            "no connection of the capture failed: what fails elsewhere, or failed before, it does not tell",
+        ));
+    }
+    let of_silence = Story::ALL.iter().any(|story| story.is_of_silence() && story.cause() == Some(cause.id));
+    if flows.silent > 0 && of_silence {
+        let open = counted(flows.silent, "connection");
+        return Err(missing(format!(
+            "{open} open and silent at the end: whether the other side still knows them shows when they are used"
+        )));
+    }
     // Only a story that is sure leaves no other; what refuses a connect is told by those of connects.
     let of_connects = [Story::Refused, Story::Unanswered, Story::Scanned];
     let about_connects = of_connects.iter().any(|story| story.cause() == Some(cause.id));

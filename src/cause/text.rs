@@ -3,14 +3,19 @@
 use super::numbers::text as numbers;
 use super::{Cause, EvidenceItem, Finding, Impact, Remedy, Severity, State, Subject, Verify};
 use crate::evidence::Evidence;
+use crate::value::Missing;
 
 /// Causes that a text may speak for; it names many more that fit less.
 const MOST: usize = 4;
 
-/// The same, only where a line says it itself.
-pub fn stated(cause: &Cause, e: &Evidence<'_>) -> Option<Finding> {
+/// What a line of a log says itself although the counters rule it out: a log remembers what counters, which begin with the boot and
+/// are of one network namespace, do not.
+pub fn outlasting(cause: &Cause, e: &Evidence<'_>, why: &str) -> Option<(Finding, Missing)> {
     let stated = e.hints().iter().any(|hint| hint.id == cause.id && hint.stated);
-    stated.then(|| hinted(cause, e)).flatten()
+    let finding = stated.then(|| hinted(cause, e)).flatten()?;
+    let text = format!("{why}: it was before this boot, or in another network namespace");
+    let missing = Missing { source: "text", reason: format!("a line tells of it, but {why}"), needs: None };
+    Some((finding.against(EvidenceItem::fact("text", "counters", text)), missing))
 }
 
 /// What the text says of the cause; `None` where it says nothing.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::capture::Flows;
-use crate::cause::{EvidenceItem, Finding, REGISTRY, Severity, State, Verdict, packets, text};
+use crate::cause::{Finding, REGISTRY, Severity, State, Verdict, packets, text};
 use crate::diagnosis::filter::{Filter, is_host_wide};
 use crate::diagnosis::port::PortReport;
 use crate::diagnosis::rank::Ranked;
@@ -265,14 +265,8 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
                     elsewhere.push(cause.id);
                 }
             }
-            Ok(Verdict::RuledOut(why)) => match text::stated(cause, evidence) {
-                // A log remembers what counters, which begin with the boot and are of one network namespace, do not.
-                Some(finding) => {
-                    let text = format!("{why}: it was before this boot, or in another network namespace");
-                    let missing =
-                        Missing { source: "text", reason: format!("a line tells of it, but {why}"), needs: None };
-                    hinted.push((cause, finding.against(EvidenceItem::fact("text", "counters", text)), missing));
-                }
+            Ok(Verdict::RuledOut(why)) => match text::outlasting(cause, evidence, &why) {
+                Some((finding, missing)) => hinted.push((cause, finding, missing)),
                 None => ruled_out.push(RuledOut { id: cause.id, why }),
             },
             Err(first) => {
