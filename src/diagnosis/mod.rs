@@ -269,17 +269,13 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
                 Some((finding, missing)) => hinted.push((cause, finding, missing)),
                 None => ruled_out.push(RuledOut { id: cause.id, why }),
             },
-            Err(first) => {
-                if let Some(finding) = text::hinted(cause, evidence) {
-                    hinted.push((cause, finding, first));
-                    continue;
+            Err(missing) => match text::hinted(cause, evidence) {
+                Some(finding) => hinted.push((cause, finding, missing)),
+                None => {
+                    let also = cause.also_missing(evidence, &missing);
+                    not_checked.push(NotChecked { id: cause.id, also, missing });
                 }
-                not_checked.push(NotChecked {
-                    id: cause.id,
-                    also: cause.also_missing(evidence, &first),
-                    missing: first,
-                });
-            }
+            },
         }
     }
     // Beside what is seen, what a text only hints at is noise.
