@@ -536,6 +536,8 @@ numbers! {
     text {
         /// What a log or counters since boot speak for most: more often right than not, and old perhaps.
         FIRST: Confidence = 0.6;
+        /// The first of many that one line may mean, where nothing else in the text speaks for it: of the lab's logs less than half.
+        AMONG_MANY: Confidence = 0.4;
         /// The second.
         SECOND: Confidence = 0.35;
         /// One of the rest.

@@ -23,6 +23,7 @@ pub fn hinted(cause: &Cause, e: &Evidence<'_>) -> Option<Finding> {
     let rank = e.hints().iter().take(MOST).position(|hint| hint.id == cause.id)?;
     let hint = e.hints().get(rank)?;
     let confidence = match rank {
+        0 if hint.among_many => numbers::AMONG_MANY,
         0 => numbers::FIRST,
         1 => numbers::SECOND,
         _ => numbers::FURTHER,
@@ -37,6 +38,14 @@ pub fn hinted(cause: &Cause, e: &Evidence<'_>) -> Option<Finding> {
             finding.evidence(EvidenceItem::fact("text", "when", format!("written {when}, as the log prints it")))
         }
         None => finding,
+    };
+    let others: Vec<&str> = e.hints().iter().map(|other| other.id).filter(|id| *id != hint.id).collect();
+    let finding = match rank == 0 && hint.among_many && !others.is_empty() {
+        true => {
+            let text = format!("the text does not tell it from {}", others.join(", "));
+            finding.against(EvidenceItem::fact("text", "others", text))
+        }
+        false => finding,
     };
     let finding = finding
         .against(EvidenceItem::fact("text", "time", "a text says that it happened, not that it happens now"))

@@ -70,6 +70,7 @@ pub fn of_digest(digest: &Digest, between: Option<Duration>, kept: Answers, stat
     };
     let hints = ranked.into_iter().map(|it| Hint {
         id: it.id,
+        among_many: it.is_among_many(),
         stated: it.is_stated(),
         reason: it.reason,
         when: it.when.map(when),

@@ -49,6 +49,8 @@ pub struct Covers {
 pub struct Hint {
     pub id: &'static str,
     pub reason: String,
+    /// The first of many that its line may mean, and nothing else in the text speaks for it.
+    pub among_many: bool,
     /// A line of a log says so itself: it is not one of several that the line may mean.
     pub stated: bool,
     /// When, as the text itself says it.

@@ -175,3 +175,94 @@ fn rates_and_events_are_read_by_both_doors() {
         assert!(said.contains("98.0/s at 03:00:39"), "{said}");
     }
 }
+
+fn scanned(name: &str, bytes: &[u8], options: &[&str]) -> Output {
+    let directory = tempfile::tempdir().expect("directory");
+    let file = directory.path().join(name);
+    std::fs::write(&file, bytes).expect("write");
+    rstdoctor(&["scan", "--from"]).arg(&file).args(options).output().expect("runs")
+}
+
+/// A request with its data as -A prints it, and a reset.
+const WITH_DATA: &str =
+    "12:00:00.100000 IP 10.0.0.1.40000 > 10.0.0.2.80: Flags [S], seq 100, win 64240, options [mss 1460], length 0
+E..<..@.@.&..........@.P...d........................
+12:00:00.100500 IP 10.0.0.2.80 > 10.0.0.1.40000: Flags [S.], seq 500, ack 101, win 65160, length 0
+E..(..@.@.&..........P.@....
+12:00:00.100700 IP 10.0.0.1.40000 > 10.0.0.2.80: Flags [.], ack 1, win 502, length 0
+E..(..@.@.&..........@.P....
+12:00:00.101000 IP 10.0.0.1.40000 > 10.0.0.2.80: Flags [P.], seq 1:80, ack 1, win 502, length 79: HTTP: GET / HTTP/1.1
+E..w..@.@.&..........@.P....GET / HTTP/1.1
+Host: 10.0.0.2
+User-Agent: curl/7.68.0
+
+
+12:00:00.102000 IP 10.0.0.2.80 > 10.0.0.1.40000: Flags [R.], seq 1, ack 80, win 502, length 0
+E..(..@.@.&..........P.@....
+";
+
+#[test]
+fn data_between_packets_and_the_encodings_of_windows_are_read_as_the_same_text() {
+    let utf16 = |big: bool| -> Vec<u8> {
+        let unit = |unit: u16| if big { unit.to_be_bytes() } else { unit.to_le_bytes() };
+        std::iter::once(0xfeff).chain(WITH_DATA.encode_utf16()).flat_map(unit).collect()
+    };
+    let marked = format!("\u{feff}{}", WITH_DATA.replace('\n', "\r\n"));
+    for bytes in [WITH_DATA.as_bytes().to_vec(), marked.into_bytes(), utf16(false), utf16(true)] {
+        let output = scanned("paste.txt", &bytes, &["--json"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && !said.contains("not understood"), "{said}");
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let capture = &report["capture"];
+        assert_eq!((&capture["packets"], &capture["resets"]), (&5.into(), &1.into()));
+        assert_eq!(capture["flows"][0]["rst"][0]["phase"], "waiting-for-answer");
+    }
+}
+
+#[test]
+fn packets_without_flags_are_told_as_what_they_lack() {
+    let text = "12:00:00.100000 IP 10.0.0.1.40000 > 10.0.0.2.80: tcp 0\n12:00:00.100500 IP 10.0.0.2.80 > 10.0.0.1.40000: tcp 517\n";
+    let output = scanned("quiet.txt", text.as_bytes(), &[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("2 packets as tcpdump -q prints them") && said.contains("without -q"), "{said}");
+}
+
+#[test]
+fn what_a_kernel_log_says_is_not_outvoted_by_counters_that_are_zero() {
+    let log =
+        "Nov 20 14:02:11 web kernel: TCP: request_sock_TCP: Possible SYN flooding on port 8080. Sending cookies.\n";
+    let text = format!(
+        "{log}TcpExt: SyncookiesSent SyncookiesRecv ListenOverflows ListenDrops TCPReqQFullDoCookies TCPReqQFullDrop\nTcpExt: 0 0 0 0 0 0\n"
+    );
+    let output = scanned("both.txt", text.as_bytes(), &["--json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let first = &report["causes"][0];
+    assert_eq!((&first["id"], &first["state"]), (&"syn-queue-overflow".into(), &"past".into()));
+    let all = first.to_string();
+    assert!(all.contains("11-20 14:02:11"), "the time of the line: {all}");
+    assert!(all.contains("before this boot"), "what the counters say: {all}");
+}
+
+#[test]
+fn a_symptom_of_many_causes_names_them_and_is_not_sure() {
+    let output = scanned("log.txt", b"read: connection reset by peer\n", &["--json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let first = &report["causes"][0];
+    assert!(first["confidence"].as_f64().is_some_and(|sure| sure < 0.5), "{first}");
+    let but = first["counter_evidence"].to_string();
+    assert!(but.contains("listener-closed") && but.contains("process-exit"), "{but}");
+}
+
+#[test]
+fn an_address_that_no_packet_has_is_no_side() {
+    let capture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/captures/stale-after-restart.pcap");
+    let output = rstdoctor(&["scan", "--local", "192.0.2.77", "--from"]).arg(&capture).output().expect("runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(3) && said.contains("no TCP packet of 192.0.2.77"), "{said}");
+    let recording = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/peer-reset/positive.rst");
+    let mut command = rstdoctor(&["scan", "--local", "10.0.0.1", "--from"]);
+    let output = command.arg(&recording).arg("--from").arg(&capture).output().expect("runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(3) && said.contains("leave --local out"), "{said}");
+}

@@ -26,7 +26,17 @@ pub struct Ranked {
     strength: f64,
 }
 
+/// What a text says by itself weighs at most as much.
+const BY_ITSELF: f64 = 1.0;
+/// A line that may mean more is a symptom that many causes have in common.
+const FEW_CAUSES: usize = 3;
+
 impl Ranked {
+    /// One of many that its line may mean, and nothing else speaks for it.
+    pub fn is_among_many(&self) -> bool {
+        self.strength <= BY_ITSELF && self.text.causes.len() > FEW_CAUSES
+    }
+
     /// A line of the log says so itself.
     pub fn is_stated(&self) -> bool {
         let first = self.text.causes.first().is_some_and(|first| first.id == self.id);

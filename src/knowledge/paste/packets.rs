@@ -25,9 +25,6 @@ mod tests;
 const MOST: usize = 20_000;
 /// Connections between two hosts that are told apart where a line names no ports.
 const BESIDE: usize = 64;
-/// Numbers that differ by more were not counted from the same beginning: tcpdump prints the first ones as they are, and the rest
-/// relative to them.
-const FAR: u32 = 1 << 27;
 const PSH: u8 = 0x08;
 
 fn pattern(pattern: &str) -> Option<Regex> {
@@ -453,10 +450,11 @@ impl Packets {
     }
 }
 
-/// Of a number that may be printed relative to the first one of its direction.
+/// Of a number that may be printed relative to the first one of its direction: tcpdump prints the first ones as they are, and the rest
+/// relative to them, unless it was told otherwise (-S). Whichever leaves less between the two was meant.
 fn absolute(base: u32, printed: u32) -> u32 {
     let distance = printed.wrapping_sub(base);
-    if distance > FAR && distance < FAR.wrapping_neg() { base.wrapping_add(printed) } else { printed }
+    if printed < distance { base.wrapping_add(printed) } else { printed }
 }
 
 fn text<'a>(found: &Captures<'a>, group: usize) -> &'a str {

@@ -7,6 +7,15 @@ fn stories(text: &str) -> Vec<Story> {
 }
 
 #[test]
+fn a_number_is_relative_or_not_whatever_the_first_one_was() {
+    use super::absolute;
+    for first in [100, 1 << 26, 605_291_326, u32::MAX - (1 << 26)] {
+        assert_eq!(absolute(first, 1), first.wrapping_add(1), "{first}");
+        assert_eq!(absolute(first, first.wrapping_add(1)), first.wrapping_add(1), "{first}");
+    }
+}
+
+#[test]
 fn each_phase_is_told() {
     let of = |text: &str| stories(text)[0];
     let syn = "15:49:30.581073 IP 10.0.0.1.60868 > 10.0.0.2.bgp: Flags [S], seq 3001417275, win 64240, length 0\n";
