@@ -43,7 +43,7 @@ pub fn alike(flow: &Flow, reading: &Reading) -> Alike {
 /// Those of a capture.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Kept {
-    whole: Vec<Box<Flow>>,
+    whole: Vec<Flow>,
     waiting: VecDeque<Box<Flow>>,
     read: Vec<Told>,
     further: BTreeMap<Alike, u64>,
@@ -59,7 +59,7 @@ impl Kept {
     pub fn take(&mut self, flow: Box<Flow>, around: &Around<'_>) {
         let most = if self.all { WHOLE_OF_TWO } else { WHOLE };
         if self.whole.len() < most {
-            self.whole.push(flow);
+            self.whole.push(*flow);
             return;
         }
         if self.all {
@@ -100,7 +100,7 @@ impl Kept {
         let mut told = self.read;
         told.extend(std::mem::take(&mut self.whole).into_iter().map(|flow| {
             let readings = readings(&flow, around);
-            Told { flow: *flow, readings }
+            Told { flow, readings }
         }));
         told.sort_by_key(|told| told.flow.number);
         (told, self.dropped, self.further)

@@ -272,7 +272,7 @@ impl Ranking<'_> {
             };
             cause.example = found.example.clone();
             let times = || self.digest.occurrences.iter().filter(|it| it.found == index).filter_map(|it| it.at);
-            cause.when = times().next().zip(times().last());
+            cause.when = times().next().zip(times().next_back());
         }
         let place = |id: &str| order.iter().position(|known| *known == id).unwrap_or(usize::MAX);
         causes.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| place(a.id).cmp(&place(b.id))));

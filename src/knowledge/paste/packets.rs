@@ -145,7 +145,7 @@ impl Packets {
         let Some(line) = line::read(text) else {
             // An error that the data tells of is one for all that.
             let is_data = data == Data::Is || data == Data::May && is_header(text);
-            if !is_data || error_texts::matches(text.as_bytes()).first().is_some() {
+            if !is_data || !error_texts::matches(text.as_bytes()).is_empty() {
                 return Taken::No;
             }
             self.data = Data::Is;
