@@ -98,9 +98,12 @@ mod tests {
         assert_eq!(kept.summary, diagnose(next.view()).summary);
     }
 
+    /// What is another, and how it becomes that.
+    type Another = (&'static str, fn(&mut Case));
+
     #[test]
     fn whatever_is_another_is_judged_anew() {
-        let others: [(&str, fn(&mut Case)); 8] = [
+        let others: [Another; 8] = [
             ("a counter moved", |case| *case = case.clone().counter("Tcp.OutRsts", 10, 1)),
             ("a setting was changed", |case| {
                 case.netns.after.sysctls.insert("net.core.somaxconn", Observed::Full("128".into()));

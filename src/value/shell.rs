@@ -393,7 +393,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn any_words_come_back_from_a_real_shell(words in proptest::collection::vec(any::<String>(), 1..8)) {
-            let command = ShellCommand::new("printf").arg("%s\\n").args(words.iter().map(|word| Name::netns(word)));
+            let command = ShellCommand::new("printf").arg("%s\\n").args(words.iter().map(Name::netns));
             let wanted: Vec<_> = words.iter().map(|word| visible(word).into_owned()).collect();
             prop_assert_eq!(read_back(&command), wanted);
         }
