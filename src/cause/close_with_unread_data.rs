@@ -1,7 +1,8 @@
+use super::connection_limit::{self, Without};
 use super::numbers::close_with_unread_data as numbers;
 use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Setting, Severity, Subject, Verdict, Verify, commands};
-use super::{connection_limit, severity, wording};
+use super::{severity, wording};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
 use crate::source::socket_dump::GroupKind;
@@ -51,10 +52,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let counter = e.counter("TcpExt.TCPAbortOnClose");
     if let Ok(groups) = e.resets_of(CLOSE_WITH_UNREAD_DATA.id, Direction::Sent) {
         let mut places = place::places(e, &groups);
-        if let Ok(turned_away) = e.resets_of(connection_limit::CONNECTION_LIMIT.id, Direction::Sent) {
-            let turned_away = place::places(e, &turned_away).into_iter();
-            places.extend(turned_away.filter(|place| !connection_limit::may_be_limit(e, place)));
-        }
+        places.extend(connection_limit::without_limit(e, Without::Unread));
         let findings: Vec<_> = places.into_iter().map(|place| by_events(e, place)).collect();
         let died = counter.is_ok_and(|reading| reading.delta > 0);
         let why = if died { "all of them by a process that exited" } else { "no RST with this reason was sent" };

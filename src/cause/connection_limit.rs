@@ -157,9 +157,29 @@ fn of_port<'a>(port: u16, count: u64) -> Place<'a> {
     Place { groups: Vec::new(), count, port: Some(port), called: None }
 }
 
+/// What ended a connection before it was served, where the program has no limit as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Without {
+    /// The close, with what the client had sent unread.
+    Unread,
+    /// What the client sent after a close in order.
+    LateData,
+}
+
+/// Places at which connections ended so, right after accept.
+pub fn without_limit<'e>(e: &'e Evidence<'_>, how: Without) -> Vec<Place<'e>> {
+    let groups = e.resets_of(CONNECTION_LIMIT.id, Direction::Sent).unwrap_or_default();
+    let ended_so = |place: &Place<'_>| {
+        let resets = exchange::resets(e, place, Exchange::TurnedAway);
+        let late = resets.iter().filter(|reset| e.is_sent_for(reset, &["TCP_ABORT_ON_DATA", "TCP_TIMEWAIT_SOCKET"]));
+        (late.count() * 2 > resets.len()) == (how == Without::LateData)
+    };
+    place::places(e, &groups).into_iter().filter(|place| !may_be_limit(e, place) && ended_so(place)).collect()
+}
+
 /// A limit is reached by connections that stay: a program that keeps none, and is not known to have such a limit, closes what it
 /// does not want to read for another reason (close-with-unread-data).
-pub fn may_be_limit(e: &Evidence<'_>, place: &Place<'_>) -> bool {
+fn may_be_limit(e: &Evidence<'_>, place: &Place<'_>) -> bool {
     let known = exchange::server(e, place).is_some_and(|server| server.connections.is_some());
     // Those that are turned away are open for less than a second, too: one that was silent for longer stays.
     let stays = |group: &&Group| group.oldest_idle_ms.is_some_and(|idle| idle >= 1000);
@@ -241,6 +261,7 @@ fn with_remedies(e: &Evidence<'_>, finding: Finding, place: &Place<'_>) -> Findi
 mod tests {
     use super::super::Severity;
     use super::super::close_with_unread_data::CLOSE_WITH_UNREAD_DATA;
+    use super::super::late_data_after_close::LATE_DATA_AFTER_CLOSE;
     use super::*;
     use crate::observation::testing::{Case, group, process, task};
     use crate::source::socket_dump::{PortUse, SocketDump};
@@ -313,6 +334,25 @@ mod tests {
         assert_eq!(of_silence(10).finding(&CLOSE_WITH_UNREAD_DATA).impact.events, 20);
         let finding = of_silence(4_000).finding(&CONNECTION_LIMIT);
         assert!(finding.confidence >= 0.9 && finding.remedies[0].line().is_none(), "{finding:?}");
+    }
+
+    /// A restart closes an idle connection of a pool in order, and its next request comes too late.
+    #[test]
+    fn what_came_after_a_close_in_order_was_not_left_unread() {
+        let case = Case::new()
+            .tracepoints()
+            .counter("Tcp.OutRsts", 0, 3)
+            .counter("Tcp.PassiveOpens", 0, 60)
+            .counter("TcpExt.TCPAbortOnClose", 0, 0)
+            .listener("0.0.0.0:22", 128, 0, 0, &process(977, "own-server"))
+            .sent(3, "TCP_TIMEWAIT_SOCKET", Some(TcpState::TimeWait), ENDS, None)
+            .destroyed_sockets(3, ENDS, 0, 0)
+            .each_destroyed(|socket| {
+                (socket.data_sent_ms, socket.data_received_ms, socket.unacknowledged) = (700, 700, 0);
+                (socket.bytes_received, socket.bytes_sent) = (Some(0), Some(0));
+            });
+        assert_eq!(case.finding(&LATE_DATA_AFTER_CLOSE).impact.events, 3);
+        assert!(case.is_ruled_out(&CLOSE_WITH_UNREAD_DATA) && case.is_ruled_out(&CONNECTION_LIMIT));
     }
 
     #[test]

@@ -1,3 +1,4 @@
+use super::connection_limit::{self, Without};
 use super::numbers::late_data_after_close as numbers;
 use super::place::{self, Place};
 use super::{
@@ -47,7 +48,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
     let events = e.resets_of(LATE_DATA_AFTER_CLOSE.id, Direction::Sent);
     if let Ok(groups) = events {
-        let findings: Vec<_> = place::places(e, &groups).into_iter().map(|place| by_events(e, place)).collect();
+        let places = place::places(e, &groups).into_iter().chain(connection_limit::without_limit(e, Without::LateData));
+        let findings: Vec<_> = places.map(|place| by_events(e, place)).collect();
         return Ok(Verdict::from_findings(findings, "no data arrived after a close"));
     }
     e.events_balance()?;

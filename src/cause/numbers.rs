@@ -338,8 +338,8 @@ numbers! {
     listener_closed {
         /// The kernel says that a listener took its queue along.
         NAMED: Confidence = 0.95;
-        /// A listener with a queue went away, and as many connections were reset, by counters.
-        COUNTED: Confidence = 0.8;
+        /// A listener with a queue went away, and as many connections were reset, by counters; a process that crashes looks so, too.
+        COUNTED: Confidence = 0.75;
         /// The same, with fewer resets counted than it would explain.
         COUNTED_IN_PART: Confidence = 0.5;
         /// It went away for certain; it may have been meant.

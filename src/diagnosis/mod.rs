@@ -370,15 +370,12 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
 
 /// What was turned away, and is no limit of the program, stands under what it is then.
 fn name_by_cause(ledger: &mut Ledger, causes: &[Ranked]) {
-    let [limit, unread] = ["connection-limit", "close-with-unread-data"];
+    let limit = "connection-limit";
     let found = |id: &str| causes.iter().any(|cause| cause.id == id);
-    if found(unread) && !found(limit) {
-        ledger
-            .sent
-            .lines
-            .iter_mut()
-            .filter(|line| line.cause == Some(limit))
-            .for_each(|line| line.cause = Some(unread));
+    let other = ["close-with-unread-data", "late-data-after-close"].into_iter().find(|id| found(id));
+    if let Some(other) = other.filter(|_| !found(limit)) {
+        let turned_away = ledger.sent.lines.iter_mut().filter(|line| line.cause == Some(limit));
+        turned_away.for_each(|line| line.cause = Some(other));
     }
 }
 

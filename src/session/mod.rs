@@ -209,14 +209,15 @@ impl Session {
         let to = streams.drain_at_end(host);
         let counted = if to == Duration::MAX { opened.mono } else { to };
         streams.begin(Edge { from, to: counted });
-        // On a busy host that takes longer than a tick, and the first one would show nothing of what it says to cover.
-        let interval_due = |interval: Duration| interval.saturating_add(counted.saturating_sub(opened.mono));
+        // On a busy host that takes longer than a tick, and the first one would show nothing of what it says to cover. Where a
+        // length was asked for, it has as many ticks as fit.
+        let opening = if plan.length == Duration::MAX { counted.saturating_sub(opened.mono) } else { Duration::ZERO };
         Ok(Self {
             plan: plan.clone(),
             opened,
             now: opened,
             poll_due: plan.poll_every,
-            tick_due: plan.interval.map_or(Duration::MAX, interval_due),
+            tick_due: plan.interval.map_or(Duration::MAX, |interval| interval.saturating_add(opening)),
             settings: dumped,
             host_earlier: whole.clone(),
             host: whole,
