@@ -84,6 +84,8 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let harm = place.harm(e);
     let severity = match severity::to_clients(e, &harm) {
         _ if tls || place.as_client() => Severity::Info,
+        // A restart meets a few requests of pools, which send them again; where most meet it, nobody is served.
+        _ if harm.failures < severity::FEW && harm.surely().is_none_or(|low| low < severity::MOST) => Severity::Info,
         // The close itself was regular: some requests were lost, the service was not.
         severity => severity.max(Severity::Warning),
     };
@@ -177,6 +179,23 @@ mod tests {
         let finding = late(8080).finding(&LATE_DATA_AFTER_CLOSE);
         assert_eq!(finding.severity, Severity::Warning);
         assert!(finding.remedies[0].line().as_deref().unwrap_or_default().contains("keepAliveTimeout"));
+    }
+
+    #[test]
+    fn a_few_requests_that_met_a_restart_are_a_note_and_all_of_few_are_not() {
+        let of = |failed: u16, served: u16| {
+            let case = Case::new()
+                .tracepoints()
+                .counter("Tcp.OutRsts", 0, failed.into())
+                .counter("Tcp.PassiveOpens", 0, served.into())
+                .listener("0.0.0.0:8080", 128, 0, 0, &process(7, "node"))
+                .sent(failed, "TCP_TIMEWAIT_SOCKET", Some(TcpState::TimeWait), ["10.0.0.9:8080", "10.0.3.7:0"], None)
+                .destroyed_sockets(served, ["10.0.0.9:8080", "10.0.3.7:0"], 0, 0);
+            case.finding(&LATE_DATA_AFTER_CLOSE).severity
+        };
+        assert_eq!(of(3, 65), Severity::Info);
+        assert_eq!(of(3, 3), Severity::Warning);
+        assert_eq!(of(5, 65), Severity::Warning);
     }
 
     #[test]

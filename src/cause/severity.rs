@@ -17,7 +17,7 @@
 
 use super::Severity;
 use super::numbers::severity as numbers;
-pub use super::numbers::severity::{FEW, FEWEST};
+pub use super::numbers::severity::{FEW, FEWEST, MOST};
 use crate::evidence::Evidence;
 use crate::evidence::harm::Harm;
 
