@@ -4,7 +4,7 @@ use std::io::BufRead;
 
 use super::explain_text::{NO_CAUSE, advice, ranked, rest};
 use crate::cause;
-use crate::knowledge::log::{self, Digest, Found, Ranked, Tally, Unknown};
+use crate::knowledge::log::{self, Digest, KnownText, Ranked, Tally, Unknown};
 use crate::render::layout::{Page, shorten};
 use crate::value::escape::visible;
 use crate::value::words::{counted, percent, thousands};
@@ -77,7 +77,7 @@ fn summary(page: &mut Page, digest: &Digest) {
 }
 
 fn texts(page: &mut Page, digest: &Digest) {
-    let mut found: Vec<&Found> = digest.found.iter().collect();
+    let mut found: Vec<&KnownText> = digest.found.iter().collect();
     if found.is_empty() {
         return;
     }

@@ -6,7 +6,7 @@ use anyhow::Context;
 
 use super::{Live, Netns, Opened, plan};
 use crate::kernel::LiveHost;
-use crate::kernel::namespace::{Found, NamespaceError};
+use crate::kernel::namespace::{NamedNetns, NamespaceError};
 use crate::kernel::node;
 use crate::observation::Covers;
 use crate::value::Stop;
@@ -14,14 +14,14 @@ use crate::value::Stop;
 /// The namespace under observation, where it was asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Namespace {
-    found: Option<Found>,
+    found: Option<NamedNetns>,
 }
 
 impl Namespace {
     /// The name, process or path that was given still leads to it. If not, what is still seen of it lives as long as something
     /// is in it. True for our own.
     pub fn is_reachable(&self) -> bool {
-        self.found.as_ref().is_none_or(Found::is_reachable)
+        self.found.as_ref().is_none_or(NamedNetns::is_reachable)
     }
 }
 
@@ -43,9 +43,9 @@ pub fn open(live: &Live, stop: &Stop) -> anyhow::Result<Opened> {
     })
 }
 
-/// By what [`Found::of`] takes or, where nothing is called so, by the container or pod in it.
-fn named(spec: &str) -> anyhow::Result<Found> {
-    let absent = match Found::of(spec) {
+/// By what [`NamedNetns::of`] takes or, where nothing is called so, by the container or pod in it.
+fn named(spec: &str) -> anyhow::Result<NamedNetns> {
+    let absent = match NamedNetns::of(spec) {
         Err(absent @ NamespaceError::Absent { .. }) if !spec.starts_with(['/', '.']) => absent,
         found => return Ok(found?),
     };
@@ -63,7 +63,7 @@ fn named(spec: &str) -> anyhow::Result<Found> {
             let spot = around.netns.get(id).and_then(|spot| Some((spot.open()?, spot.told.pid?)));
             let (handle, pid) =
                 spot.with_context(|| format!("the network namespace of {spec:?} cannot be opened: needs root"))?;
-            Ok(Found::of_container(handle, pid))
+            Ok(NamedNetns::of_container(handle, pid))
         }
         several => {
             let places: Vec<String> = several

@@ -126,7 +126,7 @@ fn namespace(path: &str) -> Option<&str> {
 
 /// What was found of a report.
 #[derive(Debug, Default)]
-struct Found {
+struct Parts {
     parts: BTreeMap<Part, (String, Vec<u8>)>,
     namespaces: BTreeSet<String>,
     /// It has the directory that every report has.
@@ -137,7 +137,7 @@ struct Found {
     broken: Option<String>,
 }
 
-impl Found {
+impl Parts {
     fn member(&mut self, path: &str, input: &mut dyn Read) -> io::Result<()> {
         self.commands |= path.starts_with("sos_commands/");
         if self.namespaces.len() < NAMESPACES {
@@ -185,7 +185,7 @@ pub fn is_report(directory: &Path) -> bool {
 /// The directory cannot be read, or has nothing of what is read here.
 pub fn directory(directory: &Path) -> anyhow::Result<Opened> {
     let name = directory.display().to_string();
-    let mut found = Found { commands: true, ..Found::default() };
+    let mut found = Parts { commands: true, ..Parts::default() };
     let fixed = KEPT.iter().chain(&COUNTERS).filter_map(|path| path.strip_prefix('/'));
     let fixed = fixed.chain([
         "proc/net/stat/nf_conntrack",
@@ -227,7 +227,7 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
 /// It is an archive of something else, or has nothing of what is read here.
 fn archive(name: &str, input: Box<dyn Read + Send>) -> anyhow::Result<Opened> {
     let mut archive = tar::Archive::new(input);
-    let mut found = Found::default();
+    let mut found = Parts::default();
     let (mut members, mut longer) = (0_usize, None);
     match archive.entries() {
         Ok(entries) => {
@@ -287,10 +287,10 @@ fn longer_name<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Option<Stri
 }
 
 /// Judges what was found.
-fn opened(name: &str, mut found: Found) -> anyhow::Result<Opened> {
+fn opened(name: &str, mut found: Parts) -> anyhow::Result<Opened> {
     let mut kept = Answers::new();
     let mut texts: Vec<(String, Vec<u8>)> = Vec::new();
-    let mut take = |found: &mut Found, part: Part| match found.parts.remove(&part) {
+    let mut take = |found: &mut Parts, part: Part| match found.parts.remove(&part) {
         Some(text) => {
             texts.push(text);
             true
@@ -347,7 +347,7 @@ fn opened(name: &str, mut found: Found) -> anyhow::Result<Opened> {
 }
 
 /// What of the report is missing or was not read.
-fn status(found: &Found, digest: &Digest) -> SourceStatus {
+fn status(found: &Parts, digest: &Digest) -> SourceStatus {
     let others = (!found.namespaces.is_empty()).then(|| {
         let names: Vec<_> = found.namespaces.iter().take(4).map(String::as_str).collect();
         let more = if found.namespaces.len() > names.len() { " and more" } else { "" };
@@ -462,7 +462,7 @@ mod tests {
 
     #[test]
     fn all_that_is_kept_has_a_bound() {
-        let mut found = Found::default();
+        let mut found = Parts::default();
         let line = b"0123456789abcde\n".repeat(MOST / 16);
         for path in ["sos_commands/sar/sar1", "sos_commands/sar/sar2", "proc/net/snmp", "proc/net/netstat"] {
             found.member(path, &mut Cursor::new(&line)).expect("reads");

@@ -45,7 +45,7 @@ enum Chain {
 }
 
 /// A tracepoint of this kernel.
-pub struct Found {
+pub struct KnownTracepoint {
     pub name: &'static str,
     pub id: u64,
     /// It has a field for the reason.
@@ -129,7 +129,7 @@ impl Cpu {
 ///
 /// # Errors
 /// This user may not, or no ring finds room.
-pub fn open_all(tracepoints: &[Found], notes: &mut Vec<String>) -> Result<Vec<Cpu>, Failure> {
+pub fn open_all(tracepoints: &[KnownTracepoint], notes: &mut Vec<String>) -> Result<Vec<Cpu>, Failure> {
     let mut opened = Vec::new();
     for number in online() {
         match Opened::new(number, tracepoints, notes) {
@@ -160,7 +160,7 @@ struct Opened {
 type Rings = (PerfRing, Option<PerfRing>);
 
 impl Opened {
-    fn new(number: u32, tracepoints: &[Found], notes: &mut Vec<String>) -> io::Result<Self> {
+    fn new(number: u32, tracepoints: &[KnownTracepoint], notes: &mut Vec<String>) -> io::Result<Self> {
         let mut events = Vec::new();
         for wanted in &WANTED {
             let Some(found) = tracepoints.iter().find(|found| found.name == wanted.name) else { continue };

@@ -15,7 +15,7 @@ use super::netlink::DiagSocket;
 use super::owners;
 use super::packet::PacketSocket;
 use super::proc_file;
-use super::surroundings::Surroundings;
+use super::reach::Reach;
 use super::sys::{BLOCK, FRAME_RING};
 use super::trace_context;
 use super::tracepoint::{Counts, Tracepoints};
@@ -43,7 +43,7 @@ pub struct LiveHost {
     rounds: Rounds,
     /// Settings of one namespace that were read ahead in this frame, by path.
     ahead: Option<(NetnsId, BTreeMap<String, ReadAhead>)>,
-    node: Surroundings,
+    node: Reach,
     /// Opened by the first question, so that a scan that does not ask pays nothing.
     tracepoints: Option<Result<Tracepoints, Failure>>,
 }
@@ -154,7 +154,7 @@ impl LiveHost {
             observed: namespaces.into_iter().map(inside).collect(),
             rounds: Rounds::default(),
             ahead: None,
-            node: Surroundings::default(),
+            node: Reach::default(),
             tracepoints: None,
         }
     }
@@ -162,7 +162,7 @@ impl LiveHost {
     /// Observes every network namespace of this node that may be entered, those included that appear meanwhile.
     pub fn of_node(stop: Arc<AtomicBool>) -> Self {
         let mut host = Self::new(stop);
-        host.node = Surroundings::whole();
+        host.node = Reach::whole();
         host.renew();
         host
     }

@@ -177,7 +177,7 @@ thread_local! {
     static HOME: RefCell<Option<Handle>> = const { RefCell::new(None) };
 }
 
-/// The namespace of the calling thread, which it may leave and come back to. Nothing but [`Found::reach`] moves a thread that
+/// The namespace of the calling thread, which it may leave and come back to. Nothing but [`NamedNetns::reach`] moves a thread that
 /// has visited one.
 fn home(there: &Handle) -> Result<Handle, NamespaceError> {
     if let Some(home) = HOME.with_borrow(Clone::clone) {
@@ -254,14 +254,14 @@ fn label(there: &Handle) -> PathBuf {
 
 /// A namespace as somebody calls it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct NamedNetns {
     /// As `ip netns` names it, if it was found by name.
     pub name: Option<String>,
     pub handle: Handle,
     path: PathBuf,
 }
 
-impl Found {
+impl NamedNetns {
     /// By name (`ip netns`), process id or path. A number is a process id unless a namespace has that name.
     ///
     /// # Errors
@@ -329,14 +329,14 @@ mod tests {
 
     #[test]
     fn errors_say_what_is_wrong() {
-        let absent = Found::of("there-is-no-such-namespace").unwrap_err();
+        let absent = NamedNetns::of("there-is-no-such-namespace").unwrap_err();
         assert!(matches!(absent, NamespaceError::Absent { .. }), "{absent}");
         assert!(absent.to_string().contains("ip netns list"));
-        assert!(matches!(Found::of("4294967294"), Err(NamespaceError::NoProcess { pid: 4294967294 })));
+        assert!(matches!(NamedNetns::of("4294967294"), Err(NamespaceError::NoProcess { pid: 4294967294 })));
         let file = tempfile::NamedTempFile::new().unwrap();
-        let error = Found::of(file.path().to_str().unwrap()).unwrap_err();
+        let error = NamedNetns::of(file.path().to_str().unwrap()).unwrap_err();
         assert!(matches!(error, NamespaceError::NotANamespace { .. } | NamespaceError::Denied { .. }), "{error}");
-        assert!(matches!(Found::of("nul\0"), Err(NamespaceError::Broken { .. })));
+        assert!(matches!(NamedNetns::of("nul\0"), Err(NamespaceError::Broken { .. })));
     }
 
     #[test]

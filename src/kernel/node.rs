@@ -47,7 +47,7 @@ struct Member {
 const ANEW: u32 = 12;
 
 /// What was found.
-pub struct Found {
+pub struct Namespaces {
     pub own: NetnsId,
     pub netns: BTreeMap<NetnsId, Spot>,
     pub hidden: Hidden,
@@ -73,7 +73,7 @@ impl Spot {
     }
 }
 
-impl Found {
+impl Namespaces {
     /// The lines of [`What::Node`](crate::ask::What::Node). `observed`: those that are looked into.
     pub fn lines(&self, observed: &dyn Fn(NetnsId) -> bool) -> Vec<Line> {
         let mut lines = vec![Line::Own(self.own.0)];
@@ -94,9 +94,9 @@ impl Found {
 
 impl Search {
     /// Looks at all processes, names and, the first time or where something is new, mounts and open files.
-    pub fn look(&mut self) -> Found {
+    pub fn look(&mut self) -> Namespaces {
         let own = Handle::current().id();
-        let mut found = Found { own, netns: BTreeMap::new(), hidden: Hidden::default(), containers: Vec::new() };
+        let mut found = Namespaces { own, netns: BTreeMap::new(), hidden: Hidden::default(), containers: Vec::new() };
         found.spot(own);
         let mut containers: BTreeMap<String, (Option<&'static str>, u32)> = BTreeMap::new();
         let mut unseen: BTreeSet<String> = BTreeSet::new();
@@ -187,7 +187,7 @@ impl Search {
     }
 }
 
-impl Found {
+impl Namespaces {
     fn spot(&mut self, id: NetnsId) -> &mut Spot {
         let told = Netns { inode: id.0, ..Netns::default() };
         self.netns.entry(id).or_insert(Spot { told, path: None })

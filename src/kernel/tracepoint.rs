@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use super::cpu::{self, Cpu, Found, WANTED, refused};
+use super::cpu::{self, Cpu, KnownTracepoint, WANTED, refused};
 use super::namespace::Handle;
 use super::scope::Scope;
 use super::sys::PerfRing;
@@ -56,8 +56,11 @@ impl Tracepoints {
             return Err(Failure::new(FailureKind::Absent, "this kernel has no reset tracepoints")
                 .needs("Linux 4.16 or later with CONFIG_TRACEPOINTS"));
         }
-        let found =
-            |(name, _, format): &Named| Found { name, id: format.id, reasons: format.field("reason").is_some() };
+        let found = |(name, _, format): &Named| KnownTracepoint {
+            name,
+            id: format.id,
+            reasons: format.field("reason").is_some(),
+        };
         let tracepoints: Vec<_> = formats.iter().map(found).collect();
         let cpus = cpu::open_all(&tracepoints, &mut notes)?;
         let mut start = format!("{MAGIC}\nendian {}\n", if cfg!(target_endian = "big") { "big" } else { "little" });

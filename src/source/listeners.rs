@@ -42,7 +42,7 @@ const MAX_LISTENERS: usize = 65_536;
 
 /// Every listener once, by address, port and cookie.
 pub fn collect(probe: &mut dyn Probe, netns: NetnsId) -> (Observed<Vec<Listener>>, Duration) {
-    let mut found = Found::default();
+    let mut found = Collected::default();
     let dumped = sock_diag::dump(probe, netns, QUERY, |socket| found.add(socket));
     let sockets = dumped.sockets;
     (found.finish(sockets, dumped.result), dumped.took)
@@ -50,7 +50,7 @@ pub fn collect(probe: &mut dyn Probe, netns: NetnsId) -> (Observed<Vec<Listener>
 
 /// The listeners of one dump: `Partial` if the dump is a prefix, `Unavailable` if it broke off before any socket.
 pub fn parse(bytes: &[u8]) -> Observed<Vec<Listener>> {
-    let mut found = Found::default();
+    let mut found = Collected::default();
     let mut walker = Walker::default();
     walker.feed(bytes, |socket| found.add(socket));
     let sockets = walker.sockets();
@@ -59,12 +59,12 @@ pub fn parse(bytes: &[u8]) -> Observed<Vec<Listener>> {
 
 /// By cookie, because a dump is not atomic and may show a socket twice.
 #[derive(Default)]
-struct Found {
+struct Collected {
     by_cookie: BTreeMap<u64, Listener>,
     capped: bool,
 }
 
-impl Found {
+impl Collected {
     fn add(&mut self, socket: &Socket<'_>) {
         if socket.state() != TcpState::Listen as u8 {
             return;

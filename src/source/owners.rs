@@ -61,7 +61,7 @@ const MAX_LINES: usize = 1 << 20;
 /// out of [`Owners::processes`], whoever has its number then. `Partial` when descriptors of some processes were not readable, or
 /// there are too many.
 pub fn collect(probe: &mut dyn Probe, inodes: BTreeSet<u64>, also: BTreeSet<u32>) -> (Observed<Owners>, Duration) {
-    let mut found = Found::default();
+    let mut found = Walked::default();
     let mut pids = also.clone();
     let answer = probe.ask(&Ask::host(What::SocketOwners { inodes, also }), &mut |chunk| found.feed(chunk));
     let mut took = answer.took;
@@ -132,7 +132,7 @@ pub type OpenFiles = BTreeMap<u32, Option<Open>>;
 /// # Errors
 /// A line of unknown form, text that is cut, or text without its `denied` line, which comes last.
 pub fn parse(bytes: &[u8]) -> Result<(Owners, OpenFiles), ParseError> {
-    let mut found = Found::default();
+    let mut found = Walked::default();
     found.feed(bytes);
     let whole = found.denied_seen;
     match found.finish() {
@@ -143,7 +143,7 @@ pub fn parse(bytes: &[u8]) -> Result<(Owners, OpenFiles), ParseError> {
 }
 
 #[derive(Default)]
-struct Found {
+struct Walked {
     /// Socket inode and process, as they come.
     holders: Vec<(u32, u32)>,
     denied: u64,
@@ -153,7 +153,7 @@ struct Found {
     error: Option<ParseError>,
 }
 
-impl Found {
+impl Walked {
     /// The owners without their processes, what was seen of each process, and what stopped the reading.
     fn finish(mut self) -> (Owners, OpenFiles, Option<ParseError>) {
         self.holders.sort_unstable();

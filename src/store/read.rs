@@ -29,7 +29,7 @@ pub struct Reading {
 
 /// What is wrong with a part of it; the rest is read.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct ReadProblems {
     pub problems: Vec<String>,
 }
 
@@ -66,8 +66,8 @@ impl Reading {
     }
 
     /// Takes each entry that may be about the time from `since` to `until` (CLOCK_REALTIME), and what began before it.
-    pub fn entries(&self, since: Duration, until: Duration, each: &mut dyn FnMut(Entry)) -> Found {
-        let mut found = Found::default();
+    pub fn entries(&self, since: Duration, until: Duration, each: &mut dyn FnMut(Entry)) -> ReadProblems {
+        let mut found = ReadProblems::default();
         let newest = self.files.iter().rfind(|file| file.kind == Kind::Index).map(|file| file.number);
         for file in self.of(Kind::Index, since.saturating_sub(BEFORE), until) {
             let mut odd = 0_u64;

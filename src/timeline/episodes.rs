@@ -187,7 +187,7 @@ impl Timeline {
     }
 
     /// Before the first known one that ranks below.
-    fn place(&self, found: &[Found<'_>], rank: usize) -> usize {
+    fn place(&self, found: &[Placed<'_>], rank: usize) -> usize {
         let below = |episode: &Episode| {
             let known = found.iter().position(|(key, ..)| *key == episode.key);
             episode.phase == Phase::Ended || known.is_some_and(|known| known > rank)
@@ -197,7 +197,7 @@ impl Timeline {
 
     /// What ended goes behind what goes on; what came back or changed its severity is put where it ranks now. Nothing else
     /// moves.
-    fn reorder(&mut self, events: &[Event], found: &[Found<'_>]) {
+    fn reorder(&mut self, events: &[Event], found: &[Placed<'_>]) {
         for event in events.iter().filter(|event| event.what != What::Appeared) {
             let Some(index) = self.episodes.iter().position(|episode| episode.key == event.key) else { continue };
             let episode = self.episodes.remove(index);
@@ -217,11 +217,11 @@ impl Timeline {
 }
 
 /// Key, finding, and its rank in the window.
-type Found<'a> = (Key, &'a Ranked, usize);
+type Placed<'a> = (Key, &'a Ranked, usize);
 
 /// The findings of a window that are worth following, one for each key: the first, which is the worst.
-fn found(diagnosis: &Diagnosis) -> Vec<Found<'_>> {
-    let mut found: Vec<Found<'_>> = Vec::new();
+fn found(diagnosis: &Diagnosis) -> Vec<Placed<'_>> {
+    let mut found: Vec<Placed<'_>> = Vec::new();
     for (rank, ranked) in diagnosis.causes.iter().enumerate() {
         let finding = &ranked.finding;
         let key = Key::of(ranked);

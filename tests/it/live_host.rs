@@ -11,7 +11,7 @@ use crate::common::forge::contents;
 use crate::common::skipped;
 use rstdoctor::ask::{self, Ask, Clock, DiagQuery, Frame, Probe, What};
 use rstdoctor::kernel::LiveHost;
-use rstdoctor::kernel::namespace::{Found, Handle, with_namespace};
+use rstdoctor::kernel::namespace::{Handle, NamedNetns, with_namespace};
 use rstdoctor::observation::Snapshot;
 use rstdoctor::recording::{RecordingHost, ReplayHost};
 use rstdoctor::session::{Plan, Session};
@@ -225,7 +225,7 @@ fn two_namespaces_are_observed_from_a_third() {
         assert!(ip(&line.replace("{0}", NAMES[0]).replace("{1}", NAMES[1])), "{line}");
     }
     let home = Handle::current();
-    let [one, two] = NAMES.map(|name| Found::of(name).unwrap());
+    let [one, two] = NAMES.map(|name| NamedNetns::of(name).unwrap());
     let ids = [one.handle.id(), two.handle.id()];
     let listener = with_namespace(&one.handle, || TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
     let observed = [&one, &two].map(|found| (found.handle.clone(), found.name.clone()));

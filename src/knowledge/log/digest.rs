@@ -58,7 +58,7 @@ impl Tally {
 
 /// One error text, and where it occurred.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct KnownText {
     pub text: &'static ErrorText,
     pub lines: u64,
     /// Line numbers from 1.
@@ -125,7 +125,7 @@ pub struct Digest {
     /// Lines longer than [`super::MAX_LINE`], of which only the beginning was looked at.
     pub cut: u64,
     /// In the order in which they first occurred.
-    pub found: Vec<Found>,
+    pub found: Vec<KnownText>,
     pub occurrences: Vec<Occurrence>,
     pub changes: Vec<Change>,
     pub first: Option<Stamp>,
@@ -304,7 +304,7 @@ impl State {
         let index = *self.known.entry(text).or_insert_with(|| {
             let places = || (Tally::default(), Tally::default(), Tally::default());
             let (servers, clients, paths) = places();
-            found.push(Found {
+            found.push(KnownText {
                 text,
                 lines: 0,
                 first: line,

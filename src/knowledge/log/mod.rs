@@ -7,7 +7,7 @@ mod rank;
 mod reader;
 mod time;
 
-pub use digest::{Change, Digest, Found, Occurrence, Reading, Tally, Unknown, digest};
+pub use digest::{Change, Digest, KnownText, Occurrence, Reading, Tally, Unknown, digest};
 pub use encoding::utf16;
 pub use rank::{Ranked, Shown, rank};
 pub use reader::{MAX_LINE, no_text};

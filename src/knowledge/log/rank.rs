@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::digest::{Change, Digest, Found, Occurrence};
+use super::digest::{Change, Digest, KnownText, Occurrence};
 use super::fields::Fields;
 use super::time::Stamp;
 use crate::knowledge::error_texts::ErrorText;
@@ -138,7 +138,7 @@ impl Ranking<'_> {
         }
     }
 
-    fn first_reason(&self, found: &Found, why: &str) -> String {
+    fn first_reason(&self, found: &KnownText, why: &str) -> String {
         format!("{why} ({}, {})", counted(found.lines, "line"), self.digest.places(found.first, found.last))
     }
 

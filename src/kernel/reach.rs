@@ -6,7 +6,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::namespace::{self, Handle, NamespaceError};
 use super::needs;
-use super::node::{Found, NEEDS, Search};
+use super::node::{NEEDS, Namespaces, Search};
 use crate::ask::Frame;
 use crate::source::node;
 use crate::value::NetnsId;
@@ -24,9 +24,9 @@ const MOST: u64 = 4_096;
 const AS_HOST: &str = "nsenter -t 1 -n rstdoctor";
 
 #[derive(Default)]
-pub struct Surroundings {
+pub struct Reach {
     search: Search,
-    found: Option<(Found, Instant)>,
+    found: Option<(Namespaces, Instant)>,
     /// Every namespace is to be looked into.
     whole: bool,
     /// The own namespace was entered: it is what is meant.
@@ -39,7 +39,7 @@ pub struct Surroundings {
     closing: bool,
 }
 
-impl Surroundings {
+impl Reach {
     /// Of one who looks into all, from the host's own network namespace. Who entered another one (`ip netns exec`, `nsenter -n`)
     /// means that.
     pub fn whole() -> Self {
@@ -48,12 +48,12 @@ impl Surroundings {
     }
 
     /// Looks again. What was found is to be [kept](Self::keep).
-    pub fn look(&mut self) -> Found {
+    pub fn look(&mut self) -> Namespaces {
         self.closing = false;
         self.search.look()
     }
 
-    pub fn keep(&mut self, found: Found) {
+    pub fn keep(&mut self, found: Namespaces) {
         self.found = Some((found, Instant::now()));
     }
 
