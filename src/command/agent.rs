@@ -19,6 +19,7 @@ use crate::metrics::Own;
 use crate::output::say;
 use crate::recording::write::RecordError;
 use crate::recording::{RedactingHost, SegmentingHost, Segments};
+use crate::runtime::give_memory_back;
 use crate::runtime::service_manager::ServiceManager;
 use crate::runtime::signals;
 use crate::store::{Journal, Retention, Store, StoreFile};
@@ -41,6 +42,8 @@ const WORTH_RAW: Duration = Duration::from_secs(600);
 
 pub fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
     let config = config::agent(args, &home())?;
+    // It runs for months; a storm that others trace is over in seconds, and must not wait for memory.
+    give_memory_back();
     let (stop, hangup) = signals::service()?;
     let mut manager = ServiceManager::new();
     let exporter = Exporter::start(&config)?;

@@ -36,8 +36,8 @@ use crate::command::cli::{Cli, Command};
 use crate::command::config::{Origin, Terminal, UsageError};
 use crate::output::{self, say};
 use crate::render::Plugin;
+use crate::runtime::privilege;
 use crate::runtime::signals::{self, INTERRUPTED};
-use crate::runtime::{give_memory_back, privilege};
 use crate::value::Stop;
 use crate::value::escape::visible;
 
@@ -50,7 +50,6 @@ const NOTHING: u8 = 3;
 
 /// Runs a command; what failed is on standard error, and in the exit status.
 pub fn run(mut cli: Cli) -> ExitCode {
-    give_memory_back();
     let terminal = terminal::terminal();
     let plugin = cli.command.plugin();
     let result = give_up_privileges(&cli.command)
