@@ -76,12 +76,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     }
     let waiting = e.groups(GroupKind::Unanswered);
     for group in waiting.iter().flatten() {
-        let mut by_peer: BTreeMap<SocketAddr, u64> = BTreeMap::new();
-        group.samples.iter().for_each(|sample| *by_peer.entry(sample.peer).or_default() += 1);
-        // More wait than were looked at: their shares are those of the samples.
-        let times = group.sockets as f64 / group.samples.len().max(1) as f64;
-        for (peer, count) in by_peer {
-            silences.entry(peer).or_default().waiting += (count as f64 * times).round() as u64;
+        for (peer, count) in group.by_peer() {
+            silences.entry(peer).or_default().waiting += count;
         }
     }
     for no_way in e.wire().map(|wire| &wire.no_way).into_iter().flatten().filter(|no_way| is_ours(e, no_way)) {

@@ -171,7 +171,7 @@ pub fn without_limit<'e>(e: &'e Evidence<'_>, how: Without) -> Vec<Place<'e>> {
     let groups = e.resets_of(CONNECTION_LIMIT.id, Direction::Sent).unwrap_or_default();
     let ended_so = |place: &Place<'_>| {
         let resets = exchange::resets(e, place, Exchange::TurnedAway);
-        let late = resets.iter().filter(|reset| e.is_sent_for(reset, &["TCP_ABORT_ON_DATA", "TCP_TIMEWAIT_SOCKET"]));
+        let late = resets.iter().filter(|reset| e.is_for_late_data(reset));
         (late.count() * 2 > resets.len()) == (how == Without::LateData)
     };
     place::places(e, &groups).into_iter().filter(|place| !may_be_limit(e, place) && ended_so(place)).collect()

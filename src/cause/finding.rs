@@ -192,6 +192,13 @@ impl Finding {
         self
     }
 
+    pub fn against_if(self, item: Option<EvidenceItem>) -> Self {
+        match item {
+            Some(item) => self.against(item),
+            None => self,
+        }
+    }
+
     pub fn remedy(mut self, remedy: Remedy) -> Self {
         self.remedies.push(remedy);
         self

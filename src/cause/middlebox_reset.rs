@@ -104,11 +104,7 @@ fn never_sent(e: &Evidence<'_>, across: &Across) -> Option<Finding> {
         (false, None) => Some(("clock", "no RST is in both, so the two clocks are taken as the same")),
         (false, Some(_)) => None,
     };
-    let finding = match doubt {
-        Some((what, text)) => finding.against(EvidenceItem::fact("capture", what, text)),
-        None => finding,
-    };
-    Some(with_remedies(finding))
+    Some(with_remedies(finding.against_if(doubt.map(|(what, text)| EvidenceItem::fact("capture", what, text)))))
 }
 
 /// The TTL does not tell, and the ids do not fit: weak, because devices near the peer renumber too.

@@ -188,15 +188,13 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
                 "the process that closed them is gone at the end of the window",
             ))
             .harm(harm);
-    let finding = match of_place.is_empty() && is_child(e, &place) {
-        true => finding.against(EvidenceItem::fact(
-            "signals",
-            "signal",
-            "no signal is known to have ended them, and their parent serves the port still: a child for each connection ends so where a \
-             rule turns the client away, or where what it calls refuses",
-        )),
-        false => finding,
-    };
+    let doubt = EvidenceItem::fact(
+        "signals",
+        "signal",
+        "no signal is known to have ended them, and their parent serves the port still: a child for each connection ends so where a \
+         rule turns the client away, or where what it calls refuses",
+    );
+    let finding = finding.against_if((of_place.is_empty() && is_child(e, &place)).then_some(doubt));
     with_remedies(e, finding, place.task().map(|task| task.name.as_str()), None)
 }
 

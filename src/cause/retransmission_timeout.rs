@@ -7,7 +7,7 @@ use super::{place, severity, wording};
 use crate::evidence::Evidence;
 use crate::evidence::harm::{Harm, Target};
 use crate::reset::Kind;
-use crate::source::socket_dump::{GroupKind, Sample};
+use crate::source::socket_dump::GroupKind;
 use crate::value::shell::ShellCommand;
 use crate::value::words;
 
@@ -111,31 +111,25 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 
 /// Places where a good part of the connections has sent data that nobody acknowledges.
 fn stuck(e: &Evidence<'_>) -> Vec<Finding> {
-    let mut places: BTreeMap<Target, (u64, Vec<&Sample>)> = BTreeMap::new();
+    let mut places: BTreeMap<Target, (u64, BTreeSet<IpAddr>)> = BTreeMap::new();
     for group in e.groups(GroupKind::Retransmitting).unwrap_or_default() {
-        // More are there than were looked at: their shares are those of the samples.
-        let times = group.sockets as f64 / group.samples.len().max(1) as f64;
-        let mut counts: BTreeMap<Target, f64> = BTreeMap::new();
-        for sample in &group.samples {
-            let target = if group.accepted { Target::Port(group.port) } else { Target::Called(sample.peer) };
-            *counts.entry(target).or_default() += times;
-            places.entry(target).or_default().1.push(sample);
-        }
-        for (target, count) in counts {
-            places.entry(target).or_default().0 += count.round() as u64;
+        for (peer, count) in group.by_peer() {
+            let target = if group.accepted { Target::Port(group.port) } else { Target::Called(peer) };
+            let place = places.entry(target).or_default();
+            place.0 = if group.accepted { group.sockets } else { count };
+            place.1.insert(peer.ip());
         }
     }
-    let finding = |(target, (count, samples)): (Target, (u64, Vec<&Sample>))| {
+    let finding = |(target, (count, peers)): (Target, (u64, BTreeSet<IpAddr>))| {
         let harm = e.harm(target, count, None);
         // Peers vanish from every service, and stay in its sockets for minutes.
         let many = count >= severity::FEWEST && harm.surely().is_some_and(|low| low >= numbers::STUCK);
-        many.then(|| stuck_at(e, target, harm, &samples))
+        many.then(|| stuck_at(e, target, harm, &peers))
     };
     places.into_iter().filter_map(finding).collect()
 }
 
-fn stuck_at(e: &Evidence<'_>, target: Target, harm: Harm, samples: &[&Sample]) -> Finding {
-    let peers: BTreeSet<IpAddr> = samples.iter().map(|sample| sample.peer.ip()).collect();
+fn stuck_at(e: &Evidence<'_>, target: Target, harm: Harm, peers: &BTreeSet<IpAddr>) -> Finding {
     let (subjects, place, severity) = match target {
         Target::Port(port) => {
             let service = e.services().ok().and_then(|all| all.iter().find(|service| service.port == port));

@@ -30,24 +30,15 @@ pub fn hinted(cause: &Cause, e: &Evidence<'_>) -> Option<Finding> {
     };
     let impact = Impact { events: 0, per_s: 0.0, unit: "lines" };
     let summary = format!("{}: {}", cause.title, hint.reason);
+    let when = hint.when.as_ref().map(|when| format!("written {when}, as the log prints it"));
+    let others: Vec<&str> = e.hints().iter().map(|other| other.id).filter(|id| *id != hint.id).collect();
+    let is_one_of_many = rank == 0 && hint.among_many && !others.is_empty();
+    let others = is_one_of_many.then(|| format!("the text does not tell it from {}", others.join(", ")));
     let finding = Finding::new(State::Past, Severity::Info, confidence, impact, summary)
         .subject(Subject::host())
-        .evidence(EvidenceItem::fact("text", "reason", hint.reason.clone()));
-    let finding = match &hint.when {
-        Some(when) => {
-            finding.evidence(EvidenceItem::fact("text", "when", format!("written {when}, as the log prints it")))
-        }
-        None => finding,
-    };
-    let others: Vec<&str> = e.hints().iter().map(|other| other.id).filter(|id| *id != hint.id).collect();
-    let finding = match rank == 0 && hint.among_many && !others.is_empty() {
-        true => {
-            let text = format!("the text does not tell it from {}", others.join(", "));
-            finding.against(EvidenceItem::fact("text", "others", text))
-        }
-        false => finding,
-    };
-    let finding = finding
+        .evidence(EvidenceItem::fact("text", "reason", hint.reason.clone()))
+        .evidence_if(when.map(|text| EvidenceItem::fact("text", "when", text)))
+        .against_if(others.map(|text| EvidenceItem::fact("text", "others", text)))
         .against(EvidenceItem::fact("text", "time", "a text says that it happened, not that it happens now"))
         .remedy(Remedy::new(hint.change.clone(), Verify::scan("on that host shows whether it still happens")));
     Some(finding)

@@ -62,7 +62,7 @@ impl Evidence<'_> {
             let (Some(local), Some(peer)) = (reset.local(), reset.peer()) else { continue };
             // A close with the request unread, or just before it comes.
             let by_call = || reset.event.as_ref().is_some_and(|event| event.active && event.task.is_some());
-            let late = || self.is_sent_for(reset, &["TCP_ABORT_ON_DATA", "TCP_TIMEWAIT_SOCKET"]);
+            let late = || self.is_for_late_data(reset);
             match reset.direction() {
                 Direction::Received if reset.is_refused_connect() => {
                     refused.entry(peer).or_default().push(reset.at());

@@ -90,6 +90,11 @@ impl Evidence<'_> {
         segment && self.is_sent_for(reset, &["NO_SOCKET", "TCP_FLAGS"])
     }
 
+    /// Data came for a connection that this host had closed in order.
+    pub fn is_for_late_data(&self, reset: &Reset) -> bool {
+        self.is_sent_for(reset, &["TCP_ABORT_ON_DATA", "TCP_TIMEWAIT_SOCKET"])
+    }
+
     /// This host's TCP sent it for one of these reasons, named as in `enum sk_rst_reason`; stated by the kernel or deduced.
     pub fn is_sent_for(&self, reset: &Reset, reasons: &[&str]) -> bool {
         let none = PeerTtls::default();

@@ -35,6 +35,8 @@ thread_local! {
 #[derive(Default)]
 pub struct DiagSocket {
     socket: Option<Socket>,
+    /// [`ROOM`], while it works.
+    buffer: Vec<u8>,
     sequence: u32,
     by_family: bool,
 }
@@ -66,10 +68,10 @@ impl DiagSocket {
     /// `NLMSG_DONE` and `NLMSG_ERROR` reach the sink too and their codes are judged by the parser. Where the kernel
     /// refuses a dump of both families at once, two dumps follow one another, each with its own `NLMSG_DONE`.
     pub fn dump(&mut self, query: &DiagQuery, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
-        let mut room = ROOM.take();
-        room.resize(BUFFER, 0);
-        let result = self.passes(query, &mut room, sink);
-        ROOM.set(room);
+        self.buffer = ROOM.take();
+        self.buffer.resize(BUFFER, 0);
+        let result = self.passes(query, sink);
+        ROOM.set(std::mem::take(&mut self.buffer));
         if result.is_err() {
             // What is left of a broken dump must not be taken for the answer to the next one.
             self.socket = None;
@@ -77,18 +79,18 @@ impl DiagSocket {
         result.map_err(|error| failure(query.name, &error))
     }
 
-    fn passes(&mut self, query: &DiagQuery, room: &mut [u8], sink: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+    fn passes(&mut self, query: &DiagQuery, sink: &mut dyn FnMut(&[u8])) -> io::Result<()> {
         if !self.by_family {
-            match self.pass(query, Pass::Both, room, sink)? {
+            match self.pass(query, Pass::Both, sink)? {
                 Dumped::Ended => return Ok(()),
                 Dumped::Refused(..) => self.by_family = true,
             }
         }
-        if let Dumped::Refused(_, message) = self.pass(query, Pass::Family(libc::AF_INET), room, sink)? {
+        if let Dumped::Refused(_, message) = self.pass(query, Pass::Family(libc::AF_INET), sink)? {
             sink(&message);
             return Ok(());
         }
-        match self.pass(query, Pass::Family(libc::AF_INET6), room, sink)? {
+        match self.pass(query, Pass::Family(libc::AF_INET6), sink)? {
             Dumped::Ended => {}
             // A kernel without IPv6 has no handler for the family, so it has no such sockets either.
             Dumped::Refused(libc::ENOENT, _) => {}
@@ -98,29 +100,17 @@ impl DiagSocket {
     }
 
     /// One request; asked again on a fresh socket if the kernel still works on an earlier dump of this one.
-    fn pass(
-        &mut self,
-        query: &DiagQuery,
-        pass: Pass,
-        room: &mut [u8],
-        sink: &mut dyn FnMut(&[u8]),
-    ) -> io::Result<Dumped> {
-        match self.request(query, pass, room, sink)? {
+    fn pass(&mut self, query: &DiagQuery, pass: Pass, sink: &mut dyn FnMut(&[u8])) -> io::Result<Dumped> {
+        match self.request(query, pass, sink)? {
             Dumped::Refused(libc::EBUSY, _) => {
                 self.socket = None;
-                self.request(query, pass, room, sink)
+                self.request(query, pass, sink)
             }
             other => Ok(other),
         }
     }
 
-    fn request(
-        &mut self,
-        query: &DiagQuery,
-        pass: Pass,
-        room: &mut [u8],
-        sink: &mut dyn FnMut(&[u8]),
-    ) -> io::Result<Dumped> {
+    fn request(&mut self, query: &DiagQuery, pass: Pass, sink: &mut dyn FnMut(&[u8])) -> io::Result<Dumped> {
         let socket = match self.socket.take() {
             Some(socket) => socket,
             None => open()?,
@@ -135,8 +125,8 @@ impl DiagSocket {
         let mut first = true;
         loop {
             // With MSG_TRUNC the true length is returned even if it did not fit.
-            let len = uninterrupted(|| socket.recv(&mut &mut *room, libc::MSG_TRUNC))?;
-            let datagram = room.get(..len).ok_or_else(|| {
+            let len = uninterrupted(|| socket.recv(&mut self.buffer.as_mut_slice(), libc::MSG_TRUNC))?;
+            let datagram = self.buffer.get(..len).ok_or_else(|| {
                 io::Error::new(ErrorKind::InvalidData, format!("a message of {len} bytes is larger than the buffer"))
             })?;
             match ending(datagram, self.sequence) {

@@ -1,7 +1,7 @@
 //! The sweep of all TCP sockets, folded into aggregates whose size does not grow with the number of sockets.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::listeners::Listener;
@@ -114,10 +114,20 @@ pub struct Group {
     pub samples: Vec<Sample>,
 }
 
+impl Group {
+    /// How many of the sockets are with each peer. Where more are there than samples were taken, their shares are those of the samples.
+    pub fn by_peer(&self) -> BTreeMap<SocketAddr, u64> {
+        let mut samples: BTreeMap<SocketAddr, u64> = BTreeMap::new();
+        self.samples.iter().for_each(|sample| *samples.entry(sample.peer).or_default() += 1);
+        let times = self.sockets as f64 / self.samples.len().max(1) as f64;
+        samples.into_iter().map(|(peer, count)| (peer, (count as f64 * times).round() as u64)).collect()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    pub local: std::net::SocketAddr,
-    pub peer: std::net::SocketAddr,
+    pub local: SocketAddr,
+    pub peer: SocketAddr,
     pub inode: u32,
     pub cookie: u64,
     pub idle_ms: Option<u32>,

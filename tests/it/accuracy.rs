@@ -23,6 +23,15 @@ const HEALTHY: &str = "(healthy)";
 const NOTHING: &str = "(nothing)";
 const FILE: &str = "fixtures/ACCURACY.md";
 
+/// Puts a section into the file, in the place of the one that it had, or before those that follow. Each of these takes its part of
+/// the file.
+fn renew(text: &str, own: fn(&str) -> &str, following: &[fn(&str) -> &str]) {
+    let file = std::fs::read_to_string(FILE).expect(FILE);
+    let after: String = following.iter().map(|section| section(&file)).collect();
+    let before = file.get(..file.len() - after.len() - own(&file).len()).expect("a part of it");
+    std::fs::write(FILE, format!("{before}{text}{after}")).expect(FILE);
+}
+
 /// A finding that tells somebody to act: of this window or about to happen, and worth a warning.
 fn alarms(finding: &Finding) -> bool {
     matches!(finding.state.as_str(), "active" | "risk") && finding.severity != "info"

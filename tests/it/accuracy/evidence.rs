@@ -17,7 +17,7 @@ use rstdoctor::lab::evidence::{AFTER, BEFORE, HERE, LOG, RECORDING, TRUTH};
 use rstdoctor::lab::report::{Report, Status};
 use serde_json::Value;
 
-use super::{FILE, day, kernel, kernels, number, share};
+use super::{day, kernel, kernels, number, renew, share};
 
 const HEADING: &str = "\n## By what people hold\n";
 /// From here on a finding is believed.
@@ -240,10 +240,7 @@ fn by_what_people_hold() {
         figures(&judged),
     );
     println!("{text}");
-    let file = fs::read_to_string(FILE).expect(FILE);
-    let (after, own) = (kernels::section(&file), section(&file).len());
-    let before = file.get(..file.len() - after.len() - own).expect("a part of it");
-    fs::write(FILE, format!("{before}{text}{after}")).expect(FILE);
+    renew(&text, section, &[kernels::section]);
 }
 
 fn report(causes: &[(&str, f64, &str)], ruled_out: &[&str], not_checked: &[&str]) -> Value {

@@ -9,12 +9,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
 use std::process::{Command, Stdio};
 
 use rstdoctor::lab::report::Report;
 
-use super::{FILE, alarms, day, evidence, kernel, kernels, number, share};
+use super::{alarms, day, evidence, kernel, kernels, number, renew, share};
 
 const HEADING: &str = "\n## Healthy hosts, for long\n";
 
@@ -108,10 +107,7 @@ fn for_long() {
         figures(&stays),
     );
     println!("{text}");
-    let file = fs::read_to_string(FILE).expect(FILE);
-    let after = format!("{}{}", evidence::section(&file), kernels::section(&file));
-    let before = file.get(..file.len() - after.len() - section(&file).len()).expect("a part of it");
-    fs::write(FILE, format!("{before}{text}{after}")).expect(FILE);
+    renew(&text, section, &[evidence::section, kernels::section]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{FILE, HEALTHY, alarms, answer, share};
+use super::{HEALTHY, alarms, answer, renew, share};
 use rstdoctor::lab::report::{Report, Status};
 
 const HEADING: &str = "\n## Other kernels\n";
@@ -109,11 +109,9 @@ fn kernels() {
     };
     guests.sort_by_key(|guest| (version(guest), guest.who.clone()));
     assert!(!guests.is_empty(), "no results in {}", directory.display());
-    let file = fs::read_to_string(FILE).expect(FILE);
-    let rest = file.trim_end_matches(section(&file)).to_owned();
     let table = table(&guests);
     println!("{table}");
-    fs::write(FILE, rest + &table).expect(FILE);
+    renew(&table, section, &[]);
 }
 
 #[test]
