@@ -12,11 +12,11 @@ use super::clock::now;
 use super::destroyed_sockets::{DestroyedMulticast, Rounds};
 use super::namespace::{self, Handle};
 use super::netlink::DiagSocket;
-use super::owners;
+use super::owners::Owners;
 use super::packet::PacketSocket;
 use super::proc_file;
 use super::reach::Reach;
-use super::sys::{BLOCK, FRAME_RING};
+use super::sys::{FRAME_RING, block};
 use super::trace_context;
 use super::tracepoint::{Counts, Tracepoints};
 use crate::ask::{Answer, Ask, Clock, Frame, Probe, Scope, What};
@@ -44,14 +44,15 @@ pub struct LiveHost {
     /// Settings of one namespace that were read ahead in this frame, by path.
     ahead: Option<(NetnsId, BTreeMap<String, ReadAhead>)>,
     node: Reach,
+    owners: Owners,
     /// Opened by the first question, so that a scan that does not ask pays nothing.
     tracepoints: Option<Result<Tracepoints, Failure>>,
 }
 
 /// Bytes for the packets of one of so many network namespaces: all together they take no more than the one would alone, and each
-/// has room for 256.
+/// has room for 64.
 fn room(namespaces: usize) -> usize {
-    (FRAME_RING / namespaces.max(1) / BLOCK * BLOCK).max(BLOCK)
+    (FRAME_RING / namespaces.max(1) / block() * block()).max(block())
 }
 
 type ReadAhead = Result<Vec<u8>, Failure>;
@@ -155,6 +156,7 @@ impl LiveHost {
             rounds: Rounds::default(),
             ahead: None,
             node: Reach::default(),
+            owners: Owners::default(),
             tracepoints: None,
         }
     }
@@ -280,7 +282,7 @@ impl LiveHost {
                 sink(self.node.text(&observed).as_bytes());
                 Ok(())
             }
-            What::SocketOwners { inodes, also } => owners::socket_owners(inodes, also, sink),
+            What::SocketOwners { inodes, also } => self.owners.look(inodes, also, sink),
             What::Tasks => {
                 sink(trace_context::tasks().as_bytes());
                 Ok(())

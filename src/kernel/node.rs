@@ -3,8 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
+use std::mem::MaybeUninit;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, RawDir, open, readlinkat_raw};
 
 use super::containers::{Runtimes, chosen_ids, roots};
 use super::namespace::{self, Handle, NAMED};
@@ -40,6 +43,16 @@ pub struct Search {
 struct Member {
     netns: NetnsId,
     container: Option<(String, Option<&'static str>)>,
+    /// Of the first process of a namespace.
+    names: Option<Names>,
+}
+
+/// What a process is called.
+#[derive(Clone)]
+struct Names {
+    comm: Option<String>,
+    unit: Option<String>,
+    slice: Option<String>,
 }
 
 /// Each so many looks, what is known of processes is read anew: a process id may have been given again, and a process moved to
@@ -100,7 +113,7 @@ impl Search {
         found.spot(own);
         let mut containers: BTreeMap<String, (Option<&'static str>, u32)> = BTreeMap::new();
         let mut unseen: BTreeSet<String> = BTreeSet::new();
-        let mut files = Vec::new();
+        let mut files = 0;
         let chosen_ids = chosen_ids();
         let mut pids: Vec<u32> = processes().collect();
         pids.sort_unstable();
@@ -116,12 +129,15 @@ impl Search {
             let netns = link.as_ref().ok().and_then(|link| link.to_str()).and_then(NetnsId::from_link);
             let member = known.remove(&pid).filter(|known| Some(known.netns) == netns);
             let unchanged = member.is_some();
-            let container = member.map_or_else(|| container_of(pid, &chosen_ids), |member| member.container);
+            let (container, names) = match member {
+                Some(member) => (member.container, member.names),
+                None => (container_of(pid, &chosen_ids), None),
+            };
             match link {
                 Ok(_) => {
                     let Some(netns) = netns else { continue };
-                    found.process(netns, pid, container.as_ref().map(|(container, _)| container));
-                    self.members.insert(pid, Member { netns, container: container.clone() });
+                    let names = found.process(netns, pid, container.as_ref().map(|(container, _)| container), names);
+                    self.members.insert(pid, Member { netns, container: container.clone(), names });
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
                     if is_kernel_thread_of(pid) {
@@ -172,17 +188,26 @@ impl Search {
     }
 
     /// The namespaces that this process holds open.
-    fn files_of(&mut self, pid: u32, read: &mut Vec<PathBuf>) {
-        let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { return };
-        for file in files.flatten().take(FILES) {
-            if read.len() >= MOST_FILES {
+    fn files_of(&mut self, pid: u32, read: &mut usize) {
+        let directory = PathBuf::from(format!("/proc/{pid}/fd"));
+        let Ok(files) = open(&directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else {
+            return;
+        };
+        // Room for no more entries than are looked at: each that is listed costs as much as its link does.
+        let mut room = [MaybeUninit::uninit(); FILES * size_of::<[u64; 3]>()];
+        let mut entries = RawDir::new(&files, &mut room);
+        for _ in 0..FILES {
+            let Some(Ok(entry)) = entries.next() else { return };
+            if *read >= MOST_FILES {
                 return;
             }
-            let link = fs::read_link(file.path()).unwrap_or_default();
-            if let Some(id) = link.to_str().and_then(NetnsId::from_link) {
-                self.held.entry(id).or_insert(file.path());
+            *read += 1;
+            let mut target = [MaybeUninit::uninit(); 32];
+            let Ok((target, _)) = readlinkat_raw(&files, entry.file_name(), &mut target) else { continue };
+            if let Some(id) = str::from_utf8(target).ok().and_then(NetnsId::from_link) {
+                let path = directory.join(entry.file_name().to_string_lossy().as_ref());
+                self.held.entry(id).or_insert(path);
             }
-            read.push(PathBuf::new());
         }
     }
 }
@@ -193,21 +218,22 @@ impl Namespaces {
         self.netns.entry(id).or_insert(Spot { told, path: None })
     }
 
-    fn process(&mut self, id: NetnsId, pid: u32, container: Option<&String>) {
+    /// One more process of it. `names`: as they were read before; they are returned if they are the namespace's.
+    fn process(&mut self, id: NetnsId, pid: u32, container: Option<&String>, names: Option<Names>) -> Option<Names> {
         let told = &mut self.spot(id).told;
         told.processes = told.processes.saturating_add(1);
-        if told.pid.is_none() {
-            told.pid = Some(pid);
-            told.process = fs::read(format!("/proc/{pid}/comm"))
-                .ok()
-                .map(|name| crate::value::outside::comm(name.trim_ascii_end()));
-            let paths = cgroup_of(pid);
-            told.unit = paths.iter().find_map(|path| process::unit(path)).map(|unit| unit.to_string());
-            told.slice = paths.iter().find_map(|path| process::slice(path)).map(|slice| slice.to_string());
-        }
         if let Some(container) = container.filter(|container| !told.containers.contains(container)) {
             told.containers.push(container.clone());
         }
+        if told.pid.is_some() {
+            return None;
+        }
+        let names = names.unwrap_or_else(|| names_of(pid));
+        told.pid = Some(pid);
+        told.process.clone_from(&names.comm);
+        told.unit.clone_from(&names.unit);
+        told.slice.clone_from(&names.slice);
+        Some(names)
     }
 
     /// Those below /run/netns, here and where the host has it: anyone may ask for the inode that a name stands for.
@@ -232,6 +258,16 @@ impl Namespaces {
                 spot.told.path = Some(own.unwrap_or_else(|| path.display().to_string()));
             }
         }
+    }
+}
+
+fn names_of(pid: u32) -> Names {
+    let comm = fs::read(format!("/proc/{pid}/comm")).ok();
+    let paths = cgroup_of(pid);
+    Names {
+        comm: comm.map(|name| crate::value::outside::comm(name.trim_ascii_end())),
+        unit: paths.iter().find_map(|path| process::unit(path)).map(|unit| unit.to_string()),
+        slice: paths.iter().find_map(|path| process::slice(path)).map(|slice| slice.to_string()),
     }
 }
 

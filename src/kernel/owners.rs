@@ -6,11 +6,12 @@ use std::fs::File;
 use std::io;
 use std::io::{Read as _, Write as _};
 use std::mem::MaybeUninit;
-use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, RawDir, fstat, openat, readlinkat_raw};
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 use super::trace_context;
 use crate::source::process;
@@ -18,8 +19,10 @@ use crate::value::{Failure, FailureKind, NetnsId};
 
 /// So many descriptors are read in every process.
 const FIRST: u32 = 512;
-/// Processes with more of them that are kept open until all others were read.
-const MOST_LARGE: usize = 256;
+/// And so many once [`LONG`] is reached: on a big node a process has its listeners long before 400 connections.
+const FEWER: u32 = 64;
+/// Processes with more of them that are kept open until all others were read, if so many files may be open.
+const MOST_LARGE: usize = 4096;
 /// Distance of the descriptors that tell where in time the others are.
 const STRIDE: u32 = 64;
 /// Inodes that a CPU takes at once: fs/inode.c LAST_INO_BATCH.
@@ -29,33 +32,59 @@ const FEW: u64 = 32;
 /// Descriptors after which, as soon as every inode has a holder, only processes of the same network namespaces as these are read
 /// on: those that share a socket, while a big node has a thousand others. 0.1 s.
 const LONG: u64 = 50_000;
+/// Each so many walks look for the holders of all sockets again: one may have been handed on.
+const ANEW: u32 = 12;
 /// Lines are handed over in pieces of about this size.
 const FLUSH: usize = 32 << 10;
 
-/// Answers [`What::SocketOwners`](crate::ask::What::SocketOwners) in its text format.
-///
-/// Programs open their listeners before they have many connections, and what is inherited keeps its number. So the first
-/// descriptors of every process come first; of those that have more, the rest is read only while an inode is missing.
-///
-/// # Errors
-/// `Broken` when /proc itself cannot be listed. A process that ends meanwhile is left out; one that may not be read is
-/// counted as denied.
-pub(super) fn socket_owners(
-    inodes: &BTreeSet<u64>,
-    also: &BTreeSet<u32>,
-    sink: &mut dyn FnMut(&[u8]),
-) -> Result<(), Failure> {
-    walk(inodes, also, LONG, sink)
+/// What walks learn for those after them.
+#[derive(Default)]
+pub(super) struct Owners {
+    /// Sockets of which a whole walk found no holder: of the kernel itself (NFS), or of processes that may not be read. Later
+    /// walks do not go on for their sake.
+    nobodys: BTreeSet<u64>,
+    walks: u32,
 }
 
-/// `long`: see [`LONG`].
-fn walk(inodes: &BTreeSet<u64>, also: &BTreeSet<u32>, long: u64, sink: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
+impl Owners {
+    /// Answers [`What::SocketOwners`](crate::ask::What::SocketOwners) in its text format.
+    ///
+    /// Programs open their listeners before they have many connections, and what is inherited keeps its number. So the first
+    /// descriptors of every process come first; of those that have more, the rest is read only while an inode is missing.
+    ///
+    /// # Errors
+    /// `Broken` when /proc itself cannot be listed. A process that ends meanwhile is left out; one that may not be read is
+    /// counted as denied.
+    pub(super) fn look(
+        &mut self,
+        inodes: &BTreeSet<u64>,
+        also: &BTreeSet<u32>,
+        sink: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), Failure> {
+        if self.walks.is_multiple_of(ANEW) {
+            self.nobodys.clear();
+        }
+        self.walks = self.walks.wrapping_add(1);
+        let missing = walk(inodes, also, &self.nobodys, LONG, sink)?;
+        self.nobodys.extend(missing);
+        Ok(())
+    }
+}
+
+/// The inodes, but for those of `nobodys`, that nobody holds. `long`: see [`LONG`].
+fn walk(
+    inodes: &BTreeSet<u64>,
+    also: &BTreeSet<u32>,
+    nobodys: &BTreeSet<u64>,
+    long: u64,
+    sink: &mut dyn FnMut(&[u8]),
+) -> Result<BTreeSet<u64>, Failure> {
     let broken = |error: io::Error| Failure::new(FailureKind::Broken, format!("list of /proc: {error}"));
     let proc = open_directory(CWD, c"/proc").map_err(broken)?;
     let size_counts = size_counts(&proc);
     let mut walk = Walk {
         inodes,
-        missing: inodes.clone(),
+        missing: inodes.difference(nobodys).copied().collect(),
         read: 0,
         long,
         holders: BTreeSet::new(),
@@ -69,14 +98,17 @@ fn walk(inodes: &BTreeSet<u64>, also: &BTreeSet<u32>, long: u64, sink: &mut dyn 
     let mut pids = Vec::new();
     list(&proc, |pid| pids.push(pid)).map_err(broken)?;
     let mut large = Vec::new();
+    let most_large = most_large();
     for pid in pids {
         if inodes.is_empty() && !also.contains(&pid) {
             continue;
         }
-        match walk.process(&proc, pid, also.contains(&pid), large.len() < MOST_LARGE) {
+        match walk.process(&proc, pid, also.contains(&pid), large.len() < most_large) {
             Ok(None) => {}
             Ok(Some(process)) => large.push(process),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM)) => {
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EMFILE | libc::ENFILE)) =>
+            {
                 denied += u64::from(!is_kernel_thread(pid));
             }
             // ENOENT or ESRCH: it ended while we looked.
@@ -86,7 +118,7 @@ fn walk(inodes: &BTreeSet<u64>, also: &BTreeSet<u32>, long: u64, sink: &mut dyn 
     walk.rest(&mut large);
     let _ = writeln!(walk.lines, "denied {denied}");
     walk.flush();
-    Ok(())
+    Ok(walk.missing)
 }
 
 /// A process whose descriptors are looked at.
@@ -96,8 +128,20 @@ struct Open {
     open: u64,
     /// How many of them were seen.
     seen: u64,
+    /// The first number that was not looked at.
+    next: u64,
     /// It holds a socket that was asked for, or is named itself.
     show: bool,
+}
+
+/// What stands under the number of a descriptor.
+enum Seen {
+    Nothing,
+    /// This inode.
+    Socket(u64),
+    Other,
+    /// It may not be read, as nothing of its process: ptrace_may_access(), fs/proc/base.c.
+    Denied,
 }
 
 struct Walk<'a> {
@@ -111,7 +155,7 @@ struct Walk<'a> {
     holders: BTreeSet<u32>,
     /// Their network namespaces, once every inode has a holder.
     around: Option<BTreeSet<NetnsId>>,
-    /// Numbers above [`FIRST`] under which one was found.
+    /// Numbers from [`FEWER`] on under which one was found.
     high: BTreeSet<u32>,
     size_counts: bool,
     lines: Vec<u8>,
@@ -146,13 +190,14 @@ impl Walk<'_> {
             self.files(&fds, pid, listed, show);
             return Ok(None);
         };
-        let mut process = Open { pid, fds, open, seen: 0, show };
+        let mut process = Open { pid, fds, open, seen: 0, next: 0, show };
         if look {
-            if defer && open > u64::from(FIRST) {
-                self.by_number(&mut process, 0..u64::from(FIRST), |_| false);
+            let first = u64::from(if self.read < self.long { FIRST } else { FEWER });
+            if defer && open > first {
+                self.by_number(&mut process, first, |_| false);
                 return Ok(Some(process));
             }
-            self.descriptors(&mut process, 0, |_| false)?;
+            self.descriptors(&mut process, |_| false)?;
         }
         self.files(&process.fds, pid, open, process.show);
         Ok(None)
@@ -168,32 +213,35 @@ impl Walk<'_> {
         netns(&pid).is_some_and(|netns| !around.contains(&netns))
     }
 
-    /// Looks at the descriptors from `first` on, until it is `enough`.
-    fn descriptors(&mut self, process: &mut Open, first: u32, enough: fn(&Self) -> bool) -> io::Result<()> {
+    /// Looks at the descriptors that were not looked at, until it is `enough`.
+    fn descriptors(&mut self, process: &mut Open, enough: fn(&Self) -> bool) -> io::Result<()> {
         // Descriptors are given out lowest first, so nearly always 0..open are all of them, and asking for them by number
         // saves listing the directory (418 against 600 ms for 238,000 descriptors).
-        let next = self.by_number(process, first.into()..reach(process.open), enough);
+        self.by_number(process, reach(process.open), enough);
         if process.seen >= process.open || enough(self) {
             return Ok(());
         }
-        let Open { pid, fds, show, .. } = process;
+        let Open { pid, fds, next, show, .. } = process;
         list(&*fds, |fd| {
-            if u64::from(fd) >= next && !enough(self) {
+            if u64::from(fd) >= *next && !enough(self) {
                 self.descriptor(fds, *pid, fd, show);
             }
         })
     }
 
-    /// Tries these numbers, until all descriptors of the process were seen or it is `enough`; the next number.
-    fn by_number(&mut self, process: &mut Open, numbers: Range<u64>, enough: fn(&Self) -> bool) -> u64 {
-        let Open { pid, fds, open, seen, show } = process;
-        let mut next = numbers.start;
-        while *seen < *open && next < numbers.end && !enough(self) {
-            let Ok(fd) = u32::try_from(next) else { break };
-            *seen += u64::from(self.descriptor(fds, *pid, fd, show).is_some());
-            next += 1;
+    /// Tries the numbers below `end`, until all descriptors of the process were seen or it is `enough`.
+    fn by_number(&mut self, process: &mut Open, end: u64, enough: fn(&Self) -> bool) {
+        let Open { pid, fds, open, seen, next, show } = process;
+        while *seen < *open && *next < end && !enough(self) {
+            let Ok(fd) = u32::try_from(*next) else { break };
+            match self.descriptor(fds, *pid, fd, show) {
+                Seen::Nothing => {}
+                Seen::Other | Seen::Socket(_) => *seen += 1,
+                // Then all are.
+                Seen::Denied => *seen = *open,
+            }
+            *next += 1;
         }
-        next
     }
 
     /// The processes with very many descriptors, until every inode has a holder.
@@ -204,7 +252,7 @@ impl Walk<'_> {
         for process in large.iter_mut() {
             if !self.missing.is_empty() {
                 // It ended: nobody holds anything there any more.
-                let _ = self.descriptors(process, FIRST, |walk| walk.missing.is_empty());
+                let _ = self.descriptors(process, |walk| walk.missing.is_empty());
             }
         }
         // What workers inherited has one number in all of them.
@@ -221,14 +269,14 @@ impl Walk<'_> {
     /// that is free, the inode within a batch of its CPU (fs/inode.c get_next_ino). So it is close to one that was opened
     /// at about the same time.
     fn near_in_time(&mut self, process: &mut Open) {
-        let Open { pid, fds, open, show, .. } = process;
-        let end = u32::try_from(*open).unwrap_or(u32::MAX);
-        if self.missing.is_empty() || end < FIRST + 8 * STRIDE {
+        let Open { pid, fds, open, next, show, .. } = process;
+        let (first, end) = (u32::try_from(*next).unwrap_or(u32::MAX), u32::try_from(*open).unwrap_or(u32::MAX));
+        if self.missing.is_empty() || end < first.saturating_add(8 * STRIDE) {
             return;
         }
         let mut known = BTreeMap::new();
-        for fd in (FIRST..end).step_by(STRIDE as usize) {
-            if let Some(Some(inode)) = self.descriptor(fds, *pid, fd, show) {
+        for fd in (first..end).step_by(STRIDE as usize) {
+            if let Seen::Socket(inode) = self.descriptor(fds, *pid, fd, show) {
                 known.insert(inode, fd);
             }
         }
@@ -251,26 +299,30 @@ impl Walk<'_> {
         }
     }
 
-    /// Looks at one descriptor. `None` if there is none of that number, else the inode if it is a socket.
-    fn descriptor(&mut self, fds: &OwnedFd, pid: u32, fd: u32, matched: &mut bool) -> Option<Option<u64>> {
+    /// Looks at one descriptor.
+    fn descriptor(&mut self, fds: &OwnedFd, pid: u32, fd: u32, matched: &mut bool) -> Seen {
         let mut name = [0u8; 12];
         let _ = write!(name.as_mut_slice(), "{fd}");
         let mut target = [MaybeUninit::uninit(); 32];
         let name = CStr::from_bytes_until_nul(&name).unwrap_or_default();
         self.read += 1;
-        let (target, _) = readlinkat_raw(fds, name, &mut target).ok()?;
-        let inode = socket_inode(target);
-        if let Some(inode) = inode.filter(|inode| self.inodes.contains(inode)) {
+        let target = match readlinkat_raw(fds, name, &mut target) {
+            Ok((target, _)) => target,
+            Err(Errno::ACCESS | Errno::PERM) => return Seen::Denied,
+            Err(_) => return Seen::Nothing,
+        };
+        let Some(inode) = socket_inode(target) else { return Seen::Other };
+        if self.inodes.contains(&inode) {
             *matched = true;
             self.holders.insert(pid);
             self.missing.remove(&inode);
-            if fd >= FIRST {
+            if fd >= FEWER {
                 self.high.insert(fd);
             }
             let _ = writeln!(self.lines, "fd {pid} {fd} {inode}");
             self.flush_if_large();
         }
-        Some(inode)
+        Seen::Socket(inode)
     }
 
     /// After all descriptors of the process were read: that it has not ended yet makes all lines with its number its own.
@@ -297,9 +349,16 @@ impl Walk<'_> {
     }
 }
 
-/// How far numbers are tried one by one, of a process that has `open` descriptors.
+/// How many directories may stay open: a quarter of the files that this process may have.
+fn most_large() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
+    limit.map_or(MOST_LARGE, |limit| MOST_LARGE.min(limit / 4))
+}
+
+/// How far numbers are tried one by one, of a process that has `open` descriptors: a number that is not there costs half of one
+/// that is, and shells leave holes (10, 255).
 fn reach(open: u64) -> u64 {
-    open.saturating_mul(2).saturating_add(64)
+    open.saturating_add(open / 2).saturating_add(8)
 }
 
 /// It can open no file more.

@@ -255,8 +255,11 @@ impl PerfRing {
 
 /// Bytes of one frame of a [`FrameRing`].
 pub const FRAME: usize = 256;
-/// A power of two of pages, so that frames lie one after the other without gaps.
-pub const BLOCK: usize = 1 << 16;
+/// A [`FrameRing`] is a multiple of so many bytes: 16 KiB, or a page where that is larger. Frames lie one after the other in it
+/// without gaps.
+pub fn block() -> usize {
+    rustix::param::page_size().max(16 << 10)
+}
 /// 32,768 packets: what arrives in a third of a second at 100,000 a second.
 pub const FRAME_RING: usize = 8 << 20;
 
@@ -270,13 +273,13 @@ pub struct FrameRing {
 }
 
 impl FrameRing {
-    /// Of so many bytes, which are a multiple of [`BLOCK`].
+    /// Of so many bytes, which are a multiple of [`block`].
     pub fn map(socket: &OwnedFd, bytes: usize) -> io::Result<Self> {
         let version = libc::tpacket_versions::TPACKET_V2 as libc::c_int;
         set(socket, libc::SOL_PACKET, libc::PACKET_VERSION, &version)?;
         let request = libc::tpacket_req {
-            tp_block_size: BLOCK as u32,
-            tp_block_nr: (bytes / BLOCK) as u32,
+            tp_block_size: block() as u32,
+            tp_block_nr: (bytes / block()) as u32,
             tp_frame_size: FRAME as u32,
             tp_frame_nr: (bytes / FRAME) as u32,
         };

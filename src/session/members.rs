@@ -26,7 +26,7 @@ const SWEEPS: Duration = Duration::from_millis(500);
 const IDLE_SWEEPS: Duration = Duration::from_millis(100);
 /// Of many idle namespaces one in so many is asked for everything in each window.
 const SELDOM: usize = 8;
-/// Looks between two looks at the settings of one of many namespaces, once those of all are known.
+/// Looks between two looks at the settings of one of many namespaces, in a row of windows.
 const SETTINGS_TURN: usize = 4;
 /// Between two looks at the node where no namespace comes or goes.
 const NODE: Duration = Duration::from_secs(30);
@@ -196,7 +196,11 @@ impl Session {
             return;
         }
         // One window ends soon, and is to know of all; a row of them goes on.
-        let count = if self.plan.interval.is_none() { AT_ONCE } else { 1 };
+        let count = match self.plan.interval {
+            None => AT_ONCE,
+            Some(_) if self.turn.is_multiple_of(SETTINGS_TURN) => 1,
+            Some(_) => return,
+        };
         let unknown = |of: &OfNetns| of.settings.is_none() && !of.previous.has_settings();
         let mut turn: Vec<NetnsId> =
             self.netns.iter().filter(|(_, of)| unknown(of)).map(|(id, _)| *id).take(count).collect();

@@ -17,7 +17,7 @@ fn lines(inodes: BTreeSet<u64>, also: BTreeSet<u32>) -> Vec<String> {
 
 fn lines_of(inodes: BTreeSet<u64>, also: BTreeSet<u32>, long: u64) -> Vec<String> {
     let mut text = Vec::new();
-    walk(&inodes, &also, long, &mut |bytes| {
+    walk(&inodes, &also, &BTreeSet::new(), long, &mut |bytes| {
         assert!(bytes.ends_with(b"\n"));
         text.extend_from_slice(bytes);
     })
@@ -132,6 +132,24 @@ fn finds_this_process_by_its_socket_and_counts_its_files() {
     assert_eq!(started, process::parse_stat(&own).unwrap().start_ticks);
     assert!(files >= 3);
     assert_eq!(lines.iter().filter(|line| line.starts_with("denied ")).count(), 1);
+}
+
+/// One of the kernel's own, say: it must not cost a whole walk each time, nor hide what has a holder.
+#[test]
+fn a_socket_that_nobody_holds_is_searched_for_once() {
+    let _lock = lock();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let inode = inode_of(&listener);
+    let mut owners = Owners::default();
+    for _ in 0..2 {
+        let mut text = Vec::new();
+        owners
+            .look(&BTreeSet::from([inode, u64::MAX]), &BTreeSet::new(), &mut |part| text.extend_from_slice(part))
+            .unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains(&format!("fd {} {} {inode}\n", std::process::id(), listener.as_raw_fd())), "{text}");
+        assert_eq!(owners.nobodys, BTreeSet::from([u64::MAX]));
+    }
 }
 
 #[test]
