@@ -193,12 +193,12 @@ impl Tracing {
             self.handed_out = until;
             let live = self.session.live(until);
             self.destroyed = !live.destroyed_ended;
-            let batch = self.tracer.step(live, now);
+            let batch = self.tracer.step(live, now, false);
             self.note_all();
             return (batch, false);
         }
         let live = self.session.close_live(&mut *self.host, end).unwrap_or_default();
-        let batch = self.tracer.step(live, self.session.now());
+        let batch = self.tracer.step(live, self.session.now(), true);
         self.note_all();
         (batch, true)
     }

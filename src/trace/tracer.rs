@@ -1,6 +1,6 @@
 //! One trace: joined resets in, what is shown of them out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,12 @@ use crate::value::{Moment, NetnsId};
 
 /// For so long after something was lost an event without a packet proves nothing, nor a packet without an event.
 const SUSPECT: Duration = Duration::from_secs(1);
+
+/// A packet without an event waits so long for the counts of events, which are read each second and believed the second time: its
+/// record may be lost.
+const COUNTED: Duration = Duration::from_millis(2_100);
+/// At most so many resets wait.
+const MOST_HELD: usize = 10_000;
 
 /// What decides who is behind the resets of one network namespace.
 #[derive(Debug, Default)]
@@ -46,6 +52,8 @@ pub struct Tracer {
     packets_lost_until: Duration,
     /// More events came than were looked at: their packets are alone.
     storm_until: Duration,
+    /// In order of time, the first of which [waits](COUNTED).
+    held: VecDeque<reset::Reset>,
     summary: Summary,
 }
 
@@ -61,6 +69,7 @@ impl Tracer {
             lost_until: Duration::ZERO,
             packets_lost_until: Duration::ZERO,
             storm_until: Duration::ZERO,
+            held: VecDeque::new(),
             summary: Summary { started: start.wall, ..Summary::default() },
         }
     }
@@ -91,8 +100,8 @@ impl Tracer {
         &self.missing
     }
 
-    /// Judges what was drained and joined at `now`.
-    pub fn step(&mut self, live: Live, now: Moment) -> Batch {
+    /// Judges what was drained and joined at `now`. `last`: nothing comes after it.
+    pub fn step(&mut self, live: Live, now: Moment, last: bool) -> Batch {
         if let Some(events) = &live.events {
             self.missing.clone_from(&events.missing);
             if events.lost + live.not_examined > 0 {
@@ -119,7 +128,14 @@ impl Tracer {
         self.summary.packets_lost += live.packets.lost;
         self.summary.forwarded += live.packets.forwarded;
         batch.resets.reserve_exact(live.resets.len());
-        for reset in live.resets {
+        self.held.extend(live.resets);
+        let waits = live.events.is_some() && !last;
+        while let Some(reset) = self.held.pop_front() {
+            let counted = reset.event.is_some() || reset.at() + COUNTED < now.mono;
+            if waits && !counted && self.held.len() < MOST_HELD {
+                self.held.push_front(reset);
+                break;
+            }
             self.judge(reset, &live.packets.ttls, live.events.is_some(), live.has_packets, now, &mut batch);
         }
         batch
@@ -193,7 +209,8 @@ impl Tracer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reset::testing::{NETNS, event};
+    use crate::reset::Kind;
+    use crate::reset::testing::{NETNS, event, packet};
     use crate::source::reset_events::{Direction, EventAccount, ResetEvent};
 
     fn tracer(start: Moment) -> Tracer {
@@ -215,7 +232,7 @@ mod tests {
             let mut live = Live { resets: vec![reset], events, has_packets, ..Live::default() };
             live.packets.lost = lost;
             let mut tracer = tracer(at(90));
-            let shown = tracer.step(live, at(101)).resets.len();
+            let shown = tracer.step(live, at(101), true).resets.len();
             (shown, tracer.summary(at(102), 0).passed_over)
         };
         assert_eq!(shown(None, false, 0), (1, 0), "no packets at all");
@@ -224,10 +241,30 @@ mod tests {
         assert_eq!(shown(None, true, 1), (1, 0), "its packet may be the one that was lost");
     }
 
+    /// A refusal without an event was a firewall's; but not where its record is among those that are lost, which is known later.
+    #[test]
+    fn a_packet_without_an_event_waits_for_the_counts() {
+        let packet = packet(Direction::Sent, "10.0.0.9:9000", "10.0.0.7:40000");
+        let step = |tracer: &mut Tracer, resets, lost, s, last| {
+            let events = Some(EventAccount { lost, ..EventAccount::default() });
+            let live = Live { resets, events, has_packets: true, ..Live::default() };
+            let resets = tracer.step(live, at(s), last).resets;
+            resets.iter().map(|reset| reset.what).collect::<Vec<_>>()
+        };
+        let alone = || vec![reset::Reset { packet: Some(packet.clone()), ..reset::Reset::default() }];
+        for (lost, expected) in [(0, Kind::FirewallReject), (1, Kind::Refused)] {
+            let mut tracer = tracer(at(90));
+            assert_eq!(step(&mut tracer, alone(), 0, 100, false), []);
+            assert_eq!(step(&mut tracer, vec![], lost, 101, false), []);
+            assert_eq!(step(&mut tracer, vec![], 0, 103, false), [expected], "{lost} lost");
+        }
+        assert_eq!(step(&mut tracer(at(90)), alone(), 0, 100, true), [Kind::FirewallReject], "nothing comes after it");
+    }
+
     #[test]
     fn an_empty_trace_has_an_empty_summary() {
         let mut tracer = tracer(at(5));
-        assert!(tracer.step(Live::default(), at(6)).resets.is_empty());
+        assert!(tracer.step(Live::default(), at(6), true).resets.is_empty());
         let summary = tracer.summary(at(8), 0);
         assert_eq!((summary.total(), summary.lost, summary.duration), (0, 0, Duration::from_secs(3)));
     }
