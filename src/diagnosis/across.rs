@@ -14,13 +14,16 @@ use crate::source::socket_dump::GroupKind;
 use crate::value::NetnsId;
 
 /// Causes that blame the remote end.
-const BLAMES: [&str; 5] = ["upstream-refused", "peer-reset", "peer-restarted", "peer-idle-limit", "connect-unanswered"];
+const BLAMES: [&str; 6] =
+    ["upstream-refused", "peer-reset", "peer-restarted", "peer-idle-limit", "connect-unanswered", FIREWALL];
+/// A rule, at the end that was called or on the way to it; or, for the caller, one of a host that is not this node.
+const FIREWALL: &str = "firewall-reject";
 /// Causes for which an end sends a reset, the deepest first.
 const SENDS: [&str; 13] = [
     "wrong-bind-address",
     "process-exit",
     "listener-closed",
-    "firewall-reject",
+    FIREWALL,
     "accept-queue-overflow",
     "connection-limit",
     "port-without-listener",
@@ -55,7 +58,7 @@ pub(super) fn link(judged: &mut [Judged<'_>]) -> BTreeMap<usize, usize> {
             if !BLAMES.contains(&symptom.id) || symptom.because_of.is_some() {
                 continue;
             }
-            let Some(called) = called(symptom) else { continue };
+            let Some(called) = called(symptom).filter(|_| symptom.id != FIREWALL || calls(symptom)) else { continue };
             let unanswered = symptom.id == UNANSWERED;
             let answers = answers(&judged[caller], called);
             let port = |other: usize| match senders[other].port(called, &answers) {
@@ -64,8 +67,10 @@ pub(super) fn link(judged: &mut [Judged<'_>]) -> BTreeMap<usize, usize> {
             };
             let others = (0..judged.len()).filter(|other| *other != caller);
             let found = others.filter_map(|other| {
+                let found = &judged[other].diagnosis.causes;
                 let causes: &[&str] = if unanswered { &SILENT } else { &SENDS };
-                Some((other, root(&judged[other].diagnosis.causes, port(other)?, causes)?))
+                let root = forwarded(found, called).or_else(|| root(found, port(other)?, causes))?;
+                Some((other, root))
             });
             let Some((other, root)) = found.min_by_key(|(other, root)| rank(&judged[*other].diagnosis.causes[*root]))
             else {
@@ -170,6 +175,17 @@ fn called(symptom: &Ranked) -> Option<SocketAddr> {
 fn rank(cause: &Ranked) -> usize {
     let place = |causes: &[&str]| causes.iter().position(|id| *id == cause.id);
     place(&SENDS).or_else(|| place(&SILENT)).unwrap_or(SENDS.len())
+}
+
+/// A process of that namespace called.
+fn calls(cause: &Ranked) -> bool {
+    cause.finding.subjects.iter().any(|subject| subject.pid.is_some() && subject.kind == SubjectKind::Process)
+}
+
+/// The finding of a rule in the way to that end, which nobody there called.
+fn forwarded(causes: &[Ranked], called: SocketAddr) -> Option<usize> {
+    let to_it = |cause: &Ranked| cause.id == FIREWALL && !calls(cause) && self::called(cause) == Some(called);
+    causes.iter().position(|cause| to_it(cause) && cause.finding.state.is_now())
 }
 
 /// The finding about that port of the end that was called.

@@ -5,6 +5,7 @@ use crate::cause::Severity;
 use crate::observation::testing::{Case, process, task};
 use crate::source::node::{self as source, Hidden, Line as Told, Netns};
 use crate::source::owners::Owners;
+use crate::source::reset_events::Direction;
 use crate::value::{Observed, TcpState};
 
 const OWN: u64 = 1;
@@ -249,6 +250,29 @@ fn a_refusal_through_a_published_port_leads_to_the_container() {
     assert_eq!(ids(&node(vec![refused("192.0.2.1:8080"), container("10.0.0.9:0")], &[])), story);
     // Somebody else was refused there.
     let apart = ids(&node(vec![refused("192.0.2.1:8080"), container("10.0.0.8:0")], &[]));
+    assert!(apart.iter().all(|(_, root)| root.is_none()) && apart.len() == 2, "{apart:?}");
+}
+
+/// A node filters what passes through to its containers, and the caller is one of them.
+#[test]
+fn a_rule_in_the_way_of_two_containers_is_the_root_of_the_refusal() {
+    let caller =
+        quiet(0).counter("Tcp.AttemptFails", 0, 20).received(20, TcpState::SynSent, ["10.1.0.2:0", "10.2.0.2:5432"]);
+    let router = |called: &str| {
+        let mut case = quiet(0).tracepoints().packets(20, Direction::Sent, 4, 64, [called, "10.1.0.2:0"]);
+        if let Observed::Full(packets) = &mut case.packets {
+            packets.iter_mut().for_each(|packet| packet.local_here = false);
+        }
+        case
+    };
+    let story = |called: &str| {
+        let diagnosis = judged(&node(vec![router(called), caller.clone()], &[]), &Filter::default());
+        let of = |cause: &Ranked| (cause.id, cause.because_of.map(|root| root.id));
+        diagnosis.causes.iter().map(of).collect::<Vec<_>>()
+    };
+    let together = [("firewall-reject", None), ("upstream-refused", Some("firewall-reject"))];
+    assert_eq!(story("10.2.0.2:5432"), together);
+    let apart = story("10.2.0.2:5433");
     assert!(apart.iter().all(|(_, root)| root.is_none()) && apart.len() == 2, "{apart:?}");
 }
 
