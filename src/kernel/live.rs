@@ -47,6 +47,8 @@ pub struct LiveHost {
     owners: Owners,
     /// Opened by the first question, so that a scan that does not ask pays nothing.
     tracepoints: Option<Result<Tracepoints, Failure>>,
+    /// Those of the window before are being closed.
+    closing: Option<thread::JoinHandle<()>>,
 }
 
 /// Bytes for the packets of one of so many network namespaces: all together they take no more than the one would alone, and each
@@ -158,6 +160,7 @@ impl LiveHost {
             node: Reach::default(),
             owners: Owners::default(),
             tracepoints: None,
+            closing: None,
         }
     }
 
@@ -305,13 +308,24 @@ impl LiveHost {
                 let result = tracepoints.drain(self.counts, sink);
                 match self.counts {
                     // They are stopped for good; a further window opens its own.
-                    Counts::Final => (self.tracepoints, self.ended) = (None, true),
+                    Counts::Final => {
+                        self.ended = true;
+                        self.end_tracepoints();
+                    }
                     Counts::Now | Counts::Seldom => self.counts = Counts::Seldom,
                 }
                 result
             }
             Err(failure) => Err(failure.clone()),
         }
+    }
+
+    /// Closes them while other things are asked for: the last event of each tracepoint waits for grace periods of RCU
+    /// (kernel/trace/trace_event_perf.c perf_trace_event_unreg()), 0.2 s in all.
+    fn end_tracepoints(&mut self) {
+        let ended = self.tracepoints.take();
+        // Where no thread may start they are closed here.
+        self.closing = thread::Builder::new().spawn(move || drop(ended)).ok();
     }
 
     /// Sleeps until `due` after the window began. False when the stop flag came first.
@@ -333,6 +347,9 @@ impl LiveHost {
 impl Drop for LiveHost {
     fn drop(&mut self) {
         self.leave(|_| true);
+        if let Some(closing) = self.closing.take() {
+            let _ = closing.join();
+        }
     }
 }
 
