@@ -6,9 +6,11 @@ use std::fs;
 use std::mem::MaybeUninit;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{Mode, OFlags, RawDir, open, readlinkat_raw};
 
+use super::at_once;
 use super::containers::{Runtimes, chosen_ids, roots};
 use super::namespace::{self, Handle, NAMED};
 use super::trace_context::{is_kernel_thread, processes};
@@ -113,50 +115,40 @@ impl Search {
         found.spot(own);
         let mut containers: BTreeMap<String, (Option<&'static str>, u32)> = BTreeMap::new();
         let mut unseen: BTreeSet<String> = BTreeSet::new();
-        let mut files = 0;
-        let chosen_ids = chosen_ids();
         let mut pids: Vec<u32> = processes().collect();
         pids.sort_unstable();
         let first = self.looks == 0;
-        let mut known = std::mem::take(&mut self.members);
         if self.looks.is_multiple_of(ANEW) {
-            known.clear();
+            self.members.clear();
             self.mounts.clear();
         }
         self.looks = self.looks.wrapping_add(1);
-        for pid in pids {
-            let link = fs::read_link(format!("/proc/{pid}/ns/net"));
-            let netns = link.as_ref().ok().and_then(|link| link.to_str()).and_then(NetnsId::from_link);
-            let member = known.remove(&pid).filter(|known| Some(known.netns) == netns);
-            let unchanged = member.is_some();
-            let (container, names) = match member {
-                Some(member) => (member.container, member.names),
-                None => (container_of(pid, &chosen_ids), None),
-            };
-            match link {
-                Ok(_) => {
-                    let Some(netns) = netns else { continue };
-                    let names = found.process(netns, pid, container.as_ref().map(|(container, _)| container), names);
+        let (known, chosen_ids, files) = (std::mem::take(&mut self.members), chosen_ids(), AtomicUsize::new(0));
+        let of = |pid| Facts::of(pid, known.get(&pid), &chosen_ids, first.then_some(&files));
+        let mut processes: Vec<(u32, Facts)> = at_once::share(pids, |pid| (pid, of(pid)));
+        processes.sort_unstable_by_key(|(pid, _)| *pid);
+        for (pid, facts) in processes {
+            let container = facts.container;
+            match facts.netns {
+                Ok(netns) => {
+                    let id = container.as_ref().map(|(container, _)| container);
+                    let names = found.process(netns, pid, id, facts.names);
                     self.members.insert(pid, Member { netns, container: container.clone(), names });
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                    if is_kernel_thread_of(pid) {
-                        continue;
-                    }
+                Err(Gone::Hidden) => {
                     found.hidden.processes += 1;
                     unseen.extend(container.as_ref().map(|(id, _)| id.clone()));
                 }
-                // It has ended.
-                Err(_) => continue,
+                Err(Gone::Ended) => continue,
             }
             if let Some((id, runtime)) = container {
                 containers.entry(id).or_insert((runtime, pid));
             }
-            if !unchanged {
-                self.mounts_of(pid);
+            if let Some(mounts) = facts.mounts {
+                self.mounts_of(pid, mounts);
             }
-            if first && pid != std::process::id() {
-                self.files_of(pid, &mut files);
+            for (id, path) in facts.held {
+                self.held.entry(id).or_insert(path);
             }
         }
         found.named();
@@ -170,9 +162,8 @@ impl Search {
     }
 
     /// The namespaces that are mounted somewhere where this process sees them, once per mount namespace.
-    fn mounts_of(&mut self, pid: u32) {
-        let Ok(place) = fs::metadata(format!("/proc/{pid}/ns/mnt")) else { return };
-        if !self.mounts.insert(place.ino()) {
+    fn mounts_of(&mut self, pid: u32, mount_namespace: u64) {
+        if !self.mounts.insert(mount_namespace) {
             return;
         }
         let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
@@ -186,30 +177,77 @@ impl Search {
             }
         }
     }
+}
 
-    /// The namespaces that this process holds open.
-    fn files_of(&mut self, pid: u32, read: &mut usize) {
-        let directory = PathBuf::from(format!("/proc/{pid}/fd"));
-        let Ok(files) = open(&directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else {
-            return;
-        };
-        // Room for no more entries than are looked at: each that is listed costs as much as its link does.
-        let mut room = [MaybeUninit::uninit(); FILES * size_of::<[u64; 3]>()];
-        let mut entries = RawDir::new(&files, &mut room);
-        for _ in 0..FILES {
-            let Some(Ok(entry)) = entries.next() else { return };
-            if *read >= MOST_FILES {
-                return;
+/// What is read of a process.
+struct Facts {
+    netns: Result<NetnsId, Gone>,
+    container: Option<(String, Option<&'static str>)>,
+    /// As they were read before.
+    names: Option<Names>,
+    /// Its mount namespace, where it was not looked at before.
+    mounts: Option<u64>,
+    /// The network namespaces that it holds open.
+    held: Vec<(NetnsId, PathBuf)>,
+}
+
+/// Why nothing is known of a process.
+enum Gone {
+    Ended,
+    /// It may not be read.
+    Hidden,
+}
+
+impl Facts {
+    /// `files`: open files that were looked at so far, if they are to be.
+    fn of(pid: u32, known: Option<&Member>, chosen_ids: &HashSet<String>, files: Option<&AtomicUsize>) -> Self {
+        let netns = match fs::read_link(format!("/proc/{pid}/ns/net")) {
+            Ok(link) => link.to_str().and_then(NetnsId::from_link).ok_or(Gone::Ended),
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !is_kernel_thread_of(pid) => {
+                Err(Gone::Hidden)
             }
-            *read += 1;
-            let mut target = [MaybeUninit::uninit(); 32];
-            let Ok((target, _)) = readlinkat_raw(&files, entry.file_name(), &mut target) else { continue };
-            if let Some(id) = str::from_utf8(target).ok().and_then(NetnsId::from_link) {
-                let path = directory.join(entry.file_name().to_string_lossy().as_ref());
-                self.held.entry(id).or_insert(path);
+            Err(_) => Err(Gone::Ended),
+        };
+        let mut facts = Self { netns, container: None, names: None, mounts: None, held: Vec::new() };
+        if matches!(facts.netns, Err(Gone::Ended)) {
+            return facts;
+        }
+        match known.filter(|known| facts.netns.as_ref().is_ok_and(|netns| *netns == known.netns)) {
+            Some(known) => (facts.container, facts.names) = (known.container.clone(), known.names.clone()),
+            None => {
+                facts.container = container_of(pid, chosen_ids);
+                facts.mounts = fs::metadata(format!("/proc/{pid}/ns/mnt")).ok().map(|place| place.ino());
             }
         }
+        if let Some(files) = files.filter(|_| pid != std::process::id()) {
+            facts.held = held_by(pid, files);
+        }
+        facts
     }
+}
+
+/// The namespaces that this process holds open. `read`: files that were looked at.
+fn held_by(pid: u32, read: &AtomicUsize) -> Vec<(NetnsId, PathBuf)> {
+    let mut held = Vec::new();
+    let directory = PathBuf::from(format!("/proc/{pid}/fd"));
+    let Ok(files) = open(&directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else {
+        return held;
+    };
+    // Room for no more entries than are looked at: each that is listed costs as much as its link does.
+    let mut room = [MaybeUninit::uninit(); FILES * size_of::<[u64; 3]>()];
+    let mut entries = RawDir::new(&files, &mut room);
+    for _ in 0..FILES {
+        let Some(Ok(entry)) = entries.next() else { break };
+        if read.fetch_add(1, Ordering::Relaxed) >= MOST_FILES {
+            break;
+        }
+        let mut target = [MaybeUninit::uninit(); 32];
+        let Ok((target, _)) = readlinkat_raw(&files, entry.file_name(), &mut target) else { continue };
+        if let Some(id) = str::from_utf8(target).ok().and_then(NetnsId::from_link) {
+            held.push((id, directory.join(entry.file_name().to_string_lossy().as_ref())));
+        }
+    }
+    held
 }
 
 impl Namespaces {

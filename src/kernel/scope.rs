@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use ipnet::IpNet;
 
 use super::addresses::{self, Changes};
+use super::at_once;
 use super::clock;
 use super::namespace::{self, Handle};
 use super::node::FIRST_PID_NAMESPACE;
@@ -106,18 +107,20 @@ impl Scope {
     /// From now on these are observed. What is known of those that stay is kept.
     pub fn observe(&mut self, observed: Vec<Handle>) {
         let mut known = std::mem::take(&mut self.observed);
+        let mut unknown = Vec::new();
         for there in observed {
             match known.iter().position(|old| old.there == there) {
                 Some(place) => self.observed.push(known.swap_remove(place)),
-                None => {
-                    let new = Observed::new(there);
-                    if let (Some(ready), Some(changes)) = (&mut self.ready, &new.changes) {
-                        ready.watch(changes, new.there.id().0);
-                    }
-                    self.observed.push(new);
-                }
+                None => unknown.push(there),
             }
         }
+        for new in at_once::share(unknown, Observed::new) {
+            if let (Some(ready), Some(changes)) = (&mut self.ready, &new.changes) {
+                ready.watch(changes, new.there.id().0);
+            }
+            self.observed.push(new);
+        }
+        self.observed.sort_by_key(|observed| observed.there.id());
         // The next update tells of them.
         self.other = true;
         self.reading = Reading::default();
@@ -152,13 +155,16 @@ impl Scope {
         let quiet = !std::mem::take(&mut self.other) && self.observed.iter().all(|observed| !observed.changed);
         let turns = TURNS.min(self.observed.len() / PORTS_AT_ONCE).max(1);
         self.turn = self.turn.wrapping_add(1);
+        let mut due = Vec::new();
         for (place, observed) in self.observed.iter_mut().enumerate() {
             let in_turn = place % turns == self.turn % turns;
             if quiet {
                 observed.gone.clear();
             }
-            observed.read(!self.addresses_only && (in_turn || observed.changed));
+            let ports = !self.addresses_only && (in_turn || observed.changed);
+            due.push((observed, ports));
         }
+        at_once::share(due, |(observed, ports)| observed.read(ports));
         let text = self.text();
         self.reading.took(now, clock::monotonic_and_boottime().0.saturating_sub(now));
         let other = text != self.sent;
