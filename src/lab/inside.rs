@@ -206,7 +206,7 @@ fn prepare(scenario: &Scenario, recording: bool) -> Result<(), Stop> {
                 return Err(Stop::Skip("counters alone cannot tell it: needs the reset tracepoints (root)".to_owned()));
             }
             Need::ResetEvents => {}
-            Need::Files => mount_tmpfs()?,
+            Need::Files => mount_tmpfs(DIRECTORY)?,
         }
     }
     Ok(())
@@ -226,8 +226,9 @@ fn forget_namespaces() {
     }
 }
 
-fn mount_tmpfs() -> io::Result<()> {
-    mount_new("tmpfs", DIRECTORY, MountFlags::NOSUID | MountFlags::NODEV)
+/// An empty directory over this one, in this mount namespace only.
+pub fn mount_tmpfs(directory: &str) -> io::Result<()> {
+    mount_new("tmpfs", directory, MountFlags::NOSUID | MountFlags::NODEV)
 }
 
 fn mount_new(kind: &str, target: &str, flags: MountFlags) -> io::Result<()> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::common::{PORT, SERVICE, answer_server, call, good_traffic, nginx, redis, serve, serve_in};
 use super::{Need, Scenario};
 use crate::lab::counters::{moved, still};
-use crate::lab::inside::DIRECTORY;
+use crate::lab::inside::{DIRECTORY, mount_tmpfs};
 use crate::lab::net;
 use crate::lab::program::{Ending, Server, Talk, Then};
 use crate::lab::stage::{CLIENT, SERVER, Stage, Stop, at};
@@ -385,6 +385,12 @@ fn sshd(stage: &mut Stage, settings: &str) -> Result<(), Stop> {
          PermitRootLogin yes\nAuthorizedKeysFile {key}.pub\n{settings}"
     );
     std::fs::write(format!("{DIRECTORY}/sshd_config"), text)?;
+    // Its unit makes it, or the first start of the host after sshd was installed.
+    const PRIVILEGE_SEPARATION: &str = "/run/sshd";
+    if !std::path::Path::new(PRIVILEGE_SEPARATION).is_dir() {
+        mount_tmpfs("/run")?;
+        std::fs::create_dir(PRIVILEGE_SEPARATION)?;
+    }
     let config = format!("{DIRECTORY}/sshd_config");
     // It starts itself anew for each connection, and so wants its own absolute path.
     let program = ["/usr/sbin/sshd", "/sbin/sshd"].into_iter().find(|path| std::path::Path::new(path).exists());
