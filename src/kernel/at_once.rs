@@ -23,8 +23,11 @@ pub fn each<T: Send, R: Send>(all: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<
 
 /// The same for calls that do not wait: on as many threads as there are CPUs, and few only on the calling one.
 pub fn share<T: Send, R: Send>(all: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
-    let cpus = thread::available_parallelism().map_or(1, usize::from);
-    let threads = (all.len() / SHARE).clamp(1, cpus);
+    let threads = match all.len() / SHARE {
+        0 | 1 => 1,
+        // It reads files of the control group.
+        worth => worth.min(thread::available_parallelism().map_or(1, usize::from)),
+    };
     on(threads, all, work)
 }
 
