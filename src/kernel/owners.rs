@@ -8,18 +8,20 @@ use std::io::{Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{CWD, Mode, OFlags, RawDir, fstat, openat, readlinkat_raw};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
+use super::at_once;
 use super::trace_context;
 use crate::source::process;
 use crate::value::{Failure, FailureKind, NetnsId};
 
 /// So many descriptors are read in every process.
 const FIRST: u32 = 512;
-/// And so many once [`LONG`] is reached: on a big node a process has its listeners long before 400 connections.
+/// And so many once [`Pace::long`] is reached: on a big node a process has its listeners long before 400 connections.
 const FEWER: u32 = 64;
 /// Processes with more of them that are kept open until all others were read, if so many files may be open.
 const MOST_LARGE: usize = 4096;
@@ -29,13 +31,25 @@ const STRIDE: u32 = 64;
 const BATCH: u64 = 1024;
 /// A limit of open files below this is no limit of a server's, and is not looked for.
 const FEW: u64 = 32;
-/// Descriptors after which, as soon as every inode has a holder, only processes of the same network namespaces as these are read
-/// on: those that share a socket, while a big node has a thousand others. 0.1 s.
-const LONG: u64 = 50_000;
 /// Each so many walks look for the holders of all sockets again: one may have been handed on.
 const ANEW: u32 = 12;
 /// Lines are handed over in pieces of about this size.
 const FLUSH: usize = 32 << 10;
+
+/// How a walk goes through the processes.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// Descriptors after which, as soon as every inode has a holder, only processes of the same network namespaces as these are
+    /// read on: those that share a socket, while a big node has a thousand others.
+    long: u64,
+    /// So many processes are read by all CPUs together; what they hold is known to the next ones only.
+    together: usize,
+}
+
+impl Pace {
+    /// 0.1 s of one CPU.
+    const DEFAULT: Self = Self { long: 50_000, together: 256 };
+}
 
 /// What walks learn for those after them.
 #[derive(Default)]
@@ -65,60 +79,115 @@ impl Owners {
             self.nobodys.clear();
         }
         self.walks = self.walks.wrapping_add(1);
-        let missing = walk(inodes, also, &self.nobodys, LONG, sink)?;
+        let missing = walk(inodes, also, &self.nobodys, Pace::DEFAULT, sink)?;
         self.nobodys.extend(missing);
         Ok(())
     }
 }
 
-/// The inodes, but for those of `nobodys`, that nobody holds. `long`: see [`LONG`].
+/// The inodes, but for those of `nobodys`, that nobody holds.
 fn walk(
     inodes: &BTreeSet<u64>,
     also: &BTreeSet<u32>,
     nobodys: &BTreeSet<u64>,
-    long: u64,
+    pace: Pace,
     sink: &mut dyn FnMut(&[u8]),
 ) -> Result<BTreeSet<u64>, Failure> {
     let broken = |error: io::Error| Failure::new(FailureKind::Broken, format!("list of /proc: {error}"));
     let proc = open_directory(CWD, c"/proc").map_err(broken)?;
-    let size_counts = size_counts(&proc);
     let mut walk = Walk {
-        inodes,
         missing: inodes.difference(nobodys).copied().collect(),
         read: 0,
-        long,
         holders: BTreeSet::new(),
-        around: None,
         high: BTreeSet::new(),
-        size_counts,
-        lines: Vec::new(),
         sink,
     };
-    let mut denied = 0u64;
     let mut pids = Vec::new();
-    list(&proc, |pid| pids.push(pid)).map_err(broken)?;
-    let mut large = Vec::new();
-    let most_large = most_large();
-    for pid in pids {
-        if inodes.is_empty() && !also.contains(&pid) {
-            continue;
+    list(&proc, |pid| {
+        if !inodes.is_empty() || also.contains(&pid) {
+            pids.push(pid);
         }
-        match walk.process(&proc, pid, also.contains(&pid), large.len() < most_large) {
-            Ok(None) => {}
-            Ok(Some(process)) => large.push(process),
-            Err(error)
-                if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EMFILE | libc::ENFILE)) =>
-            {
-                denied += u64::from(!is_kernel_thread(pid));
+    })
+    .map_err(broken)?;
+    let (size_counts, most_large) = (size_counts(&proc), most_large());
+    let (mut large, mut denied) = (Vec::new(), 0u64);
+    let mut around = None;
+    for pids in pids.chunks(pace.together) {
+        if around.is_none() && walk.read >= pace.long && walk.missing.is_empty() {
+            around = Some(walk.holders.iter().filter_map(|pid| netns(*pid)).collect());
+        }
+        let read_before = walk.read;
+        let deferred = AtomicUsize::new(large.len());
+        let look = |pid: u32| {
+            let first = if read_before < pace.long { FIRST } else { FEWER };
+            let mut part = Part::new(inodes);
+            let elsewhere = || around.as_ref().is_some_and(|around| is_elsewhere(pid, around));
+            let look = !inodes.is_empty() && !elsewhere();
+            let defer = || deferred.fetch_add(1, Ordering::Relaxed) < most_large;
+            let left = part.process(&proc, pid, also.contains(&pid), size_counts, look.then_some(first), defer);
+            (pid, part, left)
+        };
+        let mut read = at_once::share(pids.to_vec(), look);
+        read.sort_unstable_by_key(|(pid, ..)| *pid);
+        for (pid, part, left) in read {
+            walk.take(part);
+            match left {
+                Ok(left) => large.extend(left),
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::EACCES | libc::EPERM | libc::EMFILE | libc::ENFILE)
+                    ) =>
+                {
+                    denied += u64::from(!is_kernel_thread(pid));
+                }
+                // ENOENT or ESRCH: it ended while we looked.
+                Err(_) => {}
             }
-            // ENOENT or ESRCH: it ended while we looked.
-            Err(_) => {}
         }
     }
-    walk.rest(&mut large);
-    let _ = writeln!(walk.lines, "denied {denied}");
-    walk.flush();
-    Ok(walk.missing)
+    let Walk { missing, high, sink, .. } = walk;
+    let mut part = Part { missing, high, ..Part::new(inodes) };
+    part.rest(&mut large, sink);
+    let _ = writeln!(part.lines, "denied {denied}");
+    sink(&part.lines);
+    Ok(part.missing)
+}
+
+/// It has nothing to do with those network namespaces.
+fn is_elsewhere(pid: u32, around: &BTreeSet<NetnsId>) -> bool {
+    netns(pid).is_some_and(|netns| !around.contains(&netns))
+}
+
+fn netns(pid: u32) -> Option<NetnsId> {
+    trace_context::netns(Path::new(&format!("/proc/{pid}/ns/net")))
+}
+
+/// What is known after the processes that were read.
+struct Walk<'a> {
+    /// Those of which no holder is known yet.
+    missing: BTreeSet<u64>,
+    /// How many descriptors were read.
+    read: u64,
+    /// Processes that hold one of those that are looked for.
+    holders: BTreeSet<u32>,
+    /// Numbers from [`FEWER`] on under which one was found.
+    high: BTreeSet<u32>,
+    sink: &'a mut dyn FnMut(&[u8]),
+}
+
+impl Walk<'_> {
+    fn take(&mut self, part: Part<'_>) {
+        self.read += part.read;
+        self.high.extend(part.high);
+        for (pid, inode) in part.held {
+            self.holders.insert(pid);
+            self.missing.remove(&inode);
+        }
+        if !part.lines.is_empty() {
+            (self.sink)(&part.lines);
+        }
+    }
 }
 
 /// A process whose descriptors are looked at.
@@ -144,32 +213,40 @@ enum Seen {
     Denied,
 }
 
-struct Walk<'a> {
+/// The look at one process after the other, and what it found.
+struct Part<'a> {
     inodes: &'a BTreeSet<u64>,
-    /// Those of which no holder is known yet.
+    /// Those that are looked for in the rest of very many descriptors.
     missing: BTreeSet<u64>,
-    /// How many descriptors were read.
     read: u64,
-    long: u64,
-    /// Processes that hold one.
-    holders: BTreeSet<u32>,
-    /// Their network namespaces, once every inode has a holder.
-    around: Option<BTreeSet<NetnsId>>,
-    /// Numbers from [`FEWER`] on under which one was found.
+    /// Processes and inodes.
+    held: Vec<(u32, u64)>,
     high: BTreeSet<u32>,
-    size_counts: bool,
     lines: Vec<u8>,
-    sink: &'a mut dyn FnMut(&[u8]),
 }
 
-impl Walk<'_> {
-    /// Reads the descriptors of a process, or the first of very many if `defer`.
-    fn process(&mut self, proc: &OwnedFd, pid: u32, wanted: bool, defer: bool) -> io::Result<Option<Open>> {
+impl<'a> Part<'a> {
+    fn new(inodes: &'a BTreeSet<u64>) -> Self {
+        let (missing, high) = (BTreeSet::new(), BTreeSet::new());
+        Self { inodes, missing, read: 0, held: Vec::new(), high, lines: Vec::new() }
+    }
+
+    /// Reads the descriptors of a process. Of those that have more than `first`, only so many where the rest may be deferred; none
+    /// without that number.
+    fn process(
+        &mut self,
+        proc: &OwnedFd,
+        pid: u32,
+        wanted: bool,
+        size_counts: bool,
+        first: Option<u32>,
+        defer: impl FnOnce() -> bool,
+    ) -> io::Result<Option<Open>> {
         let mut path = Vec::with_capacity(16);
         let _ = write!(path, "{pid}/fd\0");
         let fds = open_directory(proc, CStr::from_bytes_until_nul(&path).unwrap_or_default())?;
         let mut count = None;
-        if self.size_counts {
+        if size_counts {
             let open = size(&fds)?;
             // Kernel threads and zombies hold nothing.
             if open == 0 && !wanted {
@@ -178,12 +255,11 @@ impl Walk<'_> {
             count = Some(open);
         }
         let mut show = wanted || count.is_some_and(|open| at_limit(&fds, open));
-        let look = !self.inodes.is_empty() && !self.is_elsewhere(pid);
         let Some(open) = count else {
             let mut listed = 0u64;
             list(&fds, |fd| {
                 listed += 1;
-                if look {
+                if first.is_some() {
                     self.descriptor(&fds, pid, fd, &mut show);
                 }
             })?;
@@ -191,9 +267,8 @@ impl Walk<'_> {
             return Ok(None);
         };
         let mut process = Open { pid, fds, open, seen: 0, next: 0, show };
-        if look {
-            let first = u64::from(if self.read < self.long { FIRST } else { FEWER });
-            if defer && open > first {
+        if let Some(first) = first.map(u64::from) {
+            if open > first && defer() {
                 self.by_number(&mut process, first, |_| false);
                 return Ok(Some(process));
             }
@@ -201,16 +276,6 @@ impl Walk<'_> {
         }
         self.files(&process.fds, pid, open, process.show);
         Ok(None)
-    }
-
-    /// Enough was read, and this process has nothing to do with those that hold what was asked for.
-    fn is_elsewhere(&mut self, pid: u32) -> bool {
-        if self.read < self.long || !self.missing.is_empty() {
-            return false;
-        }
-        let netns = |pid: &u32| trace_context::netns(Path::new(&format!("/proc/{pid}/ns/net")));
-        let around = self.around.get_or_insert_with(|| self.holders.iter().filter_map(netns).collect());
-        netns(&pid).is_some_and(|netns| !around.contains(&netns))
     }
 
     /// Looks at the descriptors that were not looked at, until it is `enough`.
@@ -245,14 +310,14 @@ impl Walk<'_> {
     }
 
     /// The processes with very many descriptors, until every inode has a holder.
-    fn rest(&mut self, large: &mut [Open]) {
+    fn rest(&mut self, large: &mut [Open], sink: &mut dyn FnMut(&[u8])) {
         for process in large.iter_mut() {
             self.near_in_time(process);
         }
         for process in large.iter_mut() {
             if !self.missing.is_empty() {
                 // It ended: nobody holds anything there any more.
-                let _ = self.descriptors(process, |walk| walk.missing.is_empty());
+                let _ = self.descriptors(process, |part| part.missing.is_empty());
             }
         }
         // What workers inherited has one number in all of them.
@@ -262,6 +327,10 @@ impl Walk<'_> {
                 self.descriptor(&process.fds, process.pid, *fd, &mut process.show);
             }
             self.files(&process.fds, process.pid, process.open, process.show);
+            if self.lines.len() >= FLUSH {
+                sink(&self.lines);
+                self.lines.clear();
+            }
         }
     }
 
@@ -314,13 +383,12 @@ impl Walk<'_> {
         let Some(inode) = socket_inode(target) else { return Seen::Other };
         if self.inodes.contains(&inode) {
             *matched = true;
-            self.holders.insert(pid);
+            self.held.push((pid, inode));
             self.missing.remove(&inode);
             if fd >= FEWER {
                 self.high.insert(fd);
             }
             let _ = writeln!(self.lines, "fd {pid} {fd} {inode}");
-            self.flush_if_large();
         }
         Seen::Socket(inode)
     }
@@ -334,18 +402,6 @@ impl Walk<'_> {
             Some(start) => writeln!(self.lines, "files {pid} {count} {start}"),
             None => writeln!(self.lines, "ended {pid}"),
         };
-        self.flush_if_large();
-    }
-
-    fn flush_if_large(&mut self) {
-        if self.lines.len() >= FLUSH {
-            self.flush();
-        }
-    }
-
-    fn flush(&mut self) {
-        (self.sink)(&self.lines);
-        self.lines.clear();
     }
 }
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
+use super::at_once;
 use crate::source::reset_events::is_telling;
 use crate::value::NetnsId;
 
@@ -27,18 +28,18 @@ pub(super) fn is_kernel_thread(after_name: &str) -> bool {
 
 /// The tasks block.
 pub fn tasks() -> String {
-    let mut text = String::new();
-    for pid in processes() {
-        let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else { continue };
-        // The name stands in parentheses and may contain any byte, parentheses too: proc_pid_stat(5).
-        let stat = String::from_utf8_lossy(&stat);
-        let Some((name, rest)) = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')) else { continue };
-        let kind = if is_kernel_thread(rest) { "kernel" } else { "user" };
-        let netns = netns(Path::new(&format!("/proc/{pid}/ns/net"))).map_or("-".to_owned(), |netns| netns.to_string());
-        let name = name.replace('\\', "\\\\").replace('\n', "\\n");
-        let _ = writeln!(text, "{pid} {netns} {kind} {name}");
-    }
-    text
+    at_once::share(processes().collect(), |pid| task(pid).unwrap_or_default()).concat()
+}
+
+fn task(pid: u32) -> Option<String> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands in parentheses and may contain any byte, parentheses too: proc_pid_stat(5).
+    let stat = String::from_utf8_lossy(&stat);
+    let (name, rest) = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')'))?;
+    let kind = if is_kernel_thread(rest) { "kernel" } else { "user" };
+    let netns = netns(Path::new(&format!("/proc/{pid}/ns/net"))).map_or("-".to_owned(), |netns| netns.to_string());
+    let name = name.replace('\\', "\\\\").replace('\n', "\\n");
+    Some(format!("{pid} {netns} {kind} {name}\n"))
 }
 
 /// The symbols block; the reason when kallsyms hides its addresses.

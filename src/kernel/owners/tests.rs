@@ -12,12 +12,12 @@ fn inode_of(listener: &TcpListener) -> u64 {
 }
 
 fn lines(inodes: BTreeSet<u64>, also: BTreeSet<u32>) -> Vec<String> {
-    lines_of(inodes, also, LONG)
+    lines_of(inodes, also, Pace::DEFAULT)
 }
 
-fn lines_of(inodes: BTreeSet<u64>, also: BTreeSet<u32>, long: u64) -> Vec<String> {
+fn lines_of(inodes: BTreeSet<u64>, also: BTreeSet<u32>, pace: Pace) -> Vec<String> {
     let mut text = Vec::new();
-    walk(&inodes, &also, &BTreeSet::new(), long, &mut |bytes| {
+    walk(&inodes, &also, &BTreeSet::new(), pace, &mut |bytes| {
         assert!(bytes.ends_with(b"\n"));
         text.extend_from_slice(bytes);
     })
@@ -98,7 +98,7 @@ fn a_long_walk_goes_on_only_among_the_neighbours_of_those_that_hold() {
     }
     let entered = far.try_wait().unwrap().is_none();
     let holders = |long: u64| {
-        let lines = lines_of(BTreeSet::from([inode]), BTreeSet::new(), long);
+        let lines = lines_of(BTreeSet::from([inode]), BTreeSet::new(), Pace { long, together: 1 });
         [near.id(), far.id()].map(|pid| lines.contains(&format!("fd {pid} 0 {inode}")))
     };
     // This process is read before its children, unless numbers began anew between.
