@@ -13,7 +13,7 @@
 //! use rstdoctor::{Live, Origin, diagnose, observe, open};
 //! use std::time::Duration;
 //!
-//! let origin = Origin::Live(Live { duration: Duration::from_secs(3), netns: Default::default(), events: true });
+//! let origin = Origin::Live(Live { duration: Duration::from_secs(3), events: true, ..Live::default() });
 //! let mut opened = open(&origin, &Default::default())?;
 //! let observation = observe(&mut *opened.host, &opened.plan)?;
 //! for view in observation.views() {

@@ -26,7 +26,7 @@ impl Namespace {
 }
 
 pub fn open(live: &Live, stop: &Stop) -> anyhow::Result<Opened> {
-    let (host, found) = match &live.netns {
+    let (mut host, found) = match &live.netns {
         Netns::All => (LiveHost::of_node(Arc::clone(stop)), None),
         Netns::Own => (LiveHost::new(Arc::clone(stop)), None),
         Netns::Named(spec) => {
@@ -35,6 +35,9 @@ pub fn open(live: &Live, stop: &Stop) -> anyhow::Result<Opened> {
             (LiveHost::observing(Arc::clone(stop), [(found.handle.clone(), found.name.clone())]), Some(found))
         }
     };
+    if live.unattended {
+        host.spare_memory();
+    }
     Ok(Opened {
         host: Box::new(host),
         plan: plan(live.duration, live.events, Covers::default()),

@@ -59,6 +59,9 @@ pub struct Live {
     pub netns: Netns,
     /// Use the reset tracepoints where possible.
     pub events: bool,
+    /// It runs for months beside what the machine is for: half the memory for packets, and what a storm of 40,000 a second
+    /// brings beyond that is counted as lost.
+    pub unattended: bool,
 }
 
 /// Which network namespaces are looked into.

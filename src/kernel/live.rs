@@ -40,6 +40,8 @@ pub struct LiveHost {
     /// The reset events of this frame were the last.
     ended: bool,
     observed: BTreeMap<NetnsId, Inside>,
+    /// Bytes for the packets of all together, where they are not few.
+    room: usize,
     rounds: Rounds,
     /// Settings of one namespace that were read ahead in this frame, by path.
     ahead: Option<(NetnsId, BTreeMap<String, ReadAhead>)>,
@@ -53,8 +55,8 @@ pub struct LiveHost {
 
 /// Bytes for the packets of one of so many network namespaces: all together they take no more than the one would alone, and each
 /// has room for 64.
-fn room(namespaces: usize) -> usize {
-    (FRAME_RING / namespaces.max(1) / block() * block()).max(block())
+fn room(all: usize, namespaces: usize) -> usize {
+    (all / namespaces.max(1) / block() * block()).max(block())
 }
 
 type ReadAhead = Result<Vec<u8>, Failure>;
@@ -155,6 +157,7 @@ impl LiveHost {
             counts: Counts::Seldom,
             ended: false,
             observed: namespaces.into_iter().map(inside).collect(),
+            room: FRAME_RING,
             rounds: Rounds::default(),
             ahead: None,
             node: Reach::default(),
@@ -170,6 +173,14 @@ impl LiveHost {
         host.node = Reach::whole();
         host.renew();
         host
+    }
+
+    /// Half the memory for packets. Of what is not open yet: called before the first question.
+    pub fn spare_memory(&mut self) {
+        self.room = FRAME_RING / 2;
+        for inside in self.observed.values_mut() {
+            inside.room = inside.room.min(self.room);
+        }
     }
 
     /// Opens what is new, and marks what is gone.
@@ -189,7 +200,7 @@ impl LiveHost {
             if !self.node.may_enter(&there) {
                 break;
             }
-            self.observed.insert(*id, Inside::new(there, spot.told.name.clone(), room(all)));
+            self.observed.insert(*id, Inside::new(there, spot.told.name.clone(), room(self.room, all)));
         }
         self.node.keep(found);
         if self.observed.len() != known {

@@ -14,31 +14,36 @@ const TIME_WAIT: Duration = Duration::from_secs(60);
 /// of its exchange.
 #[derive(Debug, Default)]
 pub(super) struct Closed {
-    by_ends: HashMap<Ends, DestroyedSocket>,
-    in_order: VecDeque<(Ends, Duration)>,
+    /// The latest between these ends, by its number.
+    by_ends: HashMap<Ends, u64>,
+    in_order: VecDeque<DestroyedSocket>,
+    /// Number of the first in order.
+    first: u64,
     /// How many of those that wait are remembered already.
     pub taken: usize,
 }
 
 impl Closed {
     pub fn remember(&mut self, socket: &DestroyedSocket) {
-        while let Some((ends, then)) = self.in_order.front().copied() {
-            if then + TIME_WAIT >= socket.at && self.in_order.len() < REMEMBERED {
+        while let Some(old) = self.in_order.front() {
+            if old.at + TIME_WAIT >= socket.at && self.in_order.len() < REMEMBERED {
                 break;
             }
-            self.in_order.pop_front();
-            if self.by_ends.get(&ends).is_some_and(|socket| socket.at == then) {
+            let ends = (old.local, old.peer);
+            if self.by_ends.get(&ends) == Some(&self.first) {
                 self.by_ends.remove(&ends);
             }
+            self.in_order.pop_front();
+            self.first += 1;
         }
-        let ends = (socket.local, socket.peer);
-        self.by_ends.insert(ends, socket.clone());
-        self.in_order.push_back((ends, socket.at));
+        self.by_ends.insert((socket.local, socket.peer), self.first + self.in_order.len() as u64);
+        self.in_order.push_back(socket.clone());
     }
 
     /// The connection between these ends, if it was destroyed before `at` (CLOCK_BOOTTIME) and within the time of TIME_WAIT.
     pub fn before(&self, ends: Ends, at: Duration) -> Option<&DestroyedSocket> {
-        let socket = self.by_ends.get(&ends)?;
+        let number = self.by_ends.get(&ends)?.checked_sub(self.first)?;
+        let socket = self.in_order.get(usize::try_from(number).ok()?)?;
         (socket.after..=socket.at + TIME_WAIT).contains(&at).then_some(socket)
     }
 }

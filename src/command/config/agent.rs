@@ -55,7 +55,7 @@ pub fn agent(args: &AgentArgs, home: &Home) -> Result<Agent, UsageError> {
         store: store(args.store.as_ref(), home)?,
         limits: Limits { keep, size },
         interval: tick_interval(args.interval.as_ref())?.unwrap_or(INTERVAL),
-        live: Live { duration: Duration::MAX, netns, events: !args.no_events },
+        live: Live { duration: Duration::MAX, netns, events: !args.no_events, unattended: true },
         redact: args.redact,
         listen,
         textfile: args.textfile.clone(),

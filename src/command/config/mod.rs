@@ -174,7 +174,7 @@ fn look_at(
             None => Ok(Origin::Stored(stored.clone())),
         };
     }
-    origin(from, shaping, Live { duration, netns, events: !look.no_events })
+    origin(from, shaping, Live { duration, netns, events: !look.no_events, unattended: false })
 }
 
 fn netns(place: &InNetns) -> Result<Netns, UsageError> {

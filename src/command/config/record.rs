@@ -34,7 +34,7 @@ pub fn record(args: &RecordArgs, terminal: Terminal) -> Result<Record, UsageErro
     }
     Ok(Record {
         output: args.output.clone().filter(|path| !path.as_os_str().is_empty()).ok_or(UsageError::NoOutput)?,
-        live: Live { duration, netns: netns(&args.place)?, events: !args.no_events },
+        live: Live { duration, netns: netns(&args.place)?, events: !args.no_events, unattended: false },
         interval,
         redact: args.redact,
         progress: terminal.progress,

@@ -118,7 +118,12 @@ mod tests {
     #[test]
     fn defaults_are_three_seconds_and_a_table() {
         let scan = scan_with(|_| ()).expect("valid");
-        let live = Live { duration: Duration::from_secs(3), netns: crate::command::config::Netns::All, events: true };
+        let live = Live {
+            duration: Duration::from_secs(3),
+            netns: crate::command::config::Netns::All,
+            events: true,
+            unattended: false,
+        };
         assert_eq!((scan.origin, scan.format), (Origin::Live(live), &table::FORMAT));
         assert_eq!(scan.options, Options::default());
     }

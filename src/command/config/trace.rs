@@ -49,7 +49,7 @@ pub fn trace(args: &TraceArgs, terminal: Terminal) -> Result<Trace, UsageError> 
         ("--netns", args.place.netns.is_some()),
         ("--this-netns", args.place.this_netns),
     ];
-    let live = Live { duration: duration.unwrap_or(Duration::MAX), netns, events: true };
+    let live = Live { duration: duration.unwrap_or(Duration::MAX), netns, events: true, unattended: false };
     Ok(Trace {
         origin: match &args.span.stored {
             Some(stored) => Origin::Stored(stored.clone()),
