@@ -58,9 +58,6 @@ enum Why<'a> {
     Waiting(Duration),
 }
 
-/// No program that serves lets a connection wait so long; that it waits to be accepted shows its socket, which has no inode yet.
-const TOO_LONG: Duration = Duration::from_secs(2);
-
 fn judge(e: &Evidence<'_>) -> Judgement {
     let services = e.services()?;
     let mut findings = Vec::new();
@@ -110,7 +107,7 @@ fn why<'a>(e: &Evidence<'_>, service: &Service<'a>, blocked: Option<Confidence>)
     if !queue::never_drained(service) {
         return None;
     }
-    let waited = e.longest_in_queue(service).filter(|waited| *waited >= TOO_LONG);
+    let waited = e.longest_in_queue(service).filter(|waited| *waited >= Duration::from_secs(numbers::WAITED_S));
     let seen = if service.owners.is_empty() { numbers::OWNER_NOT_SEEN } else { numbers::WAITED };
     let of_sockets = || waited.map(|waited| (Why::Waiting(waited), seen));
     if !worst.last.is_full() {

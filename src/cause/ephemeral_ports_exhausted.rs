@@ -99,7 +99,6 @@ fn no_port_to_bind(e: &Evidence<'_>, source: IpAddr, to: &[&Destination], used: 
     let verify = Verify::by(count, "may exceed the range, and bind() no longer fails");
     Finding::new(State::Active, Severity::Critical, numbers::GONE_FOR_BIND, impact, summary)
         .subjects(owners.iter().take(4).map(|process| Subject::process(process)))
-        .subject(Subject::peer(source, None).counted(used))
         .evidence(EvidenceItem::value(
             "sockets",
             "ports_used",

@@ -98,6 +98,8 @@ numbers! {
         UNCOUNTED: Confidence = 0.65;
         /// Nobody takes from the queue, and who should is not seen: out of file descriptors it looks the same.
         OWNER_NOT_SEEN: Confidence = 0.6;
+        /// Seconds in the queue that no program which serves lets pass; a socket that waits there has no inode yet.
+        WAITED_S: u64 = 2;
     }
     accept_queue_overflow {
         /// The counter moved and only this listener was seen full.

@@ -112,7 +112,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
             ),
         ));
     }
-    Ok(Verdict::Found(vec![with_remedies(finding, None)]))
+    Ok(Verdict::Found(vec![with_remedies(e, finding, None)]))
 }
 
 /// A SYN in an open connection is answered by a challenge ACK, and the peer, which knows no such connection any more, by
@@ -200,7 +200,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
             format!("{} by their IP id perhaps not of the peer", words::counted(suspects, "RST")),
         )),
     };
-    with_remedies(finding, place.called)
+    with_remedies(e, finding, place.called)
 }
 
 /// Of this place's, those whose IP id does not fit the peer.
@@ -213,7 +213,7 @@ fn suspects(e: &Evidence<'_>, place: &Place<'_>) -> u64 {
     wire.suspects.iter().filter(here).count() as u64
 }
 
-fn with_remedies(finding: Finding, called: Option<std::net::SocketAddr>) -> Finding {
+fn with_remedies(e: &Evidence<'_>, finding: Finding, called: Option<std::net::SocketAddr>) -> Finding {
     let verify = Verify::scan("shows no reset by the other end");
     let finding = match called {
         Some(called) => finding.remedy(
@@ -225,12 +225,10 @@ fn with_remedies(finding: Finding, called: Option<std::net::SocketAddr>) -> Find
         ),
         None => finding,
     };
+    let needs = if e.reset_events().is_ok() { "" } else { " (as root, with tracefs)" };
     finding.remedy(
-        Remedy::new(
-            "See who resets, and when (as root, with tracefs): clients that cancel need no change here",
-            verify,
-        )
-        .command(ShellCommand::new("rstdoctor trace --received -d 30s")),
+        Remedy::new(format!("See who resets, and when{needs}: clients that cancel need no change here"), verify)
+            .command(ShellCommand::new("rstdoctor trace --received -d 30s")),
     )
 }
 
