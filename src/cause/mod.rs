@@ -98,6 +98,7 @@ mod listener_closed;
 mod middlebox_reset;
 mod orphan_limit;
 mod out_of_window_reset;
+mod packets_discarded;
 mod peer_idle_limit;
 mod peer_reset;
 mod peer_restarted;
@@ -163,6 +164,7 @@ pub static REGISTRY: &[&Cause] = &[
     &peer_idle_limit::PEER_IDLE_LIMIT,
     &slow_reader::SLOW_READER,
     &client_gave_up::CLIENT_GAVE_UP,
+    &packets_discarded::PACKETS_DISCARDED,
 ];
 
 /// The cause with this id.

@@ -557,6 +557,18 @@ numbers! {
         /// Share of the limit from which it is a risk.
         NEAR: f64 = 0.95;
     }
+    packets_discarded {
+        /// The kernel counts what it throws away and why, and not whose it is: it may be nobody's who is missed.
+        COUNTED: Confidence = 0.75;
+        /// As many answers without a route as SYNs that a listener dropped with its queue not full.
+        NO_ROUTE: Confidence = 0.85;
+        /// Fewer are strangers.
+        MANY: u64 = 5;
+        /// One in so many of the connections that came about.
+        ONE_IN: u64 = 10;
+        /// Lost without any connection that came about.
+        OUTAGE: u64 = 20;
+    }
     timestamp_rejected {
         /// The kernel gives the timestamp as the reason of RSTs.
         NAMED: Confidence = 0.92;

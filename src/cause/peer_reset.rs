@@ -129,7 +129,10 @@ fn answers_to_challenges(e: &Evidence<'_>, resets: u64) -> Option<Verdict> {
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     // A peer that closed first and then answers our data with RST has gone away by itself: a client's cancel, a late goodbye.
     let gone = place.groups.iter().filter(|group| group.kind == Kind::ClientGone).map(|group| group.count).sum::<u64>();
-    let harm = Harm { failures: place.count - gone, burst: None, ..place.harm(e) };
+    let harm = place.harm(e);
+    // Clients that cancel come in bursts.
+    let burst = harm.burst.filter(|_| place.called.is_some() && gone == 0);
+    let harm = Harm { failures: place.count - gone, burst, ..harm };
     let severity = match place.called {
         Some(_) => severity::to_callers(e, &harm),
         None => severity::by_clients(e, &harm),

@@ -301,6 +301,8 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
     let silent = evidence.totals_only() || view.covers.input == Input::Text && evidence.flows().is_none();
     let status = match status(evidence, &causes) {
         status if unseen || silent && status == Status::Ok => Status::Unknown,
+        // What was asked for may be where all of them come from.
+        Status::Ok if !filter.is_empty() && evidence.unassigned().is_some() => Status::Unknown,
         status => status,
     };
     let somaxconn = evidence.sysctl_number("net.core.somaxconn").ok();
@@ -438,7 +440,11 @@ fn status(evidence: &Evidence<'_>, causes: &[Ranked]) -> Status {
         Status::Critical
     } else if convincing(Severity::Warning) {
         Status::Warning
-    } else if blind(evidence) || evidence.unbalanced().is_some() || evidence.unplaced().is_some() {
+    } else if blind(evidence)
+        || evidence.unbalanced().is_some()
+        || evidence.unplaced().is_some()
+        || evidence.lost_unexplained().is_some()
+    {
         Status::Unknown
     } else {
         Status::Ok

@@ -93,7 +93,16 @@ pub(super) fn whole(
         }
         Status::Unknown if !blind(evidence) => {
             let unplaced = || evidence.unplaced().map(|unplaced| unplaced.text());
-            let text = evidence.unbalanced().map(|unbalanced| unbalanced.text()).or_else(unplaced).unwrap_or_default();
+            let lost = || {
+                let lost = words::counted(evidence.lost_unexplained()?, "connection attempt");
+                Some(format!("{lost} lost, and no counter says why"))
+            };
+            let unassigned = || {
+                let sent = words::counted(evidence.unassigned()?, "RST");
+                Some(format!("{sent} sent by this host, and without reset events nothing says whether by {filter}"))
+            };
+            let text = evidence.unbalanced().map(|unbalanced| unbalanced.text());
+            let text = text.or_else(unplaced).or_else(lost).or_else(unassigned).unwrap_or_default();
             let other = if elsewhere.is_empty() { String::new() } else { on_this_host(elsewhere) };
             format!("{text}: a fault may be among them.{other}")
         }

@@ -69,7 +69,7 @@ impl Unplaced {
     /// Fewer than this are chance.
     const FEWEST: u64 = 3;
     /// The share that surely failed.
-    const SHARE: f64 = 0.3;
+    const SHARE: f64 = 0.2;
 
     /// By counters of a window alone; each by how much it moved. Whose RSTs ended connections that were accepted here is a matter of
     /// the callers, and many do it on purpose.
@@ -101,6 +101,20 @@ impl Evidence<'_> {
     pub fn unplaced(&self) -> Option<Unplaced> {
         let untold = !self.totals_only() && self.attribution().is_err();
         untold.then(|| Unplaced::of(&|name| self.moved(name)))?
+    }
+
+    /// Connection attempts that were lost and that no counter explains, unless they are few.
+    pub fn lost_unexplained(&self) -> Option<u64> {
+        if self.totals_only() {
+            return None;
+        }
+        self.ledger.dropped.unexplained().filter(|lost| *lost >= CHANCE)
+    }
+
+    /// Resets that this host sent, where nothing tells of which service they were: they may all be of one.
+    pub fn unassigned(&self) -> Option<u64> {
+        let untold = !self.totals_only() && self.attribution().is_err();
+        untold.then(|| self.moved("Tcp.OutRsts")).filter(|sent| *sent >= Unplaced::FEWEST)
     }
 
     /// # Errors

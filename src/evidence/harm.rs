@@ -111,18 +111,35 @@ pub(super) struct Connections {
     ended: HashMap<Target, Vec<Duration>>,
     /// How many of them were connects that failed.
     never_open: HashMap<Target, usize>,
-    /// Which share of those that ended was seen, 0 to 1: the kernel may have had no room, or too many of them ended.
-    seen: f64,
+    seen: Seen,
+}
+
+/// Which share of the connections that ended was seen, 0 to 1: the kernel may have had no room, or too many of them ended, or a
+/// program keeps a connection that was reset, which is neither open then nor destroyed. Of each side by itself: where both ends
+/// are on this host, the client may keep what the server has ended.
+#[derive(Debug, Default)]
+struct Seen {
+    accepted: f64,
+    called: f64,
+}
+
+impl Seen {
+    fn of(&self, target: Target) -> f64 {
+        match target {
+            Target::Port(_) => self.accepted,
+            Target::Called(_) => self.called,
+        }
+    }
 }
 
 impl Connections {
-    /// `still_open`: connections that are open at the end of the window, where all sockets were looked at then. `None` if too little was
-    /// seen to tell a share by it.
+    /// `still_open`: connections that this host accepted and made, and that are open at the end of the window, where all sockets were
+    /// looked at then. `None` if too little was seen to tell a share by it.
     pub fn new(
         ended: &[Ended<'_>],
         endings: &Endings,
         readings: &Readings<'_>,
-        still_open: Option<u64>,
+        still_open: Option<[u64; 2]>,
     ) -> Option<Self> {
         let mut by_target: HashMap<Target, Vec<Duration>> = HashMap::new();
         let mut never_open: HashMap<Target, usize> = HashMap::new();
@@ -135,37 +152,42 @@ impl Connections {
         }
         by_target.values_mut().for_each(|times| times.sort_unstable());
         // How many the host accepted and made, where that was counted: they ended, or they are open.
-        let opened =
-            ["Tcp.PassiveOpens", "Tcp.ActiveOpens"].map(|name| readings.counter(name).map(|opened| opened.delta));
-        let opened = opened.into_iter().sum::<Result<u64, _>>().ok();
         let whole = endings.dropped == 0 && endings.gaps == 0 && endings.ended_early.is_none();
-        let known = (ended.len() as u64).saturating_add(still_open.unwrap_or(0));
-        let seen = match opened {
+        let called = ended.iter().filter(|connection| connection.called.is_some()).count();
+        let [accepted_open, called_open] = still_open.unwrap_or_default();
+        let seen = |counter: &str, ended: usize, open: u64| match readings.counter(counter).map(|opened| opened.delta) {
             // The kernel tells of the last ones late, from a work queue, where it has other work (sock_diag_broadcast_destroy).
-            Some(opened) if opened > 0 && (!whole || still_open.is_some()) => (known as f64 / opened as f64).min(1.0),
+            Ok(opened) if opened > 0 && (!whole || still_open.is_some()) => {
+                ((ended as u64).saturating_add(open) as f64 / opened as f64).min(1.0)
+            }
             _ => 1.0,
         };
-        (seen >= SEEN).then_some(Self { ended: by_target, never_open, seen })
+        let seen = Seen {
+            accepted: seen("Tcp.PassiveOpens", ended.len() - called, accepted_open),
+            called: seen("Tcp.ActiveOpens", called, called_open),
+        };
+        (seen.accepted.max(seen.called) >= SEEN).then_some(Self { ended: by_target, never_open, seen })
     }
 
     fn ended(&self, target: Target) -> u64 {
-        self.scaled(self.ended.get(&target).map_or(0, Vec::len))
+        self.scaled(target, self.ended.get(&target).map_or(0, Vec::len))
     }
 
     /// Those that ended after they had been open.
     fn were_open(&self, target: Target) -> u64 {
         let ended = self.ended.get(&target).map_or(0, Vec::len);
-        self.scaled(ended.saturating_sub(self.never_open.get(&target).copied().unwrap_or(0)))
+        self.scaled(target, ended.saturating_sub(self.never_open.get(&target).copied().unwrap_or(0)))
     }
 
     fn ended_between(&self, target: Target, [from, to]: [Duration; 2]) -> u64 {
         let times = self.ended.get(&target).map_or(&[][..], Vec::as_slice);
         let before = |limit: Duration| times.partition_point(|at| *at < limit);
-        self.scaled(before(to).saturating_sub(before(from)))
+        self.scaled(target, before(to).saturating_sub(before(from)))
     }
 
-    fn scaled(&self, count: usize) -> u64 {
-        if self.seen > 0.0 { (count as f64 / self.seen).round() as u64 } else { count as u64 }
+    fn scaled(&self, target: Target, count: usize) -> u64 {
+        let seen = self.seen.of(target);
+        if seen > 0.0 { (count as f64 / seen).round() as u64 } else { count as u64 }
     }
 }
 
@@ -180,10 +202,12 @@ pub(super) fn failures(attribution: &Attribution) -> HashMap<u16, u64> {
     failures
 }
 
-/// Connections of all places that are open; a listener, a request and what is left of a connection are none.
-pub(super) fn all_open(dump: &SocketDump) -> u64 {
+/// Connections that are open, accepted and made; a listener, a request and what is left of a connection are none.
+pub(super) fn all_open(dump: &SocketDump) -> [u64; 2] {
     let none = [TcpState::Listen, TcpState::SynRecv, TcpState::TimeWait];
-    dump.by_state.iter().filter(|(state, _)| !none.contains(state)).map(|(_, count)| count).sum()
+    let all: u64 = dump.by_state.iter().filter(|(state, _)| !none.contains(state)).map(|(_, count)| count).sum();
+    let made = dump.destinations.iter().map(|to| to.ports_used.saturating_sub(to.time_wait)).sum();
+    [all.saturating_sub(made), made]
 }
 
 /// Connections that are open at one end of the window.

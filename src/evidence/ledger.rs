@@ -106,7 +106,7 @@ pub struct Ledger {
 }
 
 /// The counters that the ledger is drawn up from, where events are not known.
-pub const COUNTERS: [&str; 17] = [
+pub const COUNTERS: [&str; 18] = [
     "Tcp.OutRsts",
     "Tcp.EstabResets",
     "Tcp.AttemptFails",
@@ -124,6 +124,7 @@ pub const COUNTERS: [&str; 17] = [
     "TcpExt.ListenDrops",
     "TcpExt.TCPReqQFullDrop",
     "TcpExt.SyncookiesFailed",
+    "Ip.OutNoRoutes",
 ];
 
 /// Draws up the ledger.
@@ -296,6 +297,10 @@ fn dropped(e: &Readings<'_>) -> Account {
         Some("syn-queue-overflow"),
         "TCPReqQFullDrop",
     ));
+    // A SYN that cannot be answered for want of a route counts as dropped by its listener (net/ipv4/tcp_input.c tcp_conn_request());
+    // what programs here send to nowhere is counted in the same place.
+    let no_route = e.moved("Ip.OutNoRoutes");
+    account.add(inferred("no-route", "no route for the answer", no_route, Some("packets-discarded"), "IpOutNoRoutes"));
     account
 }
 

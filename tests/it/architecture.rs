@@ -192,7 +192,7 @@ fn no_file_is_too_long_to_hold_in_the_head() {
 }
 
 /// The ids of the contract, stable for ever, in its order.
-const CONTRACT: [&str; 39] = [
+const CONTRACT: [&str; 40] = [
     "accept-queue-overflow",
     "accept-loop-stalled",
     "fd-exhaustion",
@@ -232,6 +232,7 @@ const CONTRACT: [&str; 39] = [
     "peer-idle-limit",
     "slow-reader",
     "client-gave-up",
+    "packets-discarded",
 ];
 
 #[test]

@@ -34,6 +34,36 @@ pub static SCENARIOS: &[Scenario] = &[
     .needs(&[NFT])
     .shows(&[at_least("TCPSynRetrans", 10), still("OutRsts")]),
     Scenario::fault(
+        "packets-discarded",
+        "packets-discarded",
+        "this host drops what clients send: by its routes they are reached by another interface (rp_filter)",
+        "sysctl net.ipv4.conf.all.rp_filter=1; ip route add 10.77.0.2/32 via 10.79.0.2 (another interface); clients connect",
+        |stage| {
+            stage.neighbour("eth1", 79)?;
+            serve(stage, "web-server", Server::default())?;
+            // The kernel answers no ARP request that rp_filter would drop, so the client has to know the address already.
+            drop(stage.client.run(|| net::connect(SERVICE))?);
+            stage.here.sysctl("net.ipv4.conf.all.rp_filter", 1)?;
+            stage.here.route_to(CLIENT, 32, OUTSIDE)?;
+            unreached(stage)
+        },
+    )
+    .never(&["connect-unanswered", "firewall-reject", "accept-queue-overflow"])
+    .shows(&[at_least("IPReversePathFilter", 5), still("PassiveOpens"), still("OutRsts")]),
+    Scenario::fault(
+        "packets-discarded-no-route",
+        "packets-discarded",
+        "clients connect, and this host has no route for its answers",
+        "ip route add unreachable 10.77.0.2/32; clients connect",
+        |stage| {
+            serve(stage, "web-server", Server::default())?;
+            stage.here.blackhole(CLIENT, 32)?;
+            unreached(stage)
+        },
+    )
+    .never(&["accept-queue-overflow", "syn-queue-overflow", "firewall-reject"])
+    .shows(&[at_least("ListenDrops", 5), still("ListenOverflows"), still("PassiveOpens")]),
+    Scenario::fault(
         "firewall-reject-icmp",
         "firewall-reject",
         "a rule refuses by ICMP, as it does when nothing else is said",
@@ -218,6 +248,16 @@ fn rule(stage: &Stage, place: &Namespace, hook: &str, rule: &str) -> Result<(), 
 }
 
 /// So many programs of this host that connect to [`UPSTREAM`] again and again.
+/// Clients whose connects come to nothing.
+fn unreached(stage: &mut Stage) -> Result<(), Stop> {
+    for _ in 0..8 {
+        stage.fault(&stage.client.clone(), |window, tally| {
+            window.every(100, || drop(tally.note("connect", net::connect(SERVICE))));
+        });
+    }
+    stage.observe(4.0)
+}
+
 fn calling(stage: &mut Stage, programs: usize, seconds: f64) -> Result<(), Stop> {
     let to: SocketAddr = at(CLIENT, UPSTREAM);
     for _ in 0..programs {
