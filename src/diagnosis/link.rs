@@ -29,6 +29,9 @@ pub(super) fn link(evidence: &Evidence<'_>, found: &mut [(&'static Cause, Findin
         }
         let Some(proxied) = proxied(evidence, &found[symptom]) else { continue };
         let Some(root) = root(found, &proxied) else { continue };
+        if is_of_another(evidence, &found[root].1, &found[symptom].1, &proxied) {
+            continue;
+        }
         roots[symptom] = Some(root);
         let listener = found[symptom].1.subjects.first().cloned();
         let cause = &mut found[root].1;
@@ -51,6 +54,18 @@ pub(super) fn link(evidence: &Evidence<'_>, found: &mut [(&'static Cause, Findin
         cause.subjects.extend(listener);
     }
     roots
+}
+
+/// Who asks in vain is known, and is none of those that serve the port: two programs that fail at the same times.
+fn is_of_another(evidence: &Evidence<'_>, root: &Finding, symptom: &Finding, proxied: &Proxied) -> bool {
+    let pids = |finding: &Finding, kind| -> Vec<u32> {
+        finding.subjects.iter().filter(|subject| subject.kind == kind).filter_map(|subject| subject.pid).collect()
+    };
+    let askers = pids(root, SubjectKind::Process);
+    let services = evidence.services().unwrap_or_default().iter().filter(|service| service.port == proxied.port);
+    let mut serving: Vec<u32> = services.flat_map(|service| &service.owners).map(|process| process.pid).collect();
+    serving.extend([SubjectKind::Listener, SubjectKind::Process].into_iter().flat_map(|kind| pids(symptom, kind)));
+    !askers.is_empty() && !serving.is_empty() && !askers.iter().any(|asker| serving.contains(asker))
 }
 
 /// Connects of this host to a listener of this host that answers none: why is seen at the listener, and no firewall or dead host
@@ -154,6 +169,16 @@ mod tests {
         let said = "docker-proxy (pid 977) fails its clients on port 9000: 20 connects to 10.0.7.1:9000 refused";
         assert!(diagnosis.summary.starts_with(said), "{}", diagnosis.summary);
         assert_eq!(diagnosis.causes[0].finding.severity, Severity::Critical, "all of its clients fail");
+    }
+
+    /// Two programs of one name that fail at the same times are two stories.
+    #[test]
+    fn a_program_that_is_refused_is_no_root_of_what_another_does() {
+        let is_root = |asker: u32| {
+            let case = proxy(0).counter("Tcp.AttemptFails", 0, 20).refused(20, BACKEND, task(asker, "docker-proxy"));
+            diagnose(case.view()).causes.iter().any(|cause| cause.because_of.is_some())
+        };
+        assert!(is_root(977) && !is_root(978));
     }
 
     /// A listener that accepts nothing, and own connects to `called` that wait.

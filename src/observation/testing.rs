@@ -316,6 +316,11 @@ impl Case {
         self.resets(count, Direction::Received, None, Some(state), ends, None)
     }
 
+    /// Connects of this program that were refused.
+    pub fn refused(self, count: u16, ends: [&str; 2], task: Task) -> Self {
+        self.resets(count, Direction::Received, None, Some(TcpState::SynSent), ends, Some(task))
+    }
+
     fn resets(
         mut self,
         count: u16,
