@@ -383,9 +383,9 @@ mod tests {
         };
         let none = Moved { on_close: Some(0), on_data: Some(0), on_timeout: Some(0), ..Moved::default() };
         let one = Moved { on_close: Some(1), ..none };
-        assert_eq!(of(&[left(1)], one), [Kind::UnreadData]);
-        assert_eq!(of(&[left(1)], none), [Kind::Active], "an administrator destroyed it: nothing counts that");
-        assert_eq!(of(&[left(1), left(1)], one), [Kind::Active; 2], "one of the two, and nobody can say which");
+        assert_eq!(of(&[left(900)], one), [Kind::UnreadData]);
+        assert_eq!(of(&[left(900)], none), [Kind::Active], "an administrator destroyed it: nothing counts that");
+        assert_eq!(of(&[left(900), left(900)], one), [Kind::Active; 2], "one of the two, and nobody can say which");
         let linger = Moved { on_data: Some(1), ..none };
         assert_eq!(of(&[left(0)], linger), [Kind::Aborted]);
         let late_data = Moved { on_data: Some(9), ..none };

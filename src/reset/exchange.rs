@@ -33,6 +33,8 @@ pub enum Exchange {
     Asked,
     /// Everything was answered; what is unread came with the FIN of the side that had asked, or just after the other's.
     Goodbye,
+    /// The same, or a short request that nobody read: whether the peer had closed is not known.
+    PerhapsGoodbye,
     /// The peer left while its request had no answer.
     Unanswered,
     /// Much of what the peer had sent was unread, and had been for a while.
@@ -46,7 +48,7 @@ pub enum Exchange {
 impl Exchange {
     /// As [`Self::of`], of a connection that this side closed; its state before is not known.
     pub fn of_close(socket: &DestroyedSocket) -> Option<Self> {
-        from_here(socket, socket.bytes_received?, socket.bytes_sent?, None)
+        from_here(socket, socket.bytes_received?, socket.bytes_sent?, None, false)
     }
 
     /// This side said something short right after accept and closed, without a look at what the client had to say: not even
@@ -63,13 +65,20 @@ impl Exchange {
         let (received, sent) = (socket.bytes_received?, socket.bytes_sent?);
         let state = reset.state_before();
         match reset.direction() {
-            Direction::Sent => from_here(socket, received, sent, state),
+            Direction::Sent => from_here(socket, received, sent, state, reset.event.is_none()),
             Direction::Received => from_peer(reset, socket, received, sent, state),
         }
     }
 }
 
-fn from_here(socket: &DestroyedSocket, received: u64, sent: u64, state: Option<TcpState>) -> Option<Exchange> {
+/// `packet_alone`: no event tells the state before.
+fn from_here(
+    socket: &DestroyedSocket,
+    received: u64,
+    sent: u64,
+    state: Option<TcpState>,
+    packet_alone: bool,
+) -> Option<Exchange> {
     // What the peer's FIN takes of the sequence numbers counts as unread too.
     let nothing_read = u64::from(socket.unread) >= received;
     // Where nothing came or went, the time since is that since the connection was made (tcp_create_openreq_child()).
@@ -86,8 +95,12 @@ fn from_here(socket: &DestroyedSocket, received: u64, sent: u64, state: Option<T
         return Some(Exchange::Asked);
     }
     let answered = !nothing_read && sent > 0 && socket.unacknowledged == 0;
-    let goodbye = answered && state == Some(TcpState::CloseWait) && socket.unread <= GOODBYE;
-    goodbye.then_some(Exchange::Goodbye)
+    match state {
+        _ if !answered || socket.unread > GOODBYE => None,
+        Some(TcpState::CloseWait) => Some(Exchange::Goodbye),
+        _ if packet_alone => Some(Exchange::PerhapsGoodbye),
+        _ => None,
+    }
 }
 
 fn from_peer(
@@ -151,4 +164,32 @@ pub fn answered_after(reset: &Reset) -> Option<Duration> {
     let late = reset.state_before() == Some(TcpState::CloseWait) && patience(reset).is_some();
     let socket = reset.ended.as_ref().filter(|_| late)?;
     Some(Duration::from_millis(u64::from(socket.data_received_ms.saturating_sub(socket.data_sent_ms))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Kind;
+    use super::super::testing::{destroyed, event, packet};
+    use super::*;
+    use crate::source::reset_events::ResetEvent;
+
+    /// TLS's close_notify after the answer is harmless, a short request that nobody read is not. Only the state tells, and no packet
+    /// does: nobody is accused then, and nothing is said to be well.
+    #[test]
+    fn a_packet_alone_does_not_tell_a_goodbye_from_a_short_request() {
+        let (local, peer) = ("10.0.0.1:443", "10.0.0.2:40000");
+        let of = |state: Option<TcpState>, unread| {
+            let event = state.map(|state| ResetEvent { state: Some(state), ..event(Direction::Sent, local, peer) });
+            let ended = DestroyedSocket { unread, ..destroyed(local, peer) };
+            let packet = Some(packet(Direction::Sent, local, peer));
+            let (again, closed) = (false, false);
+            Exchange::of(&Reset { event, packet, ended: Some(Box::new(ended)), again, closed, errno: None })
+        };
+        assert_eq!(of(Some(TcpState::CloseWait), 31), Some(Exchange::Goodbye));
+        assert_eq!(of(Some(TcpState::Established), 31), None);
+        assert_eq!(of(None, 31), Some(Exchange::PerhapsGoodbye));
+        assert_eq!(of(None, 900), None, "no goodbye is so long");
+        let of = |exchange| Kind::UnreadData.of_server(exchange);
+        assert_eq!((of(Exchange::Goodbye), of(Exchange::PerhapsGoodbye)), (Kind::Goodbye, Kind::Active));
+    }
 }

@@ -19,6 +19,7 @@ impl Kind {
             (Self::UnreadData | Self::LateData | Self::Aborted, Exchange::TurnedAway) => Self::TurnedAway,
             (Self::UnreadData | Self::LateData | Self::Aborted, Exchange::HeldBack) => Self::SlowReader,
             (Self::UnreadData, Exchange::Goodbye) => Self::Goodbye,
+            (Self::UnreadData, Exchange::PerhapsGoodbye) => Self::Active,
             (Self::PeerReset | Self::ClientGone | Self::HealthCheck, Exchange::Unanswered) => Self::GaveUp,
             (Self::PeerReset | Self::ClientGone, Exchange::NothingAsked) => Self::HealthCheck,
             (Self::PeerReset, Exchange::Answered) => Self::AfterAnswer,
