@@ -393,7 +393,7 @@ mod tests {
         assert_eq!(of(&[left(0), left(0), left(0)], linger), [Kind::Active; 3], "one counter does not speak for all");
         assert_eq!(of(&[left(0)], Moved { on_timeout: Some(1), ..linger }), [Kind::Active], "of two counters");
         let both = Moved { on_data: Some(1), ..one };
-        assert_eq!(of(&[left(1), left(0)], both), [Kind::UnreadData, Kind::Aborted]);
+        assert_eq!(of(&[left(900), left(0)], both), [Kind::UnreadData, Kind::Aborted]);
         let traced = Reset { packet: Some(abort), ..Reset::default() };
         assert_eq!(around().kind(&traced, &PeerTtls::default()), Kind::NotByTcp, "a socket's own has an event");
     }
