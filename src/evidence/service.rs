@@ -59,6 +59,12 @@ impl<'a> Service<'a> {
         }
     }
 
+    /// Index of the device from which alone all its sockets take connections; `None` where one takes them from any.
+    pub fn device(&self) -> Option<u32> {
+        let bound = self.sockets.iter().all(|socket| socket.last.device != 0);
+        bound.then(|| self.worst().last.device)
+    }
+
     /// One of the sockets still listened at the end of the window.
     pub fn listens_now(&self) -> bool {
         self.sockets.iter().any(|socket| socket.in_after)
