@@ -16,13 +16,19 @@ pub(super) fn moved(view: View<'_>, metric: &str) -> Option<u64> {
     delta::counter(view, metric).ok().map(|reading| reading.delta)
 }
 
-/// Who listens on which port, and on which addresses, at any time of the window.
+/// Who listens on which port, and on which addresses, at any time of the window, for what comes in by any device.
 pub(super) fn listening(view: View<'_>) -> BTreeMap<u16, Vec<IpAddr>> {
     let mut listening: BTreeMap<u16, Vec<IpAddr>> = BTreeMap::new();
-    for trace in view.netns.listener_traces.values() {
+    for trace in view.netns.listener_traces.values().filter(|trace| trace.last.device == 0) {
         listening.entry(trace.last.port).or_default().push(trace.last.address);
     }
     listening
+}
+
+/// Ports on which somebody listens, at any time of the window, for what comes in by one device.
+fn device_ports(view: View<'_>) -> BTreeSet<u16> {
+    let bound = view.netns.listener_traces.values().filter(|trace| trace.last.device != 0);
+    bound.map(|trace| trace.last.port).collect()
 }
 
 /// What can be said about the resets of a window without judging them.
@@ -70,6 +76,7 @@ pub fn surroundings(
         gone_ports: gone.iter().map(|gone| gone.trace.last.port).collect(),
         gone_processes: gone_processes.iter().map(|(pid, _)| pid).collect(),
         listening: listening(view),
+        device_ports: device_ports(view),
         scanners: closed_ports.into_iter().filter(|(_, p)| p.len() >= SCAN_PORTS).map(|(peer, _)| peer).collect(),
         probers: probers(singles),
         full_ports,

@@ -7,6 +7,7 @@ use super::{
 use crate::evidence::Evidence;
 use crate::evidence::backlog::known_server;
 use crate::evidence::service::Service;
+use crate::observation::ListenerTrace;
 use crate::source::owners::Process;
 use crate::source::socket_dump::GroupKind;
 use crate::value::shell::{Name, ShellCommand};
@@ -63,7 +64,12 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let mut findings = Vec::new();
     let mut unclear = false;
     let blocked = blocked_confidence(e);
-    for service in services.iter().filter(|service| service.listens_now() && waiting(e, service) > 0) {
+    for service in services.iter().filter(|service| service.listens_now()) {
+        let stuck = stuck(e, service);
+        let service = stuck.as_ref().unwrap_or(service);
+        if waiting(e, service) == 0 {
+            continue;
+        }
         match why(e, service, blocked) {
             Some((why, confidence)) => findings.push(stalled(e, service, &why, confidence)),
             None => unclear |= service.worst().last.is_full() && service.worst().samples < 10,
@@ -79,10 +85,36 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     Ok(Verdict::from_findings(findings, "no listener has connections waiting that nobody takes"))
 }
 
+/// With SO_REUSEPORT a connection waits in the queue of one socket (net/core/sock_reuseport.c reuseport_select_sock), and who holds
+/// another one cannot accept it: the sockets whose queue does not get shorter, with those who hold them. `None` where these are all
+/// sockets of the service, or none.
+fn stuck<'a>(e: &Evidence<'a>, service: &Service<'a>) -> Option<Service<'a>> {
+    if service.sockets.len() == 1 || all_stopped(service) {
+        return None;
+    }
+    let waiting = || service.sockets.iter().copied().filter(|socket| socket.in_after && socket.last.recv_q > 0);
+    let is_stopped = |socket: &&ListenerTrace| are_stopped(&e.holders([socket.last.inode]));
+    let mut sockets: Vec<_> = waiting().filter(is_stopped).collect();
+    if sockets.is_empty() {
+        sockets.extend(waiting().filter(|socket| socket.drained == 0));
+        let most = sockets.iter().map(|socket| socket.last.recv_q).max()?;
+        // The kernel spreads connections evenly: what came to a healthy socket just now is not half of what a stuck one has.
+        sockets.retain(|socket| socket.last.recv_q.saturating_mul(2) >= most);
+    }
+    if sockets.len() == service.sockets.len() {
+        return None;
+    }
+    let owners = e.holders(sockets.iter().map(|socket| socket.last.inode));
+    Some(Service { sockets, owners, ..service.clone() })
+}
+
 /// Connections that nobody takes from the queue, or where nobody reads although all owners are stopped.
 fn waiting(e: &Evidence<'_>, service: &Service<'_>) -> u64 {
-    let queued = u64::from(service.worst().last.recv_q);
-    if !all_stopped(service) {
+    let listening = service.sockets.iter().filter(|socket| socket.in_after);
+    let queued = listening.map(|socket| u64::from(socket.last.recv_q)).sum();
+    let whole = e.service_on(service.address, service.port);
+    // What the owners of other sockets have not read yet is not told apart.
+    if !all_stopped(service) || whole.is_some_and(|whole| whole.sockets.len() > service.sockets.len()) {
         return queued;
     }
     let unread = e.groups(GroupKind::Unread).unwrap_or_default();
@@ -91,7 +123,11 @@ fn waiting(e: &Evidence<'_>, service: &Service<'_>) -> u64 {
 }
 
 fn all_stopped(service: &Service<'_>) -> bool {
-    !service.owners.is_empty() && service.owners.iter().all(|process| matches!(process.state, 'T' | 't'))
+    are_stopped(&service.owners)
+}
+
+fn are_stopped(owners: &[&Process]) -> bool {
+    !owners.is_empty() && owners.iter().all(|process| matches!(process.state, 'T' | 't'))
 }
 
 /// Why this queue does not drain, and how sure that is.
@@ -110,11 +146,11 @@ fn why<'a>(e: &Evidence<'_>, service: &Service<'a>, blocked: Option<Confidence>)
     let waited = e.longest_in_queue(service).filter(|waited| *waited >= Duration::from_secs(numbers::WAITED_S));
     let seen = if service.owners.is_empty() { numbers::OWNER_NOT_SEEN } else { numbers::WAITED };
     let of_sockets = || waited.map(|waited| (Why::Waiting(waited), seen));
+    if !stopped.is_empty() && (worst.last.is_full() || waited.is_some()) {
+        return Some((Why::Stopped(stopped), numbers::PARTLY_STOPPED));
+    }
     if !worst.last.is_full() {
         return of_sockets();
-    }
-    if !stopped.is_empty() {
-        return Some((Why::Stopped(stopped), numbers::PARTLY_STOPPED));
     }
     if let Some(told) = of_sockets().filter(|_| blocked.is_none()) {
         return Some(told);
@@ -148,7 +184,12 @@ fn stalled(e: &Evidence<'_>, service: &Service<'_>, why: &Why<'_>, confidence: C
     let lost = overflows.filter(|_| worst.full_samples > 0 && service.drops() != Some(0));
     let growth = e.queue_growth(service);
     // Who waits for a stopped process waits in vain, however long the queue is.
-    let in_vain = all_stopped(service) && worst.drained == 0;
+    let in_vain = match why {
+        Why::Stopped(_) if all_stopped(service) => worst.drained == 0,
+        // Those that wait do so for seconds.
+        Why::Stopped(_) => !worst.last.is_full(),
+        Why::Blocked | Why::Waiting(_) => false,
+    };
     let waited = match why {
         Why::Waiting(waited) => Some(*waited),
         _ => None,
@@ -363,6 +404,45 @@ mod tests {
         let finding = case.finding(&ACCEPT_LOOP_STALLED);
         assert_eq!((finding.state, finding.severity), (State::Active, Severity::Critical));
         assert!(finding.summary.ends_with("12 connections wait"), "{}", finding.summary);
+    }
+
+    /// Two workers with a socket each, of which the second has `queued` connections in its queue.
+    fn reuseport(second: char, queued: u32) -> Case {
+        let mut worker = process(4122, "worker");
+        worker.state = second;
+        let groups = vec![group(GroupKind::Established, 8080, u64::from(queued), 0, 9_000)];
+        Case::new()
+            .counter("Tcp.PassiveOpens", 500, 90)
+            .listener("0.0.0.0:8080", 64, 3, 0, &process(4121, "worker"))
+            .queue(0, 0, 9)
+            .listener("0.0.0.0:8080", 64, queued, 0, &worker)
+            .queue(0, queued, 0)
+            .socket_dump(SocketDump::default(), SocketDump { groups, ..SocketDump::default() })
+    }
+
+    #[test]
+    fn of_sockets_that_share_a_port_the_one_with_the_queue_and_its_owner_are_named() {
+        let stopped = reuseport('T', 29).finding(&ACCEPT_LOOP_STALLED);
+        assert_eq!(stopped.summary, "worker on 0.0.0.0:8080 is stopped and accepts nothing: 29 connections wait");
+        assert_eq!((stopped.severity, stopped.subjects[0].pid), (Severity::Critical, Some(4122)));
+        assert_eq!(stopped.remedies[0].line().as_deref(), Some("kill -CONT 4122"));
+        let blocked = reuseport('S', 29).finding(&ACCEPT_LOOP_STALLED);
+        assert_eq!(blocked.subjects[0].pid, Some(4122));
+        let told = blocked.evidence.iter().chain(&blocked.counter_evidence);
+        assert!(told.clone().all(|item| !item.text.contains("4121")), "{blocked:?}");
+        assert!(reuseport('T', 0).is_ruled_out(&ACCEPT_LOOP_STALLED), "nobody waits for it");
+    }
+
+    /// As nginx with `reuseport`: each worker holds the sockets of all, and accepts from its own.
+    #[test]
+    fn where_others_hold_the_socket_too_the_stopped_one_is_named_before_it_is_full() {
+        let mut case = reuseport('T', 29).holder(2, &process(4121, "worker"));
+        let finding = case.finding(&ACCEPT_LOOP_STALLED);
+        assert_eq!((finding.state, finding.severity), (State::Active, Severity::Critical));
+        assert_eq!(finding.remedies[0].line().as_deref(), Some("kill -CONT 4122"));
+        assert!(finding.counter_evidence[0].text.starts_with("1 other owner not stopped"), "{finding:?}");
+        case.netns.listener_traces.values_mut().for_each(|trace| trace.drained = 3);
+        assert!(case.is_ruled_out(&ACCEPT_LOOP_STALLED), "somebody takes from it");
     }
 
     #[test]

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::numbers::process_exit as numbers;
 use super::place::{self, Place};
@@ -7,7 +8,7 @@ use super::{severity, signals, wording};
 use crate::attribution::Group;
 use crate::evidence::Evidence;
 use crate::knowledge::servers;
-use crate::reset::Kind;
+use crate::reset::{End, Kind};
 use crate::source::owners::Process;
 use crate::source::reset_events::{Direction, SignalDeath, Task};
 use crate::value::outside::UnitName;
@@ -253,11 +254,15 @@ fn by_owner(
     // One that ended in order, and whose clients were neither reset nor refused, harmed nobody either.
     let in_use = || ports.iter().any(|port| was_in_use(e, *port));
     let deaths = e.signal_deaths();
-    let crashed = killed || processes.iter().any(|gone| deaths.iter().any(|it| it.process.pid == gone.pid));
+    let died: Vec<_> =
+        deaths.iter().copied().filter(|death| processes.iter().any(|gone| gone.pid == death.process.pid)).collect();
+    // Who is asked to end, and does, was stopped on purpose: that is harm only to those that it left without an answer.
+    let crashed = killed || died.iter().any(|death| !death.was_asked_to());
     if by_events_known && resets == 0 && !unserved && !crashed {
         return None;
     }
-    let missed = unserved && (resets > 0 && (known || in_use()) || crashed && in_use());
+    let unanswered = died.iter().map(|death| death.at).min().map_or(0, |since| left_unanswered(e, ports, since));
+    let missed = unserved && (resets > 0 && (known || in_use()) || (crashed || unanswered > 0) && in_use());
     let severity = match (missed, resets) {
         (true, _) => Severity::Critical,
         (false, severity::FEW..) => severity::of_host(e, resets, "Tcp.PassiveOpens"),
@@ -291,6 +296,13 @@ fn by_owner(
             format!("{label} held the listener when the window opened and not when it closed"),
         ),
     );
+    for (text, count) in signals::evidence(&died) {
+        finding = finding.evidence(EvidenceItem::value("signals", "signal", count as f64, text));
+    }
+    if unanswered > 0 {
+        let text = format!("{} closed before its request was answered", words::counted(unanswered, "connection"));
+        finding = finding.evidence(EvidenceItem::value("destroyed_sockets", "under_way", unanswered as f64, text));
+    }
     if by_events_known && resets > 0 {
         let text = match (left, refused) {
             (left, 0) => format!("{} left by it to those who were connected or waited", words::counted(left, "RST")),
@@ -316,6 +328,13 @@ fn by_owner(
     finding =
         finding.against(EvidenceItem::fact("owners", "pid", "it may have closed its sockets and live on to drain"));
     Some(with_remedies(e, finding, Some(&process.name), process.unit.as_ref()))
+}
+
+/// Connections of these ports that this side closed from then on while a request was waiting for its answer.
+fn left_unanswered(e: &Evidence<'_>, ports: &[u16], since: Duration) -> u64 {
+    let closed = e.ended().unwrap_or_default().iter().filter(|ended| ended.called.is_none() && ended.end == End::Other);
+    let theirs = closed.filter(|ended| ports.contains(&ended.socket.local.port()) && ended.socket.at >= since);
+    theirs.filter(|ended| ended.socket.bytes_received > Some(0) && ended.under_way()).count() as u64
 }
 
 /// Clients were connected to this port when the window opened.
@@ -433,6 +452,45 @@ mod tests {
             |sent| case(sent).socket_dump(before.clone(), SocketDump::default()).finding(&PROCESS_EXIT).severity;
         assert_eq!(severity(3), Severity::Critical, "clients were connected");
         assert_eq!(severity(0), Severity::Info, "it ended in order, and reset none of them");
+    }
+
+    /// A server with eight clients that ends by this signal, sent by another process.
+    fn ended_by(signal: u8) -> Case {
+        let used = PortUse { by_state: [(TcpState::Established, 8)].into(), ..PortUse::default() };
+        let before = SocketDump { ports: [(9000, used)].into(), ..SocketDump::default() };
+        let death = SignalDeath {
+            at: Duration::from_secs(1001),
+            process: task(977, "app"),
+            signal,
+            sender: Some(task(1, "systemd")),
+            netns: None,
+            has_siblings: false,
+        };
+        let case = Case::new().tracepoints().counter("Tcp.OutRsts", 0, 0);
+        let case = case
+            .listener("0.0.0.0:9000", 128, 0, 0, &process(977, "app"))
+            .died(977)
+            .stopped_listening(9000)
+            .signal_death(death);
+        case.socket_dump(before, SocketDump::default())
+    }
+
+    #[test]
+    fn a_service_that_is_stopped_as_meant_is_a_note_until_somebody_misses_it() {
+        const TERM: u8 = 15;
+        let clients = ["10.0.0.9:9000", "10.0.3.7:0"];
+        let finding = ended_by(TERM).finding(&PROCESS_EXIT);
+        assert_eq!(finding.severity, Severity::Info);
+        assert!(finding.evidence.iter().any(|item| item.text.contains("SIGTERM (signal 15), sent by systemd")));
+        assert_eq!(ended_by(9).finding(&PROCESS_EXIT).severity, Severity::Critical, "nobody asked it to");
+        let refused = ended_by(TERM).counter("Tcp.OutRsts", 0, 3).sent(3, "NO_SOCKET", None, clients, None);
+        assert_eq!(refused.finding(&PROCESS_EXIT).severity, Severity::Critical);
+        let closed = |asked_last| {
+            let mut case = ended_by(TERM).destroyed_sockets(8, clients, 0, 0);
+            case = case.each_destroyed(|socket| socket.data_sent_ms = if asked_last { 900 } else { 5 });
+            case.finding(&PROCESS_EXIT).severity
+        };
+        assert_eq!((closed(true), closed(false)), (Severity::Critical, Severity::Info));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Verdict
 use super::{severity, wording};
 use crate::evidence::Evidence;
 use crate::evidence::harm::Target;
+use crate::evidence::service::Service;
 use crate::reset::Kind;
 use crate::source::reset_events::Direction;
 use crate::value::words;
@@ -12,7 +13,8 @@ cause! {
     /// ## What happens
     ///
     /// A service listens, but only on one address or family, and its clients use another: 127.0.0.1 against the address
-    /// of the host, IPv4 against IPv6. The kernel answers as if nothing listened: "Connection refused".
+    /// of the host, IPv4 against IPv6. Or it takes connections from one network device only (SO_BINDTODEVICE, a VRF), and they
+    /// come in by another. The kernel answers as if nothing listened: "Connection refused".
     ///
     /// ## How it shows
     ///
@@ -20,11 +22,12 @@ cause! {
     ///
     /// ## How to confirm
     ///
-    /// `ss -lnt 'sport = :PORT'` shows the address; compare it with the one that the clients use.
+    /// `ss -lnt 'sport = :PORT'` shows the address, and behind a % the device; compare them with what the clients use.
     ///
     /// ## What to change
     ///
-    /// Bind to 0.0.0.0 and ::, or to the address that the clients use, and restart. In a container always 0.0.0.0.
+    /// Bind to 0.0.0.0 and ::, or to the address that the clients use, and restart. In a container always 0.0.0.0. Take away
+    /// a binding to a device, or let the clients come in by it.
     ///
     /// ## Look-alikes
     ///
@@ -57,14 +60,19 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     // A client within the host that knows both ::1 and 127.0.0.1 goes on to the next address at once, and is accepted there.
     let harm = place.port.map(|port| e.harm_of_connects(Target::Port(port), place.count));
     let accepted = harm.and_then(|harm| Some(harm.attempts?.saturating_sub(harm.failures)));
-    let retried = local && accepted.is_none_or(|accepted| accepted * 2 >= place.count);
+    let on_device = on_device(e, &place);
+    let retried = local && on_device.is_none() && accepted.is_none_or(|accepted| accepted * 2 >= place.count);
     let severity = match harm {
         _ if retried => Severity::Info,
         Some(harm) => severity::to_callers(e, &harm),
         None => severity::refusals(e, place.count),
     };
-    let bound = place.service(e).map(|service| service.address);
-    let listens = place.service(e).map_or_else(|| "elsewhere".to_owned(), |s| format!("only on {}", s.endpoint()));
+    let bound = place.service(e).map(|service| service.address).filter(|_| on_device.is_none());
+    let listens = match (&on_device, place.service(e)) {
+        (Some((service, device)), _) => format!("on {}, but only for what comes in by {device}", service.endpoint()),
+        (None, Some(service)) => format!("only on {}", service.endpoint()),
+        (None, None) => "elsewhere".to_owned(),
+    };
     let summary = format!(
         "{} to {asked} refused in {}: {} listens {listens}",
         words::counted(place.count, "connection attempt"),
@@ -79,6 +87,17 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         .subjects(askers);
     let seen = Verify::by(commands::ss_of("ss -lnt", place.port), "shows the address that clients use");
     let look = commands::ss_of("ss -lntp", place.port);
+    if let Some((_, device)) = &on_device {
+        let text = format!("the socket is bound to {device}, and meets nothing that comes in by another");
+        let change = format!(
+            "Take the binding to {device} away (SO_BINDTODEVICE; BindToDevice= of a systemd socket; a VRF), or let the clients \
+             come in by it"
+        );
+        let verify = Verify::by(commands::ss_of("ss -lnt", place.port), "shows no % behind the address");
+        return finding
+            .evidence(EvidenceItem::fact("listeners", "device", text))
+            .remedy(Remedy::new(change, verify).restart(Restart::Service).command(look));
+    }
     match (retried, accepted, bound.filter(|_| local)) {
         (true, ..) => finding
             .against(EvidenceItem::fact(
@@ -106,6 +125,25 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
             .remedy(bind(&asked, seen).command(look)),
         _ => finding.remedy(bind(&asked, seen).command(look)),
     }
+}
+
+/// Index of the loopback device in every namespace (drivers/net/loopback.c loopback_net_init).
+const LOOPBACK: u32 = 1;
+
+/// A service that the clients asked for by an address that it has, and that takes them from one device only; with the name of that.
+fn on_device<'e>(e: &'e Evidence<'_>, place: &Place<'_>) -> Option<(&'e Service<'e>, String)> {
+    let asked = |service: &&Service<'_>| {
+        let mut groups = place.groups.iter();
+        groups.any(|group| service.address.is_unspecified() || service.address == group.local)
+    };
+    let mut services = e.services().ok()?.iter().filter(|service| Some(service.port) == place.port).filter(asked);
+    services.find_map(|service| {
+        let device = match service.device()? {
+            LOOPBACK => "the device lo".to_owned(),
+            index => format!("the device with the index {index}"),
+        };
+        Some((service, device))
+    })
 }
 
 fn bind(asked: &str, verify: Verify) -> Remedy {
@@ -140,6 +178,25 @@ mod tests {
         let finding = case(0);
         assert_eq!(finding.severity, Severity::Critical, "all of them");
         assert!(finding.evidence.iter().any(|item| item.text.contains("try only ::1")), "{finding:?}");
+    }
+
+    #[test]
+    fn a_listener_on_all_addresses_of_another_device_is_named_with_it() {
+        let case = |device: u32| {
+            let mut case = Case::new()
+                .listener("0.0.0.0:8080", 64, 0, 0, &process(1, "python3"))
+                .sent(40, "NO_SOCKET", None, ["10.0.0.9:8080", "10.0.0.3:0"], None)
+                .packets(40, Direction::Sent, 0x14, 64, ["10.0.0.9:8080", "10.0.0.3:0"]);
+            case.netns.listener_traces.values_mut().for_each(|trace| trace.last.device = device);
+            case
+        };
+        let finding = case(1).finding(&WRONG_BIND_ADDRESS);
+        let said = "python3 (pid 1) on port 8080 listens on 0.0.0.0:8080, but only for what comes in by the device lo";
+        assert!(finding.summary.ends_with(said), "{}", finding.summary);
+        assert!(finding.remedies[0].text.starts_with("Take the binding to the device lo away"), "{finding:?}");
+        assert!(case(1).is_ruled_out(&super::super::port_without_listener::PORT_WITHOUT_LISTENER));
+        assert!(case(4).finding(&WRONG_BIND_ADDRESS).summary.ends_with("the device with the index 4"));
+        assert!(case(0).is_ruled_out(&WRONG_BIND_ADDRESS));
     }
 
     #[test]

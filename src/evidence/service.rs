@@ -16,7 +16,8 @@ pub struct Service<'a> {
     pub port: u16,
     /// The listening sockets, the fullest first; never empty.
     pub sockets: Vec<&'a ListenerTrace>,
-    /// Processes that hold any of the sockets at the end of the window, or at its start where the socket is gone.
+    /// Processes that hold any of the sockets at the end of the window, or at its start where the socket is gone; those of the
+    /// fullest queue first.
     pub owners: Vec<&'a Process>,
     /// Half-open and other sockets on this port at the end of the window.
     pub port_use: Option<&'a PortUse>,
@@ -56,6 +57,12 @@ impl<'a> Service<'a> {
             Some(process) => format!("{} on {}", process.name, self.endpoint()),
             None => format!("the listener {}", self.endpoint()),
         }
+    }
+
+    /// Index of the device from which alone all its sockets take connections; `None` where one takes them from any.
+    pub fn device(&self) -> Option<u32> {
+        let bound = self.sockets.iter().all(|socket| socket.last.device != 0);
+        bound.then(|| self.worst().last.device)
     }
 
     /// One of the sockets still listened at the end of the window.
@@ -103,7 +110,7 @@ pub fn services(view: View<'_>) -> Vec<Service<'_>> {
                 .into_iter()
                 .flatten()
                 .filter_map(|snapshot| snapshot.owners.value())
-                .map(|owners| holders(owners, inodes.iter().copied()))
+                .map(|owners| worst_first(owners, &sockets, &inodes))
                 .find(|owners| !owners.is_empty())
                 .unwrap_or_default();
             let port_use = view.after().socket_dump.value().and_then(|socket_dump| socket_dump.ports.get(&port));
@@ -115,6 +122,18 @@ pub fn services(view: View<'_>) -> Vec<Service<'_>> {
         key(b).partial_cmp(&key(a)).unwrap_or(std::cmp::Ordering::Equal)
     });
     services
+}
+
+/// Processes that hold any of the sockets, each once. Of SO_REUSEPORT sockets only who holds the one with the queue can accept from
+/// it.
+fn worst_first<'a>(owners: &'a Owners, sockets: &[&ListenerTrace], inodes: &[u32]) -> Vec<&'a Process> {
+    let queued = sockets.iter().take(1).filter(|socket| socket.max_recv_q > 0).map(|socket| socket.last.inode);
+    let mut all = holders(owners, queued);
+    let others = holders(owners, inodes.iter().copied());
+    all.extend(
+        others.into_iter().filter(|process| all.iter().all(|known| known.pid != process.pid)).collect::<Vec<_>>(),
+    );
+    all
 }
 
 /// Processes that hold any of the sockets, each once, ascending.

@@ -203,6 +203,7 @@ impl Case {
             drops: Some(0),
             inode: number,
             uid: 0,
+            device: 0,
             cookie: u64::from(number),
         };
         let trace = ListenerTrace {

@@ -96,8 +96,11 @@ pub struct Surroundings {
     /// Local ports of outgoing connections.
     pub ephemeral: EphemeralPorts,
     pub traced: Traced,
-    /// Ports that somebody listened on at any time of the window, with the addresses.
+    /// Ports that somebody listened on at any time of the window, with the addresses, for what comes in by any device.
     pub listening: BTreeMap<u16, Vec<IpAddr>>,
+    /// Ports that somebody listened on for what comes in by one device (SO_BINDTODEVICE, a VRF): what comes in by another meets
+    /// no socket (net/ipv4/inet_hashtables.c compute_score), and nothing tells by which it came.
+    pub device_ports: BTreeSet<u16>,
     /// Ports whose listener went away.
     pub gone_ports: BTreeSet<u16>,
     /// Local ports whose process died in the window: what it left behind is its death's, not a close's.
@@ -130,6 +133,7 @@ impl Default for Surroundings {
             ephemeral: EphemeralPorts::default(),
             traced: Traced::NONE,
             listening: BTreeMap::new(),
+            device_ports: BTreeSet::new(),
             gone_ports: BTreeSet::new(),
             dead_ports: BTreeMap::new(),
             gone_processes: BTreeSet::new(),
@@ -318,16 +322,17 @@ impl Surroundings {
         }
         let listening = self.listening.get(&port).map_or(&[][..], Vec::as_slice);
         let takes = listening.iter().any(|bound| tally.local_addr.is_some_and(|local| covers(*bound, local)));
+        let elsewhere = self.listens(port);
         let to_a_syn = mark.answered == Some(Answered::Syn);
         let asked = || self.asked_in_vain.as_ref().is_none_or(|ports| ports.contains(&port));
-        if to_a_syn && (listening.is_empty() || takes) || self.gone_ports.contains(&port) {
+        if to_a_syn && (!elsewhere || takes) || self.gone_ports.contains(&port) {
             Kind::Refused
         } else if takes {
             Kind::Stale
         // Its packet was lost, and nothing else says what it answered.
         } else if mark.answered.is_none() && !asked() {
             Kind::Answer
-        } else if !listening.is_empty() {
+        } else if elsewhere {
             Kind::RefusedAddress
         // Nobody connects to an ephemeral port from a service port: it is the rest of a connection of ours.
         } else if self.is_rest_of_own(tally) {
@@ -337,10 +342,14 @@ impl Surroundings {
         }
     }
 
+    fn listens(&self, port: u16) -> bool {
+        self.listening.contains_key(&port) || self.device_ports.contains(&port)
+    }
+
     /// From one of our ephemeral ports to a service port: this side had opened that connection.
     pub fn is_rest_of_own(&self, tally: &ResetTally) -> bool {
         let (Some(local), Some(peer)) = (tally.local_port, tally.peer_sample) else { return false };
-        peer.port() != 0 && self.ephemeral.is_caller(local, peer.port()) && !self.listening.contains_key(&local)
+        peer.port() != 0 && self.ephemeral.is_caller(local, peer.port()) && !self.listens(local)
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Listener {
     pub drops: Option<u32>,
     pub inode: u32,
     pub uid: u32,
+    /// Index of the device, or VRF, from which alone it takes connections (SO_BINDTODEVICE); 0 for any.
+    pub device: u32,
     /// Identifies the socket for its whole life (include/net/sock.h sock_gen_cookie).
     pub cookie: u64,
 }
@@ -84,6 +86,7 @@ impl Collected {
                 drops: socket.drops(),
                 inode: socket.inode(),
                 uid: socket.uid(),
+                device: socket.device(),
                 cookie: socket.cookie(),
             },
         );

@@ -186,6 +186,11 @@ impl Socket<'_> {
         SocketAddr::new(to_ip(self.peer_address()), self.peer_port())
     }
 
+    /// Index of the device that the socket is bound to (SO_BINDTODEVICE), 0 for none (net/ipv4/inet_diag.c inet_diag_msg_common_fill).
+    pub fn device(&self) -> u32 {
+        self.u32(40)
+    }
+
     /// Identifies the socket for its whole life (include/net/sock.h sock_gen_cookie).
     pub fn cookie(&self) -> u64 {
         u64::from(self.u32(44)) | u64::from(self.u32(48)) << 32

@@ -291,6 +291,7 @@ mod tests {
             drops: None,
             inode,
             uid: 0,
+            device: 0,
             cookie: u64::from(inode),
         }
     }

@@ -1,7 +1,7 @@
 //! Who holds which connection, and who listens on which port: the process to name where the kernel's event names none, as
 //! in every softirq.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Basis, Process};
@@ -12,6 +12,7 @@ use crate::source::owners::Owners;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Holders {
     listening: BTreeMap<u16, Vec<IpAddr>>,
+    device_ports: BTreeSet<u16>,
     by_port: BTreeMap<u16, Vec<(Listener, Process)>>,
     held: Held,
     /// Of the look before: a reset that is told after a look may have come before it.
@@ -54,8 +55,12 @@ impl Holders {
         };
         let mut by_port: BTreeMap<u16, Vec<(Listener, Process)>> = BTreeMap::new();
         let mut listening: BTreeMap<u16, Vec<IpAddr>> = BTreeMap::new();
+        let mut device_ports = BTreeSet::new();
         for listener in listeners {
-            listening.entry(listener.port).or_default().push(listener.address);
+            match listener.device {
+                0 => listening.entry(listener.port).or_default().push(listener.address),
+                _ => drop(device_ports.insert(listener.port)),
+            }
             if let Some(process) = holder(listener.inode, Basis::Listener) {
                 by_port.entry(listener.port).or_default().push((listener.clone(), process));
             }
@@ -67,12 +72,17 @@ impl Holders {
                 held.by_cookie.insert(connection.cookie, process);
             }
         }
-        Self { listening, by_port, held, before: Held::default() }
+        Self { listening, device_ports, by_port, held, before: Held::default() }
     }
 
     /// On which addresses of which ports somebody listens.
     pub fn listening(&self) -> BTreeMap<u16, Vec<IpAddr>> {
         self.listening.clone()
+    }
+
+    /// On which ports somebody listens for what comes in by one device.
+    pub fn device_ports(&self) -> BTreeSet<u16> {
+        self.device_ports.clone()
     }
 
     /// Takes the place of an earlier look.
@@ -108,6 +118,7 @@ mod tests {
             drops: None,
             inode,
             uid: 0,
+            device: 0,
             cookie: u64::from(inode),
         };
         let mut owners = Owners::default();

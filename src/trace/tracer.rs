@@ -91,6 +91,7 @@ impl Tracer {
     pub fn look(&mut self, netns: NetnsId, holders: Holders) {
         if let Some(of) = self.netns.get_mut(&netns) {
             of.around.listening = holders.listening();
+            of.around.device_ports = holders.device_ports();
             of.holders = holders.after(std::mem::take(&mut of.holders));
         }
     }
