@@ -128,7 +128,7 @@ fn by_signal(e: &Evidence<'_>, deaths: &[&SignalDeath], groups: &[&Group]) -> Fi
     // A crash is never chance, however few they are.
     let dead = ports.iter().any(|port| signals::is_dead(e, *port));
     // A known server may be reached by a unix socket; of others without a port nobody knows that they serve.
-    let serves = || !ports.is_empty() || resets > 0 || servers::is_server(&name);
+    let serves = || !ports.is_empty() || resets > 0 || servers::server_named(&name).is_some();
     let severity = match dead {
         true => Severity::Critical,
         false if serves() => Severity::Warning,

@@ -96,9 +96,9 @@ pub fn server_of(process: &Process) -> Option<&'static Server> {
     SERVERS.iter().find(|server| server.is(process))
 }
 
-/// Whether a process of this name is a known server, whatever its command line.
-pub fn is_server(name: &str) -> bool {
-    server_of(&Process { name: name.to_owned(), ..Process::default() }).is_some()
+/// The server whose processes have this name, where the name alone tells.
+pub fn server_named(name: &str) -> Option<&'static Server> {
+    server_of(&Process { name: name.to_owned(), ..Process::default() })
 }
 
 impl Server {
