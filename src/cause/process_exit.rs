@@ -150,7 +150,7 @@ fn by_signal(e: &Evidence<'_>, deaths: &[&SignalDeath], groups: &[&Group]) -> Fi
         Some(remedy) => finding.remedy(remedy),
         None => finding,
     };
-    with_remedies(e, finding, Some(&name), signals::unit(e, deaths).as_ref())
+    with_remedies(e, finding, Some(&name), signals::unit(e, deaths).as_ref(), deaths)
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
@@ -195,7 +195,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
          rule turns the client away, or where what it calls refuses",
     );
     let finding = finding.against_if((of_place.is_empty() && is_child(e, &place)).then_some(doubt));
-    with_remedies(e, finding, place.task().map(|task| task.name.as_str()), None)
+    with_remedies(e, finding, place.task().map(|task| task.name.as_str()), None, &of_place)
 }
 
 /// A process of the same name listens there still.
@@ -315,7 +315,9 @@ fn by_owner(
     }
     finding =
         finding.against(EvidenceItem::fact("owners", "pid", "it may have closed its sockets and live on to drain"));
-    Some(with_remedies(e, finding, Some(&process.name), process.unit.as_ref()))
+    let of_these: Vec<_> =
+        deaths.into_iter().filter(|death| processes.iter().any(|gone| gone.pid == death.process.pid)).collect();
+    Some(with_remedies(e, finding, Some(&process.name), process.unit.as_ref(), &of_these))
 }
 
 /// Clients were connected to this port when the window opened.
@@ -324,7 +326,13 @@ fn was_in_use(e: &Evidence<'_>, port: u16) -> bool {
     used.and_then(|used| used.by_state.get(&TcpState::Established)).is_some_and(|connections| *connections > 0)
 }
 
-fn with_remedies(e: &Evidence<'_>, finding: Finding, name: Option<&str>, unit: Option<&UnitName>) -> Finding {
+fn with_remedies(
+    e: &Evidence<'_>,
+    finding: Finding,
+    name: Option<&str>,
+    unit: Option<&UnitName>,
+    deaths: &[&SignalDeath],
+) -> Finding {
     let journal = ShellCommand::new("journalctl --since -10min");
     let unit = unit.and_then(Name::unit);
     let journal = match &unit {
@@ -333,8 +341,14 @@ fn with_remedies(e: &Evidence<'_>, finding: Finding, name: Option<&str>, unit: O
     };
     let killed = ShellCommand::new("grep -Ei").arg("killed process|segfault").pipe(ShellCommand::new("tail"));
     let memory = e.moved("oom_kill") > 0;
+    let name = name.unwrap_or("the process");
     let why = Remedy::new(
-        format!("Find out why {} ended: crash, kill, memory or a deploy", name.unwrap_or("the process")),
+        match signals::sender(deaths) {
+            Some((sender, signal)) => format!(
+                "Find out why {sender} ended {name} with {signal}: a deploy, a supervisor or a script that does not wait for it"
+            ),
+            None => format!("Find out why {name} ended: crash, kill, memory or a deploy"),
+        },
         "the log names the reason, and rstdoctor scan shows no further exit",
     )
     .command(journal.then(ShellCommand::new("dmesg -T").pipe(killed)));
@@ -414,6 +428,45 @@ mod tests {
             .listener("0.0.0.0:9000", 128, 0, 0, &process(977, "app"))
             .died(977);
         assert_eq!(case.finding(&PROCESS_EXIT).severity, Severity::Info);
+    }
+
+    #[test]
+    fn where_another_process_sent_the_signal_that_one_is_asked() {
+        let why = |sender: Option<Task>| {
+            let death = SignalDeath {
+                at: std::time::Duration::from_secs(1001),
+                process: task(977, "app"),
+                signal: 9,
+                sender,
+                netns: None,
+                has_siblings: false,
+            };
+            let finding = unread(server().died(977)).signal_death(death).finding(&PROCESS_EXIT);
+            finding.remedies.into_iter().map(|remedy| remedy.text).collect::<Vec<_>>().join("; ")
+        };
+        let killed = why(Some(task(41, "bash")));
+        assert!(killed.contains("Find out why bash (pid 41) ended app with SIGKILL"), "{killed}");
+        let unknown = why(None);
+        assert!(unknown.contains("Find out why app ended"), "{unknown}");
+    }
+
+    /// An ordinary user sees no signals: nginx after a reload, and after a crash of its workers, look alike.
+    #[test]
+    fn workers_that_others_replaced_are_no_crash_for_certain() {
+        let case = |came: bool| {
+            let case = Case::new()
+                .counter("Tcp.OutRsts", 0, 45)
+                .counter("Tcp.PassiveOpens", 0, 65)
+                .counter("TcpExt.TCPAbortOnClose", 0, 45)
+                .listener("0.0.0.0:9000", 128, 0, 0, &process(977, "nginx"))
+                .holder(1, &process(978, "nginx"))
+                .died(978);
+            if came { case.started(1, &process(990, "nginx")) } else { case }
+        };
+        let finding = case(true).finding(&PROCESS_EXIT);
+        assert!(finding.severity >= Severity::Warning && finding.confidence < 0.5, "{finding:?}");
+        assert!(finding.summary.contains("reload"), "{}", finding.summary);
+        assert!(case(false).finding(&PROCESS_EXIT).confidence >= 0.5, "nobody came in its place");
     }
 
     #[test]

@@ -60,6 +60,13 @@ pub fn how(e: &Evidence<'_>, deaths: &[&SignalDeath]) -> String {
     }
 }
 
+/// Who sent the signal that ended most of them, and its name, where that was another process that is no parent of workers.
+pub fn sender(deaths: &[&SignalDeath]) -> Option<(String, String)> {
+    let death = most_frequent(deaths).filter(|death| !death.by_its_like())?;
+    let sender = death.sender.as_ref().filter(|sender| sender.pid != death.process.pid)?;
+    Some((sender.label(), death.signal_name().to_string()))
+}
+
 fn most_frequent<'a>(deaths: &[&'a SignalDeath]) -> Option<&'a SignalDeath> {
     let alike = |death: &SignalDeath| deaths.iter().filter(|other| other.signal == death.signal).count();
     deaths.iter().copied().max_by_key(|death| alike(death))
