@@ -23,6 +23,8 @@ pub struct Server {
     pub open_files: Option<Setting>,
     /// How many connections it takes before it turns further ones away.
     pub connections: Option<Setting>,
+    /// What else of its settings turns connections away as they come: who may connect.
+    pub admission: Option<String>,
     /// How many it serves at once; those beyond wait in the accept queue.
     pub capacity: Option<Setting>,
     /// How much output it keeps for a client that does not read.
