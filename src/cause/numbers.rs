@@ -330,10 +330,18 @@ numbers! {
         ONE_TIMER: f64 = 0.25;
     }
     late_data_after_close {
+        /// Seconds in which a program that is reloaded closes what is idle: the signal, and the time between two looks.
+        BURST_S: f64 = 0.5;
+        /// Share of the window that such bursts take at most; a program that closes too early does so all the time.
+        IN_BURSTS: f64 = 0.25;
         /// Seconds. A shorter pause before a close is none.
         SHORTEST_IDLE_S: f64 = 0.5;
         /// The kernel names the reason; a peer that repeats lost data looks the same.
         NAMED: Confidence = 0.93;
+        /// Workers of the program were replaced, and the closes came in bursts; its own faults may be among them.
+        RELOADED: Confidence = 0.85;
+        /// The kernel names the reason; whether the program said goodbye to an idle caller or answered slowly is not known.
+        GOODBYE_OR_ANSWER: Confidence = 0.75;
         /// The counter also moves for SO_LINGER 0, which is more frequent.
         COUNTED: Confidence = 0.4;
     }

@@ -29,6 +29,8 @@ pub struct Server {
     pub capacity: Option<Setting>,
     /// How much output it keeps for a client that does not read.
     pub output: Option<Setting>,
+    /// For how long it keeps a connection on which no request comes.
+    pub idle: Option<Setting>,
 }
 
 /// What the server passes to listen().
@@ -104,6 +106,12 @@ pub fn server_named(name: &str) -> Option<&'static Server> {
 }
 
 impl Server {
+    /// What is set in source code: how it closes is the program's own.
+    pub fn is_programmed(&self) -> bool {
+        let settings = [&self.connections, &self.backlog.setting];
+        settings.into_iter().flatten().any(|setting| setting.kind == SettingKind::Code)
+    }
+
     fn is(&self, process: &Process) -> bool {
         let named = self.process.iter().any(|pattern| match pattern.strip_suffix('*') {
             Some(prefix) => process.name.starts_with(prefix),
