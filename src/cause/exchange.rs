@@ -1,5 +1,7 @@
 //! What several causes ask of the connections whose exchange was cut off: the resets of one place by how far they had come.
 
+use std::time::Duration;
+
 use super::numbers::exchange::ONE_TIMER;
 use super::place::Place;
 use super::{EvidenceItem, Finding, Remedy, Setting, Verify};
@@ -83,6 +85,13 @@ pub fn pause_at_close(e: &Evidence<'_>, place: &Place<'_>, shortest: f64) -> Opt
         (false, true) => Pause::Unasked(unasked),
         (false, false) => Pause::None,
     })
+}
+
+/// When this side closed those connections, as far as that was seen, ascending: a socket is destroyed soon after its close.
+pub fn closed_at(e: &Evidence<'_>, place: &Place<'_>) -> Vec<Duration> {
+    let mut at: Vec<_> = closed_here(e, place).filter_map(|reset| Some(reset.ended.as_ref()?.at)).collect();
+    at.sort_unstable();
+    at
 }
 
 /// The resets of this place that answer what came after this side had closed.

@@ -1,8 +1,11 @@
+use std::time::Duration;
+
 use super::connection_limit::{self, Without};
 use super::exchange::{self, Pause};
 use super::numbers::late_data_after_close as numbers;
 use super::place::{self, Place};
-use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict, Verify};
+use super::signals::{self, Replaced};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Setting, Severity, Subject, Verdict, Verify};
 use super::{severity, wording};
 use crate::evidence::Evidence;
 use crate::knowledge::servers::Server;
@@ -89,17 +92,24 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         // The close itself was regular: some requests were lost, the service was not.
         severity => severity.max(Severity::Warning),
     };
+    let reload = reload(e, &place);
+    let severity = if reload.is_some() { Severity::Info } else { severity };
+    let confidence = if reload.is_some() { numbers::RELOADED } else { numbers::NAMED };
     let summary = format!(
-        "{} closed {} while the peer still sent, in {}",
+        "{} {}closed {} while the peer still sent, in {}",
         place.who(e),
+        if reload.is_some() { "was reloaded: its old workers " } else { "" },
         harm.counted("connection"),
         words::seconds(e.window())
     );
     let mut finding =
-        wording::doubted(&place, wording::active(e, severity, numbers::NAMED, place.count, "resets", summary))
+        wording::doubted(&place, wording::active(e, severity, confidence, place.count, "resets", summary))
             .subjects(place.subjects(e))
             .evidence(place.item("TCP_TIMEWAIT_SOCKET", "data after our close"))
             .harm(harm);
+    if let Some(reload) = reload {
+        return reloaded(finding, &reload);
+    }
     let pause = exchange::pause_at_close(e, &place, numbers::SHORTEST_IDLE_S);
     if let Some(pause) = pause {
         let (seconds, text) = match pause {
@@ -134,6 +144,43 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         )),
         false => with_remedies(finding, pause, exchange::server(e, &place)),
     }
+}
+
+/// Old workers close what is idle when they are told to end; a program that closes too early does so all the time.
+fn reload(e: &Evidence<'_>, place: &Place<'_>) -> Option<Replaced> {
+    let replaced = signals::replaced(e, place.port?).filter(|replaced| replaced.in_order)?;
+    let closed = exchange::closed_at(e, place);
+    let mut bursts: Vec<Duration> = Vec::new();
+    for at in &closed {
+        if bursts.last().is_none_or(|first| at.saturating_sub(*first).as_secs_f64() > numbers::BURST_S) {
+            bursts.push(*at);
+        }
+    }
+    let busy = bursts.len() as f64 * numbers::BURST_S;
+    let in_bursts = busy <= numbers::IN_BURSTS * e.window().as_secs_f64() && bursts.len() * 2 <= closed.len();
+    (closed.len() as u64 * 2 > place.count && in_bursts).then_some(replaced)
+}
+
+fn reloaded(finding: Finding, reload: &Replaced) -> Finding {
+    let text = format!(
+        "{} that listened there ended with no signal, {} came, and their parent stayed: a reload",
+        words::counted(reload.left, &format!("{} process", reload.name)),
+        words::thousands(reload.came)
+    );
+    let again = Remedy::new(
+        "Let the callers send a request that met the close again on a new connection, and reload as seldom as can be",
+        verify(),
+    );
+    let finding = finding.evidence(EvidenceItem::fact("owners", "pid", text)).remedy(again);
+    if reload.name != "nginx" {
+        return finding;
+    }
+    // Since nginx 1.27.4; before, what is idle is closed at once, and worker_shutdown_timeout only ends what is not.
+    let keep = Setting::config("keepalive_min_timeout 5s;", "nginx.conf", Some("http block"), Restart::Reload);
+    finding.remedy(
+        Remedy::new("Or let old workers keep idle connections for a while (nginx 1.27.4 and later)", verify())
+            .setting(keep),
+    )
 }
 
 fn verify() -> Verify {
@@ -263,6 +310,37 @@ mod tests {
         let finding = case.finding(&LATE_DATA_AFTER_CLOSE);
         assert_eq!(finding.severity, Severity::Info);
         assert!(!says(&finding, "idle limit") && says(&finding, "read an answer to its end"), "{finding:?}");
+    }
+
+    #[test]
+    fn old_workers_of_a_reload_that_close_what_is_idle_are_a_note() {
+        let of = |came: bool, all_the_time: bool| {
+            let ends = ["10.0.0.9:8080", "10.0.3.7:0"];
+            let case = Case::new()
+                .tracepoints()
+                .counter("Tcp.OutRsts", 0, 20)
+                .counter("Tcp.PassiveOpens", 0, 20)
+                .listener("0.0.0.0:8080", 128, 0, 0, &process(7, "nginx"))
+                .holder(1, &process(8, "nginx"))
+                .died(8)
+                .sent(20, "TCP_TIMEWAIT_SOCKET", Some(TcpState::TimeWait), ends, None)
+                .destroyed_sockets(20, ends, 0, 0);
+            let mut number = 0;
+            let case = case.each_destroyed(|socket| {
+                (socket.data_received_ms, socket.data_sent_ms) = (20, 20);
+                let start = if all_the_time { number * 100 } else { 0 };
+                socket.at = Duration::from_millis(1_001_000 + start);
+                number += 1;
+            });
+            let case = if came { case.started(1, &process(9, "nginx")) } else { case };
+            case.finding(&LATE_DATA_AFTER_CLOSE)
+        };
+        let reload = of(true, false);
+        assert_eq!(reload.severity, Severity::Info);
+        assert!(reload.summary.contains("was reloaded") && !says(&reload, "Read to EOF"), "{reload:?}");
+        for other in [of(false, false), of(true, true)] {
+            assert!(other.severity == Severity::Warning && !other.summary.contains("reload"), "{other:?}");
+        }
     }
 
     #[test]

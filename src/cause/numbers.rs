@@ -482,6 +482,8 @@ numbers! {
         WITH_RESETS: Confidence = 0.75;
         /// It may have closed its sockets and live on.
         GONE: Confidence = 0.6;
+        /// Others of its name took over: a reload does that, and so does a parent after a crash.
+        REPLACED: Confidence = 0.45;
     }
     retransmission_timeout {
         /// Keepalive's were counted one by one and are taken off.

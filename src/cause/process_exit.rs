@@ -263,7 +263,10 @@ fn by_owner(
         (false, severity::FEW..) => severity::of_host(e, resets, "Tcp.PassiveOpens"),
         _ => Severity::Info,
     };
+    let replaced = ports.iter().find_map(|port| signals::replaced(e, *port)).filter(|_| !unserved && !by_events_known);
+    let severity = if replaced.is_some() { severity.max(Severity::Warning) } else { severity };
     let confidence = match (unserved, killed, resets > 0) {
+        _ if replaced.is_some() => numbers::REPLACED,
         (_, true, _) => numbers::KILLED,
         (true, ..) => numbers::UNSERVED,
         (.., true) if by_events_known => numbers::WITH_KNOWN_RESETS,
@@ -275,6 +278,7 @@ fn by_owner(
         ports_text.push_str(&format!(" and {} more", words::thousands(ports.len() as u64 - 5)));
     }
     let state = match (unserved, refused) {
+        _ if replaced.is_some() => "others of its name took over, as in a reload or after a crash".to_owned(),
         (true, _) => "nobody serves it now".to_owned(),
         (false, 0) => "the port is still served".to_owned(),
         (false, refused) => {

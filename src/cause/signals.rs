@@ -157,6 +157,32 @@ pub fn unit(e: &Evidence<'_>, deaths: &[&SignalDeath]) -> Option<UnitName> {
     holders(e, deaths).find_map(|(_, process)| process.unit.clone())
 }
 
+/// Processes that held a listener and ended, or let go of it, with no signal seen, while others of their name serve it.
+pub struct Replaced {
+    pub name: String,
+    /// How many left, and how many came.
+    pub left: u64,
+    pub came: u64,
+    /// One of that name was there all along and no signal ended any: what is reloaded looks so, and what crashes does not.
+    pub in_order: bool,
+}
+
+pub fn replaced(e: &Evidence<'_>, port: u16) -> Option<Replaced> {
+    let before = e.owners_before().ok()?;
+    let service = e.service_of_port(port).filter(|service| service.listens_now())?;
+    let left: Vec<&Process> =
+        e.gone_processes().filter(|(_, ports)| ports.contains(&port)).map(|(process, _)| process).collect();
+    let name = left.first()?.name.clone();
+    let now = service.owners.iter().copied().filter(|owner| owner.name == name);
+    let (stayed, came): (Vec<&Process>, Vec<&Process>) =
+        now.partition(|owner| before.processes.contains_key(&owner.pid));
+    let died = |process: &&Process| e.signal_deaths().iter().any(|death| death.process.pid == process.pid);
+    let ended_by_signal = left.iter().any(died) || e.moved("oom_kill") > 0;
+    let (left, came) = (left.len() as u64, came.len() as u64);
+    let in_order = e.reset_events().is_ok() && !stayed.is_empty();
+    (came > 0 && !ended_by_signal).then_some(Replaced { name, left, came, in_order })
+}
+
 /// Nobody listens on this port any more.
 pub fn is_dead(e: &Evidence<'_>, port: u16) -> bool {
     let gone = e.gone_listeners().iter().filter(|gone| gone.trace.last.port == port);
