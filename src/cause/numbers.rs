@@ -172,6 +172,8 @@ numbers! {
     connect_unanswered {
         /// The SYN was sent again and nothing came back; the kernel says so of each socket.
         SILENT: Confidence = 0.93;
+        /// As many ICMP errors left this host as came in; whether nobody has the address or a rule rejects is not seen.
+        OWN_ERRORS: Confidence = 0.55;
         /// Connects that timed out by count; half-open handshakes move one of the counters too.
         COUNTED: Confidence = 0.65;
     }
