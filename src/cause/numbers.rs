@@ -82,6 +82,8 @@ numbers! {
         NAMED: Confidence = 0.92;
         /// TCPAbortOnData also counts data that met a socket closed here.
         COUNTED: Confidence = 0.65;
+        /// The same, where the aborted connections may all be some that this host made, or those of a program that ended.
+        COUNTED_OF_ANY: Confidence = 0.45;
     }
     accept_loop_stalled {
         /// Every owner is stopped, and the queue never got shorter.
