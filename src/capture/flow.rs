@@ -312,7 +312,7 @@ impl Flow {
     /// Closed by the acceptor right after it was accepted, with a greeting at most.
     pub fn is_turned_away(&self) -> bool {
         const AT_ONCE: Duration = Duration::from_secs(1);
-        const GREETING: u64 = 1_024;
+        const GREETING: u64 = 2_048;
         let acceptor = self.end(Side::Acceptor);
         let reset = self.resets.first().filter(|rst| rst.side == Side::Acceptor).map(|rst| rst.at);
         let first = self.end(Side::Initiator).fin.is_none_or(|fin| acceptor.fin.is_some_and(|own| own < fin));

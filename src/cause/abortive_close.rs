@@ -1,8 +1,6 @@
 use super::numbers::abortive_close as numbers;
 use super::place::{self, Place};
-use super::{
-    EvidenceItem, Finding, Judgement, Remedy, Restart, Setting, SettingKind, Severity, Subject, Verdict, Verify,
-};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Setting, Severity, Subject, Verdict, Verify};
 use super::{exchange, severity, wording};
 use crate::evidence::Evidence;
 use crate::knowledge::servers::Server;
@@ -57,14 +55,19 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         // Linger 0 in SYN_SENT counts, and sends no RST.
         return Ok(wording::still(&reading));
     }
-    let severity =
-        if severity::only_calls(e, events) { Severity::Info } else { severity::of_host(e, events, "Tcp.PassiveOpens") };
+    // Whose connections they were is not known: load balancers abort those to their servers by design.
+    let severity = match severity::only_calls(e, events) {
+        true => Severity::Info,
+        false => severity::of_host(e, events, "Tcp.PassiveOpens").max(Severity::Warning),
+    };
+    let unsure = e.moved("Tcp.ActiveOpens") >= events || e.gone_processes().next().is_some();
+    let confidence = if unsure { numbers::COUNTED_OF_ANY } else { numbers::COUNTED };
     let summary = format!(
         "programs on this host aborted {} by RST in {} (linger 0)",
         words::counted(events, "connection"),
         words::seconds(e.window())
     );
-    let finding = wording::active(e, severity, numbers::COUNTED, events, "resets", summary)
+    let finding = wording::active(e, severity, confidence, events, "resets", summary)
         .subject(Subject::host())
         .evidence(wording::moved(&reading, "aborted with SO_LINGER 0, or data met a socket already closed here"))
         .against(EvidenceItem::fact(
@@ -72,6 +75,11 @@ fn judge(e: &Evidence<'_>) -> Judgement {
             "TcpExt.TCPAbortOnData",
             "data that arrives after this side closed moves the same counter (late-data-after-close)",
         ));
+    let finding = finding.against_if(unsure.then(|| {
+        let text =
+            "this host made as many connections, or a program ended: whether a client of it was aborted is not known";
+        EvidenceItem::fact("snmp", "Tcp.ActiveOpens", text)
+    }));
     Ok(Verdict::Found(vec![with_remedies(finding, None, None)]))
 }
 
@@ -79,11 +87,13 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     // Load generators, monitors and pools do this as clients, on purpose.
     let harm = place.harm(e);
     let severity = if place.as_client() { Severity::Info } else { severity::to_clients(e, &harm) };
+    let by_design = aborts_by_design(&place);
     let summary = format!(
-        "{} aborted {} by RST in {} (linger 0)",
+        "{} aborted {} by RST in {} (linger 0{})",
         place.who(e),
         harm.counted("connection"),
-        words::seconds(e.window())
+        words::seconds(e.window()),
+        if by_design { ", as it ends connections to its servers by design" } else { "" }
     );
     // Without TCPAbortOnData it was not SO_LINGER but connect(AF_UNSPEC), which is as deliberate.
     let finding =
@@ -91,8 +101,19 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
             .subjects(place.subjects(e))
             .evidence(place.item("TCP_STATE", "an abort by the application"))
             .harm(harm);
+    if by_design {
+        return finding.remedy(Remedy::new(
+            "Nothing is to be changed: it has had its answer, and spares itself TIME_WAIT",
+            "its clients see no failure",
+        ));
+    }
     let pid = place.task().map(|task| task.pid);
     with_remedies(finding, pid, exchange::server(e, &place))
+}
+
+/// HAProxy closes with linger 0 what it connected to a server, unless the server closed first (src/fd.c, FD_LINGER_RISK).
+fn aborts_by_design(place: &Place<'_>) -> bool {
+    place.as_client() && place.task().is_some_and(|task| task.name == "haproxy")
 }
 
 fn with_remedies(finding: Finding, pid: Option<u32>, server: Option<&Server>) -> Finding {
@@ -105,7 +126,7 @@ fn with_remedies(finding: Finding, pid: Option<u32>, server: Option<&Server>) ->
             Some("server block"),
             Restart::Reload,
         ))
-    } else if let Some(server) = server.filter(|server| !is_programmed(server)) {
+    } else if let Some(server) = server.filter(|server| !server.is_programmed()) {
         let text = format!(
             "Look in the configuration of {name} for what ends connections by RST: a rule that rejects these clients, a limit \
              for each address, an option about lingering; the log of {name} may say which",
@@ -126,11 +147,6 @@ fn with_remedies(finding: Finding, pid: Option<u32>, server: Option<&Server>) ->
         None => Remedy::new("See which program does it (as root, with tracefs)", "the process is named")
             .command(ShellCommand::new("rstdoctor trace --sent -d 10s")),
     })
-}
-
-/// What is set in source code: its aborts are the program's own.
-fn is_programmed(server: &Server) -> bool {
-    server.connections.as_ref().is_some_and(|setting| setting.kind == SettingKind::Code)
 }
 
 #[cfg(test)]
@@ -177,6 +193,36 @@ mod tests {
         );
         let first = case.finding(&ABORTIVE_CLOSE).remedies.remove(0);
         assert!(first.text.starts_with("Look in the configuration of HAProxy"), "{}", first.text);
+    }
+
+    #[test]
+    fn a_load_balancer_ends_connections_to_its_servers_so_by_design() {
+        let of = |name: &'static str, ends: [&str; 2]| {
+            let case = twenty().sent(20, "TCP_STATE", Some(TcpState::Close), ends, Some(task(41, name)));
+            case.finding(&ABORTIVE_CLOSE)
+        };
+        let to_server = of("haproxy", ["10.0.0.9:0", "127.0.0.1:8001"]);
+        assert_eq!(to_server.severity, Severity::Info);
+        assert!(to_server.summary.contains("by design"), "{}", to_server.summary);
+        assert!(to_server.remedies.iter().all(|remedy| !remedy.text.contains("SO_LINGER")), "{:?}", to_server.remedies);
+        let others = [of("app", ["10.0.0.9:0", "127.0.0.1:8001"]), of("haproxy", ["10.0.0.9:9000", "10.0.3.7:0"])];
+        for finding in others {
+            assert!(!finding.summary.contains("by design"), "{}", finding.summary);
+        }
+    }
+
+    /// By counters HAProxy in front of a server on the same host: as many connections made as aborted.
+    #[test]
+    fn aborts_that_may_be_of_own_calls_accuse_nobody() {
+        let busy = Case::new().counter("Tcp.OutRsts", 0, 138).counter("Tcp.PassiveOpens", 0, 236).counter(
+            "TcpExt.TCPAbortOnData",
+            0,
+            138,
+        );
+        let served = busy.clone().counter("Tcp.ActiveOpens", 0, 0).finding(&ABORTIVE_CLOSE);
+        assert!(served.severity == Severity::Warning && served.confidence >= 0.5, "{served:?}");
+        let proxied = busy.counter("Tcp.ActiveOpens", 0, 139).finding(&ABORTIVE_CLOSE);
+        assert!(proxied.severity >= Severity::Warning && proxied.confidence < 0.5, "{proxied:?}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use super::firewall_reject::{self, Family};
 use super::numbers::connect_unanswered as numbers;
 use super::{EvidenceItem, Finding, Judgement, Remedy, Subject, Verdict, Verify};
 use super::{place, severity, wording};
@@ -83,16 +84,26 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     for no_way in e.wire().map(|wire| &wire.no_way).into_iter().flatten().filter(|no_way| is_ours(e, no_way)) {
         silences.entry(no_way.called).or_default().no_way.push(no_way);
     }
+    let own_errors = firewall_reject::own_errors(e);
     // An ICMP error is an answer, if the connect did not end with it because its program was in the kernel just then.
     let refused = |called: &SocketAddr| {
         e.wire().is_ok_and(|wire| wire.rejected.iter().any(|rejected| rejected.refuses_connects_to(*called)))
     };
     let mut silences: Vec<_> = silences.into_iter().filter(|(called, _)| !refused(called)).collect();
     silences.sort_by_key(|(_, silence)| std::cmp::Reverse(silence.count()));
+    // The others ended at once.
+    let waited: u64 = silences.iter().map(|(_, silence)| silence.count()).sum();
+    if let Some(own_errors) = own_errors.filter(|own_errors| *own_errors > waited) {
+        let called = silences.first().filter(|_| silences.len() == 1).map(|(called, _)| *called);
+        return Ok(Verdict::Found(vec![by_own_errors(e, own_errors, called)?]));
+    }
     if !silences.is_empty() {
         let many = silences.len() > MOST_PLACES;
-        let mut findings: Vec<_> =
-            silences.iter().take(MOST_PLACES).map(|(called, silence)| at_a_place(e, *called, silence)).collect();
+        let mut findings: Vec<_> = silences
+            .iter()
+            .take(MOST_PLACES)
+            .map(|(called, silence)| at_a_place(e, *called, silence, own_errors))
+            .collect();
         if many {
             findings.push(elsewhere(e, &silences[MOST_PLACES..]));
         }
@@ -126,7 +137,7 @@ fn is_ours(e: &Evidence<'_>, no_way: &NoWay) -> bool {
     !no_way.own || e.moved("Tcp.ActiveOpens") > 0 || e.moved("Tcp.AttemptFails") > 0
 }
 
-fn at_a_place(e: &Evidence<'_>, called: SocketAddr, silence: &Silence<'_>) -> Finding {
+fn at_a_place(e: &Evidence<'_>, called: SocketAddr, silence: &Silence<'_>, own_errors: Option<u64>) -> Finding {
     let count = silence.count();
     let window = words::seconds(e.window());
     let callers = place::callers(e, called);
@@ -175,7 +186,17 @@ fn at_a_place(e: &Evidence<'_>, called: SocketAddr, silence: &Silence<'_>) -> Fi
     {
         finding = finding.evidence(wording::moved(&again, "SYNs that were sent again, and answers to SYNs"));
     }
-    with_remedies(answers_others(e, called, finding.harm(harm)), called, silence)
+    let finding = finding.evidence_if(own_errors.map(told_itself));
+    with_remedies(answers_others(e, called, finding.harm(harm)), called, silence, own_errors)
+}
+
+/// What counters alone say of errors that this host sent to itself.
+fn told_itself(own_errors: u64) -> EvidenceItem {
+    let text = format!(
+        "{} sent by this host to itself: no neighbour answers for an address, or a reject rule of its output chain",
+        words::counted(own_errors, "ICMP error")
+    );
+    EvidenceItem::value("snmp", "Icmp.OutDestUnreachs", own_errors as f64, text)
 }
 
 /// Whether the same host, or the same service, answers others.
@@ -232,12 +253,34 @@ fn by_counters(e: &Evidence<'_>, timed_out: u64) -> Result<Finding, Missing> {
         .remedy(waiting_now()))
 }
 
+/// Connects that ended with an error of this host's own kernel; `called`: to whom some of them wait, where that is one.
+fn by_own_errors(e: &Evidence<'_>, own_errors: u64, called: Option<SocketAddr>) -> Result<Finding, Missing> {
+    let failed = e.estimate()?.refused_connects.min(own_errors);
+    let summary = format!(
+        "{} of programs on this host failed in {}: no neighbour answers, or a reject rule of its output chain",
+        words::counted(failed, "connect"),
+        words::seconds(e.window())
+    );
+    Ok(wording::active(e, severity::refusals(e, failed), numbers::OWN_ERRORS, failed, UNIT, summary)
+        .subject(called.map_or_else(Subject::host, |called| Subject::peer(called.ip(), Some(called.port()))))
+        .evidence(told_itself(own_errors))
+        .against(EvidenceItem::fact("reset_packets", "packets", "which of the two is told by the packets only"))
+        .remedy(
+            Remedy::new(
+                "See which neighbour does not answer: start that host, or correct the address",
+                "no address is FAILED or INCOMPLETE",
+            )
+            .command(ShellCommand::new("ip neigh show").pipe(ShellCommand::new("grep -E").arg("FAILED|INCOMPLETE"))),
+        )
+        .remedy(firewall_reject::find_rule("output", Family::Either)))
+}
+
 fn waiting_now() -> Remedy {
     Remedy::new("See which connects wait, and which program makes them", "no socket stays in SYN_SENT")
         .command(ShellCommand::new("ss -tnpo state syn-sent"))
 }
 
-fn with_remedies(finding: Finding, called: SocketAddr, silence: &Silence<'_>) -> Finding {
+fn with_remedies(finding: Finding, called: SocketAddr, silence: &Silence<'_>, own_errors: Option<u64>) -> Finding {
     let connects = Verify::by(ShellCommand::new("nc -vz -w 3").arg(called.ip()).arg(called.port()), "connects at once");
     let (text, look) = match silence.no_way.iter().max_by_key(|no_way| no_way.own) {
         Some(no_way) if no_way.own => (
@@ -252,6 +295,13 @@ fn with_remedies(finding: Finding, called: SocketAddr, silence: &Silence<'_>) ->
             ),
             ShellCommand::new("ip route get").arg(called.ip()),
         ),
+        None if own_errors.is_some() => (
+            format!(
+                "See whether a neighbour answers for {}: if not, start that host or correct the address",
+                called.ip()
+            ),
+            ShellCommand::new("ip neigh show").arg(called.ip()),
+        ),
         None => (
             format!(
                 "Look on {} whether the SYNs arrive: if not, a firewall (this host's own output rules, too) or a dead host on the \
@@ -264,6 +314,9 @@ fn with_remedies(finding: Finding, called: SocketAddr, silence: &Silence<'_>) ->
     let finding = finding.remedy(Remedy::new(text, connects).command(look));
     if !silence.no_way.is_empty() {
         return finding;
+    }
+    if own_errors.is_some() {
+        return finding.remedy(firewall_reject::find_rule("output", Family::of(called.ip())));
     }
     finding.remedy(
         Remedy::new(

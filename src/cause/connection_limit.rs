@@ -42,7 +42,7 @@ cause! {
     /// without reading it is broken. A full accept queue never reaches the program (accept-queue-overflow).
     CONNECTION_LIMIT {
         id: "connection-limit",
-        title: "Connections turned away at the program's limit",
+        title: "Connections turned away by the program",
         explains: ["close-with-unread-data", "late-data-after-close", "abortive-close"],
         needs: [Window, ResetEvents],
         judge: judge,
@@ -232,6 +232,24 @@ fn with_remedies(e: &Evidence<'_>, finding: Finding, place: &Place<'_>) -> Findi
     let server = exchange::server(e, place);
     let limit = server.and_then(|server| server.connections.as_ref());
     let name = server.map_or("the program", |server| server.name.as_str());
+    let admission = server.and_then(|server| server.admission.as_deref());
+    let finding = match (admission, place.port) {
+        (Some(admission), Some(port)) => {
+            let bound = place.service(e).map(|service| service.address).filter(|address| !address.is_unspecified());
+            let address = bound.or(place.groups.first().map(|group| group.local));
+            let text = format!(
+                "Read the line with which {name} turns a client away, from the client's host: it names the limit, or the rule \
+                 ({admission})"
+            );
+            let look = address.map(|address| ShellCommand::new("nc -w 3").arg(address).arg(port));
+            finding.remedy(Remedy::new(text, verify.clone()).command_if(look))
+        }
+        _ => finding,
+    };
+    // Where none stays it is no limit.
+    if admission.is_some() && open(e, place).is_none() {
+        return finding;
+    }
     let finding = match (limit, place.port) {
         (Some(_), Some(port)) => exchange::with_setting(
             finding,
@@ -267,6 +285,7 @@ mod tests {
     use crate::source::socket_dump::{PortUse, SocketDump};
 
     const ENDS: [&str; 2] = ["10.0.0.9:22", "10.0.3.7:0"];
+    const AT_REDIS: [&str; 2] = ["10.0.0.9:6379", "10.0.3.7:0"];
 
     fn turned_away(name: &str, read: u64, age_ms: u32) -> Case {
         let case = Case::new()
@@ -334,6 +353,38 @@ mod tests {
         assert_eq!(of_silence(10).finding(&CLOSE_WITH_UNREAD_DATA).impact.events, 20);
         let finding = of_silence(4_000).finding(&CONNECTION_LIMIT);
         assert!(finding.confidence >= 0.9 && finding.remedies[0].line().is_none(), "{finding:?}");
+    }
+
+    /// Redis in protected mode: 56 requests came before the close, 24 after it.
+    #[test]
+    fn who_may_not_connect_is_told_once_and_led_to_the_line_that_says_why() {
+        let of = |sent: u64| {
+            let case = Case::new()
+                .counter("Tcp.OutRsts", 0, 80)
+                .counter("Tcp.PassiveOpens", 0, 80)
+                .counter("TcpExt.TCPAbortOnClose", 0, 56)
+                .listener("0.0.0.0:6379", 128, 0, 0, &process(977, "redis-server"))
+                .sent(56, "TCP_ABORT_ON_CLOSE", Some(TcpState::Close), AT_REDIS, Some(task(977, "redis-server")))
+                .sent(80, "TCP_TIMEWAIT_SOCKET", Some(TcpState::TimeWait), AT_REDIS, None);
+            let mut case = case.destroyed_sockets(80, AT_REDIS, 0, 0).each_destroyed(move |socket| {
+                (socket.data_sent_ms, socket.data_received_ms) = (2, 2);
+                (socket.unread, socket.unacknowledged) = (0, 0);
+                (socket.bytes_received, socket.bytes_sent) = (Some(0), Some(sent));
+            });
+            // Of the second reason only those whose connections did not end by the first.
+            if let crate::value::Observed::Full(events) = &mut case.events {
+                events.drain(56..112);
+            }
+            case
+        };
+        let case = of(1_067);
+        let finding = case.finding(&CONNECTION_LIMIT);
+        assert!(finding.summary.contains("turned away all 80 connections"), "{}", finding.summary);
+        let first = &finding.remedies[0];
+        assert!(first.text.contains("protected-mode") && first.line().is_some_and(|line| line.starts_with("nc ")));
+        assert!(finding.remedies.iter().all(|remedy| !remedy.text.contains("Raise")), "none stays: {finding:?}");
+        assert!(case.is_ruled_out(&CLOSE_WITH_UNREAD_DATA) && case.is_ruled_out(&LATE_DATA_AFTER_CLOSE), "told once");
+        assert!(of(9_000).is_ruled_out(&CONNECTION_LIMIT), "an answer is no line that says why");
     }
 
     /// A restart closes an idle connection of a pool in order, and its next request comes too late.

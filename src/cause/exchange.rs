@@ -1,5 +1,7 @@
 //! What several causes ask of the connections whose exchange was cut off: the resets of one place by how far they had come.
 
+use std::time::Duration;
+
 use super::numbers::exchange::ONE_TIMER;
 use super::place::Place;
 use super::{EvidenceItem, Finding, Remedy, Setting, Verify};
@@ -58,16 +60,46 @@ pub fn told_by_caller(e: &Evidence<'_>, place: &Place<'_>) -> Option<EvidenceIte
     Some(EvidenceItem::value("destroyed_sockets", "unacknowledged", f64::from(largest), text))
 }
 
-/// How long the connections of this place had been without data when this side closed them, s, in the middle; `None` where that
-/// was not seen.
-pub fn idle_at_close(e: &Evidence<'_>, place: &Place<'_>) -> Option<f64> {
-    let here = |reset: &&Reset| {
+/// The pause before this side closed the connections of a place, in the middle of them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Pause {
+    /// Seconds without data in either direction: an idle limit.
+    Idle(f64),
+    /// Nothing had come for so many seconds, and this side sent something just before it closed: the goodbye of an idle limit
+    /// (PostgreSQL's FATAL message), or an answer that took so long.
+    Unasked(f64),
+    /// Data had come just before: no idle limit.
+    None,
+}
+
+/// `None` where that was not seen. `shortest`: seconds from which it is a pause.
+pub fn pause_at_close(e: &Evidence<'_>, place: &Place<'_>, shortest: f64) -> Option<Pause> {
+    let sockets: Vec<_> = closed_here(e, place).filter_map(|reset| reset.ended.as_deref()).collect();
+    let middle = |silent_ms: fn(&DestroyedSocket) -> u32| {
+        typical(sockets.iter().map(|socket| f64::from(silent_ms(socket)) / 1000.0)).map(|(seconds, _)| seconds)
+    };
+    let idle = middle(|socket| socket.data_sent_ms.min(socket.data_received_ms))?;
+    let unasked = middle(|socket| socket.data_received_ms)?;
+    Some(match (idle >= shortest, unasked >= shortest) {
+        (true, _) => Pause::Idle(idle),
+        (false, true) => Pause::Unasked(unasked),
+        (false, false) => Pause::None,
+    })
+}
+
+/// When this side closed those connections, as far as that was seen, ascending: a socket is destroyed soon after its close.
+pub fn closed_at(e: &Evidence<'_>, place: &Place<'_>) -> Vec<Duration> {
+    let mut at: Vec<_> = closed_here(e, place).filter_map(|reset| Some(reset.ended.as_ref()?.at)).collect();
+    at.sort_unstable();
+    at
+}
+
+/// The resets of this place that answer what came after this side had closed.
+fn closed_here<'e>(e: &'e Evidence<'_>, place: &'e Place<'_>) -> impl Iterator<Item = &'e Reset> {
+    e.resets().iter().filter(|reset| {
         let served = reset.local().is_some_and(|local| place.port == Some(local.port()));
         served && reset.direction() == Direction::Sent
-    };
-    let silent = |socket: &DestroyedSocket| f64::from(socket.data_sent_ms.min(socket.data_received_ms)) / 1000.0;
-    let sockets = e.resets().iter().filter(here).filter_map(|reset| reset.ended.as_deref());
-    typical(sockets.map(silent)).map(|(idle, _)| idle)
+    })
 }
 
 /// The middle one, and whether all but a few lie within a quarter of it: a limit, rather than chance.

@@ -7,6 +7,7 @@ use crate::attribution::wire::{Hook, Means, Rejected};
 use crate::evidence::Evidence;
 use crate::evidence::harm::Target;
 use crate::evidence::service::Service;
+use crate::observation::delta::Reading;
 use crate::source::reset_packets::Code;
 use crate::value::shell::ShellCommand;
 use crate::value::words;
@@ -53,6 +54,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
     let wire = match e.wire() {
         Ok(wire) => wire,
+        // A rule, or nobody at that address: connect-unanswered tells it.
+        Err(missing) if own_errors(e).is_some() => return Err(missing),
         Err(missing) => {
             let findings: Vec<_> = [callers_by_counters(e), rules_by_counters(e)].into_iter().flatten().collect();
             return if findings.is_empty() { Err(missing) } else { Ok(Verdict::Found(findings)) };
@@ -143,13 +146,14 @@ fn at_a_place(e: &Evidence<'_>, rejected: &Rejected) -> Finding {
     let peers = peers.into_iter().take(3).map(|(peer, count)| Subject::peer(*peer, None).counted(*count));
     let finding = flat(e, finding.subjects(peers).evidence(seen(rejected)), rejected);
     let finding = rate_limited(e, finding, rejected).harm_if(harm);
+    let family = Family::of(called.map_or(rejected.local, |called| called.ip()));
     match (rejected.hook, called) {
         (Hook::Remote, Some(called)) => ask_elsewhere(finding, called, rejected),
-        (Hook::Forward, Some(called)) => with_remedies(finding, "forward", "dport", Some(called.port())),
-        (Hook::Output, Some(called)) => with_remedies(finding, "output", "dport", Some(called.port())),
-        (Hook::Output, None) => with_remedies(finding, "output", "sport", rejected.port),
-        (_, Some(called)) => with_remedies(finding, "input", "sport", Some(called.port())),
-        (_, None) => with_remedies(finding, "input", "dport", rejected.port),
+        (Hook::Forward, Some(called)) => with_remedies(finding, "forward", "dport", Some(called.port()), family),
+        (Hook::Output, Some(called)) => with_remedies(finding, "output", "dport", Some(called.port()), family),
+        (Hook::Output, None) => with_remedies(finding, "output", "sport", rejected.port, family),
+        (_, Some(called)) => with_remedies(finding, "input", "sport", Some(called.port()), family),
+        (_, None) => with_remedies(finding, "input", "dport", rejected.port, family),
     }
 }
 
@@ -242,7 +246,7 @@ fn elsewhere(e: &Evidence<'_>, rejected: &[&Rejected]) -> Option<Finding> {
     let finding = wording::benign(e, numbers::ELSEWHERE, count, UNIT, summary)
         .subject(subject)
         .evidence(seen(&Rejected { count, ..Rejected::clone(first) }));
-    Some(with_remedies(finding, "input", "dport", first.port))
+    Some(with_remedies(finding, "input", "dport", first.port, Family::of(first.local)))
 }
 
 /// TCP sent RSTs as well, and without events they cannot be told apart.
@@ -254,15 +258,60 @@ fn unnamed(e: &Evidence<'_>, count: u64) -> Finding {
         .subject(Subject::host())
         .evidence(EvidenceItem::value("reset_packets", "packets", count as f64, text))
         .against(EvidenceItem::fact("reset_events", "reason", "without reset events the ports are not known"));
-    with_remedies(finding, "input", "dport", None)
+    with_remedies(finding, "input, forward or output", "dport", None, Family::Either)
+}
+
+/// Destination unreachable of both families.
+struct Unreachables {
+    /// That of the family with more of them.
+    reading: Reading,
+    count: u64,
+    family: Family,
+}
+
+fn unreachables(e: &Evidence<'_>, names: [&str; 2]) -> Option<Unreachables> {
+    let [four, six] = names.map(|name| e.counter(name));
+    let (four, six) = (four.ok()?, six.ok());
+    let more = six.as_ref().map_or(0, |six| six.delta);
+    let family = match (four.delta, more) {
+        (0, 1..) => Family::V6,
+        (_, 0) => Family::V4,
+        _ => Family::Either,
+    };
+    let count = four.delta + more;
+    let reading = six.filter(|six| six.delta > four.delta).unwrap_or(four);
+    Some(Unreachables { reading, count, family })
+}
+
+fn came(e: &Evidence<'_>) -> Option<Unreachables> {
+    unreachables(e, ["Icmp.InDestUnreachs", "Ip6.Icmp6InDestUnreachs"])
+}
+
+/// But for those that UDP caused.
+fn sent(e: &Evidence<'_>) -> Option<Unreachables> {
+    let mut sent = unreachables(e, ["Icmp.OutDestUnreachs", "Ip6.Icmp6OutDestUnreachs"])?;
+    sent.count = sent.count.saturating_sub(e.counter("Udp.NoPorts").ok()?.delta + e.moved("Ip6.Udp6NoPorts"));
+    Some(sent)
+}
+
+/// ICMP errors that this host in all likelihood sent to itself, by counters, while connects of it failed: for its own connects the
+/// kernel says "host unreachable" where no neighbour answers (net/ipv4/arp.c arp_error_report, net/ipv6/ndisc.c
+/// ndisc_error_report), and a reject rule for what leaves answers in the same way.
+pub fn own_errors(e: &Evidence<'_>) -> Option<u64> {
+    if e.wire().is_ok() {
+        // Packets tell whose they were.
+        return None;
+    }
+    let failed = e.estimate().ok()?.refused_connects;
+    let (sent, came) = (sent(e)?.count, came(e)?.count);
+    let own = sent.min(came);
+    (failed > 0 && own * 2 > sent.max(came)).then_some(own)
 }
 
 /// Own connects, where packets were not seen: each ICMP error that came in ended one, as far as so many ended.
 fn callers_by_counters(e: &Evidence<'_>) -> Option<Finding> {
-    let came = e.counter("Icmp.InDestUnreachs").ok()?;
-    let came6 = e.moved("Ip6.Icmp6InDestUnreachs");
-    let failed = e.estimate().ok()?.refused_connects;
-    let count = (came.delta + came6).min(failed);
+    let came = came(e)?;
+    let count = came.count.min(e.estimate().ok()?.refused_connects);
     if count == 0 {
         return None;
     }
@@ -273,29 +322,27 @@ fn callers_by_counters(e: &Evidence<'_>) -> Option<Finding> {
     );
     let finding = wording::active(e, severity::refusals(e, count), numbers::ICMP_COUNTED, count, UNIT, summary)
         .subject(Subject::host())
-        .evidence(wording::moved(&came, "ICMP errors that came in"))
+        .evidence(wording::moved(&came.reading, "ICMP errors that came in"))
         .against(EvidenceItem::fact("reset_packets", "packets", "whom they called is told by the packets only"));
     Some(finding.remedy(see_errors()))
 }
 
 /// A rule of this host, where packets were not seen: ICMP errors that UDP did not cause.
 fn rules_by_counters(e: &Evidence<'_>) -> Option<Finding> {
-    let sent = e.counter("Icmp.OutDestUnreachs").ok()?;
-    let all = sent.delta + e.moved("Ip6.Icmp6OutDestUnreachs");
-    let count = all.saturating_sub(e.counter("Udp.NoPorts").ok()?.delta + e.moved("Ip6.Udp6NoPorts"));
-    if count == 0 {
+    let sent = sent(e)?;
+    if sent.count == 0 {
         return None;
     }
     let summary = format!(
         "{} refused by ICMP, as a reject rule does, in {}",
-        words::counted(count, "packet"),
+        words::counted(sent.count, "packet"),
         words::seconds(e.window())
     );
-    let finding = wording::active(e, Severity::Info, numbers::ICMP_SENT, count, UNIT, summary)
+    let finding = wording::active(e, Severity::Info, numbers::ICMP_SENT, sent.count, UNIT, summary)
         .subject(Subject::host())
-        .evidence(wording::moved(&sent, "ICMP errors that left this host, more than UDP caused"))
+        .evidence(wording::moved(&sent.reading, "ICMP errors that left this host, more than UDP caused"))
         .against(EvidenceItem::fact("reset_packets", "packets", "what they answered is told by the packets only"));
-    Some(with_remedies(finding, "input", "dport", None))
+    Some(with_remedies(finding, "input, forward or output", "dport", None, sent.family))
 }
 
 fn flat(e: &Evidence<'_>, finding: Finding, rejected: &Rejected) -> Finding {
@@ -340,34 +387,56 @@ fn see_errors() -> Remedy {
         .command(ShellCommand::new("tcpdump -ni any").arg("icmp[0] == 3 or icmp6[0] == 1"))
 }
 
+/// Whose rules are to be looked at: iptables and ip6tables show their own only.
+#[derive(Debug, Clone, Copy)]
+pub enum Family {
+    V4,
+    V6,
+    Either,
+}
+
+impl Family {
+    pub fn of(address: IpAddr) -> Self {
+        if address.to_canonical().is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    fn tables(self) -> &'static [&'static str] {
+        match self {
+            Self::V4 => &["iptables-save -c"],
+            Self::V6 => &["ip6tables-save -c"],
+            Self::Either => &["iptables-save -c", "ip6tables-save -c"],
+        }
+    }
+}
+
 /// `side`: whose port the rule may name, `sport` or `dport`.
-fn with_remedies(finding: Finding, chain: &str, side: &'static str, port: Option<u16>) -> Finding {
+fn with_remedies(finding: Finding, chain: &str, side: &'static str, port: Option<u16>, family: Family) -> Finding {
     let rules = ShellCommand::new("grep -E");
     let rules = match port {
         Some(port) => rules.arg(("counter|", side, (" ", port))),
         None => rules.arg(("counter|", side)),
     };
-    finding
-        .remedy(
-            Remedy::new(
-                format!("Find the rule in the {chain} chain; accept the connection before it, if it is meant to work"),
-                "rstdoctor scan shows no rejected segments",
-            )
-            .command(
-                ShellCommand::new("nft list ruleset")
-                    .pipe(ShellCommand::new("grep -n reject"))
-                    .then(ShellCommand::new("iptables-save -c").quiet().pipe(ShellCommand::new("grep REJECT"))),
-            ),
-        )
-        .remedy(
-            Remedy::new("Where rules have counters, see which one grows", "the counter of one rule grows")
-                .command(ShellCommand::new("nft list ruleset").pipe(rules)),
-        )
+    finding.remedy(find_rule(chain, family)).remedy(
+        Remedy::new("Where rules have counters, see which one grows", "the counter of one rule grows")
+            .command(ShellCommand::new("nft list ruleset").pipe(rules)),
+    )
+}
+
+pub fn find_rule(chain: &str, family: Family) -> Remedy {
+    let rules = ShellCommand::new("nft list ruleset").pipe(ShellCommand::new("grep -n reject"));
+    let rejected = |table| ShellCommand::new(table).quiet().pipe(ShellCommand::new("grep REJECT"));
+    Remedy::new(
+        format!("Find the rule in the {chain} chain; accept the connection before it, if it is meant to work"),
+        "rstdoctor scan shows no rejected segments",
+    )
+    .command(family.tables().iter().fold(rules, |looks, table| looks.then(rejected(table))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::State;
+    use super::super::connect_unanswered::CONNECT_UNANSWERED;
+    use super::super::upstream_refused::UPSTREAM_REFUSED;
     use super::*;
     use crate::observation::testing::{Case, process};
     use crate::source::reset_events::Direction;
@@ -415,6 +484,48 @@ mod tests {
         );
         let finding = mixed.finding(&FIREWALL_REJECT);
         assert_eq!((finding.impact.events, finding.severity), (20, Severity::Info));
+    }
+
+    /// Where nobody answers ARP the kernel refuses its own connects, which any user sees by these counters.
+    #[test]
+    fn errors_that_this_host_sent_to_itself_are_no_rule_for_certain() {
+        let icmp = |sent: u64, came: u64| {
+            Case::new()
+                .counter("Tcp.OutRsts", 0, 0)
+                .counter("Tcp.EstabResets", 0, 0)
+                .counter("Tcp.ActiveOpens", 0, 40)
+                .counter("Tcp.AttemptFails", 0, 20)
+                .counter("TcpExt.TCPAbortOnTimeout", 0, 0)
+                .counter("TcpExt.EmbryonicRsts", 0, 0)
+                .counter("Udp.NoPorts", 0, 0)
+                .counter("Icmp.OutDestUnreachs", 0, sent)
+                .counter("Icmp.InDestUnreachs", 0, came)
+        };
+        assert_eq!(icmp(32, 32).missing(&FIREWALL_REJECT), Some("reset_packets"));
+        assert!(icmp(32, 32).is_ruled_out(&UPSTREAM_REFUSED), "no other host refused them");
+        assert_eq!(icmp(0, 20).finding(&UPSTREAM_REFUSED).impact.events, 20);
+        let finding = icmp(32, 32).finding(&CONNECT_UNANSWERED);
+        assert!(finding.summary.starts_with("20 connects of programs on this host failed"), "{}", finding.summary);
+        assert!(finding.confidence <= 0.6, "{}", finding.confidence);
+        let said: String = finding.remedies.iter().map(|remedy| remedy.text.as_str()).collect();
+        assert!(said.contains("neighbour") && said.contains("output chain"), "{said}");
+        // Another host refuses the connects, or a rule here the clients.
+        assert_eq!(icmp(0, 20).finding(&FIREWALL_REJECT).impact.events, 20);
+        assert_eq!(icmp(32, 0).finding(&FIREWALL_REJECT).impact.events, 32);
+        for other in [icmp(0, 20), icmp(32, 0)] {
+            assert!(!matches!(other.judge(&CONNECT_UNANSWERED), Ok(Verdict::Found(_))));
+        }
+    }
+
+    #[test]
+    fn the_rules_are_looked_for_in_the_tables_of_the_family() {
+        let look = |case: Case| case.finding(&FIREWALL_REJECT).remedies[0].line().unwrap_or_default();
+        let four = look(case().packets(40, Direction::Sent, RST, 64, ["10.0.0.9:8080", "10.0.3.7:0"]));
+        assert!(four.contains("iptables-save") && !four.contains("ip6tables-save"), "{four}");
+        let six =
+            Case::new().counter("Tcp.OutRsts", 0, 0).tracepoints().listener("[::]:80", 9, 0, 0, &process(1, "web"));
+        let six = look(six.packets(40, Direction::Sent, RST, 64, ["[fd00::9]:80", "[fd00::7]:0"]));
+        assert!(six.contains("ip6tables-save"), "{six}");
     }
 
     #[test]

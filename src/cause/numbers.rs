@@ -82,6 +82,8 @@ numbers! {
         NAMED: Confidence = 0.92;
         /// TCPAbortOnData also counts data that met a socket closed here.
         COUNTED: Confidence = 0.65;
+        /// The same, where the aborted connections may all be some that this host made, or those of a program that ended.
+        COUNTED_OF_ANY: Confidence = 0.45;
     }
     accept_loop_stalled {
         /// Every owner is stopped, and the queue never got shorter.
@@ -172,6 +174,8 @@ numbers! {
     connect_unanswered {
         /// The SYN was sent again and nothing came back; the kernel says so of each socket.
         SILENT: Confidence = 0.93;
+        /// As many ICMP errors left this host as came in; whether nobody has the address or a rule rejects is not seen.
+        OWN_ERRORS: Confidence = 0.55;
         /// Connects that timed out by count; half-open handshakes move one of the counters too.
         COUNTED: Confidence = 0.65;
     }
@@ -330,10 +334,18 @@ numbers! {
         ONE_TIMER: f64 = 0.25;
     }
     late_data_after_close {
+        /// Seconds in which a program that is reloaded closes what is idle: the signal, and the time between two looks.
+        BURST_S: f64 = 0.5;
+        /// Share of the window that such bursts take at most; a program that closes too early does so all the time.
+        IN_BURSTS: f64 = 0.25;
         /// Seconds. A shorter pause before a close is none.
         SHORTEST_IDLE_S: f64 = 0.5;
         /// The kernel names the reason; a peer that repeats lost data looks the same.
         NAMED: Confidence = 0.93;
+        /// Workers of the program were replaced, and the closes came in bursts; its own faults may be among them.
+        RELOADED: Confidence = 0.85;
+        /// The kernel names the reason; whether the program said goodbye to an idle caller or answered slowly is not known.
+        GOODBYE_OR_ANSWER: Confidence = 0.75;
         /// The counter also moves for SO_LINGER 0, which is more frequent.
         COUNTED: Confidence = 0.4;
     }
@@ -474,6 +486,8 @@ numbers! {
         WITH_RESETS: Confidence = 0.75;
         /// It may have closed its sockets and live on.
         GONE: Confidence = 0.6;
+        /// Others of its name took over: a reload does that, and so does a parent after a crash.
+        REPLACED: Confidence = 0.45;
     }
     retransmission_timeout {
         /// Keepalive's were counted one by one and are taken off.

@@ -129,7 +129,7 @@ fn by_signal(e: &Evidence<'_>, deaths: &[&SignalDeath], groups: &[&Group]) -> Fi
     // A crash is never chance, however few they are.
     let dead = ports.iter().any(|port| signals::is_dead(e, *port));
     // A known server may be reached by a unix socket; of others without a port nobody knows that they serve.
-    let serves = || !ports.is_empty() || resets > 0 || servers::is_server(&name);
+    let serves = || !ports.is_empty() || resets > 0 || servers::server_named(&name).is_some();
     let severity = match dead {
         true => Severity::Critical,
         false if serves() => Severity::Warning,
@@ -151,7 +151,7 @@ fn by_signal(e: &Evidence<'_>, deaths: &[&SignalDeath], groups: &[&Group]) -> Fi
         Some(remedy) => finding.remedy(remedy),
         None => finding,
     };
-    with_remedies(e, finding, Some(&name), signals::unit(e, deaths).as_ref())
+    with_remedies(e, finding, Some(&name), signals::unit(e, deaths).as_ref(), deaths)
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
@@ -196,7 +196,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
          rule turns the client away, or where what it calls refuses",
     );
     let finding = finding.against_if((of_place.is_empty() && is_child(e, &place)).then_some(doubt));
-    with_remedies(e, finding, place.task().map(|task| task.name.as_str()), None)
+    with_remedies(e, finding, place.task().map(|task| task.name.as_str()), None, &of_place)
 }
 
 /// A process of the same name listens there still.
@@ -268,7 +268,10 @@ fn by_owner(
         (false, severity::FEW..) => severity::of_host(e, resets, "Tcp.PassiveOpens"),
         _ => Severity::Info,
     };
+    let replaced = ports.iter().find_map(|port| signals::replaced(e, *port)).filter(|_| !unserved && !by_events_known);
+    let severity = if replaced.is_some() { severity.max(Severity::Warning) } else { severity };
     let confidence = match (unserved, killed, resets > 0) {
+        _ if replaced.is_some() => numbers::REPLACED,
         (_, true, _) => numbers::KILLED,
         (true, ..) => numbers::UNSERVED,
         (.., true) if by_events_known => numbers::WITH_KNOWN_RESETS,
@@ -280,6 +283,7 @@ fn by_owner(
         ports_text.push_str(&format!(" and {} more", words::thousands(ports.len() as u64 - 5)));
     }
     let state = match (unserved, refused) {
+        _ if replaced.is_some() => "others of its name took over, as in a reload or after a crash".to_owned(),
         (true, _) => "nobody serves it now".to_owned(),
         (false, 0) => "the port is still served".to_owned(),
         (false, refused) => {
@@ -327,7 +331,9 @@ fn by_owner(
     }
     finding =
         finding.against(EvidenceItem::fact("owners", "pid", "it may have closed its sockets and live on to drain"));
-    Some(with_remedies(e, finding, Some(&process.name), process.unit.as_ref()))
+    let of_these: Vec<_> =
+        deaths.into_iter().filter(|death| processes.iter().any(|gone| gone.pid == death.process.pid)).collect();
+    Some(with_remedies(e, finding, Some(&process.name), process.unit.as_ref(), &of_these))
 }
 
 /// Connections of these ports that this side closed from then on while a request was waiting for its answer.
@@ -343,7 +349,13 @@ fn was_in_use(e: &Evidence<'_>, port: u16) -> bool {
     used.and_then(|used| used.by_state.get(&TcpState::Established)).is_some_and(|connections| *connections > 0)
 }
 
-fn with_remedies(e: &Evidence<'_>, finding: Finding, name: Option<&str>, unit: Option<&UnitName>) -> Finding {
+fn with_remedies(
+    e: &Evidence<'_>,
+    finding: Finding,
+    name: Option<&str>,
+    unit: Option<&UnitName>,
+    deaths: &[&SignalDeath],
+) -> Finding {
     let journal = ShellCommand::new("journalctl --since -10min");
     let unit = unit.and_then(Name::unit);
     let journal = match &unit {
@@ -352,8 +364,14 @@ fn with_remedies(e: &Evidence<'_>, finding: Finding, name: Option<&str>, unit: O
     };
     let killed = ShellCommand::new("grep -Ei").arg("killed process|segfault").pipe(ShellCommand::new("tail"));
     let memory = e.moved("oom_kill") > 0;
+    let name = name.unwrap_or("the process");
     let why = Remedy::new(
-        format!("Find out why {} ended: crash, kill, memory or a deploy", name.unwrap_or("the process")),
+        match signals::sender(deaths) {
+            Some((sender, signal)) => format!(
+                "Find out why {sender} ended {name} with {signal}: a deploy, a supervisor or a script that does not wait for it"
+            ),
+            None => format!("Find out why {name} ended: crash, kill, memory or a deploy"),
+        },
         "the log names the reason, and rstdoctor scan shows no further exit",
     )
     .command(journal.then(ShellCommand::new("dmesg -T").pipe(killed)));
@@ -433,6 +451,45 @@ mod tests {
             .listener("0.0.0.0:9000", 128, 0, 0, &process(977, "app"))
             .died(977);
         assert_eq!(case.finding(&PROCESS_EXIT).severity, Severity::Info);
+    }
+
+    #[test]
+    fn where_another_process_sent_the_signal_that_one_is_asked() {
+        let why = |sender: Option<Task>| {
+            let death = SignalDeath {
+                at: std::time::Duration::from_secs(1001),
+                process: task(977, "app"),
+                signal: 9,
+                sender,
+                netns: None,
+                has_siblings: false,
+            };
+            let finding = unread(server().died(977)).signal_death(death).finding(&PROCESS_EXIT);
+            finding.remedies.into_iter().map(|remedy| remedy.text).collect::<Vec<_>>().join("; ")
+        };
+        let killed = why(Some(task(41, "bash")));
+        assert!(killed.contains("Find out why bash (pid 41) ended app with SIGKILL"), "{killed}");
+        let unknown = why(None);
+        assert!(unknown.contains("Find out why app ended"), "{unknown}");
+    }
+
+    /// An ordinary user sees no signals: nginx after a reload, and after a crash of its workers, look alike.
+    #[test]
+    fn workers_that_others_replaced_are_no_crash_for_certain() {
+        let case = |came: bool| {
+            let case = Case::new()
+                .counter("Tcp.OutRsts", 0, 45)
+                .counter("Tcp.PassiveOpens", 0, 65)
+                .counter("TcpExt.TCPAbortOnClose", 0, 45)
+                .listener("0.0.0.0:9000", 128, 0, 0, &process(977, "nginx"))
+                .holder(1, &process(978, "nginx"))
+                .died(978);
+            if came { case.started(1, &process(990, "nginx")) } else { case }
+        };
+        let finding = case(true).finding(&PROCESS_EXIT);
+        assert!(finding.severity >= Severity::Warning && finding.confidence < 0.5, "{finding:?}");
+        assert!(finding.summary.contains("reload"), "{}", finding.summary);
+        assert!(case(false).finding(&PROCESS_EXIT).confidence >= 0.5, "nobody came in its place");
     }
 
     #[test]

@@ -60,6 +60,13 @@ pub fn how(e: &Evidence<'_>, deaths: &[&SignalDeath]) -> String {
     }
 }
 
+/// Who sent the signal that ended most of them, and its name, where that was another process that is no parent of workers.
+pub fn sender(deaths: &[&SignalDeath]) -> Option<(String, String)> {
+    let death = most_frequent(deaths).filter(|death| !death.by_its_like())?;
+    let sender = death.sender.as_ref().filter(|sender| sender.pid != death.process.pid)?;
+    Some((sender.label(), death.signal_name().to_string()))
+}
+
 fn most_frequent<'a>(deaths: &[&'a SignalDeath]) -> Option<&'a SignalDeath> {
     let alike = |death: &SignalDeath| deaths.iter().filter(|other| other.signal == death.signal).count();
     deaths.iter().copied().max_by_key(|death| alike(death))
@@ -148,6 +155,32 @@ pub fn ports(e: &Evidence<'_>, deaths: &[&SignalDeath]) -> BTreeSet<u16> {
 
 pub fn unit(e: &Evidence<'_>, deaths: &[&SignalDeath]) -> Option<UnitName> {
     holders(e, deaths).find_map(|(_, process)| process.unit.clone())
+}
+
+/// Processes that held a listener and ended, or let go of it, with no signal seen, while others of their name serve it.
+pub struct Replaced {
+    pub name: String,
+    /// How many left, and how many came.
+    pub left: u64,
+    pub came: u64,
+    /// One of that name was there all along and no signal ended any: what is reloaded looks so, and what crashes does not.
+    pub in_order: bool,
+}
+
+pub fn replaced(e: &Evidence<'_>, port: u16) -> Option<Replaced> {
+    let before = e.owners_before().ok()?;
+    let service = e.service_of_port(port).filter(|service| service.listens_now())?;
+    let left: Vec<&Process> =
+        e.gone_processes().filter(|(_, ports)| ports.contains(&port)).map(|(process, _)| process).collect();
+    let name = left.first()?.name.clone();
+    let now = service.owners.iter().copied().filter(|owner| owner.name == name);
+    let (stayed, came): (Vec<&Process>, Vec<&Process>) =
+        now.partition(|owner| before.processes.contains_key(&owner.pid));
+    let died = |process: &&Process| e.signal_deaths().iter().any(|death| death.process.pid == process.pid);
+    let ended_by_signal = left.iter().any(died) || e.moved("oom_kill") > 0;
+    let (left, came) = (left.len() as u64, came.len() as u64);
+    let in_order = e.reset_events().is_ok() && !stayed.is_empty();
+    (came > 0 && !ended_by_signal).then_some(Replaced { name, left, came, in_order })
 }
 
 /// Nobody listens on this port any more.

@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use super::numbers::upstream_refused as numbers;
 use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict, Verify};
-use super::{severity, wording};
+use super::{firewall_reject, severity, wording};
 use crate::evidence::Evidence;
 use crate::evidence::harm::Target;
 use crate::source::reset_events::Direction;
@@ -53,11 +53,13 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     }
     let reading = e.counter("Tcp.AttemptFails")?;
     let counted = e.estimate()?;
-    let events = counted.refused_connects;
+    // What this host told itself, no other host refused: connect-unanswered.
+    let events = counted.refused_connects.saturating_sub(firewall_reject::own_errors(e).unwrap_or_default());
     if events == 0 {
-        return Ok(match reading.delta {
-            0 => wording::still(&reading),
-            _ => Verdict::RuledOut("failed attempts were half-open probes or timed out, not refused".into()),
+        return Ok(match (reading.delta, counted.refused_connects) {
+            (0, _) => wording::still(&reading),
+            (_, 0) => Verdict::RuledOut("failed attempts were half-open probes or timed out, not refused".into()),
+            _ => Verdict::RuledOut("failed attempts ended with an ICMP error of this host itself".into()),
         });
     }
     // Answered by this host itself: a local poller at a closed port is the usual reason.

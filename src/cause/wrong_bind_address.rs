@@ -1,10 +1,14 @@
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use super::numbers::wrong_bind_address as numbers;
 use super::place::{self, Place};
-use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Verdict, Verify, commands};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict, Verify, commands};
 use super::{severity, wording};
 use crate::evidence::Evidence;
 use crate::evidence::harm::Target;
 use crate::evidence::service::Service;
+use crate::knowledge::servers::server_named;
 use crate::reset::Kind;
 use crate::source::reset_events::Direction;
 use crate::value::words;
@@ -84,7 +88,7 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         .subjects(place.subjects(e))
         .evidence(place.item("NO_SOCKET", "no socket on this address"))
         .evidence_if(place::asked_by(&askers))
-        .subjects(askers);
+        .subjects(askers.iter().cloned());
     let seen = Verify::by(commands::ss_of("ss -lnt", place.port), "shows the address that clients use");
     let look = commands::ss_of("ss -lntp", place.port);
     if let Some((_, device)) = &on_device {
@@ -115,9 +119,7 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
             ))
             .remedy(
                 Remedy::new(
-                    format!(
-                        "Let the client use {bound} in place of \"localhost\" (Node: --dns-result-order=ipv4first)"
-                    ),
+                    use_other(&askers, &asked, bound),
                     Verify::scan("shows no refused connect, and the connect succeeds"),
                 )
                 .restart(Restart::Service),
@@ -144,6 +146,21 @@ fn on_device<'e>(e: &'e Evidence<'_>, place: &Place<'_>) -> Option<(&'e Service<
         };
         Some((service, device))
     })
+}
+
+/// Node takes the addresses of a name as the resolver orders them since version 17 (`--dns-result-order`).
+fn use_other(askers: &[Subject], asked: &str, bound: IpAddr) -> String {
+    let names: BTreeSet<&str> = askers.iter().filter_map(|asker| asker.process.as_deref()).collect();
+    let node = |name: &&str| server_named(name).is_some_and(|server| server.name == "Node.js");
+    match (names.iter().next(), bound) {
+        (Some(_), IpAddr::V4(_)) if names.iter().all(node) => {
+            format!("Let node use {bound} in place of \"localhost\" (--dns-result-order=ipv4first)")
+        }
+        (Some(name), _) if names.len() == 1 => format!("Let {name} use {bound} in place of {asked}"),
+        _ => format!(
+            "Let the client use {bound} in place of {asked}, or of a name such as \"localhost\" that may mean both"
+        ),
+    }
 }
 
 fn bind(asked: &str, verify: Verify) -> Remedy {
@@ -197,6 +214,20 @@ mod tests {
         assert!(case(1).is_ruled_out(&super::super::port_without_listener::PORT_WITHOUT_LISTENER));
         assert!(case(4).finding(&WRONG_BIND_ADDRESS).summary.ends_with("the device with the index 4"));
         assert!(case(0).is_ruled_out(&WRONG_BIND_ADDRESS));
+    }
+
+    #[test]
+    fn the_option_of_node_is_for_node() {
+        let use_other = |names: &[&str]| {
+            let asker = |name: &&str| Subject { process: Some((*name).to_owned()), ..Subject::host() };
+            let askers: Vec<_> = names.iter().map(asker).collect();
+            super::use_other(&askers, "::1", "127.0.0.1".parse().expect("address"))
+        };
+        assert!(use_other(&["node"]).contains("--dns-result-order"));
+        assert_eq!(use_other(&["nginx"]), "Let nginx use 127.0.0.1 in place of ::1");
+        for others in [&["node", "nginx"][..], &[]] {
+            assert!(!use_other(others).contains("--dns-result-order"), "{others:?}");
+        }
     }
 
     #[test]

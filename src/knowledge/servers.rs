@@ -23,10 +23,14 @@ pub struct Server {
     pub open_files: Option<Setting>,
     /// How many connections it takes before it turns further ones away.
     pub connections: Option<Setting>,
+    /// What else of its settings turns connections away as they come: who may connect.
+    pub admission: Option<String>,
     /// How many it serves at once; those beyond wait in the accept queue.
     pub capacity: Option<Setting>,
     /// How much output it keeps for a client that does not read.
     pub output: Option<Setting>,
+    /// For how long it keeps a connection on which no request comes.
+    pub idle: Option<Setting>,
 }
 
 /// What the server passes to listen().
@@ -96,12 +100,18 @@ pub fn server_of(process: &Process) -> Option<&'static Server> {
     SERVERS.iter().find(|server| server.is(process))
 }
 
-/// Whether a process of this name is a known server, whatever its command line.
-pub fn is_server(name: &str) -> bool {
-    server_of(&Process { name: name.to_owned(), ..Process::default() }).is_some()
+/// The server whose processes have this name, where the name alone tells.
+pub fn server_named(name: &str) -> Option<&'static Server> {
+    server_of(&Process { name: name.to_owned(), ..Process::default() })
 }
 
 impl Server {
+    /// What is set in source code: how it closes is the program's own.
+    pub fn is_programmed(&self) -> bool {
+        let settings = [&self.connections, &self.backlog.setting];
+        settings.into_iter().flatten().any(|setting| setting.kind == SettingKind::Code)
+    }
+
     fn is(&self, process: &Process) -> bool {
         let named = self.process.iter().any(|pattern| match pattern.strip_suffix('*') {
             Some(prefix) => process.name.starts_with(prefix),

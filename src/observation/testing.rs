@@ -280,6 +280,14 @@ impl Case {
         self
     }
 
+    /// `process` began in the window, and holds the socket with this inode.
+    pub fn started(self, inode: u32, process: &Process) -> Self {
+        let before = self.host.before.owners.clone();
+        let mut case = self.holder(inode, process);
+        case.host.before.owners = before;
+        case
+    }
+
     /// The process is not there any more at the end of the window.
     pub fn died(mut self, pid: u32) -> Self {
         if let Observed::Full(owners) = &mut self.host.after.owners {

@@ -11,6 +11,9 @@ use crate::source::node::Location;
 use crate::value::outside::UnitName;
 use crate::value::words::{percent, thousands};
 
+/// What the least share is shown as at most where the greatest is all: rounding makes no certainty.
+const SHORT_OF_ALL: f64 = 0.99;
+
 /// Where the text after a label begins.
 pub const INDENT: usize = 11;
 
@@ -66,6 +69,14 @@ pub fn title(page: &mut Page, number: Option<usize>, cause: &Ranked) {
     page.line(&format!("{left}{}{right}", " ".repeat(space)));
 }
 
+/// `57 % to 79 %`, `92 % or more`.
+fn range(low: f64, high: f64) -> String {
+    match percent(high) {
+        all if all == percent(1.0) => format!("{} or more", percent(low.min(SHORT_OF_ALL))),
+        high => format!("{} to {high}", percent(low)),
+    }
+}
+
 /// Who, what to do, and why to believe it.
 pub fn body(page: &mut Page, cause: &Ranked, root: Option<Root<'_>>, about: &About<'_>, detail: &Detail) {
     let finding = &cause.finding;
@@ -81,11 +92,7 @@ pub fn body(page: &mut Page, cause: &Ranked, root: Option<Root<'_>>, about: &Abo
         && let Some([low, high]) = harm.interval()
     {
         let noun = if finding.impact.unit.ends_with("connects") { "connect" } else { "connection" };
-        let range = match high {
-            1.0 => format!("{} or more", percent(low)),
-            high => format!("{} to {}", percent(low), percent(high)),
-        };
-        field(page, "harm", &format!("{} failed; {range} with 95 % certainty", harm.counted(noun)));
+        field(page, "harm", &format!("{} failed; {} with 95 % certainty", harm.counted(noun), range(low, high)));
     }
     if let Some(Root { number, title }) = root {
         let number = number.map_or_else(String::new, |number| format!("{number}, "));
@@ -318,5 +325,19 @@ fn remedy(
     if first || detail.lines.is_none() {
         let verify = netns.map_or_else(|| remedy.verify.clone(), |entry| entry.verify(remedy));
         field(page, "verify", &verify.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::range;
+
+    #[test]
+    fn no_share_is_said_to_be_at_most_all() {
+        assert_eq!(range(0.92, 1.0), "92 % or more");
+        assert_eq!(range(0.9199, 0.999_999), "92 % or more");
+        assert_eq!(range(0.9996, 1.0), "99 % or more", "what is not all is not rounded to it");
+        assert_eq!(range(0.571, 0.788), "57 % to 79 %");
+        assert_eq!(range(0.97, 0.994), "97 % to 99 %");
     }
 }

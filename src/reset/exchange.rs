@@ -9,8 +9,9 @@ use crate::value::TcpState;
 
 /// A program that turns a connection away does so when it accepts it.
 const AT_ACCEPT_MS: u32 = 1_000;
-/// A greeting, or a line that says why: `-ERR max number of clients reached`, `Exceeded MaxStartups`.
-const GREETING: u64 = 1_024;
+/// A greeting, or a line that says why: `Exceeded MaxStartups`, `-ERR max number of clients reached`; the `-DENIED` of Redis in
+/// protected mode has 1,067 bytes.
+const GREETING: u64 = 2_048;
 /// More than this in flight is no answer that merely crossed the reset: ten segments, the first window (RFC 6928).
 const MUCH: u32 = 14_600;
 /// A goodbye: TLS close_notify has 24 to 31 bytes, QUIT of text protocols fewer.
