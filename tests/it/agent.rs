@@ -235,6 +235,33 @@ fn a_restart_is_no_news() {
     });
 }
 
+/// Of what was still there when the recorder ended nobody knows how it went on.
+#[test]
+fn nothing_goes_on_for_a_recorder_that_ended() {
+    isolated(|| {
+        for (signal, port) in [(Signal::TERM, 9000), (Signal::KILL, 9001)] {
+            let (_directory, store) = directory();
+            let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+            let agent = Agent::start(&store, &["--this-netns"]).ready();
+            thread::scope(|scope| {
+                scope.spawn(|| fault(&listener, Duration::from_secs(8)));
+                agent.until("the episode", |store| episodes(store, "close-with-unread-data").len() == 1);
+                thread::sleep(Duration::from_secs(2));
+                let on = text(&run(&["history"], &store));
+                assert!(on.contains("1 episode, which goes on") && on.contains("--store "), "{on}");
+                agent.end(signal);
+            });
+            let ended = text(&run(&["history"], &store)).replace('\n', " ");
+            assert!(ended.contains("1 episode, whose end was not seen") && ended.contains("seen until"), "{ended}");
+            assert!(!ended.contains("goes on"), "{ended}");
+            let history = history(&store);
+            let failed = history["services"][0]["failures"].as_u64().unwrap();
+            let events = history["episodes"][0]["events"].as_u64().unwrap();
+            assert!(failed > 10 && events == failed, "{history}");
+        }
+    });
+}
+
 #[test]
 fn one_writes_a_store_and_many_read_it() {
     isolated(|| {

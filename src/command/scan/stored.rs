@@ -8,7 +8,7 @@ use crate::command::history::{past, point};
 use crate::diagnosis::filter::Filter;
 use crate::diagnosis::node::diagnose_all;
 use crate::diagnosis::{Diagnosis, Status};
-use crate::history::Wanted;
+use crate::history::{Wanted, millis};
 use crate::input::{Part, Stored, parts};
 use crate::output::say;
 use crate::session::observe;
@@ -56,7 +56,6 @@ pub fn judged(stored: &Stored, filter: &Filter, stop: &Stop) -> anyhow::Result<D
 
 /// What is known of a time without raw evidence.
 fn instead(stored: &Stored) -> anyhow::Result<String> {
-    let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let wanted = Wanted { since: millis(stored.since), until: millis(stored.until), ..Wanted::default() };
     let (past, _) = past(&stored.directory, wanted, 1)?;
     let span = format!("{} to {}", point(stored.since), point(stored.until));
