@@ -56,6 +56,14 @@ impl Reading {
         self.written
     }
 
+    /// The newest part of the index is of a version that this one does not read.
+    pub fn newer(&self) -> Option<String> {
+        let newest = self.files.iter().rfind(|file| file.kind == Kind::Index)?;
+        let read = recording::entries(&newest.path, &mut |_, _, _| {});
+        let newer = |error: &RecordingError| matches!(error.problem, RecordingProblem::NewerFormat { .. });
+        read.err().filter(newer).map(|error| error.to_string())
+    }
+
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
