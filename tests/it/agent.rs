@@ -182,6 +182,9 @@ fn a_fault_is_an_episode_and_is_judged_again_as_it_was_then() {
             .filter(|line| line.contains("\"9000\"") || line.contains(":9000"))
             .count();
         assert!(resets >= 50, "{}", text(&trace));
+        let now = run(&["scan", "--at", "now"], &store);
+        assert_eq!(now.status.code(), Some(0), "{}", text(&now));
+        assert!(text(&now).contains("is not recorded yet; the latest that is:"), "{}", text(&now));
         let never = run(&["scan", "--at", "2020-01-01 00:00:00"], &store);
         assert_eq!(never.status.code(), Some(3));
         assert!(text(&never).contains("nothing was recorded"), "{}", text(&never));
@@ -493,5 +496,7 @@ fn metrics_are_what_prometheus_reads() {
             }
             Err(error) => skipped(format!("needs promtool (Debian: prometheus): {error}")),
         }
+        agent.end(Signal::TERM);
+        assert!(!prom.exists(), "what nobody renews would be taken for what is");
     });
 }
