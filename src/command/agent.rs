@@ -22,7 +22,7 @@ use crate::recording::{RedactingHost, SegmentingHost, Segments};
 use crate::runtime::give_memory_back;
 use crate::runtime::service_manager::ServiceManager;
 use crate::runtime::signals;
-use crate::store::{Journal, Retention, Store, StoreFile};
+use crate::store::{Journal, Reading, Retention, Store, StoreFile};
 use crate::timeline::{Driver, Next, Phase, Tick, Watch};
 use crate::value::Moment;
 use crate::value::escape::visible;
@@ -49,6 +49,11 @@ pub fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
     let exporter = Exporter::start(&config)?;
     let mut hook = Hook::start(config.exec.clone())?;
     let store = Store::open(&config.store, config.limits)?;
+    if let Some(text) = Reading::open(&config.store)?.newer() {
+        say(visible(&format!(
+            "rstdoctor: {text}; this one writes to the store, and neither reads what the other wrote"
+        )));
+    }
     let watch = resume::watch(&config.store, now()).unwrap_or_else(|| Watch::new(Filter::default()));
     let store = Arc::new(Mutex::new(store));
     let Opened { host, plan, .. } = input::open(&Origin::Live(config.live.clone()), &stop)?;
@@ -83,6 +88,7 @@ pub fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
     manager.stopping();
     drop(driver);
     hook.finish();
+    exporter.finish();
     if let Some(closed) = host.finish()? {
         closed.out.persist()?;
     }

@@ -12,7 +12,7 @@ use super::state::home;
 use super::{NOTHING, when};
 use crate::command::cli::{HistoryArgs, HistoryFormat};
 use crate::command::config::{self, History, Terminal};
-use crate::history::{Past, Wanted};
+use crate::history::{Past, Wanted, millis};
 use crate::kernel::clock;
 use crate::output::{Output, say};
 use crate::render::document;
@@ -29,7 +29,9 @@ pub fn run(args: &HistoryArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let config = config::history(args, terminal, &home(), clock::now().wall, &zone)?;
     let (past, problems) = past(&config.store, config.wanted.clone(), BUCKETS)?;
     problems.iter().for_each(|text| say(visible(&format!("rstdoctor: {text}"))));
-    let calendar = Calendar { time: &|at| local(at, &zone), zone: name(&zone, past.wanted.until) };
+    let name = name(&zone, past.wanted.until);
+    let scan_options = scan_options(&name, args.store.as_deref());
+    let calendar = Calendar { time: &|at| local(at, &zone), zone: name, scan_options };
     let output = Output::start(0, &Arc::default())?;
     output.print(&text(&past, &config, &calendar)?)?;
     output.finish()?;
@@ -56,6 +58,15 @@ fn text(past: &Past, config: &History, calendar: &Calendar<'_>) -> anyhow::Resul
     })
 }
 
+/// What names the same zone and the same store to another command; the store only where it was given.
+fn scan_options(zone: &str, store: Option<&Path>) -> String {
+    let utc = if zone == "UTC" { " --utc" } else { "" };
+    let store = store.map(|path| path.display().to_string()).map(|path| visible(&path).into_owned());
+    // A path without a NUL, which none has, can be quoted.
+    let store = store.and_then(|path| Some(format!(" --store {}", shlex::try_quote(&path).ok()?)));
+    format!("{utc}{}", store.unwrap_or_default())
+}
+
 /// What a store holds of some time, and what is wrong with it.
 ///
 /// # Errors
@@ -64,8 +75,11 @@ pub fn past(store: &Path, wanted: Wanted, buckets: usize) -> anyhow::Result<(Pas
     let reading = Reading::open(store)?;
     let (since, until) = (Duration::from_millis(wanted.since), Duration::from_millis(wanted.until));
     let mut past = Past::new(wanted, buckets);
-    let found = reading.entries(since, until, &mut |entry| past.push(entry));
-    Ok((past.finish(reading.is_written()), found.problems))
+    let found = reading.entries(since, until, &mut |entry| {
+        past.push(entry);
+        !past.is_complete()
+    });
+    Ok((past.finish(reading.is_written().then(|| millis(clock::now().wall))), found.problems))
 }
 
 /// `2026-11-26 03:12:04` there.

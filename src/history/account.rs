@@ -148,9 +148,7 @@ impl Account {
             }
         }
         for line in &later.resets {
-            let same =
-                |own: &&mut Line| (own.direction, own.basis, &own.reason) == (line.direction, line.basis, &line.reason);
-            match self.resets.iter_mut().find(same) {
+            match self.resets.iter_mut().find(|own| own.is_same(line)) {
                 Some(own) => own.count = own.count.saturating_add(line.count),
                 None => self.resets.push(line.clone()),
             }
@@ -166,6 +164,42 @@ impl Account {
             self.other.get_or_insert_default().add(other);
         }
         self.bound();
+    }
+
+    /// What is left of a minute without ticks of it. All ticks with another verdict than OK are stored, and so are these.
+    pub fn without<'a>(&self, ticks: impl Iterator<Item = &'a Self>) -> Self {
+        let (mut rest, mut status) = (self.clone(), None);
+        for tick in ticks {
+            status = worst(status, tick.status);
+            rest.ticks = rest.ticks.saturating_sub(tick.ticks);
+            rest.unknown = rest.unknown.saturating_sub(tick.unknown);
+            for cause in &tick.causes {
+                rest.causes.iter_mut().filter(|own| own.id == cause.id && own.place.is_same(&cause.place)).for_each(
+                    |own| {
+                        own.events = own.events.saturating_sub(cause.events);
+                    },
+                );
+                rest.causes.retain(|own| own.events > 0 || own.id != cause.id || !own.place.is_same(&cause.place));
+            }
+            for line in &tick.resets {
+                let own = rest.resets.iter_mut().find(|own| own.is_same(line));
+                own.into_iter().for_each(|own| own.count = own.count.saturating_sub(line.count));
+            }
+            rest.totals.remove(tick.totals);
+            for service in tick.services.iter().chain(&tick.other) {
+                let own = rest.services.iter_mut().find(|own| own.is_same(service));
+                own.or(rest.other.as_mut()).into_iter().for_each(|own| own.remove(service));
+            }
+        }
+        // A tick that could not be stored is in the minute only.
+        if rest.ticks == 0 {
+            rest.status = None;
+        } else if status == rest.status {
+            rest.status = Some(Status::Ok);
+        }
+        rest.resets.retain(|line| line.count > 0);
+        rest.services.retain(Service::is_worth_it);
+        rest
     }
 
     /// Failures of all services; `None` if nothing told.
@@ -184,6 +218,12 @@ impl Account {
             let other = self.other.get_or_insert_default();
             rest.iter().for_each(|service| other.add(service));
         }
+    }
+}
+
+impl Line {
+    fn is_same(&self, other: &Self) -> bool {
+        (self.direction, self.basis, &self.reason) == (other.direction, other.basis, &other.reason)
     }
 }
 
@@ -206,6 +246,14 @@ impl Totals {
         self.received = plus(self.received, later.received);
         self.firewall = plus(self.firewall, later.firewall);
         self.dropped = plus(self.dropped, later.dropped);
+    }
+
+    fn remove(&mut self, part: Self) {
+        self.sent = minus(self.sent, part.sent);
+        self.sent_unexplained = minus(self.sent_unexplained, part.sent_unexplained);
+        self.received = minus(self.received, part.received);
+        self.firewall = minus(self.firewall, part.firewall);
+        self.dropped = minus(self.dropped, part.dropped);
     }
 }
 
@@ -254,6 +302,21 @@ impl Service {
             self.place.clone_from(&later.place);
         }
     }
+
+    fn remove(&mut self, part: &Self) {
+        self.attempts = minus(self.attempts, part.attempts);
+        self.failures = minus(self.failures, part.failures);
+        self.drops = minus(self.drops, part.drops);
+        // The longest queue may have been that of the part.
+        if part.queue >= self.queue {
+            self.queue = 0;
+        }
+    }
+}
+
+/// What is left without what was told of a part.
+fn minus(whole: Option<u64>, part: Option<u64>) -> Option<u64> {
+    whole.map(|whole| whole.saturating_sub(part.unwrap_or(0)))
 }
 
 /// The sum of what was told.

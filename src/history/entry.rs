@@ -224,7 +224,7 @@ impl Event {
 }
 
 /// Milliseconds; what does not fit is the last that does.
-pub(super) fn millis(time: std::time::Duration) -> u64 {
+pub fn millis(time: std::time::Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -7,6 +7,6 @@ mod past;
 mod recorder;
 
 pub use account::{Account, ActiveCause, Line, MOST_SERVICES, Service, Totals};
-pub use entry::{Direction, Entry, Event, Place, Started, Stopped};
+pub use entry::{Direction, Entry, Event, Place, Started, Stopped, millis};
 pub use past::{Ending, Episode, Past, Row, Span, Stamped, Wanted};
 pub use recorder::Recorder;

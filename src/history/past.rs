@@ -1,14 +1,20 @@
 //! What the entries of some time tell: episodes, a row of each service, what was counted, and what was not recorded.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 use super::account::{Account, Service, plus};
-use super::entry::{Direction, Entry, Event, Place};
+use super::entry::{Direction, Entry, Event, Place, millis};
 use crate::cause::{Severity, State};
 use crate::timeline::What;
 
-/// Accounts that lie so close follow each other: a tick that came late.
+/// Accounts of one run of the recorder that lie so close follow each other: a tick that came late. And what is there again so soon
+/// after a recorder that ended never ended.
 const JOINS: u64 = 15_000;
+/// A shorter time without an account is none: times are rounded.
+const SLIGHT: u64 = 500;
+/// A share of fewer connections says little.
+const FEW: u64 = 5;
 /// An account is written when its minute is over: so much may still be open.
 const OPEN: u64 = 130_000;
 /// Episodes, changes and services that are kept.
@@ -36,9 +42,9 @@ pub struct Span {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     Ended,
-    /// It was there when the latest account was written.
+    /// It was there in the latest account of a recorder that runs.
     GoesOn,
-    /// The recorder ended before it did.
+    /// No recorder ran when it ended, or none runs now.
     NotSeen,
 }
 
@@ -68,7 +74,7 @@ pub struct Episode {
     pub remedies: Vec<String>,
     /// Events of earlier times of the same episode.
     earlier: u64,
-    /// Events of this time that accounts told since it began.
+    /// Events that ticks and minutes told since it began.
     counted: u64,
 }
 
@@ -104,6 +110,9 @@ pub struct Past {
     pub account: Account,
     /// What was not recorded.
     pub missing: Vec<Span>,
+    /// The time of services and resets, where it is longer than what was asked for: ticks, and minutes of which there is no more
+    /// than a sum, are counted whole.
+    pub counted: Option<Span>,
     /// Entries of a later version.
     pub unknown: u64,
     /// Addresses and names were replaced.
@@ -111,13 +120,18 @@ pub struct Past {
     pub hostname: Option<String>,
     buckets: usize,
     covered: Vec<Span>,
-    /// Ticks that are in no minute yet.
-    tail: Account,
+    /// Ticks since the latest minute.
+    ticks: Vec<Account>,
     ended: HashMap<(String, Place), u64>,
     open: Vec<Episode>,
     latest: u64,
     /// Since when the recorder has given no account.
     begun: Option<u64>,
+    /// When the latest run of the recorder began, and its time between two ticks.
+    started: u64,
+    interval: u64,
+    /// The latest span that is covered is of the run that goes on.
+    joined: bool,
 }
 
 impl Past {
@@ -134,56 +148,74 @@ impl Past {
                 self.hostname = started.hostname;
                 self.interrupted();
                 self.begun = Some(started.at);
-                self.latest = started.at;
+                (self.latest, self.started) = (started.at, started.at);
+                self.interval = Duration::try_from_secs_f64(started.interval_s).map_or(0, millis);
             }
-            Entry::Stopped(stopped) => {
-                self.latest = stopped.at;
-                self.interrupted();
-            }
+            Entry::Stopped(_) => self.interrupted(),
             Entry::Event(event) => self.event(event),
-            Entry::Minute(account) => {
-                self.tail = Account::default();
-                self.begun = Some(account.until);
-                self.account(&account);
+            Entry::Minute(account) => self.minute(account),
+            Entry::Tick(account) => {
+                self.latest = self.latest.max(account.until);
+                self.active(&account, true);
+                self.ticks.push(account);
+                if self.ticks.len() >= MOST {
+                    self.count_ticks();
+                }
             }
-            Entry::Tick(account) => self.tail.add(&account),
             Entry::Change { at, text } => {
                 if self.is_within(at) && self.changes.len() < MOST {
                     self.changes.push(Stamped { at, text });
                 }
             }
-            Entry::Lost { .. } => {}
+            Entry::Lost { until, .. } => {
+                self.seen();
+                self.begun = Some(until);
+                self.latest = self.latest.max(until);
+            }
             Entry::Unknown => self.unknown += 1,
         }
     }
 
     /// The recorder ended: what it saw since its latest account is known as far as it told.
     fn interrupted(&mut self) {
-        let tail = std::mem::take(&mut self.tail);
-        if tail.ticks > 0 {
-            self.account(&tail);
-        }
+        self.count_ticks();
+        self.seen();
+    }
+
+    /// It looked until its latest entry; what comes then is apart.
+    fn seen(&mut self) {
         if let Some(from) = self.begun.take().filter(|from| *from < self.latest) {
             self.cover(Span { from, until: self.latest });
         }
+        self.joined = false;
     }
 
-    /// After the last entry. `written`: a recorder writes the store now.
-    pub fn finish(mut self, written: bool) -> Self {
-        if written && self.begun.is_some_and(|from| from.saturating_add(OPEN) >= self.wanted.until) {
-            self.latest = self.latest.max(self.wanted.until);
-        }
+    /// Later entries tell nothing of the time that was asked for.
+    pub fn is_complete(&self) -> bool {
+        let until = self.wanted.until;
+        self.latest > until && self.open.iter().all(|episode| episode.span.from >= until)
+    }
+
+    /// After the last entry. `now`: the time, if a recorder writes the store.
+    pub fn finish(mut self, now: Option<u64>) -> Self {
+        let heard = self.begun.map(|begun| begun.max(self.latest));
+        let live = now.filter(|now| heard.is_some_and(|heard| heard.saturating_add(OPEN) >= *now));
+        self.latest = self.latest.max(live.unwrap_or(0));
         self.interrupted();
-        let latest = self.latest;
         for mut episode in std::mem::take(&mut self.open) {
-            let on = episode.span.until.saturating_add(OPEN) >= latest;
+            let until = episode.span.until;
+            let on = live.is_some() && until > self.started && until.saturating_add(OPEN) >= self.latest;
             episode.ending = if on { Ending::GoesOn } else { Ending::NotSeen };
             self.close(episode);
         }
         self.episodes.sort_by_key(|episode| episode.span.from);
         let weight = |row: &Row| (row.failed.iter().flatten().sum::<u64>(), row.service.attempts);
         self.services.sort_by_key(|row| std::cmp::Reverse(weight(row)));
+        self.covered = self.covered.iter().filter_map(|span| self.wanted.clip(*span)).collect();
+        self.covered.sort_by_key(|span| span.from);
         self.missing = self.gaps();
+        let Wanted { since, until, .. } = self.wanted;
+        self.counted = self.counted.filter(|span| span.from < since || span.until > until);
         self
     }
 
@@ -203,56 +235,113 @@ impl Past {
         if !self.wants(&event.id, &event.place) {
             return;
         }
-        let known = self.open.iter().position(|own| own.id == event.id && own.place.is_same(&event.place));
+        let same = |own: &Episode| own.id == event.id && own.place.is_same(&event.place);
         let begins = matches!(event.what, What::Appeared | What::Again);
-        if let Some(index) = known.filter(|_| begins) {
-            let mut lost = self.open.remove(index);
-            lost.ending = Ending::NotSeen;
-            self.close(lost);
+        if begins {
+            let ended = self.episodes.iter().rposition(same).filter(|_| !self.open.iter().any(same));
+            self.open.extend(ended.map(|index| self.episodes.remove(index)));
+        }
+        let mut known = self.open.iter().position(same);
+        if let Some(index) = known.filter(|_| begins)
+            && !self.open.get(index).is_some_and(|own| self.is_one(own, &event))
+        {
+            let mut earlier = self.open.remove(index);
+            if earlier.ending == Ending::GoesOn {
+                earlier.ending = Ending::NotSeen;
+            }
+            self.close(earlier);
+            known = None;
         }
         let key = (event.id.clone(), Place { process: None, unit: None, ..event.place.clone() });
-        let index = match known.filter(|_| !begins) {
+        let index = match known {
             Some(index) => index,
             None => {
-                let earlier = if event.what == What::Again { self.ended.get(&key).copied().unwrap_or(0) } else { 0 };
-                self.open.push(Episode::new(&event, earlier));
+                self.open.push(Episode::new(&event, self.earlier(&key, &event)));
                 self.open.len() - 1
             }
         };
         let Some(episode) = self.open.get_mut(index) else { return };
+        episode.ending = Ending::GoesOn;
         episode.take(&event);
         if event.what == What::Ended {
+            // The recorder that tells of the end began after it: nobody saw when that was.
+            let seen = episode.span.until >= self.started;
+            episode.ending = if seen { Ending::Ended } else { Ending::NotSeen };
             self.ended.insert(key, event.events);
             let episode = self.open.remove(index);
             self.close(episode);
         }
     }
 
+    /// What begins with this event is the episode that seemed to end: what lies between is the rest of a tick that came late,
+    /// or no recorder looked, and the first tick of the next one has it.
+    fn is_one(&self, episode: &Episode, event: &Event) -> bool {
+        let quiet = event.since.saturating_sub(episode.span.until);
+        quiet <= self.interval / 2 || event.since <= self.started && quiet <= JOINS
+    }
+
+    /// Of the events that are told of, those of earlier times of the same cause. A recorder that began meanwhile counts anew.
+    fn earlier(&self, key: &(String, Place), event: &Event) -> u64 {
+        if event.what != What::Again {
+            return 0;
+        }
+        let own = event.per_s * Duration::from_millis(event.at.saturating_sub(event.since)).as_secs_f64();
+        let told = self.ended.get(key).copied().filter(|earlier| *earlier <= event.events);
+        told.unwrap_or_else(|| event.events.saturating_sub(own.round() as u64))
+    }
+
     fn close(&mut self, episode: Episode) {
-        let touches = episode.span.until >= self.wanted.since && episode.span.from <= self.wanted.until;
-        if touches && self.episodes.len() < MOST {
+        if self.wanted.clip(episode.span).is_some() && self.episodes.len() < MOST {
             self.episodes.push(episode);
         }
     }
 
-    fn account(&mut self, account: &Account) {
-        self.latest = self.latest.max(account.until);
+    /// What was active in a tick, or in the part of a minute of which there are no ticks.
+    fn active(&mut self, account: &Account, tick: bool) {
         for cause in &account.causes {
             let open = self.open.iter_mut().find(|own| own.id == cause.id && own.place.is_same(&cause.place));
-            if let Some(episode) = open {
-                episode.span.until = episode.span.until.max(account.until);
-                // Events say how many there were when it changed; accounts, what came since.
-                if account.from >= episode.span.from {
-                    episode.counted = episode.counted.saturating_add(cause.events);
-                    episode.events = episode.events.max(episode.counted);
-                }
+            let Some(episode) = open.filter(|episode| account.until > episode.span.from) else { continue };
+            episode.span.until = episode.span.until.max(account.until);
+            if tick || account.from >= episode.span.from {
+                episode.counted = episode.counted.saturating_add(cause.events);
+                episode.events = episode.events.max(episode.counted);
+            }
+            let length = account.until.saturating_sub(account.from);
+            if tick && length > 0 && length >= self.interval / 2 {
+                episode.peak_per_s = episode.peak_per_s.max(cause.events as f64 * 1000.0 / length as f64);
+                episode.share_of(account);
             }
         }
-        if account.until < self.wanted.since || account.from > self.wanted.until {
-            return;
+    }
+
+    fn minute(&mut self, minute: Account) {
+        self.latest = self.latest.max(minute.until);
+        self.begun = Some(minute.until);
+        self.cover(Span { from: minute.from, until: minute.until });
+        let own = |tick: &&Account| tick.until > minute.from && tick.from < minute.until;
+        let rest = minute.without(self.ticks.iter().filter(own));
+        self.count_ticks();
+        if rest.ticks > 0 {
+            self.active(&rest, false);
+            self.count(&rest);
         }
-        self.cover(Span { from: account.from, until: account.until });
-        let bucket = self.bucket(account.from / 2 + account.until / 2);
+    }
+
+    fn count_ticks(&mut self) {
+        for tick in std::mem::take(&mut self.ticks) {
+            self.cover(Span { from: tick.from, until: tick.until });
+            self.count(&tick);
+        }
+    }
+
+    /// Counts services and resets.
+    fn count(&mut self, account: &Account) {
+        let Some(within) = self.wanted.clip(Span { from: account.from, until: account.until }) else { return };
+        if !account.services.is_empty() || account.resets.iter().any(|line| line.count > 0) {
+            let counted = self.counted.get_or_insert(Span { from: self.wanted.since, until: self.wanted.until });
+            (counted.from, counted.until) = (counted.from.min(account.from), counted.until.max(account.until));
+        }
+        let bucket = self.bucket(within.from / 2 + within.until / 2);
         for service in &account.services {
             let Some(port) = service.place.port else { continue };
             let wanted = (self.wanted.ports.is_empty() || self.wanted.ports.contains(&port))
@@ -297,11 +386,12 @@ impl Past {
 
     fn cover(&mut self, span: Span) {
         match self.covered.last_mut() {
-            Some(last) if span.from <= last.until.saturating_add(JOINS) && span.from >= last.from => {
+            Some(last) if self.joined && span.from <= last.until.saturating_add(JOINS) && span.from >= last.from => {
                 last.until = last.until.max(span.until);
             }
             _ => self.covered.push(span),
         }
+        self.joined = true;
     }
 
     fn bucket(&self, at: u64) -> usize {
@@ -328,19 +418,23 @@ impl Past {
 
     fn gaps(&self) -> Vec<Span> {
         let Wanted { since, until, .. } = self.wanted;
-        let mut covered = self.covered.clone();
-        covered.sort_by_key(|span| span.from);
+        let end = Span { from: until, until };
         let (mut gaps, mut at) = (Vec::new(), since);
-        for span in covered {
-            if span.from > at.saturating_add(JOINS) {
+        for span in self.covered.iter().chain([&end]) {
+            if span.from > at.saturating_add(SLIGHT) {
                 gaps.push(Span { from: at, until: span.from });
             }
             at = at.max(span.until);
         }
-        if until > at.saturating_add(JOINS) {
-            gaps.push(Span { from: at, until });
-        }
         gaps
+    }
+}
+
+impl Wanted {
+    /// The part of a time that was asked for.
+    fn clip(&self, span: Span) -> Option<Span> {
+        let within = Span { from: span.from.max(self.since), until: span.until.min(self.until) };
+        (within.from < within.until).then_some(within)
     }
 }
 
@@ -379,14 +473,32 @@ impl Episode {
         // Of the worst of it, the words.
         if event.severity <= self.severity && (event.per_s >= self.peak_per_s || event.severity < self.severity) {
             (self.severity, self.state) = (event.severity, event.state);
-            (self.attempts, self.failures) = (event.attempts, event.failures);
             self.summary.clone_from(&event.summary);
             self.evidence.clone_from(&event.evidence);
             self.remedies.clone_from(&event.remedies);
         }
         self.peak_per_s = self.peak_per_s.max(event.per_s);
-        if event.what == What::Ended {
-            (self.ending, self.span.until) = (Ending::Ended, event.at);
+        self.share(event.attempts, event.failures);
+    }
+
+    /// Of a tick in which it was active, where connections of the place are counted.
+    fn share_of(&mut self, tick: &Account) {
+        if self.attempts.is_some() {
+            let own = tick.services.iter().filter(|service| service.place.is_same(&self.place));
+            let sum = own.fold((None, None), |(attempts, failures), service| {
+                (plus(attempts, service.attempts), plus(failures, service.failures))
+            });
+            self.share(sum.0, sum.1);
+        }
+    }
+
+    /// Keeps the worst share of connections that failed.
+    fn share(&mut self, attempts: Option<u64>, failures: Option<u64>) {
+        let (Some(all), Some(failed)) = (attempts, failures) else { return };
+        let (most, worst) = (self.attempts.unwrap_or(0), self.failures.unwrap_or(0));
+        let rank = |all: u64, failed: u64, other: u64| (all >= FEW, u128::from(failed) * u128::from(other), all);
+        if all > 0 && failed <= all && rank(all, failed, most.max(1)) > rank(most, worst, all) {
+            (self.attempts, self.failures) = (attempts, failures);
         }
     }
 

@@ -18,6 +18,8 @@ pub struct Calendar<'a> {
     pub time: &'a dyn Fn(u64) -> String,
     /// Name of its zone.
     pub zone: String,
+    /// What follows `rstdoctor scan --at TIME` so that it means the same: ` --utc --store DIRECTORY`.
+    pub scan_options: String,
 }
 
 impl Calendar<'_> {
@@ -56,13 +58,25 @@ pub fn shown(past: &Past, all: bool) -> Vec<&Episode> {
 /// One sentence: how bad it was.
 pub fn sentence(past: &Past) -> String {
     let faults: Vec<&Episode> = past.episodes.iter().filter(|episode| episode.is_fault()).collect();
-    let on = faults.iter().filter(|episode| episode.ending == Ending::GoesOn).count() as u64;
-    let episodes = match (faults.len() as u64, on) {
-        (0, _) if past.is_empty() => return "Nothing was recorded of this time.".to_owned(),
-        (0, _) => "No fault was found".to_owned(),
-        (all, 0) => format!("{}, all over", counted(all, "episode")),
-        (all, on) if all == on => format!("{} that go on", counted(all, "episode")),
-        (all, on) => format!("{}, {} of them go on", counted(all, "episode"), thousands(on)),
+    let ended_so = |ending| faults.iter().filter(|episode| episode.ending == ending).count() as u64;
+    let episodes = match (faults.len() as u64, ended_so(Ending::GoesOn), ended_so(Ending::NotSeen)) {
+        (0, ..) if past.is_empty() => return "Nothing was recorded of this time.".to_owned(),
+        (0, ..) => "No fault was found".to_owned(),
+        (1, 0, 0) => "1 episode, over".to_owned(),
+        (1, 1, _) => "1 episode, which goes on".to_owned(),
+        (1, ..) => "1 episode, whose end was not seen".to_owned(),
+        (all, on, unseen) => {
+            let on = match on {
+                0 if unseen == 0 => ", all over".to_owned(),
+                0 => String::new(),
+                1 => ", 1 of them goes on".to_owned(),
+                on if on == all => ", all of them go on".to_owned(),
+                on => format!(", {} of them go on", thousands(on)),
+            };
+            let unseen =
+                if unseen > 0 { format!(", the end of {} was not seen", thousands(unseen)) } else { String::new() };
+            format!("{}{on}{unseen}", counted(all, "episode"))
+        }
     };
     let failed: u64 = past.services.iter().flat_map(|row| row.failed.iter().flatten()).sum();
     let failing =
@@ -91,14 +105,25 @@ pub fn coverage(past: &Past) -> String {
     }
 }
 
-/// How long, and how it ended: `1.2 min`, `goes on for 4 min`.
-pub fn lasted(episode: &Episode) -> String {
+/// Which time services and resets are counted over, where it is not what was asked for.
+pub fn counted_over(past: &Past, calendar: &Calendar<'_>) -> Option<String> {
+    let span = calendar.span(past.counted?);
+    Some(format!(
+        "services and resets are those of {span}: what went well is stored by the minute, the rest by the tick"
+    ))
+}
+
+/// How long, and how it ended: `1.2 min`, `4 min, goes on`.
+pub fn lasted(episode: &Episode, calendar: &Calendar<'_>) -> String {
     let length = seconds(Duration::from_millis(episode.span.until.saturating_sub(episode.span.from)));
     match (episode.ending, episode.from_start) {
         (Ending::Ended, false) => length,
         (Ending::Ended, true) => format!("{length} or more"),
         (Ending::GoesOn, _) => format!("{length}, goes on"),
-        (Ending::NotSeen, _) => format!("{length} or more, end not seen"),
+        (Ending::NotSeen, _) => {
+            let last = calendar.short(episode.span.until, episode.span.from);
+            format!("{length} or more, seen until {last}, end not seen")
+        }
     }
 }
 
@@ -220,7 +245,7 @@ pub fn table(past: &Past, calendar: &Calendar<'_>, options: &Options) -> String 
                 &format!("{time}  {word}"),
                 paint,
                 20,
-                &format!("{} · {} · {}", episode.title, episode.place.words(), lasted(episode)),
+                &format!("{} · {} · {}", episode.title, episode.place.words(), lasted(episode, calendar)),
             );
             page.field("", 20, &impact(episode));
         }
@@ -241,17 +266,20 @@ pub fn table(past: &Past, calendar: &Calendar<'_>, options: &Options) -> String 
     if !most.is_empty() {
         page.field("", 8, &most.join(" · "));
     }
+    if let Some(text) = counted_over(past, calendar) {
+        page.field("", 8, &text);
+    }
     gaps(&mut page, past, calendar);
     if let Some(episode) = episodes.last() {
         page.gap();
         let at = (calendar.time)(episode.span.from);
-        let utc = if calendar.zone == "UTC" { " --utc" } else { "" };
         page.field(
             "",
             0,
             &format!(
-                "An episode is judged again by: rstdoctor\u{a0}scan\u{a0}--at\u{a0}'{}'{utc}",
-                at.replace(' ', "\u{a0}")
+                "An episode is judged again by: rstdoctor\u{a0}scan\u{a0}--at\u{a0}'{}'{}",
+                at.replace(' ', "\u{a0}"),
+                calendar.scan_options
             ),
         );
     }

@@ -1,20 +1,24 @@
-//! A server for one kind of request, GET, that nobody can hold up: each connection has one request, a deadline for all of it and
-//! a bound of its size, and there is a bound of connections.
+//! A server for one kind of request, GET, that nobody can hold up: each connection has one request, deadlines and a bound of its
+//! size, and there is a bound of connections, where one that has asked nothing yet gives way to a new one.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::thread;
 
-/// From the first byte to the last.
-const DEADLINE: Duration = Duration::from_secs(5);
+/// For a whole request, and for its answer.
+const ASKING: Duration = Duration::from_secs(1);
+const ANSWERING: Duration = Duration::from_secs(5);
 /// Of the head of a request; none has a body.
 const LARGEST: usize = 8 << 10;
 const HEADERS: usize = 64;
 const MOST: usize = 8;
+/// What a client sends beyond its request is read so long and so far: a socket that is closed with unread data sends a RST, and
+/// the client may not see the answer.
+const DRAINING: Duration = Duration::from_secs(1);
+const DRAINED: usize = 1 << 20;
 
 /// What is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +66,7 @@ pub type Answer = dyn Fn(&str, &str) -> Response + Send + Sync;
 pub fn serve(address: SocketAddr, answer: Arc<Answer>) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(address)?;
     let bound = listener.local_addr()?;
-    let open = Arc::new(AtomicUsize::new(0));
+    let places = Places::default();
     thread::start("http", move || {
         for stream in listener.incoming() {
             // Out of descriptors, or the client is gone: the next one may come through.
@@ -70,89 +74,128 @@ pub fn serve(address: SocketAddr, answer: Arc<Answer>) -> io::Result<SocketAddr>
                 std::thread::sleep(Duration::from_millis(100));
                 continue;
             };
-            let slot = Slot::take(&open);
-            let full = slot.is_none();
-            let answer = Arc::clone(&answer);
-            if full {
-                let _ = send(
-                    &stream,
-                    Instant::now() + Duration::from_millis(50),
-                    &Response::plain(Status::Unavailable, "busy"),
-                );
+            let stream = Arc::new(stream);
+            let Some(place) = places.take(&stream) else {
+                refuse(&stream);
                 continue;
-            }
+            };
+            let answer = Arc::clone(&answer);
             // Without a thread it is closed unanswered.
-            let _ = thread::start("http client", move || {
-                let _slot = slot;
-                let _ = one(&stream, &*answer);
-            });
+            let _ = thread::start("http client", move || one(&stream, &place, &*answer));
         }
     })?;
     Ok(bound)
 }
 
-/// One of the connections that may be open.
-struct Slot(Arc<AtomicUsize>);
+/// The connections that are open, the oldest first.
+#[derive(Clone, Default)]
+struct Places(Arc<Mutex<Vec<Client>>>);
 
-impl Slot {
-    fn take(open: &Arc<AtomicUsize>) -> Option<Self> {
-        let before = open.fetch_add(1, Ordering::Relaxed);
-        let slot = Self(Arc::clone(open));
-        (before < MOST).then_some(slot)
+struct Client {
+    stream: Arc<TcpStream>,
+    /// Its request is complete, and not answered yet.
+    answering: bool,
+}
+
+/// One of them; dropping it frees its place.
+struct Place {
+    places: Places,
+    stream: Arc<TcpStream>,
+}
+
+impl Places {
+    fn lock(&self) -> MutexGuard<'_, Vec<Client>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None` if all of them are being answered.
+    fn take(&self, stream: &Arc<TcpStream>) -> Option<Place> {
+        let mut clients = self.lock();
+        if clients.len() >= MOST {
+            let idle = clients.iter().position(|client| !client.answering)?;
+            // Its thread reads the end of the stream.
+            let _ = clients.remove(idle).stream.shutdown(Shutdown::Both);
+        }
+        clients.push(Client { stream: Arc::clone(stream), answering: false });
+        Some(Place { places: self.clone(), stream: Arc::clone(stream) })
     }
 }
 
-impl Drop for Slot {
+impl Place {
+    fn answering(&self, answering: bool) {
+        let mut clients = self.places.lock();
+        let own = clients.iter_mut().find(|client| Arc::ptr_eq(&client.stream, &self.stream));
+        own.into_iter().for_each(|client| client.answering = answering);
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.places.lock().retain(|client| !Arc::ptr_eq(&client.stream, &self.stream));
     }
 }
 
-fn one(mut stream: &TcpStream, answer: &Answer) -> io::Result<()> {
-    let deadline = Instant::now() + DEADLINE;
+fn one(stream: &TcpStream, place: &Place, answer: &Answer) -> io::Result<()> {
+    let asked = asked(stream, answer)?;
+    place.answering(true);
+    send(stream, &asked)?;
+    place.answering(false);
+    drain(stream);
+    Ok(())
+}
+
+/// What is sent to a client, once it has asked.
+fn asked(mut stream: &TcpStream, answer: &Answer) -> io::Result<Vec<u8>> {
+    let deadline = Instant::now() + ASKING;
     let mut head = Vec::new();
-    let response = loop {
+    loop {
         let mut buffer = [0; 1024];
         stream.set_read_timeout(Some(left(deadline)?))?;
         let read = stream.read(&mut buffer)?;
         head.extend_from_slice(buffer.get(..read).unwrap_or_default());
         match parse(&head, answer) {
-            Some(response) => break response,
-            None if read == 0 || head.len() > LARGEST => break Response::plain(Status::BadRequest, "not a request"),
+            Some(bytes) => return Ok(bytes),
+            None if read == 0 || head.len() > LARGEST => {
+                return Ok(bytes(&Response::plain(Status::BadRequest, "not a request"), true));
+            }
             None => {}
         }
-    };
-    send(stream, deadline, &response)
+    }
 }
 
 /// `None` as long as the head is not complete.
-fn parse(head: &[u8], answer: &Answer) -> Option<Response> {
+fn parse(head: &[u8], answer: &Answer) -> Option<Vec<u8>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(head) {
         Ok(httparse::Status::Partial) => return None,
         Ok(httparse::Status::Complete(_)) => {}
-        Err(error) => return Some(Response::plain(Status::BadRequest, &error.to_string())),
+        Err(error) => return Some(bytes(&Response::plain(Status::BadRequest, &error.to_string()), true)),
     }
-    if request.method != Some("GET") {
-        return Some(Response::plain(Status::NotAllowed, "only GET"));
+    let with_body = request.method != Some("HEAD");
+    if with_body && request.method != Some("GET") {
+        return Some(bytes(&Response::plain(Status::NotAllowed, "only GET and HEAD"), true));
     }
     let accept = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("accept"));
     let accept = accept.and_then(|header| std::str::from_utf8(header.value).ok()).unwrap_or_default();
     let path = request.path.unwrap_or_default();
-    Some(answer(path.split('?').next().unwrap_or_default(), accept))
+    Some(bytes(&answer(path.split('?').next().unwrap_or_default(), accept), with_body))
 }
 
-fn send(mut stream: &TcpStream, deadline: Instant, response: &Response) -> io::Result<()> {
-    let allow = if response.status == Status::NotAllowed { "Allow: GET\r\n" } else { "" };
+fn bytes(response: &Response, with_body: bool) -> Vec<u8> {
+    let allow = if response.status == Status::NotAllowed { "Allow: GET, HEAD\r\n" } else { "" };
     let head = format!(
         "HTTP/1.1 {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{allow}Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n",
         response.status.line(),
         response.content_type,
         response.body.len()
     );
-    let bytes = [head.as_bytes(), response.body.as_bytes()].concat();
-    let mut rest = &bytes[..];
+    (head + if with_body { &response.body } else { "" }).into_bytes()
+}
+
+fn send(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
+    let deadline = Instant::now() + ANSWERING;
+    let mut rest = bytes;
     while !rest.is_empty() {
         stream.set_write_timeout(Some(left(deadline)?))?;
         match stream.write(rest) {
@@ -162,16 +205,26 @@ fn send(mut stream: &TcpStream, deadline: Instant, response: &Response) -> io::R
             Err(error) => return Err(error),
         }
     }
-    // Not a RST: what the client still sends is read, for a moment.
-    let _ = stream.shutdown(std::net::Shutdown::Write);
-    let mut buffer = [0; 1024];
-    stream.set_read_timeout(Some(Duration::from_millis(200)))?;
-    for _ in 0..LARGEST / buffer.len() {
-        if !matches!(stream.read(&mut buffer), Ok(1..)) {
-            break;
+    stream.shutdown(Shutdown::Write)
+}
+
+fn drain(mut stream: &TcpStream) {
+    let deadline = Instant::now() + DRAINING;
+    let mut buffer = [0; 8 << 10];
+    for _ in 0..DRAINED / buffer.len() {
+        let Ok(left) = left(deadline) else { return };
+        if stream.set_read_timeout(Some(left)).is_err() || !matches!(stream.read(&mut buffer), Ok(1..)) {
+            return;
         }
     }
-    Ok(())
+}
+
+/// Waits for nothing: nobody else is accepted meanwhile.
+fn refuse(mut stream: &TcpStream) {
+    let busy = bytes(&Response::plain(Status::Unavailable, "busy"), true);
+    let _ = stream.set_nonblocking(true);
+    let _ = stream.read(&mut [0; LARGEST]);
+    let _ = stream.write(&busy);
 }
 
 fn left(deadline: Instant) -> io::Result<Duration> {
@@ -211,23 +264,37 @@ mod tests {
         assert!(ask(server, &long).starts_with("HTTP/1.1 400"));
     }
 
-    /// Connections that say nothing are at most so many, and each ends at its deadline.
+    /// The answer arrives whole, and no RST instead of it.
     #[test]
-    fn a_slow_client_harms_nobody_for_long() {
+    fn whoever_sends_too_much_gets_the_answer() {
+        let long = [b"GET /x HTTP/1.1\r\nA: ".as_slice(), &vec![b'a'; 100_000]].concat();
+        for _ in 0..20 {
+            assert!(ask(server(), &long).ends_with("not a request\n"));
+        }
+        let head = ask(server(), b"HEAD /x HTTP/1.1\r\nAccept: text/plain\r\n\r\n");
+        assert!(head.starts_with("HTTP/1.1 200 OK") && head.contains("Content-Length: 11\r\n"), "{head}");
+        assert!(head.ends_with("\r\n\r\n"), "no body: {head}");
+    }
+
+    #[test]
+    fn slow_clients_harm_nobody() {
         let server = server();
-        let idle: Vec<TcpStream> = (0..MOST).map(|_| TcpStream::connect(server).unwrap()).collect();
-        let status = || ask(server, b"GET /x HTTP/1.1\r\n\r\n").get(9..12).map(str::to_owned);
-        assert_eq!(status().as_deref(), Some("503"));
-        // The server closes each of them, unanswered, while its client still holds it.
-        for mut stream in &idle {
-            stream.set_read_timeout(Some(10 * DEADLINE)).unwrap();
-            assert_eq!(stream.read(&mut [0; 1]).unwrap_or_default(), 0);
+        let half = || {
+            let mut stream = TcpStream::connect(server).unwrap();
+            stream.write_all(b"GET /x").unwrap();
+            stream
+        };
+        let slow: Vec<TcpStream> = (0..40 * MOST).map(|_| half()).collect();
+        for _ in 0..10 {
+            let begun = Instant::now();
+            let answer = ask(server, b"GET /x HTTP/1.1\r\n\r\n");
+            assert_eq!(answer.get(9..12), Some("200"));
+            assert!(begun.elapsed() < ASKING, "{:?}", begun.elapsed());
         }
-        // A slot is free a moment after its connection is closed.
-        let waited = Instant::now();
-        while status().as_deref() == Some("503") && waited.elapsed() < 10 * DEADLINE {
-            std::thread::sleep(Duration::from_millis(20));
+        // All are closed, without a RST, while their clients still hold them.
+        for mut stream in &slow {
+            stream.set_read_timeout(Some(10 * ASKING)).unwrap();
+            assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
         }
-        assert_eq!(status().as_deref(), Some("200"));
     }
 }

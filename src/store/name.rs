@@ -50,11 +50,13 @@ fn parse(path: &Path) -> Option<Named> {
     Some(Named { path: path.to_owned(), kind, number: number.parse().ok()?, start })
 }
 
-/// All files of a store in the order in which they were begun. What has another name is none of its.
+/// All files of a store in the order in which they were begun. What has another name is none of its, and neither is what is no
+/// file: to open a pipe waits for one who writes.
 pub(super) fn files(directory: &Path) -> io::Result<Vec<Named>> {
     let mut files: Vec<Named> = Vec::new();
     for entry in fs::read_dir(directory)? {
-        files.extend(parse(&entry?.path()));
+        let entry = entry?;
+        files.extend(parse(&entry.path()).filter(|_| entry.file_type().is_ok_and(|kind| kind.is_file())));
     }
     files.sort_by_key(|file| (file.number, file.kind == Kind::Index));
     Ok(files)
@@ -81,5 +83,17 @@ mod tests {
         for other in ["lock", "x.rst", "00000042-2026.idx", "00000042-20261126T031200Z.txt", "-20261126T031200Z.rst"] {
             assert!(parse(Path::new(other)).is_none(), "{other}");
         }
+    }
+
+    /// Whoever opened a pipe would wait for one who writes.
+    #[test]
+    fn what_is_no_file_is_none_of_a_store() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |number| directory.path().join(name(Kind::Index, number, Duration::from_secs(1_795_662_720)));
+        rustix::fs::mknodat(rustix::fs::CWD, path(1), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        fs::create_dir(path(2)).unwrap();
+        fs::write(path(3), "").unwrap();
+        let found: Vec<u64> = files(directory.path()).unwrap().iter().map(|file| file.number).collect();
+        assert_eq!(found, [3]);
     }
 }

@@ -56,6 +56,14 @@ impl Reading {
         self.written
     }
 
+    /// The newest part of the index is of a version that this one does not read.
+    pub fn newer(&self) -> Option<String> {
+        let newest = self.files.iter().rfind(|file| file.kind == Kind::Index)?;
+        let read = recording::entries(&newest.path, &mut |_, _, _| {});
+        let newer = |error: &RecordingError| matches!(error.problem, RecordingProblem::NewerFormat { .. });
+        read.err().filter(newer).map(|error| error.to_string())
+    }
+
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
@@ -65,14 +73,19 @@ impl Reading {
         self.files.iter().map(|file| file.start).min()
     }
 
-    /// Takes each entry that may be about the time from `since` to `until` (CLOCK_REALTIME), and what began before it.
-    pub fn entries(&self, since: Duration, until: Duration, each: &mut dyn FnMut(Entry)) -> ReadProblems {
+    /// Takes each entry that may be about the time from `since` to `until` (CLOCK_REALTIME), and what began before it; then what
+    /// came after it, file by file, until `each` wants no more.
+    pub fn entries(&self, since: Duration, until: Duration, each: &mut dyn FnMut(Entry) -> bool) -> ReadProblems {
         let mut found = ReadProblems::default();
         let newest = self.files.iter().rfind(|file| file.kind == Kind::Index).map(|file| file.number);
-        for file in self.of(Kind::Index, since.saturating_sub(BEFORE), until) {
+        let mut more = true;
+        for file in self.of(Kind::Index, since.saturating_sub(BEFORE), Duration::MAX) {
+            if !more && file.start > until {
+                continue;
+            }
             let mut odd = 0_u64;
             let read = recording::entries(&file.path, &mut |_, _, text| match serde_json::from_slice(text) {
-                Ok(entry) => each(entry),
+                Ok(entry) => more = each(entry),
                 Err(_) => odd += 1,
             });
             match read {

@@ -182,6 +182,9 @@ fn a_fault_is_an_episode_and_is_judged_again_as_it_was_then() {
             .filter(|line| line.contains("\"9000\"") || line.contains(":9000"))
             .count();
         assert!(resets >= 50, "{}", text(&trace));
+        let now = run(&["scan", "--at", "now"], &store);
+        assert_eq!(now.status.code(), Some(0), "{}", text(&now));
+        assert!(text(&now).contains("is not recorded yet; the latest that is:"), "{}", text(&now));
         let never = run(&["scan", "--at", "2020-01-01 00:00:00"], &store);
         assert_eq!(never.status.code(), Some(3));
         assert!(text(&never).contains("nothing was recorded"), "{}", text(&never));
@@ -232,6 +235,33 @@ fn a_restart_is_no_news() {
             let told = episodes(&store, "close-with-unread-data");
             assert!(told.len() == 1, "{told:?}");
         });
+    });
+}
+
+/// Of what was still there when the recorder ended nobody knows how it went on.
+#[test]
+fn nothing_goes_on_for_a_recorder_that_ended() {
+    isolated(|| {
+        for (signal, port) in [(Signal::TERM, 9000), (Signal::KILL, 9001)] {
+            let (_directory, store) = directory();
+            let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+            let agent = Agent::start(&store, &["--this-netns"]).ready();
+            thread::scope(|scope| {
+                scope.spawn(|| fault(&listener, Duration::from_secs(8)));
+                agent.until("the episode", |store| episodes(store, "close-with-unread-data").len() == 1);
+                thread::sleep(Duration::from_secs(2));
+                let on = text(&run(&["history"], &store));
+                assert!(on.contains("1 episode, which goes on") && on.contains("--store "), "{on}");
+                agent.end(signal);
+            });
+            let ended = text(&run(&["history"], &store)).replace('\n', " ");
+            assert!(ended.contains("1 episode, whose end was not seen") && ended.contains("seen until"), "{ended}");
+            assert!(!ended.contains("goes on"), "{ended}");
+            let history = history(&store);
+            let failed = history["services"][0]["failures"].as_u64().unwrap();
+            let events = history["episodes"][0]["events"].as_u64().unwrap();
+            assert!(failed > 10 && events == failed, "{history}");
+        }
     });
 }
 
@@ -466,5 +496,7 @@ fn metrics_are_what_prometheus_reads() {
             }
             Err(error) => skipped(format!("needs promtool (Debian: prometheus): {error}")),
         }
+        agent.end(Signal::TERM);
+        assert!(!prom.exists(), "what nobody renews would be taken for what is");
     });
 }

@@ -48,11 +48,15 @@ fn past() -> Past {
         let (from, until) = (minute * 60_000, (minute + 1) * 60_000);
         past.push(Entry::Minute(Account { from, until, ticks: 30, services, ..Account::default() }));
     }
-    past.finish(false)
+    past.finish(None)
 }
 
 fn pages(directory: &Path) -> Vec<std::path::PathBuf> {
-    let calendar = Calendar { time: &|at| format!("2026-11-26 00:{:02}:00", at / 60_000), zone: "UTC".into() };
+    let calendar = Calendar {
+        time: &|at| format!("2026-11-26 00:{:02}:00", at / 60_000),
+        zone: "UTC".into(),
+        scan_options: " --utc".into(),
+    };
     let mut pages = vec![("history".to_owned(), document::history_html(&past(), &calendar, true).unwrap())];
     let recordings = recordings();
     for file in recordings.iter().step_by(recordings.len().div_ceil(PAGES)) {

@@ -14,6 +14,7 @@ use crate::metrics::{self, Metrics, Own};
 use crate::output::say;
 use crate::runtime::http::{self, Response, Status};
 use crate::timeline::Tick;
+use crate::value::escape::visible;
 
 /// Both texts of the latest tick.
 #[derive(Debug, Default)]
@@ -37,6 +38,12 @@ impl Exporter {
     pub fn start(config: &Agent) -> anyhow::Result<Self> {
         if let Some(path) = &config.textfile {
             can_be_written(path).with_context(|| format!("--textfile {}", path.display()))?;
+            if path.extension().is_none_or(|own| own != "prom") {
+                let name = path.display();
+                say(visible(&format!(
+                    "rstdoctor: --textfile {name}: node_exporter reads only files that end in .prom"
+                )));
+            }
         }
         let texts: Arc<RwLock<Texts>> = Arc::default();
         if let Some(address) = config.listen {
@@ -50,6 +57,15 @@ impl Exporter {
         }
         let wanted = config.listen.is_some() || config.textfile.is_some();
         Ok(Self { metrics: wanted.then(Metrics::default), texts, textfile: config.textfile.clone() })
+    }
+
+    /// At a clean end: metrics that nobody renews would be taken for those of now.
+    pub fn finish(self) {
+        if let Some(path) = self.textfile.filter(|path| replaceable(path).is_ok_and(|old| old.is_some()))
+            && let Err(error) = fs::remove_file(&path)
+        {
+            say(visible(&format!("rstdoctor: cannot remove {}: {error}", path.display())));
+        }
     }
 
     /// Takes a tick. What went wrong with the file.

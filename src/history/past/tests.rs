@@ -44,7 +44,7 @@ fn event(what: What, at: u64, since: u64, events: u64) -> Entry {
 fn past(minutes: u64, entries: impl IntoIterator<Item = Entry>, written: bool) -> Past {
     let mut past = Past::new(wanted(minutes), 10);
     entries.into_iter().for_each(|entry| past.push(entry));
-    past.finish(written)
+    past.finish(written.then_some(START + minutes * MINUTE))
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn what_was_not_recorded_is_said() {
     let parts: Vec<usize> =
         past.recorded().iter().enumerate().filter(|(_, known)| **known).map(|(index, _)| index).collect();
     assert_eq!(parts, [2, 3, 4, 5]);
-    assert!(super::Past::new(wanted(1), 4).finish(true).is_empty());
+    assert!(super::Past::new(wanted(1), 4).finish(Some(START + MINUTE)).is_empty());
 }
 
 /// An hour that the clock shows twice: both accounts count, and nothing is missing that was recorded.
@@ -147,4 +147,73 @@ fn an_entry_of_a_later_version_is_counted_and_no_more() {
     assert_eq!(more, Entry::Stopped(Stopped { at: 7 }));
     let past = past(1, [started(START), later], true);
     assert_eq!(past.unknown, 1);
+}
+
+/// A tick of two seconds in which the cause was active and so many of ten connections failed.
+fn tick(at: u64, failed: u64) -> Account {
+    let place = Place { at: "port 80".into(), port: Some(80), ..Place::default() };
+    let service = Service { place, attempts: Some(10), failures: Some(failed), ..Service::default() };
+    let Entry::Minute(account) = with_cause(minute(at), failed) else { panic!("a minute") };
+    Account { until: at + 2_000, ticks: 1, status: Some(Status::Critical), services: vec![service], ..account }
+}
+
+/// A minute that is the sum of these ticks and of others in which nothing was wrong.
+fn sum(from: u64, ticks: &[Account]) -> Entry {
+    let mut sum = Account::default();
+    ticks.iter().for_each(|tick| sum.add(tick));
+    Entry::Minute(Account { from, until: from + MINUTE, ticks: 30, ..sum })
+}
+
+#[test]
+fn what_lies_outside_of_the_time_is_no_part_of_it() {
+    let inside = [tick(START + 10_000, 3), tick(START + 12_000, 4)];
+    let outside = [tick(START + 70_000, 9)];
+    let begun = [started(START), event(What::Appeared, START + 12_000, START + 10_000, 3)];
+    let over = [event(What::Ended, START + 14_000, START + 10_000, 7)];
+    let again = [event(What::Again, START + 72_000, START + 70_000, 16)];
+    let entries = begun.into_iter().chain(inside.clone().map(Entry::Tick)).chain(over);
+    let entries = entries.chain([sum(START, &inside)]).chain(again).chain(outside.clone().map(Entry::Tick));
+    let entries = entries.chain([sum(START + MINUTE, &outside), Entry::Minute(minute(START + 5 * MINUTE))]);
+    let told = |since: u64, until: u64| {
+        let mut past = Past::new(Wanted { since: START + since, until: START + until, ..Wanted::default() }, 10);
+        entries.clone().for_each(|entry| past.push(entry));
+        past.finish(Some(START + 6 * MINUTE))
+    };
+    let failed = |past: &Past| past.services.iter().flat_map(|row| row.failed.iter().flatten()).sum::<u64>();
+    let whole = told(5_000, 50_000);
+    assert_eq!((failed(&whole), whole.episodes.len(), &whole.missing[..]), (7, 1, &[][..]));
+    // A look is counted whole, and it is said.
+    let second = told(13_000, 13_500);
+    assert_eq!(failed(&second), 4);
+    assert_eq!(second.counted, Some(Span { from: START + 12_000, until: START + 14_000 }));
+    let quiet = told(20_000, 60_000);
+    assert_eq!((failed(&quiet), quiet.episodes.len(), quiet.account.status), (0, 0, Some(Status::Ok)));
+    let gap = told(100_000, 150_000);
+    assert_eq!(gap.missing, [Span { from: START + 2 * MINUTE, until: START + 150_000 }]);
+}
+
+/// Killed while it goes on, and started again seconds later: what the ticks tell is one episode, with a time in which nobody looked.
+#[test]
+fn a_recorder_that_was_killed_splits_no_episode() {
+    let first = (0..4).map(|number| Entry::Tick(tick(START + number * 2_000, 10)));
+    let begun = [started(START), event(What::Appeared, START + 2_000, START, 10)].into_iter().chain(first);
+    let killed = past(2, begun.clone(), false);
+    let episode = &killed.episodes[0];
+    assert_eq!((episode.ending, episode.span.until, episode.events), (Ending::NotSeen, START + 8_000, 40));
+    assert_eq!((episode.failures, episode.attempts, episode.peak_per_s), (Some(10), Some(10), 10.0));
+    let next = START + 12_000;
+    let again = Event { from_start: true, ..of(event(What::Appeared, next + 2_000, next, 9)) };
+    let entries = begun.clone().chain([started(next), Entry::Event(again), Entry::Tick(tick(next, 9))]);
+    let on = past(1, entries, true);
+    assert_eq!((on.episodes.len(), on.episodes[0].events, on.episodes[0].ending), (1, 49, Ending::GoesOn));
+    assert_eq!(on.missing, [Span { from: START + 8_000, until: next }]);
+    // It was gone: the one who tells of the end knows of one tick only, and nobody saw when the rest ended.
+    let entries = begun.chain([started(next), event(What::Ended, START + 2_000, START, 10)]);
+    let gone = &past(1, entries, true).episodes[0];
+    assert_eq!((gone.ending, gone.span.until, gone.events), (Ending::NotSeen, START + 8_000, 40));
+}
+
+fn of(entry: Entry) -> Event {
+    let Entry::Event(event) = entry else { panic!("an event") };
+    event
 }

@@ -6,7 +6,7 @@ use super::safe;
 use crate::diagnosis::Status;
 use crate::history::{Past, Row, Span};
 use crate::render::history::{
-    Calendar, coverage, impact, lasted, reasons, resets, sentence, share, shown, sparkline, word,
+    Calendar, counted_over, coverage, impact, lasted, reasons, resets, sentence, share, shown, sparkline, word,
 };
 use crate::value::words::{counted, percent, thousands};
 
@@ -34,7 +34,8 @@ pub struct HistoryView {
     pub reasons: Vec<(&'static str, String, String)>,
     pub unknown: String,
     pub missing: Vec<String>,
-    pub utc: &'static str,
+    pub counted: Option<String>,
+    pub scan_options: String,
     pub version: &'static str,
     pub redacted: bool,
 }
@@ -84,7 +85,7 @@ pub fn view(past: &Past, calendar: &Calendar<'_>, all: bool) -> HistoryView {
         summary: safe(&episode.summary),
         when: calendar.span(episode.span),
         at: (calendar.time)(episode.span.from),
-        lasted: lasted(episode),
+        lasted: lasted(episode, calendar),
         impact: safe(&impact(episode)),
         evidence: episode.evidence.iter().map(|text| safe(text)).collect(),
         remedies: episode.remedies.iter().map(|text| safe(text)).collect(),
@@ -111,7 +112,8 @@ pub fn view(past: &Past, calendar: &Calendar<'_>, all: bool) -> HistoryView {
         reasons: reasons(past).into_iter().map(|(d, reason, n)| (d.name(), safe(&reason), thousands(n))).collect(),
         unknown,
         missing: past.missing.iter().take(MOST).map(|span| calendar.span(*span)).collect(),
-        utc: if calendar.zone == "UTC" { " --utc" } else { "" },
+        counted: counted_over(past, calendar).map(|text| capital(&text)),
+        scan_options: calendar.scan_options.clone(),
         version: env!("CARGO_PKG_VERSION"),
         redacted: past.redacted,
     }

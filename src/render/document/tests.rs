@@ -50,11 +50,15 @@ fn past_of(name: &str) -> Past {
         ..Service::default()
     };
     past.push(Entry::Minute(Account { until: 60_000, ticks: 30, services: vec![service], ..Account::default() }));
-    past.finish(true)
+    past.finish(Some(600_000))
 }
 
 fn calendar() -> Calendar<'static> {
-    Calendar { time: &|at| format!("2026-11-26 00:{:02}:00", at / 60_000), zone: "UTC".into() }
+    Calendar {
+        time: &|at| format!("2026-11-26 00:{:02}:00", at / 60_000),
+        zone: "UTC".into(),
+        scan_options: " --utc".into(),
+    }
 }
 
 /// The text that a reader of the ticket sees; nothing in it is a link, a picture or HTML.

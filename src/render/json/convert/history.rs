@@ -27,7 +27,8 @@ pub fn history(past: &Past) -> History {
         worst: past.account.status.map(status),
         ticks: past.account.ticks,
         ticks_unknown: past.account.unknown,
-        missing: past.missing.iter().map(|span| Span { from: at(span.from), until: at(span.until) }).collect(),
+        missing: past.missing.iter().map(|missing| span(*missing)).collect(),
+        counted: past.counted.map(span),
         episodes: past.episodes.iter().map(episode).collect(),
         services: past.services.iter().map(service).collect(),
         ledger: Ledger {
@@ -40,6 +41,10 @@ pub fn history(past: &Past) -> History {
         },
         changes: past.changes.iter().map(|change| Change { at: at(change.at), text: change.text.clone() }).collect(),
     }
+}
+
+fn span(span: history::Span) -> Span {
+    Span { from: at(span.from), until: at(span.until) }
 }
 
 fn at(millis: u64) -> String {

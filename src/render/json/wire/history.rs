@@ -27,6 +27,10 @@ pub struct History {
     pub ticks_unknown: u32,
     /// What was not recorded.
     pub missing: Vec<Span>,
+    /// The time of services and ledger, where it is longer than what was asked for: ticks, and minutes in which nothing was wrong,
+    /// are counted whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counted: Option<Span>,
     /// In the order in which they began, those that are no fault included.
     pub episodes: Vec<Episode>,
     /// Those with the most failures first.
@@ -78,7 +82,7 @@ pub struct Episode {
 pub enum Ending {
     Ended,
     GoesOn,
-    /// The recorder ended before it did.
+    /// No recorder ran when it ended, or none runs now: it was seen until `until`.
     NotSeen,
 }
 
