@@ -13,7 +13,7 @@ use crate::ask::{Host, Probe};
 use crate::command::cli::TraceArgs;
 use crate::command::config::{self, Origin, Terminal, Trace};
 use crate::diagnosis::filter::Filter;
-use crate::input::{self, Opened, Part, Stored};
+use crate::input::{self, Namespace, Opened, Part, Stored};
 use crate::output::{self, Output};
 use crate::render::folding::Folding;
 use crate::render::json;
@@ -117,6 +117,8 @@ struct Tracing {
     /// When the latest reading before this one was, CLOCK_BOOTTIME: what is older has certainly been read.
     previous: Duration,
     /// What happened before was handed out.
+    /// What was asked for.
+    namespace: Namespace,
     handed_out: Duration,
     /// Destroyed sockets still come, for which a reset is held back.
     destroyed: bool,
@@ -130,7 +132,7 @@ struct Tracing {
 impl Tracing {
     /// Opens what this user may open.
     fn start(config: &Trace, opened: Opened) -> anyhow::Result<Self> {
-        let Opened { mut host, plan, .. } = opened;
+        let Opened { mut host, plan, namespace, .. } = opened;
         let session = Session::open(&mut *host, &Plan { sockets: false, ..plan })?;
         let start = session.opened();
         let kernel = session.host_snapshot().facts.kernel.clone().unwrap_or_default();
@@ -145,6 +147,7 @@ impl Tracing {
             handed_out: Duration::ZERO,
             destroyed: true,
             looked: start,
+            namespace,
             look_every: LOOK,
             seen: false,
             noted,
@@ -269,7 +272,8 @@ impl Tracing {
         let ended = ended.into_iter().filter_map(|(what, failure)| Some(format!("{what} ended: {}", failure?)));
         let errors = failures.errors.iter().map(ToString::to_string);
         let missing = self.tracer.missing().iter().map(|missing| format!("{}: {}", missing.name, missing.reason));
-        for text in ended.chain(errors).chain(missing).collect::<Vec<_>>() {
+        let gone = (!self.namespace.is_reachable()).then(|| Namespace::GONE.to_owned());
+        for text in ended.chain(errors).chain(missing).chain(gone).collect::<Vec<_>>() {
             self.note(&text);
         }
     }
