@@ -24,7 +24,7 @@ use crate::source::owners::Owners;
 use crate::source::{connections, listeners, owners, sysctl};
 use crate::trace::{Batch, Holders, Reset, Tracer};
 use crate::value::escape::visible;
-use crate::value::{Moment, NetnsId, Observed, Stop};
+use crate::value::{Failure, Moment, NetnsId, Observed, Stop};
 
 /// A socket is destroyed once its process closed it. So long a reset is held back for that.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -107,9 +107,18 @@ fn one(config: &Trace, opened: Opened, stop: &Stop) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
+const EVENTS: &str = "reset tracepoints";
+const PACKETS: &str = "RST packets";
+
+fn ended(what: &str, failure: &Failure) -> String {
+    format!("{what} ended: {failure}")
+}
+
 /// The kernel's side, or a recording's.
 struct Tracing {
     host: Box<dyn Host>,
+    /// What was asked for.
+    namespace: Namespace,
     session: Session,
     tracer: Tracer,
     /// The namespaces that are traced.
@@ -117,8 +126,6 @@ struct Tracing {
     /// When the latest reading before this one was, CLOCK_BOOTTIME: what is older has certainly been read.
     previous: Duration,
     /// What happened before was handed out.
-    /// What was asked for.
-    namespace: Namespace,
     handed_out: Duration,
     /// Destroyed sockets still come, for which a reset is held back.
     destroyed: bool,
@@ -140,6 +147,7 @@ impl Tracing {
         let noted = BTreeSet::new();
         let mut tracing = Self {
             host,
+            namespace,
             session,
             tracer,
             known: BTreeSet::new(),
@@ -147,7 +155,6 @@ impl Tracing {
             handed_out: Duration::ZERO,
             destroyed: true,
             looked: start,
-            namespace,
             look_every: LOOK,
             seen: false,
             noted,
@@ -155,6 +162,9 @@ impl Tracing {
         tracing.observe();
         tracing.look_now();
         let StreamFailures { events, packets, .. } = tracing.session.failures();
+        // Told here in other words.
+        let told = [events.map(|failure| ended(EVENTS, failure)), packets.map(|failure| ended(PACKETS, failure))];
+        let told: Vec<String> = told.into_iter().flatten().collect();
         match (events.cloned(), packets.cloned()) {
             (None, None) => {}
             (None, Some(packets)) => {
@@ -170,6 +180,7 @@ impl Tracing {
                 bail!("no reset can be seen. Reset tracepoints: {events}. RST packets: {packets}")
             }
         }
+        tracing.noted.extend(told);
         if config.terminal.progress && matches!(config.origin, Origin::Live(_)) {
             let how = if config.endless() { ", Ctrl-C ends it" } else { "" };
             let what = match tracing.known.len() {
@@ -268,8 +279,9 @@ impl Tracing {
     /// What a stream lacks, and what ended it, each once.
     fn note_all(&mut self) {
         let failures = self.session.failures();
-        let ended = [("reset tracepoints", failures.events), ("RST packets", failures.packets)];
-        let ended = ended.into_iter().filter_map(|(what, failure)| Some(format!("{what} ended: {}", failure?)));
+        let ended = [(EVENTS, failures.events), (PACKETS, failures.packets)]
+            .into_iter()
+            .filter_map(|(what, failure)| Some(ended(what, failure?)));
         let errors = failures.errors.iter().map(ToString::to_string);
         let missing = self.tracer.missing().iter().map(|missing| format!("{}: {}", missing.name, missing.reason));
         let gone = (!self.namespace.is_reachable()).then(|| Namespace::GONE.to_owned());
