@@ -137,6 +137,11 @@ impl Reset {
         Self { wall, what, process: process.or_else(holder), joined, end, location: None }
     }
 
+    /// No packet and no field of the event tells in which network namespace it was.
+    pub fn namespace_unclear(&self) -> bool {
+        self.joined.event.is_some() && self.joined.netns().is_none()
+    }
+
     /// The process was in exit(2) or being killed.
     pub fn exiting(&self) -> bool {
         self.joined.event.as_ref().is_some_and(|event| event.exiting)
