@@ -194,7 +194,16 @@ impl Node {
     /// How many were looked into, and of how many that are known.
     pub fn looked(&self) -> (u64, u64) {
         let observed = self.netns.values().filter(|netns| netns.observed).count() as u64;
-        (observed, self.netns.len() as u64 + self.hidden.containers)
+        (observed, self.known())
+    }
+
+    /// How many there are at least. What Podman (containers/common pkg/netns, `netns-UUID`) and CNI (`cni-UUID`) named is that of
+    /// a container, which is counted once.
+    pub fn known(&self) -> u64 {
+        let of_runtime = |name: &String| name.starts_with("netns-") || name.starts_with("cni-");
+        let of_hidden = |netns: &&Netns| netns.pid.is_none() && netns.name.as_ref().is_some_and(of_runtime);
+        let named = self.netns.values().filter(of_hidden).count() as u64;
+        self.netns.len() as u64 + self.hidden.containers.saturating_sub(named)
     }
 
     /// There may be more than are known.
