@@ -21,7 +21,7 @@ const OTHERS: u64 = 512;
 const MOST: u64 = 4_096;
 
 /// How to look into all from a network namespace that was entered.
-const AS_HOST: &str = "nsenter -t 1 -n rstdoctor";
+const AS_HOST: &str = "nsenter -t 1 -n rstdoctor scan";
 
 #[derive(Default)]
 pub struct Reach {
