@@ -110,6 +110,7 @@ fn vanished(listeners: u32) -> Observation {
             recv_q: 0,
             backlog: 128,
             drops: Some(0),
+            device: 0,
             inode,
             uid: 0,
             cookie: u64::from(inode),

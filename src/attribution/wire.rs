@@ -16,9 +16,6 @@ mod firewall;
 use firewall::Refusals;
 pub use firewall::{Hook, Means, NoWay, Rejected};
 
-/// What Linux and others send with (net.ipv4.ip_default_ttl). A smaller one was routed through this host: a container's.
-const INITIAL_TTLS: [u8; 3] = [64, 128, 255];
-
 /// A received RST whose TTL does not fit the peer's other packets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forged {

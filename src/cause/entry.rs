@@ -82,6 +82,7 @@ impl<'a> Entry<'a> {
             }
             _ => (of_host(), Owner::Host),
         };
+        let netns = if location.ambiguous && way.is_some() { of_host() } else { netns };
         Some(Self { netns: netns.into(), called: location.to_string(), way, owner, elsewhere })
     }
 
@@ -117,7 +118,8 @@ impl<'a> Entry<'a> {
         let command = match self.owner {
             // What changes its configuration makes a new one.
             Owner::Pod { .. } if anew || remedy.restart == Restart::Reload => return self.in_new_pod(command, text),
-            Owner::Container(container) if anew && self.way.is_some() => {
+            // By its name, where that leads to this namespace and to no other.
+            Owner::Container(container) if anew && self.way.is_some() && self.netns == container.label() => {
                 self.run(command, &|| match Engine::of(container) {
                     Some(engine) => ShellCommand::new("nsenter -n -t")
                         .arg_of(ShellCommand::new(engine.pid).arg(Name::container(container.label()))),
@@ -300,12 +302,24 @@ mod tests {
         Container { pod: Some("web-7d".into()), pod_namespace: Some("shop".into()), ..container("containerd") }
     }
 
+    /// Its runtime knows the process of the first one only.
+    #[test]
+    fn into_one_of_several_namespaces_of_a_container_leads_a_process_and_not_its_name() {
+        let location = Location { ambiguous: true, ..inside(container("podman")) };
+        let entry = Entry::to(&location, false).unwrap();
+        let remedy =
+            Remedy::new("raise it", Verify::by(ShellCommand::new("ss -lnt"), "shows more")).restart(Restart::Service);
+        assert_eq!(entry.verify(&remedy).command.unwrap().to_string(), "nsenter -n -t 4121 ss -lnt");
+        assert_eq!(entry.within(&ShellCommand::new("rstdoctor scan")).to_string(), "rstdoctor scan --netns 4121");
+    }
+
     #[test]
     fn a_command_is_run_in_the_namespace_that_was_looked_at() {
         let list = ShellCommand::new("ss -tnp").arg("sport = :80").pipe(ShellCommand::new("awk").arg("$2 > 0"));
         let within = |netns: &str, command: &ShellCommand| Entry::of(netns).within(command).to_string();
         assert_eq!(within("we'b", &list), r"ip netns exec 'we'\''b' ss -tnp 'sport = :80' | awk '$2 > 0'");
         assert_eq!(within("4121", &ShellCommand::new("nstat -az")), "nsenter -n -t 4121 nstat -az");
+        assert_eq!(within("4121", &ShellCommand::new("ip neigh show")), "nsenter -n -t 4121 ip neigh show");
         assert_eq!(within("/run/x", &ShellCommand::new("nstat -az")), "nsenter --net=/run/x nstat -az");
         let both = ShellCommand::new("kill -CONT 7").then(ShellCommand::new("rstdoctor scan"));
         assert_eq!(within("blue", &both), "kill -CONT 7; rstdoctor scan --netns blue");

@@ -61,7 +61,10 @@ fn judge(e: &Evidence<'_>) -> Judgement {
             return if findings.is_empty() { Err(missing) } else { Ok(Verdict::Found(findings)) };
         }
     };
-    let (served, other): (Vec<_>, Vec<_>) = wire.rejected.iter().partition(|rejected| hurts(e, rejected));
+    // One that took no notice of the error failed nothing by it.
+    let failed = |rejected: &&Rejected| rejected.called_from_here().is_none() || connects(e, rejected) > 0;
+    let (served, other): (Vec<_>, Vec<_>) =
+        wire.rejected.iter().filter(failed).partition(|rejected| hurts(e, rejected));
     let mut findings: Vec<_> = served.into_iter().take(5).map(|rejected| at_a_place(e, rejected)).collect();
     findings.extend(elsewhere(e, &other));
     if wire.rejected_unnamed > 0 {
@@ -82,7 +85,12 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 /// Somebody listens there, or somebody wanted something of another host: a rule that is meant to close a port of this one hits
 /// neither.
 fn hurts(e: &Evidence<'_>, rejected: &Rejected) -> bool {
-    rejected.called.is_some() || listener(e, rejected).is_some()
+    rejected.called.is_some() || is_host_unreachable(rejected) || listener(e, rejected).is_some()
+}
+
+/// A rule may say so, but more often nobody answers where the destination was translated to (DNAT).
+fn is_host_unreachable(rejected: &Rejected) -> bool {
+    rejected.means == Means::Icmp(Code::Host)
 }
 
 /// Who listens on the port, where listeners could be seen.
@@ -96,7 +104,10 @@ fn at_a_place(e: &Evidence<'_>, rejected: &Rejected) -> Finding {
     let window = words::seconds(e.window());
     let how = means(rejected.means);
     let (port, called) = (number(rejected.port), rejected.called);
+    let unreachable = is_host_unreachable(rejected);
     let summary = match (rejected.hook, called) {
+        (_, Some(called)) if unreachable => format!("connects to {called} answered with {how} by {}", rejected.local),
+        (_, None) if unreachable => format!("segments to port {port} answered with {how} by this host"),
         (Hook::Input, Some(called)) => format!("answers of {called} rejected with {how} by this host's firewall"),
         (Hook::Output, Some(called)) => format!("connects to {called} rejected with {how} by this host's own firewall"),
         (Hook::Forward, Some(called)) => {
@@ -131,7 +142,11 @@ fn at_a_place(e: &Evidence<'_>, rejected: &Rejected) -> Finding {
         None if count >= numbers::FORWARD => severity::refusals(e, count).min(Severity::Warning),
         None => Severity::Info,
     };
-    let mut finding = wording::active(e, severity, numbers::AT_A_PLACE, count, UNIT, summary);
+    let confidence = if unreachable { numbers::HOST_UNREACHABLE } else { numbers::AT_A_PLACE };
+    let mut finding = wording::active(e, severity, confidence, count, UNIT, summary);
+    if unreachable {
+        finding = translated(finding, rejected);
+    }
     match (service, called) {
         (Some(service), _) => finding = finding.subject(Subject::listener(service).counted(count)),
         (None, Some(called)) => {
@@ -155,6 +170,25 @@ fn at_a_place(e: &Evidence<'_>, rejected: &Rejected) -> Finding {
         (_, Some(called)) => with_remedies(finding, "input", "sport", Some(called.port()), family),
         (_, None) => with_remedies(finding, "input", "dport", rejected.port, family),
     }
+}
+
+/// What else says so than a rule.
+fn translated(finding: Finding, rejected: &Rejected) -> Finding {
+    let text = "a DNAT target or a host behind a router that is down, or whose neighbour entry failed, is told of the same way";
+    let finding = finding.against(EvidenceItem::fact("reset_packets", "code", text));
+    if rejected.hook == Hook::Remote {
+        let text =
+            format!("See on {} where it translates the address to (DNAT), and whether that host runs", rejected.local);
+        return finding.remedy(Remedy::new(text, "the connect succeeds"));
+    }
+    let text = "See where the port is translated to (DNAT), and start the host there: its neighbour entry is FAILED while it is down";
+    finding.remedy(
+        Remedy::new(text, "no neighbour entry is FAILED").command(
+            ShellCommand::new("nft list ruleset")
+                .pipe(ShellCommand::new("grep -n dnat"))
+                .then(ShellCommand::new("ip neigh show nud failed")),
+        ),
+    )
 }
 
 /// How many connects of this host were refused. Of an ICMP error that comes while its program is in the kernel the connect takes no
@@ -440,6 +474,8 @@ mod tests {
     use super::*;
     use crate::observation::testing::{Case, process};
     use crate::source::reset_events::Direction;
+    use crate::source::reset_packets::Unreachable;
+    use crate::value::Observed;
 
     const RST: u8 = 4;
 
@@ -526,6 +562,46 @@ mod tests {
             Case::new().counter("Tcp.OutRsts", 0, 0).tracepoints().listener("[::]:80", 9, 0, 0, &process(1, "web"));
         let six = look(six.packets(40, Direction::Sent, RST, 64, ["[fd00::9]:80", "[fd00::7]:0"]));
         assert!(six.contains("ip6tables-save"), "{six}");
+    }
+
+    fn by_icmp(code: Code, here: [bool; 3]) -> Case {
+        let [reporter_here, source_here, destination_here] = here;
+        let address = |here: bool| if here { "10.0.0.9" } else { "10.0.7.1" };
+        let error = Unreachable {
+            direction: if reporter_here { Direction::Sent } else { Direction::Received },
+            code,
+            reporter: address(reporter_here).parse().unwrap(),
+            source: format!("{}:0", if source_here { "10.0.0.9" } else { "10.0.3.7" }).parse().unwrap(),
+            destination: format!("{}:18081", address(destination_here)).parse().unwrap(),
+            answer: false,
+            reporter_here,
+            source_here,
+            destination_here,
+        };
+        let mut case = case().packets(0, Direction::Sent, RST, 64, ["10.0.0.9:8080", "10.0.3.7:0"]);
+        let Observed::Full(account) = &mut case.netns.reset_packets else { panic!("packets are seen") };
+        (0..7).for_each(|_| account.unreachable.count(error));
+        case
+    }
+
+    #[test]
+    fn host_unreachable_is_more_likely_a_dead_dnat_target_than_a_rule() {
+        for here in [[true, false, true], [false, true, false]] {
+            let case = by_icmp(Code::Host, here).counter("Tcp.AttemptFails", 0, 7);
+            let finding = case.finding(&FIREWALL_REJECT);
+            assert!(finding.confidence <= 0.5 && finding.state == State::Active, "{finding:?}");
+            assert!(finding.summary.contains("answered with ICMP host unreachable"), "{}", finding.summary);
+            assert!(!finding.summary.contains("firewall") && finding.remedies[0].text.contains("DNAT"), "{finding:?}");
+        }
+        let rule = by_icmp(Code::Prohibited, [false, true, false]).counter("Tcp.AttemptFails", 0, 7);
+        assert!(rule.finding(&FIREWALL_REJECT).confidence > 0.9);
+    }
+
+    #[test]
+    fn an_error_of_which_every_connect_took_no_notice_is_no_fault() {
+        let case = by_icmp(Code::Port, [false, true, false]);
+        let case = case.counter("Tcp.AttemptFails", 0, 0).counter("TcpExt.TCPSynRetrans", 0, 7);
+        assert!(case.is_ruled_out(&FIREWALL_REJECT));
     }
 
     #[test]

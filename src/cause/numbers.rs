@@ -248,6 +248,8 @@ numbers! {
     firewall_reject {
         /// A RST left that TCP did not send, at a place that is known.
         AT_A_PLACE: Confidence = 0.93;
+        /// ICMP host unreachable: a rule may say so, but more often a DNAT target or a neighbour is down.
+        HOST_UNREACHABLE: Confidence = 0.5;
         /// The same, on ports that have no service: a closed port looks much the same to the client.
         ELSEWHERE: Confidence = 0.9;
         /// More RSTs left than TCP sent, by count only.

@@ -185,8 +185,19 @@ impl Remedy {
 const OF_THE_HOST: [&str; 3] = ["net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans", "net.netfilter.nf_conntrack_max"];
 
 pub(super) fn per_netns((program, arguments): (&'static str, Vec<&str>)) -> bool {
-    const ALWAYS: [&str; 9] =
-        ["ss", "nstat", "nft", "iptables-save", "ip6tables-save", "tcpdump", "conntrack", "rstdoctor", "nc"];
+    const ALWAYS: [&str; 11] = [
+        "ss",
+        "nstat",
+        "ip",
+        "nft",
+        "iptables",
+        "iptables-save",
+        "ip6tables-save",
+        "tcpdump",
+        "conntrack",
+        "rstdoctor",
+        "nc",
+    ];
     let name = |argument: &&&str| !argument.starts_with('-');
     let setting = arguments.iter().find(name).and_then(|argument| argument.split('=').next());
     match program {

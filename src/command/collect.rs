@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use crate::ask::Probe;
 use crate::command::config::{Origin, Record};
 use crate::diagnosis::filter::Filter;
-use crate::input::{self, Opened, Stored};
+use crate::input::{self, Namespace, Opened, Stored};
 use crate::observation::Observation;
 use crate::output::say;
 use crate::recording::{RecordingFile, RecordingHost};
@@ -54,7 +54,15 @@ pub struct Collected {
 pub fn observe(origin: &Origin, filter: &Filter, stop: &Stop) -> anyhow::Result<Collected> {
     let mut opened = open(origin, filter, stop)?;
     let observation = observe_host(&mut *opened.host, &opened.plan)?;
+    say_if_gone(&opened.namespace);
     Ok(Collected { observation, interrupted: stop.load(Ordering::Relaxed) })
+}
+
+/// Says that the namespace that was asked for went away in the meantime.
+fn say_if_gone(namespace: &Namespace) {
+    if !namespace.is_reachable() {
+        say(format_args!("rstdoctor: {}", Namespace::GONE));
+    }
 }
 
 /// What was named is not on this host.
@@ -91,5 +99,6 @@ pub fn record(config: &Record, stop: &Stop) -> anyhow::Result<()> {
     let recorded = Driver::start(&mut host, &opened.plan, config.interval, Filter::default())
         .map(|mut driver| while !matches!(driver.advance(), Next::Over) {});
     host.finish().and_then(RecordingFile::persist)?;
+    say_if_gone(&opened.namespace);
     Ok(recorded?)
 }

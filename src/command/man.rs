@@ -18,6 +18,13 @@ pub fn run(args: &ManArgs) -> anyhow::Result<ExitCode> {
     let pages = pages()?;
     match &args.directory {
         Some(directory) => {
+            match std::fs::create_dir(directory) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(anyhow::Error::new(error))
+                        .with_context(|| format!("{}: cannot make this directory", directory.display()));
+                }
+                _ => {}
+            }
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let opened = rustix::fs::open(directory, flags, Mode::empty())
                 .with_context(|| format!("{}: cannot open this directory", directory.display()))?;

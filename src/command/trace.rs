@@ -13,7 +13,7 @@ use crate::ask::{Host, Probe};
 use crate::command::cli::TraceArgs;
 use crate::command::config::{self, Origin, Terminal, Trace};
 use crate::diagnosis::filter::Filter;
-use crate::input::{self, Opened, Part, Stored};
+use crate::input::{self, Namespace, Opened, Part, Stored};
 use crate::output::{self, Output};
 use crate::render::folding::Folding;
 use crate::render::json;
@@ -24,7 +24,7 @@ use crate::source::owners::Owners;
 use crate::source::{connections, listeners, owners, sysctl};
 use crate::trace::{Batch, Holders, Reset, Tracer};
 use crate::value::escape::visible;
-use crate::value::{Moment, NetnsId, Observed, Stop};
+use crate::value::{Failure, Moment, NetnsId, Observed, Stop};
 
 /// A socket is destroyed once its process closed it. So long a reset is held back for that.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -107,9 +107,18 @@ fn one(config: &Trace, opened: Opened, stop: &Stop) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
+const EVENTS: &str = "reset tracepoints";
+const PACKETS: &str = "RST packets";
+
+fn ended(what: &str, failure: &Failure) -> String {
+    format!("{what} ended: {failure}")
+}
+
 /// The kernel's side, or a recording's.
 struct Tracing {
     host: Box<dyn Host>,
+    /// What was asked for.
+    namespace: Namespace,
     session: Session,
     tracer: Tracer,
     /// The namespaces that are traced.
@@ -130,7 +139,7 @@ struct Tracing {
 impl Tracing {
     /// Opens what this user may open.
     fn start(config: &Trace, opened: Opened) -> anyhow::Result<Self> {
-        let Opened { mut host, plan, .. } = opened;
+        let Opened { mut host, plan, namespace, .. } = opened;
         let session = Session::open(&mut *host, &Plan { sockets: false, ..plan })?;
         let start = session.opened();
         let kernel = session.host_snapshot().facts.kernel.clone().unwrap_or_default();
@@ -138,6 +147,7 @@ impl Tracing {
         let noted = BTreeSet::new();
         let mut tracing = Self {
             host,
+            namespace,
             session,
             tracer,
             known: BTreeSet::new(),
@@ -152,6 +162,9 @@ impl Tracing {
         tracing.observe();
         tracing.look_now();
         let StreamFailures { events, packets, .. } = tracing.session.failures();
+        // Told here in other words.
+        let told = [events.map(|failure| ended(EVENTS, failure)), packets.map(|failure| ended(PACKETS, failure))];
+        let told: Vec<String> = told.into_iter().flatten().collect();
         match (events.cloned(), packets.cloned()) {
             (None, None) => {}
             (None, Some(packets)) => {
@@ -167,6 +180,7 @@ impl Tracing {
                 bail!("no reset can be seen. Reset tracepoints: {events}. RST packets: {packets}")
             }
         }
+        tracing.noted.extend(told);
         if config.terminal.progress && matches!(config.origin, Origin::Live(_)) {
             let how = if config.endless() { ", Ctrl-C ends it" } else { "" };
             let what = match tracing.known.len() {
@@ -265,11 +279,13 @@ impl Tracing {
     /// What a stream lacks, and what ended it, each once.
     fn note_all(&mut self) {
         let failures = self.session.failures();
-        let ended = [("reset tracepoints", failures.events), ("RST packets", failures.packets)];
-        let ended = ended.into_iter().filter_map(|(what, failure)| Some(format!("{what} ended: {}", failure?)));
+        let ended = [(EVENTS, failures.events), (PACKETS, failures.packets)]
+            .into_iter()
+            .filter_map(|(what, failure)| Some(ended(what, failure?)));
         let errors = failures.errors.iter().map(ToString::to_string);
         let missing = self.tracer.missing().iter().map(|missing| format!("{}: {}", missing.name, missing.reason));
-        for text in ended.chain(errors).chain(missing).collect::<Vec<_>>() {
+        let gone = (!self.namespace.is_reachable()).then(|| Namespace::GONE.to_owned());
+        for text in ended.chain(errors).chain(missing).chain(gone).collect::<Vec<_>>() {
             self.note(&text);
         }
     }

@@ -112,8 +112,8 @@ impl Reachable {
     pub fn complete(&mut self, tick: &mut Tick) {
         if !self.gone && !self.namespace.is_reachable() {
             self.gone = true;
-            let text = "the network namespace is gone: what is still seen of it lives as long as something is in it";
-            tick.changes.push(Change { at: tick.at, kind: ChangeKind::NamespaceGone, text: text.to_owned() });
+            let text = Namespace::GONE.to_owned();
+            tick.changes.push(Change { at: tick.at, kind: ChangeKind::NamespaceGone, text });
         }
     }
 }

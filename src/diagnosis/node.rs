@@ -50,7 +50,7 @@ impl Coverage {
         let unknown = observation.netns.keys().filter(|id| !node.netns.contains_key(id)).count() as u64;
         Some(Self {
             looked: observation.netns.len() as u64,
-            known: node.netns.len() as u64 + unknown + node.hidden.containers,
+            known: node.known() + unknown,
             more: node.may_have_more(),
             guest: node.hidden.guest,
             needs: node.hidden.needs.clone().filter(|_| !narrowed),

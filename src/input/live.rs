@@ -23,6 +23,10 @@ impl Namespace {
     pub fn is_reachable(&self) -> bool {
         self.found.as_ref().is_none_or(NamedNetns::is_reachable)
     }
+
+    /// What is to be said once nothing leads to it.
+    pub const GONE: &str =
+        "the network namespace is gone: what is still seen of it lives as long as something is in it";
 }
 
 pub fn open(live: &Live, stop: &Stop) -> anyhow::Result<Opened> {

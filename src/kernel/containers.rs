@@ -158,6 +158,11 @@ fn monitored(pid: u32) -> Option<(Container, Option<String>)> {
     Some((Container { user, ..container }, bundle))
 }
 
+/// The container whose conmon is above this process: `podman run --cgroups=disabled` gives it no control group that tells.
+pub fn below_conmon(pid: u32) -> Option<String> {
+    parent_of(pid).and_then(monitored).map(|(container, _)| container.id)
+}
+
 /// proc_pid_stat(5), field 4.
 fn parent_of(pid: u32) -> Option<u32> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::fs::{Mode, OFlags, RawDir, open, readlinkat_raw};
 
 use super::at_once;
-use super::containers::{Runtimes, chosen_ids, roots};
+use super::containers::{Runtimes, below_conmon, chosen_ids, roots};
 use super::namespace::{self, Handle, NAMED};
 use super::trace_context::{is_kernel_thread, processes};
 use crate::source::node::container::of_cgroup;
@@ -149,6 +149,13 @@ impl Search {
             }
             for (id, path) in facts.held {
                 self.held.entry(id).or_insert(path);
+            }
+        }
+        let nameless = |spot: &&mut Spot| spot.told.containers.is_empty();
+        for told in found.netns.values_mut().filter(nameless).map(|spot| &mut spot.told) {
+            if let Some((id, pid)) = told.pid.and_then(|pid| Some((below_conmon(pid)?, pid))) {
+                told.containers.push(id.clone());
+                containers.entry(id).or_insert((None, pid));
             }
         }
         found.named();

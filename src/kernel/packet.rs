@@ -176,7 +176,7 @@ fn refused(what: &str, error: &io::Error) -> Failure {
     let text = format!("{what}: {error}");
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
-            Failure::new(FailureKind::Denied, text).needs(needs::capability("CAP_NET_RAW"))
+            Failure::new(FailureKind::Denied, text).needs(needs::capability_of_netns("CAP_NET_RAW"))
         }
         Some(libc::EAFNOSUPPORT) => Failure::new(FailureKind::Absent, text).needs("a kernel with CONFIG_PACKET"),
         _ => Failure::new(FailureKind::Broken, text),

@@ -21,7 +21,7 @@ const OTHERS: u64 = 512;
 const MOST: u64 = 4_096;
 
 /// How to look into all from a network namespace that was entered.
-const AS_HOST: &str = "nsenter -t 1 -n rstdoctor";
+const AS_HOST: &str = "nsenter -t 1 -n rstdoctor scan";
 
 #[derive(Default)]
 pub struct Reach {
@@ -98,8 +98,9 @@ impl Reach {
             if let node::Line::Hidden(hidden) = line {
                 // Where others were entered, a process that stays hidden has more rights than root; no privilege helps.
                 let entered = found.netns.keys().any(|id| *id != found.own && observed(*id));
-                let kept_out = hidden.processes > 0 && !entered && !rustix::process::geteuid().is_root();
                 let looked = found.netns.keys().filter(|id| observed(**id)).count();
+                let left_out = looked < found.netns.len() || hidden.containers > 0;
+                let kept_out = hidden.processes > 0 && (left_out || !entered) && !rustix::process::geteuid().is_root();
                 hidden.needs = match &self.refused {
                     Some(needs) => Some(needs.clone()),
                     None if self.entered => Some(AS_HOST.to_owned()),

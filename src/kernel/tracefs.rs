@@ -17,7 +17,7 @@ const PLACES: [&str; 4] = [
 ];
 /// Directories that it may cover, in a mount namespace that only one thread sees.
 const COVERED: [&str; 3] = ["/sys/kernel/tracing", "/sys/kernel", "/tmp"];
-const NEEDS_TRACEFS: &str = "CAP_SYS_ADMIN, or a tracefs that this user may read";
+const NEEDS_TRACEFS: &str = "CAP_SYS_ADMIN or read access to tracefs";
 
 /// By which way it was found, where that is worth a word.
 pub type Way = Option<String>;

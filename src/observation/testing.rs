@@ -375,6 +375,7 @@ impl Case {
                 local,
                 peer,
                 local_here: true,
+                forwarded: false,
                 peer_here: false,
                 interface: 2,
                 loopback: false,

@@ -212,6 +212,8 @@ fn subject_text(subject: &Subject, unit: Option<&str>) -> String {
         subject.process.clone(),
         subject.pid.map(|pid| format!("pid {pid}")),
         unit_of(subject).map(ToString::to_string),
+        // Elsewhere the place says it.
+        subject.container.as_ref().filter(|_| subject.location.is_none()).map(|of| format!("container {}", of.label())),
         place,
         unit.and_then(|unit| match subject.count? {
             1 => Some("once".to_owned()),

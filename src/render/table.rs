@@ -48,8 +48,12 @@ impl<'a> About<'a> {
         if !diagnosis.namespaces.is_empty() {
             return Self { filtered, netns: None };
         }
-        // A name of `ip netns` leads there by itself; that of a container does not.
         let elsewhere = diagnosis.input != Input::Live;
+        // A container of the host's network was asked for by its name: nothing has to be entered.
+        if !elsewhere && diagnosis.coverage.as_ref().is_some_and(|coverage| !coverage.narrowed) {
+            return Self { filtered, netns: None };
+        }
+        // A name of `ip netns` leads there by itself; that of a container does not.
         let contained = diagnosis.location.as_deref().filter(|location| !location.containers.is_empty());
         let located = contained.and_then(|location| Entry::to(location, elsewhere));
         let named = diagnosis.netns_name.as_deref().map(|name| Entry::named(name, elsewhere));
@@ -195,8 +199,12 @@ fn sources(page: &mut Page, diagnosis: &Diagnosis) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::samples;
     use super::*;
+    use crate::diagnosis::node::Coverage;
+    use crate::source::node::Container;
 
     fn at(width: u16, all: bool, diagnosis: &Diagnosis) -> String {
         table(diagnosis, &Options { width, all, ..Options::default() })
@@ -218,6 +226,23 @@ mod tests {
         let text = at(100, true, &named);
         assert!(text.contains("web-3 · netns we'b · ") && text.contains(r"ip netns exec 'we'\''b' ss -lnt"), "{text}");
         assert!(!at(100, true, &samples::overflow()).contains("netns exec"));
+    }
+
+    #[test]
+    fn a_container_with_the_network_of_the_host_is_named_and_not_entered() {
+        let mut diagnosis = samples::overflow();
+        let web = Container { name: Some("web".into()), ..Container::default() };
+        let subjects = &mut diagnosis.causes[0].finding.subjects;
+        subjects.iter_mut().for_each(|subject| subject.container = Some(Arc::new(web.clone())));
+        let coverage = |narrowed| Coverage { looked: 1, known: 1, more: false, guest: false, needs: None, narrowed };
+        let mut text = |narrowed| {
+            diagnosis.coverage = Some(coverage(narrowed));
+            let options = Options { width: 200, all: true, netns: Some("web".to_owned()), ..Options::default() };
+            table(&diagnosis, &options)
+        };
+        let own = text(false);
+        assert!(own.contains("container web, on 0.0.0.0:8080") && !own.contains("netns exec"), "{own}");
+        assert!(text(true).contains("ip netns exec web"), "another one is entered");
     }
 
     #[test]

@@ -110,6 +110,9 @@ fn details(reset: &Reset) -> String {
     if let Some(location) = &reset.location {
         parts.push(format!("in {}", visible(&location.to_string())));
     }
+    if reset.namespace_unclear() {
+        parts.push("network namespace not known".to_owned());
+    }
     if let Some(state) = reset.joined.state_before() {
         parts.push(state.name().to_owned());
     }
@@ -334,6 +337,13 @@ mod tests {
         assert!(text.contains("AWS Network Load Balancer") && text.ends_with("?\n"), "{text}");
         reset.end = Some(end(20_000));
         assert!(one(&reset, None).contains("reset after 5 h 33 min idle") && !one(&reset, None).contains('?'));
+    }
+
+    #[test]
+    fn a_reset_of_an_unknown_network_namespace_is_not_told_as_of_this_one() {
+        let mut reset = unread();
+        reset.joined.event.as_mut().expect("one").netns = None;
+        assert!(one(&reset, None).contains("977  network namespace not known, ESTABLISHED"), "{}", one(&reset, None));
     }
 
     #[test]

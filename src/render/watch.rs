@@ -36,8 +36,8 @@ impl Lines {
         let mut out = String::new();
         if tick.number == 1 {
             let host = tick.diagnosis.host.hostname.as_deref().unwrap_or("this host");
-            let window = seconds(tick.diagnosis.window);
-            let text = format!("Watching {host}, a tick every {window}; a line follows for each change");
+            let interval = seconds(tick.interval);
+            let text = format!("Watching {host}, a tick every {interval}; a line follows for each change");
             let _ = writeln!(out, "{}", visible(&text));
             if tick.events.iter().all(|event| !is_told(event)) {
                 self.line(&mut out, tick.at, status(tick.status), tick.sentence());
@@ -240,6 +240,16 @@ mod tests {
             summary.starts_with("Watched 15 s, 5 ticks:\n  CRITICAL  Accept queue overflow (port 80): 600 "),
             "{summary}"
         );
+    }
+
+    #[test]
+    fn the_first_window_may_be_longer_than_the_interval_that_is_announced() {
+        let mut window = window(false, 0).window(false);
+        window.interval = Duration::from_secs(1);
+        let tick = Watch::new(Filter::default()).tick(&mut window, &mut |_, _| false).expect("a namespace");
+        assert_eq!(tick.diagnosis.window, Duration::from_secs(3));
+        let told = Lines::new(None).tick(&tick);
+        assert!(told.contains(", a tick every 1 s;"), "{told}");
     }
 
     #[test]

@@ -32,8 +32,9 @@ pub fn pair<E: Borrow<ResetEvent>>(events: &[E], packets: &[ResetPacket]) -> Vec
     let mut out = vec![None; events.len()];
     let mut by_ends: HashMap<(Direction, SocketAddr, SocketAddr), VecDeque<usize>> =
         HashMap::with_capacity(packets.len());
-    // What only passes through has its event in the namespace that it comes from.
-    for (index, packet) in packets.iter().enumerate().filter(|(_, packet)| packet.local_here) {
+    // What only passes through has its event in the namespace that it comes from; what a transparent proxy sends has it here.
+    let starts_or_ends_here = |packet: &ResetPacket| packet.local_here || packet.is_in_anothers_name();
+    for (index, packet) in packets.iter().enumerate().filter(|(_, packet)| starts_or_ends_here(packet)) {
         by_ends.entry((packet.direction, packet.local, packet.peer)).or_default().push_back(index);
     }
     let mut peerless = false;
@@ -165,7 +166,11 @@ mod tests {
     #[test]
     fn what_passes_through_is_nobodys_here() {
         let unclear = ResetEvent { netns: None, ..event(Direction::Sent, ENDS.0, ENDS.1) };
-        let forwarded = ResetPacket { local_here: false, ..packet(Direction::Sent, ENDS.0, ENDS.1) };
-        assert_eq!(pair(&[&unclear], &[forwarded]), [None]);
+        let foreign = ResetPacket { local_here: false, ..packet(Direction::Sent, ENDS.0, ENDS.1) };
+        let routed = ResetPacket { ttl: 63, ..foreign.clone() };
+        let bridged = ResetPacket { forwarded: true, ..foreign.clone() };
+        assert_eq!(pair(&[&unclear], &[routed]), [None]);
+        assert_eq!(pair(&[&unclear], &[bridged]), [None]);
+        assert_eq!(pair(&[&unclear], &[foreign]), [Some(0)], "a transparent proxy's");
     }
 }

@@ -49,6 +49,7 @@ pub fn packet(direction: Direction, local: &str, peer: &str) -> ResetPacket {
         stated: None,
         local_here: true,
         peer_here: false,
+        forwarded: false,
     }
 }
 

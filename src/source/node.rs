@@ -108,6 +108,8 @@ pub struct Location {
     pub unit: Option<UnitName>,
     /// The containers in it. Those of a pod share one.
     pub containers: Vec<Arc<Container>>,
+    /// What its container or pod is called leads to other network namespaces, too: one was made inside, or two bear the name.
+    pub ambiguous: bool,
 }
 
 pub fn collect(probe: &mut dyn Probe) -> (Observed<Node>, Duration) {
@@ -179,7 +181,7 @@ impl Node {
             let known = self.containers.get(container::short(id)).cloned();
             known.unwrap_or_else(|| Arc::new(Container { id: id.clone(), ..Container::default() }))
         };
-        Location {
+        let location = Location {
             netns: id,
             own: self.own == Some(id),
             name: netns.name.clone(),
@@ -187,14 +189,33 @@ impl Node {
             pid: netns.pid,
             process: netns.process.clone(),
             unit: netns.unit.as_deref().and_then(UnitName::parse),
-            containers: netns.containers.iter().map(named).collect(),
-        }
+            // That of init is the host's, and of no container that shares it (--network=host).
+            containers: match netns.pid == Some(1) {
+                true => Vec::new(),
+                false => netns.containers.iter().map(named).collect(),
+            },
+            ambiguous: false,
+        };
+        let called = match (location.pod(), location.container()) {
+            (Some((namespace, pod)), _) => Some(format!("{namespace}/{pod}")),
+            (None, container) => container.map(|container| container.label().to_owned()),
+        };
+        Location { ambiguous: called.is_some_and(|called| self.find(&called).len() > 1), ..location }
     }
 
     /// How many were looked into, and of how many that are known.
     pub fn looked(&self) -> (u64, u64) {
         let observed = self.netns.values().filter(|netns| netns.observed).count() as u64;
-        (observed, self.netns.len() as u64 + self.hidden.containers)
+        (observed, self.known())
+    }
+
+    /// How many there are at least. What Podman (containers/common pkg/netns, `netns-UUID`) and CNI (`cni-UUID`) named is that of
+    /// a container, which is counted once.
+    pub fn known(&self) -> u64 {
+        let of_runtime = |name: &String| name.starts_with("netns-") || name.starts_with("cni-");
+        let of_hidden = |netns: &&Netns| netns.pid.is_none() && netns.name.as_ref().is_some_and(of_runtime);
+        let named = self.netns.values().filter(of_hidden).count() as u64;
+        self.netns.len() as u64 + self.hidden.containers.saturating_sub(named)
     }
 
     /// There may be more than are known.
@@ -313,6 +334,33 @@ mod tests {
         assert_eq!(node.location(NetnsId(2)).entry(), Some(Way::Pid(40)));
         assert_eq!(node.looked(), (1, 4));
         assert!(node.may_have_more());
+    }
+
+    #[test]
+    fn a_hidden_container_whose_namespace_has_a_name_is_counted_once() {
+        let mut node = node();
+        node.netns.get_mut(&NetnsId(3)).unwrap().name = Some("netns-5f2b0e4c".into());
+        assert_eq!(node.looked(), (1, 3));
+    }
+
+    #[test]
+    fn a_name_that_leads_to_several_namespaces_is_ambiguous() {
+        let mut node = node();
+        assert!(!node.location(NetnsId(2)).ambiguous);
+        let nested = Netns { inode: 9, pid: Some(41), containers: vec![ID.into()], ..Netns::default() };
+        node.netns.insert(NetnsId(9), nested);
+        assert!(node.location(NetnsId(2)).ambiguous && node.location(NetnsId(9)).ambiguous);
+        assert!(!node.location(NetnsId(1)).ambiguous && !node.location(NetnsId(3)).ambiguous);
+    }
+
+    #[test]
+    fn the_hosts_namespace_is_not_that_of_a_container_which_shares_it() {
+        let mut node = node();
+        node.own = Some(NetnsId(2));
+        let host = node.netns.get_mut(&NetnsId(1)).unwrap();
+        (host.process, host.containers) = (Some("systemd".into()), vec!["f".repeat(64)]);
+        assert_eq!(node.location(NetnsId(1)).to_string(), "the network namespace of systemd (pid 1)");
+        assert_eq!(node.find(&"f".repeat(12)), [NetnsId(1)], "and yet found by it");
     }
 
     #[test]

@@ -44,6 +44,9 @@ const MAX_PACKETS: usize = 50_000;
 const TWICE: Duration = Duration::from_millis(10);
 const REMEMBERED: usize = 256;
 
+/// What Linux and others send with (net.ipv4.ip_default_ttl). A smaller one was routed through this host: a container's.
+pub const INITIAL_TTLS: [u8; 3] = [64, 128, 255];
+
 const PACKET_OUTGOING: u8 = 4;
 const ARPHRD_LOOPBACK: u16 = 772;
 const FLAG_RST: u8 = 0x04;
@@ -111,9 +114,12 @@ pub struct ResetPacket {
     pub direction: Direction,
     pub local: SocketAddr,
     pub peer: SocketAddr,
-    /// `local`, or `peer`, is an address of this namespace.
+    /// `local`, or `peer`, is an address of this namespace. That of a packet that is only forwarded is not `local_here`, although
+    /// NAT puts an address of this namespace in the place of the sender's, or took it out of the place of the receiver's.
     pub local_here: bool,
     pub peer_here: bool,
+    /// It came in just before.
+    pub forwarded: bool,
     pub interface: u32,
     pub loopback: bool,
     /// RST, ACK, ... as in the TCP header.
@@ -156,6 +162,24 @@ impl ResetPacket {
         self.direction == Direction::Received && self.local_here && !self.peer_here && self.loopback
     }
 
+    /// It was made here with the address of another: by a forward rule, or by TCP for a transparent proxy. What is forwarded
+    /// came in before, and was routed, so that its TTL is no initial one.
+    pub fn is_in_anothers_name(&self) -> bool {
+        let foreign = !self.local_here && !self.peer_here && !self.forwarded;
+        let sent = self.direction == Direction::Sent && self.signature() == Signature::Answer;
+        foreign && sent && INITIAL_TTLS.contains(&self.ttl)
+    }
+
+    /// It is `came` after that was forwarded: a router takes one from the TTL, a bridge none, and NAT changes the ends.
+    fn is_forwarded(&self, came: &Self) -> bool {
+        let hops = if (self.local, self.peer) == (came.peer, came.local) { 0..=1 } else { 1..=1 };
+        self.direction == Direction::Sent
+            && came.direction == Direction::Received
+            && (self.seq, self.ack, self.flags, self.window) == (came.seq, came.ack, came.flags, came.window)
+            && (self.ip_id, self.options) == (came.ip_id, came.options)
+            && came.ttl.checked_sub(self.ttl).is_some_and(|taken| hops.contains(&taken))
+    }
+
     pub fn has_ack(&self) -> bool {
         self.flags & FLAG_ACK != 0
     }
@@ -195,6 +219,8 @@ pub struct Packets {
     recent: VecDeque<ResetPacket>,
     /// So many of `recent`, at most, lie behind one from another interface than the last.
     others: usize,
+    /// So many of `recent`, at most, lie behind the latest one that came in from outside.
+    arrived: usize,
     lost: (u64, u64),
     /// Shared with what was handed over last, so that a live view does not copy it in each tick.
     ttls: Arc<PeerTtls>,
@@ -310,7 +336,7 @@ impl Packets {
         address.is_loopback() || self.addresses.contains(address)
     }
 
-    fn count(&mut self, packet: ResetPacket) {
+    fn count(&mut self, mut packet: ResetPacket) {
         // A storm mostly has one interface: nothing to compare with.
         self.others = match self.recent.back() {
             Some(last) if last.interface != packet.interface => REMEMBERED,
@@ -326,21 +352,42 @@ impl Packets {
             self.out.account.duplicates += 1;
             return;
         }
-        // Netfilter answers in place of a host that it protects: not our address, yet sent here. A router cannot be told
-        // from it by one packet, so those count as forwarded.
-        match (packet.local_here, packet.direction) {
-            (false, _) => self.out.account.forwarded += 1,
-            (true, Direction::Sent) => self.out.account.sent += 1,
-            (true, Direction::Received) => self.out.account.received += 1,
-        }
+        self.arrived = match packet.direction {
+            Direction::Received if !packet.loopback => REMEMBERED,
+            _ => self.arrived.saturating_sub(1),
+        };
         if self.recent.len() >= REMEMBERED {
             self.recent.pop_front();
         }
         self.recent.push_back(packet.clone());
+        self.mark_forwarded(&mut packet);
+        let account = &mut self.out.account;
+        match (packet.local_here, packet.direction) {
+            (false, _) if packet.forwarded || packet.is_in_anothers_name() => {}
+            (false, _) => account.forwarded += 1,
+            (true, Direction::Sent) => account.sent += 1,
+            (true, Direction::Received) => account.received += 1,
+        }
         if self.out.packets.len() < MAX_PACKETS {
             self.out.packets.push(packet);
         } else {
             self.out.dropped += 1;
+        }
+    }
+
+    /// If it came in before, neither of the two is a packet of this namespace, whose address is there by translation only.
+    fn mark_forwarded(&mut self, packet: &mut ResetPacket) {
+        if self.arrived == 0 || packet.direction != Direction::Sent {
+            return;
+        }
+        let mut recent = self.recent.iter().rev().take_while(|seen| packet.at.abs_diff(seen.at) < TWICE);
+        let Some(came) = recent.find(|seen| packet.is_forwarded(seen)) else { return };
+        (packet.forwarded, packet.local_here) = (true, false);
+        let of_ours = self.out.packets.iter_mut().rev().take_while(|seen| packet.at.abs_diff(seen.at) < TWICE);
+        if let Some(of_ours) = of_ours.filter(|seen| seen.local_here).find(|seen| *seen == came) {
+            of_ours.local_here = false;
+            self.out.account.received -= 1;
+            self.out.account.forwarded += 1;
         }
     }
 }
@@ -362,6 +409,7 @@ fn parse(packet: &[u8], outgoing: bool) -> Option<ResetPacket> {
         peer,
         local_here: false,
         peer_here: false,
+        forwarded: false,
         interface: 0,
         loopback: false,
         flags,

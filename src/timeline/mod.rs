@@ -59,6 +59,8 @@ pub struct Tick {
     pub number: u64,
     /// When the window ended.
     pub at: Moment,
+    /// How far apart windows are meant to end.
+    pub interval: Duration,
     /// How long after its time it ended, where that is more than the clock's noise.
     pub late: Option<Duration>,
     pub sweep: Sweep,
@@ -150,6 +152,7 @@ impl Watch {
         Some(Tick {
             number: self.ticks,
             at,
+            interval: window.interval,
             late,
             sweep: Sweep { taken, age: at.mono.saturating_sub(view.after().dumped.mono) },
             learning,

@@ -10,6 +10,7 @@ use crate::reset::{self, Kind};
 use crate::source::destroyed_sockets::DestroyedSocket;
 use crate::source::node::Location;
 use crate::source::reset_events::Direction;
+use crate::source::reset_packets::ResetPacket;
 use crate::value::outside::is_comm_of;
 use crate::value::words::{counted, seconds};
 use crate::value::{Moment, TcpState};
@@ -113,6 +114,11 @@ fn ended_a_connection(what: Kind) -> bool {
     !matches!(what, Kind::Ignored | Kind::FirewallReject | Kind::NotByTcp | Kind::UpstreamRefused)
 }
 
+/// A RST in the name of another without an event: TCP's has one.
+fn is_by_forward_rule(joined: &reset::Reset) -> bool {
+    joined.event.is_none() && joined.packet.as_ref().is_some_and(ResetPacket::is_in_anothers_name)
+}
+
 impl Reset {
     /// `now` relates the two clocks.
     pub fn new(joined: reset::Reset, what: Kind, holders: &Holders, now: Moment) -> Self {
@@ -125,8 +131,15 @@ impl Reset {
             basis: Basis::Event,
         });
         let wall = now.wall.saturating_sub(now.mono.saturating_sub(at));
-        let holder = || joined.local().and_then(|local| holders.of(local, which(&joined))).cloned();
+        // Who listens on that port here has no part in what a forward rule answers.
+        let local = joined.local().filter(|_| !is_by_forward_rule(&joined));
+        let holder = || local.and_then(|local| holders.of(local, which(&joined))).cloned();
         Self { wall, what, process: process.or_else(holder), joined, end, location: None }
+    }
+
+    /// No packet and no field of the event tells in which network namespace it was.
+    pub fn namespace_unclear(&self) -> bool {
+        self.joined.event.is_some() && self.joined.netns().is_none()
     }
 
     /// The process was in exit(2) or being killed.
@@ -141,6 +154,9 @@ impl Reset {
             (Kind::UnreadData, _, Some(End { unread: 1.., .. })) => {
                 let unread = self.end.map_or(0, |end| end.unread);
                 Cow::Owned(format!("closed with {}", counted(unread.into(), "unread byte")))
+            }
+            (Kind::FirewallReject, ..) if is_by_forward_rule(&self.joined) => {
+                Cow::Borrowed("firewall reject (forward rule)")
             }
             (Kind::PeerReset, _, Some(End { pause: Some(pause), .. })) => {
                 Cow::Owned(format!("reset after {} idle", age(pause)))

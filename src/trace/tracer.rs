@@ -152,11 +152,23 @@ impl Tracer {
         batch: &mut Batch,
     ) {
         let at = reset.at();
+        let traced = match has_events {
+            true => Traced::new(&self.kernel, &self.missing, at >= self.lost_until),
+            false => Traced::NONE,
+        };
         if reset.event.is_none() {
-            let own =
-                reset.packet.as_ref().is_some_and(|packet| packet.local_here && self.netns.contains_key(&packet.netns));
-            if !own {
+            let Some(packet) = reset.packet.as_ref().filter(|packet| self.netns.contains_key(&packet.netns)) else {
                 return;
+            };
+            match packet.is_in_anothers_name() {
+                true if traced.sent => {}
+                // A transparent proxy's TCP sends such ones, too.
+                true => {
+                    self.summary.forwarded += 1;
+                    return;
+                }
+                false if packet.local_here => {}
+                false => return,
             }
             // Its event is among those that are only counted.
             if has_events && at < self.storm_until {
@@ -170,10 +182,7 @@ impl Tracer {
         let known = reset.netns().or(self.own).filter(|netns| self.netns.contains_key(netns));
         let place = known.or_else(|| self.netns.keys().next().copied());
         let Some(of) = place.and_then(|netns| self.netns.get_mut(&netns)) else { return };
-        of.around.traced = match has_events {
-            true => Traced::new(&self.kernel, &self.missing, at >= self.lost_until),
-            false => Traced::NONE,
-        };
+        of.around.traced = traced;
         let of_event = reset.event.is_some();
         let kind = of.around.kind(&reset, ttls);
         let location = of.location.clone().filter(|_| reset.netns().is_some());
@@ -213,6 +222,7 @@ mod tests {
     use crate::reset::Kind;
     use crate::reset::testing::{NETNS, event, packet};
     use crate::source::reset_events::{Direction, EventAccount, ResetEvent};
+    use crate::source::reset_packets::ResetPacket;
 
     fn tracer(start: Moment) -> Tracer {
         let mut tracer = Tracer::new(Filter::default(), "6.18", start);
@@ -260,6 +270,24 @@ mod tests {
             assert_eq!(step(&mut tracer, vec![], 0, 103, false), [expected], "{lost} lost");
         }
         assert_eq!(step(&mut tracer(at(90)), alone(), 0, 100, true), [Kind::FirewallReject], "nothing comes after it");
+    }
+
+    #[test]
+    fn what_a_forward_rule_sends_is_shown_and_what_is_forwarded_only_counted() {
+        let sent = packet(Direction::Sent, "10.0.0.9:9000", "10.0.0.7:40000");
+        let foreign = ResetPacket { local_here: false, ..sent };
+        let shown = |packet: &ResetPacket, has_events: bool| {
+            let resets = vec![reset::Reset { packet: Some(packet.clone()), ..reset::Reset::default() }];
+            let events = has_events.then(EventAccount::default);
+            let mut tracer = tracer(at(90));
+            let batch = tracer.step(Live { resets, events, has_packets: true, ..Live::default() }, at(100), true);
+            let words = batch.resets.iter().map(|reset| reset.words().into_owned()).collect::<Vec<_>>();
+            (words, tracer.summary(at(102), 0).forwarded)
+        };
+        assert_eq!(shown(&foreign, true), (vec!["firewall reject (forward rule)".to_owned()], 0));
+        assert_eq!(shown(&foreign, false), (vec![], 1), "a transparent proxy's TCP may have sent it");
+        assert_eq!(shown(&ResetPacket { ttl: 63, ..foreign.clone() }, true).0, [""; 0]);
+        assert_eq!(shown(&ResetPacket { forwarded: true, ..foreign }, true).0, [""; 0]);
     }
 
     #[test]

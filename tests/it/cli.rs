@@ -229,6 +229,15 @@ fn manual_pages_are_written_into_a_directory() {
 }
 
 #[test]
+fn a_directory_for_the_manual_pages_is_made() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let absent = directory.path().join("man1");
+    let output = run(&["man", absent.to_str().expect("path")]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(absent.join("rstdoctor.1").exists());
+}
+
+#[test]
 fn manual_pages_go_where_they_should_and_nowhere_else() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let theirs = directory.path().join("theirs");

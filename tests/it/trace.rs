@@ -175,6 +175,96 @@ fn a_keepalive_that_gives_up_is_seen_on_loopback_and_names_the_holder_of_the_con
     });
 }
 
+/// A network namespace beyond an interface of this one, as long as its process lives.
+struct Beyond(Child);
+
+impl Beyond {
+    /// Behind the interface `name`, which has the address 10.231.SUBNET.1, with the address 10.231.SUBNET.2.
+    fn new(name: &str, subnet: u8) -> Option<Self> {
+        let there = Self(Command::new("unshare").args(["-n", "sleep", "60"]).spawn().ok()?);
+        let netns = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        let (start, pid) = (Instant::now(), there.0.id().to_string());
+        while netns(&pid) == netns("self") {
+            assert!(start.elapsed() < Duration::from_secs(20), "unshare makes no namespace");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let made = sh(&format!(
+            "ip link add name {name} type veth peer name eth0 netns {pid} && ip link set {name} up && \
+             ip address add 10.231.{subnet}.1/24 dev {name} && nsenter -t {pid} -n sh -c 'ip link set lo up; \
+             ip link set eth0 up; ip address add 10.231.{subnet}.2/24 dev eth0; ip route add default via 10.231.{subnet}.1'"
+        ));
+        made.then_some(there)
+    }
+
+    fn connects_to(&self, address: &str, port: u16) {
+        sh(&format!("nsenter -t {} -n bash -c 'exec 3<>/dev/tcp/{address}/{port}' 2>/dev/null", self.0.id()));
+    }
+}
+
+impl Drop for Beyond {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn sh(script: &str) -> bool {
+    Command::new("sh").args(["-c", script]).status().is_ok_and(|status| status.success())
+}
+
+/// A published port, as container runtimes have it: the RST of the server leaves this host with an address of this host.
+#[test]
+fn of_what_passes_only_what_a_rule_of_this_host_sends_is_shown() {
+    isolated(|| {
+        let rules = "table ip n {\n chain p {\n type nat hook prerouting priority -100\n tcp dport 18081 dnat to 10.231.2.2:8080\n }\n \
+             chain q {\n type nat hook postrouting priority 100\n }\n}\ntable ip f {\n chain f {\n \
+             type filter hook forward priority 0\n tcp dport 8091 reject with tcp reset\n }\n}\n";
+        let (caller, called) = (Beyond::new("left", 1), Beyond::new("right", 2));
+        let (Some(caller), Some(_called)) = (caller, called) else { return skipped("needs ip, unshare and nsenter") };
+        if !sh("echo 1 > /proc/sys/net/ipv4/ip_forward") || !sh(&format!("nft '{rules}'")) {
+            return skipped("needs nft with NAT");
+        }
+        let child = trace(&[]);
+        caller.connects_to("10.231.1.1", 18081);
+        caller.connects_to("10.231.2.2", 8081);
+        caller.connects_to("10.231.2.2", 8091);
+        std::thread::sleep(Duration::from_millis(300));
+        interrupt(&child);
+        let output = child.wait_with_output().unwrap();
+        let (lines, summary) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert_eq!(lines.lines().count(), 1, "{lines}{summary}");
+        assert!(lines.contains("sent      10.231.2.2:8091 > 10.231.1.2:"), "{lines}");
+        assert!(lines.contains("firewall reject (forward rule)"), "{lines}");
+        assert!(summary.contains("1 reset in ") && summary.contains("2 RST packets that were forwarded"), "{summary}");
+    });
+}
+
+/// Its name goes in the middle, as a container's that ends.
+#[test]
+fn a_namespace_that_is_gone_is_told() {
+    isolated(|| {
+        let name = format!("rst-gone-{}", std::process::id());
+        if !sh(&format!("ip netns add {name}")) {
+            return skipped("needs ip netns");
+        }
+        let run = |arguments: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_rstdoctor"));
+            command.args(arguments).args(["--netns", &name, "-d", "3s"]);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let file = std::env::temp_dir().join(format!("{name}.rst"));
+        let children = [run(&["trace"]), run(&["scan"]), run(&["record", "-o", file.to_str().unwrap()])];
+        std::thread::sleep(Duration::from_millis(1500));
+        assert!(sh(&format!("ip netns del {name}")));
+        for child in children {
+            let output = child.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(said.matches("the network namespace is gone").count(), 1, "{said}");
+        }
+        let _ = std::fs::remove_file(file);
+    });
+}
+
 fn set(stream: &TcpStream, level: i32, option: i32, value: i32) {
     // SAFETY: the value is an int of the stated size.
     let result = unsafe {

@@ -5,11 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::super::Grouped;
 use super::super::context::moved;
-use super::{INITIAL_TTLS, is_client};
+use super::is_client;
 use crate::observation::View;
 use crate::reset::{Alone, Answered, Mark, Surroundings};
 use crate::source::reset_events::{Direction, ResetTally};
-use crate::source::reset_packets::{Code, PacketAccount, ResetPacket, Signature, Unreachable};
+use crate::source::reset_packets::{Code, INITIAL_TTLS, PacketAccount, ResetPacket, Signature, Unreachable};
 
 /// Where a packet filter rejects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -166,7 +166,6 @@ fn own_resets(view: View<'_>, grouped: &Grouped, around: &Surroundings, places: 
 /// is no initial one, or came in just before.
 fn forwarded_resets(view: View<'_>, places: &mut Places) {
     let packets = || view.netns.resets.single.iter().filter_map(|reset| reset.packet.as_ref());
-    let passing = |packet: &&ResetPacket| !packet.local_here && !packet.peer_here;
     let mark = |packet: &ResetPacket, end: SocketAddr| (packet.seq, packet.ack, packet.flags, end);
     // Translation of addresses changes one of the ends.
     let came_in: HashSet<_> = packets()
@@ -174,9 +173,7 @@ fn forwarded_resets(view: View<'_>, places: &mut Places) {
         .flat_map(|packet| [mark(packet, packet.local), mark(packet, packet.peer)])
         .collect();
     let made_here: Vec<&ResetPacket> = packets()
-        .filter(passing)
-        .filter(|packet| packet.direction == Direction::Sent && packet.signature() == Signature::Answer)
-        .filter(|packet| INITIAL_TTLS.contains(&packet.ttl))
+        .filter(|packet| packet.is_in_anothers_name())
         .filter(|packet| [packet.local, packet.peer].iter().all(|end| !came_in.contains(&mark(packet, *end))))
         .collect();
     // A transparent proxy's TCP sends in the name of others too, and counts it.

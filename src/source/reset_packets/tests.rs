@@ -69,8 +69,48 @@ fn a_second_interface_is_not_a_second_reset() {
 fn a_foreign_address_only_passes_through() {
     let mut packet = packet(0, 0);
     packet[15] = 77;
+    packet[8] = 63;
     let (all, _) = read(&[start(), record(1_000_500_000_000, 2, 4, &packet)].concat());
     assert_eq!((all.account.sent, all.account.forwarded), (0, 1));
+}
+
+/// From 10.88.0.17:8080 it comes in, and leaves as one of 10.0.0.1:80; or it comes in for 10.0.0.1 and leaves for another.
+#[test]
+fn a_forwarded_packet_that_nat_gave_an_address_of_this_host_is_not_of_this_host() {
+    let seen = |came: &dyn Fn(&mut Vec<u8>), left: &dyn Fn(&mut Vec<u8>)| {
+        let (mut first, mut second) = (packet(0, 502), packet(0, 502));
+        first[20 + 13] |= FLAG_ACK;
+        second[20 + 13] |= FLAG_ACK;
+        second[8] = 63;
+        came(&mut first);
+        left(&mut second);
+        let stream =
+            [start(), record(1_000_500_000_000, 2, 0, &first), record(1_000_500_020_000, 3, 4, &second)].concat();
+        let (all, error) = read(&stream);
+        assert_eq!(error, None);
+        let own = all.packets.iter().filter(|packet| packet.local_here).count();
+        (all.account.sent, all.account.received, all.account.forwarded, own)
+    };
+    let inside = |p: &mut Vec<u8>| p[12..16].copy_from_slice(&[10, 88, 0, 17]);
+    assert_eq!(seen(&inside, &|_| {}), (0, 0, 1, 0), "the source was translated");
+    let to_here = |p: &mut Vec<u8>| (p[15], p[19]) = (9, 1);
+    assert_eq!(seen(&to_here, &|p| p[15] = 9), (0, 0, 1, 0), "the destination was translated");
+    assert_eq!(seen(&inside, &|p| p[20 + 7] += 1), (1, 0, 1, 1), "another sequence number: a packet of its own");
+    assert_eq!(seen(&inside, &|p| p[8] = 64), (1, 0, 1, 1), "it was not routed: a raw socket sent it again");
+}
+
+/// A rule answers with the initial TTL, and so does what a bridge forwards, which comes in before.
+#[test]
+fn what_leaves_in_anothers_name_and_had_not_come_in_was_made_here() {
+    let mut packet = packet(0, 0);
+    packet[15] = 77;
+    let made = |stream: &[u8]| {
+        let (all, _) = read(stream);
+        (all.packets.iter().filter(|packet| packet.is_in_anothers_name()).count(), all.account.forwarded)
+    };
+    let left = record(1_000_500_020_000, 3, 4, &packet);
+    assert_eq!(made(&[start(), left.clone()].concat()), (1, 0));
+    assert_eq!(made(&[start(), record(1_000_500_000_000, 2, 0, &packet), left].concat()), (0, 1));
 }
 
 #[test]

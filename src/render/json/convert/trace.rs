@@ -28,7 +28,7 @@ pub fn reset(reset: &trace::Reset) -> Line {
         state_before: reset.joined.state_before().map(socket_state),
         exiting: reset.exiting().then_some(true),
         traced: event.is_some(),
-        namespace_unclear: (reset.joined.netns().is_none() && event.is_some()).then_some(true),
+        namespace_unclear: reset.namespace_unclear().then_some(true),
         idle_s: ended.map(|end| end.idle.as_secs_f64()),
         pause_s: ended.and_then(|end| end.pause).map(|pause| pause.as_secs_f64()),
         bytes_in: ended.and_then(|end| end.bytes_in),
