@@ -2,11 +2,11 @@ use super::connection_limit::{self, Without};
 use super::numbers::close_with_unread_data as numbers;
 use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Setting, Severity, Subject, Verdict, Verify, commands};
-use super::{severity, wording};
+use super::{process_exit, severity, wording};
 use crate::evidence::Evidence;
 use crate::source::reset_events::Direction;
 use crate::source::socket_dump::GroupKind;
-use crate::value::shell::ShellCommand;
+use crate::value::shell::{Name, ShellCommand};
 use crate::value::words;
 
 cause! {
@@ -53,7 +53,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     if let Ok(groups) = e.resets_of(CLOSE_WITH_UNREAD_DATA.id, Direction::Sent) {
         let mut places = place::places(e, &groups);
         places.extend(connection_limit::without_limit(e, Without::Unread));
-        let findings: Vec<_> = places.into_iter().map(|place| by_events(e, place)).collect();
+        let mut findings: Vec<_> = places.into_iter().map(|place| by_events(e, place)).collect();
+        findings.extend(process_exit::by_children(e).into_iter().map(|place| by_children(e, place)));
         let died = counter.is_ok_and(|reading| reading.delta > 0);
         let why = if died { "all of them by a process that exited" } else { "no RST with this reason was sent" };
         return Ok(Verdict::from_findings(findings, why));
@@ -113,6 +114,45 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
             .evidence(place.item("TCP_ABORT_ON_CLOSE", "a close with unread data"))
             .harm(harm);
     with_remedies(finding, place.port)
+}
+
+/// Processes that their program makes for one connection each, and that end it by ending.
+fn by_children(e: &Evidence<'_>, place: Place<'_>) -> Finding {
+    let harm = place.harm(e);
+    let summary = format!(
+        "{} closed {} with unread data by ending in {}: the clients were turned away, or their sessions were over",
+        place.who(e),
+        harm.counted("connection"),
+        words::seconds(e.window())
+    );
+    let finding =
+        wording::active(e, severity::to_clients(e, &harm), numbers::BY_CHILDREN, place.count, "resets", summary);
+    let name = place.task().map_or_else(|| "the program".to_owned(), |task| task.name.clone());
+    let unit = place.service(e).and_then(|service| service.owners.iter().find_map(|owner| owner.unit.as_ref()));
+    let journal = ShellCommand::new("journalctl --since -10min");
+    let journal = match unit.and_then(Name::unit) {
+        Some(unit) => journal.arg("-u").arg(unit),
+        None => journal,
+    };
+    wording::doubted(&place, finding)
+        .subjects(place.subjects(e))
+        .evidence(place.item("TCP_ABORT_ON_CLOSE", "a close with unread data"))
+        .evidence(EvidenceItem::fact(
+            "signals",
+            "signal",
+            "each process had one connection and ended by itself, without a signal, while its parent listens on",
+        ))
+        .harm(harm)
+        .remedy(
+            Remedy::new(
+                format!(
+                    "See in the log of {name} why it ends them: a rule about who may connect (hosts.deny, an allow list), a login \
+                     that fails, a limit, or what it calls"
+                ),
+                Verify::flat("TcpExtTCPAbortOnClose"),
+            )
+            .command(journal),
+        )
 }
 
 fn with_remedies(finding: Finding, port: Option<u16>) -> Finding {

@@ -2,8 +2,9 @@ use std::collections::BTreeSet;
 
 use super::numbers::{Confidence, listener_closed as numbers};
 use super::place::{self, Place};
+use super::port_without_listener::{self, PORT_WITHOUT_LISTENER};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict, Verify, commands};
-use super::{severity, wording};
+use super::{process_exit, severity, wording};
 use crate::attribution::GoneListener;
 use crate::evidence::Evidence;
 use crate::evidence::service::Service;
@@ -48,10 +49,20 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     // The question is what became of the listeners: without them nothing is known.
     e.services()?;
     let gone = e.gone_listeners();
-    if let Ok(groups) = e.resets_of(LISTENER_CLOSED.id, Direction::Sent) {
+    let groups = e.resets_of(LISTENER_CLOSED.id, Direction::Sent);
+    let refused = e.resets_of(PORT_WITHOUT_LISTENER.id, Direction::Sent).unwrap_or_default();
+    let away = |place: &Place<'_>| place.port.is_some_and(|port| e.comes_and_goes(port));
+    let away: Vec<_> = place::places(e, &refused).into_iter().filter(away).collect();
+    if groups.is_ok() || !away.is_empty() {
+        let groups = groups.unwrap_or_default();
         let mut findings: Vec<_> =
             place::places(e, &groups).into_iter().map(|place| by_events(e, place, gone)).collect();
-        let told: BTreeSet<u16> = groups.iter().filter_map(|group| group.port).collect();
+        let ended = process_exit::keep_ending(e);
+        let mut told: BTreeSet<u16> = groups.iter().filter_map(|group| group.port).collect();
+        told.extend(away.iter().filter_map(|place| place.port));
+        let unexplained = away.iter().filter_map(|place| Some((place, place.port?)));
+        let unexplained = unexplained.filter(|(_, port)| !ended.contains(port));
+        findings.extend(unexplained.map(|(place, port)| comes_and_goes(e, place, port)));
         findings.extend(
             gone.iter()
                 .filter(|gone| !gone.replaced && !told.contains(&gone.trace.last.port))
@@ -97,6 +108,45 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>, gone: &[GoneListener<'_>]) -> F
     wording::doubted(&place, lost_queue(e, place.who(e), place.count, numbers::NAMED, gone))
         .subjects(place.subjects(e))
         .evidence(place.item("TCP_STATE", "a listener closed under its queue"))
+}
+
+/// Connects were refused while no listener of the port was there, between two that were.
+fn comes_and_goes(e: &Evidence<'_>, place: &Place<'_>, port: u16) -> Finding {
+    let askers = place::askers(e, port);
+    let (severity, harm) = port_without_listener::refused(e, place, &askers);
+    let who = match e.service_of_port(port).and_then(|service| service.owners.first()) {
+        Some(process) => format!("the listener of {} on port {port}", process.name),
+        None => format!("the listener on port {port}"),
+    };
+    let summary = format!(
+        "{who} comes and goes: {} refused in {} while it was away",
+        words::counted(place.count, "connect"),
+        words::seconds(e.window())
+    );
+    let of_port = e.gone_listeners().iter().filter(|gone| gone.trace.last.port == port).take(3);
+    let mut finding = wording::active(e, severity, numbers::COMES_AND_GOES, place.count, "refused connects", summary)
+        .subjects(place.subjects(e))
+        .evidence(place.item("NO_SOCKET", "no socket on the port"))
+        .evidence_if(place::asked_by(&askers))
+        .subjects(askers)
+        .harm_if(harm);
+    for gone in of_port {
+        finding = finding.evidence(item(gone));
+    }
+    finding
+        .against(EvidenceItem::fact(
+            "owners",
+            "pid",
+            "whether its process ended, or closed it and lives on, was not seen",
+        ))
+        .remedy(
+            Remedy::new(
+                "Find out why it goes away: a crash that a supervisor restarts, a deploy, a reload",
+                "it stays",
+            )
+            .command(commands::listening_or_failed(Some(port)).then(ShellCommand::new("journalctl --since -10min"))),
+        )
+        .remedy(handover())
 }
 
 fn lost_queue(
@@ -200,6 +250,29 @@ mod tests {
     #[test]
     fn a_listener_that_closes_empty_is_no_alarm() {
         assert_eq!(queued(0).stopped_listening(9000).finding(&LISTENER_CLOSED).severity, Severity::Info);
+    }
+
+    #[test]
+    fn connects_refused_between_two_listeners_are_no_port_without_one() {
+        let case = |came: bool| {
+            let mut case = queued(0).tracepoints().stopped_listening(9000);
+            if came {
+                case = case.listener("0.0.0.0:9000", 128, 0, 0, &process(8, "app"));
+                case.netns
+                    .listener_traces
+                    .values_mut()
+                    .filter(|trace| trace.in_after)
+                    .for_each(|t| t.in_before = false);
+            }
+            case.sent(20, "NO_SOCKET", None, ["10.0.0.9:9000", "10.0.3.7:0"], None)
+        };
+        let finding = case(true).finding(&LISTENER_CLOSED);
+        assert_eq!(finding.severity, Severity::Warning);
+        let said = "the listener of app on port 9000 comes and goes: 20 connects refused in 3 s while it was away";
+        assert_eq!(finding.summary, said);
+        assert!(case(true).is_ruled_out(&PORT_WITHOUT_LISTENER));
+        let dead = case(false).finding(&PORT_WITHOUT_LISTENER);
+        assert!(dead.summary.ends_with("nothing listens any more there"), "{}", dead.summary);
     }
 
     #[test]

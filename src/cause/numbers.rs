@@ -170,6 +170,8 @@ numbers! {
         NAMED: Confidence = 0.95;
         /// The counter is exact; a program's own limit, one that ended or a complete answer move it alike.
         COUNTED: Confidence = 0.7;
+        /// The kernel names the processes, and that no signal ended them: whether it was a rule or a session's end is open.
+        BY_CHILDREN: Confidence = 0.88;
     }
     connect_unanswered {
         /// The SYN was sent again and nothing came back; the kernel says so of each socket.
@@ -362,6 +364,8 @@ numbers! {
         EMPTY: Confidence = 0.9;
         /// Who listened is not seen: it may have ended.
         OWNER_NOT_SEEN: Confidence = 0.7;
+        /// Connects were refused between two listeners of the port; whose fault that is was not seen.
+        COMES_AND_GOES: Confidence = 0.85;
     }
     middlebox_reset {
         /// A capture of the other end has the connections and the time, and not the RSTs.
@@ -490,6 +494,10 @@ numbers! {
         GONE: Confidence = 0.6;
         /// Others of its name took over: a reload does that, and so does a parent after a crash.
         REPLACED: Confidence = 0.45;
+        /// The kernel told of each process that ended and of the listener that it closed by that.
+        KEEPS_ENDING: Confidence = 0.94;
+        /// Milliseconds between two ends of one program; workers that end together are closer.
+        APART_MS: u64 = 300;
     }
     retransmission_timeout {
         /// Keepalive's were counted one by one and are taken off.

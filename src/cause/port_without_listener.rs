@@ -47,7 +47,9 @@ const UNIT: &str = "refused connects";
 fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
     if let Ok(groups) = e.resets_of(PORT_WITHOUT_LISTENER.id, Direction::Sent) {
-        let findings: Vec<_> = place::places(e, &groups).into_iter().map(|place| by_events(e, place)).collect();
+        let away = |place: &Place<'_>| place.port.is_none_or(|port| !e.comes_and_goes(port));
+        let places = place::places(e, &groups).into_iter().filter(away);
+        let findings: Vec<_> = places.map(|place| by_events(e, place)).collect();
         return Ok(Verdict::from_findings(findings, "nobody asked for a port on which nothing listens"));
     }
     e.events_balance()?;
@@ -83,17 +85,24 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     ]))
 }
 
+/// How bad it is that these connects were refused, and to whose clients.
+pub fn refused(e: &Evidence<'_>, place: &Place<'_>, askers: &[Subject]) -> (Severity, Option<Harm>) {
+    let harm = proxied(e, place, askers);
+    let polled = severity::refusals(e, place.count);
+    (harm.map_or(polled, |harm| severity::to_callers(e, &harm).min(polled)), harm)
+}
+
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let askers = place.port.map(|port| place::askers(e, port)).unwrap_or_default();
-    let harm = proxied(e, &place, &askers);
-    let polled = severity::refusals(e, place.count);
-    let severity = harm.map_or(polled, |harm| severity::to_callers(e, &harm).min(polled));
+    let (severity, harm) = refused(e, &place, &askers);
     let port = place.port.map_or_else(|| "several ports".to_owned(), |port| format!("port {port}"));
     let gone = e.gone_listeners().iter().any(|gone| Some(gone.trace.last.port) == place.port);
-    let why = match (gone, e.services().is_ok()) {
-        (true, _) => ": nothing listens any more there",
-        (false, true) => ": nothing listens there",
-        (false, false) => "",
+    let listens = place.service(e).is_some_and(Service::listens_now);
+    let why = match (gone, listens, e.services().is_ok()) {
+        (_, true, _) => ", although something listens there now",
+        (true, ..) => ": nothing listens any more there",
+        (false, _, true) => ": nothing listens there",
+        (false, _, false) => "",
     };
     let asker = askers.first().and_then(Subject::label).map(|asker| format!(" of {asker}"));
     let summary = format!(
@@ -104,7 +113,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     );
     // Without the listeners the port may be open on another address, and without packets the segment no SYN.
     let listeners = e.services();
-    let confidence = match (listeners.is_ok(), e.wire().is_ok()) {
+    let confidence = match (listeners.is_ok() && !listens, e.wire().is_ok()) {
         (true, _) if severity == Severity::Info => numbers::NAMED_FEW,
         (true, _) => numbers::NAMED,
         (false, true) => numbers::LISTENERS_UNSEEN,
@@ -117,6 +126,12 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         .subjects(askers)
         .harm_if(harm);
     let finding = match listeners {
+        Ok(_) if listens => finding.against(EvidenceItem::fact(
+            "listeners",
+            "address",
+            "a listener was seen on the port: it may have begun only after these, or they came in by a VRF that it does not take \
+             from (net.ipv4.tcp_l3mdev_accept)",
+        )),
         Ok(_) => finding,
         Err(_) => finding.against(EvidenceItem::fact(
             "listeners",

@@ -7,6 +7,7 @@ use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject
 use super::{severity, signals, wording};
 use crate::attribution::Group;
 use crate::evidence::Evidence;
+use crate::evidence::harm::{Harm, Target};
 use crate::knowledge::servers;
 use crate::reset::{End, Kind};
 use crate::source::owners::Process;
@@ -54,16 +55,22 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let told = e.resets_of(PROCESS_EXIT.id, Direction::Sent);
     let by_events_known = told.is_ok();
     let groups = told.unwrap_or_default();
-    let workers = signals::ended_workers(e);
+    let repeated = ended_services(e);
+    let of_repeated = |pid: u32| repeated.iter().any(|service| service.ends.iter().any(|(task, _)| task.pid == pid));
+    let mut workers = signals::ended_workers(e);
+    workers.retain(|death| !of_repeated(death.process.pid));
     let is_worker = |task: &Task| workers.iter().any(|death| death.process.pid == task.pid);
     // A thread that ends last closes what the process had, under its own number.
     let ports = signals::ports(e, &workers);
     let of_worker =
         |place: &Place<'_>| place.tasks().any(is_worker) || place.port.is_some_and(|port| ports.contains(&port));
-    let places = place::places(e, &groups).into_iter().filter(|place| !of_worker(place));
+    let of_service = |place: &Place<'_>| repeated.iter().any(|service| Some(service.port) == place.port);
+    let of_others = |place: &Place<'_>| of_worker(place) || of_service(place) || is_of_children(e, place);
+    let places = place::places(e, &groups).into_iter().filter(|place| !of_others(place));
     let mut findings: Vec<Finding> = places.map(|place| by_events(e, place)).collect();
     let died = signals::by_name(&workers);
     findings.extend(died.into_iter().map(|deaths| by_signal(e, &deaths, &groups)));
+    findings.extend(repeated.iter().map(|service| keeps_ending(e, service)));
     if !findings.is_empty() {
         return Ok(found(findings));
     }
@@ -104,6 +111,110 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 fn found(mut findings: Vec<Finding>) -> Verdict {
     findings.iter_mut().for_each(|finding| finding.has_symptoms = finding.impact.events > 0);
     Verdict::Found(findings)
+}
+
+/// The program behind a port ended more than once in the window, or began and ended in it.
+struct EndedService<'a> {
+    port: u16,
+    ends: Vec<(&'a Task, Duration)>,
+    /// How often it ended: workers that end together do that once.
+    times: u64,
+    refused: u64,
+    left: u64,
+}
+
+/// Ports whose program keeps ending.
+pub fn keep_ending(e: &Evidence<'_>) -> BTreeSet<u16> {
+    ended_services(e).iter().map(|service| service.port).collect()
+}
+
+fn ended_services<'a>(e: &Evidence<'a>) -> Vec<EndedService<'a>> {
+    let closed = e.reset_events().map_or(&[][..], |account| &account.listeners_closed);
+    let ports: BTreeSet<u16> = closed.iter().map(|closed| closed.local.port()).collect();
+    let service = |port: u16| {
+        let ends = e.ended_listeners(port);
+        let refused = at_ports(e, Kind::Refused, &[port]);
+        let left = at_ports(e, Kind::ListenerClosed, &[port]) + at_ports(e, Kind::Exited, &[port]);
+        let apart = |pair: &&[(&Task, Duration)]| {
+            pair[1].1.saturating_sub(pair[0].1) >= Duration::from_millis(numbers::APART_MS)
+        };
+        let times = 1 + ends.windows(2).filter(apart).count() as u64;
+        // One that was there when the window opened is told by what it left.
+        let began = || !e.services().unwrap_or_default().iter().any(|it| it.port == port && it.listened_before());
+        let told = || e.signal_deaths().iter().any(|death| ends.iter().any(|(task, _)| task.pid == death.process.pid));
+        let of_interest = !ends.is_empty() && refused + left > 0 && (times > 1 || began() && !told());
+        of_interest.then_some(EndedService { port, ends, times, refused, left })
+    };
+    ports.into_iter().filter_map(service).collect()
+}
+
+fn keeps_ending(e: &Evidence<'_>, service: &EndedService<'_>) -> Finding {
+    let EndedService { port, ends, times, refused, left } = service;
+    let pids: Vec<u32> = ends.iter().map(|(task, _)| task.pid).collect();
+    let died: Vec<_> = e.signal_deaths().into_iter().filter(|death| pids.contains(&death.process.pid)).collect();
+    let name = ends.last().map_or_else(String::new, |(task, _)| task.name.clone());
+    let connects = e.harm_of_connects(Target::Port(*port), *refused);
+    let failures = refused + left;
+    let attempts = connects.attempts.map(|attempts| attempts.max(failures));
+    let harm = Harm { failures, attempts, in_all: failures, burst: None };
+    let here = e.attribution().is_ok_and(|all| {
+        let mut of_port = all.groups.iter().filter(|group| group.port == Some(*port));
+        of_port.all(|group| group.on_loopback())
+    });
+    let severity = if here { severity::to_callers(e, &harm) } else { severity::to_clients(e, &harm) };
+    let asked = !died.is_empty() && died.iter().all(|death| death.was_asked_to());
+    // A program that ends again and again is never chance.
+    let severity = match *times > 1 && failures >= severity::FEWEST && !asked {
+        true => severity.min(Severity::Warning),
+        false => severity,
+    };
+    let how = match died.as_slice() {
+        [] => String::new(),
+        died => format!(" ({})", signals::how(e, died)),
+    };
+    let window = words::seconds(e.window());
+    let summary = match times {
+        1 => format!("{name} on port {port} began to listen and ended again within {window}{how}"),
+        times => format!("{name} on port {port} keeps ending and being started again, {times} times in {window}{how}"),
+    };
+    let summary = format!("{summary}: {} refused or reset", harm.counted("connection"));
+    let confidence = if *times > 1 { numbers::KEEPS_ENDING } else { numbers::WITH_KNOWN_RESETS };
+    let shown: Vec<String> = pids.iter().take(5).map(u32::to_string).collect();
+    let owner = e.service_of_port(*port);
+    let askers = place::askers(e, *port);
+    let listener = owner.map_or_else(|| Subject { port: Some(*port), ..Subject::host() }, Subject::listener);
+    let mut finding = wording::active(e, severity, confidence, failures, "connections", summary)
+        .subject(listener)
+        .subjects(ends.iter().rev().take(2).map(|(task, _)| Subject { port: Some(*port), ..Subject::task(task) }))
+        .evidence(EvidenceItem::value(
+            "reset_events",
+            "LISTEN",
+            pids.len() as f64,
+            format!("{name} ended and closed its listener by that: pid {}", shown.join(", ")),
+        ));
+    for (text, count) in signals::evidence(&died) {
+        finding = finding.evidence(EvidenceItem::value("signals", "signal", count as f64, text));
+    }
+    if died.is_empty() && e.reset_events().is_ok_and(|account| account.reports_signals) {
+        let text = "no signal ended it: it exited by itself, and its log says why";
+        finding = finding.evidence(EvidenceItem::fact("signals", "signal", text));
+    }
+    if *refused > 0 {
+        let text = format!("{} refused while nobody listened in between", words::counted(*refused, "connect"));
+        finding = finding.evidence(EvidenceItem::value("reset_events", "NO_SOCKET", *refused as f64, text));
+    }
+    if *left > 0 {
+        let text = format!("{} left by it to those who were connected or waited", words::counted(*left, "RST"));
+        finding = finding.evidence(EvidenceItem::value("reset_events", "exit", *left as f64, text));
+    }
+    finding = finding.evidence_if(place::asked_by(&askers)).subjects(askers).harm(harm);
+    finding = finding.evidence_if(signals::memory(e, &died));
+    let finding = match signals::remedy(e, &died) {
+        Some(remedy) => finding.remedy(remedy),
+        None => finding,
+    };
+    let unit = owner.and_then(|service| service.owners.iter().find_map(|process| process.unit.as_ref()));
+    with_remedies(e, finding, Some(&name), unit, &died)
 }
 
 /// Processes of one name that a signal ended while they served.
@@ -197,6 +308,32 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     );
     let finding = finding.against_if((of_place.is_empty() && is_child(e, &place)).then_some(doubt));
     with_remedies(e, finding, place.task().map(|task| task.name.as_str()), None, &of_place)
+}
+
+/// Places at which processes ended that their program makes for one connection each, as sshd does: they turned the client away
+/// or ended its session, which is no crash.
+pub fn by_children<'e>(e: &'e Evidence<'_>) -> Vec<Place<'e>> {
+    let groups = e.resets_of(PROCESS_EXIT.id, Direction::Sent).unwrap_or_default();
+    place::places(e, &groups).into_iter().filter(|place| is_of_children(e, place)).collect()
+}
+
+/// Each ended by itself with one connection, none held the listener, and their parent listens on. Whether a signal ended them must
+/// be known.
+fn is_of_children(e: &Evidence<'_>, place: &Place<'_>) -> bool {
+    let Ok(owners) = e.owners_before() else { return false };
+    let signals_known = e.reset_events().is_ok_and(|account| account.reports_signals);
+    let mut connections: BTreeMap<u32, u64> = BTreeMap::new();
+    for group in &place.groups {
+        let Some(task) = &group.task else { return false };
+        *connections.entry(task.pid).or_default() += group.count;
+    }
+    let listened = |pid: &u32| {
+        let mut sockets = place.service(e).into_iter().flat_map(|service| &service.sockets);
+        sockets.any(|socket| owners.by_inode.get(&socket.last.inode).is_some_and(|pids| pids.contains(pid)))
+    };
+    let died = |pid: &u32| e.signal_deaths().iter().any(|death| death.process.pid == *pid);
+    let for_one = |(pid, count): (&u32, &u64)| *count == 1 && !listened(pid) && !died(pid);
+    signals_known && is_child(e, place) && connections.iter().all(for_one)
 }
 
 /// A process of the same name listens there still.
@@ -548,6 +685,121 @@ mod tests {
             case.finding(&PROCESS_EXIT).severity
         };
         assert_eq!((closed(true), closed(false)), (Severity::Critical, Severity::Info));
+    }
+
+    /// node on port 3000 ended at these milliseconds of the window, as often as there are, and 20 connects were refused meanwhile.
+    fn crash_loop(ends: &[u64]) -> Case {
+        let mut case = Case::new()
+            .tracepoints()
+            .counter("Tcp.OutRsts", 0, 20)
+            .counter("Tcp.PassiveOpens", 0, 30)
+            .listener("0.0.0.0:3000", 511, 0, 0, &process(99, "node"))
+            .sent(20, "NO_SOCKET", None, ["10.0.0.9:3000", "10.0.3.7:0"], None)
+            .packets(20, Direction::Sent, 0x14, 64, ["10.0.0.9:3000", "10.0.3.7:0"])
+            .destroyed_sockets(30, ["10.0.0.9:3000", "10.0.3.7:0"], 0, 0);
+        case.netns.listener_traces.values_mut().for_each(|trace| trace.in_before = false);
+        if let crate::value::Observed::Full(account) = &mut case.host.reset_events {
+            account.reports_signals = true;
+            for (number, at) in (1..).zip(ends) {
+                account.listeners_closed.push(crate::source::reset_events::ListenerClosed {
+                    at: Duration::from_millis(1_000_000 + at),
+                    local: "0.0.0.0:3000".parse().unwrap(),
+                    task: Some(task(number, "node")),
+                    netns: None,
+                });
+                account.ended.push(number);
+            }
+        }
+        case
+    }
+
+    #[test]
+    fn a_program_that_keeps_ending_is_the_root_of_the_connects_refused_in_between() {
+        let case = crash_loop(&[100, 1_300, 2_500]);
+        let diagnosis = crate::diagnosis::diagnose(case.view());
+        let ids: Vec<_> = diagnosis.causes.iter().map(|cause| cause.id).collect();
+        assert_eq!(ids, ["process-exit"]);
+        let said =
+            "node on port 3000 keeps ending and being started again, 3 times in 3 s: 20 of 50 connections (40 %)";
+        assert!(diagnosis.summary.starts_with(said), "{}", diagnosis.summary);
+        let finding = &diagnosis.causes[0].finding;
+        assert!(finding.evidence.iter().any(|item| item.text.contains("no signal ended it")), "{finding:?}");
+        assert!(finding.remedies[0].text.starts_with("Find out why node ended"), "{finding:?}");
+        let killed = case.signal_death(SignalDeath {
+            at: Duration::from_millis(1_001_300),
+            process: task(2, "node"),
+            signal: 9,
+            sender: Some(task(5, "timeout")),
+            netns: None,
+            has_siblings: false,
+        });
+        let finding = killed.finding(&PROCESS_EXIT);
+        assert!(finding.summary.contains("3 times in 3 s (killed with SIGKILL (signal 9) by timeout (pid 5))"));
+    }
+
+    #[test]
+    fn one_that_began_and_ended_within_the_window_ended_once() {
+        let finding = crash_loop(&[1_300]).finding(&PROCESS_EXIT);
+        assert!(finding.summary.starts_with("node on port 3000 began to listen and ended again within 3 s: 20 of 50"));
+        let workers = crash_loop(&[1_300, 1_310, 1_320]).finding(&PROCESS_EXIT);
+        assert!(workers.summary.starts_with("node on port 3000 began to listen and ended again"), "{workers:?}");
+    }
+
+    #[test]
+    fn a_listener_that_its_living_program_closes_is_no_exit() {
+        let mut case = crash_loop(&[100, 1_300]);
+        if let crate::value::Observed::Full(account) = &mut case.host.reset_events {
+            account.ended.clear();
+        }
+        assert!(case.is_ruled_out(&PROCESS_EXIT));
+        let finding = case.finding(&super::super::listener_closed::LISTENER_CLOSED);
+        assert!(finding.summary.starts_with("the listener of node on port 3000 comes and goes"), "{finding:?}");
+    }
+
+    #[test]
+    fn a_child_for_one_connection_that_ends_by_itself_is_no_crash() {
+        use super::super::close_with_unread_data::CLOSE_WITH_UNREAD_DATA;
+        let case = |listens: u32, pid: u32, each: u16| {
+            let mut case = Case::new().tracepoints().counter("Tcp.OutRsts", 0, 4).counter("Tcp.PassiveOpens", 0, 4);
+            case =
+                case.counter("TcpExt.TCPAbortOnClose", 0, 4).listener("0.0.0.0:22", 128, 0, 0, &process(977, "sshd"));
+            case = case.holder(1, &process(listens, "sshd"));
+            for number in 0..2 {
+                let ends = ["10.0.0.9:22", "10.0.3.7:0"];
+                let child = Some(task(pid + number, "sshd"));
+                case = case.sent(each, "TCP_ABORT_ON_CLOSE", Some(TcpState::Close), ends, child);
+            }
+            let Some(events) = case.events.value().cloned() else { panic!("no events") };
+            let exiting = |event| crate::source::reset_events::ResetEvent {
+                caller: Some(crate::source::reset_events::Caller::Close),
+                exiting: true,
+                ..event
+            };
+            case.events = crate::value::Observed::Full(events.into_iter().map(exiting).collect());
+            if let crate::value::Observed::Full(account) = &mut case.host.reset_events {
+                account.reports_signals = true;
+            }
+            case
+        };
+        let turned_away = case(977, 2000, 1);
+        assert!(!turned_away.clone().judge(&PROCESS_EXIT).is_ok_and(|found| matches!(found, Verdict::Found(_))));
+        let finding = turned_away.clone().finding(&CLOSE_WITH_UNREAD_DATA);
+        assert!(finding.summary.starts_with("2 sshd processes on port 22 closed"), "{}", finding.summary);
+        assert!(finding.remedies[0].text.starts_with("See in the log of sshd why"), "{finding:?}");
+        let killed = turned_away.signal_death(SignalDeath {
+            at: Duration::from_secs(1001),
+            process: task(2000, "sshd"),
+            signal: 9,
+            sender: Some(task(1, "bash")),
+            netns: None,
+            has_siblings: true,
+        });
+        assert!(killed.finding(&PROCESS_EXIT).summary.contains("exited with open connections"));
+        assert!(
+            case(977, 2000, 2).finding(&PROCESS_EXIT).summary.contains("exited"),
+            "workers, with more than one each"
+        );
+        assert!(case(2000, 2000, 1).finding(&PROCESS_EXIT).summary.contains("exited"), "a worker, that listened too");
     }
 
     #[test]

@@ -8,8 +8,15 @@ use crate::value::words;
 /// Causes by which a program ends its clients' connections.
 const ENDINGS: [&str; 4] = ["close-with-unread-data", "abortive-close", "connection-limit", "late-data-after-close"];
 /// Causes of own connects that fail, the deepest first.
-const CONNECTS: [&str; 5] =
-    ["wrong-bind-address", "port-without-listener", "firewall-reject", "connect-unanswered", "upstream-refused"];
+const CONNECTS: [&str; 7] = [
+    "process-exit",
+    "listener-closed",
+    "wrong-bind-address",
+    "port-without-listener",
+    "firewall-reject",
+    "connect-unanswered",
+    "upstream-refused",
+];
 /// Causes by which a listener of this host answers no SYN, the deepest first.
 const SILENT: [&str; 5] =
     ["fd-exhaustion", "accept-loop-stalled", "accept-queue-overflow", "syn-flood", "syn-queue-overflow"];
@@ -19,7 +26,7 @@ const SILENT: [&str; 5] =
 pub(super) fn link(evidence: &Evidence<'_>, found: &mut [(&'static Cause, Finding)]) -> Vec<Option<usize>> {
     let mut roots = vec![None; found.len()];
     for symptom in 0..found.len() {
-        if let Some(root) = silent_listener(found, symptom) {
+        if let Some(root) = silent_listener(found, symptom).or_else(|| refused_here(evidence, found, symptom)) {
             roots[symptom] = Some(root);
             continue;
         }
@@ -83,6 +90,19 @@ fn silent_listener(found: &[(&'static Cause, Finding)], symptom: usize) -> Optio
         other.id == id && cause.id != id && root.state == finding.state && root.subjects.iter().any(is_it)
     };
     SILENT.iter().find_map(|id| found.iter().position(|root| is_root(id, root)))
+}
+
+/// Connects of this host to a service of this host that is not there all the time.
+fn refused_here(evidence: &Evidence<'_>, found: &[(&'static Cause, Finding)], symptom: usize) -> Option<usize> {
+    let (_, finding) = found.get(symptom).filter(|(cause, _)| cause.id == "upstream-refused")?;
+    let called = finding.subjects.iter().find(|subject| subject.kind == SubjectKind::Peer)?;
+    let port = called.port.filter(|port| evidence.comes_and_goes(*port))?;
+    let local = called.address.is_some_and(|address| address.is_loopback());
+    let is_it = |subject: &Subject| subject.kind == SubjectKind::Listener && subject.port == Some(port);
+    let is_root = |id: &str, (cause, root): &(&'static Cause, Finding)| {
+        cause.id == id && local && root.state == finding.state && root.subjects.iter().any(is_it)
+    };
+    ["process-exit", "listener-closed"].iter().find_map(|id| found.iter().position(|root| is_root(id, root)))
 }
 
 /// A program that sets SO_LINGER to 0 resets its clients with the reason of unread data where something came before it closed

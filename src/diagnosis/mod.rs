@@ -370,14 +370,20 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
     (diagnosis, whole)
 }
 
-/// What was turned away, and is no limit of the program, stands under what it is then.
+/// What the usual cause of a kind does not explain stands under the one that does: what was turned away by no limit of the program,
+/// connects that were refused while a listener was away for a moment, a process that ended with its one connection.
 fn name_by_cause(ledger: &mut Ledger, causes: &[Ranked]) {
-    let limit = "connection-limit";
+    const OTHERS: [(&str, [&str; 2]); 3] = [
+        ("connection-limit", ["close-with-unread-data", "late-data-after-close"]),
+        ("port-without-listener", ["process-exit", "listener-closed"]),
+        ("process-exit", ["close-with-unread-data", "connection-limit"]),
+    ];
     let found = |id: &str| causes.iter().any(|cause| cause.id == id);
-    let other = ["close-with-unread-data", "late-data-after-close"].into_iter().find(|id| found(id));
-    if let Some(other) = other.filter(|_| !found(limit)) {
-        let turned_away = ledger.sent.lines.iter_mut().filter(|line| line.cause == Some(limit));
-        turned_away.for_each(|line| line.cause = Some(other));
+    for line in &mut ledger.sent.lines {
+        let usual = OTHERS.iter().find(|(usual, _)| line.cause == Some(usual) && !found(usual));
+        if let Some(other) = usual.and_then(|(_, others)| others.iter().find(|id| found(id))) {
+            line.cause = Some(other);
+        }
     }
 }
 

@@ -65,6 +65,11 @@ impl<'a> Service<'a> {
         bound.then(|| self.worst().last.device)
     }
 
+    /// One of the sockets listened already when the window opened.
+    pub fn listened_before(&self) -> bool {
+        self.sockets.iter().any(|socket| socket.in_before)
+    }
+
     /// One of the sockets still listened at the end of the window.
     pub fn listens_now(&self) -> bool {
         self.sockets.iter().any(|socket| socket.in_after)

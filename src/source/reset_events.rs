@@ -116,6 +116,8 @@ pub struct EventAccount {
     pub lost_sent: u64,
     /// LISTEN to CLOSE transitions in an observed namespace or one that is not known, capped at 1,000.
     pub listeners_closed: Vec<ListenerClosed>,
+    /// Processes that closed one of `listeners_closed` and ended.
+    pub ended: Vec<u32>,
     /// Processes that a signal ended, of all namespaces, capped at 1,000.
     pub deaths: Vec<SignalDeath>,
     /// tcp_receive_reset events without a RST, discarded: data after close calls tcp_reset() (net/ipv4/tcp_input.c).
@@ -124,6 +126,8 @@ pub struct EventAccount {
     pub missing: Vec<Missing>,
     /// Errors of sockets are reported, too.
     pub reports_errors: bool,
+    /// Signals that end a process are reported, too.
+    pub reports_signals: bool,
 }
 
 impl EventAccount {
@@ -136,6 +140,9 @@ impl EventAccount {
         self.bogus_received += later.bogus_received;
         self.missing = later.missing;
         self.reports_errors |= later.reports_errors;
+        self.reports_signals |= later.reports_signals;
+        let room = MAX_LISTENERS.saturating_sub(self.ended.len());
+        self.ended.extend(later.ended.into_iter().take(room));
         let room = MAX_DEATHS.saturating_sub(self.deaths.len());
         self.deaths.extend(later.deaths.into_iter().take(room));
         let room = MAX_LISTENERS.saturating_sub(self.listeners_closed.len());

@@ -3,7 +3,7 @@
 //! Records that explain each other (a state change and the reset around it, a bogus receive and the reset that follows)
 //! are written by one CPU within one call of the kernel, so they are matched per CPU, by socket address.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use super::call_chain::Symbols;
@@ -58,6 +58,8 @@ pub struct Events {
     losses: Losses,
     deaths: Deaths,
     tallies: Tallies,
+    /// Processes that closed a listener, and that are not known to have ended.
+    closers: BTreeSet<u32>,
     out: ResetEvents,
 }
 
@@ -162,7 +164,13 @@ impl Content for Events {
     fn take(&mut self) -> ResetEvents {
         let missing = self.out.account.missing.clone();
         let mut out = std::mem::take(&mut self.out);
-        out.account.reports_errors = self.events.values().any(|event| event.tracepoint == ERROR);
+        let reports = |tracepoint: &str| self.events.values().any(|event| event.tracepoint == tracepoint);
+        out.account.reports_errors = reports(ERROR);
+        out.account.reports_signals = reports(DELIVER);
+        // The record of an end comes by another ring, and may come later.
+        self.tasks.settle();
+        out.account.ended = self.closers.iter().copied().filter(|pid| self.tasks.has_exited(*pid)).collect();
+        self.closers.retain(|pid| !out.account.ended.contains(pid));
         out.events.sort_by_key(|event| event.at);
         out.errors.sort_by_key(|error| error.at);
         out.account.listeners_closed.sort_by_key(|listener| listener.at);
@@ -290,6 +298,9 @@ impl Events {
             }
             if old == TcpState::Listen {
                 if self.out.account.listeners_closed.len() < MAX_LISTENERS && !elsewhere {
+                    if self.closers.len() < MAX_LISTENERS {
+                        self.closers.extend(task.as_ref().map(|task| task.pid));
+                    }
                     self.out.account.listeners_closed.push(ListenerClosed { at, local, task, netns });
                 }
                 return;
@@ -400,6 +411,7 @@ const RECEIVE: &str = "tcp_receive_reset";
 const STATE: &str = "inet_sock_set_state";
 const ERROR: &str = "inet_sk_error_report";
 const GENERATE: &str = "signal_generate";
+const DELIVER: &str = "signal_deliver";
 
 fn push<T>(queue: &mut VecDeque<T>, item: T) {
     if queue.len() >= MAX_WAITING {

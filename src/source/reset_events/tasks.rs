@@ -123,6 +123,11 @@ impl Tasks {
         self.by_pid.iter().any(|(other, process)| *other != pid && process.name == name && lives(other))
     }
 
+    /// It ended a few drains ago at most.
+    pub fn has_exited(&self, pid: u32) -> bool {
+        self.exited.contains_key(&pid)
+    }
+
     pub fn get(&self, pid: u32) -> Option<&Process> {
         self.by_pid.get(&pid)
     }
