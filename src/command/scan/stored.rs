@@ -112,7 +112,7 @@ fn instead(stored: &Stored) -> anyhow::Result<String> {
     let wanted = Wanted { since: millis(stored.since), until: millis(stored.until), ..Wanted::default() };
     let (past, _) = past(&stored.directory, wanted, 1)?;
     let span = format!("{} to {}", point(stored.since), point(stored.until));
-    if past.is_empty() && stored.until > clock::now().wall {
+    if past.account.status.is_none() && stored.until > clock::now().wall {
         return Ok(format!("{span} is not recorded yet; a tick is once its window is over"));
     }
     if past.is_empty() {
