@@ -4,6 +4,7 @@ use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Setting, Severity, Subject, Verdict, Verify, commands};
 use super::{process_exit, severity, wording};
 use crate::evidence::Evidence;
+use crate::reset::Exchange;
 use crate::source::reset_events::Direction;
 use crate::source::socket_dump::GroupKind;
 use crate::value::shell::{Name, ShellCommand};
@@ -68,19 +69,32 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         words::counted(reading.delta, "connection"),
         words::seconds(e.window())
     );
-    let severity = if severity::only_calls(e, reading.delta) {
+    // What each of them left behind when it was destroyed, where a packet tells of it.
+    let left = e.resets().iter().filter(|reset| reset.direction() == Direction::Sent).map(Exchange::of);
+    let goodbyes = left.filter(|left| *left == Some(Exchange::PerhapsGoodbye)).count() as u64;
+    let mostly_goodbyes = goodbyes * 2 >= reading.delta;
+    let severity = if severity::only_calls(e, reading.delta) || mostly_goodbyes {
         Severity::Info
     } else {
         // Whether their answers were complete is not seen.
         severity::of_host(e, reading.delta, "Tcp.PassiveOpens").max(Severity::Warning)
     };
-    let mut finding = wording::active(e, severity, numbers::COUNTED, reading.delta, "resets", summary)
+    let confidence = if mostly_goodbyes { numbers::PERHAPS_GOODBYES } else { numbers::COUNTED };
+    let mut finding = wording::active(e, severity, confidence, reading.delta, "resets", summary)
         .evidence(wording::moved(&reading, "a socket was closed with unread data"))
         .against(EvidenceItem::fact(
             "reset_events",
             "process",
             "the counter does not say which process, whether it closed or exited, nor whether its answer was complete",
         ));
+    if goodbyes > 0 {
+        let text = format!(
+            "{} left a few bytes unread after an answer: a goodbye that came with the peer's close is harmless, a short request \
+             is not",
+            words::counted(goodbyes, "connection")
+        );
+        finding = finding.against(EvidenceItem::value("destroyed_sockets", "unread", goodbyes as f64, text));
+    }
     // Where unread bytes lie now is a good guess where they were left before.
     if let Some(group) = e.groups(GroupKind::Unread).ok().and_then(|groups| groups.first().copied()) {
         let side = if group.accepted { "port" } else { "connections to port" };
@@ -210,6 +224,25 @@ mod tests {
             .counter("Tcp.EstabResets", 100, 20)
             .counter("Tcp.PassiveOpens", 100, 20)
             .counter("TcpExt.TCPAbortOnClose", 7, 20)
+    }
+
+    /// Who sees packets and no events does not know whether the peer had closed.
+    #[test]
+    fn a_few_bytes_after_an_answer_accuse_nobody_where_only_packets_are_seen() {
+        let ends = ["10.0.0.9:9000", "10.0.3.7:0"];
+        let left = |unread: u32| {
+            twenty()
+                .counter("TcpExt.ListenOverflows", 0, 0)
+                .packets(20, Direction::Sent, 0x14, 64, ends)
+                .each_packet(|packet| (packet.seq, packet.window) = (500, 502))
+                .destroyed_sockets(20, ends, 0, 0)
+                .each_destroyed(|socket| (socket.unread, socket.unacknowledged) = (unread, 0))
+        };
+        let status = |unread| crate::diagnosis::diagnose(left(unread).view()).status;
+        let finding = left(6).finding(&CLOSE_WITH_UNREAD_DATA);
+        assert!(finding.severity == Severity::Info && finding.confidence < 0.5, "{finding:?}");
+        assert_eq!(status(6), crate::diagnosis::Status::Unknown);
+        assert!(left(90).finding(&CLOSE_WITH_UNREAD_DATA).severity < Severity::Info, "a request");
     }
 
     #[test]

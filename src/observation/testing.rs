@@ -446,6 +446,12 @@ impl Case {
         self
     }
 
+    /// Changes the packets.
+    pub fn each_packet(mut self, change: impl FnMut(&mut ResetPacket)) -> Self {
+        full(&mut self.packets).iter_mut().for_each(change);
+        self
+    }
+
     /// Changes the destroyed connections.
     pub fn each_destroyed(mut self, change: impl FnMut(&mut DestroyedSocket)) -> Self {
         full(&mut self.destroyed).iter_mut().for_each(change);
