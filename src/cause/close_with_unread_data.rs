@@ -236,13 +236,15 @@ mod tests {
                 .packets(20, Direction::Sent, 0x14, 64, ends)
                 .each_packet(|packet| (packet.seq, packet.window) = (500, 502))
                 .destroyed_sockets(20, ends, 0, 0)
-                .each_destroyed(|socket| (socket.unread, socket.unacknowledged) = (unread, 0))
+                .each_destroyed(|socket| {
+                    (socket.unread, socket.unacknowledged, socket.bytes_received) = (unread, 0, Some(1_000));
+                })
         };
         let status = |unread| crate::diagnosis::diagnose(left(unread).view()).status;
         let finding = left(6).finding(&CLOSE_WITH_UNREAD_DATA);
         assert!(finding.severity == Severity::Info && finding.confidence < 0.5, "{finding:?}");
         assert_eq!(status(6), crate::diagnosis::Status::Unknown);
-        assert!(left(90).finding(&CLOSE_WITH_UNREAD_DATA).severity < Severity::Info, "a request");
+        assert!(left(257).finding(&CLOSE_WITH_UNREAD_DATA).severity < Severity::Info, "a request");
     }
 
     #[test]

@@ -16,6 +16,8 @@ const GREETING: u64 = 2_048;
 const MUCH: u32 = 14_600;
 /// A goodbye: TLS close_notify has 24 to 31 bytes, QUIT of text protocols fewer.
 const GOODBYE: u32 = 64;
+/// One that takes longer: ssh(1) closes its channel and says goodbye in one. Short requests have as much.
+const LONG_GOODBYE: u32 = 256;
 /// Ports where TLS is the rule: a close_notify after a FIN is likelier than a lost request.
 pub const TLS_PORTS: [u16; 8] = [443, 465, 636, 993, 995, 5671, 6443, 8443];
 /// Who leaves with the answer does so within this time.
@@ -97,9 +99,9 @@ fn from_here(
     }
     let answered = !nothing_read && sent > 0 && socket.unacknowledged == 0;
     match state {
-        _ if !answered || socket.unread > GOODBYE => None,
-        Some(TcpState::CloseWait) => Some(Exchange::Goodbye),
-        _ if packet_alone => Some(Exchange::PerhapsGoodbye),
+        _ if !answered => None,
+        Some(TcpState::CloseWait) if socket.unread <= GOODBYE => Some(Exchange::Goodbye),
+        _ if packet_alone && socket.unread <= LONG_GOODBYE => Some(Exchange::PerhapsGoodbye),
         _ => None,
     }
 }
