@@ -4,7 +4,7 @@ use super::numbers::{Confidence, listener_closed as numbers};
 use super::place::{self, Place};
 use super::port_without_listener::{self, PORT_WITHOUT_LISTENER};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict, Verify, commands};
-use super::{process_exit, severity, wording};
+use super::{keep_ending, severity, wording};
 use crate::attribution::GoneListener;
 use crate::evidence::Evidence;
 use crate::evidence::service::Service;
@@ -57,7 +57,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         let groups = groups.unwrap_or_default();
         let mut findings: Vec<_> =
             place::places(e, &groups).into_iter().map(|place| by_events(e, place, gone)).collect();
-        let ended = process_exit::keep_ending(e);
+        let ended = keep_ending::ports(e);
         let mut told: BTreeSet<u16> = groups.iter().filter_map(|group| group.port).collect();
         told.extend(away.iter().filter_map(|place| place.port));
         let unexplained = away.iter().filter_map(|place| Some((place, place.port?)));

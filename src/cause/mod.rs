@@ -92,6 +92,7 @@ mod handshake_reset;
 mod health_check_resets;
 mod idle_timeout;
 mod idle_without_keepalive;
+mod keep_ending;
 mod keepalive_timeout;
 mod late_data_after_close;
 mod listener_closed;

@@ -33,6 +33,7 @@ pub mod node;
 pub mod port;
 pub mod rank;
 mod sentence;
+mod verdict;
 
 #[derive(Debug, Clone)]
 pub struct Diagnosis {
@@ -299,7 +300,7 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
     let unseen = !filter.sees_process(evidence) && causes.iter().all(|cause| is_host_wide(&cause.finding));
     // A text does not say whether it goes on, and totals not when they grew.
     let silent = evidence.totals_only() || view.covers.input == Input::Text && evidence.flows().is_none();
-    let status = match status(evidence, &causes) {
+    let status = match verdict::status(evidence, &causes) {
         status if unseen || silent && status == Status::Ok => Status::Unknown,
         // What was asked for may be where all of them come from.
         Status::Ok if !filter.is_empty() && evidence.unassigned().is_some() => Status::Unknown,
@@ -429,32 +430,6 @@ pub const CONVINCING: f64 = 0.5;
 
 fn weighs(finding: &Finding) -> bool {
     finding.confidence >= CONVINCING && finding.state.is_now()
-}
-
-/// Without both counters nobody can say that nothing was lost.
-fn blind(evidence: &Evidence<'_>) -> bool {
-    if let Some(flows) = evidence.flows() {
-        return flows.segments == 0;
-    }
-    evidence.counter("Tcp.OutRsts").is_err() || evidence.counter("TcpExt.ListenOverflows").is_err()
-}
-
-fn status(evidence: &Evidence<'_>, causes: &[Ranked]) -> Status {
-    let convincing =
-        |severity: Severity| causes.iter().any(|cause| cause.finding.severity == severity && weighs(&cause.finding));
-    if convincing(Severity::Critical) {
-        Status::Critical
-    } else if convincing(Severity::Warning) {
-        Status::Warning
-    } else if blind(evidence)
-        || evidence.unbalanced().is_some()
-        || evidence.unplaced().is_some()
-        || evidence.lost_unexplained().is_some()
-    {
-        Status::Unknown
-    } else {
-        Status::Ok
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{ListenerRow, Status, blind, weighs};
+use super::verdict::blind;
+use super::{ListenerRow, Status, weighs};
 use crate::cause::Severity;
 use crate::diagnosis::filter::{Filter, is_host_wide};
 use crate::diagnosis::rank::Ranked;

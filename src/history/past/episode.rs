@@ -1,0 +1,73 @@
+//! An episode, put together from the entries that tell of it.
+
+use super::{Account, Ending, Episode, Event, FEW, Severity, Span, State, plus};
+
+impl Episode {
+    pub(super) fn new(event: &Event, earlier: u64) -> Self {
+        Self {
+            id: event.id.clone(),
+            title: event.title.clone(),
+            place: event.place.clone(),
+            severity: event.severity,
+            state: event.state,
+            harmless: true,
+            span: Span { from: event.since, until: event.at },
+            from_start: event.from_start,
+            ending: Ending::GoesOn,
+            events: 0,
+            unit: event.unit.clone(),
+            peak_per_s: 0.0,
+            attempts: None,
+            failures: None,
+            summary: event.summary.clone(),
+            evidence: event.evidence.clone(),
+            remedies: event.remedies.clone(),
+            earlier,
+            counted: 0,
+        }
+    }
+
+    pub(super) fn take(&mut self, event: &Event) {
+        self.span.until = self.span.until.max(event.at);
+        self.events = self.events.max(event.events.saturating_sub(self.earlier));
+        self.harmless &= event.harmless;
+        if event.place.process.is_some() {
+            self.place.clone_from(&event.place);
+        }
+        // Of the worst of it, the words.
+        if event.severity <= self.severity && (event.per_s >= self.peak_per_s || event.severity < self.severity) {
+            (self.severity, self.state) = (event.severity, event.state);
+            self.summary.clone_from(&event.summary);
+            self.evidence.clone_from(&event.evidence);
+            self.remedies.clone_from(&event.remedies);
+        }
+        self.peak_per_s = self.peak_per_s.max(event.per_s);
+        self.share(event.attempts, event.failures);
+    }
+
+    /// Of a tick in which it was active, where connections of the place are counted.
+    pub(super) fn share_of(&mut self, tick: &Account) {
+        if self.attempts.is_some() {
+            let own = tick.services.iter().filter(|service| service.place.is_same(&self.place));
+            let sum = own.fold((None, None), |(attempts, failures), service| {
+                (plus(attempts, service.attempts), plus(failures, service.failures))
+            });
+            self.share(sum.0, sum.1);
+        }
+    }
+
+    /// Keeps the worst share of connections that failed.
+    pub(super) fn share(&mut self, attempts: Option<u64>, failures: Option<u64>) {
+        let (Some(all), Some(failed)) = (attempts, failures) else { return };
+        let (most, worst) = (self.attempts.unwrap_or(0), self.failures.unwrap_or(0));
+        let rank = |all: u64, failed: u64, other: u64| (all >= FEW, u128::from(failed) * u128::from(other), all);
+        if all > 0 && failed <= all && rank(all, failed, most.max(1)) > rank(most, worst, all) {
+            (self.attempts, self.failures) = (attempts, failures);
+        }
+    }
+
+    /// It is a fault, or was one.
+    pub fn is_fault(&self) -> bool {
+        !self.harmless && self.severity < Severity::Info && self.state != State::Benign
+    }
+}
