@@ -127,6 +127,8 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
             .subjects(place.subjects(e))
             .evidence(place.item("TCP_ABORT_ON_CLOSE", "a close with unread data"))
             .harm(harm);
+    let most = if place.doubt().is_some() { numbers::BY_PACKETS } else { numbers::NAMED };
+    let finding = Finding { confidence: finding.confidence.min(most.value()), ..finding };
     with_remedies(finding, place.port)
 }
 

@@ -170,6 +170,8 @@ numbers! {
         NAMED: Confidence = 0.95;
         /// The counter is exact; a program's own limit, one that ended or a complete answer move it alike.
         COUNTED: Confidence = 0.7;
+        /// Without events it is open whether the peer had ended its session already.
+        BY_PACKETS: Confidence = 0.75;
         /// Most left a few bytes after an answer, as a goodbye does.
         PERHAPS_GOODBYES: Confidence = 0.45;
         /// The kernel names the processes, and that no signal ended them: whether it was a rule or a session's end is open.
