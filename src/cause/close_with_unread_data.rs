@@ -116,19 +116,17 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let harm = place.harm(e);
     let severity = if place.as_client() { Severity::Info } else { severity::to_clients(e, &harm) };
+    let confidence = if place.doubt().is_some() { numbers::BY_PACKETS } else { numbers::NAMED };
     let summary = format!(
         "{} closed {} with unread data in {}: the peers were reset",
         place.who(e),
         harm.counted("connection"),
         words::seconds(e.window())
     );
-    let finding =
-        wording::doubted(&place, wording::active(e, severity, numbers::NAMED, place.count, "resets", summary))
-            .subjects(place.subjects(e))
-            .evidence(place.item("TCP_ABORT_ON_CLOSE", "a close with unread data"))
-            .harm(harm);
-    let most = if place.doubt().is_some() { numbers::BY_PACKETS } else { numbers::NAMED };
-    let finding = Finding { confidence: finding.confidence.min(most.value()), ..finding };
+    let finding = wording::doubted(&place, wording::active(e, severity, confidence, place.count, "resets", summary))
+        .subjects(place.subjects(e))
+        .evidence(place.item("TCP_ABORT_ON_CLOSE", "a close with unread data"))
+        .harm(harm);
     with_remedies(finding, place.port)
 }
 

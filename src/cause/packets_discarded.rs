@@ -1,8 +1,9 @@
 use super::numbers::packets_discarded as numbers;
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict, Verify, wording};
 use crate::evidence::Evidence;
+use crate::observation::delta::Reading;
 use crate::value::shell::ShellCommand;
-use crate::value::{Missing, words};
+use crate::value::words;
 
 cause! {
     /// ## What happens
@@ -146,12 +147,11 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
     let drops = e.counter("TcpExt.ListenDrops")?;
     let mut findings: Vec<Finding> = DISCARDS.iter().filter_map(|discard| discarded(e, discard)).collect();
-    findings.extend(without_route(e)?);
+    findings.extend(without_route(e, &drops));
     if findings.is_empty() {
-        let none = DISCARDS.iter().filter_map(|discard| e.counter(discard.counter).ok()).count();
-        return Ok(match none {
-            0 => wording::still(&drops),
-            _ => Verdict::RuledOut("no counter of discarded packets moved".to_owned()),
+        return Ok(match DISCARDS.iter().any(|discard| e.counter(discard.counter).is_ok()) {
+            true => Verdict::RuledOut("no counter of discarded packets moved".to_owned()),
+            false => wording::still(&drops),
         });
     }
     Ok(Verdict::Found(findings))
@@ -185,13 +185,9 @@ fn discarded(e: &Evidence<'_>, discard: &Discard) -> Option<Finding> {
 
 /// A listener cannot answer a SYN without a route (net/ipv4/tcp_input.c tcp_conn_request()): it counts as a listen drop, in no
 /// counter of its own.
-fn without_route(e: &Evidence<'_>) -> Result<Option<Finding>, Missing> {
-    let Ok(no_route) = e.counter("Ip.OutNoRoutes") else { return Ok(None) };
-    let lost = e.ledger().dropped.count_of("no-route");
-    if lost == 0 {
-        return Ok(None);
-    }
-    let drops = e.counter("TcpExt.ListenDrops")?;
+fn without_route(e: &Evidence<'_>, drops: &Reading) -> Option<Finding> {
+    let no_route = e.counter("Ip.OutNoRoutes").ok()?;
+    let lost = Some(e.ledger().dropped.count_of("no-route")).filter(|lost| *lost > 0)?;
     let summary = format!(
         "{} lost in {}: this host has no route for its answer",
         words::counted(lost, "connection attempt"),
@@ -209,7 +205,7 @@ fn without_route(e: &Evidence<'_>) -> Result<Option<Finding>, Missing> {
     let finding = wording::active(e, severity, numbers::NO_ROUTE, lost, "connection attempts", summary)
         .subject(Subject::host())
         .evidence(wording::moved(&no_route, "packets for which this host found no route"))
-        .evidence(wording::moved(&drops, "SYNs that a listener dropped, not for a full queue"))
+        .evidence(wording::moved(drops, "SYNs that a listener dropped, not for a full queue"))
         .remedy(
             Remedy::new(
                 "Give this host a route to its clients; one of type unreachable, prohibit or blackhole is none",
@@ -220,7 +216,7 @@ fn without_route(e: &Evidence<'_>) -> Result<Option<Finding>, Missing> {
                     .pipe(ShellCommand::new("grep -E").arg("^(default|unreachable|prohibit|blackhole)")),
             ),
         );
-    Ok(Some(finding))
+    Some(finding)
 }
 
 #[cfg(test)]
