@@ -7,7 +7,7 @@ use crate::evidence::Evidence;
 use crate::reset::Exchange;
 use crate::source::reset_events::Direction;
 use crate::source::socket_dump::GroupKind;
-use crate::value::shell::{Name, ShellCommand};
+use crate::value::shell::ShellCommand;
 use crate::value::words;
 
 cause! {
@@ -143,11 +143,7 @@ fn by_children(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         wording::active(e, severity::to_clients(e, &harm), numbers::BY_CHILDREN, place.count, "resets", summary);
     let name = place.task().map_or_else(|| "the program".to_owned(), |task| task.name.clone());
     let unit = place.service(e).and_then(|service| service.owners.iter().find_map(|owner| owner.unit.as_ref()));
-    let journal = ShellCommand::new("journalctl --since -10min");
-    let journal = match unit.and_then(Name::unit) {
-        Some(unit) => journal.arg("-u").arg(unit),
-        None => journal,
-    };
+    let journal = commands::journal(unit);
     wording::doubted(&place, finding)
         .subjects(place.subjects(e))
         .evidence(place.item("TCP_ABORT_ON_CLOSE", "a close with unread data"))

@@ -1,6 +1,7 @@
 //! Commands that several causes give.
 
-use crate::value::shell::{Part, ShellCommand};
+use crate::value::outside::UnitName;
+use crate::value::shell::{Name, Part, ShellCommand};
 
 /// `sysctl -w name=value`
 pub fn set_sysctl(name: &'static str, value: impl Part) -> ShellCommand {
@@ -26,4 +27,13 @@ pub fn listening_or_failed(port: Option<u16>) -> ShellCommand {
 /// The most frequent of the lines that a command prints.
 pub fn most_frequent(lines: ShellCommand) -> ShellCommand {
     ["sort", "uniq -c", "sort -rn", "head"].into_iter().fold(lines, |lines, next| lines.pipe(ShellCommand::new(next)))
+}
+
+/// What was logged in the last ten minutes, by this unit where it is known.
+pub fn journal(unit: Option<&UnitName>) -> ShellCommand {
+    let journal = ShellCommand::new("journalctl --since -10min");
+    match unit.and_then(Name::unit) {
+        Some(unit) => journal.arg("-u").arg(unit),
+        None => journal,
+    }
 }

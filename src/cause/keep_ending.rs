@@ -93,8 +93,8 @@ pub(super) fn finding(e: &Evidence<'_>, service: &EndedService<'_>) -> Finding {
             pids.len() as f64,
             format!("{name} ended and closed its listener by that: pid {}", shown.join(", ")),
         ));
-    for (text, count) in signals::evidence(&died) {
-        finding = finding.evidence(EvidenceItem::value("signals", "signal", count as f64, text));
+    for item in signals::evidence(&died) {
+        finding = finding.evidence(item);
     }
     if died.is_empty() && e.reset_events().is_ok_and(|account| account.reports_signals) {
         let text = "no signal ended it: it exited by itself, and its log says why";

@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::numbers::process_exit as numbers;
 use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
-use super::{keep_ending, severity, signals, wording};
+use super::{commands, keep_ending, severity, signals, wording};
 use crate::attribution::Group;
 use crate::evidence::Evidence;
 use crate::knowledge::servers;
@@ -144,8 +144,8 @@ fn by_signal(e: &Evidence<'_>, deaths: &[&SignalDeath], groups: &[&Group]) -> Fi
     let subject = |death: &&SignalDeath| Subject { port, ..Subject::task(&death.process) };
     let mut finding = wording::active(e, severity, numbers::BY_SIGNAL, count, "processes", summary)
         .subjects(deaths.iter().take(3).map(subject));
-    for (text, count) in signals::evidence(deaths) {
-        finding = finding.evidence(EvidenceItem::value("signals", "signal", count as f64, text));
+    for item in signals::evidence(deaths) {
+        finding = finding.evidence(item);
     }
     if resets > 0 {
         let text =
@@ -332,8 +332,8 @@ fn by_owner(
             format!("{label} held the listener when the window opened and not when it closed"),
         ),
     );
-    for (text, count) in signals::evidence(&died) {
-        finding = finding.evidence(EvidenceItem::value("signals", "signal", count as f64, text));
+    for item in signals::evidence(&died) {
+        finding = finding.evidence(item);
     }
     if unanswered > 0 {
         let text = format!("{} closed before its request was answered", words::counted(unanswered, "connection"));
@@ -388,12 +388,8 @@ pub(super) fn with_remedies(
     unit: Option<&UnitName>,
     deaths: &[&SignalDeath],
 ) -> Finding {
-    let journal = ShellCommand::new("journalctl --since -10min");
+    let journal = commands::journal(unit);
     let unit = unit.and_then(Name::unit);
-    let journal = match &unit {
-        Some(unit) => journal.arg("-u").arg(unit.clone()),
-        None => journal,
-    };
     let killed = ShellCommand::new("grep -Ei").arg("killed process|segfault").pipe(ShellCommand::new("tail"));
     let memory = e.moved("oom_kill") > 0;
     let name = name.unwrap_or("the process");

@@ -72,8 +72,8 @@ fn most_frequent<'a>(deaths: &[&'a SignalDeath]) -> Option<&'a SignalDeath> {
     deaths.iter().copied().max_by_key(|death| alike(death))
 }
 
-/// One line for each signal, with its number of processes.
-pub fn evidence(deaths: &[&SignalDeath]) -> Vec<(String, u64)> {
+/// One item for each signal, with its number of processes.
+pub fn evidence(deaths: &[&SignalDeath]) -> Vec<EvidenceItem> {
     let mut by_signal: BTreeMap<u8, Vec<&SignalDeath>> = BTreeMap::new();
     for death in deaths {
         by_signal.entry(death.signal).or_default().push(death);
@@ -94,7 +94,7 @@ pub fn evidence(deaths: &[&SignalDeath]) -> Vec<(String, u64)> {
             first.signal_name(),
             pids.join(", ")
         );
-        Some((text, count))
+        Some(EvidenceItem::value("signals", "signal", count as f64, text))
     };
     by_signal.into_values().filter_map(line).collect()
 }
