@@ -65,6 +65,7 @@ fn where_another_process_sent_the_signal_that_one_is_asked() {
             sender,
             netns: None,
             has_siblings: false,
+            handled: false,
         };
         let finding = unread(server().died(977)).signal_death(death).finding(&PROCESS_EXIT);
         finding.remedies.into_iter().map(|remedy| remedy.text).collect::<Vec<_>>().join("; ")
@@ -123,6 +124,7 @@ fn ended_by(signal: u8) -> Case {
         sender: Some(task(1, "systemd")),
         netns: None,
         has_siblings: false,
+        handled: false,
     };
     let case = Case::new().tracepoints().counter("Tcp.OutRsts", 0, 0);
     let case = case
@@ -195,6 +197,7 @@ fn a_program_that_keeps_ending_is_the_root_of_the_connects_refused_in_between() 
         sender: Some(task(5, "timeout")),
         netns: None,
         has_siblings: false,
+        handled: false,
     });
     let finding = killed.finding(&PROCESS_EXIT);
     assert!(finding.summary.contains("3 times in 3 s (killed with SIGKILL (signal 9) by timeout (pid 5))"));
@@ -255,6 +258,7 @@ fn a_child_for_one_connection_that_ends_by_itself_is_no_crash() {
         sender: Some(task(1, "bash")),
         netns: None,
         has_siblings: true,
+        handled: false,
     });
     assert!(killed.finding(&PROCESS_EXIT).summary.contains("exited with open connections"));
     assert!(case(977, 2000, 2).finding(&PROCESS_EXIT).summary.contains("exited"), "workers, with more than one each");

@@ -66,6 +66,7 @@ pub fn crashed(case: Case, pid: u32, name: &str) -> Case {
         sender: None,
         netns: None,
         has_siblings: true,
+        handled: false,
     })
 }
 

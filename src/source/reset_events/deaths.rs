@@ -17,8 +17,14 @@ const OBEYS_NS: u64 = 10_000_000_000;
 /// SI_KERNEL (include/uapi/asm-generic/siginfo.h): the out-of-memory killer, or the end of a pid namespace.
 const FROM_KERNEL: i32 = 0x80;
 
+const SIGINT: u8 = 2;
+const SIGQUIT: u8 = 3;
 const SIGKILL: u8 = 9;
 const SIGTERM: u8 = 15;
+
+/// Servers that serve their connections to the end on SIGQUIT. A Go program writes its stacks and exits, and where nobody handles it
+/// the process dumps core.
+const END_IN_ORDER_ON_QUIT: [&str; 4] = ["nginx", "php-fpm", "openresty", "unicorn"];
 
 /// A process that a signal ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,12 +38,15 @@ pub struct SignalDeath {
     pub netns: Option<NetnsId>,
     /// Another process of this name is there: it was one of several workers.
     pub has_siblings: bool,
+    /// The process had a handler for the signal, and ended by itself after it.
+    pub handled: bool,
 }
 
 impl SignalDeath {
     /// `SIGSEGV (signal 11)`; the numbers are those of x86, Arm and RISC-V (signal(7)).
     pub fn signal_name(&self) -> String {
         let name = match self.signal {
+            2 => "SIGINT",
             3 => "SIGQUIT",
             4 => "SIGILL",
             5 => "SIGTRAP",
@@ -57,18 +66,24 @@ impl SignalDeath {
     /// It ended itself by a fault, or by abort(3).
     pub fn is_crash(&self) -> bool {
         let own = self.sender.as_ref().is_none_or(|sender| sender.pid == self.process.pid);
-        !matches!(self.signal, SIGKILL | SIGTERM) && own
+        self.signal != SIGKILL && !self.was_asked_to() && own
     }
 
-    /// The parent, which has the same name, ended its worker.
+    /// The parent, which has the same name, ended its worker. One that was asked to end and does so in order is reloaded; php-fpm's
+    /// request_terminate_timeout ends a worker by a SIGTERM that it does not handle.
     pub fn by_its_like(&self) -> bool {
         let like = |sender: &Task| sender.pid != self.process.pid && sender.name == self.process.name;
-        self.sender.as_ref().is_some_and(like)
+        self.sender.as_ref().is_some_and(like) && !(self.handled && self.was_asked_to())
     }
 
-    /// A request to end, as an administrator or a supervisor sends it.
+    /// A request to end, as an administrator, a supervisor or a terminal (SIGINT) sends it.
     pub fn was_asked_to(&self) -> bool {
-        self.signal == SIGTERM
+        let in_order = || END_IN_ORDER_ON_QUIT.iter().any(|name| self.process.name.starts_with(name));
+        match self.signal {
+            SIGINT | SIGTERM => true,
+            SIGQUIT => self.handled && in_order(),
+            _ => false,
+        }
     }
 }
 
@@ -106,6 +121,7 @@ impl Deaths {
             sender: signal.sender.filter(|sender| *sender != 0 && !by_kernel).map(named),
             netns: process.netns,
             has_siblings: self.dead.len() < 100 && tasks.has_siblings(signal.target, &process.name),
+            handled: false,
         };
         match (signal.sender, signal.number) {
             // Nobody survives it; threads of a process that ends by itself get one that nobody sent.
@@ -139,7 +155,7 @@ impl Deaths {
             let obeyed =
                 |(sent, _): &(Signal, SignalDeath)| (sent.time..sent.time.saturating_add(OBEYS_NS)).contains(&time);
             if let Some((_, death)) = self.sent.remove(&pid).filter(obeyed) {
-                self.die(death);
+                self.die(SignalDeath { handled: true, ..death });
             }
         }
         self.sent.retain(|_, (sent, _)| sent.time.saturating_add(OBEYS_NS) > now);
@@ -188,6 +204,35 @@ mod tests {
         assert_eq!(of(&sent, &[(11, 500)]), [], "a process of this number before it");
         assert!(of(&sent, &[(11, 1_500)])[0].by_its_like());
         assert!(of(&[signal(SIGTERM, 11, Some(12))], &[(11, 1_500)])[0].was_asked_to());
+    }
+
+    #[test]
+    fn a_request_to_end_is_neither_a_crash_nor_the_end_of_a_hung_worker() {
+        let mut tasks = tasks();
+        tasks.list("20 4026531840 user nginx\n21 4026531840 user nginx\n30 4026531840 user caddy\n");
+        let of = |signals: &[Signal], exits: &[(u32, u64)]| {
+            let mut deaths = Deaths::default();
+            exits.iter().for_each(|(pid, time)| deaths.exited(*pid, *time));
+            signals.iter().for_each(|signal| deaths.see(*signal, 0, &tasks));
+            deaths.take(2_000).remove(0)
+        };
+        let asked = |death: &SignalDeath| (death.was_asked_to(), death.is_crash(), death.by_its_like());
+        // `nginx -s quit`, and a reload: the sender is an nginx, too.
+        assert_eq!(asked(&of(&[signal(SIGQUIT, 21, Some(20))], &[(21, 1_500)])), (true, false, false));
+        assert_eq!(
+            asked(&of(&[signal(SIGTERM, 11, Some(10))], &[(11, 1_500)])),
+            (true, false, false),
+            "gunicorn reloads"
+        );
+        // Ctrl-C: the terminal sends it, by the kernel.
+        let by_terminal = Signal { code: FROM_KERNEL, ..signal(SIGINT, 12, Some(12)) };
+        assert_eq!(asked(&of(&[by_terminal, signal(SIGINT, 12, None)], &[])), (true, false, false));
+        // Somebody wants the stacks of a Go program, or a core.
+        assert!(!of(&[signal(SIGQUIT, 30, Some(12))], &[(30, 1_500)]).was_asked_to());
+        assert!(!of(&[signal(SIGQUIT, 21, Some(12)), signal(SIGQUIT, 21, None)], &[]).was_asked_to());
+        // php-fpm's request_terminate_timeout.
+        let hung = of(&[signal(SIGTERM, 11, Some(10)), signal(SIGTERM, 11, None)], &[]);
+        assert!(hung.by_its_like(), "{hung:?}");
     }
 
     #[test]
