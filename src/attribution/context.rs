@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{GoneListener, GoneProcesses, Grouped, SCAN_PORTS, alone, by_packets};
 use crate::observation::{ListenerTrace, View, delta};
 use crate::reset::{Aborts, Answered, Exchange, Mark, Moved, Reset, Surroundings, Traced};
+use crate::source::listeners::Bound;
 use crate::source::reset_events::{Direction, ResetTally};
 use crate::source::sysctl;
 use crate::value::Observed;
@@ -17,10 +18,10 @@ pub(super) fn moved(view: View<'_>, metric: &str) -> Option<u64> {
 }
 
 /// Who listens on which port, and on which addresses, at any time of the window, for what comes in by any device.
-pub(super) fn listening(view: View<'_>) -> BTreeMap<u16, Vec<IpAddr>> {
-    let mut listening: BTreeMap<u16, Vec<IpAddr>> = BTreeMap::new();
+pub(super) fn listening(view: View<'_>) -> BTreeMap<u16, Vec<Bound>> {
+    let mut listening: BTreeMap<u16, Vec<Bound>> = BTreeMap::new();
     for trace in view.netns.listener_traces.values().filter(|trace| trace.last.device == 0) {
-        listening.entry(trace.last.port).or_default().push(trace.last.address);
+        listening.entry(trace.last.port).or_default().push(trace.last.bound());
     }
     listening
 }

@@ -17,7 +17,7 @@ cause! {
     /// ## What happens
     ///
     /// A service listens, but only on one address or family, and its clients use another: 127.0.0.1 against the address
-    /// of the host, IPv4 against IPv6. Or it takes connections from one network device only (SO_BINDTODEVICE, a VRF), and they
+    /// of the host, IPv4 against IPv6, also where a listener on [::] has IPV6_V6ONLY set. Or it takes connections from one network device only (SO_BINDTODEVICE, a VRF), and they
     /// come in by another. The kernel answers as if nothing listened: "Connection refused".
     ///
     /// ## How it shows
@@ -72,8 +72,10 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         None => severity::refusals(e, place.count),
     };
     let bound = place.service(e).map(|service| service.address).filter(|_| on_device.is_none());
+    let v6_only = place.service(e).is_some_and(|service| on_device.is_none() && service.is_v6_only());
     let listens = match (&on_device, place.service(e)) {
         (Some((service, device)), _) => format!("on {}, but only for what comes in by {device}", service.endpoint()),
+        (None, Some(service)) if v6_only => format!("on {}, but only for IPv6", service.endpoint()),
         (None, Some(service)) => format!("only on {}", service.endpoint()),
         (None, None) => "elsewhere".to_owned(),
     };
@@ -101,6 +103,16 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         return finding
             .evidence(EvidenceItem::fact("listeners", "device", text))
             .remedy(Remedy::new(change, verify).restart(Restart::Service).command(look));
+    }
+    if v6_only {
+        let text = "IPV6_V6ONLY is set on the socket: it takes nothing of IPv4";
+        let change = format!(
+            "Let the program take IPv4 as well: IPV6_V6ONLY off (nginx: ipv6only=off on its listen [::]), or a second listener on \
+             {asked} or 0.0.0.0"
+        );
+        return finding
+            .evidence(EvidenceItem::fact("listeners", "v6only", text))
+            .remedy(Remedy::new(change, seen).restart(Restart::Service).command(look));
     }
     match (retried, accepted, bound.filter(|_| local)) {
         (true, ..) => finding
@@ -214,6 +226,27 @@ mod tests {
         assert!(case(1).is_ruled_out(&super::super::port_without_listener::PORT_WITHOUT_LISTENER));
         assert!(case(4).finding(&WRONG_BIND_ADDRESS).summary.ends_with("the device with the index 4"));
         assert!(case(0).is_ruled_out(&WRONG_BIND_ADDRESS));
+    }
+
+    #[test]
+    fn a_listener_for_ipv6_alone_is_named_to_who_asked_by_ipv4() {
+        let case = |v6_only: bool, asked: &str| {
+            let ends = [asked, if asked.starts_with('[') { "[fd77::2]:0" } else { "10.0.0.3:0" }];
+            let mut case = Case::new()
+                .listener("[::]:8080", 64, 0, 0, &process(1, "nginx"))
+                .sent(40, "NO_SOCKET", None, ends, None)
+                .packets(40, Direction::Sent, 0x14, 64, ends);
+            case.netns.listener_traces.values_mut().for_each(|trace| trace.last.v6_only = v6_only);
+            case
+        };
+        let finding = case(true, "10.0.0.9:8080").finding(&WRONG_BIND_ADDRESS);
+        let said = "nginx (pid 1) on port 8080 listens on [::]:8080, but only for IPv6";
+        assert!(finding.summary.ends_with(said), "{}", finding.summary);
+        assert!(finding.remedies[0].text.contains("IPV6_V6ONLY off"), "{finding:?}");
+        let nobody = &super::super::port_without_listener::PORT_WITHOUT_LISTENER;
+        assert!(case(true, "10.0.0.9:8080").is_ruled_out(nobody));
+        assert!(case(true, "[fd77::1]:8080").is_ruled_out(&WRONG_BIND_ADDRESS), "it takes those");
+        assert!(case(false, "10.0.0.9:8080").is_ruled_out(&WRONG_BIND_ADDRESS), "and so does one of both");
     }
 
     #[test]

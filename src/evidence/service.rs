@@ -65,6 +65,11 @@ impl<'a> Service<'a> {
         bound.then(|| self.worst().last.device)
     }
 
+    /// It is bound to all addresses, and takes connections of IPv6 alone.
+    pub fn is_v6_only(&self) -> bool {
+        self.sockets.iter().all(|socket| socket.last.v6_only)
+    }
+
     /// One of the sockets listened already when the window opened.
     pub fn listened_before(&self) -> bool {
         self.sockets.iter().any(|socket| socket.in_before)

@@ -204,6 +204,7 @@ impl Case {
             inode: number,
             uid: 0,
             device: 0,
+            v6_only: false,
             cookie: u64::from(number),
         };
         let trace = ListenerTrace {

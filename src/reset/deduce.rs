@@ -3,7 +3,6 @@
 //!
 //! The functions and counters are those of net/ipv4/{tcp,tcp_timer,tcp_input,tcp_minisocks,tcp_ipv4}.c of Linux 5.10 and 6.1.
 
-use super::judge::covers;
 use super::{Alone, Answered, Mark, Moved, Reset, Surroundings};
 use crate::source::reset_events::{Caller, Direction, ResetTally};
 use crate::source::reset_packets::{PeerTtls, Signature};
@@ -224,7 +223,7 @@ fn answer(around: &Surroundings, tally: &ResetTally, mark: Mark) -> Option<&'sta
 fn answer_by_packet(around: &Surroundings, tally: &ResetTally, mark: Mark) -> Option<&'static str> {
     let port = tally.local_port.unwrap_or(0);
     let bound = around.listening.get(&port).map_or(&[][..], Vec::as_slice);
-    let listens = bound.iter().any(|bound| tally.local_addr.is_some_and(|local| covers(*bound, local)));
+    let listens = bound.iter().any(|bound| tally.local_addr.is_some_and(|local| bound.covers(local)));
     match mark.answered? {
         Answered::Syn => Some("NO_SOCKET"),
         Answered::Segment if mark.again => Some("NO_SOCKET"),
@@ -249,6 +248,7 @@ mod tests {
     use super::super::{Kind, Traced};
     use super::*;
     use crate::source::destroyed_sockets::DestroyedSocket;
+    use crate::source::listeners::Bound;
     use crate::source::reset_events::{Direction, ResetEvent, Task};
     use crate::source::reset_packets::ResetPacket;
 
@@ -349,7 +349,8 @@ mod tests {
         assert_eq!(by_packet(&around(), &to_syn, false), Kind::Refused);
         assert_eq!(by_packet(&around(), &to_data, false), Kind::Stale);
         assert_eq!(by_packet(&around(), &to_data, true), Kind::LateData);
-        let all = "0.0.0.0".parse().expect("address");
+        let bound = |address: &str| Bound::from(address.parse::<std::net::IpAddr>().expect("address"));
+        let all = bound("0.0.0.0");
         let listening = Surroundings { listening: [(80, vec![all])].into(), ..around() };
         assert_eq!(by_packet(&listening, &to_syn, false), Kind::FirewallReject, "a listener refuses nobody");
         assert_eq!(by_packet(&listening, &to_data, false), Kind::LateData, "its own answer has an event");
@@ -363,7 +364,7 @@ mod tests {
             Kind::Answer,
             "of one that was closed here, or of none"
         );
-        let elsewhere = "127.0.0.1".parse().expect("address");
+        let elsewhere = bound("127.0.0.1");
         let other = Surroundings { listening: [(80, vec![elsewhere])].into(), ..around() };
         assert_eq!(by_packet(&other, &to_syn, false), Kind::RefusedAddress);
     }

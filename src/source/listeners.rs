@@ -24,14 +24,46 @@ pub struct Listener {
     pub uid: u32,
     /// Index of the device, or VRF, from which alone it takes connections (SO_BINDTODEVICE); 0 for any.
     pub device: u32,
+    /// It takes no IPv4 connections, although it is bound to all addresses of IPv6 (IPV6_V6ONLY).
+    pub v6_only: bool,
     /// Identifies the socket for its whole life (include/net/sock.h sock_gen_cookie).
     pub cookie: u64,
 }
 
 impl Listener {
+    pub fn bound(&self) -> Bound {
+        Bound { address: self.address, v6_only: self.v6_only }
+    }
+
     /// No further connection fits: the next one is lost.
     pub fn is_full(&self) -> bool {
         self.recv_q > self.backlog
+    }
+}
+
+/// Which connections a listener takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    pub address: IpAddr,
+    pub v6_only: bool,
+}
+
+/// As sockets are unless they ask for something else.
+impl From<IpAddr> for Bound {
+    fn from(address: IpAddr) -> Self {
+        Self { address, v6_only: false }
+    }
+}
+
+impl Bound {
+    /// It takes connections to `asked`. A listener on `::` takes IPv4 as well unless IPV6_V6ONLY is set.
+    pub fn covers(self, asked: IpAddr) -> bool {
+        let asked = asked.to_canonical();
+        match self.address.to_canonical() {
+            IpAddr::V4(bound) if bound.is_unspecified() => asked.is_ipv4(),
+            IpAddr::V6(bound) if bound.is_unspecified() => asked.is_ipv6() || !self.v6_only,
+            bound => bound == asked,
+        }
     }
 }
 
@@ -87,6 +119,7 @@ impl Collected {
                 inode: socket.inode(),
                 uid: socket.uid(),
                 device: socket.device(),
+                v6_only: socket.v6_only().unwrap_or(false),
                 cookie: socket.cookie(),
             },
         );
@@ -113,6 +146,20 @@ mod tests {
             Message::new(TcpState::Listen as u8, local, if local.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" });
         (message.cookie, message.rqueue, message.wqueue) = (cookie, recv_q, backlog);
         message.bytes()
+    }
+
+    #[test]
+    fn a_listener_covers_the_addresses_it_takes_connections_on() {
+        let address = |text: &str| -> IpAddr { text.parse().expect("address") };
+        let covers = |bound: &str, asked: &str| Bound::from(address(bound)).covers(address(asked));
+        assert!(covers("0.0.0.0", "::ffff:10.0.0.1"));
+        assert!(covers("::", "10.0.0.1"));
+        assert!(covers("127.0.0.1", "127.0.0.1"));
+        assert!(!covers("127.0.0.1", "10.0.0.1"));
+        assert!(!covers("0.0.0.0", "::1"));
+        let v6_only = Bound { address: address("::"), v6_only: true };
+        assert!(v6_only.covers(address("fd77::1")) && !v6_only.covers(address("10.0.0.1")));
+        assert!(!v6_only.covers(address("::ffff:10.0.0.1")));
     }
 
     #[test]

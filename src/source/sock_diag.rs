@@ -35,6 +35,7 @@ pub const WITH_SK_MEMINFO: u8 = 1 << 6;
 
 const INET_DIAG_INFO: u16 = 2;
 const INET_DIAG_SKMEMINFO: u16 = 7;
+const INET_DIAG_SKV6ONLY: u16 = 11;
 const SK_MEMINFO_DROPS: usize = 8;
 
 /// struct nlmsghdr: u32 length, u16 type, u16 flags, u32 sequence, u32 port.
@@ -189,6 +190,12 @@ impl Socket<'_> {
     /// Index of the device that the socket is bound to (SO_BINDTODEVICE), 0 for none (net/ipv4/inet_diag.c inet_diag_msg_common_fill).
     pub fn device(&self) -> u32 {
         self.u32(40)
+    }
+
+    /// IPV6_V6ONLY of a listener on an IPv6 address; `None` where the kernel does not tell (net/ipv4/inet_diag.c
+    /// inet_diag_msg_attrs_fill, Linux 4.2 and later).
+    pub fn v6_only(&self) -> Option<bool> {
+        self.attribute(INET_DIAG_SKV6ONLY)?.first().map(|flag| *flag != 0)
     }
 
     /// Identifies the socket for its whole life (include/net/sock.h sock_gen_cookie).

@@ -292,6 +292,7 @@ mod tests {
             inode,
             uid: 0,
             device: 0,
+            v6_only: false,
             cookie: u64::from(inode),
         }
     }

@@ -2,16 +2,16 @@
 //! in every softirq.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::{Basis, Process};
 use crate::source::connections::Connection;
-use crate::source::listeners::Listener;
+use crate::source::listeners::{Bound, Listener};
 use crate::source::owners::Owners;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Holders {
-    listening: BTreeMap<u16, Vec<IpAddr>>,
+    listening: BTreeMap<u16, Vec<Bound>>,
     device_ports: BTreeSet<u16>,
     by_port: BTreeMap<u16, Vec<(Listener, Process)>>,
     held: Held,
@@ -54,11 +54,11 @@ impl Holders {
             Some(Process { pid: holder.pid, name: holder.name.clone(), basis })
         };
         let mut by_port: BTreeMap<u16, Vec<(Listener, Process)>> = BTreeMap::new();
-        let mut listening: BTreeMap<u16, Vec<IpAddr>> = BTreeMap::new();
+        let mut listening: BTreeMap<u16, Vec<Bound>> = BTreeMap::new();
         let mut device_ports = BTreeSet::new();
         for listener in listeners {
             match listener.device {
-                0 => listening.entry(listener.port).or_default().push(listener.address),
+                0 => listening.entry(listener.port).or_default().push(listener.bound()),
                 _ => drop(device_ports.insert(listener.port)),
             }
             if let Some(process) = holder(listener.inode, Basis::Listener) {
@@ -76,7 +76,7 @@ impl Holders {
     }
 
     /// On which addresses of which ports somebody listens.
-    pub fn listening(&self) -> BTreeMap<u16, Vec<IpAddr>> {
+    pub fn listening(&self) -> BTreeMap<u16, Vec<Bound>> {
         self.listening.clone()
     }
 
@@ -119,6 +119,7 @@ mod tests {
             inode,
             uid: 0,
             device: 0,
+            v6_only: false,
             cookie: u64::from(inode),
         };
         let mut owners = Owners::default();

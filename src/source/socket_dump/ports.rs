@@ -161,8 +161,18 @@ mod tests {
     #[test]
     fn services_come_first_then_busy_ports() {
         let address = "0.0.0.0".parse().unwrap();
-        let listener =
-            Listener { address, port: 80, recv_q: 0, backlog: 1, drops: None, inode: 1, uid: 0, device: 0, cookie: 1 };
+        let listener = Listener {
+            address,
+            port: 80,
+            recv_q: 0,
+            backlog: 1,
+            drops: None,
+            inode: 1,
+            uid: 0,
+            device: 0,
+            v6_only: false,
+            cookie: 1,
+        };
         let mut ports = Ports::new(&[listener]);
         for port in [5000, 5001, 5001, 80] {
             ports.add(0, port, 1);

@@ -10,7 +10,18 @@ const FIN_WAIT2: u8 = TcpState::FinWait2 as u8;
 
 fn listener(address: &str, port: u16) -> Listener {
     let address: IpAddr = address.parse().unwrap();
-    Listener { address, port, recv_q: 0, backlog: 1, drops: None, inode: 1, uid: 0, device: 0, cookie: 1 }
+    Listener {
+        address,
+        port,
+        recv_q: 0,
+        backlog: 1,
+        drops: None,
+        inode: 1,
+        uid: 0,
+        device: 0,
+        v6_only: false,
+        cookie: 1,
+    }
 }
 
 fn socket_dump(messages: &[Message], listeners: &[Listener]) -> SocketDump {
