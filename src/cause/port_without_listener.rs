@@ -6,6 +6,7 @@ use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject
 use super::{severity, wording};
 use crate::evidence::Evidence;
 use crate::evidence::harm::{Harm, Target};
+use crate::evidence::repeated::Insistent;
 use crate::evidence::service::Service;
 use crate::source::reset_events::Direction;
 use crate::value::shell::ShellCommand;
@@ -31,7 +32,8 @@ cause! {
     ///
     /// ## Look-alikes
     ///
-    /// A port scan. A local poller that asks a closed port, or ::1 before 127.0.0.1. A listener on another address
+    /// A port scan asks each of many ports once; a peer that comes back for one port expects a service there, or checks one that was
+    /// stopped on purpose. A local poller that asks a closed port, or ::1 before 127.0.0.1. A listener on another address
     /// (wrong-bind-address). Late segments of a connection long gone have the same reason.
     PORT_WITHOUT_LISTENER {
         id: "port-without-listener",
@@ -89,7 +91,16 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 pub fn refused(e: &Evidence<'_>, place: &Place<'_>, askers: &[Subject]) -> (Severity, Option<Harm>) {
     let harm = proxied(e, place, askers);
     let polled = severity::refusals(e, place.count);
+    let polled = if expected(e, place).is_some() { polled.min(Severity::Warning) } else { polled };
     (harm.map_or(polled, |harm| severity::to_callers(e, &harm).min(polled)), harm)
+}
+
+/// A peer on another host that comes back for this port, and finds nothing there each time: a service that somebody expects. A scan
+/// asks each of many ports once, and a stray connect is one. A poller of this host serves nobody, as far as is seen.
+fn expected(e: &Evidence<'_>, place: &Place<'_>) -> Option<Insistent> {
+    // Where something listened for a part of the window, not all of them failed.
+    let port = place.port.filter(|_| place.service(e).is_none())?;
+    e.insistent(port).filter(|insistent| insistent.occasions >= severity::FEWEST)
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
@@ -125,6 +136,24 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         .evidence_if(place::asked_by(&askers))
         .subjects(askers)
         .harm_if(harm);
+    let finding = match expected(e, &place) {
+        Some(Insistent { peer, occasions, .. }) => finding
+            .evidence(EvidenceItem::value(
+                "reset_events",
+                "occasions",
+                occasions as f64,
+                format!(
+                    "{peer} came back for it, {} in all: it expects a service there",
+                    words::counted(occasions, "time")
+                ),
+            ))
+            .against(EvidenceItem::fact(
+                "reset_events",
+                "peer",
+                "a health check of a service that was stopped on purpose asks alike",
+            )),
+        None => finding,
+    };
     let finding = match listeners {
         Ok(_) if listens => finding.against(EvidenceItem::fact(
             "listeners",
@@ -185,6 +214,7 @@ mod tests {
     use super::*;
     use crate::observation::testing::{Case, process, task};
     use crate::value::TcpState;
+    use std::time::Duration;
 
     fn refused(case: Case, count: u16, port: u16) -> Case {
         let local = format!("10.0.0.9:{port}");
@@ -203,6 +233,69 @@ mod tests {
     fn a_slow_poller_is_no_alarm() {
         let finding = refused(Case::new(), 3, 9200).finding(&PORT_WITHOUT_LISTENER);
         assert_eq!(finding.severity, Severity::Info);
+    }
+
+    /// The connects that were refused come so long after each other.
+    fn apart(case: Case, gap_ms: u64) -> Case {
+        let at = |number: usize| Duration::from_secs(1001) + Duration::from_millis(number as u64 * gap_ms);
+        let mut number = 0..;
+        let mut case = case.each_packet(|packet| packet.at = number.next().map(at).unwrap_or_default());
+        if let crate::value::Observed::Full(events) = &mut case.events {
+            events.iter_mut().enumerate().for_each(|(number, event)| event.at = at(number));
+        }
+        case.netns.after.at.mono += Duration::from_secs(7);
+        case.host.after.at.mono += Duration::from_secs(7);
+        case
+    }
+
+    /// Beside 3,000 connections of another service.
+    fn beside_a_busy_service() -> Case {
+        Case::new()
+            .tracepoints()
+            .counter("TcpExt.ListenOverflows", 0, 0)
+            .counter("Tcp.PassiveOpens", 0, 3_000)
+            .listener("0.0.0.0:80", 511, 0, 0, &process(1, "nginx"))
+            .destroyed_sockets(3_000, ["10.0.0.9:80", "10.0.3.7:0"], 0, 0)
+    }
+
+    #[test]
+    fn three_of_three_that_come_back_for_a_port_expect_a_service_there() {
+        let busy = || beside_a_busy_service().counter("Tcp.OutRsts", 0, 3);
+        let diagnosis = crate::diagnosis::diagnose(apart(refused(busy(), 3, 9200), 2_500).view());
+        assert_eq!(diagnosis.status, crate::diagnosis::Status::Warning, "{}", diagnosis.summary);
+        assert!(diagnosis.summary.starts_with("3 connection attempts to port 9200 refused"), "{}", diagnosis.summary);
+        let severity =
+            |count, gap_ms| apart(refused(busy(), count, 9200), gap_ms).finding(&PORT_WITHOUT_LISTENER).severity;
+        assert_eq!(severity(4, 2_500), Severity::Warning);
+        assert_eq!(severity(2, 2_500), Severity::Info, "twice is chance");
+        assert_eq!(severity(3, 100), Severity::Info, "one click of a browser");
+    }
+
+    #[test]
+    fn who_comes_once_or_comes_for_many_ports_expects_nothing() {
+        let severities = |case: Case| {
+            let verdict = case.judge(&PORT_WITHOUT_LISTENER);
+            let Ok(Verdict::Found(findings)) = verdict else { return Vec::new() };
+            findings.into_iter().map(|finding| finding.severity).collect()
+        };
+        let six_ports = (8000..8006).fold(beside_a_busy_service(), |case, port| refused(case, 1, port));
+        assert!(severities(apart(six_ports, 1_000)).iter().all(|severity| *severity == Severity::Info), "a short scan");
+        let six_peers = (1..=6).fold(beside_a_busy_service(), |case, number| {
+            case.sent(1, "NO_SOCKET", None, ["10.0.0.9:23", &format!("198.51.100.{number}:0")], None)
+        });
+        assert_eq!(severities(apart(six_peers, 1_000)), [Severity::Info], "background noise of the internet");
+        // A SYN that is sent again has the port of the first.
+        let again = beside_a_busy_service().sent(3, "NO_SOCKET", None, ["10.0.0.9:23", "10.0.3.8:50123"], None);
+        assert_eq!(severities(apart(again, 500)), [Severity::Info], "one connect of Windows");
+        let poller = beside_a_busy_service().sent(4, "NO_SOCKET", None, ["127.0.0.1:23", "127.0.0.1:0"], None);
+        assert_eq!(severities(apart(poller, 2_500)), [Severity::Info], "a poller of this host");
+    }
+
+    #[test]
+    fn a_service_that_was_there_for_a_part_of_the_window_is_judged_as_before() {
+        let back = beside_a_busy_service().listener("0.0.0.0:9200", 128, 0, 0, &process(2, "app"));
+        let to_a_syn = refused(back, 3, 9200).packets(3, Direction::Sent, 0x14, 64, ["10.0.0.9:9200", "10.0.3.8:0"]);
+        assert_eq!(apart(to_a_syn, 2_500).finding(&PORT_WITHOUT_LISTENER).severity, Severity::Info);
     }
 
     #[test]

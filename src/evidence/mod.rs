@@ -37,6 +37,7 @@ pub mod ledger;
 pub mod needs;
 pub mod proxied;
 mod readings;
+pub mod repeated;
 pub mod service;
 pub mod stated;
 pub mod strays;
