@@ -1,11 +1,14 @@
+use std::time::Duration;
+
 use super::numbers::peer_reset as numbers;
 use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Severity, Subject, Verdict, Verify};
 use super::{exchange, severity, wording};
+use crate::attribution::Ended;
 use crate::attribution::wire::Suspect;
 use crate::evidence::Evidence;
-use crate::evidence::harm::Harm;
-use crate::reset::Kind;
+use crate::evidence::harm::{Harm, Target};
+use crate::reset::{End, Kind};
 use crate::source::reset_events::Direction;
 use crate::value::shell::ShellCommand;
 use crate::value::words;
@@ -44,6 +47,9 @@ cause! {
         judge: judge,
     }
 }
+
+/// A process that ends, or lets go of its connections, does so within this time.
+const ONE_MOMENT: Duration = Duration::from_secs(1);
 
 fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
@@ -131,9 +137,12 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let gone = place.groups.iter().filter(|group| group.kind == Kind::ClientGone).map(|group| group.count).sum::<u64>();
     let harm = place.harm(e);
     // Clients that cancel come in bursts.
-    let burst = harm.burst.filter(|_| place.called.is_some() && gone == 0);
+    let recovered = recovered(e, &place);
+    let burst = harm.burst.filter(|_| place.called.is_some() && gone == 0 && recovered.is_none());
     let harm = Harm { failures: place.count - gone, burst, ..harm };
     let severity = match place.called {
+        // Over, and tried again with success: a reload, a restart or a failover.
+        Some(_) if recovered.is_some() => severity::to_callers(e, &harm).max(Severity::Warning),
         Some(_) => severity::to_callers(e, &harm),
         None => severity::by_clients(e, &harm),
     };
@@ -173,6 +182,14 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     // Who was told something before it was reset is not described by having nothing to wait for.
     let under_way = place.under_way(e).filter(|item| told.is_none() || item.after > Some(0.0));
     let finding = finding.evidence_if(told).evidence_if(under_way).evidence_if(place.stated(e));
+    let finding = finding.against_if(recovered.map(|after| {
+        let text = format!(
+            "all of them at one moment, and {} to it {} open or well after that: a reload, a restart or a failover looks so",
+            words::counted(after, "connection"),
+            words::were(after)
+        );
+        EvidenceItem::value("destroyed_sockets", "after", after as f64, text)
+    }));
     let ttl = match e.wire() {
         Ok(wire) if wire.judged > 0 => None,
         _ => Some("a device on the path can send RSTs in the peer's name: their TTL could not be compared"),
@@ -204,6 +221,20 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         )),
     };
     with_remedies(e, finding, place.called)
+}
+
+/// How many connections to the destination were well after the one moment in which all these came, where they are as many.
+fn recovered(e: &Evidence<'_>, place: &Place<'_>) -> Option<u64> {
+    let called = place.called?;
+    let first = place.groups.iter().map(|group| group.first).min()?;
+    let last = place.groups.iter().map(|group| group.last).max()?;
+    let well = |ended: &&Ended<'_>| {
+        let answered = ended.end == End::Other && ended.socket.bytes_received > Some(1);
+        ended.called == Some(called) && ended.socket.at > last && answered
+    };
+    let after = e.ended().ok()?.iter().filter(well).count() as u64 + e.open_at_end(Target::Called(called));
+    let span = last.saturating_sub(first);
+    (span <= ONE_MOMENT && span * 3 <= e.window() && after >= place.count).then_some(after)
 }
 
 /// Of this place's, those whose IP id does not fit the peer.
@@ -239,6 +270,7 @@ fn with_remedies(e: &Evidence<'_>, finding: Finding, called: Option<std::net::So
 mod tests {
     use super::*;
     use crate::observation::testing::Case;
+    use crate::source::socket_dump::{Destination, SocketDump};
     use crate::value::TcpState;
 
     #[test]
@@ -328,6 +360,42 @@ mod tests {
         let finding = case.finding(&PEER_RESET);
         assert!(finding.severity == Severity::Info && finding.confidence < 0.9);
         assert_eq!(Case::new().missing(&PEER_RESET), Some("snmp"));
+    }
+
+    /// 60 connections of a pool, reset at one moment, or each 100 ms; and `open` of them at the end.
+    fn pool(gap_ms: u64, open: u64) -> Case {
+        let to = Destination {
+            source: "10.0.0.9".parse().expect("address"),
+            address: "10.0.7.1".parse().expect("address"),
+            port: 8080,
+            ports_used: open,
+            time_wait: 0,
+            fin_wait2: 0,
+            inodes: Vec::new(),
+        };
+        let dump = SocketDump { destinations: vec![to], ..SocketDump::default() };
+        let ends = ["10.0.0.9:0", "10.0.7.1:8080"];
+        let mut case = Case::new()
+            .tracepoints()
+            .counter("Tcp.ActiveOpens", 0, open)
+            .received(60, TcpState::Established, ends)
+            .socket_dump(SocketDump::default(), dump)
+            .destroyed_sockets(60, ends, 0, 0);
+        let at = |number: usize| Duration::from_millis(1_000_500 + number as u64 * gap_ms);
+        if let crate::value::Observed::Full(events) = &mut case.events {
+            events.iter_mut().enumerate().for_each(|(number, event)| event.at = at(number));
+        }
+        let mut number = 0..;
+        case.each_destroyed(|socket| socket.at = number.next().map(at).unwrap_or_default() + Duration::from_millis(5))
+    }
+
+    #[test]
+    fn a_pool_that_meets_a_reload_once_and_is_served_after_it_is_no_outage() {
+        let finding = pool(0, 60).finding(&PEER_RESET);
+        assert_eq!(finding.severity, Severity::Warning);
+        assert!(finding.counter_evidence.iter().any(|item| item.text.contains("a reload")), "{finding:?}");
+        assert_eq!(pool(0, 10).finding(&PEER_RESET).severity, Severity::Critical, "it did not come back");
+        assert_eq!(pool(40, 60).finding(&PEER_RESET).severity, Severity::Critical, "again and again");
     }
 
     /// A client of TLS says goodbye just after the server's FIN; on another port, or after a pause, it is a request that is lost.
