@@ -1,9 +1,13 @@
+use std::collections::BTreeMap;
+
 use super::connection_limit::{self, Without};
 use super::numbers::close_with_unread_data as numbers;
 use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Setting, Severity, Subject, Verdict, Verify, commands};
 use super::{process_exit, severity, wording};
+use crate::attribution::Ended;
 use crate::evidence::Evidence;
+use crate::evidence::harm::Target;
 use crate::reset::Exchange;
 use crate::source::reset_events::Direction;
 use crate::source::socket_dump::GroupKind;
@@ -64,23 +68,28 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     if reading.delta == 0 {
         return Ok(wording::still(&reading));
     }
+    let placed = by_sockets(e, reading.delta);
+    let rest = reading.delta - placed.iter().map(|finding| finding.impact.events).sum::<u64>();
+    if rest * 10 <= reading.delta {
+        return Ok(Verdict::Found(placed));
+    }
     let summary = format!(
         "programs on this host closed {} with unread data in {}: their peers were reset",
-        words::counted(reading.delta, "connection"),
+        words::counted(rest, "connection"),
         words::seconds(e.window())
     );
     // What each of them left behind when it was destroyed, where a packet tells of it.
     let left = e.resets().iter().filter(|reset| reset.direction() == Direction::Sent).map(Exchange::of);
     let goodbyes = left.filter(|left| *left == Some(Exchange::PerhapsGoodbye)).count() as u64;
-    let mostly_goodbyes = goodbyes * 2 >= reading.delta;
-    let severity = if severity::only_calls(e, reading.delta) || mostly_goodbyes {
+    let mostly_goodbyes = goodbyes * 2 >= rest;
+    let severity = if severity::only_calls(e, rest) || mostly_goodbyes {
         Severity::Info
     } else {
         // Whether their answers were complete is not seen.
-        severity::of_host(e, reading.delta, "Tcp.PassiveOpens").max(Severity::Warning)
+        severity::of_host(e, rest, "Tcp.PassiveOpens").max(Severity::Warning)
     };
     let confidence = if mostly_goodbyes { numbers::PERHAPS_GOODBYES } else { numbers::COUNTED };
-    let mut finding = wording::active(e, severity, confidence, reading.delta, "resets", summary)
+    let mut finding = wording::active(e, severity, confidence, rest, "resets", summary)
         .evidence(wording::moved(&reading, "a socket was closed with unread data"))
         .against(EvidenceItem::fact(
             "reset_events",
@@ -110,7 +119,67 @@ fn judge(e: &Evidence<'_>) -> Judgement {
             ),
         ));
     }
-    Ok(Verdict::Found(vec![with_remedies(finding.subject(Subject::host()), None)]))
+    let host_wide = with_remedies(finding.subject(Subject::host()), None);
+    Ok(Verdict::Found(placed.into_iter().chain([host_wide]).collect()))
+}
+
+/// Without events the sockets that were destroyed show at which ports what clients had sent was left unread. `closed`: how many the
+/// kernel counted.
+fn by_sockets(e: &Evidence<'_>, closed: u64) -> Vec<Finding> {
+    let mut by_port: BTreeMap<u16, Vec<&Ended<'_>>> = BTreeMap::new();
+    for ended in e.ended().unwrap_or_default().iter().filter(|ended| left_a_request_unread(ended)) {
+        by_port.entry(ended.socket.local.port()).or_default().push(ended);
+    }
+    // What a process leaves unread when it ends looks the same, and what is turned away is told by connection-limit.
+    let left = |port: u16| e.gone_listeners().iter().any(|gone| gone.trace.last.port == port);
+    by_port.retain(|port, ended| {
+        let limit = || ended.iter().any(|ended| ended.turned_away()) && connection_limit::is_limit_of(e, *port);
+        !left(*port) && e.service_of_port(*port).is_some() && !limit()
+    });
+    // A connection that the client resets leaves unread data as well, and is not counted so.
+    if by_port.values().map(Vec::len).sum::<usize>() as u64 > closed {
+        return Vec::new();
+    }
+    by_port.into_iter().map(|(port, ended)| of_port(e, port, &ended)).collect()
+}
+
+/// More than a goodbye, or a request of a client that got nothing at all.
+fn left_a_request_unread(ended: &Ended<'_>) -> bool {
+    let socket = ended.socket;
+    let unread = u64::from(socket.unread);
+    let goodbye = socket.bytes_sent != Some(0) && unread <= numbers::GOODBYE;
+    // The FIN of a peer counts as a byte (net/ipv4/tcp_input.c tcp_fin).
+    ended.called.is_none() && unread > 1 && !goodbye
+}
+
+fn of_port(e: &Evidence<'_>, port: u16, ended: &[&Ended<'_>]) -> Finding {
+    let count = ended.len() as u64;
+    let harm = e.harm(Target::Port(port), count, None);
+    let place = Place { groups: Vec::new(), count, port: Some(port), called: None };
+    let summary = format!(
+        "{} closed {} with unread data in {}: the peers were reset",
+        place.who(e),
+        harm.counted("connection"),
+        words::seconds(e.window())
+    );
+    let bytes: u64 = ended.iter().map(|ended| u64::from(ended.socket.unread)).sum();
+    let text = format!(
+        "{} ended with {} bytes of their clients unread",
+        words::counted(count, "connection"),
+        words::thousands(bytes)
+    );
+    // Whether their answers were complete, and whether the program ended or only closed, is not seen.
+    let severity = severity::to_clients(e, &harm).max(Severity::Warning);
+    let finding = wording::active(e, severity, numbers::COUNTED, count, "resets", summary)
+        .subjects(place.service(e).map(|service| Subject::listener(service).counted(count)))
+        .evidence(EvidenceItem::value("destroyed_sockets", "unread", bytes as f64, text))
+        .against(EvidenceItem::fact(
+            "reset_events",
+            "process",
+            "without events it is not seen whether the program closed them or a process of it ended",
+        ))
+        .harm(harm);
+    with_remedies(finding, Some(port))
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
@@ -263,6 +332,48 @@ mod tests {
     fn counters_alone_find_it_with_less_confidence() {
         let finding = twenty().finding(&CLOSE_WITH_UNREAD_DATA);
         assert!(finding.severity <= Severity::Warning && (0.5..0.9).contains(&finding.confidence));
+    }
+
+    /// One who sees no events, beside 3,000 connections of another service.
+    fn small_service(unread: u32, sent: u64) -> Case {
+        let mut number = 0;
+        Case::new()
+            .counter("Tcp.OutRsts", 100, 3)
+            .counter("TcpExt.ListenOverflows", 0, 0)
+            .counter("Tcp.PassiveOpens", 100, 3_003)
+            .counter("TcpExt.TCPAbortOnClose", 7, 3)
+            .listener("0.0.0.0:80", 511, 0, 0, &process(1, "nginx"))
+            .listener("0.0.0.0:9000", 128, 0, 0, &process(977, "gunicorn"))
+            .destroyed_sockets(3_000, ["10.0.0.9:80", "10.0.3.7:0"], 0, 0)
+            .destroyed_sockets(3, ["10.0.0.9:9000", "10.0.3.7:0"], 0, 0)
+            .each_destroyed(move |socket| {
+                number += 1;
+                let small = number > 3_000;
+                (socket.unread, socket.unacknowledged) = (if small { unread } else { 0 }, 0);
+                (socket.bytes_received, socket.bytes_sent) = (Some(5_000), Some(sent));
+            })
+    }
+
+    #[test]
+    fn a_small_service_that_fails_altogether_is_named_without_events() {
+        let diagnosis = crate::diagnosis::diagnose(small_service(4_000, 120).view());
+        assert_eq!(diagnosis.status, crate::diagnosis::Status::Warning);
+        let said = "gunicorn (pid 977) on port 9000 closed all 3 connections with unread data";
+        assert!(diagnosis.summary.starts_with(said), "{}", diagnosis.summary);
+        let goodbyes = small_service(31, 120).finding(&CLOSE_WITH_UNREAD_DATA);
+        assert_eq!(
+            (goodbyes.severity, goodbyes.subjects[0].port),
+            (Severity::Info, None),
+            "a goodbye after the answer"
+        );
+        let gone = small_service(4_000, 0).stopped_listening(9000);
+        assert_eq!(gone.finding(&CLOSE_WITH_UNREAD_DATA).subjects[0].port, None, "its process may have ended");
+    }
+
+    #[test]
+    fn what_clients_reset_is_not_taken_for_what_was_closed_here() {
+        let case = small_service(4_000, 120).counter("TcpExt.TCPAbortOnClose", 7, 1);
+        assert_eq!(case.finding(&CLOSE_WITH_UNREAD_DATA).subjects[0].port, None);
     }
 
     #[test]

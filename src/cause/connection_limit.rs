@@ -188,6 +188,11 @@ fn may_be_limit(e: &Evidence<'_>, place: &Place<'_>) -> bool {
     known || here.any(|group| stays(&group))
 }
 
+/// What was turned away at this port is told as a limit, where nothing but the sockets tells of it.
+pub fn is_limit_of(e: &Evidence<'_>, port: u16) -> bool {
+    may_be_limit(e, &of_port(port, 0))
+}
+
 /// How many connections the program has on this port; `None` if it has none, or nobody looked.
 fn open(e: &Evidence<'_>, place: &Place<'_>) -> Option<u64> {
     place.service(e).and_then(|service| service.port_use?.by_state.get(&TcpState::Established)).copied()

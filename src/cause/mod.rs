@@ -79,6 +79,7 @@ mod busy;
 mod client_gave_up;
 mod close_wait_leak;
 mod close_with_unread_data;
+mod closed_without_answer;
 mod connect_unanswered;
 mod connection_limit;
 mod conntrack_invalid;
@@ -166,6 +167,7 @@ pub static REGISTRY: &[&Cause] = &[
     &slow_reader::SLOW_READER,
     &client_gave_up::CLIENT_GAVE_UP,
     &packets_discarded::PACKETS_DISCARDED,
+    &closed_without_answer::CLOSED_WITHOUT_ANSWER,
 ];
 
 /// The cause with this id.

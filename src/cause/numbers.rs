@@ -172,10 +172,22 @@ numbers! {
         COUNTED: Confidence = 0.7;
         /// Without events it is open whether the peer had ended its session already.
         BY_PACKETS: Confidence = 0.75;
+        /// Bytes, unread after an answer, that may be a goodbye: ssh(1) closes its channel and says goodbye in one.
+        GOODBYE: u64 = 256;
         /// Most left a few bytes after an answer, as a goodbye does.
         PERHAPS_GOODBYES: Confidence = 0.45;
         /// The kernel names the processes, and that no signal ended them: whether it was a rule or a session's end is open.
         BY_CHILDREN: Confidence = 0.88;
+    }
+    closed_without_answer {
+        /// Nobody of those that asked got a byte; a rule that drops unwanted requests does the same on purpose.
+        NEARLY_ALL: Confidence = 0.8;
+        /// A server that closes so long, ms, after the last that came ends what is idle.
+        IDLE_MS: u32 = 5_000;
+        /// Seconds for which the side that closed first keeps its socket (TCP_TIMEWAIT_LEN).
+        KEPT_S: f64 = 60.0;
+        /// Share of the sockets that must be on one side to say who closed first: the table has a limit, and other uses.
+        MOST: f64 = 0.8;
     }
     connect_unanswered {
         /// The SYN was sent again and nothing came back; the kernel says so of each socket.

@@ -225,6 +225,19 @@ fn open(dump: &SocketDump, target: Target) -> u64 {
     }
 }
 
+fn closed_first(dump: &SocketDump, target: Target) -> u64 {
+    match target {
+        Target::Port(port) => dump.ports.get(&port).map_or(0, |used| {
+            let count = |state| used.by_state.get(&state).copied().unwrap_or(0);
+            count(TcpState::TimeWait) + count(TcpState::FinWait2)
+        }),
+        Target::Called(called) => {
+            let to = dump.destinations.iter().filter(|to| to.address == called.ip() && to.port == called.port());
+            to.map(|to| to.time_wait + to.fin_wait2).sum()
+        }
+    }
+}
+
 impl Evidence<'_> {
     /// Open connections that failed at a place, between the first and the last moment of `span` (CLOCK_BOOTTIME), of all that
     /// it had: those that ended in the window and those still open.
@@ -257,6 +270,17 @@ impl Evidence<'_> {
     pub fn harm_of_service(&self, port: u16) -> Harm {
         let failures = self.failures.get(&port).copied().unwrap_or(0);
         self.harm(Target::Port(port), failures, None)
+    }
+
+    /// Connections of the place that are open at the end of the window.
+    pub fn open_at_end(&self, target: Target) -> u64 {
+        self.socket_dump().map_or(0, |dump| open(dump, target))
+    }
+
+    /// Connections of the place that this side closed first, as far as their sockets are there at the end of the window: in
+    /// FIN_WAIT2 until the peer closes, then in TIME_WAIT.
+    pub fn closed_first_at_end(&self, target: Target) -> u64 {
+        self.socket_dump().map_or(0, |dump| closed_first(dump, target))
     }
 
     /// Connections to a served port that ended in the window; `None` where that was not heard.

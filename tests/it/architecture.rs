@@ -192,7 +192,7 @@ fn no_file_is_too_long_to_hold_in_the_head() {
 }
 
 /// The ids of the contract, stable for ever, in its order.
-const CONTRACT: [&str; 40] = [
+const CONTRACT: [&str; 41] = [
     "accept-queue-overflow",
     "accept-loop-stalled",
     "fd-exhaustion",
@@ -233,6 +233,7 @@ const CONTRACT: [&str; 40] = [
     "slow-reader",
     "client-gave-up",
     "packets-discarded",
+    "closed-without-answer",
 ];
 
 #[test]

@@ -11,6 +11,7 @@ mod healthy;
 mod later_exit;
 mod limits;
 mod mixtures;
+mod no_answer;
 mod node;
 mod paths;
 mod peer;
@@ -182,6 +183,7 @@ static ALL: &[&[Scenario]] = &[
     elsewhere::SCENARIOS,
     servers::SCENARIOS,
     program_limits::SCENARIOS,
+    no_answer::SCENARIOS,
     mixtures::SCENARIOS,
     node::SCENARIOS,
 ];

@@ -1,0 +1,348 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::numbers::closed_without_answer as numbers;
+use super::place::{self, Place};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Subject, Verdict, Verify, commands};
+use super::{severity, wording};
+use crate::attribution::Ended;
+use crate::evidence::Evidence;
+use crate::evidence::harm::{Harm, Target};
+use crate::evidence::repeated::occasions;
+use crate::reset::End;
+use crate::value::words;
+
+cause! {
+    /// ## What happens
+    ///
+    /// A server accepts, reads a request, and closes the connection in order without a byte of an answer. No RST is sent: the
+    /// client reads the end of the stream. curl says "(52) Empty reply from server", nginx "upstream prematurely closed
+    /// connection", Python "Remote end closed connection without response", Go "EOF", a browser ERR_EMPTY_RESPONSE.
+    ///
+    /// ## How it shows
+    ///
+    /// The sockets that are destroyed have received a request and sent nothing, and the server's side is left in TIME_WAIT, so it
+    /// was the server that closed first. From the client: a request was sent, nothing came but the end of the connection, and
+    /// TIME_WAIT is not on this side. It is told where nearly all requests of a service end so, on several occasions.
+    ///
+    /// ## How to confirm
+    ///
+    /// `curl -v http://HOST:PORT/` prints "Empty reply from server"; the server's own log of that moment says why.
+    ///
+    /// ## What to change
+    ///
+    /// Find what ends the request in the server: an exception or panic in its handler, a worker that ends in the middle of a
+    /// request, a rule that drops requests without a word (nginx `return 444`), a backend of a proxy that is gone. Or the client
+    /// speaks another protocol than the port does: plain HTTP to TLS, or the other way round.
+    ///
+    /// ## Look-alikes
+    ///
+    /// Log shippers and other clients that only send: there the client closes first. A check that connects and closes asks
+    /// nothing. A server that ends idle connections does so after a pause. PostgreSQL answers a cancel request with a close.
+    CLOSED_WITHOUT_ANSWER {
+        id: "closed-without-answer",
+        title: "Requests closed without an answer",
+        explains: [],
+        needs: [Window, Sockets],
+        judge: judge,
+    }
+}
+
+const UNIT: &str = "requests without an answer";
+/// PostgreSQL's CancelRequest, which the server answers by closing (protocol, 55.2.9 "Canceling Requests in Progress").
+const CANCEL_REQUEST: u64 = 16;
+/// The FIN of a peer counts as a byte that was received (net/ipv4/tcp_input.c tcp_fin).
+const FIN: u64 = 1;
+
+/// The connections of one place that asked something.
+#[derive(Default)]
+struct Asked<'e> {
+    in_vain: Vec<&'e Ended<'e>>,
+    answered: u64,
+}
+
+fn judge(e: &Evidence<'_>) -> Judgement {
+    e.require_window()?;
+    let ended = e.ended()?;
+    e.socket_dump()?;
+    let mut by_target: BTreeMap<Target, Asked<'_>> = BTreeMap::new();
+    for connection in ended {
+        let target = connection.called.map_or(Target::Port(connection.socket.local.port()), Target::Called);
+        match answered(connection) {
+            Some(true) => by_target.entry(target).or_default().answered += 1,
+            Some(false) => by_target.entry(target).or_default().in_vain.push(connection),
+            None => {}
+        }
+    }
+    // What a service of this host does is told by its port.
+    let here = |called: &SocketAddr| ended.iter().any(|other| other.called.is_none() && other.socket.local == *called);
+    let found: Vec<_> = by_target
+        .iter()
+        .filter(|(target, asked)| answers_nobody(e, **target, asked))
+        .filter(|(target, _)| !matches!(target, Target::Called(called) if here(called)))
+        .map(|(target, asked)| finding(e, *target, asked))
+        .collect();
+    Ok(Verdict::from_findings(found, "no service closed all requests without an answer"))
+}
+
+/// Whether a connection on which something was asked got a byte of an answer; `None` if nothing was asked, or it ended otherwise
+/// than by a close in order.
+fn answered(connection: &Ended<'_>) -> Option<bool> {
+    let socket = connection.socket;
+    let (received, sent) = (socket.bytes_received?, socket.bytes_sent?);
+    let in_order = connection.end == End::Other && u64::from(socket.unread) <= FIN && socket.unacknowledged == 0;
+    match connection.called {
+        None if sent > 0 => Some(true),
+        None => {
+            let cancels = (CANCEL_REQUEST..=CANCEL_REQUEST + FIN).contains(&received);
+            (in_order && received > FIN && !cancels).then_some(false)
+        }
+        Some(_) if received > FIN => Some(true),
+        // Nothing but the end of the connection came.
+        Some(_) => (in_order && sent > 0 && sent != CANCEL_REQUEST && received == FIN).then_some(false),
+    }
+}
+
+/// How long ago the request came, or went, when the connection ended.
+fn silent_ms(connection: &Ended<'_>) -> u32 {
+    match connection.called {
+        None => connection.socket.data_received_ms,
+        Some(_) => connection.socket.data_sent_ms,
+    }
+}
+
+/// Nearly all that asked here got nothing, more than once, soon after they had asked, and the server closed first.
+fn answers_nobody(e: &Evidence<'_>, target: Target, asked: &Asked<'_>) -> bool {
+    let nearly_all = |part: u64, whole: u64| part * 10 >= whole * 9;
+    let in_vain = asked.in_vain.len() as u64;
+    let at_once = asked.in_vain.iter().filter(|connection| silent_ms(connection) <= numbers::IDLE_MS).count() as u64;
+    in_vain >= severity::FEWEST
+        && nearly_all(in_vain, in_vain + asked.answered)
+        // A few are under way; more of them are sessions that are served.
+        && e.open_at_end(target) * 2 <= in_vain
+        && nearly_all(at_once, in_vain)
+        && occasions(asked.in_vain.iter().map(|connection| connection.socket.at)) >= severity::FEWEST
+        && server_closed_first(e, target, in_vain)
+}
+
+/// Who closes first keeps the socket for a minute, in FIN_WAIT2 and TIME_WAIT (net/ipv4/tcp_minisocks.c tcp_time_wait).
+fn server_closed_first(e: &Evidence<'_>, target: Target, in_vain: u64) -> bool {
+    let kept_here = e.closed_first_at_end(target);
+    let still_kept = in_vain as f64 * (numbers::KEPT_S / e.window().as_secs_f64()).min(1.0);
+    match target {
+        Target::Port(_) => kept_here as f64 >= still_kept * numbers::MOST,
+        Target::Called(_) => kept_here as f64 <= still_kept * (1.0 - numbers::MOST),
+    }
+}
+
+fn finding(e: &Evidence<'_>, target: Target, asked: &Asked<'_>) -> Finding {
+    let count = asked.in_vain.len() as u64;
+    let attempts = Some(count + asked.answered);
+    let harm = Harm { failures: count, attempts, in_all: count, burst: None };
+    let requests = harm.counted("request");
+    let window = words::seconds(e.window());
+    let (port, called) = match target {
+        Target::Port(port) => (Some(port), None),
+        Target::Called(called) => (None, Some(called)),
+    };
+    let place = Place { groups: Vec::new(), count, port, called };
+    let summary = match called {
+        Some(called) => format!("{called} closed {requests} of this host without a byte of an answer, in {window}"),
+        None => format!("{} closed {requests} without a byte of an answer, in {window}", place.who(e)),
+    };
+    let bytes = |connection: &&Ended<'_>| match called {
+        Some(_) => connection.socket.bytes_sent,
+        None => connection.socket.bytes_received,
+    };
+    let most = asked.in_vain.iter().filter_map(bytes).max().unwrap_or_default();
+    let way = if called.is_some() { ["sent", "came back"] } else { ["received", "was sent"] };
+    let exchanged = format!(
+        "{} in which up to {} bytes were {}, and not one {}",
+        words::counted(count, "connection"),
+        words::thousands(most),
+        way[0],
+        way[1]
+    );
+    let first = if called.is_some() {
+        "the other end closed first: no socket to it is in TIME_WAIT here".to_owned()
+    } else {
+        let kept = words::counted(e.closed_first_at_end(target), "socket");
+        format!("this side closed first: {kept} of the port in TIME_WAIT")
+    };
+    let finding = wording::active(e, severity::to_callers(e, &harm), numbers::NEARLY_ALL, count, UNIT, summary)
+        .subjects(subjects(e, &place))
+        .evidence(EvidenceItem::value("destroyed_sockets", "unanswered", count as f64, exchanged))
+        .evidence(EvidenceItem::fact("sockets", "TIME_WAIT", first))
+        .against(EvidenceItem::fact(
+            "destroyed_sockets",
+            "bytes",
+            "a rule that ends unwanted requests without a word (nginx: return 444) looks the same, and so do clients that speak \
+             another protocol than the port does",
+        ))
+        .harm(harm);
+    let verify = Verify::scan("shows no request that was closed without an answer");
+    match called {
+        Some(called) => finding.remedy(Remedy::new(
+            format!(
+                "On the host of {}, see in the log of what serves port {} why it ends these requests: rstdoctor scan there",
+                called.ip(),
+                called.port()
+            ),
+            verify,
+        )),
+        None => {
+            let owner = place.service(e).and_then(|service| service.owners.first());
+            let name = owner.map_or_else(|| "the server".to_owned(), |owner| owner.name.clone());
+            let text = format!(
+                "See in the log of {name} why it ends requests without an answer: an exception in its handler, a worker that ended, \
+                 a rule, or a backend of it"
+            );
+            finding.remedy(Remedy::new(text, verify).command(commands::journal(owner.and_then(|o| o.unit.as_ref()))))
+        }
+    }
+}
+
+fn subjects(e: &Evidence<'_>, place: &Place<'_>) -> Vec<Subject> {
+    match (place.called, place.service(e), place.port) {
+        (Some(called), ..) => {
+            let mut subjects = vec![Subject::peer(called.ip(), Some(called.port())).counted(place.count)];
+            subjects.extend(place::callers(e, called));
+            subjects
+        }
+        (None, Some(service), _) => vec![Subject::listener(service).counted(place.count)],
+        (None, None, port) => vec![Subject { port, ..Subject::host().counted(place.count) }],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{REGISTRY, Severity};
+    use super::*;
+    use crate::diagnosis::{Status, diagnose};
+    use crate::observation::testing::{Case, process};
+    use crate::source::socket_dump::{Destination, PortUse, SocketDump};
+    use crate::value::TcpState;
+
+    const HERE: &str = "10.0.0.9:8080";
+    const CLIENT: &str = "10.0.3.7:0";
+
+    /// A look at all sockets: those of the port by state, and those in TIME_WAIT towards the server that is called.
+    fn dump(port: &[(TcpState, u64)], towards: u64) -> SocketDump {
+        let used = PortUse { by_state: port.iter().copied().collect(), ..PortUse::default() };
+        let to = Destination {
+            source: "10.0.0.9".parse().expect("address"),
+            address: "10.0.7.1".parse().expect("address"),
+            port: 6379,
+            ports_used: towards,
+            time_wait: towards,
+            fin_wait2: 0,
+            inodes: Vec::new(),
+        };
+        SocketDump { ports: [(8080, used)].into(), destinations: vec![to], ..SocketDump::default() }
+    }
+
+    /// `count` connections a second apart, each with so many bytes in and out, on a host where nothing else is wrong.
+    fn case(count: u16, ends: [&str; 2], received: u64, sent: u64, dump: SocketDump) -> Case {
+        let mut number = 0;
+        let mut case = Case::new()
+            .tracepoints()
+            .counter("Tcp.OutRsts", 0, 0)
+            .counter("TcpExt.ListenOverflows", 0, 0)
+            .counter("Tcp.PassiveOpens", 0, 0)
+            .counter("Tcp.ActiveOpens", 0, 0)
+            .listener("0.0.0.0:8080", 511, 0, 0, &process(7, "api-server"))
+            .socket_dump(SocketDump::default(), dump)
+            .destroyed_sockets(count, ends, 0, 0)
+            .each_destroyed(move |socket| {
+                socket.at += Duration::from_millis(1_000 * number);
+                number += 1;
+                (socket.bytes_received, socket.bytes_sent) = (Some(received), Some(sent));
+                (socket.data_received_ms, socket.data_sent_ms, socket.unacknowledged) = (20, 20, 0);
+            });
+        case.netns.after.at.mono += Duration::from_secs(7);
+        case.host.after.at.mono += Duration::from_secs(7);
+        case.netns.after.dumped = case.netns.after.at;
+        case
+    }
+
+    fn served(received: u64, sent: u64) -> Case {
+        case(4, [HERE, CLIENT], received, sent, dump(&[(TcpState::TimeWait, 4)], 0))
+    }
+
+    fn called(received: u64, sent: u64, time_wait: u64) -> Case {
+        case(4, ["10.0.0.9:0", "10.0.7.1:6379"], received, sent, dump(&[], time_wait))
+    }
+
+    #[test]
+    fn a_service_that_reads_requests_and_answers_nobody_is_not_ok() {
+        let diagnosis = diagnose(served(80, 0).view());
+        assert_eq!(diagnosis.status, Status::Warning, "{}", diagnosis.summary);
+        let said = "api-server (pid 7) on port 8080 closed all 4 requests without a byte of an answer";
+        assert!(diagnosis.summary.starts_with(said), "{}", diagnosis.summary);
+    }
+
+    #[test]
+    fn it_is_seen_from_the_caller_as_well() {
+        let finding = called(FIN, 80, 0).finding(&CLOSED_WITHOUT_ANSWER);
+        assert_eq!(finding.severity, Severity::Warning);
+        let said = "10.0.7.1:6379 closed all 4 requests of this host without a byte of an answer";
+        assert!(finding.summary.starts_with(said), "{}", finding.summary);
+    }
+
+    #[test]
+    fn who_answers_is_well_and_so_is_who_is_asked_nothing() {
+        assert!(served(80, 200).is_ruled_out(&CLOSED_WITHOUT_ANSWER));
+        assert!(served(FIN, 0).is_ruled_out(&CLOSED_WITHOUT_ANSWER), "a check that connects and closes");
+        assert!(served(CANCEL_REQUEST + FIN, 0).is_ruled_out(&CLOSED_WITHOUT_ANSWER), "a cancelled query");
+        assert!(called(200, 80, 0).is_ruled_out(&CLOSED_WITHOUT_ANSWER));
+        assert!(called(0, 80, 0).is_ruled_out(&CLOSED_WITHOUT_ANSWER), "it does not close: client-gave-up");
+    }
+
+    /// syslog, statsd over TCP, a printer: what only receives is closed by those who send.
+    #[test]
+    fn who_only_sends_closes_first() {
+        let collector = case(4, [HERE, CLIENT], 900, 0, dump(&[], 0));
+        assert!(collector.is_ruled_out(&CLOSED_WITHOUT_ANSWER));
+        assert!(called(FIN, 900, 4).is_ruled_out(&CLOSED_WITHOUT_ANSWER));
+    }
+
+    #[test]
+    fn a_close_after_a_pause_is_an_idle_limit() {
+        let idle = served(900, 0).each_destroyed(|socket| socket.data_received_ms = 60_000);
+        assert!(idle.is_ruled_out(&CLOSED_WITHOUT_ANSWER));
+    }
+
+    #[test]
+    fn one_moment_is_a_restart_and_two_are_chance() {
+        let at_once = served(80, 0).each_destroyed(|socket| socket.at = Duration::from_secs(1002));
+        assert!(at_once.is_ruled_out(&CLOSED_WITHOUT_ANSWER));
+        let two = case(2, [HERE, CLIENT], 80, 0, dump(&[(TcpState::TimeWait, 2)], 0));
+        assert!(two.is_ruled_out(&CLOSED_WITHOUT_ANSWER));
+    }
+
+    #[test]
+    fn a_part_of_a_service_that_serves_others_is_not_this() {
+        let with_sessions = dump(&[(TcpState::TimeWait, 4), (TcpState::Established, 3)], 0);
+        assert!(case(4, [HERE, CLIENT], 80, 0, with_sessions).is_ruled_out(&CLOSED_WITHOUT_ANSWER));
+        let mut number = 0;
+        let half = served(80, 0).each_destroyed(|socket| {
+            number += 1;
+            socket.bytes_sent = Some(if number % 2 == 0 { 200 } else { 0 });
+        });
+        assert!(half.is_ruled_out(&CLOSED_WITHOUT_ANSWER));
+    }
+
+    /// What was left unread went out as a RST, which other causes judge.
+    #[test]
+    fn what_was_not_read_is_not_this() {
+        assert!(served(80, 0).each_destroyed(|socket| socket.unread = 80).is_ruled_out(&CLOSED_WITHOUT_ANSWER));
+    }
+
+    #[test]
+    fn who_did_not_hear_of_connections_that_ended_rules_nothing_out() {
+        assert_eq!(Case::new().missing(&CLOSED_WITHOUT_ANSWER), Some("destroyed_sockets"));
+        assert!(REGISTRY.iter().any(|cause| cause.id == CLOSED_WITHOUT_ANSWER.id));
+    }
+}
