@@ -108,7 +108,7 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         let text = "IPV6_V6ONLY is set on the socket: it takes nothing of IPv4";
         let change = format!(
             "Let the program take IPv4 as well: IPV6_V6ONLY off (nginx: ipv6only=off on its listen [::]), or a second listener on \
-             {asked} or 0.0.0.0"
+             {asked} or on all addresses"
         );
         return finding
             .evidence(EvidenceItem::fact("listeners", "v6only", text))

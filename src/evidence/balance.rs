@@ -76,7 +76,16 @@ impl Unplaced {
     pub fn of(moved: &dyn Fn(&str) -> u64) -> Option<Self> {
         let [made, taken] = ["Tcp.ActiveOpens", "Tcp.PassiveOpens"].map(moved);
         let reset = if taken == 0 { moved("Tcp.EstabResets") } else { 0 };
-        let sides = [(moved("Tcp.AttemptFails").max(reset), made), (moved("Tcp.OutRsts"), taken)];
+        let sent = moved("Tcp.OutRsts");
+        // A connect that is refused here is among those that were taken no more than a segment of an old connection is.
+        let told = ["TCPAbortOnClose", "TCPAbortOnData", "TCPAbortOnMemory", "TCPAbortOnTimeout"];
+        let told = told.map(|name| moved(&format!("TcpExt.{name}"))).iter().sum::<u64>() + moved("Tcp.AttemptFails");
+        let answers = sent.saturating_sub(told);
+        let sides = [
+            (moved("Tcp.AttemptFails").max(reset), made),
+            (sent, taken),
+            (answers, answers.saturating_add(taken + made)),
+        ];
         sides.into_iter().find_map(|(failed, attempts)| {
             let failed = failed.min(attempts);
             let [surely, _] = interval(failed, attempts)?;
@@ -192,6 +201,22 @@ mod tests {
         assert_eq!(diagnose(case(169, 5).view()).status, Status::Ok, "some of many");
         assert_eq!(diagnose(case(2, 2).view()).status, Status::Ok, "chance");
         assert_eq!(diagnose(case(5, 5).tracepoints().view()).status, Status::Ok, "events tell, and are judged");
+    }
+
+    /// Who is refused shows in no counter of connections.
+    #[test]
+    fn a_quiet_host_that_refuses_all_who_come_is_not_called_well_by_counters() {
+        let case = |sent: u64, taken: u64, of_aborts: u64| {
+            let case = Case::new().counter("Tcp.OutRsts", 0, sent).counter("TcpExt.ListenOverflows", 0, 0);
+            let case = case.counter("Tcp.ActiveOpens", 0, 0).counter("Tcp.PassiveOpens", 0, taken);
+            diagnose(case.counter("TcpExt.TCPAbortOnTimeout", 0, of_aborts).view())
+        };
+        let refused = case(3, 0, 0);
+        assert_eq!(refused.status, Status::Unknown);
+        assert!(refused.summary.starts_with("3 of 3 connections failed or were reset"), "{}", refused.summary);
+        assert_eq!(case(2, 0, 0).status, Status::Ok, "chance");
+        assert_eq!(case(4, 300, 0).status, Status::Ok, "beside many that were taken");
+        assert_eq!(case(3, 0, 3).status, Status::Ok, "keepalive of vanished peers");
     }
 
     #[test]
