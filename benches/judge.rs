@@ -111,6 +111,7 @@ fn vanished(listeners: u32) -> Observation {
             backlog: 128,
             drops: Some(0),
             device: 0,
+            v6_only: false,
             inode,
             uid: 0,
             cookie: u64::from(inode),
