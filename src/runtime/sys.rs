@@ -1,4 +1,4 @@
-//! All `unsafe` of this room: signal masks and actions, for which neither std nor rustix has calls.
+//! All `unsafe` of this room: memory, signal masks and actions, for which neither std nor rustix has calls.
 #![allow(unsafe_code, reason = "the one file of this room that has any")]
 
 use std::io;
@@ -20,6 +20,31 @@ pub fn give_memory_back() {
             libc::mallopt(libc::M_ARENA_MAX, 2);
         }
     }
+}
+
+/// Lets go of the pages of the program's code. What runs on is mapped again from the page cache as it is reached, 64 KiB at a time
+/// (mm/memory.c do_fault_around()); what only the start needed, or a cause that is over, no longer counts as in use.
+pub fn let_go_of_code() {
+    let (Ok(maps), Ok(own)) = (std::fs::read_to_string("/proc/self/maps"), std::fs::read_link("/proc/self/exe")) else {
+        return;
+    };
+    for (start, end) in maps.lines().filter_map(|line| code(line, own.to_str()?)) {
+        // SAFETY: a private mapping of a file that is not writable and never was written: its pages are those of the file, now and
+        // when they are mapped again.
+        unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
+    }
+}
+
+/// Where a line of /proc/PID/maps (proc_pid_maps(5)) tells of code of this file.
+fn code(line: &str, file: &str) -> Option<(usize, usize)> {
+    let mut fields = line.splitn(6, ' ');
+    let (span, mode) = (fields.next()?, fields.next()?);
+    if mode != "r-xp" || fields.nth(3)?.trim_start() != file {
+        return None;
+    }
+    let (start, end) = span.split_once('-')?;
+    let address = |text| usize::from_str_radix(text, 16).ok();
+    Some((address(start)?, address(end)?)).filter(|(start, end)| start < end)
 }
 
 /// Runs `work` while the calling thread takes none of these signals; what comes meanwhile is delivered afterwards.
@@ -62,5 +87,23 @@ pub fn with_default_action<T>(signal: i32, work: impl FnOnce() -> T) -> io::Resu
         let result = work();
         libc::sigaction(signal, &raw const ours, std::ptr::null_mut());
         Ok(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_code_of_the_program_is_let_go_of() {
+        let line = "55d0c0a00000-55d0c1500000 r-xp 002fc000 fe:00 1234                       /usr/bin/rstdoctor";
+        assert_eq!(code(line, "/usr/bin/rstdoctor"), Some((0x55d0_c0a0_0000, 0x55d0_c150_0000)));
+        assert_eq!(code(&line.replace("r-xp", "r--p"), "/usr/bin/rstdoctor"), None, "that of relocations was written");
+        assert_eq!(code(line, "/usr/lib/libc.so.6"), None);
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let own = std::env::current_exe().unwrap();
+        assert!(maps.lines().filter_map(|line| code(line, own.to_str().unwrap())).count() > 0, "{maps}");
+        let_go_of_code();
+        assert_eq!("still here".len(), 10);
     }
 }
