@@ -301,12 +301,16 @@ pub fn once(diagnosis: &Diagnosis) -> Result<String, fmt::Error> {
         .causes
         .iter()
         .filter(|ranked| ranked.finding.state.is_now() && ranked.finding.confidence >= CONVINCING);
-    let active = causes.map(|ranked| ActiveCause {
-        id: ranked.id.to_owned(),
-        place: Place::at(&Key::of(ranked).place, &ranked.finding, diagnosis),
-        severity: ranked.finding.severity,
-        state: ranked.finding.state,
-        events: ranked.finding.impact.events,
+    let active = causes.map(|ranked| {
+        let (events, standing) = ActiveCause::counts(&ranked.finding);
+        ActiveCause {
+            id: ranked.id.to_owned(),
+            place: Place::at(&Key::of(ranked).place, &ranked.finding, diagnosis),
+            severity: ranked.finding.severity,
+            state: ranked.finding.state,
+            events,
+            standing,
+        }
     });
     metrics.window(&Account::of_window(diagnosis, diagnosis.status, active.collect()), &sources(diagnosis));
     metrics.openmetrics()
@@ -361,6 +365,7 @@ mod tests {
             address: "0.0.0.0".to_owned(),
             attempts: Some(10),
             failures: Some(1),
+            ended: None,
             queue: 3,
             backlog: 5,
             limit: Some("application".to_owned()),

@@ -64,5 +64,7 @@ pub fn ended<'a>(view: View<'a>, endings: &'a Endings) -> Vec<Ended<'a>> {
         let client = socket.unanswered || ephemeral.is_caller(socket.local.port(), socket.peer.port());
         Ended { socket, end: ending.end, called: client.then_some(socket.peer) }
     };
-    endings.endings.iter().map(of).collect()
+    // A listener that was closed is told of, too (tcp_close(), sk_free()), and had no peer.
+    let connection = |ending: &&crate::reset::Ending| !ending.socket.peer.ip().is_unspecified();
+    endings.endings.iter().filter(connection).map(of).collect()
 }

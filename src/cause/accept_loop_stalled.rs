@@ -201,7 +201,7 @@ fn stalled(e: &Evidence<'_>, service: &Service<'_>, why: &Why<'_>, confidence: C
         true => (State::Active, Severity::Critical),
         false => (State::Risk, Severity::Warning),
     };
-    let in_queue = if waited.is_some() { waiting } else { growth };
+    let (in_queue, standing) = if waited.is_some() { (waiting, waiting) } else { (growth, 0) };
     let events = lost.as_ref().map_or(0, |overflows| overflows.delta) + in_queue;
     let impact = Impact { events, per_s: e.rate(events), unit: "connection attempts" };
     let what = match why {
@@ -212,6 +212,7 @@ fn stalled(e: &Evidence<'_>, service: &Service<'_>, why: &Why<'_>, confidence: C
     let since = waited.map_or_else(String::new, |waited| format!(", the first for {}", words::seconds(waited)));
     let summary = format!("{} {what}: {} {wait}{since}", service.who(), words::counted(waiting, "connection"));
     let mut finding = Finding::new(state, severity, confidence, impact, summary)
+        .standing(standing)
         .subject(Subject::listener(service).counted(waiting))
         .evidence(queue::length(service))
         .evidence(EvidenceItem::value(

@@ -135,7 +135,8 @@ fn leak(e: &Evidence<'_>, group: &Group) -> Option<Finding> {
                 owners.first().map_or_else(|| format!("a program {}", place(group)), |p| p.label()),
                 words::counted(group.sockets, "connection")
             ),
-        ),
+        )
+        .standing(group.sockets),
     ))
 }
 

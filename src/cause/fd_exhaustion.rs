@@ -158,7 +158,9 @@ fn listener(e: &Evidence<'_>, service: &Service<'_>, near: &[&Process]) -> Findi
         per_s: if active { e.rate(events) } else { 0.0 },
         unit: "connection attempts",
     };
-    let mut finding = Finding::new(state, severity, confidence, impact, summary).subject(Subject::listener(service));
+    let mut finding = Finding::new(state, severity, confidence, impact, summary)
+        .standing(if active { waiting } else { 0 })
+        .subject(Subject::listener(service));
     for process in near.iter().take(4) {
         finding = finding.subject(Subject::process(process)).evidence(open_files(process));
     }
@@ -212,7 +214,9 @@ fn whole_host(e: &Evidence<'_>, allocated: u64, max: u64) -> Finding {
     let summary = format!("the host is {} open files ({numbers})", if full { "out of" } else { "nearly out of" });
     let impact = Impact { events: if full { waiting } else { 0 }, per_s: 0.0, unit: "connection attempts" };
     let wanted = max.saturating_mul(2);
+    let standing = impact.events;
     Finding::new(state, severity, confidence, impact, summary)
+        .standing(standing)
         .subject(Subject::host())
         .evidence(EvidenceItem::value(
             "file_nr",

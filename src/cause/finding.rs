@@ -91,6 +91,9 @@ pub struct Finding {
     pub tells_place: bool,
     /// Other findings of its place may follow from it.
     pub has_symptoms: bool,
+    /// So many of what it counts are there at the end of the window, and are counted again in the next: of a row of windows the most
+    /// at once are told, and not their sum.
+    pub standing: u64,
     /// It was observed at another time, and perhaps on another host: what it names is not what bears that name here.
     pub elsewhere: bool,
 }
@@ -131,8 +134,19 @@ impl Finding {
             location: None,
             tells_place: false,
             has_symptoms: true,
+            standing: 0,
             elsewhere: false,
         }
+    }
+
+    /// Of what it counts so many are there still.
+    pub fn standing(self, standing: u64) -> Self {
+        Self { standing, ..self }
+    }
+
+    /// What came in the window, without what is there at its end and is counted again in the next.
+    pub fn passing(&self) -> u64 {
+        self.impact.events.saturating_sub(self.standing)
     }
 
     /// For a reader who is not on the host that was observed, or later: no command names what was there.

@@ -12,7 +12,7 @@ use crate::command::cli::AgentArgs;
 use crate::command::config::{self, Agent, Origin};
 use crate::command::state::home;
 use crate::diagnosis::filter::Filter;
-use crate::history::{Entry, Recorder, Started, Stopped};
+use crate::history::{Account, Entry, Recorder, Started, Stopped};
 use crate::input::{self, Opened};
 use crate::kernel::clock::now;
 use crate::metrics::Own;
@@ -37,8 +37,8 @@ const EXPIRY: Duration = Duration::from_secs(60);
 /// What goes on failing is said again that often.
 const REMINDED: Duration = Duration::from_secs(3600);
 const MOST_SAID: usize = 16;
-/// For so long after it began an episode is worth its raw evidence.
-const WORTH_RAW: Duration = Duration::from_secs(600);
+/// For so long after it began an episode is worth its raw evidence, and then again when it worsens or ends.
+const WORTH_RAW: Duration = Duration::from_secs(180);
 
 pub fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
     let config = config::agent(args, &home())?;
@@ -73,9 +73,10 @@ pub fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
                 if tick.number == 1 && tick.diagnosis.saw_nothing() {
                     anyhow::bail!(SAW_NOTHING);
                 }
-                recording.tick(&tick);
+                let account = recording.recorder.account(&tick);
+                recording.tick(&tick, &account);
                 hook.tick(&tick);
-                if let Err(text) = exporter.tick(&tick, || recording.own()) {
+                if let Err(text) = exporter.tick(&tick, &account, || recording.own()) {
                     recording.say_once(text);
                 }
             }
@@ -128,7 +129,7 @@ impl Recording {
             segments,
             journal: Journal::new(config.redact),
             recorder: Recorder::default(),
-            retention: Retention::default(),
+            retention: Retention::new(config.limits),
             started: false,
             expired: Moment::default(),
             forgotten: Moment::default(),
@@ -136,11 +137,11 @@ impl Recording {
         }
     }
 
-    fn tick(&mut self, tick: &Tick) {
+    fn tick(&mut self, tick: &Tick, account: &Account) {
         if !std::mem::replace(&mut self.started, true) {
             self.write(tick.at, &started(&self.config, tick));
         }
-        for entry in self.recorder.tick(tick) {
+        for entry in self.recorder.tick(tick, account) {
             self.write(tick.at, &entry);
         }
         if is_worth_raw(tick) {
@@ -151,10 +152,11 @@ impl Recording {
         }
         for closed in self.segments.closed() {
             let path = closed.out.path().to_owned();
+            let bytes = closed.out.written();
             if let Err(error) = closed.out.persist() {
                 self.failed(error);
             }
-            let boring = self.retention.ended(path, closed.from);
+            let boring = self.retention.ended(path, closed.from, bytes);
             let deleted = boring.map_or(Ok(()), |path| locked(&self.store).delete(&path));
             if let Err(error) = deleted {
                 self.failed(error.into());

@@ -57,7 +57,7 @@ fn stored(config: &Trace, asked: &Stored, stop: &Stop) -> anyhow::Result<ExitCod
     wrong.iter().for_each(|text| output::say(visible(&format!("rstdoctor: {text}"))));
     if parts.is_empty() {
         bail!(
-            "no raw evidence of that time was kept, which is kept around faults and once an hour; rstdoctor history counts"
+            "no raw evidence of that time was kept, which is kept around faults and at most once an hour; rstdoctor history counts"
         );
     }
     for Part { from, until, opened } in parts {

@@ -74,10 +74,12 @@ impl Group {
         let events = other.impact.events;
         other.impact.events = events.saturating_add(self.finding.impact.events);
         other.impact.per_s += self.finding.impact.per_s;
+        other.standing = other.standing.saturating_add(self.finding.standing);
         if events > self.greatest {
             self.greatest = events;
             std::mem::swap(&mut self.finding, &mut other);
         } else {
+            self.finding.standing = other.standing;
             self.finding.impact = other.impact;
         }
         let room = MOST_SUBJECTS.saturating_sub(self.finding.subjects.len());

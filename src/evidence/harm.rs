@@ -112,6 +112,8 @@ pub(super) struct Connections {
     /// How many of them were connects that failed.
     never_open: HashMap<Target, usize>,
     seen: Seen,
+    /// The kernel told of all that ended.
+    whole: bool,
 }
 
 /// Which share of the connections that ended was seen, 0 to 1: the kernel may have had no room, or too many of them ended, or a
@@ -166,7 +168,7 @@ impl Connections {
             accepted: seen("Tcp.PassiveOpens", ended.len() - called, accepted_open),
             called: seen("Tcp.ActiveOpens", called, called_open),
         };
-        (seen.accepted.max(seen.called) >= SEEN).then_some(Self { ended: by_target, never_open, seen })
+        (seen.accepted.max(seen.called) >= SEEN).then_some(Self { ended: by_target, never_open, seen, whole })
     }
 
     fn ended(&self, target: Target) -> u64 {
@@ -283,9 +285,14 @@ impl Evidence<'_> {
         self.socket_dump().map_or(0, |dump| closed_first(dump, target))
     }
 
-    /// Connections to a served port that ended in the window; `None` where that was not heard.
+    /// Connections to a served port that ended in the window; `None` where that was not heard. Those that the kernel is still to tell
+    /// of are of the next: a row of windows adds up.
     pub fn ended_of_service(&self, port: u16) -> Option<u64> {
-        self.connections.as_ref().map(|connections| connections.ended(Target::Port(port)))
+        let target = Target::Port(port);
+        self.connections.as_ref().map(|connections| match connections.whole {
+            true => connections.ended.get(&target).map_or(0, |times| times.len() as u64),
+            false => connections.ended(target),
+        })
     }
 
     /// The part of the window in which failures came, where that is less than half of it; a little longer, because a socket is

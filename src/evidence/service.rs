@@ -16,8 +16,8 @@ pub struct Service<'a> {
     pub port: u16,
     /// The listening sockets, the fullest first; never empty.
     pub sockets: Vec<&'a ListenerTrace>,
-    /// Processes that hold any of the sockets at the end of the window, or at its start where the socket is gone; those of the
-    /// fullest queue first.
+    /// Processes that hold any of the sockets at the end of the window, or earlier where the socket is gone; those of the fullest
+    /// queue first.
     pub owners: Vec<&'a Process>,
     /// Half-open and other sockets on this port at the end of the window.
     pub port_use: Option<&'a PortUse>,
@@ -116,10 +116,11 @@ pub fn services(view: View<'_>) -> Vec<Service<'_>> {
             let inodes: Vec<u32> = sockets.iter().map(|socket| socket.last.inode).collect();
             // Who held a socket that still listens, and is not seen to hold it any more, is not its owner now.
             let seen_now = sockets.iter().any(|socket| socket.in_after) && view.host.after.owners.value().is_some();
-            let owners = [Some(&view.host.after), Some(&view.host.before).filter(|_| !seen_now)]
-                .into_iter()
-                .flatten()
-                .filter_map(|snapshot| snapshot.owners.value())
+            let fresh = view.after().dumped == view.after().at;
+            let at_ends = [Some(&view.host.after), Some(&view.host.before).filter(|_| !seen_now)].into_iter().flatten();
+            let at_ends = at_ends.filter_map(|snapshot| snapshot.owners.value().map(|owners| &**owners));
+            let owners = at_ends
+                .chain(view.host.between.as_deref().filter(|_| !(seen_now && fresh)))
                 .map(|owners| worst_first(owners, &sockets, &inodes))
                 .find(|owners| !owners.is_empty())
                 .unwrap_or_default();
@@ -159,6 +160,22 @@ pub fn holders(owners: &Owners, inodes: impl IntoIterator<Item = u32>) -> Vec<&P
 mod tests {
     use super::*;
     use crate::observation::testing::{Case, process};
+    use crate::value::Observed;
+
+    /// A recording of an hour has looked in its middle, too.
+    #[test]
+    fn who_came_and_went_within_the_window_has_its_name() {
+        let mut case = Case::new().listener("0.0.0.0:80", 5, 0, 0, &process(7, "api"));
+        let seen = case.host.after.owners.value().cloned();
+        for snapshot in [&mut case.host.before, &mut case.host.after] {
+            snapshot.owners = Observed::Full(std::sync::Arc::default());
+        }
+        case.netns.listener_traces.values_mut().for_each(|trace| trace.in_after = false);
+        let owner = |case: &Case| services(case.view())[0].owners.first().map(|process| process.name.clone());
+        assert_eq!(owner(&case), None);
+        case.host.between = seen;
+        assert_eq!(owner(&case).as_deref(), Some("api"));
+    }
 
     #[test]
     fn drops_are_those_of_the_window_also_where_the_listener_is_new() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Direction, Place, millis, netns};
-use crate::cause::{Severity, State};
+use crate::cause::{Finding, Severity, State};
 use crate::diagnosis::{Diagnosis, ListenerRow, Status};
 use crate::evidence::ledger::{self, Basis};
 use crate::timeline::{Phase, Tick};
@@ -48,7 +48,15 @@ pub struct ActiveCause {
     pub place: Place,
     pub severity: Severity,
     pub state: State,
+    /// What came in the time, and the most that were there at once.
     pub events: u64,
+    /// The latter.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub standing: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Resets of one reason.
@@ -88,6 +96,9 @@ pub struct Service {
     pub attempts: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failures: Option<u64>,
+    /// Of a tick: those that ended in it.
+    #[serde(skip)]
+    pub ended: Option<u64>,
     /// Longest accept queue, and its limit.
     pub queue: u32,
     pub backlog: u32,
@@ -140,7 +151,7 @@ impl Account {
         for cause in &later.causes {
             match self.causes.iter_mut().find(|own| own.id == cause.id && own.place.is_same(&cause.place)) {
                 Some(own) => {
-                    own.events = own.events.saturating_add(cause.events);
+                    own.add(cause);
                     own.severity = own.severity.min(cause.severity);
                     own.state = cause.state;
                 }
@@ -174,11 +185,10 @@ impl Account {
             rest.ticks = rest.ticks.saturating_sub(tick.ticks);
             rest.unknown = rest.unknown.saturating_sub(tick.unknown);
             for cause in &tick.causes {
-                rest.causes.iter_mut().filter(|own| own.id == cause.id && own.place.is_same(&cause.place)).for_each(
-                    |own| {
-                        own.events = own.events.saturating_sub(cause.events);
-                    },
-                );
+                rest.causes
+                    .iter_mut()
+                    .filter(|own| own.id == cause.id && own.place.is_same(&cause.place))
+                    .for_each(|own| own.remove(cause));
                 rest.causes.retain(|own| own.events > 0 || own.id != cause.id || !own.place.is_same(&cause.place));
             }
             for line in &tick.resets {
@@ -218,6 +228,33 @@ impl Account {
             let other = self.other.get_or_insert_default();
             rest.iter().for_each(|service| other.add(service));
         }
+    }
+}
+
+impl ActiveCause {
+    /// Those of a finding.
+    pub fn counts(finding: &Finding) -> (u64, u64) {
+        (finding.passing().saturating_add(finding.standing), finding.standing)
+    }
+
+    /// What came and went.
+    pub fn passing(&self) -> u64 {
+        self.events.saturating_sub(self.standing)
+    }
+
+    fn add(&mut self, later: &Self) {
+        let passed = self.passing().saturating_add(later.passing());
+        self.standing = self.standing.max(later.standing);
+        self.events = passed.saturating_add(self.standing);
+    }
+
+    fn remove(&mut self, part: &Self) {
+        let passed = self.passing().saturating_sub(part.passing());
+        // The most at once may have been in the part.
+        if part.standing >= self.standing {
+            self.standing = 0;
+        }
+        self.events = passed.saturating_add(self.standing);
     }
 }
 
@@ -273,6 +310,7 @@ impl Service {
             address: row.address.to_string(),
             attempts: row.ended.map(|ended| ended.max(row.harm.failures)),
             failures,
+            ended: row.ended,
             queue: row.recv_q,
             backlog: row.backlog,
             limit: row.binding_limit.map(|limit| limit.name().to_owned()),
@@ -284,7 +322,7 @@ impl Service {
         self.address == other.address && self.place.is_same(&other.place)
     }
 
-    fn is_worth_it(&self) -> bool {
+    pub(super) fn is_worth_it(&self) -> bool {
         self.attempts.unwrap_or(0) > 0
             || self.failures.unwrap_or(0) > 0
             || self.queue > 0
@@ -341,12 +379,16 @@ pub(super) fn worst(one: Option<Status>, other: Option<Status>) -> Option<Status
 /// The episodes that go on.
 fn causes(tick: &Tick) -> Vec<ActiveCause> {
     let on = tick.episodes.iter().filter(|episode| episode.phase == Phase::Active);
-    let of = |episode: &crate::timeline::Episode| ActiveCause {
-        id: episode.key.id.to_owned(),
-        place: Place::of(episode, &tick.diagnosis),
-        severity: episode.severity,
-        state: episode.latest.finding.state,
-        events: episode.latest.finding.impact.events,
+    let of = |episode: &crate::timeline::Episode| {
+        let (events, standing) = ActiveCause::counts(&episode.latest.finding);
+        ActiveCause {
+            id: episode.key.id.to_owned(),
+            place: Place::of(episode, &tick.diagnosis),
+            severity: episode.severity,
+            state: episode.latest.finding.state,
+            events,
+            standing,
+        }
     };
     on.map(of).collect()
 }

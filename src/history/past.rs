@@ -74,8 +74,9 @@ pub struct Episode {
     pub remedies: Vec<String>,
     /// Events of earlier times of the same episode.
     earlier: u64,
-    /// Events that ticks and minutes told since it began.
+    /// Events that ticks and minutes told since it began: those that came and went, and the most that were there at once.
     counted: u64,
+    standing: u64,
 }
 
 /// One service over the time that was asked for.
@@ -118,6 +119,8 @@ pub struct Past {
     /// Addresses and names were replaced.
     pub redacted: bool,
     pub hostname: Option<String>,
+    /// The process that was asked for is named in what was recorded of the time.
+    pub process_named: bool,
     buckets: usize,
     covered: Vec<Span>,
     /// Ticks since the latest minute.
@@ -230,8 +233,17 @@ impl Past {
             && cause.as_ref().is_none_or(|cause| cause == id)
     }
 
+    /// Whether the process that was asked for is known there.
+    fn named(&mut self, place: &Place, span: Span) {
+        self.process_named |= self.wanted.process.is_some()
+            && place.process == self.wanted.process
+            && self.wanted.since <= span.until
+            && span.from <= self.wanted.until;
+    }
+
     fn event(&mut self, event: Event) {
         self.latest = self.latest.max(event.at);
+        self.named(&event.place, Span { from: event.since, until: event.at });
         if !self.wants(&event.id, &event.place) {
             return;
         }
@@ -303,12 +315,13 @@ impl Past {
             let Some(episode) = open.filter(|episode| account.until > episode.span.from) else { continue };
             episode.span.until = episode.span.until.max(account.until);
             if tick || account.from >= episode.span.from {
-                episode.counted = episode.counted.saturating_add(cause.events);
-                episode.events = episode.events.max(episode.counted);
+                episode.counted = episode.counted.saturating_add(cause.passing());
+                episode.standing = episode.standing.max(cause.standing);
+                episode.events = episode.events.max(episode.counted.saturating_add(episode.standing));
             }
             let length = account.until.saturating_sub(account.from);
             if tick && length > 0 && length >= self.interval / 2 {
-                episode.peak_per_s = episode.peak_per_s.max(cause.events as f64 * 1000.0 / length as f64);
+                episode.peak_per_s = episode.peak_per_s.max(cause.passing() as f64 * 1000.0 / length as f64);
                 episode.share_of(account);
             }
         }
@@ -340,6 +353,9 @@ impl Past {
         if !account.services.is_empty() || account.resets.iter().any(|line| line.count > 0) {
             let counted = self.counted.get_or_insert(Span { from: self.wanted.since, until: self.wanted.until });
             (counted.from, counted.until) = (counted.from.min(account.from), counted.until.max(account.until));
+        }
+        for place in account.services.iter().map(|own| &own.place).chain(account.causes.iter().map(|own| &own.place)) {
+            self.named(place, within);
         }
         let bucket = self.bucket(within.from / 2 + within.until / 2);
         for service in &account.services {
@@ -404,6 +420,11 @@ impl Past {
     /// Nothing is known of the time.
     pub fn is_empty(&self) -> bool {
         self.covered.is_empty() && self.episodes.is_empty()
+    }
+
+    /// The process that was asked for, if what was recorded of the time does not name it.
+    pub fn unknown_process(&self) -> Option<&str> {
+        self.wanted.process.as_deref().filter(|_| !self.process_named && !self.is_empty())
     }
 
     /// Which parts of the time were recorded, in the width of the rows.

@@ -1,8 +1,10 @@
 //! From ticks to entries.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use super::{Account, Entry, Event};
+use super::account::Service;
+use super::{Account, Entry, Event, Place};
 use crate::diagnosis::Status;
 use crate::timeline::Tick;
 
@@ -13,12 +15,41 @@ const MINUTE: u64 = 60_000;
 #[derive(Debug, Default)]
 pub struct Recorder {
     minute: Account,
+    late: Late,
+}
+
+/// Connections that failed in a tick, and that the kernel has not told to have ended: it will in the next, of which they are no
+/// attempts. By place and address.
+#[derive(Debug, Default)]
+struct Late(HashMap<(Place, String), u64>);
+
+impl Late {
+    /// Ticks add up afterwards.
+    fn settle(&mut self, account: &mut Account) {
+        let earlier = std::mem::take(&mut self.0);
+        for service in &mut account.services {
+            let (Some(all), failures) = (service.ended, service.failures.unwrap_or(0)) else { continue };
+            let key = (Place { process: None, unit: None, ..service.place.clone() }, service.address.clone());
+            let ended = all.saturating_sub(earlier.get(&key).copied().unwrap_or(0));
+            service.attempts = Some(ended.max(failures));
+            if failures > ended {
+                self.0.insert(key, failures - ended);
+            }
+        }
+        account.services.retain(Service::is_worth_it);
+    }
 }
 
 impl Recorder {
-    /// The entries that this tick makes: what happened, the tick itself if something is wrong, and the minute that is full.
-    pub fn tick(&mut self, tick: &Tick) -> Vec<Entry> {
-        let account = Account::of(tick);
+    /// What this tick counted. Each is to be asked for once, in their order.
+    pub fn account(&mut self, tick: &Tick) -> Account {
+        let mut account = Account::of(tick);
+        self.late.settle(&mut account);
+        account
+    }
+
+    /// The entries that a tick makes: what happened, the tick itself if something is wrong, and the minute that is full.
+    pub fn tick(&mut self, tick: &Tick, account: &Account) -> Vec<Entry> {
         let mut entries: Vec<Entry> = tick.events.iter().filter_map(|e| Event::of(e, tick)).map(Entry::Event).collect();
         let change = |change: &crate::timeline::Change| Entry::Change {
             at: super::entry::millis(change.at.wall),
@@ -30,9 +61,9 @@ impl Recorder {
         if self.minute.ticks > 0 && later {
             entries.push(Entry::Minute(std::mem::take(&mut self.minute)));
         }
-        self.minute.add(&account);
+        self.minute.add(account);
         if !matches!(tick.status, Status::Ok) || !tick.events.is_empty() {
-            entries.push(Entry::Tick(account));
+            entries.push(Entry::Tick(account.clone()));
         }
         entries
     }
@@ -45,5 +76,30 @@ impl Recorder {
     /// How long the account that is open is.
     pub fn open(&self) -> Duration {
         Duration::from_millis(self.minute.until.saturating_sub(self.minute.from))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 20 connections a tick, all reset; the last one of each tick is told to have ended in the next.
+    #[test]
+    fn a_connection_that_fails_at_the_end_of_a_tick_is_one_attempt() {
+        let (mut late, mut all) = (Late::default(), Account::default());
+        for (ended, failures) in [(19, 20), (20, 20), (20, 20), (1, 0), (0, 0), (30, 10)] {
+            let service = Service {
+                place: Place { at: "port 80".into(), port: Some(80), ..Place::default() },
+                address: "0.0.0.0".into(),
+                attempts: Some(ended.max(failures)),
+                failures: Some(failures),
+                ended: Some(ended),
+                ..Service::default()
+            };
+            let mut tick = Account { ticks: 1, services: vec![service], ..Account::default() };
+            late.settle(&mut tick);
+            all.add(&tick);
+        }
+        assert_eq!((all.services[0].attempts, all.services[0].failures), (Some(60 + 30), Some(60 + 10)));
     }
 }

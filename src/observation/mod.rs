@@ -78,6 +78,8 @@ pub enum Input {
 pub struct HostWindow {
     pub before: HostSnapshot,
     pub after: HostSnapshot,
+    /// Who held sockets at looks between the two, where a recording has some: who came and went within the window.
+    pub between: Option<Arc<Owners>>,
     /// The account of the reset events, which are those of the whole host.
     pub reset_events: Observed<EventAccount>,
     /// The network namespaces and containers of the node, at the end of the window and those of its begin that are gone.

@@ -95,6 +95,7 @@ impl Case {
             after: empty_host(1003),
             reset_events: unavailable(),
             node: Observed::not_asked(),
+            between: None,
             totals_only: false,
         };
         let netns = NetnsWindow {

@@ -57,6 +57,12 @@ pub fn shown(past: &Past, all: bool) -> Vec<&Episode> {
 
 /// One sentence: how bad it was.
 pub fn sentence(past: &Past) -> String {
+    if let Some(process) = past.unknown_process() {
+        return format!(
+            "No process called {process:?} is known there: what was recorded of this time names those that served connections or had \
+             to do with a fault."
+        );
+    }
     let faults: Vec<&Episode> = past.episodes.iter().filter(|episode| episode.is_fault()).collect();
     let ended_so = |ending| faults.iter().filter(|episode| episode.ending == ending).count() as u64;
     let episodes = match (faults.len() as u64, ended_so(Ending::GoesOn), ended_so(Ending::NotSeen)) {

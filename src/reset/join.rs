@@ -9,16 +9,15 @@ use std::time::Duration;
 use super::closed::Closed;
 use super::errors::{Errors, JoinedError};
 use super::pairing::{LATER, pair};
+use super::received::Received;
 use super::{Answered, Ends, Reset};
 use crate::source::destroyed_sockets::DestroyedSocket;
 use crate::source::reset_events::{Direction, ResetEvent, SocketError};
 use crate::source::reset_packets::ResetPacket;
 use crate::value::{NetnsId, TcpState};
 
-/// Resets that are remembered for the sockets they ended, and for how long: a socket is destroyed when its process closes it,
-/// seconds after it was reset.
+/// Resets that are remembered for the sockets they ended.
 pub(super) const REMEMBERED: usize = 20_000;
-const REMEMBERED_FOR: Duration = Duration::from_secs(30);
 /// What was on the way when a connection was reset arrives within this time: some retransmissions.
 const ON_THE_WAY: Duration = Duration::from_secs(3);
 
@@ -118,7 +117,7 @@ impl Joiner {
         give_ended(&mut resets, &self.destroyed);
         for reset in resets.iter_mut().filter(|reset| reset.ended.is_none() && reset.answers_after_close()) {
             let ends = reset.local().zip(reset.peer());
-            reset.ended = ends.and_then(|ends| self.closed.before(ends, reset.at())).cloned().map(Box::new);
+            reset.ended = ends.and_then(|ends| self.closed.before(ends, reset.at())).map(Box::new);
         }
         let errors = self.errors.join(&mut resets, until);
         let (due, wait): (Vec<_>, Vec<_>) =
@@ -226,66 +225,12 @@ impl Joiner {
             let closed = self.closed.before(ends, at);
             // A close over unread data sends a RST and leaves nothing behind (net/ipv4/tcp.c __tcp_close()), also where that RST comes
             // later than this one. The peer's FIN alone counts as a byte.
-            let closed_by_reset = closed.is_some_and(|socket| socket.unread > 1 && at <= socket.at + ON_THE_WAY);
+            let closed_by_reset =
+                closed.as_ref().is_some_and(|socket| socket.unread > 1 && at <= socket.at + ON_THE_WAY);
             reset.again = answers_nobody && !to_a_connect && (was_reset || closed_by_reset);
             // One whose retransmissions were never answered leaves nothing behind.
             let left_behind = closed.is_some_and(|socket| !socket.gave_up()) && !closed_by_reset;
             reset.closed = !to_a_connect && left_behind;
-        }
-    }
-}
-
-/// What a received reset met.
-#[derive(Debug, Clone, Copy)]
-struct Met {
-    state: Option<TcpState>,
-    /// Only its packet was seen.
-    alone: bool,
-}
-
-/// The resets that were received lately, by what they can have ended.
-#[derive(Debug, Default)]
-struct Received {
-    by_cookie: HashMap<u64, Met>,
-    by_ends: HashMap<Ends, Met>,
-    in_order: VecDeque<(Duration, Option<u64>, Option<Ends>)>,
-}
-
-impl Received {
-    fn remember(&mut self, reset: &Reset) {
-        let at = reset.at();
-        while let Some((then, cookie, ends)) = self.in_order.front().copied() {
-            if then + REMEMBERED_FOR >= at && self.in_order.len() < REMEMBERED {
-                break;
-            }
-            self.in_order.pop_front();
-            cookie.map(|cookie| self.by_cookie.remove(&cookie));
-            ends.map(|ends| self.by_ends.remove(&ends));
-        }
-        let ends = reset.local().zip(reset.peer());
-        let cookie = reset.event.as_ref().and_then(|event| event.cookie);
-        let met = Met { state: reset.state_before(), alone: reset.event.is_none() };
-        if let Some(cookie) = cookie {
-            self.by_cookie.insert(cookie, met);
-        }
-        if let Some(ends) = ends {
-            self.by_ends.insert(ends, met);
-        }
-        self.in_order.push_back((at, cookie, ends));
-    }
-
-    fn end_of(&self, socket: &DestroyedSocket) -> End {
-        let ends = (socket.local, socket.peer);
-        match self.by_cookie.get(&socket.cookie).or_else(|| self.by_ends.get(&ends)) {
-            // A packet alone: what was received last is then not known to be no FIN.
-            Some(met) if met.alone && socket.gave_up() => End::GaveUp,
-            Some(met) => match met.state {
-                Some(TcpState::CloseWait) => End::ResetAfterFin,
-                Some(TcpState::Established) | None => End::Reset,
-                Some(_) => End::Other,
-            },
-            None if socket.gave_up() => End::GaveUp,
-            None => End::Other,
         }
     }
 }

@@ -18,6 +18,7 @@ mod judge;
 mod kind;
 mod mark;
 mod pairing;
+mod received;
 #[cfg(test)]
 pub(crate) mod testing;
 

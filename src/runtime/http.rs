@@ -1,5 +1,5 @@
 //! A server for one kind of request, GET, that nobody can hold up: each connection has one request, deadlines and a bound of its
-//! size, and there is a bound of connections, where one that has asked nothing yet gives way to a new one.
+//! size, and there is a bound of connections, where one that asks nothing for a while gives way to a new one.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -14,7 +14,11 @@ const ANSWERING: Duration = Duration::from_secs(5);
 /// Of the head of a request; none has a body.
 const LARGEST: usize = 8 << 10;
 const HEADERS: usize = 64;
-const MOST: usize = 8;
+const MOST: usize = 16;
+/// So long nobody who has connected gives way before having asked: those who come at once have mostly asked by then.
+const GRACE: Duration = Duration::from_millis(10);
+/// Clients that wait for their turn; net.core.somaxconn bounds it.
+const BACKLOG: i32 = 4096;
 /// What a client sends beyond its request is read so long and so far: a socket that is closed with unread data sends a RST, and
 /// the client may not see the answer.
 const DRAINING: Duration = Duration::from_secs(1);
@@ -65,6 +69,8 @@ pub type Answer = dyn Fn(&str, &str) -> Response + Send + Sync;
 /// The address is in use or not of this host, or no thread can be started.
 pub fn serve(address: SocketAddr, answer: Arc<Answer>) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(address)?;
+    // std asks for 128; on a listener listen(2) only changes the backlog. As many as the host allows wait then.
+    let _ = rustix::net::listen(&listener, BACKLOG);
     let bound = listener.local_addr()?;
     let places = Places::default();
     thread::start("http", move || {
@@ -93,8 +99,16 @@ struct Places(Arc<Mutex<Vec<Client>>>);
 
 struct Client {
     stream: Arc<TcpStream>,
+    since: Instant,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Asking,
     /// Its request is complete, and not answered yet.
-    answering: bool,
+    Answering,
+    Answered,
 }
 
 /// One of them; dropping it frees its place.
@@ -111,21 +125,29 @@ impl Places {
     /// `None` if all of them are being answered.
     fn take(&self, stream: &Arc<TcpStream>) -> Option<Place> {
         let mut clients = self.lock();
-        if clients.len() >= MOST {
-            let idle = clients.iter().position(|client| !client.answering)?;
+        while clients.len() >= MOST {
+            let first = |state: State| clients.iter().position(|client| client.state == state);
+            let idle = first(State::Answered).or_else(|| first(State::Asking))?;
+            let early = clients.get(idle).filter(|client| client.state == State::Asking);
+            if let Some(left) = early.and_then(|client| GRACE.checked_sub(client.since.elapsed())) {
+                drop(clients);
+                std::thread::sleep(left.min(GRACE / 10));
+                clients = self.lock();
+                continue;
+            }
             // Its thread reads the end of the stream.
             let _ = clients.remove(idle).stream.shutdown(Shutdown::Both);
         }
-        clients.push(Client { stream: Arc::clone(stream), answering: false });
+        clients.push(Client { stream: Arc::clone(stream), since: Instant::now(), state: State::Asking });
         Some(Place { places: self.clone(), stream: Arc::clone(stream) })
     }
 }
 
 impl Place {
-    fn answering(&self, answering: bool) {
+    fn is(&self, state: State) {
         let mut clients = self.places.lock();
         let own = clients.iter_mut().find(|client| Arc::ptr_eq(&client.stream, &self.stream));
-        own.into_iter().for_each(|client| client.answering = answering);
+        own.into_iter().for_each(|client| client.state = state);
     }
 }
 
@@ -137,9 +159,9 @@ impl Drop for Place {
 
 fn one(stream: &TcpStream, place: &Place, answer: &Answer) -> io::Result<()> {
     let asked = asked(stream, answer)?;
-    place.answering(true);
+    place.is(State::Answering);
     send(stream, &asked)?;
-    place.answering(false);
+    place.is(State::Answered);
     drain(stream);
     Ok(())
 }

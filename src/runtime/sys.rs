@@ -1,4 +1,4 @@
-//! All `unsafe` of this room: signal masks and actions, for which neither std nor rustix has calls.
+//! All `unsafe` of this room: memory, signal masks and actions, for which neither std nor rustix has calls.
 #![allow(unsafe_code, reason = "the one file of this room that has any")]
 
 use std::io;

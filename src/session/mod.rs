@@ -22,6 +22,7 @@ pub use streams::{Live, SETTLED, StreamFailures};
 use crate::ask::{Frame, Host, Probe};
 use crate::observation::{Covers, HostSnapshot, HostWindow, NetnsWindow, Observation, Snapshot};
 use crate::source::node::Node;
+use crate::source::owners::{self, Owners};
 use crate::source::{snmp, sysctl};
 use crate::value::{Failure, FailureKind, Moment, NetnsId, Observed};
 use collect::Samples;
@@ -138,6 +139,8 @@ pub struct Session {
     host: HostSnapshot,
     host_earlier: HostSnapshot,
     netns: BTreeMap<NetnsId, OfNetns>,
+    /// Who held sockets at looks within the window.
+    between: Option<Owners>,
     node: Observed<Arc<Node>>,
     /// When the node was looked at last.
     node_at: Moment,
@@ -221,6 +224,7 @@ impl Session {
             settings: dumped,
             host_earlier: whole.clone(),
             host: whole,
+            between: None,
             netns,
             node,
             node_at: dumped,
@@ -306,6 +310,9 @@ impl Session {
                 Step::Window(Box::new(Window { observation, dumped: false, late, interval }))
             }
             _ => {
+                if matches!(frame, Frame::Tick { .. }) {
+                    self.look_between(host);
+                }
                 let every = match self.look(host, at) {
                     Load::Storm => STORM.min(self.plan.poll_every),
                     Load::Low if self.plan.relaxed => RELAXED.max(self.plan.poll_every),
@@ -314,6 +321,14 @@ impl Session {
                 self.poll_due = next_due(self.poll_due, self.passed(at), every);
                 Step::Looked
             }
+        }
+    }
+
+    /// A recording that is judged as one window may have looked at owners within it.
+    fn look_between(&mut self, host: &mut dyn Host) {
+        let (owners, _) = owners::collect(host, BTreeSet::new(), BTreeSet::new());
+        if let Observed::Full(owners) | Observed::Partial(owners, _) = owners {
+            self.between.get_or_insert_default().add_all(owners);
         }
     }
 
@@ -423,7 +438,8 @@ impl Session {
             self.settings = at;
         }
         before.carry_owners(&self.host_earlier);
-        let host = HostWindow { before, after: whole, reset_events, node: self.node.clone(), totals_only: false };
+        let (node, between) = (self.node.clone(), self.between.take().map(Arc::new));
+        let host = HostWindow { before, after: whole, between, reset_events, node, totals_only: false };
         let mut observation = Observation { host, netns: windows, covers: self.plan.covers.clone() };
         self.renew(probe, &mut observation, at, last);
         observation
@@ -461,7 +477,7 @@ impl Session {
         };
         let netns = self.netns.iter_mut().filter_map(of).collect();
         let (before, after, node) = (self.host.clone(), self.host.clone(), self.node.clone());
-        let host = HostWindow { before, after, reset_events, node, totals_only: true };
+        let host = HostWindow { before, after, between: None, reset_events, node, totals_only: true };
         Observation { host, netns, covers: self.plan.covers.clone() }
     }
 }

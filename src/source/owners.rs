@@ -23,6 +23,18 @@ pub struct Owners {
 }
 
 impl Owners {
+    /// Adds who was seen at another time, where nobody is known.
+    pub fn add_all(&mut self, other: Self) {
+        for (inode, pids) in other.by_inode {
+            self.by_inode.entry(inode).or_insert(pids);
+        }
+        for (pid, process) in other.processes {
+            if self.processes.len() < MAX_PROCESSES {
+                self.processes.entry(pid).or_insert(process);
+            }
+        }
+    }
+
     /// Adds the holders of these sockets, for which nobody was asked, as they were found before: those that are still the same
     /// process.
     pub fn add_known(&mut self, before: &Self, inodes: &BTreeSet<u32>) {

@@ -81,7 +81,7 @@ impl Store {
         self.next += 1;
         let file = RecordingFile::create(&path)?;
         self.budget.open(&path);
-        Ok(StoreFile { file: Some(file), path, kind, budget: self.budget.clone() })
+        Ok(StoreFile { file: Some(file), path, kind, budget: self.budget.clone(), written: 0 })
     }
 
     /// Deletes what is older than it is to be kept. How many files that were.
@@ -156,9 +156,15 @@ pub struct StoreFile {
     path: PathBuf,
     kind: Kind,
     budget: Budget,
+    written: u64,
 }
 
 impl StoreFile {
+    /// Bytes that were written.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -192,6 +198,7 @@ impl Write for StoreFile {
         let written = self.file.as_mut().map_or(Ok(bytes.len()), |file| file.write(bytes));
         let rest = bytes.len().saturating_sub(*written.as_ref().unwrap_or(&0));
         self.budget.give_back(self.kind, rest as u64);
+        self.written += (bytes.len() - rest) as u64;
         written
     }
 

@@ -54,7 +54,7 @@ pub struct Episode {
     pub last: Moment,
     /// How often it came.
     pub times: u32,
-    /// What was lost or reset over all of it.
+    /// What was lost or reset over all of it; of what stays there the most at once.
     pub events: u64,
     /// Highest events per second of one window.
     pub peak_per_s: f64,
@@ -64,6 +64,9 @@ pub struct Episode {
     pub usual: Option<Usual>,
     /// As found last with the severity that is believed; its impact is that of the latest window.
     pub latest: Ranked,
+    /// Of the events, those that came and went, and the most that were there at once.
+    passed: u64,
+    standing: u64,
     quiet: u32,
     /// Ticks in which the judged severity differed from the believed one to the same side.
     worse: u32,
@@ -246,11 +249,13 @@ impl Episode {
             from_start,
             last: at,
             times: 1,
-            events: impact.events,
+            events: ranked.finding.passing().saturating_add(ranked.finding.standing),
             peak_per_s: impact.per_s,
             rates: Rates::default(),
             usual: None,
             latest: ranked.clone(),
+            passed: ranked.finding.passing(),
+            standing: ranked.finding.standing,
             quiet: 0,
             worse: 0,
             better: 0,
@@ -263,8 +268,11 @@ impl Episode {
         let back = self.phase == Phase::Ended;
         let impact = ranked.finding.impact.clone();
         self.latest.finding.impact = impact.clone();
+        self.latest.finding.standing = ranked.finding.standing;
         (self.phase, self.last, self.quiet) = (Phase::Active, at, 0);
-        self.events = self.events.saturating_add(impact.events);
+        self.passed = self.passed.saturating_add(ranked.finding.passing());
+        self.standing = self.standing.max(ranked.finding.standing);
+        self.events = self.passed.saturating_add(self.standing);
         self.peak_per_s = self.peak_per_s.max(impact.per_s);
         if back {
             (self.since, self.from_start) = (since, false);

@@ -68,10 +68,10 @@ impl Exporter {
         }
     }
 
-    /// Takes a tick. What went wrong with the file.
-    pub fn tick(&self, tick: &Tick, own: impl FnOnce() -> Own) -> Result<(), String> {
+    /// Takes a tick with its account. What went wrong with the file.
+    pub fn tick(&self, tick: &Tick, account: &Account, own: impl FnOnce() -> Own) -> Result<(), String> {
         let Some(metrics) = &self.metrics else { return Ok(()) };
-        metrics.window(&Account::of(tick), &metrics::sources(&tick.diagnosis));
+        metrics.window(account, &metrics::sources(&tick.diagnosis));
         metrics.own(own());
         let (Ok(text), Ok(openmetrics)) = (metrics.text(), metrics.openmetrics()) else { return Ok(()) };
         let written = self.textfile.as_ref().map_or(Ok(()), |path| replace(path, &text));

@@ -56,7 +56,7 @@ pub struct AgentArgs {
     /// $XDG_STATE_HOME/rstdoctor or ~/.local/state/rstdoctor]
     #[arg(long, value_name = "DIRECTORY")]
     pub store: Option<PathBuf>,
-    /// Delete what is older: 12h, 7d [default: 7d]
+    /// Delete what is older, up to an hour later: 12h, 7d; at least 1h [default: 7d]
     #[arg(long, value_name = "TIME")]
     pub keep: Option<String>,
     /// Never hold more than this; the oldest goes first: 500M, 2G [default: 500M]

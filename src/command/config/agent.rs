@@ -13,6 +13,8 @@ const KEEP: Duration = Duration::from_secs(7 * 86_400);
 const SIZE: u64 = 500 << 20;
 /// With less, not even the index of a day fits.
 const LEAST_SIZE: u64 = 8 << 20;
+/// Files go as a whole, and one of the index is of an hour.
+const LEAST_KEEP: Duration = Duration::from_secs(3600);
 const LONGEST_KEEP: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,8 +47,9 @@ pub struct Home {
 /// [`UsageError`] names the option and what to write instead.
 pub fn agent(args: &AgentArgs, home: &Home) -> Result<Agent, UsageError> {
     let keep = args.keep.as_deref().map(|text| span("--keep", text)).transpose()?.unwrap_or(KEEP);
-    if keep.is_zero() {
-        return Err(UsageError::Zero { option: "--keep", example: "7d" });
+    if keep < LEAST_KEEP {
+        let given = args.keep.clone().unwrap_or_default();
+        return Err(UsageError::KeepTooShort { given });
     }
     let size = args.max_size.as_deref().map(bytes).transpose()?.unwrap_or(SIZE);
     let netns = netns(&args.place)?;
@@ -159,9 +162,11 @@ mod tests {
         let keep = |text: &str| agent_with(|args| args.keep = Some(text.into())).map(|agent| agent.limits.keep);
         assert_eq!(keep("7d"), Ok(KEEP));
         assert_eq!(keep("36h"), Ok(Duration::from_secs(36 * 3600)));
-        for bad in ["", "0", "soon", "100years"] {
+        assert_eq!(keep("1h"), Ok(Duration::from_secs(3600)));
+        for bad in ["", "0", "soon", "100years", "59min", "5"] {
             assert!(keep(bad).expect_err(bad).to_string().contains("--keep"));
         }
+        assert!(keep("30min").expect_err("half an hour").to_string().contains("at least 1h"));
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub enum UsageError {
     NotOne { option: &'static str },
     #[error("{option}: {given:?} is no time: give a number with a unit, for example 12h or 7d")]
     Span { option: &'static str, given: String },
+    #[error("--keep: {given} is too short: at least 1h, because what is stored goes in files of up to an hour")]
+    KeepTooShort { given: String },
     #[error("{option}: {given} is too long: at most 10 years")]
     SpanTooLong { option: &'static str, given: String },
     #[error(

@@ -130,7 +130,7 @@ fn instead(stored: &Stored) -> anyhow::Result<String> {
         .collect();
     let what = if episodes.is_empty() { String::new() } else { format!(" ({})", episodes.join(", ")) };
     Ok(format!(
-        "no raw evidence was kept of {span}, which is kept around faults and once an hour; the verdict then was {verdict}{what}. \
+        "no raw evidence was kept of {span}, which is kept around faults and at most once an hour; the verdict then was {verdict}{what}. \
          rstdoctor history tells more"
     ))
 }

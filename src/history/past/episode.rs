@@ -24,6 +24,7 @@ impl Episode {
             remedies: event.remedies.clone(),
             earlier,
             counted: 0,
+            standing: 0,
         }
     }
 

@@ -74,6 +74,7 @@ fn what_goes_on_and_what_was_not_seen_to_end_differ() {
         severity: Severity::Critical,
         state: State::Active,
         events: 5,
+        standing: 0,
     };
     on.causes.push(cause);
     let begun = [started(START), event(What::Appeared, START + 2_000, START, 5), Entry::Minute(on)];
@@ -92,6 +93,7 @@ fn with_cause(mut account: Account, events: u64) -> Entry {
         severity: Severity::Critical,
         state: State::Active,
         events,
+        standing: 0,
     });
     Entry::Minute(account)
 }
@@ -218,4 +220,53 @@ fn a_recorder_that_was_killed_splits_no_episode() {
 fn of(entry: Entry) -> Event {
     let Entry::Event(event) = entry else { panic!("an event") };
     event
+}
+
+/// 25 connections that nobody closes are 25 after an hour, too.
+#[test]
+fn what_stays_is_told_as_the_most_at_once() {
+    let standing = |from: u64, count: u64| {
+        let mut account =
+            Account { from, until: from + 2_000, ticks: 1, status: Some(Status::Warning), ..Account::default() };
+        account.causes.push(super::super::ActiveCause {
+            id: "accept-queue-overflow".into(),
+            place: Place { at: "port 80".into(), ..Place::default() },
+            severity: Severity::Warning,
+            state: State::Risk,
+            events: count,
+            standing: count,
+        });
+        account
+    };
+    let ticks: Vec<Account> = (0..60).map(|tick| standing(START + tick * 2_000, 10 + tick.min(15))).collect();
+    let mut minutes = [Account::default(), Account::default()];
+    ticks.iter().enumerate().for_each(|(index, tick)| minutes[index / 30].add(tick));
+    let [first, second] = minutes.clone();
+    assert_eq!((first.causes[0].events, second.causes[0].events), (25, 25));
+    let begun = [started(START), event(What::Appeared, START + 2_000, START, 10)];
+    let told = |entries: Vec<Entry>| past(2, begun.clone().into_iter().chain(entries), true).episodes[0].events;
+    assert_eq!(told(minutes.map(Entry::Minute).to_vec()), 25);
+    let stored = |range: std::ops::Range<usize>, minute: Account| {
+        ticks[range].iter().cloned().map(Entry::Tick).chain([Entry::Minute(minute)]).collect::<Vec<_>>()
+    };
+    assert_eq!(told([stored(0..30, first), stored(30..60, second)].concat()), 25);
+}
+
+#[test]
+fn a_process_that_was_never_seen_is_no_process_without_faults() {
+    let mut served = minute(START);
+    served.services.push(Service {
+        place: Place { at: "port 80".into(), port: Some(80), process: Some("web".into()), ..Place::default() },
+        address: "0.0.0.0".into(),
+        attempts: Some(7),
+        ..Service::default()
+    });
+    let of = |process: &str| {
+        let mut past = Past::new(Wanted { process: Some(process.into()), ..wanted(1) }, 10);
+        [started(START), Entry::Minute(served.clone())].into_iter().for_each(|entry| past.push(entry));
+        past.finish(None)
+    };
+    assert_eq!((of("web").unknown_process(), of("wbe").unknown_process()), (None, Some("wbe")));
+    let nothing = Past::new(Wanted { process: Some("web".into()), ..wanted(1) }, 10).finish(None);
+    assert_eq!(nothing.unknown_process(), None, "nothing was recorded, which is said instead");
 }

@@ -6,7 +6,8 @@
 //! was written by somebody else, or by a load balancer that builds its RSTs apart: a hint and no proof (Weaver, Sommer,
 //! Paxson: Detecting Forged TCP Reset Packets, NDSS 2009).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 
 /// Connections and peers that are remembered, each; the oldest connections are forgotten, further peers are not taken.
@@ -32,9 +33,11 @@ pub struct Track {
 /// Ids of sampled packets that peers sent with DF, as long as all could be sampled that should be.
 #[derive(Debug, Default)]
 pub struct Tracks {
-    /// Ours and theirs.
-    connections: BTreeMap<(SocketAddr, SocketAddr), u16>,
-    order: VecDeque<(SocketAddr, SocketAddr)>,
+    /// By the hash of ours and theirs, an eighth of their size. That two of so few connections have the same is as likely as one
+    /// in a million million.
+    connections: HashMap<u64, u16>,
+    order: VecDeque<u64>,
+    hasher: RandomState,
     peers: BTreeMap<IpAddr, Peer>,
     stopped: bool,
 }
@@ -60,7 +63,8 @@ impl Tracks {
             return;
         }
         let known = self.peers.entry(peer.ip()).or_default();
-        match self.connections.insert((local, peer), id) {
+        let connection = self.hasher.hash_one((local, peer));
+        match self.connections.insert(connection, id) {
             Some(last) => match id.wrapping_sub(last) {
                 0 => {}
                 1..=STEP => known.steps = known.steps.saturating_add(1),
@@ -68,12 +72,12 @@ impl Tracks {
                 _ => {}
             },
             None => {
-                self.order.push_back((local, peer));
-                if self.order.len() > MAX_KEYS
+                if self.order.len() >= MAX_KEYS
                     && let Some(oldest) = self.order.pop_front()
                 {
                     self.connections.remove(&oldest);
                 }
+                self.order.push_back(connection);
             }
         }
     }
@@ -81,7 +85,7 @@ impl Tracks {
     /// Judges a received RST; `None` when too little is known.
     pub fn judge(&self, local: SocketAddr, peer: SocketAddr, id: u16) -> Option<Track> {
         self.peers.get(&peer.ip()).filter(|known| known.steps >= ENOUGH && !known.jumps)?;
-        let last = *self.connections.get(&(local, peer))?;
+        let last = *self.connections.get(&self.hasher.hash_one((local, peer)))?;
         let step = id.wrapping_sub(last);
         Some(Track { last, fits: id == 0 || step <= FAR || step >= 0u16.wrapping_sub(OVERTAKEN) })
     }

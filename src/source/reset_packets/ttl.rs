@@ -20,18 +20,28 @@ pub struct PeerTtls {
     peers: BTreeMap<IpAddr, Seen>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// Without a place of its own for each: all of them are copied whenever somebody keeps an earlier state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Seen {
-    values: Vec<u8>,
     packets: u32,
+    values: [u8; MAX_VALUES],
+    /// So many of the values.
+    different: u8,
 }
 
 impl Seen {
     fn add(&mut self, ttl: u8) {
         self.packets = self.packets.saturating_add(1);
-        if !self.values.contains(&ttl) && self.values.len() < MAX_VALUES {
-            self.values.push(ttl);
+        if !self.values().contains(&ttl)
+            && let Some(free) = self.values.get_mut(usize::from(self.different))
+        {
+            *free = ttl;
+            self.different += 1;
         }
+    }
+
+    fn values(&self) -> &[u8] {
+        self.values.get(..usize::from(self.different)).unwrap_or_default()
     }
 }
 
@@ -63,8 +73,9 @@ impl PeerTtls {
         self.flows
             .get(&peer)
             .or_else(address)
-            .filter(|seen| seen.values.len() < MAX_VALUES)
-            .map_or(&[], |seen| &seen.values)
+            .map(Seen::values)
+            .filter(|values| values.len() < MAX_VALUES)
+            .unwrap_or_default()
     }
 
     /// Whether a packet with this TTL took the way that the others of the peer took; `None` when too little is known.

@@ -224,3 +224,19 @@ fn what_is_harmless_now_and_then_is_one_fault() {
     assert!(row.events(&[harmless()]).remove(0).harmless);
     assert!(row.events(&[]).remove(0).harmless && !row.timeline.episodes()[0].faulted);
 }
+
+/// What is still there is counted in each window, and is no more for that.
+#[test]
+fn what_stays_counts_once_and_what_comes_counts_each_time() {
+    let mut row = Row::new();
+    let left = |standing: u64, passed: u64| {
+        let mut ranked = warning(0.0);
+        ranked.finding.impact.events = standing + passed;
+        ranked.finding.standing = standing;
+        ranked
+    };
+    row.tick(&[left(20, 0)]);
+    (0..60).for_each(|_| drop(row.tick(&[left(25, 1)])));
+    let ended = row.events(&[]).remove(0);
+    assert_eq!(ended.events, 25 + 60);
+}

@@ -28,6 +28,7 @@ pub fn history(past: &Past) -> History {
         ticks: past.account.ticks,
         ticks_unknown: past.account.unknown,
         missing: past.missing.iter().map(|missing| span(*missing)).collect(),
+        process_named: past.wanted.process.is_some().then_some(past.process_named),
         counted: past.counted.map(span),
         episodes: past.episodes.iter().map(episode).collect(),
         services: past.services.iter().map(service).collect(),

@@ -27,6 +27,9 @@ pub struct History {
     pub ticks_unknown: u32,
     /// What was not recorded.
     pub missing: Vec<Span>,
+    /// With --process: whether what was recorded of the time names such a process at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process_named: Option<bool>,
     /// The time of services and ledger, where it is longer than what was asked for: ticks, and minutes in which nothing was wrong,
     /// are counted whole.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,0 +1,70 @@
+//! Resets that were received lately, for the connections they ended.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use super::Reset;
+use super::join::{End, REMEMBERED};
+use crate::source::destroyed_sockets::DestroyedSocket;
+use crate::value::TcpState;
+
+/// A socket is destroyed when its process closes it, seconds after it was reset.
+const REMEMBERED_FOR: Duration = Duration::from_secs(30);
+
+/// What a received reset met.
+#[derive(Debug, Clone, Copy)]
+struct Met {
+    state: Option<TcpState>,
+    /// Only its packet was seen.
+    alone: bool,
+}
+
+/// The resets that were received lately, by what they can have ended.
+#[derive(Debug, Default)]
+pub(super) struct Received {
+    by_cookie: HashMap<u64, Met>,
+    /// By the hash of both ends, an eighth of their size.
+    by_ends: HashMap<u64, Met>,
+    hasher: RandomState,
+    in_order: VecDeque<(Duration, Option<u64>, Option<u64>)>,
+}
+
+impl Received {
+    pub fn remember(&mut self, reset: &Reset) {
+        let at = reset.at();
+        while let Some((then, cookie, ends)) = self.in_order.front().copied() {
+            if then + REMEMBERED_FOR >= at && self.in_order.len() < REMEMBERED {
+                break;
+            }
+            self.in_order.pop_front();
+            cookie.map(|cookie| self.by_cookie.remove(&cookie));
+            ends.map(|ends| self.by_ends.remove(&ends));
+        }
+        let ends = reset.local().zip(reset.peer()).map(|ends| self.hasher.hash_one(ends));
+        let cookie = reset.event.as_ref().and_then(|event| event.cookie);
+        let met = Met { state: reset.state_before(), alone: reset.event.is_none() };
+        if let Some(cookie) = cookie {
+            self.by_cookie.insert(cookie, met);
+        }
+        if let Some(ends) = ends {
+            self.by_ends.insert(ends, met);
+        }
+        self.in_order.push_back((at, cookie, ends));
+    }
+
+    pub fn end_of(&self, socket: &DestroyedSocket) -> End {
+        let ends = self.hasher.hash_one((socket.local, socket.peer));
+        match self.by_cookie.get(&socket.cookie).or_else(|| self.by_ends.get(&ends)) {
+            // A packet alone: what was received last is then not known to be no FIN.
+            Some(met) if met.alone && socket.gave_up() => End::GaveUp,
+            Some(met) => match met.state {
+                Some(TcpState::CloseWait) => End::ResetAfterFin,
+                Some(TcpState::Established) | None => End::Reset,
+                Some(_) => End::Other,
+            },
+            None if socket.gave_up() => End::GaveUp,
+            None => End::Other,
+        }
+    }
+}
