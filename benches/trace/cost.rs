@@ -8,8 +8,8 @@ use rstdoctor::ask::{Ask, Probe, What};
 use rstdoctor::kernel::LiveHost;
 use rstdoctor::kernel::namespace::Handle;
 
-use crate::reader::Reader;
-use crate::{load, median, storm};
+use crate::reader::{FEW, Reader, TEXT};
+use crate::{load, median, print_details, storm};
 
 /// A refused connect with each reader, as fast as the machine can.
 pub fn of_readers(readers: &[Reader], seconds: Duration, rounds: usize) {
@@ -26,20 +26,29 @@ pub fn of_aborts(readers: &[Reader], seconds: Duration, rounds: usize) {
 
 /// Each reader in turn beside the load, whose every RST is sent and received here.
 fn beside(readers: &[Reader], seconds: Duration, rounds: usize, load: impl Fn(Duration) -> f64) {
-    let turn = |reader: &Reader| {
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    let mut turn = |reader: &Reader| {
         let running = reader.start();
-        let before = load::out_rsts();
+        let (before, cpu) = (load::out_rsts(), load::cpu());
         let micros = load(seconds);
-        let made = 2 * (load::out_rsts() - before);
+        let (made, cpu) = (2 * (load::out_rsts() - before), load::cpu() - cpu);
         let used = running.end();
         if !reader.is_none() {
             let rate = made as f64 / seconds.as_secs_f64();
-            println!("    {:16} made {made} ({rate:.0}/s): {}", reader.name, storm::account(reader.name, made, &used));
+            println!("    {:18} made {made} ({rate:.0}/s): {}", reader.name, storm::account(reader.name, made, &used));
+        }
+        // Whatever else runs on the machine takes less from that than from the time.
+        let cpu = (cpu + used.cpu * 1e6) / made as f64;
+        match reader.name {
+            TEXT => with.push(cpu),
+            FEW => without.push(cpu),
+            _ => {}
         }
         micros
     };
     let names: Vec<_> = readers.iter().map(|reader| reader.name).collect();
     take_turns(&names, rounds, |index| turn(&readers[index]));
+    print_details("CPU of the connections and the reader", &with, &without);
 }
 
 /// A regular connection while one source of the kernel is open.

@@ -71,6 +71,18 @@ fn ended(seconds: Duration, end: impl Fn(TcpStream)) -> f64 {
     start.elapsed().as_secs_f64() * 1e6 / f64::from(count)
 }
 
+/// CPU time of this process so far, in microseconds.
+pub fn cpu() -> f64 {
+    // SAFETY: the structure is written by the call and lives until after it.
+    let usage = unsafe {
+        let mut usage = std::mem::zeroed::<libc::rusage>();
+        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
+        usage
+    };
+    let micros = |time: libc::timeval| time.tv_sec as f64 * 1e6 + time.tv_usec as f64;
+    micros(usage.ru_utime) + micros(usage.ru_stime)
+}
+
 /// Tcp.OutRsts of this namespace.
 pub fn out_rsts() -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/net/snmp").expect("readable");

@@ -10,6 +10,9 @@
 //! 4. What a regular connection costs with the destroy multicast (`Ask::DestroyedSockets`) and with the packet socket that samples
 //!    first segments for their TTL (`Ask::ResetPackets`), beside neither.
 //!
+//! In the first three one more reader is `trace` without call chains and without the event for error codes: the lines that begin
+//! with `call chains and errors` say what these two cost. For them the rounds should be many.
+//!
 //! The readers take turns, so that a slow moment of the machine hits all of them; a ratio is to the run without in the same
 //! round. Every wait is bounded.
 //!
@@ -26,6 +29,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 mod cost;
+mod few;
 mod load;
 mod reader;
 mod storm;
@@ -33,6 +37,9 @@ mod storm;
 const INSIDE: &str = "RSTDOCTOR_BENCH_INSIDE";
 
 fn main() {
+    if std::env::var_os(few::SELECTED).is_some() {
+        return few::run();
+    }
     // `cargo test --benches` starts it too.
     if !std::env::args().any(|argument| argument == "--bench") {
         return eprintln!("skipped: a benchmark runs with cargo bench");
@@ -69,6 +76,12 @@ fn inside() {
     cost::of_readers(&readers, seconds, rounds);
     cost::of_aborts(&readers, seconds, rounds);
     cost::of_sources(seconds, rounds);
+}
+
+/// What call chains and the error event cost: with them to without, in each round.
+fn print_details(what: &str, with: &[f64], without: &[f64]) {
+    let ratios: Vec<f64> = with.iter().zip(without).map(|(with, without)| with / without).collect();
+    println!("  call chains and errors: x{:.3} {what}; median of {}", median(ratios.clone()), ratios.len());
 }
 
 fn median(mut numbers: Vec<f64>) -> f64 {

@@ -5,6 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::few;
+
 pub struct Reader {
     pub name: &'static str,
     command: Vec<String>,
@@ -15,6 +17,9 @@ pub struct Reader {
 const TRACE: &str = env!("CARGO_BIN_EXE_rstdoctor");
 /// Path of another build, to compare with.
 const OTHER: &str = "RSTDOCTOR_BENCH_OTHER";
+pub const TEXT: &str = "rstdoctor trace";
+/// The same without call chains and errors.
+pub const FEW: &str = "trace, few details";
 pub const JSON: &str = "trace --json";
 pub const JSON_OF_OTHER: &str = "other --json";
 /// The two tracepoints have different fields.
@@ -31,9 +36,11 @@ pub fn present() -> Vec<Reader> {
         starts: Duration::from_millis(starts),
     };
     let other = std::env::var(OTHER).ok();
+    let this = std::env::current_exe().expect("own path").to_string_lossy().into_owned();
     let mut readers = vec![
         reader("no reader", &[], 0),
-        reader("rstdoctor trace", &[TRACE, "trace"], 1_000),
+        reader(TEXT, &[TRACE, "trace"], 1_000),
+        reader(FEW, &[&this, "--bench"], 1_000),
         reader(JSON, &[TRACE, "trace", "--json"], 1_000),
     ];
     readers.extend(other.as_deref().map(|other| reader(JSON_OF_OTHER, &[other, "trace", "--json"], 1_000)));
@@ -42,7 +49,7 @@ pub fn present() -> Vec<Reader> {
         reader("bpftrace", &["bpftrace", "-e", BPFTRACE], 4_000),
     ]);
     let installed = |reader: &Reader| {
-        let Some(program) = reader.command.first() else { return true };
+        let Some(program) = reader.command.first().filter(|_| reader.name != FEW) else { return true };
         let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
         if found.is_err() {
             eprintln!("skipped: {program} is not installed");
@@ -81,6 +88,11 @@ impl Reader {
         let child = self.command.split_first().map(|(program, arguments)| {
             let mut command = Command::new(program);
             command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            // One encoding for all that write text.
+            command.env("LC_ALL", "C");
+            if self.name == FEW {
+                command.env(few::SELECTED, "1");
+            }
             let mut child = command.spawn().expect("the reader starts");
             let stdout = child.stdout.take().expect("piped");
             (child, std::thread::spawn(move || count_lines(stdout)))

@@ -22,7 +22,7 @@ mod schema;
 mod services;
 mod state;
 mod terminal;
-mod trace;
+pub mod trace;
 mod watch;
 mod when;
 

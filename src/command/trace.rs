@@ -48,7 +48,7 @@ pub fn run(args: &TraceArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
         return stored(&config, asked, &stop);
     }
     let opened = collect::open(&config.origin, &Filter::default(), &stop)?;
-    one(&config, opened, &stop)
+    show(&config, opened, &stop)
 }
 
 /// Each part of the time of which there is raw evidence.
@@ -63,13 +63,16 @@ fn stored(config: &Trace, asked: &Stored, stop: &Stop) -> anyhow::Result<ExitCod
     for Part { from, until, opened } in parts {
         let (from, until) = (json::rfc3339_seconds(from.wall), json::rfc3339_seconds(until.wall));
         output::say(format_args!("rstdoctor: raw evidence of {from} to {until}:"));
-        one(config, opened, stop)?;
+        show(config, opened, stop)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Until it ends, or enough was shown.
-fn one(config: &Trace, opened: Opened, stop: &Stop) -> anyhow::Result<ExitCode> {
+///
+/// # Errors
+/// Nothing can be seen, or the output cannot be written.
+pub fn show(config: &Trace, opened: Opened, stop: &Stop) -> anyhow::Result<ExitCode> {
     let terminal = config.terminal;
     let mut tracing = Tracing::start(config, opened)?;
     let waiting = if terminal.width.is_some() { WAITING_TERMINAL } else { WAITING };

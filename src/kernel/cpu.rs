@@ -44,6 +44,22 @@ enum Chain {
     WithoutReason,
 }
 
+/// What is recorded beside the resets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Details {
+    #[default]
+    All,
+    /// No call chains, and no errors of sockets: with which the cost of both is measured.
+    Few,
+}
+
+impl Details {
+    /// Whether this one is recorded at all.
+    pub fn have(self, wanted: &Wanted) -> bool {
+        self == Self::All || wanted.name != ERRORS
+    }
+}
+
 /// A tracepoint of this kernel.
 pub struct KnownTracepoint {
     pub name: &'static str,
@@ -51,6 +67,9 @@ pub struct KnownTracepoint {
     /// It has a field for the reason.
     pub reasons: bool,
 }
+
+/// Since 5.14.
+const ERRORS: &str = "sock/inet_sk_error_report";
 
 /// FIN_WAIT2 and LAST_ACK to CLOSE end every normal connection: a record of each would cost too much and say too little.
 pub const WANTED: [Wanted; 7] = [
@@ -63,13 +82,8 @@ pub const WANTED: [Wanted; 7] = [
         chain: Chain::Never,
         optional: false,
     },
-    // Since 5.14. Without an error it reports what lies in the error queue: timestamps, completed zero-copy sends.
-    Wanted {
-        name: "sock/inet_sk_error_report",
-        filter: Some("protocol == 6 && error != 0"),
-        chain: Chain::Never,
-        optional: true,
-    },
+    // Without an error it reports what lies in the error queue: timestamps, completed zero-copy sends.
+    Wanted { name: ERRORS, filter: Some("protocol == 6 && error != 0"), chain: Chain::Never, optional: true },
     // SIGKILL to the threads of a process that ends by itself is delivered too, but nobody generated it.
     Wanted {
         name: "signal/signal_generate",
@@ -129,10 +143,14 @@ impl Cpu {
 ///
 /// # Errors
 /// This user may not, or no ring finds room.
-pub fn open_all(tracepoints: &[KnownTracepoint], notes: &mut Vec<String>) -> Result<Vec<Cpu>, Failure> {
+pub fn open_all(
+    tracepoints: &[KnownTracepoint],
+    details: Details,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Cpu>, Failure> {
     let mut opened = Vec::new();
     for number in online() {
-        match Opened::new(number, tracepoints, notes) {
+        match Opened::new(number, tracepoints, details, notes) {
             Ok(events) => opened.push(events),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
             Err(error) => return Err(refused(&error)),
@@ -160,11 +178,17 @@ struct Opened {
 type Rings = (PerfRing, Option<PerfRing>);
 
 impl Opened {
-    fn new(number: u32, tracepoints: &[KnownTracepoint], notes: &mut Vec<String>) -> io::Result<Self> {
+    fn new(
+        number: u32,
+        tracepoints: &[KnownTracepoint],
+        details: Details,
+        notes: &mut Vec<String>,
+    ) -> io::Result<Self> {
         let mut events = Vec::new();
         for wanted in &WANTED {
             let Some(found) = tracepoints.iter().find(|found| found.name == wanted.name) else { continue };
             let chain = match wanted.chain {
+                _ if details == Details::Few => false,
                 Chain::Never => false,
                 Chain::Always => true,
                 Chain::WithoutReason => !found.reasons,

@@ -18,7 +18,7 @@ use super::proc_file;
 use super::reach::Reach;
 use super::sys::{FRAME_RING, block};
 use super::trace_context;
-use super::tracepoint::{Counts, Tracepoints};
+use super::tracepoint::{Counts, Details, Tracepoints};
 use crate::ask::{Answer, Ask, Clock, Frame, Probe, Scope, What};
 use crate::source::{snmp, sysctl};
 use crate::value::{Failure, FailureKind, Moment, NetnsId};
@@ -47,6 +47,7 @@ pub struct LiveHost {
     ahead: Option<(NetnsId, BTreeMap<String, ReadAhead>)>,
     node: Reach,
     owners: Owners,
+    details: Details,
     /// Opened by the first question, so that a scan that does not ask pays nothing.
     tracepoints: Option<Result<Tracepoints, Failure>>,
     /// Those of the window before are being closed.
@@ -162,6 +163,7 @@ impl LiveHost {
             ahead: None,
             node: Reach::default(),
             owners: Owners::default(),
+            details: Details::All,
             tracepoints: None,
             closing: None,
         }
@@ -181,6 +183,11 @@ impl LiveHost {
         for inside in self.observed.values_mut() {
             inside.room = inside.room.min(self.room);
         }
+    }
+
+    /// Of resets without call chains and errors; called before the first question.
+    pub fn spare_details(&mut self) {
+        self.details = Details::Few;
     }
 
     /// Opens what is new, and marks what is gone.
@@ -312,8 +319,8 @@ impl LiveHost {
         if self.ended {
             return Ok(());
         }
-        let observed = &self.observed;
-        let open = || Tracepoints::open(observed.values().map(|inside| inside.there.clone()).collect());
+        let observed = self.observed.values().map(|inside| inside.there.clone());
+        let open = || Tracepoints::open(observed.collect(), self.details);
         match self.tracepoints.get_or_insert_with(open) {
             Ok(tracepoints) => {
                 let result = tracepoints.drain(self.counts, sink);

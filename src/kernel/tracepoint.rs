@@ -8,6 +8,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+pub use super::cpu::Details;
 use super::cpu::{self, Cpu, KnownTracepoint, WANTED, refused};
 use super::namespace::Handle;
 use super::scope::Scope;
@@ -47,8 +48,8 @@ pub struct Tracepoints {
 impl Tracepoints {
     /// Opens them on every online CPU. The addresses of the network namespaces under observation tell which events belong to
     /// one of them.
-    pub fn open(observed: Vec<Handle>) -> Result<Self, Failure> {
-        let (read, way) = tracefs::with(read_formats)?;
+    pub fn open(observed: Vec<Handle>, details: Details) -> Result<Self, Failure> {
+        let (read, way) = tracefs::with(|root| read_formats(root, details))?;
         let (formats, mut notes) = read?;
         notes.extend(way.map(|way| format!("tracefs {way}")));
         let mut header = Vec::new();
@@ -62,7 +63,7 @@ impl Tracepoints {
             reasons: format.field("reason").is_some(),
         };
         let tracepoints: Vec<_> = formats.iter().map(found).collect();
-        let cpus = cpu::open_all(&tracepoints, &mut notes)?;
+        let cpus = cpu::open_all(&tracepoints, details, &mut notes)?;
         let mut start = format!("{MAGIC}\nendian {}\n", if cfg!(target_endian = "big") { "big" } else { "little" });
         for cpu in &cpus {
             for event in &cpu.events {
@@ -187,10 +188,10 @@ impl Tracepoints {
 type Named = (&'static str, String, Format);
 
 /// The formats of the tracepoints that are wanted, and what is to be said of those that are not there.
-fn read_formats(root: &Path) -> Result<(Vec<Named>, Vec<String>), Failure> {
+fn read_formats(root: &Path, details: Details) -> Result<(Vec<Named>, Vec<String>), Failure> {
     let mut formats: Vec<Named> = Vec::new();
     let mut notes = Vec::new();
-    for wanted in &WANTED {
+    for wanted in WANTED.iter().filter(|wanted| details.have(wanted)) {
         if formats.iter().any(|(name, ..)| *name == wanted.name) {
             continue;
         }

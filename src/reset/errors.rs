@@ -1,6 +1,6 @@
 //! Which reset gave a program which error.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{Ends, Reset};
@@ -11,6 +11,8 @@ use crate::source::reset_events::SocketError;
 const AT_ONCE: Duration = Duration::from_millis(10);
 /// Resets that are remembered for errors that are read after them.
 const REMEMBERED: usize = 4_096;
+/// Errors of other connections that are passed over on the way to the one of a reset.
+const PASSED_OVER: usize = 1_000;
 
 /// An error of a socket, and whether it came of a reset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,18 +41,18 @@ impl Errors {
         if self.waiting.is_empty() && resets.is_empty() {
             return Vec::new();
         }
-        let mut by_ends = ByEnds::new();
-        for joined in &mut self.waiting {
-            by_ends.entry((joined.error.local, joined.error.peer)).or_default().push_back(joined);
-        }
-        self.without.retain(|(ends, at)| take(&mut by_ends, *ends, *at).is_none());
+        let old = until.saturating_sub(AT_ONCE);
+        self.waiting.sort_by_key(|joined| joined.error.at);
+        let mut errors = InOrder { errors: &mut self.waiting, place: 0 };
+        self.without.retain(|(ends, at)| errors.take(*ends, *at).is_none());
         for reset in resets {
             let (Some(ends), Some(event)) = (reset.connection(), &reset.event) else { continue };
-            match take(&mut by_ends, ends, event.at) {
+            match errors.take(ends, event.at) {
                 Some(joined) => {
                     reset.errno = Some(joined.error.errno);
                     joined.error.netns = joined.error.netns.or(reset.netns());
                 }
+                None if event.at < old => {}
                 None => {
                     if self.without.len() >= REMEMBERED {
                         self.without.pop_front();
@@ -59,25 +61,40 @@ impl Errors {
                 }
             }
         }
-        let old = until.saturating_sub(AT_ONCE);
         while self.without.front().is_some_and(|(_, at)| *at < old) {
             self.without.pop_front();
         }
-        let (due, wait) = std::mem::take(&mut self.waiting).into_iter().partition(|joined| joined.error.at < until);
-        self.waiting = wait;
-        due
+        let due = self.waiting.partition_point(|joined| joined.error.at < until);
+        let wait = self.waiting.split_off(due);
+        std::mem::replace(&mut self.waiting, wait)
     }
 }
 
-type ByEnds<'a> = HashMap<Ends, VecDeque<&'a mut JoinedError>>;
+/// Errors in order of time. Resets are too, nearly: the error of one is a few places behind that of the one before, which costs
+/// less than a table of all of them by their ends.
+struct InOrder<'a> {
+    errors: &'a mut [JoinedError],
+    /// Of the first that is not older than the latest reset.
+    place: usize,
+}
 
-/// The error of a reset at this time.
-fn take<'a>(by_ends: &mut ByEnds<'a>, ends: Ends, at: Duration) -> Option<&'a mut JoinedError> {
-    let waiting = by_ends.get_mut(&ends)?;
-    let near = |joined: &&mut JoinedError| (at..=at.saturating_add(AT_ONCE)).contains(&joined.error.at);
-    let joined = waiting.iter().position(near).and_then(|place| waiting.remove(place))?;
-    joined.of_reset = true;
-    Some(joined)
+impl InOrder<'_> {
+    /// The error of a reset at this time.
+    fn take(&mut self, ends: Ends, at: Duration) -> Option<&mut JoinedError> {
+        let time = |joined: &JoinedError| joined.error.at;
+        while self.place > 0 && self.errors.get(self.place - 1).is_some_and(|before| time(before) >= at) {
+            self.place -= 1;
+        }
+        while self.errors.get(self.place).is_some_and(|joined| time(joined) < at) {
+            self.place += 1;
+        }
+        let last = at.saturating_add(AT_ONCE);
+        let after = self.errors.get_mut(self.place..)?.iter_mut();
+        let mut near = after.take_while(|joined| time(joined) <= last).take(PASSED_OVER);
+        let joined = near.find(|joined| !joined.of_reset && (joined.error.local, joined.error.peer) == ends)?;
+        joined.of_reset = true;
+        Some(joined)
+    }
 }
 
 #[cfg(test)]
@@ -134,5 +151,39 @@ mod tests {
         let joined = Joiner::default().step(read, END);
         assert!(joined.resets.iter().all(|reset| reset.errno == Some(Errno::REFUSED)));
         assert!(joined.errors.iter().all(|joined| joined.of_reset));
+    }
+
+    #[test]
+    fn an_error_stands_among_those_of_other_connections_and_is_given_once() {
+        let of = |port: u16, micros: u64| {
+            let mut error = error(Errno::RESET, micros);
+            error.peer.set_port(port);
+            let at = received().at + Duration::from_micros(micros);
+            (ResetEvent { at, peer: Some(error.peer), ..received() }, error)
+        };
+        // Two CPUs: of the first reset the error comes last.
+        let [(first, mut late), (second, early), (third, between)] = [of(1, 0), of(2, 1), of(3, 2)];
+        late.at += Duration::from_micros(8);
+        let mut joiner = Joiner::default();
+        let events = vec![first.clone(), second, third];
+        let joined = joiner.step(Drained { events, errors: vec![early, between, late], ..Drained::default() }, END);
+        assert!(joined.resets.iter().all(|reset| reset.errno == Some(Errno::RESET)));
+        // The next reset between the same ends has an error of its own, or none.
+        let mut joiner = Joiner::default();
+        let (again, _) = of(1, 4);
+        let error = SocketError { at: first.at + Duration::from_micros(5), ..of(1, 0).1 };
+        let until = first.at + Duration::from_micros(3);
+        let read = Drained { events: vec![first, again], errors: vec![error], ..Drained::default() };
+        assert_eq!(joiner.step(read, until).resets[0].errno, Some(Errno::RESET));
+        assert_eq!(joiner.step(Drained::default(), END).resets[0].errno, None);
+    }
+
+    #[test]
+    fn what_a_program_was_told_before_the_reset_is_not_of_it() {
+        let mut earlier = error(Errno::TIMED_OUT, 0);
+        earlier.at -= Duration::from_micros(1);
+        let read = Drained { events: vec![received()], errors: vec![earlier], ..Drained::default() };
+        let joined = Joiner::default().step(read, END);
+        assert_eq!((joined.resets[0].errno, joined.errors[0].of_reset), (None, false));
     }
 }

@@ -103,7 +103,7 @@ impl Joiner {
             self.closed.remember(socket);
         }
         let (mut resets, unclear) = self.due(until);
-        resets.sort_by_key(Reset::at);
+        resets.sort_by_cached_key(Reset::at);
         // Those that still wait, too: an answer may come shortly before the reset that it belongs to.
         let waiting = self.events.iter().filter(|event| event.ends_a_connection());
         let waiting = waiting.filter(|event| event.state_before() != Some(TcpState::SynSent));
@@ -132,24 +132,24 @@ impl Joiner {
     /// Pairs what is there and takes out what happened before `until`; and where packets were seen of which it is not clear
     /// whether they are resets of their own.
     fn due(&mut self, until: Duration) -> (Vec<Reset>, Vec<NetnsId>) {
-        self.events.sort_by_key(|event| event.at);
-        let mut all: Vec<&ResetEvent> = self.unseen.iter().chain(&self.events).collect();
-        all.sort_by_key(|event| event.at);
-        let pairs = pair(&all, &self.packets);
-        // By address: the order of `all` is not that of its parts.
-        let packet_of: HashMap<*const ResetEvent, usize> =
-            all.iter().zip(pairs).filter_map(|(event, packet)| Some((std::ptr::from_ref(*event), packet?))).collect();
+        // Large things that come in order of time, but for a few: their times are sorted, and then they are moved once.
+        self.events.sort_by_cached_key(|event| event.at);
+        let all: Vec<&ResetEvent> = self.unseen.iter().chain(&self.events).collect();
+        let mut in_order: Vec<usize> = (0..all.len()).collect();
+        in_order.sort_by_key(|place| all[*place].at);
+        let pairs = pair(&in_order.iter().map(|place| all[*place]).collect::<Vec<_>>(), &self.packets);
+        let mut packet_of = vec![None; all.len()];
+        in_order.into_iter().zip(pairs).for_each(|(place, packet)| packet_of[place] = packet);
+        let paired = packet_of.split_off(self.unseen.len());
         let mut packets: Vec<Option<ResetPacket>> = std::mem::take(&mut self.packets).into_iter().map(Some).collect();
         let (mut out, mut unclear) = (Vec::with_capacity(self.events.len()), Vec::new());
-        let late = |event: &ResetEvent| packet_of.get(&std::ptr::from_ref(event)).copied();
-        let claimed: Vec<usize> = self.unseen.iter().filter_map(late).collect();
-        let paired: Vec<Option<usize>> = self.events.iter().map(late).collect();
         // By what was read, and not by `until`, which may be far ahead of it: a packet may be read later than its event.
         let newest =
             self.events.last().map(|event| event.at).max(packets.iter().flatten().map(|packet| packet.at).max());
         let old = newest.unwrap_or_default().min(until).saturating_sub(LATER);
-        self.unseen.retain(|event| late(event).is_none() && event.at >= old);
-        for index in claimed {
+        let mut late = packet_of.iter();
+        self.unseen.retain(|event| late.next().is_none_or(Option::is_none) && event.at >= old);
+        for index in packet_of.into_iter().flatten() {
             if let Some(slot) = packets.get_mut(index) {
                 *slot = None;
             }

@@ -215,12 +215,23 @@ impl Streams {
         let joined = self.step(until);
         let events = self.events.failure.is_none().then(|| std::mem::take(&mut self.account));
         let mut live = Live { events, ..Live::default() };
+        let (mut unclear, mut unclear_tallied) = (Vec::new(), 0);
         for of in self.netns.values_mut() {
             let mut resets = std::mem::take(&mut of.resets);
+            // One that may be of any namespace was added to each that was there then: it is one all the same.
+            let one = resets.single.extract_if(.., |reset| reset.netns().is_none()).collect::<Vec<_>>();
+            if one.len() > unclear.len() {
+                unclear = one;
+            }
             // Those that were joined early, because many waited.
             live.resets.append(&mut resets.single);
             resets.grouped.extend(of.grouped_so_far());
-            live.not_examined += resets.grouped.iter().map(|(_, tally)| tally.count).sum::<u64>();
+            let count = |known: bool| {
+                let tallies = resets.grouped.iter().map(|(_, tally)| tally);
+                tallies.filter(|tally| tally.netns.is_some() == known).map(|tally| tally.count).sum::<u64>()
+            };
+            live.not_examined += count(true);
+            unclear_tallied = unclear_tallied.max(count(false));
             live.packets_not_examined += resets.packets_dropped;
             live.has_packets |= of.packets.failure.is_none();
             live.packets.add(std::mem::take(&mut of.account));
@@ -228,6 +239,8 @@ impl Streams {
             of.errors = SocketErrors::default();
             live.destroyed_ended |= of.destroyed.failure.is_some() || of.endings.ended_early.is_some();
         }
+        live.not_examined += unclear_tallied;
+        live.resets.extend(unclear);
         live.resets.extend(joined);
         live
     }

@@ -286,7 +286,9 @@ impl Content for Packets {
         let (taken, total) = &mut self.lost;
         let lost = total.saturating_sub(*taken);
         *taken = *total;
-        let mut out = std::mem::take(&mut self.out);
+        // In a storm as many come again: not grown anew each time.
+        let packets = Vec::with_capacity(self.out.packets.len());
+        let mut out = std::mem::replace(&mut self.out, ResetPackets { packets, ..ResetPackets::default() });
         (out.account.lost, out.account.ttls) = (lost, Arc::clone(&self.ttls));
         out.account.addresses = Arc::clone(&self.addresses);
         out

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::common::{self, linger_0, out_rsts, pairs, skipped};
 use rstdoctor::kernel::namespace::Handle;
-use rstdoctor::kernel::tracepoint::{Counts, Tracepoints};
+use rstdoctor::kernel::tracepoint::{Counts, Details, Tracepoints};
 use rstdoctor::source::reset_events::{Caller, Direction, ResetEvents, ResetParser};
 use rstdoctor::value::{Errno, NetnsId, TcpState};
 
 fn isolated<T: FnOnce(Tracepoints)>(test: T) {
-    common::isolated_as::<T>(|| test(Tracepoints::open(vec![Handle::current()]).unwrap()));
+    common::isolated_as::<T>(|| test(Tracepoints::open(vec![Handle::current()], Details::All).unwrap()));
 }
 
 fn drain(tracepoints: &mut Tracepoints, parser: &mut ResetParser) {

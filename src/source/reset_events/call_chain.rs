@@ -78,18 +78,20 @@ impl Symbols {
             Caller::Disconnect,
             Caller::CheckRequest,
         ];
-        let (mut found, mut exiting) = (Vec::new(), false);
+        // A bit for each, without an allocation: in a storm there are thousands of chains a second.
+        let bit = |caller: Caller| 1_u16 << caller as u16;
+        let (mut found, mut exiting) = (0, false);
         for address in chain.chunks_exact(8).filter_map(|word| order.number(word)).filter(|a| *a < CONTEXT_MARKS) {
             // A return address lies behind the call, so the last byte of the call decides.
             match self.within(address.wrapping_sub(1)) {
-                Some(Symbol::Path(caller)) if !found.contains(&caller) => found.push(caller),
-                Some(Symbol::Path(_)) => {}
+                Some(Symbol::Path(caller)) => found |= bit(caller),
                 Some(Symbol::Exit) => exiting = true,
                 None => {}
             }
         }
-        let telling = TELLING.into_iter().find(|caller| found.contains(caller));
-        let disconnects = found.contains(&Caller::Disconnect);
+        let contains = |caller: &Caller| found & bit(*caller) != 0;
+        let telling = TELLING.into_iter().find(contains);
+        let disconnects = contains(&Caller::Disconnect);
         (telling.map(|caller| if caller == Caller::Close && disconnects { Caller::Linger } else { caller }), exiting)
     }
 }

@@ -4,6 +4,7 @@
 //! are written by one CPU within one call of the kernel, so they are matched per CPU, by socket address.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::call_chain::Symbols;
@@ -46,7 +47,6 @@ pub struct Events {
     order: Order,
     /// perf event id to what it is.
     events: HashMap<u64, Event>,
-    layouts: HashMap<String, Layout>,
     tasks: Tasks,
     scope: Scope,
     symbols: Symbols,
@@ -65,6 +65,8 @@ pub struct Events {
 
 struct Event {
     tracepoint: String,
+    /// `None` until its format was read.
+    layout: Option<Arc<Layout>>,
     sample_type: u64,
     /// Records of it so far.
     read: u64,
@@ -108,8 +110,10 @@ impl Content for Events {
         match kind {
             Kind::Start => self.start(text)?,
             Kind::Format => {
-                let layout = Layout::new(Format::parse(text)?);
-                self.layouts.insert(layout.format.name.clone(), layout);
+                let layout = Arc::new(Layout::new(Format::parse(text)?));
+                for event in self.events.values_mut().filter(|event| event.tracepoint == layout.format.name) {
+                    event.layout = Some(Arc::clone(&layout));
+                }
             }
             Kind::Scope => self.scope.read(text),
             Kind::Tasks => self.tasks.list(text).into_iter().for_each(|netns| self.scope.namespace(netns)),
@@ -163,7 +167,10 @@ impl Content for Events {
 
     fn take(&mut self) -> ResetEvents {
         let missing = self.out.account.missing.clone();
-        let mut out = std::mem::take(&mut self.out);
+        // In a storm as many come again: not grown anew each time.
+        let events = Vec::with_capacity(self.out.events.len());
+        let errors = Vec::with_capacity(self.out.errors.len());
+        let mut out = std::mem::replace(&mut self.out, ResetEvents { events, errors, ..ResetEvents::default() });
         let reports = |tracepoint: &str| self.events.values().any(|event| event.tracepoint == tracepoint);
         out.account.reports_errors = reports(ERROR);
         out.account.reports_signals = reports(DELIVER);
@@ -171,7 +178,7 @@ impl Content for Events {
         self.tasks.settle();
         out.account.ended = self.closers.iter().copied().filter(|pid| self.tasks.has_exited(*pid)).collect();
         self.closers.retain(|pid| !out.account.ended.contains(pid));
-        out.events.sort_by_key(|event| event.at);
+        out.events.sort_by_cached_key(|event| event.at);
         out.errors.sort_by_key(|error| error.at);
         out.account.listeners_closed.sort_by_key(|listener| listener.at);
         out.tallies = self.tallies.take();
@@ -209,7 +216,7 @@ impl Events {
                         return Err(ParseError::new(SOURCE, Some(index + 2), format!("event {line:?} not understood")));
                     };
                     let tracepoint = name.rsplit('/').next().unwrap_or(name).to_owned();
-                    self.events.insert(id, Event { tracepoint, sample_type, read: 0, count: 0 });
+                    self.events.insert(id, Event { tracepoint, layout: None, sample_type, read: 0, count: 0 });
                 }
                 _ => {}
             }
@@ -226,7 +233,9 @@ impl Events {
                     let sample = record::sample(body, event.sample_type, self.order).ok_or_else(|| {
                         ParseError::new(SOURCE, None, format!("a sample of {} is malformed", event.tracepoint))
                     })?;
-                    self.sample(cpu, id, &sample);
+                    if let Some(layout) = event.layout.clone() {
+                        self.sample(cpu, &layout, &sample);
+                    }
                 }
                 Record::Lost { lost } => self.losses.record(lost),
                 Record::Task { time, change } => {
@@ -243,10 +252,9 @@ impl Events {
         Ok(())
     }
 
-    fn sample(&mut self, cpu: u16, id: u64, sample: &Sample<'_>) {
+    fn sample(&mut self, cpu: u16, layout: &Layout, sample: &Sample<'_>) {
         self.tasks.settle();
-        let Some(tracepoint) = self.events.get(&id).map(|event| event.tracepoint.as_str()) else { return };
-        let (Some(layout), order) = (self.layouts.get(tracepoint), self.order) else { return };
+        let (tracepoint, order) = (layout.format.name.as_str(), self.order);
         let number = |field: Option<Field>| field.and_then(|f| f.number(sample.raw, order));
         if let Some(signal) = number(layout.signal) {
             let sender = (tracepoint == GENERATE).then_some(sample.pid);
@@ -266,11 +274,9 @@ impl Events {
         let sk = number(layout.sk).unwrap_or(0);
         let softirq = number(layout.flags).unwrap_or(0) & INTERRUPT_FLAGS != 0;
         let process = self.tasks.get(sample.pid);
-        let task = (!softirq && sample.pid != 0)
-            .then(|| Task { pid: sample.pid, name: process.map(|p| p.name.clone()).unwrap_or_default() });
         let of_task = match process {
             Some(process) if process.kernel => None,
-            _ => self.tasks.netns(sample.pid, sample.tid),
+            _ => self.tasks.netns(process, sample.tid),
         };
         let at = Duration::from_nanos(sample.time.saturating_add(self.boot_offset));
         if tracepoint == ERROR {
@@ -283,6 +289,8 @@ impl Events {
             }
             return;
         }
+        let task = (!softirq && sample.pid != 0)
+            .then(|| Task { pid: sample.pid, name: process.map(|p| p.name.clone()).unwrap_or_default() });
         let received = tracepoint == RECEIVE;
         // No skb: the socket itself wants to reset, nothing is answered (comment at tcp_send_reset, trace/events/tcp.h).
         let active = tracepoint == SEND && number(layout.skb) == Some(0);

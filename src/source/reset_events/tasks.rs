@@ -132,9 +132,9 @@ impl Tasks {
         self.by_pid.get(&pid)
     }
 
-    /// Network namespace of a thread.
-    pub fn netns(&self, pid: u32, tid: u32) -> Option<NetnsId> {
-        self.threads.get(&tid).copied().or_else(|| self.get(pid)?.netns)
+    /// Network namespace of a thread of this process.
+    pub fn netns(&self, process: Option<&Process>, tid: u32) -> Option<NetnsId> {
+        self.threads.get(&tid).copied().or_else(|| process?.netns)
     }
 }
 
@@ -157,7 +157,8 @@ mod tests {
         tasks.see(5, Change::Namespaces { pid: 20, tid: 21, net: 8 });
         tasks.settle();
         assert_eq!(tasks.get(30).map(|p| p.name.as_str()), Some("bash"));
-        assert_eq!((tasks.netns(20, 20), tasks.netns(20, 21)), (Some(NetnsId(7)), Some(NetnsId(8))));
+        let netns = |tid| tasks.netns(tasks.get(20), tid);
+        assert_eq!((netns(20), netns(21)), (Some(NetnsId(7)), Some(NetnsId(8))));
         tasks.see(6, Change::Exit { tid: 21 });
         tasks.see(7, Change::Exit { tid: 20 });
         tasks.settle();
