@@ -86,15 +86,14 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         return Err(Missing {
             source: "owners",
             reason: "the open files of some owners of listeners are not visible".into(),
-            needs: Some(format!("root or {}", owners::NEEDS)),
+            needs: e.needs(owners::NEEDS),
         });
     }
     if unseen {
-        // With hidepid, or from another pid namespace, /proc does not list the process at all.
         return Err(Missing {
             source: "owners",
             reason: "clients wait at a listener whose owner is not among the processes that /proc shows".into(),
-            needs: Some("root in the host's pid namespace".into()),
+            needs: e.needs_all_processes(),
         });
     }
     let why = match nobody {
@@ -323,6 +322,7 @@ fn leaked(e: &Evidence<'_>, process: &Process) -> u64 {
 mod tests {
     use super::*;
     use crate::observation::testing::{Case, process};
+    use crate::source::host_facts::HostFacts;
     use crate::source::owners::Owners;
     use crate::value::Observed;
     use crate::value::outside::UnitName;
@@ -383,14 +383,21 @@ mod tests {
         }
         let missing = case.judge(&FD_EXHAUSTION).expect_err("not seen");
         assert_eq!((missing.source, missing.needs.as_deref()), ("owners", Some("root in the host's pid namespace")));
+        case.host.after.facts.uid = Some(0);
+        assert_eq!(case.judge(&FD_EXHAUSTION).expect_err("not seen").needs, None, "root is not told to become root");
+        case.host.after.facts.in_user_namespace = true;
+        assert!(case.judge(&FD_EXHAUSTION).expect_err("not seen").needs.is_some());
     }
 
     #[test]
     fn invisible_descriptors_are_missing_not_fine() {
         let mut owner = process(4121, "nginx");
         owner.open_files = None;
-        let case = Case::new().listener("0.0.0.0:8080", 511, 40, 0, &owner);
+        let mut case = Case::new().listener("0.0.0.0:8080", 511, 40, 0, &owner);
         let missing = case.judge(&FD_EXHAUSTION).expect_err("hidden");
         assert_eq!(missing.needs.as_deref(), Some("root or CAP_SYS_PTRACE with CAP_DAC_READ_SEARCH"));
+        case.host.after.facts = HostFacts { uid: Some(0), in_user_namespace: true, ..HostFacts::default() };
+        let missing = case.judge(&FD_EXHAUSTION).expect_err("hidden");
+        assert!(missing.needs.is_some_and(|needs| needs.contains("on the host: this is a user namespace")));
     }
 }

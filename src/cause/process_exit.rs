@@ -9,7 +9,7 @@ use crate::attribution::Group;
 use crate::evidence::Evidence;
 use crate::knowledge::servers;
 use crate::reset::{End, Kind};
-use crate::source::owners::Process;
+use crate::source::owners::{self, Process};
 use crate::source::reset_events::{Direction, SignalDeath, Task};
 use crate::value::outside::UnitName;
 use crate::value::shell::{Name, ShellCommand};
@@ -86,12 +86,12 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         if hidden > 0 && resets > 0 {
             let reason =
                 format!("{} not visible to this user: one of them may have ended", words::counted(hidden, "process"));
-            return Err(Missing { source: "owners", reason, needs: Some("root or CAP_SYS_PTRACE".to_owned()) });
+            return Err(Missing { source: "owners", reason, needs: e.needs(owners::NEEDS) });
         }
         if unseen && resets > 0 {
             let reason =
                 "the owner of a listener is not among the processes that /proc shows: it may have ended".into();
-            return Err(Missing { source: "owners", reason, needs: Some("root in the host's pid namespace".into()) });
+            return Err(Missing { source: "owners", reason, needs: e.needs_all_processes() });
         }
         let why = match hidden == 0 && !unseen {
             true => "every process that listened is still there",

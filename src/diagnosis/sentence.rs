@@ -232,7 +232,9 @@ fn activity(moved: &dyn Fn(&str) -> Option<u64>) -> String {
     let no_route = match moved("Ip.OutNoRoutes") {
         None | Some(0) => String::new(),
         Some(count) => {
-            format!(" {} of this host found no route (\"Network is unreachable\").", words::counted(count, "packet"))
+            // No route at all, or one of type unreachable (net/ipv4/fib_semantics.c fib_props).
+            let told = "\"Network is unreachable\" or \"No route to host\"";
+            format!(" {} of this host found no route ({told}).", words::counted(count, "packet"))
         }
     };
     if passive == 0 && active == 0 {

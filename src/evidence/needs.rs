@@ -79,3 +79,23 @@ impl Source {
         }
     }
 }
+
+impl Evidence<'_> {
+    /// What the observer lacks where this is refused; see [`HostFacts::is_root`](crate::source::host_facts::HostFacts::is_root).
+    pub fn needs(&self, capability: &str) -> Option<String> {
+        let facts = &self.host_after().facts;
+        Some(match (facts.uid, facts.in_user_namespace) {
+            (Some(0), false) => capability.to_owned(),
+            (_, true) => {
+                format!("{capability} on the host: this is a user namespace, and its root is an ordinary user there")
+            }
+            (_, false) => format!("root or {capability}"),
+        })
+    }
+
+    /// A process that /proc does not show at all: with hidepid, or from another pid namespace. Nothing helps root of the host, for
+    /// whom the kernel itself listens, or the process has ended.
+    pub fn needs_all_processes(&self) -> Option<String> {
+        (!self.host_after().facts.is_root()).then(|| "root in the host's pid namespace".to_owned())
+    }
+}

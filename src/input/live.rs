@@ -7,7 +7,7 @@ use anyhow::Context;
 use super::{Live, Netns, Opened, plan};
 use crate::kernel::LiveHost;
 use crate::kernel::namespace::{NamedNetns, NamespaceError};
-use crate::kernel::node;
+use crate::kernel::{needs, node};
 use crate::observation::Covers;
 use crate::value::Stop;
 
@@ -68,8 +68,9 @@ fn named(spec: &str) -> anyhow::Result<NamedNetns> {
         }
         [id] => {
             let spot = around.netns.get(id).and_then(|spot| Some((spot.open()?, spot.told.pid?)));
-            let (handle, pid) =
-                spot.with_context(|| format!("the network namespace of {spec:?} cannot be opened: needs root"))?;
+            let (handle, pid) = spot.with_context(|| {
+                format!("the network namespace of {spec:?} cannot be opened: needs {}", needs::capability(node::NEEDS))
+            })?;
             Ok(NamedNetns::of_container(handle, pid))
         }
         several => {

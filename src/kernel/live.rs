@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::at_once;
 use super::clock::now;
 use super::destroyed_sockets::{DestroyedMulticast, Rounds};
-use super::namespace::{self, Handle};
+use super::namespace::{self, Handle, NamespaceError};
 use super::netlink::DiagSocket;
 use super::owners::Owners;
 use super::packet::PacketSocket;
@@ -280,10 +280,17 @@ impl LiveHost {
                 let read = proc_file::read(path, sink);
                 let absent = matches!(&read, Err(failure) if failure.kind == FailureKind::Absent);
                 // Limits of the whole host that only the first network namespace shows.
-                let first = (absent && path.starts_with("/proc/sys/net/")).then(Handle::of_init);
+                let elsewhere = absent && path.starts_with("/proc/sys/net/");
+                let first = elsewhere.then(|| {
+                    let first = Handle::of_init()?;
+                    namespace::with_namespace(&first, || proc_file::read(path, sink))
+                });
                 match first {
-                    Some(Ok(first)) => {
-                        namespace::with_namespace(&first, || proc_file::read(path, sink)).unwrap_or(read)
+                    Some(Ok(there)) => there,
+                    Some(Err(denied @ NamespaceError::Denied { .. })) if sysctl::is_of_host(path) => {
+                        let text = format!("{path} is only there in the first network namespace");
+                        let needs = Failure::from(denied).needs.unwrap_or_default();
+                        Err(Failure::new(FailureKind::Denied, text).needs(needs))
                     }
                     _ => read,
                 }

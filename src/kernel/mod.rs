@@ -8,7 +8,7 @@ mod cpu;
 pub mod destroyed_sockets;
 pub mod live;
 pub mod namespace;
-mod needs;
+pub mod needs;
 pub mod netlink;
 pub mod node;
 mod owners;

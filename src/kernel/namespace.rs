@@ -29,7 +29,7 @@ pub enum NamespaceError {
     NoProcess { pid: u32 },
     #[error("{} is not a network namespace", path.display())]
     NotANamespace { path: PathBuf },
-    #[error("permission denied for the network namespace {}: needs root, or {needs}", path.display())]
+    #[error("permission denied for the network namespace {}: needs {}", path.display(), super::needs::capability(.needs))]
     Denied { path: PathBuf, needs: &'static str },
     #[error("cannot enter the network namespace {}", path.display())]
     Broken { path: PathBuf, source: io::Error },
@@ -44,7 +44,9 @@ pub enum NamespaceError {
 impl From<NamespaceError> for Failure {
     fn from(error: NamespaceError) -> Self {
         match error {
-            NamespaceError::Denied { needs, .. } => Self::new(FailureKind::Denied, error.to_string()).needs(needs),
+            NamespaceError::Denied { needs, .. } => {
+                Self::new(FailureKind::Denied, error.to_string()).needs(super::needs::capability(needs))
+            }
             _ => Self::new(FailureKind::Broken, error.to_string()),
         }
     }

@@ -43,7 +43,7 @@ pub fn with<T: Send>(read: impl FnOnce(&Path) -> T + Send) -> Result<(T, Way), F
     let hidden = denied.filter(|place| !place.starts_with("/proc/"));
     if let Some(place) = hidden {
         let text = format!("{place} is not readable");
-        return Err(Failure::new(FailureKind::Denied, text).needs(needs::capability("CAP_DAC_READ_SEARCH")));
+        return Err(Failure::new(FailureKind::Denied, text).needs(needs::capability(needs::events())));
     }
     match mounted_apart(read) {
         Ok(value) => Ok((value, Some("not mounted here: mounted where only this program sees it".to_owned()))),

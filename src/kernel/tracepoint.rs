@@ -211,7 +211,7 @@ fn read_format(root: &Path, name: &str) -> Result<(String, Format), Failure> {
         let text = format!("{}: {error}", path.display());
         match error.kind() {
             io::ErrorKind::PermissionDenied => {
-                Failure::new(FailureKind::Denied, text).needs(needs::capability("CAP_DAC_READ_SEARCH"))
+                Failure::new(FailureKind::Denied, text).needs(needs::capability(needs::events()))
             }
             io::ErrorKind::NotFound => Failure::new(FailureKind::Absent, "this kernel does not have the tracepoint"),
             _ => Failure::new(FailureKind::Broken, text),

@@ -252,11 +252,7 @@ fn looked(page: &mut Page, diagnosis: &Diagnosis, detail: &Detail) {
         let text = if detail.whole_notes { group.clone() } else { shorten(group, room) };
         page.field(if place == 0 { "Unseen" } else { "" }, INDENT, &text);
     }
-    let as_whom = match diagnosis.host.uid {
-        Some(0) => ", as root".to_owned(),
-        Some(uid) => format!(", as uid {uid}"),
-        None => String::new(),
-    };
+    let as_whom = diagnosis.host.as_whom().map(|whom| format!(", as {whom}")).unwrap_or_default();
     let time = match length(diagnosis) {
         length if diagnosis.totals_only => format!("at {length}"),
         length => length,

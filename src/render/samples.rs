@@ -15,6 +15,7 @@ fn facts(mut case: Case, uid: u32) -> Case {
         uptime_s: Some(86_400.5),
         uid: Some(uid),
         capabilities: None,
+        in_user_namespace: false,
     };
     case
 }

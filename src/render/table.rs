@@ -117,7 +117,7 @@ fn everything(diagnosis: &Diagnosis, options: &Options) -> String {
 
 /// Host, namespace, kernel, time, user.
 pub(super) fn head(page: &mut Page, diagnosis: &Diagnosis, options: &Options) {
-    let HostFacts { hostname, kernel, uid, .. } = &diagnosis.host;
+    let HostFacts { hostname, kernel, .. } = &diagnosis.host;
     let utc = super::json::rfc3339_seconds(diagnosis.started.wall).replace('T', " ");
     let netns = options.netns.as_ref().or(diagnosis.netns_name.as_ref());
     let parts = [
@@ -125,7 +125,7 @@ pub(super) fn head(page: &mut Page, diagnosis: &Diagnosis, options: &Options) {
         netns.map(|name| format!("netns {name}")),
         kernel.as_ref().map(|kernel| format!("Linux {kernel}")),
         Some(length(diagnosis)),
-        uid.map(|uid| if uid == 0 { "root".to_owned() } else { format!("uid {uid}") }),
+        diagnosis.host.as_whom(),
         match &options.local_time {
             // An empty capture has no time.
             _ if diagnosis.started.wall.is_zero() => None,

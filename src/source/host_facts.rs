@@ -20,14 +20,35 @@ pub struct HostFacts {
     pub uid: Option<u32>,
     /// CapEff bits, capabilities(7).
     pub capabilities: Option<u64>,
+    /// The observer is in another user namespace than the first, and its root an ordinary user outside. `false` where that was not
+    /// recorded.
+    pub in_user_namespace: bool,
+}
+
+impl HostFacts {
+    /// `root`, `root of a user namespace`, `uid 33`.
+    pub fn as_whom(&self) -> Option<String> {
+        Some(match (self.uid?, self.in_user_namespace) {
+            (0, false) => "root".to_owned(),
+            (0, true) => "root of a user namespace".to_owned(),
+            (uid, _) => format!("uid {uid}"),
+        })
+    }
+
+    /// The observer may all that a privilege can allow.
+    pub fn is_root(&self) -> bool {
+        self.uid == Some(0) && !self.in_user_namespace
+    }
 }
 
 const UPTIME: &str = "/proc/uptime";
 const STATUS: &str = "/proc/self/status";
+const UID_MAP: &str = "/proc/self/uid_map";
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";
 const RELEASE: &str = "/proc/sys/kernel/osrelease";
 
-pub const REDACTION: Rule = Rule::harmless("kernel", |what| what.is_file(UPTIME) || what.is_file(RELEASE));
+pub const REDACTION: Rule =
+    Rule::harmless("kernel", |what| [UPTIME, RELEASE, UID_MAP].iter().any(|file| what.is_file(file)));
 pub const HOSTNAME_REDACTION: Rule = Rule::text(
     "host name",
     |what| what.is_file(HOSTNAME),
@@ -46,6 +67,10 @@ pub fn collect(probe: &mut dyn Probe) -> (Observed<HostFacts>, Duration) {
     if let Some((uid, capabilities)) = failures.file(probe, STATUS, parse_status) {
         (facts.uid, facts.capabilities) = (Some(uid), Some(capabilities));
     }
+    // Not there before Linux 3.5 and in older recordings: nothing is missing then.
+    let (uid_map, took) = ask::read(probe, &Ask::host(What::File(UID_MAP.to_owned())));
+    failures.took += took;
+    facts.in_user_namespace = uid_map.is_ok_and(|map| !is_first(&map));
     let observed = match failures.first {
         None => Observed::Full(facts),
         Some(failure) if facts == HostFacts::default() => Observed::Unavailable(failure),
@@ -97,6 +122,12 @@ pub fn parse_uptime(bytes: &[u8]) -> Result<f64, ParseError> {
         .ok_or_else(|| ParseError::new(UPTIME, Some(1), "does not begin with the seconds since boot"))
 }
 
+/// A map of the first user namespace, which maps every number to itself (user_namespaces(7)).
+pub fn is_first(uid_map: &[u8]) -> bool {
+    let words = uid_map.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    words.eq([&b"0"[..], b"0", b"4294967295"])
+}
+
 /// Effective user id and CapEff bits from /proc/self/status, proc_pid_status(5).
 ///
 /// # Errors
@@ -136,6 +167,23 @@ mod tests {
         assert_eq!(parse_status(STATUS_6_18).unwrap(), (33, 0x1fffeffffff));
         assert_eq!(parse_uptime(b"1234.56 2000.01\n").unwrap(), 1234.56);
         assert_eq!(parse_name(b"6.18.44\n").unwrap(), "6.18.44");
+    }
+
+    #[test]
+    fn the_first_user_namespace_maps_all_numbers_to_themselves() {
+        assert!(is_first(b"         0          0 4294967295\n"));
+        assert!(!is_first(b"         0       1000          1\n"));
+        assert!(!is_first(b"         0          0      65536\n"));
+    }
+
+    #[test]
+    fn root_of_a_user_namespace_is_called_so() {
+        let facts = |uid, in_user_namespace| HostFacts { uid, in_user_namespace, ..HostFacts::default() };
+        let called = |uid, inside| (facts(uid, inside).as_whom(), facts(uid, inside).is_root());
+        assert_eq!(called(Some(0), false), (Some("root".to_owned()), true));
+        assert_eq!(called(Some(0), true), (Some("root of a user namespace".to_owned()), false));
+        assert_eq!(called(Some(33), true), (Some("uid 33".to_owned()), false));
+        assert_eq!(called(None, false), (None, false));
     }
 
     #[test]

@@ -198,8 +198,8 @@ pub struct ResetEvent {
     ///
     /// Decided from the first of these that applies:
     /// 1. No other namespace exists: that one.
-    /// 2. Process context: the namespace of that process, from /proc or the side-band records. Exact, but for a process that
-    ///    holds a socket of a namespace that it left.
+    /// 2. Process context: the namespace of that process, from /proc or the side-band records. Not known where it does not have
+    ///    the address and one under observation does: a process may hold sockets of a namespace that it is not in.
     /// 3. Softirq, local address not loopback: the only namespace under observation that has this address. An address that
     ///    none of them has tells nothing: a transparent proxy answers for addresses that are not its own. Wrong where a
     ///    namespace that is not observed has the same address.

@@ -44,6 +44,11 @@ const PORT_RANGE: &str = "net.ipv4.ip_local_port_range";
 /// kernels show them in the first network namespace only.
 pub const HOST_NAMES: [&str; 4] = ["fs.file-max", "fs.nr_open", "net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem"];
 
+/// Whether a file is one of [`HOST_NAMES`].
+pub fn is_of_host(file: &str) -> bool {
+    HOST_NAMES.iter().any(|name| path(name) == file)
+}
+
 /// None of them is a key or a secret.
 pub const REDACTION: Rule =
     Rule::harmless("sysctl", |what| NAMES.iter().chain(&HOST_NAMES).any(|name| what.is_file(&path(name))));

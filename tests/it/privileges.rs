@@ -112,11 +112,25 @@ fn what_is_refused_names_the_shortest_capability() {
     }
     let program = Program::new("needs");
     let said = errors(&program.with(&[], &["trace", "--this-netns", "-d", "100ms"]));
-    assert!(said.contains("root or CAP_DAC_READ_SEARCH") && said.contains("root or CAP_NET_RAW"), "{said}");
+    let events = "root or CAP_PERFMON with CAP_DAC_READ_SEARCH";
+    assert!(said.contains(events) && said.contains("root or CAP_NET_RAW"), "{said}");
+    let said = errors(&program.with(&["CAP_PERFMON"], &["trace", "--this-netns", "-d", "100ms"]));
+    assert!(said.contains("root or CAP_DAC_READ_SEARCH"), "only what is missing: {said}");
     let mut inside = with_tracefs();
     inside.args(["unshare", "-Ur"]).arg(program.path()).args(["trace", "--this-netns", "-d", "100ms"]);
     let said = errors(&inside.current_dir("/").stdin(Stdio::null()).output().expect("unshare"));
     assert!(said.contains("on the host: this is a user namespace"), "{said}");
+    for arguments in [&["scan", "--this-netns", "-d", "100ms"][..], &["scan", "--this-netns", "--all", "-d", "100ms"]] {
+        let mut inside = with_tracefs();
+        inside.args(["unshare", "-Ur"]).arg(program.path()).args(arguments);
+        let output = inside.current_dir("/").stdin(Stdio::null()).output().expect("unshare");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("root of a user namespace"), "{said}");
+    }
+    let mut inside = with_tracefs();
+    inside.args(["unshare", "-Ur"]).arg(program.path()).args(["scan", "--netns", "1", "-d", "100ms"]);
+    let said = errors(&inside.current_dir("/").stdin(Stdio::null()).output().expect("unshare"));
+    assert!(!said.contains("needs root") && said.contains("on the host: this is a user namespace"), "{said}");
 }
 
 /// A script in a mount and process namespace of its own, without tracefs. `$0` is the program.

@@ -80,16 +80,20 @@ impl Scope {
         if self.known.len() == 1 {
             return self.known.first().copied();
         }
-        if !softirq && task.is_some() {
-            return task;
-        }
+        let of_process = task.filter(|_| !softirq);
         if local.is_unspecified() {
-            return None;
+            return of_process;
         }
         if local.is_loopback() {
             return task;
         }
         let mut having = self.observed.iter().filter(|(_, observed)| observed.addresses.contains(local));
+        if let Some(task) = of_process {
+            // Sockets may be held from another namespace than theirs: socket activation, the proxies of service meshes. A transparent
+            // proxy has its own there, with addresses that others have. Only a packet tells the two apart.
+            let own = self.observed.get(&task).is_some_and(|observed| observed.addresses.contains(local));
+            return Some(task).filter(|_| own || having.next().is_none());
+        }
         match (having.next(), having.next()) {
             (Some((netns, _)), None) => Some(*netns),
             _ => None,
@@ -114,7 +118,15 @@ mod tests {
         assert_eq!(scope.place(other, true, None), HERE, "no other namespace");
         scope.namespace(NetnsId(6));
         assert_eq!(scope.place(other, false, HERE), HERE);
-        assert_eq!(scope.place(own, false, OTHER), OTHER);
+        assert_eq!(scope.place(other, false, OTHER), OTHER);
+        assert_eq!(scope.place(own, false, HERE), HERE);
+        assert_eq!(
+            scope.place(own, false, OTHER),
+            None,
+            "a socket held from another namespace, or the same address there"
+        );
+        assert_eq!(scope.place(address("0.0.0.0"), false, OTHER), OTHER);
+        assert_eq!(scope.place(loopback, false, OTHER), OTHER);
         assert_eq!(scope.place(own, true, OTHER), HERE, "interrupted tasks do not count");
         assert_eq!(scope.place(other, true, HERE), None, "an address that nobody is known to have");
         assert_eq!(scope.place(address("0.0.0.0"), true, HERE), None, "a listener on all addresses");
@@ -130,6 +142,7 @@ mod tests {
         scope.read("netns 5\naddress 10.0.0.1\nnetns 6\naddress 10.0.0.1\naddress 10.0.0.2\nnamespace 7\n");
         assert_eq!(scope.place("10.0.0.1".parse().unwrap(), true, None), None);
         assert_eq!(scope.place("10.0.0.2".parse().unwrap(), true, None), OTHER);
+        assert_eq!(scope.place("10.0.0.1".parse().unwrap(), false, OTHER), OTHER, "the process's own has it, too");
         scope.read("netns 5\nlocal 10.0.0.0/24\nnetns 6\naddress 10.0.1.2\nnamespace 7\n");
         assert_eq!(scope.place("10.0.0.2".parse().unwrap(), true, None), HERE, "a later block replaces the addresses");
         assert!(scope.is_observed(NetnsId(6)) && !scope.is_observed(NetnsId(7)));
