@@ -25,6 +25,10 @@ const ON_THE_WAY: Duration = Duration::from_secs(3);
 /// two on another CPU is answered first.
 const CLOSING: Duration = Duration::from_millis(10);
 
+/// A received packet has its time from when it was queued for its CPU (net/core/dev.c netif_rx(), with netdev_tstamp_prequeue), and TCP
+/// looks at it when ksoftirqd has its turn: where the CPU is busy, a whole batch of 64 some milliseconds later.
+const IN_BACKLOG: Duration = Duration::from_millis(100);
+
 /// What was read in one go, each in order of time.
 #[derive(Debug, Default)]
 pub struct Drained {
@@ -175,9 +179,13 @@ impl Joiner {
         let held: Vec<usize> = waiting.iter().filter_map(|(_, index)| *index).collect();
         let mut keep = vec![false; packets.len()];
         held.into_iter().for_each(|index| keep[index] = true);
+        let waits = |packet: &ResetPacket| {
+            let received = packet.direction == Direction::Received && !self.packets_alone;
+            packet.at + if received { IN_BACKLOG } else { Duration::ZERO } >= until
+        };
         for (packet, keep) in packets.into_iter().zip(keep) {
             match packet {
-                Some(packet) if keep || packet.at >= until => self.packets.push(packet),
+                Some(packet) if keep || waits(&packet) => self.packets.push(packet),
                 Some(packet) if !self.forgotten.is_zero() && packet.at <= self.forgotten + LATER => {
                     unclear.push(packet.netns);
                 }
@@ -316,6 +324,18 @@ mod tests {
         let nothing = joiner.step(Drained::default(), Duration::MAX);
         let late = joiner.step(read(&[], &[packet_at("10.0.0.2:4000", 30)]), Duration::MAX);
         assert_eq!((shape(&nothing.resets), shape(&late.resets)), (Vec::new(), Vec::new()), "one reset and not two");
+    }
+
+    #[test]
+    fn a_received_packet_waits_for_the_event_of_a_busy_cpu() {
+        let received = later(packet(Direction::Received, "10.0.0.1:80", "10.0.0.2:4000"), |p| &mut p.at, 0);
+        let told = later(event(Direction::Received, "10.0.0.1:80", "10.0.0.2:4000"), |e| &mut e.at, 20_000);
+        let early = received.at + Duration::from_millis(10);
+        let mut joiner = Joiner::default();
+        assert_eq!(shape(&joiner.step(read(&[], std::slice::from_ref(&received)), early).resets), []);
+        assert_eq!(shape(&joiner.step(read(&[told], &[]), END).resets), [(true, true)], "one reset and not two");
+        let mut alone = Joiner { packets_alone: true, ..Joiner::default() };
+        assert_eq!(shape(&alone.step(read(&[], &[received]), early).resets), [(false, true)], "there are no events");
     }
 
     #[test]
