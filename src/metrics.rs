@@ -282,13 +282,9 @@ impl Metrics {
     }
 }
 
-/// The sources of a diagnosis, and whether they could be read. Of the streams that is told by who misses them.
+/// The sources of a diagnosis, and whether they could be read.
 pub fn sources(diagnosis: &Diagnosis) -> Vec<(&'static str, bool)> {
-    const STREAMS: [&str; 3] = ["reset_events", "reset_packets", "destroyed_sockets"];
-    let read = diagnosis.sources.iter().map(|source| (source.name, source.failure.is_none() || source.partial));
-    let missed =
-        |name| diagnosis.not_checked.iter().flat_map(|cause| cause.all()).any(|missing| missing.source == name);
-    read.chain(STREAMS.into_iter().map(|name| (name, !missed(name)))).collect()
+    diagnosis.sources.iter().map(|source| (source.name, source.failure.is_none() || source.partial)).collect()
 }
 
 /// The metrics of one diagnosis.

@@ -345,7 +345,7 @@ fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn
         started: view.before().at,
         window: view.duration(),
         totals_only: view.host.totals_only,
-        sources: view.sources().cloned().collect(),
+        sources: view.sources(),
         status,
         summary,
         causes,

@@ -421,7 +421,7 @@ fn negative(judged: &[Judged<'_>], causes: &[Ranked]) -> (Vec<RuledOut>, Vec<Not
 /// How each source went: those of the host, and those of all namespaces together.
 fn sources(judged: &[Judged<'_>]) -> Vec<SourceStatus> {
     let mut all: Vec<(SourceStatus, usize)> = Vec::new();
-    for source in judged.iter().flat_map(|one| &one.view.netns.after.sources) {
+    for source in judged.iter().flat_map(|one| one.view.of_netns()) {
         let failed = usize::from(source.failure.is_some());
         match all.iter_mut().find(|(known, _)| known.name == source.name) {
             Some((known, failures)) => {
@@ -443,9 +443,8 @@ fn sources(judged: &[Judged<'_>]) -> Vec<SourceStatus> {
         }
         source
     };
-    let of_host =
-        judged.first().into_iter().flat_map(|one| one.view.host.after.sources.iter().chain(&one.view.covers.status));
-    all.into_iter().map(told).chain(of_host.cloned()).collect()
+    let of_host = judged.first().into_iter().flat_map(|one| one.view.of_host());
+    all.into_iter().map(told).chain(of_host).collect()
 }
 
 #[cfg(test)]

@@ -44,7 +44,8 @@ fn open(captures: Vec<Held>, given: &Given) -> anyhow::Result<Opened> {
 /// What was seen in packets, as an observation.
 pub fn of_flows(flows: Flows) -> Opened {
     let failure = flows.broken.as_ref().map(|why| Failure::new(FailureKind::Broken, format!("the capture: {why}")));
-    let status = SourceStatus { name: "capture", partial: failure.is_some(), failure, took: Duration::ZERO };
+    let status =
+        SourceStatus { name: "capture", partial: failure.is_some(), failure, note: None, took: Duration::ZERO };
     let length = flows.window().max(SHORTEST);
     let begin = Moment { wall: flows.span.map(|(first, _)| first).unwrap_or_default(), ..Moment::default() };
     let end = Moment { mono: begin.mono + length, wall: begin.wall + length, ..begin };

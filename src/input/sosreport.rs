@@ -356,7 +356,7 @@ fn status(found: &Parts, digest: &Digest) -> SourceStatus {
     let reasons: Vec<String> =
         found.broken.clone().into_iter().chain(others).chain(text::not_understood(digest)).collect();
     let failure = (!reasons.is_empty()).then(|| Failure::new(FailureKind::Broken, reasons.join("; ")));
-    SourceStatus { name: "sosreport", partial: failure.is_some(), failure, took: Duration::ZERO }
+    SourceStatus { name: "sosreport", partial: failure.is_some(), failure, note: None, took: Duration::ZERO }
 }
 
 /// ` 02:36:13 up 5 days,  3:02,  1 user,  load average: 5.14, 2.64, 2.11` (uptime(1)), to the minute.

@@ -62,5 +62,5 @@ fn status(stored: &Stored, from: Duration, until: Duration, cut: bool) -> Option
     let why = if cut { "more than fits into memory was asked for" } else { "raw evidence is kept around faults only" };
     let reason = format!("what is judged is {} to {}: {why}", at(from), at(until));
     let failure = Failure::new(FailureKind::NotCollected, reason);
-    Some(SourceStatus { name: "store", failure: Some(failure), partial: true, took: Duration::ZERO })
+    Some(SourceStatus { name: "store", failure: Some(failure), partial: true, note: None, took: Duration::ZERO })
 }

@@ -118,7 +118,7 @@ fn nothing(digest: &Digest) -> String {
 /// How much of the text was understood.
 fn status(digest: &Digest) -> SourceStatus {
     let failure = not_understood(digest).map(|reason| Failure::new(FailureKind::Broken, reason));
-    SourceStatus { name: "text", partial: failure.is_some(), failure, took: Duration::ZERO }
+    SourceStatus { name: "text", partial: failure.is_some(), failure, note: None, took: Duration::ZERO }
 }
 
 /// The lines that were not understood, with the first of them; `None` without any.

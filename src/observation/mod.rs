@@ -18,6 +18,7 @@ use crate::source::socket_dump::SocketDump;
 use crate::value::{Failure, Moment, NetnsId, Observed};
 
 pub mod delta;
+mod sources;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -155,6 +156,8 @@ pub struct SourceStatus {
     pub failure: Option<Failure>,
     /// The failure took only a part of the source.
     pub partial: bool,
+    /// What it lacks although it went well, or by which way it was reached.
+    pub note: Option<String>,
     pub took: Duration,
 }
 
@@ -276,11 +279,6 @@ impl<'a> View<'a> {
     /// Length of the window, without suspend.
     pub fn duration(self) -> Duration {
         self.netns.after.at.awake_since(self.netns.before.at)
-    }
-
-    /// How each source went at the end of the window: the namespace's, the host's, and the input itself.
-    pub fn sources(self) -> impl Iterator<Item = &'a SourceStatus> {
-        self.netns.after.sources.iter().chain(&self.host.after.sources).chain(&self.covers.status)
     }
 }
 

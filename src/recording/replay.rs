@@ -112,7 +112,13 @@ impl ReplayHost {
         let judged = words::seconds(window.length);
         let reason = format!("the recording is cut off {cut}; what is judged are its first {judged}");
         let failure = Failure::new(FailureKind::Broken, reason).needs("the whole file");
-        Some(SourceStatus { name: "recording", failure: Some(failure), partial: true, took: Duration::ZERO })
+        Some(SourceStatus {
+            name: "recording",
+            failure: Some(failure),
+            partial: true,
+            note: None,
+            took: Duration::ZERO,
+        })
     }
 
     /// As what the next frame is replayed.

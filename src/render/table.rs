@@ -110,6 +110,7 @@ fn everything(diagnosis: &Diagnosis, options: &Options) -> String {
     ruled_out(&mut page, diagnosis);
     missing::write(&mut page, &diagnosis.not_checked);
     sources(&mut page, diagnosis);
+    notes_of_sources(&mut page, diagnosis);
     page.gap();
     first_line(&mut page, diagnosis);
     page.finish()
@@ -194,6 +195,18 @@ fn sources(page: &mut Page, diagnosis: &Diagnosis) {
     page.heading("Sources that gave nothing, or not all");
     for (source, failure) in failed {
         page.field("  -", 4, &format!("{}: {failure}", source.name));
+    }
+}
+
+fn notes_of_sources(page: &mut Page, diagnosis: &Diagnosis) {
+    let noted: Vec<_> = diagnosis.sources.iter().filter_map(|s| Some((s.name, s.note.as_ref()?))).collect();
+    if noted.is_empty() {
+        return;
+    }
+    page.gap();
+    page.heading("Of the sources");
+    for (name, note) in noted {
+        page.field("  -", 4, &format!("{name}: {note}"));
     }
 }
 

@@ -97,6 +97,11 @@ impl Joiner {
         self.events.len() + self.packets.len()
     }
 
+    /// Events among them.
+    pub fn waiting_events(&self) -> usize {
+        self.events.len()
+    }
+
     /// Takes what was read. Hands out what happened before `until` (CLOCK_BOOTTIME): nothing older may come later.
     pub fn step(&mut self, read: Drained, until: Duration) -> Joined {
         self.events.extend(read.events);

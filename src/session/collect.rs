@@ -22,7 +22,7 @@ fn keep<T>(
     (observed, took): (Observed<T>, Duration),
 ) -> Observed<T> {
     let failure = observed.failure().cloned();
-    let status = SourceStatus { name, failure, partial: matches!(observed, Observed::Partial(..)), took };
+    let status = SourceStatus { name, failure, partial: matches!(observed, Observed::Partial(..)), note: None, took };
     match sources.iter_mut().find(|known| known.name == name) {
         Some(known) => *known = status,
         None => sources.push(status),

@@ -302,6 +302,8 @@ impl Streams {
     pub fn begin(&mut self, start: Edge) {
         let resets = self.step(start.to);
         self.window();
+        // Those that happened since then are still to be handed out.
+        self.account.read = self.joiner.waiting_events() as u64;
         let reported = self.reported;
         for reset in resets.iter().filter(|reset| reset.at() >= start.from && reported.counts(reset)) {
             self.concerned(reset).for_each(|(_, of)| of.at_start.push(reset.clone()));

@@ -202,7 +202,8 @@ mod tests {
 
     /// As long a look at all sockets takes there.
     fn costing(mut case: Case, took: Duration) -> Case {
-        case.netns.after.sources = vec![SourceStatus { name: "sockets", failure: None, partial: false, took }];
+        case.netns.after.sources =
+            vec![SourceStatus { name: "sockets", failure: None, partial: false, note: None, took }];
         case
     }
 

@@ -328,7 +328,6 @@ impl Events {
             push(&mut waiting.closed, (sk, old, sample.time));
             return;
         }
-        self.out.account.read += 1;
         let (caller, exiting) = self.symbols.path(sample.chain, order);
         let mut event = ResetEvent {
             at,
@@ -361,6 +360,7 @@ impl Events {
                 && let Some(index) = waiting.received.iter().rposition(|(of, then, _)| *of == sk && together(*then))
             {
                 waiting.received.remove(index);
+                self.out.account.read += 1;
                 self.out.account.bogus_received += 1;
             }
             if sk != 0
@@ -402,6 +402,7 @@ impl Events {
     }
 
     fn emit(&mut self, event: ResetEvent) {
+        self.out.account.read += 1;
         let scope = &self.scope;
         if event.netns.is_some_and(|netns| !scope.is_observed(netns)) {
             self.out.account.elsewhere += 1;

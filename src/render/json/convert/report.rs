@@ -118,7 +118,7 @@ fn source(status: &observation::SourceStatus) -> Source {
             (Some(_), true) => SourceStatus::Partial,
             (Some(_), false) => SourceStatus::Unavailable,
         },
-        reason: status.failure.as_ref().map(|failure| failure.reason.clone()),
+        reason: status.failure.as_ref().map(|failure| failure.reason.clone()).or_else(|| status.note.clone()),
         needs: status.failure.as_ref().and_then(|failure| failure.needs.clone()),
         took_s: rounded(status.took.as_secs_f64()),
     }

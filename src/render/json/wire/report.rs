@@ -94,6 +94,7 @@ pub struct Window {
 pub struct Source {
     pub name: String,
     pub status: SourceStatus,
+    /// Why it is not `ok`; of one that is, what it lacks all the same, or by which way it was reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// What would make it available.
