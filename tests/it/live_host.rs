@@ -261,7 +261,8 @@ for address in [\"10.98.7.9\"] * 20 + [\"192.0.2.55\"] * 10:
         assert_eq!(counter(&window.after) - counter(&window.before), sent, "{id}");
         assert_eq!(window.after.listeners.value().unwrap().len(), listeners, "{id}");
         // Each side has its own of each.
-        let resets = &window.resets.single;
+        // What other tests do meanwhile may, in part, be of any namespace as far as is known, and stands in each.
+        let resets: Vec<_> = window.resets.single.iter().filter(|reset| reset.netns().is_some()).collect();
         let of = |direction| resets.iter().filter(|reset| reset.direction() == direction).count() as u64;
         assert_eq!((of(Direction::Sent), of(Direction::Received)), (sent, 30 - sent), "{id}: {resets:#?}");
         for reset in resets {
