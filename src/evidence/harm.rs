@@ -12,7 +12,7 @@ use crate::attribution::{Attribution, Ended};
 use crate::evidence::Evidence;
 use crate::evidence::readings::Readings;
 use crate::observation::Endings;
-use crate::source::socket_dump::SocketDump;
+use crate::source::socket_dump::{Destination, PortUse, SocketDump};
 use crate::value::{TcpState, words};
 
 /// Where connections come together.
@@ -214,28 +214,25 @@ pub(super) fn all_open(dump: &SocketDump) -> [u64; 2] {
 
 /// Connections that are open at one end of the window.
 fn open(dump: &SocketDump, target: Target) -> u64 {
-    match target {
-        Target::Port(port) => dump.ports.get(&port).map_or(0, |used| {
-            let count = |state| used.by_state.get(&state).copied().unwrap_or(0);
-            count(TcpState::Established) + count(TcpState::CloseWait)
-        }),
-        Target::Called(called) => {
-            let to = dump.destinations.iter().filter(|to| to.address == called.ip() && to.port == called.port());
-            // What this side has closed is over, whatever the peer does.
-            to.map(|to| to.ports_used.saturating_sub(to.time_wait + to.fin_wait2)).sum()
-        }
-    }
+    // What this side has closed is over, whatever the peer does.
+    let called = |to: &Destination| to.ports_used.saturating_sub(to.time_wait + to.fin_wait2);
+    sockets(dump, target, [TcpState::Established, TcpState::CloseWait], called)
 }
 
 fn closed_first(dump: &SocketDump, target: Target) -> u64 {
+    sockets(dump, target, [TcpState::TimeWait, TcpState::FinWait2], |to| to.time_wait + to.fin_wait2)
+}
+
+/// Those of a service in these states, or what `called` counts of those to a destination.
+fn sockets(dump: &SocketDump, target: Target, states: [TcpState; 2], called: impl Fn(&Destination) -> u64) -> u64 {
     match target {
-        Target::Port(port) => dump.ports.get(&port).map_or(0, |used| {
-            let count = |state| used.by_state.get(&state).copied().unwrap_or(0);
-            count(TcpState::TimeWait) + count(TcpState::FinWait2)
-        }),
-        Target::Called(called) => {
-            let to = dump.destinations.iter().filter(|to| to.address == called.ip() && to.port == called.port());
-            to.map(|to| to.time_wait + to.fin_wait2).sum()
+        Target::Port(port) => {
+            let count = |used: &PortUse| states.iter().filter_map(|state| used.by_state.get(state)).sum();
+            dump.ports.get(&port).map_or(0, count)
+        }
+        Target::Called(address) => {
+            let to = dump.destinations.iter().filter(|to| to.address == address.ip() && to.port == address.port());
+            to.map(called).sum()
         }
     }
 }

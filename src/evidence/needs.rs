@@ -2,6 +2,7 @@
 //! missing for it.
 
 use crate::evidence::Evidence;
+use crate::source::host_facts::needed;
 use crate::source::{netstat, snmp, sockstat};
 use crate::value::Missing;
 
@@ -84,13 +85,7 @@ impl Evidence<'_> {
     /// What the observer lacks where this is refused; see [`HostFacts::is_root`](crate::source::host_facts::HostFacts::is_root).
     pub fn needs(&self, capability: &str) -> Option<String> {
         let facts = &self.host_after().facts;
-        Some(match (facts.uid, facts.in_user_namespace) {
-            (Some(0), false) => capability.to_owned(),
-            (_, true) => {
-                format!("{capability} on the host: this is a user namespace, and its root is an ordinary user there")
-            }
-            (_, false) => format!("root or {capability}"),
-        })
+        Some(needed(capability, facts.in_user_namespace, facts.uid == Some(0)))
     }
 
     /// A process that /proc does not show at all: with hidepid, or from another pid namespace. Nothing helps root of the host, for

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::sys;
-use crate::source::host_facts::is_first;
+use crate::source::host_facts::{is_first, needed};
 
 /// This capability, named so that it helps: root of a user namespace has it there only, and gains nothing by it; root without
 /// it, as in a container, is told by being root nothing; and who has it is stopped by something else.
@@ -22,16 +22,12 @@ pub fn events() -> &'static str {
 }
 
 fn named(name: &str, in_user_namespace: bool, is_root: bool, is_held: bool) -> String {
-    match (in_user_namespace, is_root) {
-        (true, _) => format!("{name} on the host: this is a user namespace, and its root is an ordinary user there"),
-        // seccomp answers EPERM where Docker's profile, or a unit's SystemCallFilter=, forbids a system call.
-        (false, _) if is_held => {
-            let held: Vec<&str> = these(name).collect();
-            format!("a sandbox that allows it (seccomp, SELinux, AppArmor): {} is there", held.join(" with "))
-        }
-        (false, true) => name.to_owned(),
-        (false, false) => format!("root or {name}"),
+    if in_user_namespace || !is_held {
+        return needed(name, in_user_namespace, is_root);
     }
+    // seccomp answers EPERM where Docker's profile, or a unit's SystemCallFilter=, forbids a system call.
+    let held: Vec<&str> = these(name).collect();
+    format!("a sandbox that allows it (seccomp, SELinux, AppArmor): {} is there", held.join(" with "))
 }
 
 /// What is asked for: not what older kernels ask for instead, nor another way.

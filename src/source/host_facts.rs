@@ -41,6 +41,18 @@ impl HostFacts {
     }
 }
 
+/// A capability that is missing, named so that it helps: root of a user namespace has it there only, and gains nothing by it; and
+/// root without it, as in a container, is told by being root nothing.
+pub fn needed(capability: &str, in_user_namespace: bool, is_root: bool) -> String {
+    match (in_user_namespace, is_root) {
+        (true, _) => {
+            format!("{capability} on the host: this is a user namespace, and its root is an ordinary user there")
+        }
+        (false, true) => capability.to_owned(),
+        (false, false) => format!("root or {capability}"),
+    }
+}
+
 const UPTIME: &str = "/proc/uptime";
 const STATUS: &str = "/proc/self/status";
 const UID_MAP: &str = "/proc/self/uid_map";
