@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::numbers::closed_without_answer as numbers;
 use super::place::{self, Place};
@@ -23,7 +24,8 @@ cause! {
     ///
     /// The sockets that are destroyed have received a request and sent nothing, and the server's side is left in TIME_WAIT, so it
     /// was the server that closed first. From the client: a request was sent, nothing came but the end of the connection, and
-    /// TIME_WAIT is not on this side. It is told where nearly all requests of a service end so, on several occasions.
+    /// TIME_WAIT is not on this side. It is told where requests end so on several occasions, surer where nearly all of a
+    /// service do.
     ///
     /// ## How to confirm
     ///
@@ -78,11 +80,17 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let here = |called: &SocketAddr| ended.iter().any(|other| other.called.is_none() && other.socket.local == *called);
     let found: Vec<_> = by_target
         .iter()
-        .filter(|(target, asked)| answers_nobody(e, **target, asked))
         .filter(|(target, _)| !matches!(target, Target::Called(called) if here(called)))
-        .map(|(target, asked)| finding(e, *target, asked))
+        .filter_map(|(target, asked)| Some(finding(e, *target, asked, share(e, *target, asked)?)))
         .collect();
-    Ok(Verdict::from_findings(found, "no service closed all requests without an answer"))
+    Ok(Verdict::from_findings(found, "no service closed requests without an answer"))
+}
+
+/// How many of those that asked got nothing.
+#[derive(Clone, Copy, PartialEq)]
+enum Share {
+    NearlyAll,
+    Some,
 }
 
 /// Whether a connection on which something was asked got a byte of an answer; `None` if nothing was asked, or it ended otherwise
@@ -111,31 +119,57 @@ fn silent_ms(connection: &Ended<'_>) -> u32 {
     }
 }
 
-/// Nearly all that asked here got nothing, more than once, soon after they had asked, and the server closed first.
-fn answers_nobody(e: &Evidence<'_>, target: Target, asked: &Asked<'_>) -> bool {
+/// How many that asked here got nothing: soon after they had asked, on several occasions, and the server closed first.
+fn share(e: &Evidence<'_>, target: Target, asked: &Asked<'_>) -> Option<Share> {
     let nearly_all = |part: u64, whole: u64| part * 10 >= whole * 9;
     let in_vain = asked.in_vain.len() as u64;
     let at_once = asked.in_vain.iter().filter(|connection| silent_ms(connection) <= numbers::IDLE_MS).count() as u64;
-    in_vain >= severity::FEWEST
-        && nearly_all(in_vain, in_vain + asked.answered)
-        // A few are under way; more of them are sessions that are served.
-        && e.open_at_end(target) * 2 <= in_vain
-        && nearly_all(at_once, in_vain)
-        && occasions(asked.in_vain.iter().map(|connection| connection.socket.at)) >= severity::FEWEST
-        && server_closed_first(e, target, in_vain)
-}
-
-/// Who closes first keeps the socket for a minute, in FIN_WAIT2 and TIME_WAIT (net/ipv4/tcp_minisocks.c tcp_time_wait).
-fn server_closed_first(e: &Evidence<'_>, target: Target, in_vain: u64) -> bool {
-    let kept_here = e.closed_first_at_end(target);
-    let still_kept = in_vain as f64 * (numbers::KEPT_S / e.window().as_secs_f64()).min(1.0);
-    match target {
-        Target::Port(_) => kept_here as f64 >= still_kept * numbers::MOST,
-        Target::Called(_) => kept_here as f64 <= still_kept * (1.0 - numbers::MOST),
+    if in_vain < severity::FEWEST
+        || !nearly_all(at_once, in_vain)
+        || occasions(asked.in_vain.iter().map(|connection| connection.socket.at)) < severity::FEWEST
+    {
+        return None;
+    }
+    // A few are under way; more of them are sessions that are served.
+    let serves_others = !nearly_all(in_vain, in_vain + asked.answered) || e.open_at_end(target) * 2 > in_vain;
+    match serves_others {
+        false => closed_here_first(e, target, in_vain).then_some(Share::NearlyAll),
+        // Where nobody is known to have been answered, those that are open may be those of one that only receives.
+        true => (asked.answered > 0 && closed_alone_first(e, target, asked)).then_some(Share::Some),
     }
 }
 
-fn finding(e: &Evidence<'_>, target: Target, asked: &Asked<'_>) -> Finding {
+/// Who closes first keeps the socket for a minute, in FIN_WAIT2 and TIME_WAIT (net/ipv4/tcp_minisocks.c tcp_time_wait): of so many
+/// connections, the sockets that are still there.
+fn still_kept(e: &Evidence<'_>, connections: u64) -> f64 {
+    connections as f64 * (numbers::KEPT_S / e.window().as_secs_f64()).min(1.0)
+}
+
+/// The server closed these connections first, which are nearly all.
+fn closed_here_first(e: &Evidence<'_>, target: Target, in_vain: u64) -> bool {
+    let kept_here = e.closed_first_at_end(target) as f64;
+    match target {
+        Target::Port(_) => kept_here >= still_kept(e, in_vain) * numbers::MOST,
+        Target::Called(_) => kept_here <= still_kept(e, in_vain) * (1.0 - numbers::MOST),
+    }
+}
+
+/// The server closed these connections first, beside others that it answered: the sockets that came to be kept in the window are
+/// those of all, or of these. Any other number says nothing of one of them.
+fn closed_alone_first(e: &Evidence<'_>, target: Target, asked: &Asked<'_>) -> bool {
+    let Some(kept_here) = e.closed_first_in_window(target, Duration::from_secs_f64(numbers::KEPT_S)) else {
+        return false;
+    };
+    let in_vain = still_kept(e, asked.in_vain.len() as u64);
+    let answered = still_kept(e, asked.answered);
+    let about = |of: f64| (kept_here - of).abs() <= in_vain * (1.0 - numbers::MOST);
+    match target {
+        Target::Port(_) => kept_here >= (in_vain + answered) * numbers::MOST || about(in_vain),
+        Target::Called(_) => about(0.0) || about(answered),
+    }
+}
+
+fn finding(e: &Evidence<'_>, target: Target, asked: &Asked<'_>, share: Share) -> Finding {
     let count = asked.in_vain.len() as u64;
     let attempts = Some(count + asked.answered);
     let harm = Harm { failures: count, attempts, in_all: count, burst: None };
@@ -169,7 +203,11 @@ fn finding(e: &Evidence<'_>, target: Target, asked: &Asked<'_>) -> Finding {
         let kept = words::counted(e.closed_first_at_end(target), "socket");
         format!("this side closed first: {kept} of the port in TIME_WAIT")
     };
-    let finding = wording::active(e, severity::to_callers(e, &harm), numbers::NEARLY_ALL, count, UNIT, summary)
+    let confidence = match share {
+        Share::NearlyAll => numbers::NEARLY_ALL,
+        Share::Some => numbers::SOME,
+    };
+    let finding = wording::active(e, severity::to_callers(e, &harm), confidence, count, UNIT, summary)
         .subjects(subjects(e, &place))
         .evidence(EvidenceItem::value("destroyed_sockets", "unanswered", count as f64, exchanged))
         .evidence(EvidenceItem::fact("sockets", "TIME_WAIT", first))
@@ -216,13 +254,12 @@ fn subjects(e: &Evidence<'_>, place: &Place<'_>) -> Vec<Subject> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::{REGISTRY, Severity};
     use super::*;
     use crate::diagnosis::{Status, diagnose};
     use crate::observation::testing::{Case, process};
     use crate::source::socket_dump::{Destination, PortUse, SocketDump};
+    use crate::value::Observed;
     use crate::value::TcpState;
 
     const HERE: &str = "10.0.0.9:8080";
@@ -322,16 +359,47 @@ mod tests {
         assert!(two.is_ruled_out(&CLOSED_WITHOUT_ANSWER));
     }
 
+    /// `answered` connections beside four that got no byte, with so many sockets in TIME_WAIT at the start and the end of ten seconds.
+    fn mixed(answered: u16, time_wait: [u64; 2]) -> Case {
+        let mut number = 0;
+        let mut case = case(4 + answered, [HERE, CLIENT], 80, 0, dump(&[(TcpState::TimeWait, time_wait[1])], 0))
+            .each_destroyed(move |socket| {
+                number += 1;
+                let within_the_window = if number <= 4 { number * 2_000 } else { number % 9_000 };
+                socket.at = Duration::from_millis(1_000_000 + within_the_window);
+                socket.bytes_sent = Some(if number <= 4 { 0 } else { 200 });
+            });
+        let before = dump(&[(TcpState::TimeWait, time_wait[0])], 0);
+        case.netns.before.socket_dump = Observed::Full(before.into());
+        case
+    }
+
     #[test]
-    fn a_part_of_a_service_that_serves_others_is_not_this() {
+    fn a_part_of_the_requests_of_a_service_is_told_with_its_share() {
+        // The server closes all of them: those of a minute are kept.
+        for time_wait in [[0, 24], [120, 120]] {
+            let finding = mixed(20, time_wait).finding(&CLOSED_WITHOUT_ANSWER);
+            let said = "api-server (pid 7) on port 8080 closed 4 of 24 requests (17 %) without a byte of an answer";
+            assert!(finding.summary.starts_with(said), "{}", finding.summary);
+            assert!(finding.severity < Severity::Info && finding.confidence <= 0.6, "{finding:?}");
+        }
+        // It closes these, and clients the others.
+        assert!(mixed(20, [0, 4]).finding(&CLOSED_WITHOUT_ANSWER).severity < Severity::Info);
+        let rare = mixed(4_000, [0, 4_004]).finding(&CLOSED_WITHOUT_ANSWER);
+        assert_eq!(rare.severity, Severity::Info, "{}", rare.summary);
+    }
+
+    /// Some clients that only send, beside others that ask: the server closed neither first, or only those it answered.
+    #[test]
+    fn who_only_sends_is_not_told_where_others_are_answered() {
+        assert!(mixed(20, [0, 0]).is_ruled_out(&CLOSED_WITHOUT_ANSWER));
+        assert!(mixed(40, [0, 20]).is_ruled_out(&CLOSED_WITHOUT_ANSWER), "it cannot be told of whom");
+    }
+
+    #[test]
+    fn sessions_that_stay_open_are_served() {
         let with_sessions = dump(&[(TcpState::TimeWait, 4), (TcpState::Established, 3)], 0);
         assert!(case(4, [HERE, CLIENT], 80, 0, with_sessions).is_ruled_out(&CLOSED_WITHOUT_ANSWER));
-        let mut number = 0;
-        let half = served(80, 0).each_destroyed(|socket| {
-            number += 1;
-            socket.bytes_sent = Some(if number % 2 == 0 { 200 } else { 0 });
-        });
-        assert!(half.is_ruled_out(&CLOSED_WITHOUT_ANSWER));
     }
 
     /// What was left unread went out as a RST, which other causes judge.

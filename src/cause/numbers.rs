@@ -182,6 +182,8 @@ numbers! {
     closed_without_answer {
         /// Nobody of those that asked got a byte; a rule that drops unwanted requests does the same on purpose.
         NEARLY_ALL: Confidence = 0.8;
+        /// Beside requests that were answered: clients that want something else of the port are likelier.
+        SOME: Confidence = 0.6;
         /// A server that closes so long, ms, after the last that came ends what is idle.
         IDLE_MS: u32 = 5_000;
         /// Seconds for which the side that closed first keeps its socket (TCP_TIMEWAIT_LEN).

@@ -17,7 +17,7 @@ cause! {
     /// ## What happens
     ///
     /// A service listens, but only on one address or family, and its clients use another: 127.0.0.1 against the address
-    /// of the host, IPv4 against IPv6, also where a listener on [::] has IPV6_V6ONLY set. Or it takes connections from one network device only (SO_BINDTODEVICE, a VRF), and they
+    /// of the host, IPv4 against IPv6, also where a listener on `[::]` has IPV6_V6ONLY set. Or it takes connections from one network device only (SO_BINDTODEVICE, a VRF), and they
     /// come in by another. The kernel answers as if nothing listened: "Connection refused".
     ///
     /// ## How it shows
