@@ -19,9 +19,9 @@ use crate::metrics::Own;
 use crate::output::say;
 use crate::recording::write::RecordError;
 use crate::recording::{RedactingHost, SegmentingHost, Segments};
-use crate::runtime::give_memory_back;
 use crate::runtime::service_manager::ServiceManager;
 use crate::runtime::signals;
+use crate::runtime::{give_memory_back, map_large_pieces};
 use crate::store::{Journal, Reading, Retention, Store, StoreFile};
 use crate::timeline::{Driver, Next, Phase, Tick, Watch};
 use crate::value::Moment;
@@ -43,7 +43,7 @@ const WORTH_RAW: Duration = Duration::from_secs(180);
 pub fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
     let config = config::agent(args, &home())?;
     // It runs for months; a storm that others trace is over in seconds, and must not wait for memory.
-    give_memory_back();
+    map_large_pieces();
     let (stop, hangup) = signals::service()?;
     let mut manager = ServiceManager::new();
     let exporter = Exporter::start(&config)?;
@@ -164,6 +164,7 @@ impl Recording {
         }
         if tick.at.mono.saturating_sub(self.expired.mono) >= EXPIRY {
             self.expired = tick.at;
+            give_memory_back();
             let expired = locked(&self.store).expire(tick.at);
             if let Err(error) = expired {
                 self.failed(error.into());

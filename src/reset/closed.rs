@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Ends;
 use super::join::REMEMBERED;
+use super::room::Room;
 use crate::source::destroyed_sockets::DestroyedSocket;
 
 /// What is left of a connection that this side closed answers for it so long (TCP_TIMEWAIT_LEN in include/net/tcp.h).
@@ -28,8 +29,23 @@ pub(super) struct Closed {
 
 impl Closed {
     pub fn remember(&mut self, socket: &DestroyedSocket) {
+        self.drop_old(socket.at, REMEMBERED - 1);
+        let ends = self.hasher.hash_one((socket.local, socket.peer));
+        self.by_ends.insert(ends, self.first + self.in_order.len() as u64);
+        self.in_order.push_back(Packed::new(socket));
+    }
+
+    /// Lets go what is of no use from `at` (CLOCK_BOOTTIME) on.
+    pub fn forget(&mut self, at: Duration) {
+        self.drop_old(at, usize::MAX);
+        self.by_ends.give_back();
+        self.in_order.give_back();
+    }
+
+    /// Those that are too old at `at`, or more than `most`.
+    fn drop_old(&mut self, at: Duration, most: usize) {
         while let Some(old) = self.in_order.front() {
-            if old.at() + TIME_WAIT >= socket.at && self.in_order.len() < REMEMBERED {
+            if old.at() + TIME_WAIT >= at && self.in_order.len() <= most {
                 break;
             }
             let ends = self.hasher.hash_one(old.ends());
@@ -39,9 +55,6 @@ impl Closed {
             self.in_order.pop_front();
             self.first += 1;
         }
-        let ends = self.hasher.hash_one((socket.local, socket.peer));
-        self.by_ends.insert(ends, self.first + self.in_order.len() as u64);
-        self.in_order.push_back(Packed::new(socket));
     }
 
     /// The connection between these ends, if it was destroyed before `at` (CLOCK_BOOTTIME) and within the time of TIME_WAIT.

@@ -6,10 +6,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use super::aborted::{Aborted, ON_THE_WAY};
 use super::closed::Closed;
 use super::errors::{Errors, JoinedError};
 use super::pairing::{LATER, pair};
 use super::received::Received;
+use super::room::Room;
 use super::{Answered, Ends, Reset};
 use crate::source::destroyed_sockets::DestroyedSocket;
 use crate::source::reset_events::{Direction, ResetEvent, SocketError};
@@ -18,9 +20,6 @@ use crate::value::{NetnsId, TcpState};
 
 /// Resets that are remembered for the sockets they ended.
 pub(super) const REMEMBERED: usize = 20_000;
-/// What was on the way when a connection was reset arrives within this time: some retransmissions.
-const ON_THE_WAY: Duration = Duration::from_secs(3);
-
 /// tcp_close() forgets a connection (tcp_set_state()) before it sends the RST (tcp_send_active_reset()): what arrives between the
 /// two on another CPU is answered first.
 const CLOSING: Duration = Duration::from_millis(10);
@@ -28,6 +27,9 @@ const CLOSING: Duration = Duration::from_millis(10);
 /// A received packet has its time from when it was queued for its CPU (net/core/dev.c netif_rx(), with netdev_tstamp_prequeue), and TCP
 /// looks at it when ksoftirqd has its turn: where the CPU is busy, a whole batch of 64 some milliseconds later.
 const IN_BACKLOG: Duration = Duration::from_millis(100);
+
+/// A packet is read so much later than its event where the reading itself was held up.
+const HELD_UP: Duration = Duration::from_secs(60);
 
 /// What was read in one go, each in order of time.
 #[derive(Debug, Default)]
@@ -85,9 +87,7 @@ pub struct Joiner {
     /// The latest of them that found no room: a packet from about then may be its.
     forgotten: Duration,
     received: Received,
-    /// When the connection between these ends, local and peer, was reset from here, or by the peer.
-    aborted: HashMap<Ends, Duration>,
-    aborted_in_order: VecDeque<(Ends, Duration)>,
+    aborted: Aborted,
     closed: Closed,
 }
 
@@ -135,6 +135,7 @@ impl Joiner {
         self.closed.taken = self.destroyed.len();
         let ending = |(netns, socket)| (netns, Ending { end: self.received.end_of(&socket), socket });
         let endings = due.into_iter().map(ending).collect();
+        self.forget(until);
         Joined { resets, unclear, endings, errors }
     }
 
@@ -202,6 +203,21 @@ impl Joiner {
         (out, unclear)
     }
 
+    /// Lets go what nothing that comes after `until` can ask for, and the room that a storm took: an agent runs for months.
+    fn forget(&mut self, until: Duration) {
+        // The end of a row, after which nothing comes, is no time.
+        if until == Duration::MAX {
+            return;
+        }
+        while self.unseen.front().is_some_and(|event| event.at + HELD_UP < until) {
+            self.unseen.pop_front();
+        }
+        self.unseen.give_back();
+        self.aborted.forget(until);
+        self.received.forget(until);
+        self.closed.forget(until);
+    }
+
     /// Keeps what later resets and destroyed sockets have to know of this one, and tells it what it has to know of those before.
     /// `ended`: the connections that resets of the same time end, and when.
     fn remember(&mut self, reset: &mut Reset, ended: &HashMap<Ends, Duration>) {
@@ -213,26 +229,16 @@ impl Joiner {
         if received {
             self.received.remember(reset);
         }
-        while let Some((ends, then)) = self.aborted_in_order.front().copied() {
-            if then + ON_THE_WAY >= at && self.aborted_in_order.len() < REMEMBERED {
-                break;
-            }
-            self.aborted_in_order.pop_front();
-            if self.aborted.get(&ends) == Some(&then) {
-                self.aborted.remove(&ends);
-            }
-        }
         let (Some(local), Some(peer)) = (reset.local(), reset.peer()) else { return };
         let ends = (local, peer);
         if reset.ended_connection().is_some() {
-            self.aborted.insert(ends, at);
-            self.aborted_in_order.push_back((ends, at));
+            self.aborted.remember(ends, at);
         } else if !received {
             let to_a_connect = reset.packet.as_ref().and_then(Answered::by) == Some(Answered::Syn);
             let reason = reset.event.as_ref().and_then(|event| event.reason.as_deref());
             let answers_nobody = reason.is_none_or(|reason| matches!(reason, "NO_SOCKET" | "TCP_FLAGS"));
             // The other end may be of this kernel too: its abort and its last segments overtake each other on the way here.
-            let was_reset = [(local, peer), (peer, local)].iter().any(|ends| self.aborted.contains_key(ends));
+            let was_reset = [(local, peer), (peer, local)].iter().any(|ends| self.aborted.contains(ends, at));
             let is_being_reset = ended.get(&ends).is_some_and(|then| (at..=at + CLOSING).contains(then));
             let was_reset = was_reset || is_being_reset;
             let closed = self.closed.before(ends, at);
@@ -466,5 +472,17 @@ mod tests {
         let joined =
             joiner.step(Drained { destroyed: vec![(NETNS, closed), (NETNS, other)], ..Drained::default() }, END);
         assert_eq!(joined.endings.iter().map(|(_, ending)| ending.end).collect::<Vec<_>>(), [End::Reset, End::Other]);
+    }
+
+    /// What is remembered after a storm is of no use an hour later, and so is the room for it.
+    #[test]
+    fn an_hour_after_a_storm_nothing_of_it_is_held() {
+        let mut joiner = Joiner::default();
+        let storm: Vec<_> = (0..REMEMBERED as u64).map(|micros| event_at("10.0.0.2:4000", micros)).collect();
+        let at = storm[0].at;
+        joiner.step(read(&storm, &[]), at + Duration::from_secs(1));
+        assert!(joiner.unseen.len() == REMEMBERED);
+        joiner.step(Drained::default(), at + Duration::from_secs(3_600));
+        assert!(joiner.unseen.is_empty() && joiner.unseen.capacity() < 2_000);
     }
 }

@@ -9,6 +9,7 @@ use crate::source::reset_events::{Direction, ResetEvent};
 use crate::source::reset_packets::{ResetPacket, Signature};
 use crate::value::{Errno, NetnsId, TcpState};
 
+mod aborted;
 mod closed;
 mod deduce;
 mod errors;
@@ -19,6 +20,7 @@ mod kind;
 mod mark;
 mod pairing;
 mod received;
+mod room;
 #[cfg(test)]
 pub(crate) mod testing;
 

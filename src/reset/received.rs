@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Reset;
 use super::join::{End, REMEMBERED};
+use super::room::Room;
 use crate::source::destroyed_sockets::DestroyedSocket;
 use crate::value::TcpState;
 
@@ -33,14 +34,7 @@ pub(super) struct Received {
 impl Received {
     pub fn remember(&mut self, reset: &Reset) {
         let at = reset.at();
-        while let Some((then, cookie, ends)) = self.in_order.front().copied() {
-            if then + REMEMBERED_FOR >= at && self.in_order.len() < REMEMBERED {
-                break;
-            }
-            self.in_order.pop_front();
-            cookie.map(|cookie| self.by_cookie.remove(&cookie));
-            ends.map(|ends| self.by_ends.remove(&ends));
-        }
+        self.drop_old(at, REMEMBERED - 1);
         let ends = reset.local().zip(reset.peer()).map(|ends| self.hasher.hash_one(ends));
         let cookie = reset.event.as_ref().and_then(|event| event.cookie);
         let met = Met { state: reset.state_before(), alone: reset.event.is_none() };
@@ -51,6 +45,27 @@ impl Received {
             self.by_ends.insert(ends, met);
         }
         self.in_order.push_back((at, cookie, ends));
+    }
+
+    /// Lets go what is old at `at` (CLOCK_BOOTTIME). A program may close late: where there is room, that is known for some minutes.
+    pub fn forget(&mut self, at: Duration) {
+        const CLOSED_LATE: Duration = Duration::from_secs(300);
+        self.drop_old(at.saturating_sub(CLOSED_LATE), usize::MAX);
+        self.by_cookie.give_back();
+        self.by_ends.give_back();
+        self.in_order.give_back();
+    }
+
+    /// Those that are too old at `at`, or more than `most`.
+    fn drop_old(&mut self, at: Duration, most: usize) {
+        while let Some((then, cookie, ends)) = self.in_order.front().copied() {
+            if then + REMEMBERED_FOR >= at && self.in_order.len() <= most {
+                break;
+            }
+            self.in_order.pop_front();
+            cookie.map(|cookie| self.by_cookie.remove(&cookie));
+            ends.map(|ends| self.by_ends.remove(&ends));
+        }
     }
 
     pub fn end_of(&self, socket: &DestroyedSocket) -> End {

@@ -7,4 +7,4 @@ pub mod signals;
 mod sys;
 pub mod thread;
 
-pub use sys::give_memory_back;
+pub use sys::{give_memory_back, map_large_pieces};

@@ -4,9 +4,9 @@
 use std::io;
 use std::mem::MaybeUninit;
 
-/// What is freed goes back to the system: glibc would keep as much as was needed at the worst moment, for months, because each
-/// large piece that is freed raises the size from which on it maps and unmaps them (mallopt(3)). musl always unmaps.
-pub fn give_memory_back() {
+/// Large pieces that are freed go back to the system at once: glibc would keep as much as was needed at the worst moment, because each
+/// that is freed raises the size from which on it maps and unmaps them (mallopt(3)). musl always unmaps.
+pub fn map_large_pieces() {
     #[cfg(target_env = "gnu")]
     {
         /// A look that needs this much for a moment, each few seconds, maps it each time.
@@ -19,6 +19,16 @@ pub fn give_memory_back() {
             libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
             libc::mallopt(libc::M_ARENA_MAX, 2);
         }
+    }
+}
+
+/// What is free between small pieces goes back to the system, too (malloc_trim(3)): after a storm glibc would keep it for months.
+/// musl unmaps what is free by itself.
+pub fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it touches only what is free, under the allocator's own locks.
+    unsafe {
+        libc::malloc_trim(256 << 10);
     }
 }
 

@@ -145,47 +145,28 @@ impl Blocks {
 
     /// Calls `each(kind, cpu, payload)` for every block completed by `bytes`; unknown kinds are skipped.
     pub fn feed(&mut self, mut bytes: &[u8], each: &mut Each<'_>) -> Result<(), ParseError> {
-        loop {
-            if self.partial.is_empty() {
-                // The common case: whole blocks, parsed where they lie.
-                match self.split(bytes)? {
-                    Some((kind, cpu, payload, rest)) => {
-                        bytes = rest;
-                        if let Some(kind) = kind {
-                            each(kind, cpu, payload)?;
-                        }
-                        continue;
-                    }
-                    None => {
-                        self.partial.extend_from_slice(bytes);
-                        return Ok(());
-                    }
-                }
-            }
-            let missing = match self.partial.first_chunk::<4>() {
-                Some(length) if self.partial.len() >= HEAD => {
-                    HEAD + u32::from_le_bytes(*length) as usize - self.partial.len()
-                }
-                _ => HEAD - self.partial.len(),
+        /// Of a payload that came in pieces, as the end of a ring and its begin, so much is kept for the next.
+        const KEPT: usize = 64 << 10;
+        while let Some(head) = self.head(&mut bytes)? {
+            let held = self.partial.len() - HEAD;
+            let Some((payload, rest)) = bytes.split_at_checked(head.length - held) else {
+                self.partial.extend_from_slice(bytes);
+                break;
             };
-            let (now, rest) = bytes.split_at(missing.min(bytes.len()));
-            self.partial.extend_from_slice(now);
             bytes = rest;
-            let whole = match self.split(&self.partial)? {
-                Some((kind, cpu, payload, _)) => {
-                    if let Some(kind) = kind {
-                        each(kind, cpu, payload)?;
-                    }
-                    true
-                }
-                None => false,
+            // The common case, as large as a ring: parsed where it lies.
+            let payload = if held == 0 {
+                payload
+            } else {
+                self.partial.extend_from_slice(payload);
+                &self.partial[HEAD..]
             };
-            if whole {
-                self.partial.clear();
-            } else if bytes.is_empty() {
-                return Ok(());
-            }
+            let result = head.kind.map_or(Ok(()), |kind| each(kind, head.cpu, payload));
+            self.partial.clear();
+            self.partial.shrink_to(KEPT);
+            result?;
         }
+        Ok(())
     }
 
     /// Bytes of a block that has not ended yet.
@@ -193,19 +174,29 @@ impl Blocks {
         self.partial.len()
     }
 
-    fn split<'b>(&self, bytes: &'b [u8]) -> Result<Split<'b>, ParseError> {
-        let Some((&[a, b, c, d, e, f, g, h], rest)) = bytes.split_first_chunk::<HEAD>() else { return Ok(None) };
+    /// The head of the block that is read, once it is whole.
+    fn head(&mut self, bytes: &mut &[u8]) -> Result<Option<Head>, ParseError> {
+        let (now, rest) = bytes.split_at(HEAD.saturating_sub(self.partial.len()).min(bytes.len()));
+        self.partial.extend_from_slice(now);
+        *bytes = rest;
+        let Some(&[a, b, c, d, e, f, g, h]) = self.partial.first_chunk::<HEAD>() else { return Ok(None) };
         let length = u32::from_le_bytes([a, b, c, d]) as usize;
         if length > MAX_BLOCK {
             return Err(ParseError::new(self.source, None, format!("block length {length} is over {MAX_BLOCK}")));
         }
         let kind = Kind::from_number(u16::from_le_bytes([e, f]));
-        Ok(rest.split_at_checked(length).map(|(payload, rest)| (kind, u16::from_le_bytes([g, h]), payload, rest)))
+        Ok(Some(Head { kind, cpu: u16::from_le_bytes([g, h]), length }))
     }
 }
 
-/// Kind, if it is known, CPU, payload, and what follows the block.
-type Split<'a> = Option<(Option<Kind>, u16, &'a [u8], &'a [u8])>;
+/// What a block's head says.
+struct Head {
+    /// `None` for one that is not known.
+    kind: Option<Kind>,
+    cpu: u16,
+    /// Of the payload, bytes.
+    length: usize,
+}
 
 #[cfg(test)]
 mod tests {
