@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use super::numbers::closed_without_answer as numbers;
 use super::place::{self, Place};
@@ -24,8 +23,8 @@ cause! {
     ///
     /// The sockets that are destroyed have received a request and sent nothing, and the server's side is left in TIME_WAIT, so it
     /// was the server that closed first. From the client: a request was sent, nothing came but the end of the connection, and
-    /// TIME_WAIT is not on this side. It is told where requests end so on several occasions, surer where nearly all of a
-    /// service do.
+    /// TIME_WAIT is not on this side. It is told where nearly all requests of a service end so, on several occasions;
+    /// less surely where others are answered, and only of those that ended within 100 ms: a client that gives up waits for longer.
     ///
     /// ## How to confirm
     ///
@@ -123,20 +122,21 @@ fn silent_ms(connection: &Ended<'_>) -> u32 {
 fn share(e: &Evidence<'_>, target: Target, asked: &Asked<'_>) -> Option<Share> {
     let nearly_all = |part: u64, whole: u64| part * 10 >= whole * 9;
     let in_vain = asked.in_vain.len() as u64;
-    let at_once = asked.in_vain.iter().filter(|connection| silent_ms(connection) <= numbers::IDLE_MS).count() as u64;
-    if in_vain < severity::FEWEST
-        || !nearly_all(at_once, in_vain)
-        || occasions(asked.in_vain.iter().map(|connection| connection.socket.at)) < severity::FEWEST
-    {
-        return None;
-    }
+    let within = |ms: u32| {
+        let silent = asked.in_vain.iter().filter(|connection| silent_ms(connection) <= ms);
+        nearly_all(silent.count() as u64, in_vain)
+    };
+    let several = in_vain >= severity::FEWEST
+        && occasions(asked.in_vain.iter().map(|connection| connection.socket.at)) >= severity::FEWEST;
     // A few are under way; more of them are sessions that are served.
-    let serves_others = !nearly_all(in_vain, in_vain + asked.answered) || e.open_at_end(target) * 2 > in_vain;
-    match serves_others {
-        false => closed_here_first(e, target, in_vain).then_some(Share::NearlyAll),
-        // Where nobody is known to have been answered, those that are open may be those of one that only receives.
-        true => (asked.answered > 0 && closed_alone_first(e, target, asked)).then_some(Share::Some),
+    let all = nearly_all(in_vain, in_vain + asked.answered) && e.open_at_end(target) * 2 <= in_vain;
+    if all {
+        return (several && within(numbers::IDLE_MS) && server_closed_first(e, target, in_vain))
+            .then_some(Share::NearlyAll);
     }
+    // Who gives up has waited, and a server that answers does so also where the client closed at once.
+    let some = several && asked.answered > 0 && within(numbers::AT_ONCE_MS) && may_be_of_server(e, target, asked);
+    some.then_some(Share::Some)
 }
 
 /// Who closes first keeps the socket for a minute, in FIN_WAIT2 and TIME_WAIT (net/ipv4/tcp_minisocks.c tcp_time_wait): of so many
@@ -145,8 +145,8 @@ fn still_kept(e: &Evidence<'_>, connections: u64) -> f64 {
     connections as f64 * (numbers::KEPT_S / e.window().as_secs_f64()).min(1.0)
 }
 
-/// The server closed these connections first, which are nearly all.
-fn closed_here_first(e: &Evidence<'_>, target: Target, in_vain: u64) -> bool {
+/// Of connections of which these are nearly all.
+fn server_closed_first(e: &Evidence<'_>, target: Target, in_vain: u64) -> bool {
     let kept_here = e.closed_first_at_end(target) as f64;
     match target {
         Target::Port(_) => kept_here >= still_kept(e, in_vain) * numbers::MOST,
@@ -154,18 +154,15 @@ fn closed_here_first(e: &Evidence<'_>, target: Target, in_vain: u64) -> bool {
     }
 }
 
-/// The server closed these connections first, beside others that it answered: the sockets that came to be kept in the window are
-/// those of all, or of these. Any other number says nothing of one of them.
-fn closed_alone_first(e: &Evidence<'_>, target: Target, asked: &Asked<'_>) -> bool {
-    let Some(kept_here) = e.closed_first_in_window(target, Duration::from_secs_f64(numbers::KEPT_S)) else {
-        return false;
-    };
-    let in_vain = still_kept(e, asked.in_vain.len() as u64);
-    let answered = still_kept(e, asked.answered);
-    let about = |of: f64| (kept_here - of).abs() <= in_vain * (1.0 - numbers::MOST);
+/// Beside others that were answered, whose sockets are kept on either side.
+fn may_be_of_server(e: &Evidence<'_>, target: Target, asked: &Asked<'_>) -> bool {
+    let in_vain = asked.in_vain.len() as u64;
     match target {
-        Target::Port(_) => kept_here >= (in_vain + answered) * numbers::MOST || about(in_vain),
-        Target::Called(_) => about(0.0) || about(answered),
+        Target::Port(_) => server_closed_first(e, target, in_vain),
+        Target::Called(_) => {
+            let of_these = e.closed_first_at_end(target) as f64 - still_kept(e, asked.answered);
+            of_these <= still_kept(e, in_vain) * (1.0 - numbers::MOST)
+        }
     }
 }
 
@@ -254,12 +251,14 @@ fn subjects(e: &Evidence<'_>, place: &Place<'_>) -> Vec<Subject> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::{REGISTRY, Severity};
     use super::*;
     use crate::diagnosis::{Status, diagnose};
     use crate::observation::testing::{Case, process};
+    use crate::source::destroyed_sockets::DestroyedSocket;
     use crate::source::socket_dump::{Destination, PortUse, SocketDump};
-    use crate::value::Observed;
     use crate::value::TcpState;
 
     const HERE: &str = "10.0.0.9:8080";
@@ -359,41 +358,55 @@ mod tests {
         assert!(two.is_ruled_out(&CLOSED_WITHOUT_ANSWER));
     }
 
-    /// `answered` connections beside four that got no byte, with so many sockets in TIME_WAIT at the start and the end of ten seconds.
-    fn mixed(answered: u16, time_wait: [u64; 2]) -> Case {
+    /// `answered` connections beside four that got no byte, with so many sockets in TIME_WAIT at the end.
+    fn mixed(answered: u16, time_wait: u64) -> Case {
+        beside(case(4 + answered, [HERE, CLIENT], 80, 0, dump(&[(TcpState::TimeWait, time_wait)], 0)), |socket| {
+            socket.bytes_sent = Some(200);
+        })
+    }
+
+    /// The first four stay as they are, seconds apart; the others were answered, at any time of the window.
+    fn beside(case: Case, answer: impl Fn(&mut DestroyedSocket)) -> Case {
         let mut number = 0;
-        let mut case = case(4 + answered, [HERE, CLIENT], 80, 0, dump(&[(TcpState::TimeWait, time_wait[1])], 0))
-            .each_destroyed(move |socket| {
-                number += 1;
-                let within_the_window = if number <= 4 { number * 2_000 } else { number % 9_000 };
-                socket.at = Duration::from_millis(1_000_000 + within_the_window);
-                socket.bytes_sent = Some(if number <= 4 { 0 } else { 200 });
-            });
-        let before = dump(&[(TcpState::TimeWait, time_wait[0])], 0);
-        case.netns.before.socket_dump = Observed::Full(before.into());
-        case
+        case.each_destroyed(move |socket| {
+            number += 1;
+            let within_the_window = if number <= 4 { number * 2_000 } else { number % 9_000 };
+            socket.at = Duration::from_millis(1_000_000 + within_the_window);
+            if number > 4 {
+                answer(socket);
+            }
+        })
     }
 
     #[test]
     fn a_part_of_the_requests_of_a_service_is_told_with_its_share() {
         // The server closes all of them: those of a minute are kept.
-        for time_wait in [[0, 24], [120, 120]] {
+        for time_wait in [24, 120] {
             let finding = mixed(20, time_wait).finding(&CLOSED_WITHOUT_ANSWER);
             let said = "api-server (pid 7) on port 8080 closed 4 of 24 requests (17 %) without a byte of an answer";
             assert!(finding.summary.starts_with(said), "{}", finding.summary);
             assert!(finding.severity < Severity::Info && finding.confidence <= 0.6, "{finding:?}");
         }
         // It closes these, and clients the others.
-        assert!(mixed(20, [0, 4]).finding(&CLOSED_WITHOUT_ANSWER).severity < Severity::Info);
-        let rare = mixed(4_000, [0, 4_004]).finding(&CLOSED_WITHOUT_ANSWER);
+        assert!(mixed(20, 4).finding(&CLOSED_WITHOUT_ANSWER).severity < Severity::Info);
+        let rare = mixed(4_000, 4_004).finding(&CLOSED_WITHOUT_ANSWER);
         assert_eq!(rare.severity, Severity::Info, "{}", rare.summary);
     }
 
-    /// Some clients that only send, beside others that ask: the server closed neither first, or only those it answered.
+    /// Some clients that only send, or that gave up, beside others that are answered.
     #[test]
-    fn who_only_sends_is_not_told_where_others_are_answered() {
-        assert!(mixed(20, [0, 0]).is_ruled_out(&CLOSED_WITHOUT_ANSWER));
-        assert!(mixed(40, [0, 20]).is_ruled_out(&CLOSED_WITHOUT_ANSWER), "it cannot be told of whom");
+    fn who_closed_first_is_not_told_where_others_are_answered() {
+        assert!(mixed(20, 0).is_ruled_out(&CLOSED_WITHOUT_ANSWER), "nothing is kept here");
+        let gave_up = mixed(20, 24).each_destroyed(|socket| socket.data_received_ms = 1_000);
+        assert!(gave_up.is_ruled_out(&CLOSED_WITHOUT_ANSWER));
+        let from_the_caller = |time_wait| {
+            let case = case(24, ["10.0.0.9:0", "10.0.7.1:6379"], FIN, 80, dump(&[], time_wait));
+            beside(case, |socket| socket.bytes_received = Some(200))
+        };
+        assert!(from_the_caller(24).is_ruled_out(&CLOSED_WITHOUT_ANSWER), "this side closed all first");
+        let summary = from_the_caller(0).finding(&CLOSED_WITHOUT_ANSWER).summary;
+        let said = "10.0.7.1:6379 closed 4 of 24 requests (17 %) of this host without a byte of an answer";
+        assert!(summary.starts_with(said), "{summary}");
     }
 
     #[test]

@@ -186,6 +186,8 @@ numbers! {
         SOME: Confidence = 0.6;
         /// A server that closes so long, ms, after the last that came ends what is idle.
         IDLE_MS: u32 = 5_000;
+        /// Within this time, ms, beside others that are answered: a client that gives up has waited for longer.
+        AT_ONCE_MS: u32 = 100;
         /// Seconds for which the side that closed first keeps its socket (TCP_TIMEWAIT_LEN).
         KEPT_S: f64 = 60.0;
         /// Share of the sockets that must be on one side to say who closed first: the table has a limit, and other uses.

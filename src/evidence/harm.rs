@@ -282,14 +282,6 @@ impl Evidence<'_> {
         self.socket_dump().map_or(0, |dump| closed_first(dump, target))
     }
 
-    /// How many of them came in the window; `None` if the sweep before is not of its begin. `kept`: how long the kernel keeps one.
-    pub fn closed_first_in_window(&self, target: Target, kept: Duration) -> Option<f64> {
-        let before = self.socket_dump_before().ok().filter(|_| self.sweep_before_is_fresh())?;
-        // Of those that were there then, as many went as the window is long.
-        let left = (1.0 - self.window().as_secs_f64() / kept.as_secs_f64()).max(0.0);
-        Some((self.closed_first_at_end(target) as f64 - closed_first(before, target) as f64 * left).max(0.0))
-    }
-
     /// Connections to a served port that ended in the window; `None` where that was not heard. Those that the kernel is still to tell
     /// of are of the next: a row of windows adds up.
     pub fn ended_of_service(&self, port: u16) -> Option<u64> {

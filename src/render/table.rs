@@ -109,8 +109,10 @@ fn everything(diagnosis: &Diagnosis, options: &Options) -> String {
     limits(&mut page, diagnosis);
     ruled_out(&mut page, diagnosis);
     missing::write(&mut page, &diagnosis.not_checked);
-    sources(&mut page, diagnosis);
-    notes_of_sources(&mut page, diagnosis);
+    let failed = diagnosis.sources.iter().filter_map(|s| Some(format!("{}: {}", s.name, s.failure.as_ref()?)));
+    of_sources(&mut page, "Sources that gave nothing, or not all", &failed.collect::<Vec<_>>());
+    let noted = diagnosis.sources.iter().filter_map(|s| Some(format!("{}: {}", s.name, s.note.as_ref()?)));
+    of_sources(&mut page, "Of the sources", &noted.collect::<Vec<_>>());
     page.gap();
     first_line(&mut page, diagnosis);
     page.finish()
@@ -186,28 +188,13 @@ fn ruled_out(page: &mut Page, diagnosis: &Diagnosis) {
     }
 }
 
-fn sources(page: &mut Page, diagnosis: &Diagnosis) {
-    let failed: Vec<_> = diagnosis.sources.iter().filter_map(|s| Some((s, s.failure.as_ref()?))).collect();
-    if failed.is_empty() {
+fn of_sources(page: &mut Page, heading: &str, said: &[String]) {
+    if said.is_empty() {
         return;
     }
     page.gap();
-    page.heading("Sources that gave nothing, or not all");
-    for (source, failure) in failed {
-        page.field("  -", 4, &format!("{}: {failure}", source.name));
-    }
-}
-
-fn notes_of_sources(page: &mut Page, diagnosis: &Diagnosis) {
-    let noted: Vec<_> = diagnosis.sources.iter().filter_map(|s| Some((s.name, s.note.as_ref()?))).collect();
-    if noted.is_empty() {
-        return;
-    }
-    page.gap();
-    page.heading("Of the sources");
-    for (name, note) in noted {
-        page.field("  -", 4, &format!("{name}: {note}"));
-    }
+    page.heading(heading);
+    said.iter().for_each(|text| page.field("  -", 4, text));
 }
 
 #[cfg(test)]
