@@ -44,7 +44,7 @@ pub fn needs(diagnosis: &Diagnosis) -> Option<String> {
     match needs {
         _ if *narrowed => None,
         Some(needs) => Some(format!("for the others: {needs}")),
-        None if *guest => Some("this is a container: run rstdoctor on the host to see its other namespaces".to_owned()),
+        None if *guest => Some("this is a container: on the host, rstdoctor sees all namespaces".to_owned()),
         None => None,
     }
 }
