@@ -14,8 +14,15 @@ use crate::source::socket_dump::GroupKind;
 use crate::value::NetnsId;
 
 /// Causes that blame the remote end.
-const BLAMES: [&str; 6] =
-    ["upstream-refused", "peer-reset", "peer-restarted", "peer-idle-limit", "connect-unanswered", FIREWALL];
+const BLAMES: [&str; 7] = [
+    "upstream-refused",
+    "peer-reset",
+    "peer-restarted",
+    "peer-idle-limit",
+    "connect-unanswered",
+    "closed-without-answer",
+    FIREWALL,
+];
 /// A rule, at the end that was called or on the way to it; or, for the caller, one of a host that is not this node.
 const FIREWALL: &str = "firewall-reject";
 /// Causes for which an end sends a reset, the deepest first.
@@ -37,7 +44,9 @@ const SENDS: [&str; 13] = [
 
 /// Causes for which an end does not answer, the deepest first.
 const SILENT: [&str; 3] = ["accept-loop-stalled", "accept-queue-overflow", "syn-queue-overflow"];
-const UNANSWERED: &str = "connect-unanswered";
+/// Of which no RST tells, and what they are at the other end.
+const WITHOUT_RESET: [(&str, &[&str]); 2] =
+    [("connect-unanswered", &SILENT), ("closed-without-answer", &["closed-without-answer"])];
 
 /// Ties findings that blame a remote end to what is found at that end, where this node has both: what was sent from there in the
 /// window proves whose address it is. What follows from what, by places in the row of the findings of all namespaces.
@@ -59,16 +68,16 @@ pub(super) fn link(judged: &mut [Judged<'_>]) -> BTreeMap<usize, usize> {
                 continue;
             }
             let Some(called) = called(symptom).filter(|_| symptom.id != FIREWALL || calls(symptom)) else { continue };
-            let unanswered = symptom.id == UNANSWERED;
+            let without_reset = WITHOUT_RESET.iter().find(|(id, _)| *id == symptom.id).map(|(_, roots)| *roots);
             let answers = answers(&judged[caller], called);
             let port = |other: usize| match senders[other].port(called, &answers) {
-                None if unanswered => silent_port(&judged[caller], &judged[other], called),
+                None if without_reset.is_some() => silent_port(&judged[caller], &judged[other], called),
                 port => port,
             };
             let others = (0..judged.len()).filter(|other| *other != caller);
             let found = others.filter_map(|other| {
                 let found = &judged[other].diagnosis.causes;
-                let causes: &[&str] = if unanswered { &SILENT } else { &SENDS };
+                let causes = without_reset.unwrap_or(&SENDS);
                 let root = forwarded(found, called).or_else(|| root(found, port(other)?, causes))?;
                 Some((other, root))
             });

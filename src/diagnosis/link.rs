@@ -7,6 +7,8 @@ use crate::value::words;
 
 /// Causes by which a program ends its clients' connections.
 const ENDINGS: [&str; 4] = ["close-with-unread-data", "abortive-close", "connection-limit", "late-data-after-close"];
+/// What clients see of a program that waits for its backend in vain.
+const WAITING: [&str; 2] = ["client-gave-up", "closed-without-answer"];
 /// Causes of own connects that fail, the deepest first.
 const CONNECTS: [&str; 7] = [
     "process-exit",
@@ -120,9 +122,9 @@ fn aborts_of_the_same(found: &[(&'static Cause, Finding)], symptom: usize) -> Op
     })
 }
 
-/// Clients that gave up on a program whose own connects fail: it tries again while they wait.
+/// Clients that gave up on a program whose own connects fail, while it tried again, or that it left without an answer then.
 fn waits_for_backend(found: &[(&'static Cause, Finding)], symptom: usize) -> Option<usize> {
-    let (_, finding) = found.get(symptom).filter(|(cause, _)| cause.id == "client-gave-up")?;
+    let (_, finding) = found.get(symptom).filter(|(cause, _)| WAITING.contains(&cause.id))?;
     let server = finding.subjects.iter().find(|subject| subject.kind == SubjectKind::Listener)?;
     let fails = |id: &str, (cause, root): &(&'static Cause, Finding)| {
         let by_it = |subject: &Subject| subject.kind == SubjectKind::Process && subject.pid == server.pid;
@@ -157,10 +159,12 @@ fn is_about(finding: &Finding, proxied: &Proxied) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::Severity;
     use crate::diagnosis::diagnose;
     use crate::observation::testing::{Case, group, process, task};
-    use crate::source::socket_dump::{GroupKind, SocketDump};
+    use crate::source::socket_dump::{GroupKind, PortUse, SocketDump};
     use crate::value::TcpState;
 
     const BACKEND: [&str; 2] = ["10.0.0.9:0", "10.0.7.1:9000"];
@@ -266,5 +270,36 @@ mod tests {
             .sent(8, "TCP_ABORT_ON_CLOSE", Some(TcpState::Close), FRONT, app());
         let expected = [("abortive-close", None), ("close-with-unread-data", Some("abortive-close"))];
         assert_eq!(roots(&same), expected);
+    }
+
+    /// haproxy in TCP mode tells its client nothing when its server refuses: it closes.
+    #[test]
+    fn requests_without_an_answer_follow_from_the_refused_connects_of_their_server() {
+        let story = |asker: u32| {
+            let mut number = 0;
+            let kept = PortUse { by_state: [(TcpState::TimeWait, 6)].into(), ..PortUse::default() };
+            let kept = SocketDump { ports: [(9000, kept)].into(), ..SocketDump::default() };
+            let case = Case::new()
+                .tracepoints()
+                .counter("Tcp.OutRsts", 0, 0)
+                .counter("Tcp.PassiveOpens", 0, 20)
+                .counter("Tcp.AttemptFails", 0, 20)
+                .counter("TcpExt.ListenOverflows", 0, 0)
+                .refused(20, BACKEND, task(asker, "haproxy"))
+                .socket_dump(SocketDump::default(), kept)
+                .listener("0.0.0.0:9000", 128, 0, 0, &process(41, "haproxy"))
+                .destroyed_sockets(6, FRONT, 0, 0)
+                .each_destroyed(move |socket| {
+                    number += 1;
+                    socket.at = Duration::from_millis(1_000_000 + number * 400);
+                    (socket.bytes_received, socket.bytes_sent, socket.unacknowledged) = (Some(80), Some(0), 0);
+                    (socket.data_received_ms, socket.data_sent_ms) = (20, 20);
+                });
+            let causes = diagnose(case.view()).causes;
+            let of = causes.iter().find(|cause| cause.id == "closed-without-answer").expect("told");
+            of.because_of.map(|root| root.id)
+        };
+        assert_eq!(story(41), Some("upstream-refused"));
+        assert_eq!(story(42), None, "another program is refused");
     }
 }

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
 use crate::cause::Severity;
@@ -6,6 +7,7 @@ use crate::observation::testing::{Case, process, task};
 use crate::source::node::{self as source, Hidden, Line as Told, Netns};
 use crate::source::owners::Owners;
 use crate::source::reset_events::Direction;
+use crate::source::socket_dump::{PortUse, SocketDump};
 use crate::value::{Observed, TcpState};
 
 const OWN: u64 = 1;
@@ -296,6 +298,41 @@ fn a_connect_without_an_answer_follows_from_the_full_queue_of_a_container() {
     };
     assert_eq!(followed(with_address("10.0.7.1")), Some("accept-queue-overflow"));
     assert_eq!(followed(with_address("10.0.7.2")), None);
+}
+
+/// A close in order sends no reset either.
+#[test]
+fn requests_that_a_container_closes_without_an_answer_are_one_story_with_its_callers() {
+    let asked = |ends: [&str; 2], received: u64, sent: u64, kept: SocketDump| {
+        let mut number = 0;
+        let case = quiet(0).socket_dump(SocketDump::default(), kept).destroyed_sockets(4, ends, 0, 0);
+        let mut case = case.each_destroyed(move |socket| {
+            number += 1;
+            socket.at = Duration::from_millis(1_000_000 + number * 2_000);
+            (socket.bytes_received, socket.bytes_sent, socket.unacknowledged) = (Some(received), Some(sent), 0);
+            (socket.data_received_ms, socket.data_sent_ms) = (20, 20);
+        });
+        case.netns.after.at.mono += Duration::from_secs(7);
+        case.host.after.at.mono += Duration::from_secs(7);
+        case.netns.after.dumped = case.netns.after.at;
+        case
+    };
+    let kept = PortUse { by_state: [(TcpState::TimeWait, 4)].into(), ..PortUse::default() };
+    let kept = SocketDump { ports: [(8080, kept)].into(), ..SocketDump::default() };
+    let server = |address: &str| {
+        asked(["10.0.7.1:8080", "10.0.0.9:0"], 80, 0, kept.clone())
+            .listener("0.0.0.0:8080", 128, 0, 0, &process(41, "api"))
+            .local_address(address)
+    };
+    let caller = asked(["10.0.0.9:0", "10.0.7.1:8080"], 1, 80, SocketDump::default());
+    let story = |address: &str| {
+        let diagnosis = judged(&node(vec![caller.clone(), server(address)], &[]), &Filter::default());
+        let of = |cause: &Ranked| (cause.id, cause.because_of.map(|root| root.id));
+        diagnosis.causes.iter().map(of).collect::<Vec<_>>()
+    };
+    let id = "closed-without-answer";
+    assert_eq!(story("10.0.7.1"), [(id, None), (id, Some(id))]);
+    assert_eq!(story("10.0.7.2"), [(id, None), (id, None)], "another host may have that address");
 }
 
 /// Kubernetes starts and ends what runs in a pod: the manifest is changed, not something in the pod.
