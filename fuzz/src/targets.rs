@@ -138,8 +138,9 @@ fn past(bytes: &[u8]) -> Option<String> {
     const FROM: u64 = 1_795_748_000_000;
     let mut past = Past::new(Wanted { since: FROM, until: FROM + 3_600_000, ..Wanted::default() }, 48);
     bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).for_each(|e| past.push(e));
-    let past = past.finish(false);
-    let calendar = render::history::Calendar { time: &|at| at.to_string(), zone: "UTC".to_owned() };
+    let past = past.finish(Some(FROM + 3_600_000));
+    let calendar =
+        render::history::Calendar { time: &|at| at.to_string(), zone: "UTC".to_owned(), scan_options: String::new() };
     let options = render::history::Options { width: 80, colour: false, unicode: true, all: true };
     drop(render::history::table(&past, &calendar, &options));
     render::document::history_markdown(&past, &calendar, true).expect("a ticket can always be written");
