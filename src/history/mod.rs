@@ -8,5 +8,5 @@ mod recorder;
 
 pub use account::{Account, ActiveCause, Line, MOST_SERVICES, Service, Totals};
 pub use entry::{Direction, Entry, Event, Place, Started, Stopped, millis};
-pub use past::{Ending, Episode, Past, Row, Span, Stamped, Wanted};
+pub use past::{Ending, Episode, Past, Row, Span, Stamped, Wanted, total};
 pub use recorder::Recorder;

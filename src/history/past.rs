@@ -89,6 +89,18 @@ pub struct Row {
     pub fill: Vec<u16>,
 }
 
+impl Row {
+    /// All that failed or were lost.
+    pub fn failures(&self) -> u64 {
+        total(self.failed.iter().flatten())
+    }
+}
+
+/// Their sum, as far as a number goes: a store may be damaged.
+pub fn total<'a>(counts: impl IntoIterator<Item = &'a u64>) -> u64 {
+    counts.into_iter().fold(0, |sum, count| sum.saturating_add(*count))
+}
+
 /// What changed besides causes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamped {
@@ -212,7 +224,7 @@ impl Past {
             self.close(episode);
         }
         self.episodes.sort_by_key(|episode| episode.span.from);
-        let weight = |row: &Row| (row.failed.iter().flatten().sum::<u64>(), row.service.attempts);
+        let weight = |row: &Row| (row.failures(), row.service.attempts);
         self.services.sort_by_key(|row| std::cmp::Reverse(weight(row)));
         self.covered = self.covered.iter().filter_map(|span| self.wanted.clip(*span)).collect();
         self.covered.sort_by_key(|span| span.from);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::layout::{Page, Paint};
 use crate::cause::Severity;
-use crate::history::{Direction, Ending, Episode, Past, Row, Span};
+use crate::history::{Direction, Ending, Episode, Past, Row, Span, total};
 use crate::value::words::{counted, percent, rate, seconds, thousands};
 
 /// Services and gaps that are shown one by one.
@@ -84,7 +84,7 @@ pub fn sentence(past: &Past) -> String {
             format!("{}{on}{unseen}", counted(all, "episode"))
         }
     };
-    let failed: u64 = past.services.iter().flat_map(|row| row.failed.iter().flatten()).sum();
+    let failed = total(past.services.iter().flat_map(|row| row.failed.iter().flatten()));
     let failing =
         past.services.iter().filter(|row| row.failed.iter().flatten().any(|failed| *failed > 0)).count() as u64;
     let unknown = match (past.account.unknown, past.account.ticks) {
@@ -160,7 +160,7 @@ pub fn word(severity: Severity) -> &'static str {
 
 /// `41 of 1,204 connections failed or were lost (3.4 %)`.
 pub fn share(row: &Row) -> String {
-    let failed: u64 = row.failed.iter().flatten().sum();
+    let failed = row.failures();
     let service = &row.service;
     match (service.attempts, service.failures) {
         (None, None) => "connections were not counted".to_owned(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::safe;
 use crate::diagnosis::Status;
-use crate::history::{Past, Row, Span};
+use crate::history::{Past, Row, Span, total};
 use crate::render::history::{
     Calendar, counted_over, coverage, impact, lasted, reasons, resets, sentence, share, shown, sparkline, word,
 };
@@ -151,9 +151,9 @@ fn charts(past: &Past) -> Vec<Chart> {
         by_reason.insert(format!("{} {}", direction.name(), reason.replace('-', " ")), counts.clone());
     }
     let mut by_reason: Vec<_> = by_reason.into_iter().collect();
-    by_reason.sort_by_key(|(_, counts)| std::cmp::Reverse(counts.iter().sum::<u64>()));
+    by_reason.sort_by_key(|(_, counts)| std::cmp::Reverse(total(counts)));
     for (reason, counts) in by_reason.into_iter().take(MOST / 2) {
-        let note = counted(counts.iter().sum(), "reset");
+        let note = counted(total(&counts), "reset");
         charts.push(Chart {
             title: format!("Resets, {}", safe(&reason)),
             note,
