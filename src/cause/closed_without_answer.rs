@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use super::numbers::closed_without_answer as numbers;
+use super::numbers::{Confidence, closed_without_answer as numbers};
 use super::place::{self, Place};
 use super::{EvidenceItem, Finding, Judgement, Remedy, Subject, Verdict, Verify, commands};
 use super::{severity, wording};
@@ -80,16 +80,9 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let found: Vec<_> = by_target
         .iter()
         .filter(|(target, _)| !matches!(target, Target::Called(called) if here(called)))
-        .filter_map(|(target, asked)| Some(finding(e, *target, asked, share(e, *target, asked)?)))
+        .filter_map(|(target, asked)| Some(finding(e, *target, asked, confidence(e, *target, asked)?)))
         .collect();
     Ok(Verdict::from_findings(found, "no service closed requests without an answer"))
-}
-
-/// How many of those that asked got nothing.
-#[derive(Clone, Copy, PartialEq)]
-enum Share {
-    NearlyAll,
-    Some,
 }
 
 /// Whether a connection on which something was asked got a byte of an answer; `None` if nothing was asked, or it ended otherwise
@@ -118,25 +111,28 @@ fn silent_ms(connection: &Ended<'_>) -> u32 {
     }
 }
 
-/// How many that asked here got nothing: soon after they had asked, on several occasions, and the server closed first.
-fn share(e: &Evidence<'_>, target: Target, asked: &Asked<'_>) -> Option<Share> {
+/// How sure it is that some or nearly all that asked here got nothing: soon after they had asked, on several occasions, and the server
+/// closed first.
+fn confidence(e: &Evidence<'_>, target: Target, asked: &Asked<'_>) -> Option<Confidence> {
     let nearly_all = |part: u64, whole: u64| part * 10 >= whole * 9;
     let in_vain = asked.in_vain.len() as u64;
     let within = |ms: u32| {
         let silent = asked.in_vain.iter().filter(|connection| silent_ms(connection) <= ms);
         nearly_all(silent.count() as u64, in_vain)
     };
-    let several = in_vain >= severity::FEWEST
-        && occasions(asked.in_vain.iter().map(|connection| connection.socket.at)) >= severity::FEWEST;
+    if in_vain < severity::FEWEST
+        || occasions(asked.in_vain.iter().map(|connection| connection.socket.at)) < severity::FEWEST
+    {
+        return None;
+    }
     // A few are under way; more of them are sessions that are served.
-    let all = nearly_all(in_vain, in_vain + asked.answered) && e.open_at_end(target) * 2 <= in_vain;
-    if all {
-        return (several && within(numbers::IDLE_MS) && server_closed_first(e, target, in_vain))
-            .then_some(Share::NearlyAll);
+    if nearly_all(in_vain, in_vain + asked.answered) && e.open_at_end(target) * 2 <= in_vain {
+        let all = within(numbers::IDLE_MS) && server_closed_first(e, target, in_vain);
+        return all.then_some(numbers::NEARLY_ALL);
     }
     // Who gives up has waited, and a server that answers does so also where the client closed at once.
-    let some = several && asked.answered > 0 && within(numbers::AT_ONCE_MS) && may_be_of_server(e, target, asked);
-    some.then_some(Share::Some)
+    let some = asked.answered > 0 && within(numbers::AT_ONCE_MS) && may_be_of_server(e, target, asked);
+    some.then_some(numbers::SOME)
 }
 
 /// Who closes first keeps the socket for a minute, in FIN_WAIT2 and TIME_WAIT (net/ipv4/tcp_minisocks.c tcp_time_wait): of so many
@@ -166,7 +162,7 @@ fn may_be_of_server(e: &Evidence<'_>, target: Target, asked: &Asked<'_>) -> bool
     }
 }
 
-fn finding(e: &Evidence<'_>, target: Target, asked: &Asked<'_>, share: Share) -> Finding {
+fn finding(e: &Evidence<'_>, target: Target, asked: &Asked<'_>, confidence: Confidence) -> Finding {
     let count = asked.in_vain.len() as u64;
     let attempts = Some(count + asked.answered);
     let harm = Harm { failures: count, attempts, in_all: count, burst: None };
@@ -199,10 +195,6 @@ fn finding(e: &Evidence<'_>, target: Target, asked: &Asked<'_>, share: Share) ->
     } else {
         let kept = words::counted(e.closed_first_at_end(target), "socket");
         format!("this side closed first: {kept} of the port in TIME_WAIT")
-    };
-    let confidence = match share {
-        Share::NearlyAll => numbers::NEARLY_ALL,
-        Share::Some => numbers::SOME,
     };
     let finding = wording::active(e, severity::to_callers(e, &harm), confidence, count, UNIT, summary)
         .subjects(subjects(e, &place))

@@ -32,7 +32,7 @@ mod resume;
 
 use exporter::Exporter;
 
-/// What was deleted for its age is looked for that often.
+/// What is too old is deleted, and free memory given back, that often.
 const EXPIRY: Duration = Duration::from_secs(60);
 /// What goes on failing is said again that often.
 const REMINDED: Duration = Duration::from_secs(3600);
