@@ -190,11 +190,14 @@ fn finding(e: &Evidence<'_>, target: Target, asked: &Asked<'_>, confidence: Conf
         way[0],
         way[1]
     );
-    let first = if called.is_some() {
-        "the other end closed first: no socket to it is in TIME_WAIT here".to_owned()
-    } else {
-        let kept = words::counted(e.closed_first_at_end(target), "socket");
-        format!("this side closed first: {kept} of the port in TIME_WAIT")
+    let kept = e.closed_first_at_end(target);
+    let first = match called {
+        Some(_) if kept == 0 => "the other end closed first: no socket to it is in TIME_WAIT here".to_owned(),
+        Some(_) => {
+            let all = words::counted(count + asked.answered, "connection");
+            format!("the other end closed first: of {all} {} in TIME_WAIT here", words::thousands(kept))
+        }
+        None => format!("this side closed first: {} of the port in TIME_WAIT", words::counted(kept, "socket")),
     };
     let finding = wording::active(e, severity::to_callers(e, &harm), confidence, count, UNIT, summary)
         .subjects(subjects(e, &place))
@@ -399,6 +402,9 @@ mod tests {
         let summary = from_the_caller(0).finding(&CLOSED_WITHOUT_ANSWER).summary;
         let said = "10.0.7.1:6379 closed 4 of 24 requests (17 %) of this host without a byte of an answer";
         assert!(summary.starts_with(said), "{summary}");
+        let evidence = from_the_caller(20).finding(&CLOSED_WITHOUT_ANSWER).evidence;
+        let first = "the other end closed first: of 24 connections 20 in TIME_WAIT here";
+        assert!(evidence.iter().any(|item| item.text == first), "what it answered was closed here: {evidence:?}");
     }
 
     #[test]
