@@ -5,7 +5,7 @@ use std::io;
 use rustix::process::{Resource, getrlimit};
 
 use super::needs;
-use super::perf::{self, Event, Flag};
+use super::perf::{self, Count, Event, Flag};
 use super::sys::{PerfEventAttr, PerfRing};
 use crate::value::{Failure, FailureKind};
 
@@ -94,6 +94,8 @@ pub const WANTED: [Wanted; 7] = [
     Wanted { name: "signal/signal_deliver", filter: Some(FATAL), chain: Chain::Never, optional: true },
 ];
 
+const _: () = assert!(WANTED.len() <= perf::GROUP_MOST, "the counts of a group have room for all");
+
 /// One of [`WANTED`] on one CPU.
 #[derive(Debug)]
 pub struct CpuEvent {
@@ -115,6 +117,7 @@ impl CpuEvent {
 #[derive(Debug)]
 pub struct Cpu {
     pub number: u32,
+    /// One group: the first one leads it, and has the ring.
     pub events: Vec<CpuEvent>,
     pub ring: PerfRing,
     /// Comm, fork, exit and namespace records, in a ring of their own: a fork storm cannot push out resets.
@@ -132,6 +135,13 @@ impl Cpu {
         }
         let missing = counted.saturating_sub(self.samples);
         std::mem::replace(&mut self.missing, missing) < missing
+    }
+
+    /// What its events have counted, in their order; nothing where the kernel does not tell.
+    pub fn counts(&self) -> Vec<(&CpuEvent, Count)> {
+        let read = self.events.first().and_then(|leader| leader.event.counts().ok()).unwrap_or_default();
+        let of = |event: &CpuEvent| read.iter().find(|count| count.id == event.id).copied();
+        self.events.iter().filter_map(|event| Some((event, of(event)?))).collect()
     }
 
     pub fn all_events(&self) -> impl Iterator<Item = &Event> {
@@ -184,7 +194,7 @@ impl Opened {
         details: Details,
         notes: &mut Vec<String>,
     ) -> io::Result<Self> {
-        let mut events = Vec::new();
+        let mut events: Vec<(&'static str, bool, Event)> = Vec::new();
         for wanted in &WANTED {
             let Some(found) = tracepoints.iter().find(|found| found.name == wanted.name) else { continue };
             let chain = match wanted.chain {
@@ -193,7 +203,8 @@ impl Opened {
                 Chain::Always => true,
                 Chain::WithoutReason => !found.reasons,
             };
-            let event = open(found.id, chain, number)?;
+            let leader = events.first().map(|(.., first)| first);
+            let event = open(found.id, chain, number, leader)?;
             if let Some(filter) = wanted.filter {
                 event.filter(filter)?;
             }
@@ -223,7 +234,7 @@ impl Opened {
     }
 }
 
-fn open(id: u64, chain: bool, cpu: u32) -> io::Result<Event> {
+fn open(id: u64, chain: bool, cpu: u32, leader: Option<&Event>) -> io::Result<Event> {
     let mut attr = PerfEventAttr::new(perf::TYPE_TRACEPOINT, id).with(&[
         Flag::Disabled,
         Flag::UseClockid,
@@ -233,15 +244,7 @@ fn open(id: u64, chain: bool, cpu: u32) -> io::Result<Event> {
     attr.sample_type = sample_type(chain);
     attr.clockid = libc::CLOCK_MONOTONIC;
     attr.sample_max_stack = if chain { MAX_STACK } else { 0 };
-    attr.read_format = perf::FORMAT_LOST;
-    Event::open(&attr, cpu).or_else(|error| match error.raw_os_error() {
-        // Before 6.0.
-        Some(libc::EINVAL) => {
-            attr.read_format = 0;
-            Event::open(&attr, cpu)
-        }
-        _ => Err(error),
-    })
+    Event::in_group(attr, cpu, leader)
 }
 
 fn sample_type(chain: bool) -> u64 {

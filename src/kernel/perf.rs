@@ -17,8 +17,11 @@ pub const SAMPLE_CALLCHAIN: u64 = 1 << 5;
 pub const SAMPLE_RAW: u64 = 1 << 10;
 pub const SAMPLE_IDENTIFIER: u64 = 1 << 16;
 
-/// read(2) gives the event's lost samples after its count; Linux 6.0.
-pub const FORMAT_LOST: u64 = 1 << 4;
+/// read(2) of a group's leader gives the counts of all, with their ids.
+const FORMAT_GROUP: u64 = 1 << 3;
+const FORMAT_ID: u64 = 1 << 2;
+/// And lost samples after each; Linux 6.0.
+const FORMAT_LOST: u64 = 1 << 4;
 
 /// Bit numbers of the flags word.
 #[derive(Debug, Clone, Copy)]
@@ -51,10 +54,35 @@ pub struct Event {
     fd: OwnedFd,
 }
 
+/// What one event of a group has counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count {
+    pub id: u64,
+    pub matching: u64,
+    /// How many of them found no room in the ring; Linux 6.0.
+    pub lost: Option<u64>,
+}
+
 impl Event {
     /// All processes on one CPU. ENODEV: the CPU is offline.
     pub fn open(attr: &PerfEventAttr, cpu: u32) -> io::Result<Self> {
-        Ok(Self { fd: sys::perf_event_open(attr, cpu)? })
+        Ok(Self { fd: sys::perf_event_open(attr, cpu, None)? })
+    }
+
+    /// As [`Event::open`], in the group of `leader`, or as the leader of one. The leader's state decides for all.
+    pub fn in_group(mut attr: PerfEventAttr, cpu: u32, leader: Option<&Self>) -> io::Result<Self> {
+        let leader = leader.map(|leader| &leader.fd);
+        let without_lost = FORMAT_GROUP | FORMAT_ID;
+        attr.read_format = without_lost | FORMAT_LOST;
+        let opened = sys::perf_event_open(&attr, cpu, leader).or_else(|error| match error.raw_os_error() {
+            // Before 6.0.
+            Some(libc::EINVAL) => {
+                attr.read_format = without_lost;
+                sys::perf_event_open(&attr, cpu, leader)
+            }
+            _ => Err(error),
+        });
+        Ok(Self { fd: opened? })
     }
 
     pub fn id(&self) -> io::Result<u64> {
@@ -88,16 +116,25 @@ impl Event {
         PerfRing::map(&self.fd, data)
     }
 
-    /// The count of matching records and, with FORMAT_LOST, how many of them found no room.
-    pub fn counts(&self) -> io::Result<(u64, Option<u64>)> {
-        let mut values = [0; 16];
-        let read = rustix::io::read(&self.fd, &mut values)?;
-        let value = |at: usize| values.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes);
-        match (value(0), value(8)) {
-            (Some(count), lost) if read >= 8 => Ok((count, lost.filter(|_| read >= 16))),
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
+    /// The counts of a group by its leader, which interrupts the CPU once for all of them.
+    pub fn counts(&self) -> io::Result<Vec<Count>> {
+        let mut bytes = [0; 8 + GROUP_MOST * 24];
+        let read = rustix::io::read(&self.fd, &mut bytes)?;
+        counts(bytes.get(..read).unwrap_or_default()).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
+}
+
+/// Events of a group.
+pub const GROUP_MOST: usize = 16;
+
+/// How many there are, then of each its count, its id and perhaps what it lost: the struct read_format of perf_event_open(2).
+fn counts(bytes: &[u8]) -> Option<Vec<Count>> {
+    let mut values = bytes.chunks_exact(8).filter_map(|value| Some(u64::from_ne_bytes(value.try_into().ok()?)));
+    let events = usize::try_from(values.next()?).ok()?;
+    let values: Vec<u64> = values.collect();
+    let of_each = values.len().checked_div(events).filter(|each| each * events == values.len())?;
+    let count = |of: &[u64]| Some(Count { matching: *of.first()?, id: *of.get(1)?, lost: of.get(2).copied() });
+    values.chunks_exact(of_each.max(1)).map(count).collect()
 }
 
 /// How many of these whole records, which may go on from one piece to the other, are of type PERF_RECORD_SAMPLE.
@@ -119,7 +156,7 @@ pub fn samples(first: &[u8], second: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::samples;
+    use super::*;
 
     #[test]
     fn samples_are_counted_where_the_ring_wraps_too() {
@@ -135,5 +172,18 @@ mod tests {
             assert_eq!(samples(first, second), 3, "cut at {cut}");
         }
         assert_eq!(samples(&[], &[]), 0);
+    }
+
+    #[test]
+    fn a_group_gives_counts_by_id_with_what_was_lost_or_without() {
+        let bytes = |values: &[u64]| values.iter().flat_map(|value| value.to_ne_bytes()).collect::<Vec<u8>>();
+        let count = |id, matching, lost| Count { id, matching, lost };
+        let with_lost = [count(70, 5, Some(1)), count(71, 9, Some(0))];
+        assert_eq!(counts(&bytes(&[2, 5, 70, 1, 9, 71, 0])).as_deref(), Some(with_lost.as_slice()));
+        let before_6_0 = [count(70, 5, None), count(71, 9, None)];
+        assert_eq!(counts(&bytes(&[2, 5, 70, 9, 71])).as_deref(), Some(before_6_0.as_slice()));
+        for broken in [&[][..], &[0], &[2, 5, 70, 9], &[3, 1, 2, 3], &[u64::MAX, 1, 2]] {
+            assert_eq!(counts(&bytes(broken)), None, "{broken:?}");
+        }
     }
 }

@@ -49,16 +49,17 @@ pub fn unshare_mounts() -> io::Result<()> {
     Ok(unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }?)
 }
 
-/// perf_event_open(2) for all processes on one CPU.
+/// perf_event_open(2) for all processes on one CPU, in the group of `leader` or as the first of one.
 ///
 /// # Errors
 /// ENODEV: the CPU is offline. EACCES or EPERM: no CAP_PERFMON.
-pub fn perf_event_open(attr: &PerfEventAttr, cpu: u32) -> io::Result<OwnedFd> {
+pub fn perf_event_open(attr: &PerfEventAttr, cpu: u32, leader: Option<&OwnedFd>) -> io::Result<OwnedFd> {
     const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;
     let attr = PerfEventAttr { size: size_of::<PerfEventAttr>() as u32, ..*attr };
     let cpu = libc::c_int::try_from(cpu).map_err(io::Error::other)?;
+    let group = leader.map_or(-1, AsRawFd::as_raw_fd);
     // SAFETY: attr is a perf_event_attr of the size it states; the call keeps no pointer.
-    let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const attr, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC) };
+    let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const attr, -1, cpu, group, PERF_FLAG_FD_CLOEXEC) };
     let fd = libc::c_int::try_from(fd).map_err(io::Error::other)?;
     if fd < 0 {
         return Err(io::Error::last_os_error());

@@ -140,14 +140,12 @@ impl Tracepoints {
             if cpu.ring.is_empty() && !count_all {
                 continue;
             }
-            for event in &cpu.events {
-                if let Ok((count, lost)) = event.event.counts() {
-                    let sum: &mut u64 = counted.get_or_insert(0);
-                    *sum = sum.saturating_add(count);
-                    chains |= event.chain && count > 0;
-                    let lost = lost.map(|lost| format!(" {lost}")).unwrap_or_default();
-                    counts.push_str(&format!("{} {count}{lost}\n", event.id));
-                }
+            for (event, count) in cpu.counts() {
+                let sum: &mut u64 = counted.get_or_insert(0);
+                *sum = sum.saturating_add(count.matching);
+                chains |= event.chain && count.matching > 0;
+                let lost = count.lost.map(|lost| format!(" {lost}")).unwrap_or_default();
+                counts.push_str(&format!("{} {}{lost}\n", event.id, count.matching));
             }
         }
         // Reading kallsyms takes some 60 ms: only when there is an address to name.
