@@ -207,10 +207,8 @@ impl<W: Output> Encoder<W> {
     }
 }
 
-/// Flushes, so that all that was packed can be unpacked. miniz_oxide leaves the end of a flush out where what was still to be
-/// packed just filled a block; asked again it has nothing left to pack, and ends for certain, for five bytes.
+/// Flushes, so that all that was packed can be unpacked.
 fn end_frame(state: &mut Compress, out: &mut Vec<u8>) -> io::Result<()> {
-    deflate(state, &[], out, FlushCompress::Sync)?;
     deflate(state, &[], out, FlushCompress::Sync)
 }
 
