@@ -171,6 +171,11 @@ pub trait Clock {
     fn due(&self, asked: Duration) -> Duration {
         asked
     }
+
+    /// CPU time that this process has used so far; `None` of a recording, which does not know.
+    fn used(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// The kernel, or something that stands in for it.
@@ -192,6 +197,10 @@ impl Clock for Box<dyn Host> {
 
     fn due(&self, asked: Duration) -> Duration {
         (**self).due(asked)
+    }
+
+    fn used(&self) -> Option<Duration> {
+        (**self).used()
     }
 }
 

@@ -19,6 +19,11 @@ pub fn monotonic_and_boottime() -> (u64, u64) {
     (nanoseconds(ClockId::Monotonic), nanoseconds(ClockId::Boottime))
 }
 
+/// CPU time of this process, all of its threads.
+pub fn used() -> Duration {
+    read(ClockId::ProcessCPUTime)
+}
+
 /// CLOCK_REALTIME, ns since the epoch.
 pub fn realtime() -> u64 {
     nanoseconds(ClockId::Realtime)

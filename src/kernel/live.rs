@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::at_once;
-use super::clock::now;
+use super::clock::{now, used};
 use super::destroyed_sockets::{DestroyedMulticast, Rounds};
 use super::namespace::{self, Handle, NamespaceError};
 use super::netlink::DiagSocket;
@@ -411,6 +411,10 @@ impl Clock for LiveHost {
             }
         }
         Some(now())
+    }
+
+    fn used(&self) -> Option<Duration> {
+        Some(used())
     }
 }
 

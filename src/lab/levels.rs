@@ -66,6 +66,10 @@ impl Clock for Limited {
     fn due(&self, asked: Duration) -> Duration {
         self.inner.due(asked)
     }
+
+    fn used(&self) -> Option<Duration> {
+        self.inner.used()
+    }
 }
 
 impl Probe for Limited {

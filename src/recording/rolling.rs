@@ -55,6 +55,14 @@ impl<H: Host> Clock for RollingHost<H> {
         self.history.lock().begin(frame, at);
         Some(at)
     }
+
+    fn due(&self, asked: Duration) -> Duration {
+        self.inner.due(asked)
+    }
+
+    fn used(&self) -> Option<Duration> {
+        self.inner.used()
+    }
 }
 
 impl<H: Host> Probe for RollingHost<H> {

@@ -227,6 +227,10 @@ impl<H: Host, W: Output> Clock for SegmentingHost<H, W> {
     fn due(&self, asked: Duration) -> Duration {
         self.inner.due(asked)
     }
+
+    fn used(&self) -> Option<Duration> {
+        self.inner.used()
+    }
 }
 
 impl<H: Host, W: Output> Probe for SegmentingHost<H, W> {

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use flate2::Compression;
 
@@ -143,8 +143,12 @@ impl<H: Host, W: Output> Clock for RecordingHost<H, W> {
         self.error.is_none().then_some(at)
     }
 
-    fn due(&self, asked: std::time::Duration) -> std::time::Duration {
+    fn due(&self, asked: Duration) -> Duration {
         self.inner.due(asked)
+    }
+
+    fn used(&self) -> Option<Duration> {
+        self.inner.used()
     }
 }
 
@@ -220,8 +224,12 @@ impl<H: Host> Clock for RedactingHost<H> {
         self.inner.frame(frame)
     }
 
-    fn due(&self, asked: std::time::Duration) -> std::time::Duration {
+    fn due(&self, asked: Duration) -> Duration {
         self.inner.due(asked)
+    }
+
+    fn used(&self) -> Option<Duration> {
+        self.inner.used()
     }
 }
 

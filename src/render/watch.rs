@@ -221,7 +221,7 @@ mod tests {
         let (mut watch, mut lines) = (Watch::new(Filter::default()), Lines::new(width));
         let told = windows.iter().enumerate().map(|(number, fault)| {
             let mut window = window(*fault, 3 * number as u64).window(false);
-            lines.tick(&watch.tick(&mut window, &mut |_, _| false).expect("a namespace"))
+            lines.tick(&watch.tick(&mut window, &mut |_, _| None).expect("a namespace"))
         });
         let told = told.collect();
         (told, lines.summary(&watch))
@@ -246,7 +246,7 @@ mod tests {
     fn the_first_window_may_be_longer_than_the_interval_that_is_announced() {
         let mut window = window(false, 0).window(false);
         window.interval = Duration::from_secs(1);
-        let tick = Watch::new(Filter::default()).tick(&mut window, &mut |_, _| false).expect("a namespace");
+        let tick = Watch::new(Filter::default()).tick(&mut window, &mut |_, _| None).expect("a namespace");
         assert_eq!(tick.diagnosis.window, Duration::from_secs(3));
         let told = Lines::new(None).tick(&tick);
         assert!(told.contains(", a tick every 1 s;"), "{told}");
@@ -273,7 +273,7 @@ mod tests {
                     let unread = crate::value::Observed::Unavailable(failure);
                     case.netns.after.counters.insert(&crate::source::netstat::FILE, unread);
                 }
-                let tick = watch.tick(&mut case.window(false), &mut |_, _| false).expect("a namespace");
+                let tick = watch.tick(&mut case.window(false), &mut |_, _| None).expect("a namespace");
                 told.push_str(&lines.tick(&tick));
             }
             (told, lines.summary(&watch))

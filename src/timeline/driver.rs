@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Tick, Watch};
+use super::{Dumped, Tick, Watch};
 use crate::ask::Host;
 use crate::diagnosis::filter::Filter;
 use crate::session::{NothingObserved, Plan, Session, Step, Window};
@@ -96,7 +96,11 @@ impl<'a> Driver<'a> {
 
     fn judge(&mut self, mut window: Window) -> Next {
         let (session, host) = (&self.session, &mut *self.host);
-        let tick = self.watch.tick(&mut window, &mut |observation, which| session.dump(host, observation, which));
+        let tick = self.watch.tick(&mut window, &mut |observation, which| {
+            let before = host.used();
+            let dumped = session.dump(host, observation, which);
+            dumped.then(|| Dumped { used: host.used().zip(before).map(|(after, before)| after.saturating_sub(before)) })
+        });
         self.session.remember(window.observation);
         tick.map_or(Next::Over, |tick| Next::Tick(Box::new(tick)))
     }

@@ -118,7 +118,7 @@ impl Watch {
         self
     }
 
-    /// Judges a window; `None` for one without a namespace. `dump` adds a look at all sockets to it and says whether it could;
+    /// Judges a window; `None` for one without a namespace. `dump` adds a look at all sockets to it, if it can;
     /// it is called at most once, if the window asks for it.
     pub fn tick(&mut self, window: &mut Window, dump: &mut Dump<'_>) -> Option<Tick> {
         let late = (window.late > window.interval / 4 && window.late > NOISE).then_some(window.late);
@@ -127,15 +127,15 @@ impl Watch {
         if taken.is_none() {
             let wanted = self.schedule.wants(&window.observation, &diagnosis);
             if let Some((why, which)) = wanted
-                && dump(&mut window.observation, &|id| which.contains(&id))
+                && let Some(dumped) = dump(&mut window.observation, &|id| which.contains(&id))
             {
                 taken = Some(why);
                 (diagnosis, around) = judge(&window.observation, &self.filter, &mut self.known)?;
-                self.schedule.swept(&window.observation, &which);
+                self.schedule.swept(&window.observation, &which, dumped.used);
             }
         } else {
             let all = window.observation.netns.keys().copied().collect();
-            self.schedule.swept(&window.observation, &all);
+            self.schedule.swept(&window.observation, &all, None);
         }
         let view = window.observation.view()?;
         let at = view.after().at;
@@ -200,8 +200,15 @@ impl Watch {
     }
 }
 
-/// Adds a look at all sockets of these namespaces, and says whether it could.
-pub type Dump<'a> = dyn FnMut(&mut Observation, &dyn Fn(NetnsId) -> bool) -> bool + 'a;
+/// Adds a look at all sockets of these namespaces, if it can.
+pub type Dump<'a> = dyn FnMut(&mut Observation, &dyn Fn(NetnsId) -> bool) -> Option<Dumped> + 'a;
+
+/// A look at all sockets that was taken.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Dumped {
+    /// CPU time that it took, where that is known.
+    pub used: Option<Duration>,
+}
 
 /// The diagnosis of a window, and what decides the kind of the resets of each namespace.
 fn judge(

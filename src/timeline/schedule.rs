@@ -14,6 +14,9 @@ use crate::value::{Moment, NetnsId};
 
 /// A sweep may take this part of the time: 2.5 % of one CPU.
 const SHARE: u32 = 40;
+/// Where others want the CPUs, a sweep lasts longer than what it uses of them. So much of that time counts as used, so that windows
+/// do not come late for the most part.
+const WAITING: f64 = 0.1;
 /// What passes without a sweep on a quiet host, and the part of the time that a sweep may take which nothing asks for.
 const QUIET: Duration = Duration::from_secs(30);
 const QUIET_SHARE: u32 = 400;
@@ -138,19 +141,26 @@ impl Schedule {
         }
     }
 
-    /// Notes the sweeps that were taken for this window, in these namespaces.
-    pub fn swept(&mut self, observation: &Observation, which: &BTreeSet<NetnsId>) {
+    /// Notes the sweeps that were taken for this window, in these namespaces. `used`: their CPU time, where it is known.
+    pub fn swept(&mut self, observation: &Observation, which: &BTreeSet<NetnsId>, used: Option<Duration>) {
         let fresh: Vec<View<'_>> = which.iter().filter_map(|id| observation.view_of(*id)).collect();
         let count = u32::try_from(fresh.len()).unwrap_or(u32::MAX).max(1);
         let quiet = fresh.iter().any(|view| view.netns.is_idle());
+        let took = |sources: &[SourceStatus], name: &str| {
+            sources.iter().filter(|source| source.name == name).map(|source| source.took).sum::<Duration>()
+        };
+        // The owners of all are looked up at once.
+        let owners = fresh.first().map_or(Duration::ZERO, |view| took(&view.host.after.sources, "owners"));
+        let lasted = owners + fresh.iter().map(|view| took(&view.after().sources, "sockets")).sum::<Duration>();
+        let share = match used {
+            Some(used) if !lasted.is_zero() => (used.as_secs_f64() / lasted.as_secs_f64()).clamp(WAITING, 1.0),
+            _ => 1.0,
+        };
+        let took = |sources: &[SourceStatus], name: &str| took(sources, name).mul_f64(share);
+        let owners = owners.mul_f64(share);
         let mut all = Duration::ZERO;
         for view in fresh {
             let after = view.after();
-            let took = |sources: &[SourceStatus], name: &str| {
-                sources.iter().filter(|source| source.name == name).map(|source| source.took).sum::<Duration>()
-            };
-            // The owners of all are looked up at once.
-            let owners = took(&view.host.after.sources, "owners");
             self.walked = Some((after.at, owners));
             let cost = took(&after.sources, "sockets") + owners / count;
             all += cost;
@@ -196,7 +206,7 @@ mod tests {
     fn ask(schedule: &mut Schedule, case: &Case) -> Option<Why> {
         let observation = case.observation();
         let (why, which) = schedule.wants(&observation, &diagnose(case.view()))?;
-        schedule.swept(&observation, &which);
+        schedule.swept(&observation, &which, None);
         Some(why)
     }
 
@@ -233,6 +243,18 @@ mod tests {
         let mut schedule = swept_once(Duration::from_secs(1));
         let swept = (1..=120).find(|second| ask(&mut schedule, &with_sockets(2_000, *second)).is_some());
         assert_eq!(swept, Some(40));
+    }
+
+    #[test]
+    fn on_a_busy_host_the_cpu_time_of_a_sweep_counts_and_a_tenth_of_its_length() {
+        let next = |used_ms| {
+            let (case, mut schedule) = (costing(window(0), Duration::from_secs(1)), Schedule::default());
+            let observation = case.observation();
+            let (_, which) = schedule.wants(&observation, &diagnose(case.view())).expect("the first");
+            schedule.swept(&observation, &which, Some(Duration::from_millis(used_ms)));
+            (1..=120).find(|second| ask(&mut schedule, &with_sockets(2_000, *second)).is_some())
+        };
+        assert_eq!((next(20), next(500), next(3_000)), (Some(4), Some(20), Some(40)));
     }
 
     #[test]

@@ -46,7 +46,7 @@ fn ticks(observations: &[&Observation]) -> Vec<Tick> {
             (netns.after.at, netns.after.dumped) = (at, at);
         }
         let mut window = Window { observation, dumped: true, late: Duration::ZERO, interval: length };
-        watch.tick(&mut window, &mut |_, _| false).expect("a namespace")
+        watch.tick(&mut window, &mut |_, _| None).expect("a namespace")
     };
     observations.iter().map(of).collect()
 }

@@ -21,7 +21,7 @@ pub fn ticks(count: u64) -> Vec<Tick> {
             .listener("127.0.0.1:6379", 511, 0, 0, &process(800, "redis-server"));
         let length = case.view().duration();
         let case = case.later(length * u32::try_from(second).expect("a small number"));
-        watch.tick(&mut case.window(true), &mut |_, _| false).expect("a namespace")
+        watch.tick(&mut case.window(true), &mut |_, _| None).expect("a namespace")
     };
     (0..count).map(tick).collect()
 }
