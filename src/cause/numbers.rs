@@ -62,6 +62,8 @@ numbers! {
         OUTAGE_PER_S: f64 = 1.0;
         /// Refused connects from which they may be a warning: a poller makes fewer in a window of seconds.
         REFUSED: u64 = 10;
+        /// In a window of fewer seconds, as many in proportion: a tick is to see what a scan sees.
+        REFUSED_IN_S: f64 = 3.0;
         /// Refused connects per second from which they are a warning: a poller asks once a second or less.
         REFUSED_PER_S: f64 = 2.0;
         /// Refused connects from which they may be an outage: no caller tries so often by habit.

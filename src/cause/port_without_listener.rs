@@ -235,6 +235,20 @@ mod tests {
         assert_eq!(finding.severity, Severity::Info);
     }
 
+    #[test]
+    fn a_tick_sees_what_a_scan_sees() {
+        let of_2_s = |count| {
+            let mut case = refused(Case::new(), count, 9200);
+            for at in [&mut case.netns.after.at, &mut case.host.after.at] {
+                at.mono -= Duration::from_secs(1);
+            }
+            case.finding(&PORT_WITHOUT_LISTENER).severity
+        };
+        let of_3_s = |count| refused(Case::new(), count, 9200).finding(&PORT_WITHOUT_LISTENER).severity;
+        assert_eq!((of_3_s(12), of_2_s(8)), (Severity::Warning, Severity::Warning), "four a second");
+        assert_eq!((of_3_s(9), of_2_s(6)), (Severity::Info, Severity::Info), "three a second");
+    }
+
     /// The connects that were refused come so long after each other.
     fn apart(case: Case, gap_ms: u64) -> Case {
         let at = |number: usize| Duration::from_secs(1001) + Duration::from_millis(number as u64 * gap_ms);

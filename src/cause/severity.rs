@@ -10,7 +10,7 @@
 //! | clients of a served port, by this host | 2 of 2; 3 or more, surely above 1.5 % | surely above 40 %, or 20 or more and surely above 10 % |
 //! | programs of this host, by a destination | the same | 20 or more, surely above 40 % |
 //! | this host, by clients that reset it | 20 or more, surely above 30 %, or connections older than the window | never |
-//! | whoever asks for a closed port | 10 or more, 2 per second; one peer on another host, 3 times or more apart | 60 or more, 20 per second |
+//! | whoever asks for a closed port | 10 or more in 3 s (of a shorter window in proportion, 5 or more), 2 per second; one peer on another host, 3 times or more apart | 60 or more, 20 per second |
 //!
 //! "Surely" is the lower end of the interval in which the share lies with 95 % certainty. Where nobody counted the connections
 //! of a place, the share is taken of all connections that the host opened, whose thresholds are higher.
@@ -66,9 +66,10 @@ pub fn only_calls(e: &Evidence<'_>, events: u64) -> bool {
 
 /// Connects to a closed port, of peers that come once: all of them fail, so the rate decides.
 pub fn refusals(e: &Evidence<'_>, events: u64) -> Severity {
+    let enough = numbers::REFUSED as f64 * (e.window().as_secs_f64() / numbers::REFUSED_IN_S).min(1.0);
     match e.rate(events) {
         rate if events >= numbers::REFUSED_OUTAGE && rate >= numbers::REFUSED_OUTAGE_PER_S => Severity::Critical,
-        rate if events >= numbers::REFUSED && rate >= numbers::REFUSED_PER_S => Severity::Warning,
+        rate if events >= FEW && events as f64 >= enough && rate >= numbers::REFUSED_PER_S => Severity::Warning,
         _ => Severity::Info,
     }
 }
