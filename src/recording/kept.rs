@@ -93,10 +93,11 @@ impl Kept {
 
 /// Asks and keeps the answer; `None` for one that is too large to be kept. And the processes of the moment, where a recording
 /// may begin with it: with a sweep, because who started since the first tick is not in its events. They are a part of what a
-/// sweep costs, by which the next one is scheduled.
+/// sweep costs, by which the next one is scheduled. `begins`: a recording may begin with this frame.
 pub(super) fn ask_and_keep(
     inner: &mut impl Probe,
     ask: &Ask,
+    begins: bool,
     sink: &mut dyn FnMut(&[u8]),
 ) -> (Answer, Option<Kept>, Option<Vec<u8>>) {
     let (mut parts, mut bytes) = (Vec::new(), 0);
@@ -107,7 +108,7 @@ pub(super) fn ask_and_keep(
         }
         sink(part);
     });
-    let tasks = matches!(ask.what, What::SocketOwners { .. }).then(|| {
+    let tasks = (begins && matches!(ask.what, What::SocketOwners { .. })).then(|| {
         let (tasks, took) = ask::read(inner, &Ask::host(What::Tasks));
         answer.took += took;
         tasks.ok()

@@ -67,7 +67,7 @@ impl<H: Host> Clock for RollingHost<H> {
 
 impl<H: Host> Probe for RollingHost<H> {
     fn ask(&mut self, ask: &Ask, sink: &mut dyn FnMut(&[u8])) -> Answer {
-        let (answer, kept, tasks) = ask_and_keep(&mut self.inner, ask, sink);
+        let (answer, kept, tasks) = ask_and_keep(&mut self.inner, ask, true, sink);
         self.history.lock().keep(kept, tasks);
         answer
     }

@@ -113,6 +113,11 @@ impl<W: Output> Writing<W> {
         Ok(())
     }
 
+    /// How long it goes on when this frame comes.
+    fn age(&self, frame: &KeptFrame) -> Duration {
+        frame.at.mono.saturating_sub(self.from.mono)
+    }
+
     /// What was written so far.
     pub fn out(&self) -> &W {
         self.encoder.out()
@@ -176,7 +181,7 @@ impl<H: Host, W: Output> SegmentingHost<H, W> {
         let Some(writing) = &mut self.writing else {
             return if frame.is_tick() && frame.at.mono >= self.not_before { self.begin(frame) } else { Ok(()) };
         };
-        let age = frame.at.mono.saturating_sub(writing.from.mono);
+        let age = writing.age(&frame);
         let (asked, largest) = {
             let mut told = self.segments.lock();
             (frame.is_tick() && std::mem::take(&mut told.rotate), told.largest)
@@ -235,7 +240,9 @@ impl<H: Host, W: Output> Clock for SegmentingHost<H, W> {
 
 impl<H: Host, W: Output> Probe for SegmentingHost<H, W> {
     fn ask(&mut self, ask: &Ask, sink: &mut dyn FnMut(&[u8])) -> Answer {
-        let (answer, kept, tasks) = ask_and_keep(&mut self.inner, ask, sink);
+        let begun = self.writing.as_ref().zip(self.current.as_ref());
+        let begins = begun.is_none_or(|(writing, frame)| writing.age(frame) >= SHORTEST);
+        let (answer, kept, tasks) = ask_and_keep(&mut self.inner, ask, begins, sink);
         let Some(current) = &mut self.current else {
             kept.into_iter().for_each(|kept| self.past.early(kept));
             return answer;

@@ -175,10 +175,9 @@ impl Session {
             let Some(listeners) = listeners.value() else { continue };
             of.looks.look(listeners);
             of.busy = waits(listeners);
-            // A quarter full: at the next relaxed look it may have been full and empty again.
             let filling = |l: &Listener| u64::from(l.recv_q) * 4 > u64::from(l.backlog);
-            if listeners.iter().any(filling) {
-                load = Load::Some;
+            if load == Load::Low && listeners.iter().any(filling) {
+                load = Load::Filling;
             }
         }
         if std::mem::take(&mut self.owners_due) {

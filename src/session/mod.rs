@@ -33,6 +33,8 @@ use streams::{Edge, Seen, Streams};
 /// Between two looks while queues are short and little arrives. The streams of the kernel hold more than comes in that
 /// time outside a storm.
 const RELAXED: Duration = Duration::from_millis(200);
+/// The same while a queue fills: at the next relaxed look it may have been full and empty again.
+const FILLING: Duration = Duration::from_millis(100);
 /// Between two looks at the sysctls: 26 small files cost a fifth of a tick.
 const SETTINGS: Duration = Duration::from_secs(5);
 /// In a storm the rings of the kernel fill within 100 ms.
@@ -123,6 +125,9 @@ pub struct Window {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Load {
     Low,
+    /// A queue is a quarter full.
+    Filling,
+    /// Much came by the streams.
     Some,
     Storm,
 }
@@ -316,7 +321,8 @@ impl Session {
                 let every = match self.look(host, at) {
                     Load::Storm => STORM.min(self.plan.poll_every),
                     Load::Low if self.plan.relaxed => RELAXED.max(self.plan.poll_every),
-                    Load::Low | Load::Some => self.plan.poll_every,
+                    Load::Filling if self.plan.relaxed => FILLING.max(self.plan.poll_every),
+                    Load::Low | Load::Filling | Load::Some => self.plan.poll_every,
                 };
                 self.poll_due = next_due(self.poll_due, self.passed(at), every);
                 Step::Looked
