@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Ends;
 use super::join::REMEMBERED;
-use super::room::Room;
+use super::room::{Room, take_oldest};
 
 /// What was on the way when a connection was reset arrives within this time: some retransmissions.
 pub(super) const ON_THE_WAY: Duration = Duration::from_secs(3);
@@ -39,11 +39,8 @@ impl Aborted {
 
     /// Those that are too old at `at`, or more than `most`.
     fn drop_old(&mut self, at: Duration, most: usize) {
-        while let Some((ends, then)) = self.in_order.front().copied() {
-            if then + ON_THE_WAY >= at && self.in_order.len() <= most {
-                break;
-            }
-            self.in_order.pop_front();
+        let is_old = |(_, then): &(Ends, Duration)| *then + ON_THE_WAY < at;
+        while let Some((ends, then)) = take_oldest(&mut self.in_order, most, is_old) {
             if self.at.get(&ends) == Some(&then) {
                 self.at.remove(&ends);
             }

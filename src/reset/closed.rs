@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Ends;
 use super::join::REMEMBERED;
-use super::room::Room;
+use super::room::{Room, take_oldest};
 use crate::source::destroyed_sockets::DestroyedSocket;
 
 /// What is left of a connection that this side closed answers for it so long (TCP_TIMEWAIT_LEN in include/net/tcp.h).
@@ -44,15 +44,11 @@ impl Closed {
 
     /// Those that are too old at `at`, or more than `most`.
     fn drop_old(&mut self, at: Duration, most: usize) {
-        while let Some(old) = self.in_order.front() {
-            if old.at() + TIME_WAIT >= at && self.in_order.len() <= most {
-                break;
-            }
+        while let Some(old) = take_oldest(&mut self.in_order, most, |old| old.at() + TIME_WAIT < at) {
             let ends = self.hasher.hash_one(old.ends());
             if self.by_ends.get(&ends) == Some(&self.first) {
                 self.by_ends.remove(&ends);
             }
-            self.in_order.pop_front();
             self.first += 1;
         }
     }

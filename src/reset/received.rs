@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Reset;
 use super::join::{End, REMEMBERED};
-use super::room::Room;
+use super::room::{Room, take_oldest};
 use crate::source::destroyed_sockets::DestroyedSocket;
 use crate::value::TcpState;
 
@@ -58,11 +58,8 @@ impl Received {
 
     /// Those that are too old at `at`, or more than `most`.
     fn drop_old(&mut self, at: Duration, most: usize) {
-        while let Some((then, cookie, ends)) = self.in_order.front().copied() {
-            if then + REMEMBERED_FOR >= at && self.in_order.len() <= most {
-                break;
-            }
-            self.in_order.pop_front();
+        let is_old = |(then, ..): &(Duration, Option<u64>, Option<u64>)| *then + REMEMBERED_FOR < at;
+        while let Some((_, cookie, ends)) = take_oldest(&mut self.in_order, most, is_old) {
             cookie.map(|cookie| self.by_cookie.remove(&cookie));
             ends.map(|ends| self.by_ends.remove(&ends));
         }
