@@ -10,6 +10,7 @@ use crate::diagnosis::Diagnosis;
 use crate::history::Past;
 use crate::value::escape::visible;
 
+mod chart;
 mod history;
 pub mod markdown;
 mod scan;

@@ -229,3 +229,87 @@ fn a_document_ends_with_one_newline() {
         assert!(text.ends_with('\n') && !text.ends_with("\n\n"), "{text}");
     }
 }
+
+/// The same cause at the same place at these minutes, and how bad it was.
+fn times_of(severities: &[(u64, crate::cause::Severity)]) -> Past {
+    use crate::timeline::What;
+    let mut past = Past::new(Wanted { since: 0, until: 3_600_000, ..Wanted::default() }, 12);
+    for (minute, severity) in severities {
+        let (from, until) = (minute * 60_000, minute * 60_000 + 20_000);
+        for (what, at) in [(What::Appeared, from), (What::Ended, until)] {
+            // As an index has it, of this version or an earlier one.
+            let entry = serde_json::json!({
+                "entry": "event", "what": what, "at": at, "since": from, "id": "close-with-unread-data",
+                "title": "Closed with unread data", "place": { "at": "port 80", "port": 80 }, "severity": severity,
+                "state": crate::cause::State::Active, "summary": format!("what happened at minute {minute}"), "per_s": 1.0,
+                "unit": "resets", "events": 20, "times": 1, "remedies": ["Read to the end"],
+            });
+            past.push(serde_json::from_value(entry).unwrap());
+        }
+    }
+    past.finish(Some(3_600_000))
+}
+
+#[test]
+fn what_happens_again_has_one_card_of_its_worst_time_and_tells_each() {
+    use crate::cause::Severity;
+    let past = times_of(&[(2, Severity::Warning), (20, Severity::Critical), (40, Severity::Warning)]);
+    let page = history_html(&past, &calendar(), true).unwrap();
+    assert_eq!(page.matches("Read to the end").count(), 1, "{page}");
+    assert!(page.contains("what happened at minute 20"), "{page}");
+    for minute in ["00:02:00", "00:20:00", "00:40:00"] {
+        assert!(page.contains(&format!("2026-11-26 {minute} to")), "{minute}: {page}");
+    }
+    let ticket = history_markdown(&past, &calendar(), true).unwrap();
+    assert_eq!(ticket.matches("Read to the end").count(), 1, "{ticket}");
+    assert_eq!(read(&ticket).matches("2026-11-26 00:40:00").count(), 2, "in the table, and where it is told: {ticket}");
+}
+
+#[test]
+fn a_command_of_a_history_means_the_same_in_every_zone() {
+    let past = times_of(&[(2, crate::cause::Severity::Warning)]);
+    for zone in ["UTC", "EST"] {
+        let calendar = Calendar {
+            time: &|at| format!("2026-11-25 19:{:02}:00", at / 60_000),
+            zone: zone.into(),
+            scan_options: if zone == "UTC" { " --utc --store /srv/store" } else { " --store /srv/store" }.into(),
+        };
+        let command = "rstdoctor scan --at 1970-01-01T00:02:00Z --store /srv/store";
+        for text in [history_html(&past, &calendar, true).unwrap(), history_markdown(&past, &calendar, true).unwrap()] {
+            assert!(text.contains(command), "{text}");
+        }
+    }
+}
+
+/// Who reads on a phone wants to see when before what.
+#[test]
+fn the_times_are_drawn_before_they_are_told() {
+    let page = history_html(&times_of(&[(2, crate::cause::Severity::Warning)]), &calendar(), true).unwrap();
+    let at = |text: &str| page.find(text).unwrap_or_else(|| panic!("{text}: {page}"));
+    assert!(at("Over the time") < at("What happened"));
+}
+
+#[test]
+fn few_failures_are_not_drawn_as_high_as_many() {
+    let mut past = Past::new(Wanted { since: 0, until: 600_000, ..Wanted::default() }, 10);
+    let service = |port: u16, attempts, failures| Service {
+        place: Place { at: format!("port {port}"), port: Some(port), ..Place::default() },
+        address: "0.0.0.0".into(),
+        attempts: Some(attempts),
+        failures: Some(failures),
+        ..Service::default()
+    };
+    let services = vec![service(80, 4_802, 4_802), service(9469, 804, 2)];
+    past.push(Entry::Minute(Account { until: 60_000, ticks: 30, services, ..Account::default() }));
+    let page = history_html(&past.finish(Some(600_000)), &calendar(), true).unwrap();
+    let heights: Vec<f64> = page
+        .split("class=\"bar\"")
+        .skip(1)
+        .filter_map(|bar| bar.split_once("height=\"")?.1.split_once('"')?.0.parse().ok())
+        .collect();
+    assert!(
+        heights.len() >= 2 && heights[0] > 30.0 && heights.iter().skip(1).all(|height| *height < 4.0),
+        "{heights:?}"
+    );
+    assert_eq!(page.matches("full height: 5,000 in 60 s").count(), 2, "{page}");
+}
