@@ -30,7 +30,7 @@ pub struct HistoryView {
     pub lines: Vec<u64>,
     pub ticks: Vec<String>,
     /// What the highest column of a line of text stands for.
-    pub highest: String,
+    pub highest: Option<String>,
     pub from: String,
     pub until: String,
     pub resets: String,
@@ -109,7 +109,9 @@ pub fn view(past: &Past, calendar: &Calendar<'_>, all: bool) -> HistoryView {
         width: WIDTH,
         lines: (1..QUARTERS).map(|quarter| WIDTH / QUARTERS * quarter).collect(),
         ticks: ticks(past, calendar),
-        highest: format!("{} in {}", thousands(highest(past)), part(past)),
+        highest: Some(highest(past))
+            .filter(|highest| *highest > 0)
+            .map(|highest| format!("{} in {}", thousands(highest), part(past))),
         from: (calendar.time)(past.wanted.since),
         until: (calendar.time)(past.wanted.until),
         resets: capital(&resets(past)),
