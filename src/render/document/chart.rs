@@ -17,6 +17,8 @@ pub const QUARTERS: u64 = 4;
 pub const MOST: usize = 12;
 /// Fewer never fill a drawing: two of 804 are not drawn as an outage is.
 const FEW: u64 = 10;
+/// So much of a queue, of 1,000, is worth to be looked at.
+const WAITING: u16 = 100;
 /// A longer time is marked by days.
 const DAYS_MS: u64 = 48 * 3_600_000;
 /// A shorter one by seconds.
@@ -53,13 +55,15 @@ pub fn charts(past: &Past) -> Vec<Chart> {
     let most_failed = whole(failed.iter().flat_map(|(_, failed)| failed));
     for (row, failed) in failed {
         let place = safe(&row.service.place.words());
-        charts.push(Chart {
-            title: format!("{place}: failed connections and lost attempts"),
-            note: share(row),
-            scale: format!("full height: {} in {part}", thousands(most_failed)),
-            bars: bars("bar", &failed, most_failed, &recorded),
-        });
-        if row.fill.iter().any(|fill| *fill > 0) {
+        if row.failures() > 0 {
+            charts.push(Chart {
+                title: format!("{place}: failed connections and lost attempts"),
+                note: share(row),
+                scale: format!("full height: {} in {part}", thousands(most_failed)),
+                bars: bars("bar", &failed, most_failed, &recorded),
+            });
+        }
+        if has_queue(row) {
             charts.push(queue(row, &place, &recorded));
         }
     }
@@ -80,6 +84,17 @@ pub fn charts(past: &Past) -> Vec<Chart> {
         });
     }
     charts
+}
+
+/// Services of which there is nothing to draw, because nothing failed and nothing waited, in words.
+pub fn quiet(past: &Past) -> Vec<String> {
+    let quiet = past.services.iter().take(MOST).filter(|row| row.failures() == 0 && !has_queue(row));
+    quiet.map(|row| format!("{}: {}", safe(&row.service.place.words()), share(row))).collect()
+}
+
+/// A few that wait for a moment are none.
+fn has_queue(row: &Row) -> bool {
+    row.fill.iter().any(|fill| *fill >= WAITING)
 }
 
 /// How long one column is: `30 min`.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::chart::{Chart, MOST, QUARTERS, WIDTH, charts, part, ticks};
+use super::chart::{Chart, MOST, QUARTERS, WIDTH, charts, part, quiet, ticks};
 use super::safe;
 use crate::diagnosis::Status;
 use crate::history::{Past, Row, Span};
@@ -24,6 +24,8 @@ pub struct HistoryView {
     /// The same, each cause at each place once.
     pub cards: Vec<EpisodeCard>,
     pub charts: Vec<Chart>,
+    /// Services of which nothing is drawn.
+    pub quiet: Vec<String>,
     pub services: Vec<ServiceLine>,
     pub width: u64,
     /// Where the lines of a drawing are that part its time.
@@ -105,6 +107,7 @@ pub fn view(past: &Past, calendar: &Calendar<'_>, all: bool) -> HistoryView {
         cards: cards(&episodes),
         episodes,
         charts: charts(past),
+        quiet: quiet(past),
         services: services(past),
         width: WIDTH,
         lines: (1..QUARTERS).map(|quarter| WIDTH / QUARTERS * quarter).collect(),

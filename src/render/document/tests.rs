@@ -299,7 +299,7 @@ fn few_failures_are_not_drawn_as_high_as_many() {
         failures: Some(failures),
         ..Service::default()
     };
-    let services = vec![service(80, 4_802, 4_802), service(9469, 804, 2)];
+    let services = vec![service(80, 4_802, 4_802), service(9469, 804, 2), service(443, 7_001, 0)];
     past.push(Entry::Minute(Account { until: 60_000, ticks: 30, services, ..Account::default() }));
     let page = history_html(&past.finish(Some(600_000)), &calendar(), true).unwrap();
     let heights: Vec<f64> = page
@@ -312,4 +312,5 @@ fn few_failures_are_not_drawn_as_high_as_many() {
         "{heights:?}"
     );
     assert_eq!(page.matches("full height: 5,000 in 60 s").count(), 2, "{page}");
+    assert!(page.contains("<li>port 443: none of 7,001 connections failed</li>"), "{page}");
 }
