@@ -27,7 +27,9 @@ cause! {
     /// As root each signal that ends a process is seen (signal:signal_deliver), with who sent it: a fault of its own (SIGSEGV),
     /// the out-of-memory killer, a parent that ends a worker which does not answer (gunicorn `WORKER TIMEOUT`). Else: the owner
     /// of a listener is gone, or another process has its number; `TcpExt.TCPAbortOnClose` or `Tcp.OutRsts`
-    /// jump at one instant. `oom_kill` in /proc/vmstat moves if the kernel killed something for memory.
+    /// jump at one instant. What it had closed before is told apart by time: a process that ends closes all that it has in one
+    /// moment (sock_diag's multicast of destroyed sockets). `oom_kill` in /proc/vmstat moves if the kernel killed something for
+    /// memory.
     ///
     /// ## How to confirm
     ///
