@@ -388,6 +388,23 @@ mod tests {
         assert!(first(12).starts_with("listen 8080 backlog=4096;"), "{}", first(12));
     }
 
+    /// What the kernel counts as accepted, it counts for all listeners together.
+    #[test]
+    fn how_long_one_waits_is_not_told_of_a_queue_that_only_others_speak_for() {
+        let told = |opens: u64, drained: u32| {
+            let case = overflow(60, 312).counter("Tcp.PassiveOpens", 0, opens).queue(512, 512, drained);
+            let evidence = case.finding(&ACCEPT_QUEUE_OVERFLOW).evidence;
+            evidence.into_iter().map(|item| item.text).find(|text| text.contains("one waits"))
+        };
+        assert_eq!(told(468, 0), None, "it accepts nothing");
+        assert_eq!(told(90_000, 9), None, "0.0 s is no news");
+        let slow = told(3, 9).expect("it accepts");
+        assert!(slow.starts_with("1 connection a second was accepted on this host"), "{slow}");
+        let usual = told(468, 9).expect("it accepts");
+        assert!(usual.starts_with("156 connections a second were accepted"), "{usual}");
+        assert!(usual.ends_with("one waits 3.3 s or more"), "{usual}");
+    }
+
     #[test]
     fn an_old_total_is_past_and_no_alarm() {
         let finding = overflow(0, 0).finding(&ACCEPT_QUEUE_OVERFLOW);

@@ -100,14 +100,19 @@ pub fn capacity(server: Option<&Server>, service: &Service<'_>) -> Option<Remedy
     )
 }
 
-/// How fast connections were taken, and so how long one waits in a full queue.
+/// How fast connections were taken, and so how long one waits in a full queue. The kernel counts them for all listeners together
+/// (PassiveOpens): where this one takes none, or others take the most, that tells nothing of its queue.
 pub fn pace(e: &Evidence<'_>, service: &Service<'_>) -> Option<EvidenceItem> {
     let opens = e.counter("Tcp.PassiveOpens").ok().filter(|opens| opens.delta > 0)?;
-    let waiting = f64::from(service.worst().max_recv_q);
+    let at_least = format!("{:.1}", f64::from(service.worst().max_recv_q) / opens.per_s);
+    if queue::never_drained(service) || at_least == "0.0" {
+        return None;
+    }
+    let each_second = (opens.per_s.round() as u64).max(1);
     let text = format!(
-        "{:.0} connections a second were accepted on this host: in this queue one waits {:.1} s or more",
-        opens.per_s.max(1.0),
-        waiting / opens.per_s
+        "{} a second {} accepted on this host: in this queue one waits {at_least} s or more",
+        words::counted(each_second, "connection"),
+        words::were(each_second)
     );
     Some(EvidenceItem::counter(&opens, text))
 }

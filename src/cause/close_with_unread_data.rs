@@ -130,11 +130,15 @@ fn by_sockets(e: &Evidence<'_>, closed: u64) -> Vec<Finding> {
     for ended in e.ended().unwrap_or_default().iter().filter(|ended| left_a_request_unread(ended)) {
         by_port.entry(ended.socket.local.port()).or_default().push(ended);
     }
-    // What a process leaves unread when it ends looks the same, and what is turned away is told by connection-limit.
-    let left = |port: u16| e.gone_listeners().iter().any(|gone| gone.trace.last.port == port);
     by_port.retain(|port, ended| {
+        // What a process leaves unread when it ends looks the same, but for the time.
+        if e.gone_listeners().iter().any(|gone| gone.trace.last.port == *port) {
+            let Some(exit) = e.at_exit(&[*port]) else { return false };
+            ended.retain(|ended| !exit.closed(ended));
+        }
+        // What is turned away is told by connection-limit.
         let limit = || ended.iter().any(|ended| ended.turned_away()) && connection_limit::is_limit_of(e, *port);
-        !left(*port) && e.service_of_port(*port).is_some() && !limit()
+        !ended.is_empty() && e.service_of_port(*port).is_some() && !limit()
     });
     // A connection that the client resets leaves unread data as well, and is not counted so.
     if by_port.values().map(Vec::len).sum::<usize>() as u64 > closed {

@@ -7,6 +7,7 @@ use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject
 use super::{commands, keep_ending, severity, signals, wording};
 use crate::attribution::Group;
 use crate::evidence::Evidence;
+use crate::evidence::estimate::Estimate;
 use crate::knowledge::servers;
 use crate::reset::{End, Kind};
 use crate::source::owners::{self, Process};
@@ -26,7 +27,9 @@ cause! {
     /// As root each signal that ends a process is seen (signal:signal_deliver), with who sent it: a fault of its own (SIGSEGV),
     /// the out-of-memory killer, a parent that ends a worker which does not answer (gunicorn `WORKER TIMEOUT`). Else: the owner
     /// of a listener is gone, or another process has its number; `TcpExt.TCPAbortOnClose` or `Tcp.OutRsts`
-    /// jump at one instant. `oom_kill` in /proc/vmstat moves if the kernel killed something for memory.
+    /// jump at one instant. What it had closed before is told apart by time: a process that ends closes all that it has in one
+    /// moment (sock_diag's multicast of destroyed sockets). `oom_kill` in /proc/vmstat moves if the kernel killed something for
+    /// memory.
     ///
     /// ## How to confirm
     ///
@@ -76,9 +79,9 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     e.owners_before()?;
     e.owners()?;
     let gone = by_name_and_ports(e.gone_processes());
-    let counted = e.estimate().ok();
+    let counted = e.estimate().unwrap_or_default();
     // What a dying process leaves behind: unread data, its queue, and answers to peers that send on.
-    let resets = counted.map_or(0, |c| c.unread + c.listener_closed + c.rest);
+    let resets = counted.unread + counted.listener_closed + counted.rest;
     if gone.is_empty() {
         let hidden = e.hidden_processes();
         // With hidepid, or from another pid namespace, /proc does not list the process at all.
@@ -103,7 +106,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     }
     let unserved: BTreeSet<u16> =
         e.gone_listeners().iter().filter(|gone| !gone.replaced).map(|gone| gone.trace.last.port).collect();
-    Ok(found(gone.iter().filter_map(|gone| by_owner(e, gone, &unserved, resets, by_events_known)).collect()))
+    Ok(found(gone.iter().filter_map(|gone| by_owner(e, gone, &unserved, &counted, by_events_known)).collect()))
 }
 
 /// A worker that left nobody alone did nothing to those that another one serves.
@@ -257,20 +260,23 @@ pub(super) fn at_ports(e: &Evidence<'_>, kind: Kind, ports: &[u16]) -> u64 {
     here.filter(|group| group.port.is_some_and(|port| ports.contains(&port))).map(|group| group.count).sum()
 }
 
-/// `counted`: the RSTs that a process may have left, by the counters; where events tell of each, `by_events_known`, those at its
-/// ports are its own and no others.
+/// `counted`: the RSTs of the window, by the counters; where events tell of each, `by_events_known`, those at its ports are its
+/// own and no others.
 fn by_owner(
     e: &Evidence<'_>,
     (processes, ports): &Gone<'_>,
     unserved: &BTreeSet<u16>,
-    counted: u64,
+    counted: &Estimate,
     by_events_known: bool,
 ) -> Option<Finding> {
     let process = *processes.first()?;
     let at_its_ports = |kind: Kind| at_ports(e, kind, ports);
+    let unread = e.at_exit(ports).map(|exit| exit.unread.min(counted.unread));
+    // Where the time does not tell them apart, what it closed while it lived is as likely.
+    let perhaps = if unread.is_none() && !by_events_known { counted.unread } else { 0 };
     let (left, refused) = match by_events_known {
         true => (at_its_ports(Kind::ListenerClosed) + at_its_ports(Kind::Exited), at_its_ports(Kind::Refused)),
-        false => (counted, 0),
+        false => (unread.unwrap_or(0) + counted.listener_closed + counted.rest, 0),
     };
     let resets = left + refused;
     let label = match processes.len() {
@@ -298,6 +304,7 @@ fn by_owner(
     let severity = match (missed, resets) {
         (true, _) => Severity::Critical,
         (false, severity::FEW..) => severity::of_host(e, resets, "Tcp.PassiveOpens"),
+        _ if unserved && perhaps > 0 && (known || in_use()) => Severity::Warning,
         _ => Severity::Info,
     };
     let replaced = ports.iter().find_map(|port| signals::replaced(e, *port)).filter(|_| !unserved && !by_events_known);
@@ -305,6 +312,7 @@ fn by_owner(
     let confidence = match (unserved, killed, resets > 0) {
         _ if replaced.is_some() => numbers::REPLACED,
         (_, true, _) => numbers::KILLED,
+        (.., false) if perhaps > 0 => numbers::GONE,
         (true, ..) => numbers::UNSERVED,
         (.., true) if by_events_known => numbers::WITH_KNOWN_RESETS,
         (.., true) => numbers::WITH_RESETS,
@@ -350,12 +358,18 @@ fn by_owner(
             ),
         };
         finding = finding.evidence(EvidenceItem::value("reset_events", "LISTEN", resets as f64, text));
-    } else if resets > 0 {
+    }
+    if let Some(unread @ 1..) = unread.filter(|_| !by_events_known) {
+        let text = format!("{} closed with unread data in the moment of its end", words::counted(unread, "connection"));
+        finding = finding.evidence(EvidenceItem::value("destroyed_sockets", "unread", unread as f64, text));
+    }
+    let unplaced = resets - unread.unwrap_or(0).min(resets) + perhaps;
+    if unplaced > 0 && !by_events_known {
         finding = finding.against(EvidenceItem::value(
             "snmp",
             "Tcp.OutRsts",
-            resets as f64,
-            format!("{} in the window may be its own: counters do not say", words::counted(resets, "RST")),
+            unplaced as f64,
+            format!("{} in the window may be its own: counters do not say", words::counted(unplaced, "RST")),
         ));
     }
     if let (true, Ok(reading)) = (killed, e.counter("oom_kill")) {

@@ -61,6 +61,8 @@ fn text(past: &Past, config: &History, calendar: &Calendar<'_>) -> anyhow::Resul
 /// What names the same zone and the same store to another command; the store only where it was given.
 fn scan_options(zone: &str, store: Option<&Path>) -> String {
     let utc = if zone == "UTC" { " --utc" } else { "" };
+    // Who pastes it is in another directory.
+    let store = store.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
     let store = store.map(|path| path.display().to_string()).map(|path| visible(&path).into_owned());
     // A path without a NUL, which none has, can be quoted.
     let store = store.and_then(|path| Some(format!(" --store {}", shlex::try_quote(&path).ok()?)));

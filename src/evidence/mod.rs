@@ -28,6 +28,7 @@ use crate::source::{file_nr, sockstat};
 use crate::value::{EphemeralPorts, Errno, Missing, Observed};
 
 pub mod across;
+mod at_exit;
 pub mod backlog;
 pub mod balance;
 mod closed_listeners;

@@ -77,6 +77,14 @@ fn range(low: f64, high: f64) -> String {
     }
 }
 
+/// `all 10 connections failed; 72 % or more with 95 % certainty`, where that was counted.
+pub fn harm(finding: &Finding) -> Option<String> {
+    let harm = finding.harm?;
+    let [low, high] = harm.interval()?;
+    let noun = if finding.impact.unit.ends_with("connects") { "connect" } else { "connection" };
+    Some(format!("{} failed; {} with 95 % certainty", harm.counted(noun), range(low, high)))
+}
+
 /// Who, what to do, and why to believe it.
 pub fn body(page: &mut Page, cause: &Ranked, root: Option<Root<'_>>, about: &About<'_>, detail: &Detail) {
     let finding = &cause.finding;
@@ -88,11 +96,8 @@ pub fn body(page: &mut Page, cause: &Ranked, root: Option<Root<'_>>, about: &Abo
         Some(_) => list(page, "who", &[who(cause, about.filtered).join("; ")], Some(2)),
         None => list(page, "who", &who(cause, about.filtered), None),
     }
-    if let Some(harm) = finding.harm
-        && let Some([low, high]) = harm.interval()
-    {
-        let noun = if finding.impact.unit.ends_with("connects") { "connect" } else { "connection" };
-        field(page, "harm", &format!("{} failed; {} with 95 % certainty", harm.counted(noun), range(low, high)));
+    if let Some(text) = harm(finding) {
+        field(page, "harm", &text);
     }
     if let Some(Root { number, title }) = root {
         let number = number.map_or_else(String::new, |number| format!("{number}, "));

@@ -4,12 +4,13 @@
 
 use askama::Template;
 
-use super::Format;
 use super::history::Calendar;
-use super::json::{self, Report};
+use super::{Format, Options};
+use crate::diagnosis::Diagnosis;
 use crate::history::Past;
 use crate::value::escape::visible;
 
+mod chart;
 mod history;
 pub mod markdown;
 mod scan;
@@ -21,7 +22,7 @@ pub const HTML: Format = Format {
     name: "html",
     help: "One page that needs nothing else, for people who were not there",
     for_people: false,
-    print: |diagnosis, _| Ok(scan_html(&json::report(diagnosis))?),
+    print: |diagnosis, options| Ok(scan_html(diagnosis, options)?),
     plugin: None,
 };
 
@@ -29,7 +30,7 @@ pub const MARKDOWN: Format = Format {
     name: "markdown",
     help: "The same for a ticket",
     for_people: false,
-    print: |diagnosis, _| Ok(scan_markdown(&json::report(diagnosis))?),
+    print: |diagnosis, options| Ok(scan_markdown(diagnosis, options)?),
     plugin: None,
 };
 
@@ -66,16 +67,16 @@ struct HistoryTicket {
 ///
 /// # Errors
 /// None in practice.
-pub fn scan_html(report: &Report) -> Result<String, DocumentError> {
-    Ok(ScanPage { it: scan::view(report) }.render()?)
+pub fn scan_html(diagnosis: &Diagnosis, options: &Options) -> Result<String, DocumentError> {
+    whole(&ScanPage { it: scan::view(diagnosis, options) })
 }
 
 /// A diagnosis for a ticket.
 ///
 /// # Errors
 /// None in practice.
-pub fn scan_markdown(report: &Report) -> Result<String, DocumentError> {
-    Ok(ScanTicket { it: scan::view(report) }.render()?)
+pub fn scan_markdown(diagnosis: &Diagnosis, options: &Options) -> Result<String, DocumentError> {
+    whole(&ScanTicket { it: scan::view(diagnosis, options) })
 }
 
 /// The page of a time of a store.
@@ -83,7 +84,7 @@ pub fn scan_markdown(report: &Report) -> Result<String, DocumentError> {
 /// # Errors
 /// None in practice.
 pub fn history_html(past: &Past, calendar: &Calendar<'_>, all: bool) -> Result<String, DocumentError> {
-    Ok(HistoryPage { it: history::view(past, calendar, all) }.render()?)
+    whole(&HistoryPage { it: history::view(past, calendar, all) })
 }
 
 /// A time of a store for a ticket.
@@ -91,7 +92,15 @@ pub fn history_html(past: &Past, calendar: &Calendar<'_>, all: bool) -> Result<S
 /// # Errors
 /// None in practice.
 pub fn history_markdown(past: &Past, calendar: &Calendar<'_>, all: bool) -> Result<String, DocumentError> {
-    Ok(HistoryTicket { it: history::view(past, calendar, all) }.render()?)
+    whole(&HistoryTicket { it: history::view(past, calendar, all) })
+}
+
+/// Ends with a newline, as a text does that another follows.
+fn whole(template: &impl Template) -> Result<String, DocumentError> {
+    let mut text = template.render()?;
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    Ok(text)
 }
 
 fn safe(text: &str) -> String {

@@ -6,6 +6,27 @@ use super::layout::Page;
 use crate::cause;
 use crate::diagnosis::NotChecked;
 
+/// Causes that lack the same thing.
+pub struct Missed {
+    /// What would make it work, or why nothing does.
+    pub what: String,
+    pub titles: Vec<String>,
+    /// Why it is not there, each once: `reset_events: ...`.
+    pub reasons: Vec<String>,
+}
+
+/// What something would help against comes first.
+pub fn missed(not_checked: &[NotChecked]) -> Vec<Missed> {
+    let all: Vec<_> = not_checked.iter().collect();
+    let (hopeful, hopeless): (Vec<_>, Vec<_>) = groups(&all).into_iter().partition(|group| group.helps);
+    let told = |group: Group<'_>| {
+        let gaps = group.entries.iter().flat_map(|entry| entry.all()).filter(|_| group.helps);
+        let reasons: BTreeSet<_> = gaps.map(|missing| format!("{}: {}", missing.source, missing.reason)).collect();
+        Missed { titles: group.titles(), reasons: reasons.into_iter().collect(), what: group.what }
+    };
+    hopeful.into_iter().chain(hopeless).map(told).collect()
+}
+
 /// Adds the section if anything could not be checked.
 pub fn write(page: &mut Page, not_checked: &[NotChecked]) {
     if not_checked.is_empty() {
@@ -13,18 +34,9 @@ pub fn write(page: &mut Page, not_checked: &[NotChecked]) {
     }
     page.gap();
     page.heading("Could not check");
-    let all: Vec<_> = not_checked.iter().collect();
-    let (hopeful, hopeless): (Vec<_>, Vec<_>) = groups(&all).into_iter().partition(|group| group.helps);
-    for group in hopeful.iter().chain(&hopeless) {
-        page.field("  -", 4, &format!("{}: {}", group.what, group.titles().join(", ")));
-        if group.helps {
-            let gaps = group.entries.iter().flat_map(|entry| entry.all());
-            let reasons: BTreeSet<_> =
-                gaps.map(|missing| format!("({}: {})", missing.source, missing.reason)).collect();
-            for reason in reasons {
-                page.field("", 6, &reason);
-            }
-        }
+    for missed in missed(not_checked) {
+        page.field("  -", 4, &format!("{}: {}", missed.what, missed.titles.join(", ")));
+        missed.reasons.iter().for_each(|reason| page.field("", 6, &format!("({reason})")));
     }
 }
 

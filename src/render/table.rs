@@ -25,6 +25,8 @@ pub struct Options {
     pub netns: Option<String>,
     /// When it began, as the clock on the reader's wall says.
     pub local_time: Option<String>,
+    /// Where what was judged comes from, if that is not what the observation itself tells.
+    pub origin: Option<String>,
 }
 
 pub const FORMAT: Format = Format {
@@ -37,7 +39,7 @@ pub const FORMAT: Format = Format {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { width: 80, colour: false, all: false, quiet: false, netns: None, local_time: None }
+        Self { width: 80, colour: false, all: false, quiet: false, netns: None, local_time: None, origin: None }
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rstdoctor::history::{Account, Entry, Past, Place, Service, Wanted};
 use rstdoctor::render::history::Calendar;
-use rstdoctor::render::{document, json};
+use rstdoctor::render::{Options, document};
 
 use crate::common::skipped;
 use crate::page::{diagnosed, recordings};
@@ -61,7 +61,7 @@ fn pages(directory: &Path) -> Vec<std::path::PathBuf> {
     let recordings = recordings();
     for file in recordings.iter().step_by(recordings.len().div_ceil(PAGES)) {
         let name = file.parent().and_then(Path::file_name).unwrap().to_string_lossy().into_owned();
-        pages.push((name, document::scan_html(&json::report(&diagnosed(file))).unwrap()));
+        pages.push((name, document::scan_html(&diagnosed(file), &Options::default()).unwrap()));
     }
     let write = |(name, page): (String, String)| {
         let path = directory.join(format!("{name}.html"));
@@ -104,7 +104,7 @@ fn a_browser_draws_every_page_whole_and_readable() {
 fn what_is_wrong_with_a_page_is_seen() {
     let Some(mut browser) = Browser::start() else { return skipped("needs chromium") };
     let directory = tempfile::tempdir().unwrap();
-    let page = document::scan_html(&json::report(&diagnosed(&recordings()[0]))).unwrap();
+    let page = document::scan_html(&diagnosed(&recordings()[0]), &Options::default()).unwrap();
     let look = |browser: &mut Browser, name: &str, page: String| {
         let path = directory.path().join(name);
         fs::write(&path, page).unwrap();

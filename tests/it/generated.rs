@@ -58,7 +58,7 @@ fn the_table_of_causes_in_the_readme_is_in_sync() {
 /// A browser refuses the style sheet of a page whose policy does not name it (Content Security Policy Level 3, 6.7.3.3).
 #[test]
 fn the_policy_of_a_page_names_its_style_sheet() {
-    let page = document::scan_html(&render::json::report(&diagnosed(&recordings()[0]))).expect("a page");
+    let page = document::scan_html(&diagnosed(&recordings()[0]), &render::Options::default()).expect("a page");
     let (style, _) =
         page.split_once("<style>").and_then(|(_, rest)| rest.split_once("</style>")).expect("a style sheet");
     let hash = format!("sha256-{}", BASE64.encode(&Sha256::digest(style.as_bytes())));

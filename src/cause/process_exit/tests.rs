@@ -95,6 +95,75 @@ fn workers_that_others_replaced_are_no_crash_for_certain() {
     assert!(case(false).finding(&PROCESS_EXIT).confidence >= 0.5, "nobody came in its place");
 }
 
+/// One who sees no events: `lived` connections with unread data that a server closed one after the other, `at_end` that it had when
+/// it ended. At 1002 s it went, and its listener with it unless others hold that.
+fn seen_by_an_ordinary_user(lived: u16, at_end: u16, listener_too: bool) -> Case {
+    let clients = ["10.0.0.9:9000", "10.0.3.7:0"];
+    let mut number = 0;
+    let case = server().counter("TcpExt.TCPAbortOnClose", 0, (lived + at_end).into()).died(977);
+    let case = if listener_too { case.stopped_listening(9000) } else { case.holder(1, &process(978, "app")) };
+    case.counter("Tcp.OutRsts", 0, (lived + at_end).into())
+        .counter("Tcp.PassiveOpens", 0, (lived + at_end).into())
+        .counter("TcpExt.ListenOverflows", 0, 0)
+        .destroyed_sockets(lived + at_end, clients, 0, 0)
+        .destroyed_sockets(listener_too.into(), ["0.0.0.0:9000", "0.0.0.0:0"], 0, 0)
+        .each_destroyed(move |socket| {
+            number += 1;
+            let millis = if number > lived { 1_001_990 } else { 1_000_050 + u64::from(number) * 100 };
+            (socket.at, socket.after) = (Duration::from_millis(millis), Duration::from_millis(millis - 50));
+            (socket.unread, socket.unacknowledged) = (300, 0);
+            (socket.bytes_received, socket.bytes_sent) = (Some(400), Some(0));
+        })
+}
+
+#[test]
+fn what_a_server_closed_while_it_lived_is_not_laid_to_its_end() {
+    let told = |lived, at_end| {
+        let diagnosis = crate::diagnosis::diagnose(seen_by_an_ordinary_user(lived, at_end, true).view());
+        let of =
+            |cause: &crate::diagnosis::rank::Ranked| (cause.id, cause.finding.severity, cause.finding.impact.events);
+        diagnosis.causes.iter().map(of).collect::<Vec<_>>()
+    };
+    // The last of a row that goes on until the end is one of the row.
+    for (lived, at_end) in [(15, 0), (19, 1)] {
+        let causes = told(lived, at_end);
+        let all = u64::from(lived + at_end);
+        assert_eq!((causes[0].0, causes[0].2), ("close-with-unread-data", all), "{causes:?}");
+        assert!(causes.iter().all(|(.., severity, _)| *severity > Severity::Critical), "{causes:?}");
+        assert!(causes.contains(&("process-exit", Severity::Info, 0)), "{causes:?}");
+        assert_eq!(causes.iter().filter(|(id, ..)| *id == "close-with-unread-data").count(), 1, "{causes:?}");
+    }
+    let crash = told(0, 12);
+    assert_eq!(crash[0], ("process-exit", Severity::Critical, 12), "{crash:?}");
+    let both = told(5, 12);
+    // Of those in its last moment it may have closed as many as in any other.
+    assert!(matches!(both[0], ("process-exit", Severity::Critical, 8..=12)), "{both:?}");
+    assert!(both.contains(&("close-with-unread-data", Severity::Warning, 5)), "{both:?}");
+}
+
+#[test]
+fn of_a_worker_whose_listener_lives_on_the_time_tells_too() {
+    let finding = |lived, at_end| seen_by_an_ordinary_user(lived, at_end, false).finding(&PROCESS_EXIT);
+    let recycled = finding(15, 0);
+    assert_eq!((recycled.severity, recycled.impact.events), (Severity::Info, 0), "{recycled:?}");
+    let crashed = finding(0, 30);
+    assert!(crashed.severity < Severity::Info && crashed.impact.events == 30, "{crashed:?}");
+}
+
+/// An old kernel tells of no connection that ends.
+#[test]
+fn where_nothing_tells_them_apart_neither_is_certain() {
+    let mut case = seen_by_an_ordinary_user(0, 12, true);
+    case.destroyed = crate::value::Observed::not_asked();
+    case.netns.endings = crate::value::Observed::not_asked();
+    let finding = case.finding(&PROCESS_EXIT);
+    assert_eq!(finding.severity, Severity::Warning, "{finding:?}");
+    assert!(finding.confidence < 0.7, "{finding:?}");
+    assert!(finding.counter_evidence.iter().any(|item| item.text.contains("may be its own")), "{finding:?}");
+    let first = crate::diagnosis::diagnose(case.view()).causes[0].id;
+    assert_eq!(first, "close-with-unread-data");
+}
+
 #[test]
 fn a_program_that_listened_for_a_moment_on_a_port_of_the_kernels_choice_is_no_alarm() {
     let case = |sent| {

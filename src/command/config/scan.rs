@@ -6,6 +6,7 @@ use super::{Given, Origin, Terminal, UsageError, duration, filter, look_at};
 use crate::cause::Severity;
 use crate::command::cli::{FailOn, ScanArgs};
 use crate::diagnosis::filter::Filter;
+use crate::input::Stored;
 use crate::render::{Format, Options, json, table};
 
 const SCAN: Duration = Duration::from_secs(3);
@@ -39,7 +40,6 @@ pub fn scan(args: &ScanArgs, terminal: Terminal) -> Result<Scan, UsageError> {
     let given = (!given.what.is_empty()).then_some(Origin::Given(given));
     let origin = look_at(&args.look, given, ("--duration", duration.is_some()), duration.unwrap_or(SCAN))?;
     Ok(Scan {
-        origin,
         format,
         filter: filter(&args.look)?,
         fail_on: args.fail_on.map(FailOn::severity),
@@ -50,9 +50,27 @@ pub fn scan(args: &ScanArgs, terminal: Terminal) -> Result<Scan, UsageError> {
             quiet: args.quiet,
             netns: args.look.place.netns.clone(),
             local_time: None,
+            origin: source(&origin),
         },
+        origin,
         terminal,
     })
+}
+
+/// What was looked into, where that is no running host, for one who reads the report elsewhere.
+fn source(origin: &Origin) -> Option<String> {
+    match origin {
+        Origin::Live(_) => None,
+        Origin::Recording(file) => Some(file.display().to_string()),
+        Origin::Given(Given { what, .. }) => {
+            Some(what.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "))
+        }
+        Origin::Stored(Stored { directory, since, until }) => {
+            let (since, until) = (json::rfc3339_seconds(*since), json::rfc3339_seconds(*until));
+            let directory = directory.display();
+            Some(format!("the store of the flight recorder in {directory}, which was asked for {since} to {until}"))
+        }
+    }
 }
 
 #[cfg(test)]

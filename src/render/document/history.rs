@@ -1,20 +1,16 @@
 //! What a document tells of a time of a store: episodes, services over the time, resets, and what was not recorded.
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
+use super::chart::{Chart, MOST, QUARTERS, WIDTH, charts, part, quiet, ticks};
 use super::safe;
 use crate::diagnosis::Status;
-use crate::history::{Past, Row, Span, total};
+use crate::history::{Past, Row, Span};
 use crate::render::history::{
     Calendar, counted_over, coverage, impact, lasted, reasons, resets, sentence, share, shown, sparkline, word,
 };
-use crate::value::words::{counted, percent, thousands};
-
-/// Of a drawing; it is scaled to the page.
-const WIDTH: u64 = 720;
-const HEIGHT: u64 = 40;
-/// Services and gaps that are drawn.
-const MOST: usize = 12;
+use crate::render::json;
+use crate::value::words::thousands;
 
 /// What a document tells of a time of a store.
 pub struct HistoryView {
@@ -25,9 +21,18 @@ pub struct HistoryView {
     pub status: &'static str,
     pub sentence: String,
     pub episodes: Vec<EpisodeCard>,
+    /// The same, each cause at each place once.
+    pub cards: Vec<EpisodeCard>,
     pub charts: Vec<Chart>,
+    /// Services of which nothing is drawn.
+    pub quiet: Vec<String>,
     pub services: Vec<ServiceLine>,
     pub width: u64,
+    /// Where the lines of a drawing are that part its time.
+    pub lines: Vec<u64>,
+    pub ticks: Vec<String>,
+    /// What the highest column of a line of text stands for.
+    pub highest: Option<String>,
     pub from: String,
     pub until: String,
     pub resets: String,
@@ -35,11 +40,11 @@ pub struct HistoryView {
     pub unknown: String,
     pub missing: Vec<String>,
     pub counted: Option<String>,
-    pub scan_options: String,
     pub version: &'static str,
     pub redacted: bool,
 }
 
+#[derive(Clone)]
 pub struct EpisodeCard {
     pub severity: &'static str,
     pub title: String,
@@ -47,8 +52,12 @@ pub struct EpisodeCard {
     pub summary: String,
     pub when: String,
     pub at: String,
+    /// What judges it again, in whatever zone it is pasted.
+    pub command: String,
     pub lasted: String,
     pub impact: String,
+    /// Of a card: each time that it was there.
+    pub times: Vec<String>,
     pub evidence: Vec<String>,
     pub remedies: Vec<String>,
     pub id: String,
@@ -61,23 +70,10 @@ pub struct ServiceLine {
     pub share: String,
 }
 
-/// Columns over the time.
-pub struct Chart {
-    pub title: String,
-    pub note: String,
-    pub bars: Vec<Bar>,
-}
-
-pub struct Bar {
-    pub class: &'static str,
-    pub x: String,
-    pub y: String,
-    pub width: String,
-    pub height: String,
-}
-
 /// What is told of it.
 pub fn view(past: &Past, calendar: &Calendar<'_>, all: bool) -> HistoryView {
+    // What the times are in is said with them.
+    let scan_options = calendar.scan_options.replacen(" --utc", "", 1);
     let episodes = shown(past, all).into_iter().map(|episode| EpisodeCard {
         severity: word(episode.severity),
         title: safe(&episode.title),
@@ -85,12 +81,18 @@ pub fn view(past: &Past, calendar: &Calendar<'_>, all: bool) -> HistoryView {
         summary: safe(&episode.summary),
         when: calendar.span(episode.span),
         at: (calendar.time)(episode.span.from),
+        command: format!(
+            "rstdoctor scan --at {}{scan_options}",
+            json::rfc3339_seconds(Duration::from_millis(episode.span.from))
+        ),
+        times: Vec::new(),
         lasted: lasted(episode, calendar),
         impact: safe(&impact(episode)),
         evidence: episode.evidence.iter().map(|text| safe(text)).collect(),
         remedies: episode.remedies.iter().map(|text| safe(text)).collect(),
         id: safe(&episode.id),
     });
+    let episodes: Vec<EpisodeCard> = episodes.collect();
     let unknown = match past.account.unknown {
         0 => String::new(),
         unknown => format!("In {unknown} of {} looks too little was seen for a verdict.", past.account.ticks),
@@ -102,10 +104,17 @@ pub fn view(past: &Past, calendar: &Calendar<'_>, all: bool) -> HistoryView {
         coverage: coverage(past),
         status: past.account.status.map_or("unknown", Status::name),
         sentence: safe(&sentence(past)),
-        episodes: episodes.collect(),
+        cards: cards(&episodes),
+        episodes,
         charts: charts(past),
+        quiet: quiet(past),
         services: services(past),
         width: WIDTH,
+        lines: (1..QUARTERS).map(|quarter| WIDTH / QUARTERS * quarter).collect(),
+        ticks: ticks(past, calendar),
+        highest: Some(highest(past))
+            .filter(|highest| *highest > 0)
+            .map(|highest| format!("{} in {}", thousands(highest), part(past))),
         from: (calendar.time)(past.wanted.since),
         until: (calendar.time)(past.wanted.until),
         resets: capital(&resets(past)),
@@ -113,15 +122,18 @@ pub fn view(past: &Past, calendar: &Calendar<'_>, all: bool) -> HistoryView {
         unknown,
         missing: past.missing.iter().take(MOST).map(|span| calendar.span(*span)).collect(),
         counted: counted_over(past, calendar).map(|text| capital(&text)),
-        scan_options: calendar.scan_options.clone(),
         version: env!("CARGO_PKG_VERSION"),
         redacted: past.redacted,
     }
 }
 
+fn highest(past: &Past) -> u64 {
+    past.services.iter().flat_map(|row| row.failed.iter().flatten()).copied().max().unwrap_or(0)
+}
+
 fn services(past: &Past) -> Vec<ServiceLine> {
     let recorded = past.recorded();
-    let highest = past.services.iter().flat_map(|row| row.failed.iter().flatten()).copied().max().unwrap_or(0);
+    let highest = highest(past);
     let line = |row: &Row| ServiceLine {
         place: safe(&row.service.place.words()),
         line: sparkline(row, &recorded, highest, true),
@@ -130,73 +142,26 @@ fn services(past: &Past) -> Vec<ServiceLine> {
     past.services.iter().take(MOST).map(line).collect()
 }
 
-/// What failed of each service, how full its queue was, and the resets by reason.
-fn charts(past: &Past) -> Vec<Chart> {
-    let recorded = past.recorded();
-    let mut charts = Vec::new();
-    for row in past.services.iter().take(MOST) {
-        let place = safe(&row.service.place.words());
-        let failed: Vec<u64> = row.failed.iter().map(|failed| failed.unwrap_or(0)).collect();
-        charts.push(Chart {
-            title: format!("{place}: failed or lost"),
-            note: share(row),
-            bars: bars("bar", &failed, None, &recorded),
-        });
-        if row.fill.iter().any(|fill| *fill > 0) {
-            charts.push(queue(row, &place, &recorded));
+/// One card for each cause at each place, of the worst of its times, and when else it was there.
+fn cards(episodes: &[EpisodeCard]) -> Vec<EpisodeCard> {
+    let rank = |card: &EpisodeCard| ["CRITICAL", "WARNING"].iter().position(|word| *word == card.severity).unwrap_or(2);
+    let mut cards: Vec<EpisodeCard> = Vec::new();
+    for episode in episodes {
+        let time = format!("{}, {} · {}", episode.when, episode.lasted, episode.impact);
+        let known = cards.iter_mut().find(|card| (&card.id, &card.place) == (&episode.id, &episode.place));
+        match known {
+            None => cards.push(EpisodeCard { times: vec![time], ..episode.clone() }),
+            Some(card) => {
+                let mut times = std::mem::take(&mut card.times);
+                times.push(time);
+                if rank(episode) <= rank(card) {
+                    *card = episode.clone();
+                }
+                card.times = times;
+            }
         }
     }
-    let mut by_reason: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for ((direction, reason), counts) in &past.by_reason {
-        by_reason.insert(format!("{} {}", direction.name(), reason.replace('-', " ")), counts.clone());
-    }
-    let mut by_reason: Vec<_> = by_reason.into_iter().collect();
-    by_reason.sort_by_key(|(_, counts)| std::cmp::Reverse(total(counts)));
-    for (reason, counts) in by_reason.into_iter().take(MOST / 2) {
-        let note = counted(total(&counts), "reset");
-        charts.push(Chart {
-            title: format!("Resets, {}", safe(&reason)),
-            note,
-            bars: bars("bar", &counts, None, &recorded),
-        });
-    }
-    charts
-}
-
-fn queue(row: &Row, place: &str, recorded: &[bool]) -> Chart {
-    let fill: Vec<u64> = row.fill.iter().map(|fill| u64::from(*fill)).collect();
-    let highest = fill.iter().copied().max().unwrap_or(0);
-    Chart {
-        title: format!("{place}: longest accept queue"),
-        note: format!(
-            "up to {} of backlog {}",
-            percent(highest as f64 / 1000.0),
-            thousands(u64::from(row.service.backlog))
-        ),
-        bars: bars("fill", &fill, Some(1000), recorded),
-    }
-}
-
-/// `whole`: the value of a column of full height; the highest without.
-fn bars(class: &'static str, values: &[u64], whole: Option<u64>, recorded: &[bool]) -> Vec<Bar> {
-    let highest = whole.unwrap_or_else(|| values.iter().copied().max().unwrap_or(0)).max(1) as f64;
-    let step = WIDTH as f64 / values.len().max(1) as f64;
-    let bar = |(index, (value, recorded)): (usize, (&u64, &bool))| {
-        let (class, height) = match (*value, *recorded) {
-            (0, false) => ("gap", HEIGHT as f64),
-            (0, true) => return None,
-            // Something is never drawn as nothing.
-            (value, _) => (class, (value as f64 / highest * HEIGHT as f64).clamp(2.0, HEIGHT as f64)),
-        };
-        Some(Bar {
-            class,
-            x: format!("{:.1}", index as f64 * step),
-            y: format!("{:.1}", HEIGHT as f64 - height),
-            width: format!("{:.1}", (step - 1.0).max(1.0)),
-            height: format!("{height:.1}"),
-        })
-    };
-    values.iter().zip(recorded).enumerate().filter_map(bar).collect()
+    cards
 }
 
 fn capital(text: &str) -> String {

@@ -32,22 +32,41 @@ fn is_reference(word: &str) -> bool {
     refers && !word.contains(['`', '|'])
 }
 
+/// What is no markup where it stands is left as it is: who reads the text before it is rendered wants to paste from it.
 fn write_word(dest: &mut impl Write, word: &str, first: bool) -> fmt::Result {
-    // `- ` and `1. ` begin a list.
-    let digits = word.chars().take_while(char::is_ascii_digit).count();
-    let harmless = |index: usize, letter: char| match letter {
-        ',' | ':' | ';' | '%' | '/' | '(' | '\'' | '?' | '"' => true,
-        '-' => !first || index > 0,
-        '.' | ')' => !first || index != digits,
-        letter => !letter.is_ascii_punctuation(),
-    };
-    for (index, letter) in word.chars().enumerate() {
-        if !harmless(index, letter) {
+    let letters: Vec<char> = word.chars().collect();
+    let at = |index: Option<usize>| index.and_then(|index| letters.get(index)).copied();
+    // `1. ` and `1) ` begin a list.
+    let digits = letters.iter().take_while(|letter| letter.is_ascii_digit()).count();
+    let numbers = first && digits > 0 && digits + 1 == letters.len();
+    for (index, letter) in letters.iter().enumerate() {
+        let begins = first && index == 0;
+        let inside = |letter: Option<char>| letter.is_some_and(char::is_alphanumeric);
+        let harmless = match letter {
+            ',' | ';' | '%' | '/' | '(' | '\'' | '?' | '"' | '{' | '}' => true,
+            // A list, a heading, a quotation, a definition, where a line begins with them.
+            '-' | '+' | '=' | '>' | ':' => !begins,
+            '.' | ')' => !(numbers && index == digits),
+            // Within a word it emphasizes nothing.
+            '_' => inside(at(index.checked_sub(1))) && inside(at(index.checked_add(1))),
+            letter => !letter.is_ascii_punctuation(),
+        };
+        if !harmless {
             dest.write_char('\\')?;
         }
-        dest.write_char(letter)?;
+        dest.write_char(*letter)?;
     }
     Ok(())
+}
+
+/// A text of one line as code. What may be pasted is to be that text, also where nobody renders it.
+pub fn code(text: &str) -> String {
+    let longest = text.split(|letter| letter != '`').map(str::len).max().unwrap_or(0);
+    let fence = "`".repeat(longest.saturating_add(1));
+    match text.starts_with(['`', ' ']) || text.ends_with(['`', ' ']) {
+        true => format!("{fence} {text} {fence}"),
+        false => format!("{fence}{text}{fence}"),
+    }
 }
 
 /// Lines as they are, in a fence that is longer than any in them.

@@ -1,9 +1,16 @@
 //! What a document tells of one diagnosis, made of what programs read of it.
 
 use super::safe;
-use crate::render::json::Report;
-use crate::render::json::wire::report::{ByReason, Cause, Listener, Remedy, Severity, State, Subject, VerdictStatus};
-use crate::value::words::{percent, rate, seconds, thousands};
+use crate::cause::Finding;
+use crate::diagnosis::Diagnosis;
+use crate::observation::Input;
+use crate::render::json::wire::report::{
+    ByReason, Cause, Evidence, Listener, Remedy, Severity, State, Subject, VerdictStatus,
+};
+use crate::render::json::{self, Report};
+use crate::render::missing::{self, Missed};
+use crate::render::{Options, block, namespaces, page};
+use crate::value::words::{percent, rate, thousands};
 
 /// Listeners that are shown.
 const MOST_LISTENERS: usize = 50;
@@ -17,11 +24,15 @@ pub struct ScanView {
     pub causes: Vec<CauseCard>,
     pub ledger: Vec<LedgerRow>,
     pub listeners: Vec<ListenerLine>,
-    pub not_checked: Vec<(String, String)>,
+    /// What would be needed, causes that cannot be told without it, and why it is not there.
+    pub not_checked: Vec<Missed>,
     pub ruled_out: Vec<(String, String)>,
+    /// Who looked, how long and at how much of the node.
+    pub looked: String,
+    /// Network namespaces in which all is well, those that ended, and what would show the others.
+    pub elsewhere: Vec<(&'static str, String)>,
     pub version: &'static str,
-    pub window: String,
-    pub started: String,
+    pub origin: String,
 }
 
 pub struct CauseCard {
@@ -34,6 +45,8 @@ pub struct CauseCard {
     pub summary: String,
     pub impact: String,
     pub because: String,
+    pub harm: String,
+    pub place: String,
     pub who: String,
     pub evidence: Vec<String>,
     pub against: Vec<String>,
@@ -44,6 +57,8 @@ pub struct RemedyText {
     pub text: String,
     pub line: String,
     pub place: String,
+    /// A command, and how to see by it that it worked.
+    pub verify_command: String,
     pub verify: String,
 }
 
@@ -63,16 +78,30 @@ pub struct ListenerLine {
 }
 
 /// What is told of it.
-pub fn view(report: &Report) -> ScanView {
-    let window = seconds(std::time::Duration::try_from_secs_f64(report.window.duration_s).unwrap_or_default());
-    let host = report.host.hostname.as_deref().map(safe);
-    let kernel = report.host.kernel.as_deref().map(|kernel| format!("Linux {}", safe(kernel)));
-    let started = report.window.started_at.clone();
-    let head: Vec<String> =
-        [host.clone(), kernel, Some(window.clone()), Some(started.clone())].into_iter().flatten().collect();
+pub fn view(diagnosis: &Diagnosis, options: &Options) -> ScanView {
+    let report = &json::report(diagnosis);
+    let whom = diagnosis.host.as_whom();
+    let looked = [Some(page::length(diagnosis)), namespaces::share(diagnosis), whom.map(|whom| format!("as {whom}"))];
+    let looked = safe(&looked.into_iter().flatten().collect::<Vec<_>>().join(", "));
+    let netns = options.netns.as_ref().or(diagnosis.netns_name.as_ref());
+    let head = [
+        report.host.hostname.clone(),
+        netns.map(|name| format!("netns {name}")),
+        report.host.kernel.as_ref().map(|kernel| format!("Linux {kernel}")),
+        Some(looked.clone()),
+        // An empty capture has no time.
+        (!diagnosis.started.wall.is_zero()).then(|| report.window.started_at.clone()),
+        (!diagnosis.filter.is_empty()).then(|| format!("only {}", diagnosis.filter)),
+    ];
+    let elsewhere = [
+        ("Fine", namespaces::rest(diagnosis)),
+        ("Gone", namespaces::gone(diagnosis)),
+        ("Not seen", namespaces::needs(diagnosis)),
+    ];
+    let causes = report.causes.iter().zip(&diagnosis.causes).map(|(cause, ranked)| card(cause, &ranked.finding));
     ScanView {
-        host,
-        head: head.join(" · "),
+        host: report.host.hostname.as_deref().map(safe),
+        head: safe(&head.into_iter().flatten().collect::<Vec<_>>().join(" · ")),
         status: match report.verdict.status {
             VerdictStatus::Ok => "ok",
             VerdictStatus::Warning => "warning",
@@ -80,26 +109,39 @@ pub fn view(report: &Report) -> ScanView {
             VerdictStatus::Unknown => "unknown",
         },
         sentence: safe(&report.verdict.summary),
-        causes: report.causes.iter().map(card).collect(),
+        causes: causes.collect(),
         ledger: ledger(report),
         listeners: report.listeners.iter().take(MOST_LISTENERS).map(listener).collect(),
-        not_checked: report
-            .not_checked
-            .iter()
-            .map(|one| (safe(&one.id), safe(&with_needs(&one.reason, one.needs.as_deref()))))
-            .collect(),
+        not_checked: missing::missed(&diagnosis.not_checked).into_iter().map(safely).collect(),
         ruled_out: report.ruled_out.iter().map(|one| (safe(&one.id), safe(&one.why))).collect(),
+        looked,
+        elsewhere: elsewhere.into_iter().filter_map(|(word, text)| Some((word, safe(&text?)))).collect(),
         version: env!("CARGO_PKG_VERSION"),
-        window,
-        started,
+        origin: safe(&origin(diagnosis, options, &report.window.started_at)),
     }
 }
 
-fn with_needs(reason: &str, needs: Option<&str>) -> String {
-    needs.map_or_else(|| reason.to_owned(), |needs| format!("{reason} (needs {needs})"))
+fn safely(missed: Missed) -> Missed {
+    let all = |texts: &[String]| texts.iter().map(|text| safe(text)).collect();
+    Missed { what: safe(&missed.what), titles: all(&missed.titles), reasons: all(&missed.reasons) }
 }
 
-fn card(cause: &Cause) -> CauseCard {
+/// `of this host as it ran, from 2026-11-28T08:34:10Z on`, `from the store of the flight recorder in ...`.
+fn origin(diagnosis: &Diagnosis, options: &Options, started: &str) -> String {
+    let what = match (diagnosis.input, &options.origin) {
+        (_, Some(origin)) => format!("from {origin}"),
+        (Input::Live, None) => "of this host as it ran".to_owned(),
+        (Input::Recording, None) => "from a recording".to_owned(),
+        (Input::Capture, None) => "from a capture".to_owned(),
+        (Input::Text, None) => "from a text".to_owned(),
+    };
+    match diagnosis.started.wall.is_zero() {
+        true => what,
+        false => format!("{what}: what is judged begins at {started}"),
+    }
+}
+
+fn card(cause: &Cause, finding: &Finding) -> CauseCard {
     let impact = &cause.impact;
     CauseCard {
         rank: cause.rank,
@@ -118,13 +160,26 @@ fn card(cause: &Cause) -> CauseCard {
         },
         sure: percent(cause.confidence),
         summary: safe(&cause.summary),
-        impact: format!("{} {}, {} per s", thousands(impact.events), safe(&impact.unit), rate(impact.per_s)),
+        impact: format!("{}, {} per s", safe(&events(impact.events, &impact.unit)), rate(impact.per_s)),
         because: cause.because_of.as_deref().map(safe).unwrap_or_default(),
+        harm: block::harm(finding).as_deref().map(safe).unwrap_or_default(),
+        place: finding.location.as_deref().map(|location| safe(&block::whereabouts(location))).unwrap_or_default(),
         who: cause.subjects.iter().map(subject).filter(|who| !who.is_empty()).collect::<Vec<_>>().join("; "),
-        evidence: cause.evidence.iter().map(|item| safe(&item.text)).collect(),
-        against: cause.counter_evidence.iter().map(|item| safe(&item.text)).collect(),
+        // The share has a line of its own.
+        evidence: texts(cause.evidence.iter().filter(|item| item.metric != "share" || finding.harm.is_none())),
+        against: texts(&cause.counter_evidence),
         remedies: cause.remedies.iter().map(remedy).collect(),
     }
+}
+
+/// `1 reset`, `312 connection attempts`: units are plurals.
+fn events(count: u64, unit: &str) -> String {
+    let one = unit.strip_suffix("es").filter(|one| one.ends_with("ss")).or_else(|| unit.strip_suffix('s'));
+    format!("{} {}", thousands(count), one.filter(|_| count == 1).unwrap_or(unit))
+}
+
+fn texts<'a>(items: impl IntoIterator<Item = &'a Evidence>) -> Vec<String> {
+    items.into_iter().map(|item| safe(&item.text)).collect()
 }
 
 fn subject(subject: &Subject) -> String {
@@ -139,7 +194,10 @@ fn subject(subject: &Subject) -> String {
         Some(pid) => format!("{name} (pid {pid})"),
         None => name.clone(),
     });
-    let count = subject.count.map(|count| format!("{} times", thousands(count)));
+    let count = subject.count.map(|count| match count {
+        1 => "once".to_owned(),
+        count => format!("{} times", thousands(count)),
+    });
     let parts: Vec<String> = [end, process, subject.unit.clone(), count].into_iter().flatten().collect();
     safe(&parts.join(", "))
 }
@@ -148,11 +206,13 @@ fn remedy(remedy: &Remedy) -> RemedyText {
     let lines: Vec<&str> =
         [&remedy.command, &remedy.line, &remedy.persist].into_iter().flatten().map(String::as_str).collect();
     let place: Vec<&str> = [&remedy.file, &remedy.place].into_iter().flatten().map(String::as_str).collect();
+    let verify_command = remedy.verify_command.as_deref().unwrap_or_default();
     RemedyText {
         text: safe(&remedy.text),
         line: lines.iter().map(|line| safe(line)).collect::<Vec<_>>().join("\n"),
         place: safe(&place.join(", ")),
-        verify: safe(&remedy.verify),
+        verify: safe(remedy.verify.strip_prefix(verify_command).unwrap_or(&remedy.verify).trim_start()),
+        verify_command: safe(verify_command),
     }
 }
 
