@@ -18,8 +18,9 @@ pub struct Known {
     past: Past,
     /// What the recorder could not write, and why.
     lost: BTreeSet<String>,
-    /// What is wrong with files of the index.
+    /// What is wrong with files of the index, and whether they may tell more.
     pub problems: Vec<String>,
+    unread: bool,
 }
 
 impl Known {
@@ -47,7 +48,7 @@ impl Known {
             !past.is_complete()
         });
         let past = past.finish(reading.is_written().then(|| millis(clock::now().wall)));
-        Ok(Self { past, lost, problems: found.problems })
+        Ok(Self { past, lost, problems: found.problems, unread: found.unread })
     }
 
     /// The faults, as far as they lie in the time that was asked for.
@@ -55,7 +56,9 @@ impl Known {
         let asked = Span { from: stored.since, until: stored.until };
         let faults = self.past.episodes.iter().filter(|episode| episode.is_fault());
         let of = |episode: &crate::history::Episode| {
-            let (from, until) = (Duration::from_millis(episode.span.from), Duration::from_millis(episode.span.until));
+            // The index cuts off what is less than a millisecond: a tick is not before its own time.
+            let from = Duration::from_millis(episode.span.from.saturating_add(1));
+            let until = Duration::from_millis(episode.span.until);
             Some(Fault {
                 span: Span { from, until }.within(asked)?,
                 critical: episode.severity == Severity::Critical,
@@ -79,10 +82,8 @@ impl Known {
         }
         let lost: Vec<&str> = self.lost.iter().map(String::as_str).collect();
         let lost = lost.join("; ");
-        // An index that is damaged or of a later version may have told of it.
-        let index_unread = !self.problems.is_empty();
         if past.is_empty() {
-            return match (unread, index_unread, lost.is_empty()) {
+            return match (unread, self.unread, lost.is_empty()) {
                 (true, ..) => format!("what was recorded of {span} cannot be read"),
                 (_, true, _) => format!("there is no raw evidence of {span}, and not all of the index can be read"),
                 (_, _, false) => format!("what happened in {span} could not be written: {lost}"),

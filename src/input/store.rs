@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -15,6 +15,9 @@ use crate::value::{Failure, FailureKind, Moment};
 
 /// Raw evidence that ends so much before the time that was asked for, or begins so much after it, is all of it.
 const NEAR: Duration = Duration::from_secs(2);
+
+/// What begins so much after the time that was asked for is of that time: it is said by the minute.
+const SOON: Duration = Duration::from_secs(60);
 
 /// A time of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,11 +96,24 @@ pub fn parts(stored: &Stored) -> anyhow::Result<(Vec<Part>, Vec<String>)> {
     Ok((parts, wrong))
 }
 
-/// The part that is longest.
+/// The first part, which has to begin where it was asked for: another time is not played instead.
+///
+/// # Errors
+/// There is none, or it begins later; then where there is some.
 pub fn open(stored: &Stored) -> anyhow::Result<Opened> {
-    let length = |part: &Part| part.until.mono.saturating_sub(part.from.mono);
-    let longest = parts(stored)?.0.into_iter().max_by_key(length);
-    longest.map(|part| part.opened).with_context(|| format!("there is no raw evidence of {}", stored.asked()))
+    const MOST: usize = 10;
+    let parts = parts(stored)?.0;
+    let held: Vec<String> = parts.iter().map(|part| stored.span(part.from.wall, part.until.wall)).collect();
+    let begins = |part: &Part| part.from.wall <= stored.since.saturating_add(SOON);
+    let first = parts.into_iter().next().with_context(|| format!("there is no raw evidence of {}", stored.asked()))?;
+    if begins(&first) {
+        return Ok(first.opened);
+    }
+    bail!(
+        "there is no raw evidence of {}; there is some of {}",
+        stored.point(stored.since),
+        held.iter().take(MOST).map(String::as_str).collect::<Vec<_>>().join(", ")
+    )
 }
 
 /// What of the time is missing in this part of it.
@@ -108,7 +124,7 @@ pub fn missing(stored: &Stored, from: Duration, until: Duration, cut: bool) -> O
         (false, false) => "of the rest there is no raw evidence in one piece with it",
         (false, true) => return None,
     };
-    Some(format!("this is {}: {why}", stored.span(from, until)))
+    Some(format!("looked at is {}: {why}", stored.span(from, until)))
 }
 
 /// The state of the store as a source of what is judged.

@@ -62,6 +62,7 @@ pub fn judged(stored: &Stored, filter: &Filter, stop: &Stop) -> anyhow::Result<D
         let Some(diagnosis) = diagnosis else { bail!("interrupted before there was a result") };
         judged.push((part, diagnosis));
     }
+    judged.sort_by_key(|(part, _)| part.from.wall);
     let worst = worst(&judged).context("no network namespace was recorded")?;
     let (part, diagnosis) = judged.get(worst).context("nothing was judged")?;
     let when = |part: &Part| stored.span(part.from.wall, part.until.wall);
@@ -76,7 +77,10 @@ pub fn judged(stored: &Stored, filter: &Filter, stop: &Stop) -> anyhow::Result<D
         );
     }
     if judged.len() > 1 {
-        say(format_args!("rstdoctor: {} parts of that time were judged; this is the worst of them:", judged.len()));
+        note(&format!(
+            "{} parts of that time were judged (scan --since and --until show each), and this is the worst:",
+            judged.len()
+        ));
         for (index, (part, diagnosis)) in judged.iter().enumerate() {
             let mark = if index == worst { ">" } else { " " };
             let verdict = diagnosis.status.name().to_uppercase();
@@ -107,7 +111,8 @@ fn is_worse(fault: &Fault, status: Status) -> bool {
     }
 }
 
-/// What is unknown is worse than well, and no fault; of several the first.
+/// What is unknown is worse than well, and no fault; of several the longest: a fault that was over soon after the beginning of what
+/// was asked for is not what was meant.
 fn worst(judged: &[(Part, Diagnosis)]) -> Option<usize> {
     let rank = |status| match status {
         Status::Critical => 0,
@@ -115,7 +120,9 @@ fn worst(judged: &[(Part, Diagnosis)]) -> Option<usize> {
         Status::Unknown => 2,
         Status::Ok => 3,
     };
-    (0..judged.len()).min_by_key(|index| judged.get(*index).map(|(_, diagnosis)| rank(diagnosis.status)))
+    let length = |part: &Part| std::cmp::Reverse(part.until.mono.saturating_sub(part.from.mono));
+    let of = |(part, diagnosis): &(Part, Diagnosis)| (rank(diagnosis.status), length(part));
+    (0..judged.len()).min_by_key(|index| judged.get(*index).map(of))
 }
 
 /// The parts as they are, or the times of the faults in them.
@@ -131,7 +138,7 @@ fn chosen(stored: &Stored, found: Vec<Part>, faults: &[Fault]) -> anyhow::Result
             let parts = parts(&stored.at(time.from, time.until))?.0;
             chosen.extend(parts.into_iter().map(|part| {
                 let when = stored.span(part.from.wall, part.until.wall);
-                Judged { part, note: Some(format!("this is {when}, the time of a fault within {}", stored.asked())) }
+                Judged { part, note: Some(format!("judged is {when}, the time of a fault within {}", stored.asked())) }
             }));
         }
         if chosen.len() == before {
