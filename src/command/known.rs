@@ -18,9 +18,8 @@ pub struct Known {
     past: Past,
     /// What the recorder could not write, and why.
     lost: BTreeSet<String>,
-    /// What is wrong with files of the index, and whether they may tell more.
+    /// Files of the index that may tell more, and why they do not.
     pub problems: Vec<String>,
-    unread: bool,
 }
 
 impl Known {
@@ -48,7 +47,8 @@ impl Known {
             !past.is_complete()
         });
         let past = past.finish(reading.is_written().then(|| millis(clock::now().wall)));
-        Ok(Self { past, lost, problems: found.problems, unread: found.unread })
+        let problems = if found.unread { found.problems } else { Vec::new() };
+        Ok(Self { past, lost, problems })
     }
 
     /// The faults, as far as they lie in the time that was asked for.
@@ -68,10 +68,9 @@ impl Known {
         faults.filter_map(of).collect()
     }
 
-    /// Those of them of which no part lies in any of these times.
+    /// Those of them that these times do not show.
     pub fn outside(&self, stored: &Stored, held: &[Span]) -> Vec<Fault> {
-        let is_held = |fault: &Fault| held.iter().any(|span| fault.span.within(*span).is_some());
-        self.faults(stored).into_iter().filter(|fault| !is_held(fault)).collect()
+        self.faults(stored).into_iter().filter(|fault| !fault.span.is_shown_by(held)).collect()
     }
 
     /// What is known of a time without raw evidence. `unread`: files that may hold some cannot be read.
@@ -83,15 +82,15 @@ impl Known {
         let lost: Vec<&str> = self.lost.iter().map(String::as_str).collect();
         let lost = lost.join("; ");
         if past.is_empty() {
-            return match (unread, self.unread, lost.is_empty()) {
-                (true, ..) => format!("what was recorded of {span} cannot be read"),
+            return match (unread, !self.problems.is_empty(), lost.is_empty()) {
+                (true, ..) => format!("nothing that can be read was recorded of {span}"),
                 (_, true, _) => format!("there is no raw evidence of {span}, and not all of the index can be read"),
                 (_, _, false) => format!("what happened in {span} could not be written: {lost}"),
                 _ => format!("nothing was recorded of {span}"),
             };
         }
         let why = match (unread, lost.is_empty()) {
-            (true, _) => format!("the raw evidence of {span} cannot be read"),
+            (true, _) => format!("there is no raw evidence of {span} that can be read"),
             (false, false) => format!("there is no raw evidence of {span}, of which not all could be written: {lost}"),
             (false, true) => format!("there is no raw evidence of {span}"),
         };

@@ -10,7 +10,7 @@ use crate::input::Stored;
 /// Which time of a store.
 #[derive(Debug, Clone, Default, Args)]
 pub struct When {
-    /// What rstdoctor agent stored of this time: 03:12, "2026-11-26 03:12:30", 2026-11-26T03:12:00Z, 2h ago
+    /// What rstdoctor agent stored of this minute, second or day: 03:12, 03:12:30+01:00, 2026-11-26T03:12:00Z, "2h ago"
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with_all = ["since", "until"])]
     pub at: Option<String>,
     #[command(flatten)]
@@ -23,7 +23,7 @@ pub struct Span {
     /// What rstdoctor agent stored from this time on: 03:12, "2026-11-26 03:12:30", 24h
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub since: Option<String>,
-    /// Up to this time [default: now]
+    /// Up to this time; a time of day is the first one after --since [default: now]
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, requires = "since")]
     pub until: Option<String>,
     /// Directory of the store [default: that of rstdoctor agent]

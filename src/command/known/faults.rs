@@ -35,6 +35,13 @@ impl Span {
         (from < until).then_some(Self { from, until })
     }
 
+    /// So much of it lies in others, which do not overlap, that they show it: half, or more than a look.
+    pub fn is_shown_by(self, others: &[Self]) -> bool {
+        const MUCH: Duration = Duration::from_secs(10);
+        let shown: Duration = others.iter().filter_map(|other| Some(self.within(*other)?.length())).sum();
+        shown >= MUCH.min(self.length() / 2) && !shown.is_zero()
+    }
+
     pub fn length(self) -> Duration {
         self.until.saturating_sub(self.from)
     }
@@ -109,6 +116,15 @@ mod tests {
         let short = [fault(28, 30, true)];
         assert_eq!(times(&short), [span(28, 30)]);
         assert_eq!(times(&[]), []);
+    }
+
+    #[test]
+    fn the_last_look_at_a_fault_does_not_show_it() {
+        let fault = span(100, 140);
+        assert!(!fault.is_shown_by(&[span(0, 50), span(138, 200)]));
+        assert!(fault.is_shown_by(&[span(95, 104), span(130, 137)]), "17 s of it");
+        assert!(span(100, 102).is_shown_by(&[span(100, 101)]));
+        assert!(!fault.is_shown_by(&[]));
     }
 
     #[test]

@@ -52,9 +52,10 @@ pub fn judged(stored: &Stored, filter: &Filter, stop: &Stop) -> anyhow::Result<D
         Some(_) => Default::default(),
         None => (known.faults(stored), known.outside(stored, &held)),
     };
+    let none = if wrong.is_empty() { "there is no raw evidence" } else { "there is no raw evidence that can be read" };
     let mut judged: Vec<(Part, Diagnosis)> = Vec::new();
     for Judged { mut part, note } in chosen(stored, found, &faults)? {
-        let unheld = (!unheld.is_empty()).then(|| format!("there is no raw evidence of {}", list(&unheld, stored)));
+        let unheld = (!unheld.is_empty()).then(|| format!("{none} of {}", list(&unheld, stored)));
         let notes: Vec<String> = note.into_iter().chain(unheld).collect();
         part.opened.plan.covers.status = (!notes.is_empty()).then(|| partial(notes.join("; ")));
         let observation = observe_from(&mut *part.opened.host, &part.opened.plan, part.from.mono)?;
@@ -68,12 +69,21 @@ pub fn judged(stored: &Stored, filter: &Filter, stop: &Stop) -> anyhow::Result<D
     let when = |part: &Part| stored.span(part.from.wall, part.until.wall);
     if let Some(fault) = unheld.iter().find(|fault| is_worse(fault, diagnosis.status)) {
         bail!(
-            "there is no raw evidence of the worst of {}: {}. Of {} there is some, and it says {}: {}. rstdoctor history tells more",
+            "{none} of the worst of {}: {}. Of {} there is some, and it says {}: {}. rstdoctor history tells more",
             stored.asked(),
             list(std::slice::from_ref(fault), stored),
             when(part),
             diagnosis.status.name().to_uppercase(),
             diagnosis.summary.trim_end_matches('.')
+        );
+    }
+    // Of a moment one may have asked for one in which it paused.
+    if !is_moment(stored) && diagnosis.status == Status::Ok && !faults.is_empty() {
+        bail!(
+            "the recorder's verdict of {} was {}. What raw evidence there is of {} shows nothing of it. rstdoctor history tells more",
+            stored.asked(),
+            list(&faults, stored),
+            when(part)
         );
     }
     if judged.len() > 1 {
@@ -111,6 +121,10 @@ fn is_worse(fault: &Fault, status: Status) -> bool {
     }
 }
 
+fn is_moment(stored: &Stored) -> bool {
+    stored.until.saturating_sub(stored.since) <= MOMENT
+}
+
 /// What is unknown is worse than well, and no fault; of several the longest: a fault that was over soon after the beginning of what
 /// was asked for is not what was meant.
 fn worst(judged: &[(Part, Diagnosis)]) -> Option<usize> {
@@ -127,12 +141,11 @@ fn worst(judged: &[(Part, Diagnosis)]) -> Option<usize> {
 
 /// The parts as they are, or the times of the faults in them.
 fn chosen(stored: &Stored, found: Vec<Part>, faults: &[Fault]) -> anyhow::Result<Vec<Judged>> {
-    let moment = stored.until.saturating_sub(stored.since) <= MOMENT;
     let mut chosen = Vec::new();
     for part in found {
         let held = span(&part);
         let own = faults.iter().filter_map(|fault| Some(Fault { span: fault.span.within(held)?, ..fault.clone() }));
-        let times = if moment { Vec::new() } else { times(&own.collect::<Vec<_>>()) };
+        let times = if is_moment(stored) { Vec::new() } else { times(&own.collect::<Vec<_>>()) };
         let before = chosen.len();
         for time in times {
             let parts = parts(&stored.at(time.from, time.until))?.0;
