@@ -191,7 +191,7 @@ impl Tracing {
                 "Resets are not traced: {events}. Only the packets are shown: without process, state and kernel reason"
             )),
             (Some(events), Some(packets)) if !tracing.live => {
-                bail!("no reset was recorded. Reset tracepoints: {events}. RST packets: {packets}")
+                bail!("no reset can be seen in what was recorded. Reset tracepoints: {events}. RST packets: {packets}")
             }
             (Some(events), Some(packets)) if tracing.session.host_snapshot().facts.uid.is_some_and(|uid| uid != 0) => {
                 bail!("this user may not see resets: use sudo. Reset tracepoints: {events}. RST packets: {packets}")
