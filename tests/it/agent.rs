@@ -241,6 +241,7 @@ fn a_time_is_judged_at_its_fault_and_never_well_without_the_evidence_of_it() {
         let told = report["sources"].as_array().unwrap().iter().find(|source| source["name"] == "store");
         let why = told.expect("that it is a part")["reason"].as_str().unwrap();
         assert!(why.contains("the time of a fault"), "{why}");
+        assert_eq!(report["coverage"]["kind"], "store");
 
         let before = [wall(begun - around), wall(begun - tick)];
         let quiet = run(&["scan", "--since", &before[0], "--until", &before[1], "--fail-on", "warning"], &store);

@@ -12,6 +12,7 @@ use crate::diagnosis::node::diagnose_all;
 use crate::diagnosis::{Diagnosis, Status};
 use crate::input::{Part, Stored, missing, partial, parts};
 use crate::kernel::clock;
+use crate::observation::Input;
 use crate::output::say;
 use crate::session::observe_from;
 use crate::value::Stop;
@@ -57,6 +58,7 @@ pub fn judged(stored: &Stored, filter: &Filter, stop: &Stop) -> anyhow::Result<D
     for Judged { mut part, note } in chosen(stored, found, &faults)? {
         let unheld = (!unheld.is_empty()).then(|| format!("{none} of {}", list(&unheld, stored)));
         let notes: Vec<String> = note.into_iter().chain(unheld).collect();
+        part.opened.plan.covers.input = Input::Store;
         part.opened.plan.covers.status = (!notes.is_empty()).then(|| partial(notes.join("; ")));
         let observation = observe_from(&mut *part.opened.host, &part.opened.plan, part.from.mono)?;
         let diagnosis = diagnose_all(&observation, filter, &|| stop.load(Ordering::Relaxed));
@@ -99,6 +101,13 @@ pub fn judged(stored: &Stored, filter: &Filter, stop: &Stop) -> anyhow::Result<D
     }
     if let Some(failure) = part.opened.plan.covers.status.as_ref().and_then(|status| status.failure.as_ref()) {
         note(&failure.reason);
+    }
+    let shown: Vec<Span> = judged.iter().map(|(part, _)| span(part)).collect();
+    let is_left =
+        |fault: &&Fault| !unheld.contains(fault) && shown.iter().all(|span| fault.span.within(*span).is_none());
+    let left: Vec<Fault> = faults.iter().filter(is_left).cloned().collect();
+    if !left.is_empty() {
+        note(&format!("not judged, because there were so many: {}", list(&left, stored)));
     }
     let within = span(part);
     let milder = faults.iter().filter(|fault| fault.span.within(within).is_some());
