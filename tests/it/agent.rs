@@ -443,6 +443,13 @@ fn damage_and_later_versions_are_said_and_the_rest_is_read() {
         assert!(text.contains("Closed with unread data"), "the third is sound: {text}");
         let recordings = files(&store, "rst");
         change(&recordings[0], 60, 0xa5);
+        // It is recorded, and cannot be read.
+        let name = recordings[0].file_name().unwrap().to_str().unwrap();
+        let begun = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", &name[9..25]).unwrap();
+        let at = format!("{}Z", begun.checked_add(jiff::Span::new().seconds(1)).unwrap());
+        let scan = crate::agent::text(&run(&["scan", "--at", &at], &store));
+        assert!(scan.contains("damaged") && scan.contains("that can be read"), "{scan}");
+        assert!(!scan.contains("nothing was recorded") && !scan.contains("kept around faults"), "{scan}");
         let output = run(&["trace", "--since", "10m", "--json"], &store);
         assert!(
             crate::agent::text(&output).contains("damaged") && output.stdout.len() > 1000,
