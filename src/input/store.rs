@@ -121,7 +121,7 @@ pub fn missing(stored: &Stored, from: Duration, until: Duration, cut: bool) -> O
     let whole = from <= stored.since.saturating_add(NEAR) && until.saturating_add(NEAR) >= stored.until;
     let why = match (cut, whole) {
         (true, _) => "more than fits into memory was asked for",
-        (false, false) => "of the rest there is no raw evidence in one piece with it",
+        (false, false) => "no raw evidence goes on from there without a gap",
         (false, true) => return None,
     };
     Some(format!("looked at is {}: {why}", stored.span(from, until)))
