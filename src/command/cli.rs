@@ -164,7 +164,8 @@ pub struct Look {
 ///
 /// On a terminal a screen: verdict, causes with their rate over time, the reset ledger, listeners, the latest resets; ? lists
 /// the keys. Without a terminal, or with --no-tui, a line whenever a cause appears, worsens or ends, or something else
-/// changes, and a summary at the end. Exit status: 0 it ran, also when interrupted; 1 a finding reached --fail-on at any time or,
+/// changes, and a summary at the end. Of a store, with --at, it plays the hour from then on, as far as there is raw evidence in one
+/// piece; --fail-on judges all that is played. Exit status: 0 it ran, also when interrupted; 1 a finding reached --fail-on at any time or,
 /// with --fail-on, too little was seen all the time; 2 wrong usage; 3 nothing could be collected.
 #[derive(Debug, Clone, Default, Args)]
 pub struct WatchArgs {

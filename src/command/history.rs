@@ -95,8 +95,3 @@ fn name(zone: &TimeZone, millis: u64) -> String {
     let at = i64::try_from(millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok()).unwrap_or_default();
     zone.to_offset_info(at).abbreviation().to_owned()
 }
-
-/// A time as it is said beside a diagnosis, which is in UTC: `2026-11-26T03:12:04Z`.
-pub fn point(wall: Duration) -> String {
-    json::rfc3339_seconds(wall)
-}

@@ -11,6 +11,7 @@ mod explain_text;
 pub mod full_screen;
 mod history;
 mod hook;
+mod known;
 mod lab;
 pub mod man;
 mod manual;

@@ -75,7 +75,11 @@ fn text(diagnosis: &Diagnosis, config: &Scan) -> anyhow::Result<String> {
     if !config.format.for_people {
         return print(diagnosis, &config.options);
     }
-    let options = Options { local_time: local_time(diagnosis.started.wall), ..config.options.clone() };
+    let zone = match &config.origin {
+        Origin::Stored(asked) => Some(asked.zone.clone()),
+        Origin::Live(_) | Origin::Recording(_) | Origin::Given(_) => None,
+    };
+    let options = Options { local_time: local_time(diagnosis.started.wall, zone), ..config.options.clone() };
     Ok(config.terminal.shown(&print(diagnosis, &options)?).into_owned())
 }
 

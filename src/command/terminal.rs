@@ -33,10 +33,11 @@ fn is_utf8() -> bool {
     locale.contains("utf-8") || locale.contains("utf8")
 }
 
-/// The time of day here, with the name of its zone: `16:02:11 CEST`; `None` where that is UTC. The zone is TZ or /etc/localtime.
-pub fn local_time(wall: Duration) -> Option<String> {
+/// The time of day here, with the name of its zone: `16:02:11 CEST`; `None` where that is UTC. Without a zone it is that of TZ or
+/// /etc/localtime.
+pub fn local_time(wall: Duration, zone: Option<TimeZone>) -> Option<String> {
     let at = Timestamp::try_from(std::time::SystemTime::UNIX_EPOCH.checked_add(wall)?).ok()?;
-    let local = at.to_zoned_datetime(TimeZone::try_system().ok()?);
+    let local = at.to_zoned_datetime(zone.or_else(|| TimeZone::try_system().ok())?);
     (local.offset() != Offset::UTC).then(|| local.strftime("%H:%M:%S %Z").to_string())
 }
 

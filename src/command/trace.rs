@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use anyhow::bail;
 
+use super::known::faults::Span;
 use super::terminal::reader_is_gone;
 use super::{collect, stop_for};
 use crate::ask::{Host, Probe};
 use crate::command::cli::TraceArgs;
 use crate::command::config::{self, Origin, Terminal, Trace};
 use crate::diagnosis::filter::Filter;
-use crate::input::{self, Namespace, Opened, Part, Stored};
+use crate::input::{Namespace, Opened};
 use crate::output::{self, Output};
 use crate::render::folding::Folding;
 use crate::render::json;
@@ -22,7 +23,7 @@ use crate::reset::Surroundings;
 use crate::session::{Plan, SETTLED, Session, Step, StreamFailures};
 use crate::source::owners::Owners;
 use crate::source::{connections, listeners, owners, sysctl};
-use crate::trace::{Batch, Holders, Reset, Tracer};
+use crate::trace::{Batch, Holders, Reset, Summary, Tracer};
 use crate::value::escape::visible;
 use crate::value::{Failure, Moment, NetnsId, Observed, Stop};
 
@@ -41,31 +42,20 @@ const LOOK_SHARE: u32 = 100;
 /// So long in one look the connections of one network namespace after the other are asked for.
 const CONNECTIONS: Duration = Duration::from_millis(200);
 
+mod stored;
+
 pub fn run(args: &TraceArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let config = config::trace(args, terminal)?;
     let stop = stop_for(&config.origin)?;
     if let Origin::Stored(asked) = &config.origin {
-        return stored(&config, asked, &stop);
+        return stored::run(&config, asked, &stop);
     }
     let opened = collect::open(&config.origin, &Filter::default(), &stop)?;
     show(&config, opened, &stop)
 }
 
-/// Each part of the time of which there is raw evidence.
-fn stored(config: &Trace, asked: &Stored, stop: &Stop) -> anyhow::Result<ExitCode> {
-    let (parts, wrong) = input::parts(asked)?;
-    wrong.iter().for_each(|text| output::say(visible(&format!("rstdoctor: {text}"))));
-    if parts.is_empty() {
-        bail!(
-            "no raw evidence of that time was kept, which is kept around faults and at most once an hour; rstdoctor history counts"
-        );
-    }
-    for Part { from, until, opened } in parts {
-        let (from, until) = (json::rfc3339_seconds(from.wall), json::rfc3339_seconds(until.wall));
-        output::say(format_args!("rstdoctor: raw evidence of {from} to {until}:"));
-        show(config, opened, stop)?;
-    }
-    Ok(ExitCode::SUCCESS)
+fn note(text: &str) {
+    output::say(visible(&format!("rstdoctor: {text}")));
 }
 
 /// Until it ends, or enough was shown.
@@ -73,17 +63,33 @@ fn stored(config: &Trace, asked: &Stored, stop: &Stop) -> anyhow::Result<ExitCod
 /// # Errors
 /// Nothing can be seen, or the output cannot be written.
 pub fn show(config: &Trace, opened: Opened, stop: &Stop) -> anyhow::Result<ExitCode> {
-    let terminal = config.terminal;
-    let mut tracing = Tracing::start(config, opened)?;
-    let waiting = if terminal.width.is_some() { WAITING_TERMINAL } else { WAITING };
-    let output = Output::start(waiting, stop)?;
+    let output = output(config, stop)?;
     let mut writer = Writer::new(config, &output);
+    let Told { summary, gone, .. } = show_part(config, opened, &mut writer)?;
+    finish(config, output, &summary, gone)
+}
+
+fn output(config: &Trace, stop: &Stop) -> anyhow::Result<Output> {
+    let waiting = if config.terminal.width.is_some() { WAITING_TERMINAL } else { WAITING };
+    Ok(Output::start(waiting, stop)?)
+}
+
+/// What became of a recording, or of all that was live.
+struct Told {
+    summary: Summary,
+    /// The reader of the output.
+    gone: bool,
+    enough: bool,
+}
+
+fn show_part(config: &Trace, opened: Opened, writer: &mut Writer<'_>) -> anyhow::Result<Told> {
+    let mut tracing = Tracing::start(config, opened)?;
     let (gone, enough) = loop {
-        let gone = output.has_failed() || reader_is_gone();
+        let gone = writer.output.has_failed() || reader_is_gone();
         let (batch, last) = tracing.next(gone);
         let busy = batch.resets.len() >= MANY;
         let enough = writer.write(batch, &mut tracing.tracer)?;
-        output.flush();
+        writer.output.flush();
         if last || enough {
             break (gone, enough);
         }
@@ -97,14 +103,19 @@ pub fn show(config: &Trace, opened: Opened, stop: &Stop) -> anyhow::Result<ExitC
         // The rest of the reading is in no other count.
         summary.counted = None;
     }
+    Ok(Told { summary, gone, enough })
+}
+
+fn finish(config: &Trace, output: Output, summary: &Summary, gone: bool) -> anyhow::Result<ExitCode> {
+    let terminal = config.terminal;
     if config.json {
         // Nothing more comes, so there is time to wait for the reader.
-        output.print(&json::line(&json::summary(&summary))?)?;
+        output.print(&json::line(&json::summary(summary))?)?;
     }
     output.finish()?;
     if !config.json && !gone {
         let gap = if terminal.progress { "\n" } else { "" };
-        let summary = text::summary(&summary, terminal.columns());
+        let summary = text::summary(summary, terminal.columns());
         output::say(format_args!("{gap}{}", terminal.shown(summary.trim_end())));
     }
     Ok(ExitCode::SUCCESS)
@@ -134,6 +145,8 @@ struct Tracing {
     destroyed: bool,
     looked: Moment,
     look_every: Duration,
+    /// A running kernel is asked.
+    live: bool,
     /// Who listens was seen: in a recording that may stand behind its first frame.
     seen: bool,
     noted: BTreeSet<String>,
@@ -159,6 +172,7 @@ impl Tracing {
             destroyed: true,
             looked: start,
             look_every: LOOK,
+            live: matches!(config.origin, Origin::Live(_)),
             seen: false,
             noted,
         };
@@ -176,6 +190,9 @@ impl Tracing {
             (Some(events), None) => tracing.note(&format!(
                 "Resets are not traced: {events}. Only the packets are shown: without process, state and kernel reason"
             )),
+            (Some(events), Some(packets)) if !tracing.live => {
+                bail!("no reset can be seen in what was recorded. Reset tracepoints: {events}. RST packets: {packets}")
+            }
             (Some(events), Some(packets)) if tracing.session.host_snapshot().facts.uid.is_some_and(|uid| uid != 0) => {
                 bail!("this user may not see resets: use sudo. Reset tracepoints: {events}. RST packets: {packets}")
             }
@@ -286,7 +303,9 @@ impl Tracing {
             .into_iter()
             .filter_map(|(what, failure)| Some(ended(what, failure?)));
         let errors = failures.errors.iter().map(ToString::to_string);
-        let missing = self.tracer.missing().iter().map(|missing| format!("{}: {}", missing.name, missing.reason));
+        // By which way a recorder reached tracefs says nothing of here.
+        let told = self.tracer.missing().iter().filter(|missing| self.live || missing.name != "tracefs");
+        let missing = told.map(|missing| format!("{}: {}", missing.name, missing.reason));
         let gone = (!self.namespace.is_reachable()).then(|| Namespace::GONE.to_owned());
         for text in ended.chain(errors).chain(missing).chain(gone).collect::<Vec<_>>() {
             self.note(&text);
@@ -311,6 +330,8 @@ struct Writer<'a> {
     json: bool,
     /// The kernel goes on, whether the reader takes the lines or not. A recording waits for it.
     live: bool,
+    /// Of a store, what was asked for: what is recorded begins and ends with a tick, and earlier where the sockets were looked at.
+    within: Option<Span>,
     /// Resets that may still be shown.
     left: u64,
     /// Since the last line that was written.
@@ -329,6 +350,7 @@ impl<'a> Writer<'a> {
             folding: (config.terminal.width.is_some() && !config.json).then(Folding::default),
             json: config.json,
             live: matches!(config.origin, Origin::Live(_)),
+            within: None,
             left: config.count.unwrap_or(u64::MAX),
             gap_lost: 0,
             gap_skipped: 0,
@@ -342,7 +364,9 @@ impl<'a> Writer<'a> {
         self.gap_lost += batch.lost;
         self.gap_skipped += batch.not_examined;
         let mut has_room = true;
-        for reset in &batch.resets {
+        let within = self.within;
+        let own = |reset: &&Reset| within.is_none_or(|span| span.from <= reset.wall && reset.wall <= span.until);
+        for reset in batch.resets.iter().filter(own) {
             tracer.count(reset);
             // What will not fit is not even put into words.
             let shown = has_room && {

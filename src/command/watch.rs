@@ -3,20 +3,24 @@
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
+use anyhow::bail;
+
 use super::hook::Hook;
 use super::terminal::reader_is_gone;
 use super::{FOUND, NOTHING, SAW_NOTHING, collect, stop_for};
 use crate::ask::Host;
 use crate::cause::Severity;
 use crate::command::cli::WatchArgs;
-use crate::command::config::{self, Terminal, Watch, WatchOutput};
-use crate::input::{Namespace, Opened};
+use crate::command::config::{self, Origin, Terminal, Watch, WatchOutput};
+use crate::command::known::{Known, list, span};
+use crate::input::{Namespace, Opened, Stored, parts};
 use crate::output::{Output, say};
 use crate::recording::{History, RollingHost, Window};
 use crate::render::{json, watch as text};
 use crate::session::Plan;
 use crate::timeline::{self, Change, ChangeKind, Driver, Next, Tick};
 use crate::value::Stop;
+use crate::value::escape::visible;
 
 mod keyboard;
 mod message;
@@ -89,6 +93,9 @@ impl View {
     /// # Errors
     /// Either is not possible.
     pub fn open(config: &Watch, stop: &Stop) -> anyhow::Result<Self> {
+        if let Origin::Stored(asked) = &config.origin {
+            tell(asked, config)?;
+        }
         let Opened { host, plan, namespace, recorded } = collect::open(&config.origin, &config.filter, stop)?;
         let namespace = Reachable { namespace, gone: false };
         if recorded.is_none() && config.output == WatchOutput::Screen {
@@ -99,6 +106,22 @@ impl View {
         }
         Ok(Self { host, plan, namespace, history: None, recorded })
     }
+}
+
+/// What of a store is not in the one part of it that is played.
+///
+/// # Errors
+/// There is no raw evidence: then what the index knows.
+fn tell(asked: &Stored, config: &Watch) -> anyhow::Result<()> {
+    let (parts, wrong) = parts(asked)?;
+    wrong.iter().for_each(|text| say(visible(&format!("rstdoctor: {text}"))));
+    let known = Known::of(asked, &config.filter)?;
+    let Some(played) = parts.first() else { bail!("{}", known.instead(asked, !wrong.is_empty())) };
+    let missing = known.outside(asked, &[span(played)]);
+    if !missing.is_empty() && config.filter.pid.is_none() {
+        say(visible(&format!("rstdoctor: not played: {}", list(&missing, asked))));
+    }
+    Ok(())
 }
 
 /// Whether what was asked for still leads to the namespace.

@@ -6,21 +6,33 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use super::cli::{Command, ScanArgs, Span, TraceArgs, WatchArgs, When};
-use super::config::{self, UsageError};
+use super::config::{self, Unit, UsageError};
 use super::state::home;
 use crate::input::{Stored, is_report};
 use crate::kernel::clock;
+use crate::output::say;
 use crate::store::is_store;
+use crate::value::escape::visible;
 
-/// What `--at` means around a time that says seconds, and one that does not.
+/// What `--at` means, by what was named: of a time that says seconds, so much as a live scan looks at.
 const MOMENT: Duration = Duration::from_secs(3);
 const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 /// What `watch --at` plays.
 const PLAYED: Duration = Duration::from_secs(3600);
 
 /// The zone of times without one.
 pub fn zone(utc: bool) -> TimeZone {
-    if utc { TimeZone::UTC } else { TimeZone::try_system().unwrap_or(TimeZone::UTC) }
+    if utc {
+        return TimeZone::UTC;
+    }
+    TimeZone::try_system().unwrap_or_else(|_| {
+        // Without one and without /etc/localtime it is UTC, tzset(3).
+        if let Some(name) = std::env::var("TZ").ok().filter(|name| !name.is_empty()) {
+            say(visible(&format!("rstdoctor: TZ={name} is no time zone that is known here: times are UTC")));
+        }
+        TimeZone::UTC
+    })
 }
 
 /// Finds out what a command was asked about.
@@ -87,22 +99,23 @@ fn stored(
     }
     let (now, zone) = (clock::now().wall, zone(span.utc));
     let option = if at.is_some() { "--at" } else { "--since" };
-    let since = config::point(option, first, now, &zone)?;
+    let point = config::point(option, first, now, &zone)?;
+    let since = point.at;
+    if since > now {
+        return Err(UsageError::Future { option, given: first.to_owned() });
+    }
     let until = match (at, &span.until) {
-        (Some(at), _) => {
-            // As exact as it was said: 03:12 is all of that minute.
-            let exact = at.matches(':').count() > 1 || at.trim() == "now";
-            since.saturating_add(length.unwrap_or(if exact { MOMENT } else { MINUTE }))
-        }
-        (None, Some(until)) => config::point("--until", until, now, &zone)?,
+        (Some(_), _) => since.saturating_add(length.unwrap_or(match point.unit {
+            Unit::Second => MOMENT,
+            Unit::Minute | Unit::Ago => MINUTE,
+            Unit::Day => DAY,
+        })),
+        (None, Some(until)) => config::end(until, point, now, &zone)?,
         (None, None) => now,
     };
     if until <= since {
         return Err(UsageError::Backwards { option });
     }
-    if since > now {
-        return Err(UsageError::Future { option, given: first.to_owned() });
-    }
     let directory = config::store(directory.or_else(|| span.store.clone()).as_ref(), &home())?;
-    Ok(Some(Stored { directory, since, until }))
+    Ok(Some(Stored { directory, since, until, zone }))
 }

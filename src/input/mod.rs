@@ -25,7 +25,7 @@ pub use given::{Given, Unusable};
 use kind::{Held, Kind};
 pub use live::Namespace;
 pub use sosreport::is_report;
-pub use store::{Part, parts};
+pub use store::{Part, Stored, missing, partial, parts};
 pub use unpack::is_no_text;
 
 /// Files that people hold, told by how they begin. Whatever else can be read is text.
@@ -40,15 +40,6 @@ pub enum Origin {
     Given(Given),
     /// Of a store, what it has of some time.
     Stored(Stored),
-}
-
-/// A time of a store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
-    pub directory: PathBuf,
-    /// CLOCK_REALTIME.
-    pub since: Duration,
-    pub until: Duration,
 }
 
 /// A running kernel.

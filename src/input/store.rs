@@ -1,23 +1,76 @@
 //! What a store holds of some time, judged as a recording of it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
-use super::{Opened, Stored, recording};
+use super::{Opened, recording};
 use crate::observation::SourceStatus;
 use crate::recording::{ReplayHost, excerpts};
 use crate::store::Reading;
 use crate::value::{Failure, FailureKind, Moment};
 
-/// Raw evidence that ends so much before the time that was asked for, or begins so much after it, is of another time.
+/// Raw evidence that ends so much before the time that was asked for, or begins so much after it, is all of it.
 const NEAR: Duration = Duration::from_secs(2);
+
+/// What begins so much after the time that was asked for is of that time: it is said by the minute.
+const SOON: Duration = Duration::from_secs(60);
+
+/// A time of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    pub directory: PathBuf,
+    /// CLOCK_REALTIME.
+    pub since: Duration,
+    pub until: Duration,
+    /// Of the one who asks.
+    pub zone: TimeZone,
+}
 
 /// Raw evidence of a part of the time, without a gap.
 pub struct Part {
+    /// The ticks between which it lies. What is recorded may begin earlier, with the latest look at all sockets.
     pub from: Moment,
     pub until: Moment,
+    /// It was to go on: it holds as much as fits into memory.
+    pub cut: bool,
     pub opened: Opened,
+}
+
+impl Stored {
+    /// The same store at another time.
+    #[must_use]
+    pub fn at(&self, since: Duration, until: Duration) -> Self {
+        Self { since, until, ..self.clone() }
+    }
+
+    /// The time that was asked for, for people.
+    pub fn asked(&self) -> String {
+        self.span(self.since, self.until)
+    }
+
+    /// `2026-11-26 03:12:04 CET`.
+    pub fn point(&self, wall: Duration) -> String {
+        self.format(wall, "%Y-%m-%d %H:%M:%S %Z")
+    }
+
+    /// `2026-11-26 03:12:04 to 03:13:10 CET`.
+    pub fn span(&self, from: Duration, until: Duration) -> String {
+        let same_day = self.format(from, "%Y-%m-%d %Z") == self.format(until, "%Y-%m-%d %Z");
+        let (first, last) = match same_day {
+            true => ("%Y-%m-%d %H:%M:%S", "%H:%M:%S %Z"),
+            false => ("%Y-%m-%d %H:%M:%S %Z", "%Y-%m-%d %H:%M:%S %Z"),
+        };
+        format!("{} to {}", self.format(from, first), self.format(until, last))
+    }
+
+    fn format(&self, wall: Duration, format: &str) -> String {
+        let at = i64::try_from(wall.as_millis()).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok());
+        at.unwrap_or_default().to_zoned_datetime(self.zone.clone()).strftime(format).to_string()
+    }
 }
 
 /// What there is of the time, in order, and what is wrong with files of the store.
@@ -30,14 +83,12 @@ pub fn parts(stored: &Stored) -> anyhow::Result<(Vec<Part>, Vec<String>)> {
     let mut wrong: Vec<String> = wrong.iter().map(ToString::to_string).collect();
     let mut parts = Vec::new();
     for excerpt in excerpts {
-        if excerpt.until.wall.saturating_add(NEAR) < stored.since {
-            continue;
-        }
-        let status = status(stored, excerpt.from.wall, excerpt.until.wall, excerpt.cut);
         match ReplayHost::read(&excerpt.recording) {
             Ok(host) => {
+                let (from, until, cut) = (excerpt.begins, excerpt.until, excerpt.cut);
+                let status = missing(stored, from.wall, until.wall, cut).map(partial);
                 let opened = recording::of(host, status);
-                parts.extend(opened.map(|opened| Part { from: excerpt.from, until: excerpt.until, opened }));
+                parts.extend(opened.map(|opened| Part { from, until, cut, opened }));
             }
             Err(error) => wrong.push(error.to_string()),
         }
@@ -45,22 +96,39 @@ pub fn parts(stored: &Stored) -> anyhow::Result<(Vec<Part>, Vec<String>)> {
     Ok((parts, wrong))
 }
 
-/// The part that is longest.
+/// The first part, which has to begin where it was asked for: another time is not played instead.
+///
+/// # Errors
+/// There is none, or it begins later; then where there is some.
 pub fn open(stored: &Stored) -> anyhow::Result<Opened> {
-    let length = |part: &Part| part.until.mono.saturating_sub(part.from.mono);
-    let longest = parts(stored)?.0.into_iter().max_by_key(length);
-    longest.map(|part| part.opened).context("no raw evidence of that time was kept")
+    const MOST: usize = 10;
+    let parts = parts(stored)?.0;
+    let held: Vec<String> = parts.iter().map(|part| stored.span(part.from.wall, part.until.wall)).collect();
+    let begins = |part: &Part| part.from.wall <= stored.since.saturating_add(SOON);
+    let first = parts.into_iter().next().with_context(|| format!("there is no raw evidence of {}", stored.asked()))?;
+    if begins(&first) {
+        return Ok(first.opened);
+    }
+    bail!(
+        "there is no raw evidence of {}; there is some of {}",
+        stored.point(stored.since),
+        held.iter().take(MOST).map(String::as_str).collect::<Vec<_>>().join(", ")
+    )
 }
 
-/// What of the time is missing, as the state of a source.
-fn status(stored: &Stored, from: Duration, until: Duration, cut: bool) -> Option<SourceStatus> {
+/// What of the time is missing in this part of it.
+pub fn missing(stored: &Stored, from: Duration, until: Duration, cut: bool) -> Option<String> {
     let whole = from <= stored.since.saturating_add(NEAR) && until.saturating_add(NEAR) >= stored.until;
-    if whole && !cut {
-        return None;
-    }
-    let at = |wall: Duration| humantime::format_rfc3339_seconds(std::time::SystemTime::UNIX_EPOCH + wall);
-    let why = if cut { "more than fits into memory was asked for" } else { "raw evidence is kept around faults only" };
-    let reason = format!("what is judged is {} to {}: {why}", at(from), at(until));
+    let why = match (cut, whole) {
+        (true, _) => "more than fits into memory was asked for",
+        (false, false) => "no raw evidence goes on from there without a gap",
+        (false, true) => return None,
+    };
+    Some(format!("looked at is {}: {why}", stored.span(from, until)))
+}
+
+/// The state of the store as a source of what is judged.
+pub fn partial(reason: String) -> SourceStatus {
     let failure = Failure::new(FailureKind::NotCollected, reason);
-    Some(SourceStatus { name: "store", failure: Some(failure), partial: true, note: None, took: Duration::ZERO })
+    SourceStatus { name: "store", failure: Some(failure), partial: true, note: None, took: Duration::ZERO }
 }

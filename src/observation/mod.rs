@@ -68,6 +68,8 @@ pub enum Input {
     Live,
     /// What a running kernel answered earlier: whatever was recorded of the same sources.
     Recording,
+    /// The same, as a recorder kept it of some time.
+    Store,
     /// Packets as they passed an interface: nothing of the hosts but what they sent.
     Capture,
     /// What somebody printed or logged: single sources, as far as they were printed.

@@ -26,7 +26,7 @@ impl<'a> View<'a> {
     }
 
     fn has_streams(self) -> bool {
-        matches!(self.covers.input, Input::Live | Input::Recording)
+        matches!(self.covers.input, Input::Live | Input::Recording | Input::Store)
     }
 }
 

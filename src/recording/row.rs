@@ -16,14 +16,14 @@ use super::write::RecordError;
 use crate::ask::{Answer, Frame};
 use crate::value::{Failure, Moment};
 
-/// How long after the end a tick is waited for that looked at all sockets.
-const PATIENCE: Duration = Duration::from_secs(45);
 /// Bytes of one part, packed, as of a recording that has to be held in memory.
 const MOST: usize = 64 << 20;
 
 /// A part of a row, as a recording.
 pub struct Excerpt {
     pub from: Moment,
+    /// The latest tick at or before what was asked for, where there is one: what is before it is there for its sweep.
+    pub begins: Moment,
     pub until: Moment,
     pub recording: Vec<u8>,
     /// It was to go on: it holds as much as fits into memory.
@@ -31,8 +31,8 @@ pub struct Excerpt {
 }
 
 /// What the recordings, in the order of time, hold of the time from `since` to `until` (CLOCK_REALTIME). One part for each row
-/// without a gap, from the last tick before `since` that looked at all sockets to the first such tick after `until`, or as far
-/// as it goes. And what is wrong with files: what is sound of them is used.
+/// without a gap, from the last tick before `since` that looked at all sockets to the first tick at or after `until`, or as far as it
+/// goes. And what is wrong with files: what is sound of them is used.
 pub fn excerpts(files: &[PathBuf], since: Duration, until: Duration) -> (Vec<Excerpt>, Vec<RecordingError>) {
     let mut cutting = Cutting { since, until, row: None, done: Vec::new() };
     let mut wrong = Vec::new();
@@ -59,6 +59,8 @@ struct Row {
     base: Past,
     /// When the latest tick was.
     latest: Moment,
+    /// See [`Excerpt::begins`].
+    begins: Moment,
     part: Part,
 }
 
@@ -101,7 +103,7 @@ impl Cutting {
     fn begin(&mut self, at: Moment) {
         self.end();
         let part = Part::Before(Box::default(), Vec::new());
-        self.row = Some(Row { past: Past::default(), base: Past::default(), latest: at, part });
+        self.row = Some(Row { past: Past::default(), base: Past::default(), latest: at, begins: at, part });
     }
 
     fn frame(&mut self, mut frame: KeptFrame) -> Result<(), RecordError> {
@@ -112,13 +114,18 @@ impl Cutting {
             }
         }
         row.past.absorb(&frame);
-        let (at, tick, swept) = (frame.at, frame.is_tick(), frame.is_swept());
+        let (at, tick) = (frame.at, frame.is_tick());
         if tick {
             row.latest = at;
+            if let Part::Before(_, frames) = &row.part
+                && (frames.is_empty() || at.wall <= self.since)
+            {
+                row.begins = at;
+            }
         }
         row.part = match std::mem::replace(&mut row.part, Part::Over) {
             Part::Before(past, mut frames) => {
-                if tick && (frames.is_empty() || swept && at.wall <= self.since) {
+                if tick && (frames.is_empty() || frame.is_swept() && at.wall <= self.since) {
                     Part::Before(Box::new(row.past.clone()), vec![frame])
                 } else {
                     frames.push(frame);
@@ -131,13 +138,13 @@ impl Cutting {
             }
             Part::Over => Part::Over,
         };
-        let enough = at.wall >= self.until && tick && (swept || at.wall >= self.until.saturating_add(PATIENCE));
+        let enough = at.wall >= self.until && tick;
         let full = matches!(&row.part, Part::Within(writing) if writing.out().len() >= MOST);
         if let Part::Within(_) = &row.part
             && (enough || full)
             && let Part::Within(writing) = std::mem::replace(&mut row.part, Part::Over)
         {
-            self.done.extend(excerpt(*writing, full && !enough)?);
+            self.done.extend(excerpt(*writing, row.begins, full && !enough)?);
         }
         Ok(())
     }
@@ -151,7 +158,7 @@ impl Cutting {
             Part::Before(..) | Part::Over => None,
         };
         // To memory.
-        self.done.extend(writing.and_then(|writing| excerpt(writing, false).ok()).flatten());
+        self.done.extend(writing.and_then(|writing| excerpt(writing, row.begins, false).ok()).flatten());
     }
 }
 
@@ -165,10 +172,10 @@ fn begun(past: Past, frames: Vec<KeptFrame>, until: Duration) -> Result<Part, Re
 }
 
 /// `None` if it is no window: a single tick.
-fn excerpt(writing: Writing<Vec<u8>>, cut: bool) -> Result<Option<Excerpt>, RecordError> {
+fn excerpt(writing: Writing<Vec<u8>>, begins: Moment, cut: bool) -> Result<Option<Excerpt>, RecordError> {
     let from = writing.from;
     let (recording, until) = writing.finish()?;
-    Ok((until.mono > from.mono).then_some(Excerpt { from, until, recording, cut }))
+    Ok((until.mono > begins.mono).then_some(Excerpt { from, begins, until, recording, cut }))
 }
 
 /// Memory that holds a part cannot fail; what else could is no sound recording.

@@ -4,6 +4,9 @@ use std::fmt::Write as _;
 
 use unicode_width::UnicodeWidthStr;
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
 use super::json::rfc3339_millis;
 use super::layout::Page;
 use crate::evidence::stated::stated_words;
@@ -26,6 +29,8 @@ const MAX_PROCESS: usize = 23;
 pub struct Lines {
     /// Columns of the terminal; `None` for a pipe or file, where a reset is always one line.
     width: Option<u16>,
+    /// Of the times; none for UTC.
+    zone: Option<TimeZone>,
     ends: usize,
     words: usize,
     process: usize,
@@ -33,7 +38,13 @@ pub struct Lines {
 
 impl Lines {
     pub fn new(width: Option<u16>) -> Self {
-        Self { width, ends: 33, words: 26, process: 12 }
+        Self { width, zone: None, ends: 33, words: 26, process: 12 }
+    }
+
+    /// With the times of this zone.
+    #[must_use]
+    pub fn of_zone(self, zone: &TimeZone) -> Self {
+        Self { zone: (*zone != TimeZone::UTC).then(|| zone.clone()), ..self }
     }
 
     /// Adds the line of one reset.
@@ -49,7 +60,7 @@ impl Lines {
         let process = reset.process.as_ref().map_or_else(|| "-".to_owned(), process);
         let details = details(reset);
         let start = out.len();
-        let _ = write!(out, "{}  {direction}  ", time(reset));
+        let _ = write!(out, "{}  {direction}  ", time(reset, self.zone.as_ref()));
         if self.width.is_some_and(|width| width < ONE_LINE) {
             let _ = write!(out, "{ends}\n{INDENT}{words}");
             let process = Some(process).filter(|process| process != "-");
@@ -93,9 +104,13 @@ fn cell(out: &mut String, text: &str, width: usize) {
     out.extend(std::iter::repeat_n(' ', width.saturating_sub(text.width()) + 2));
 }
 
-/// `14:02:11.031Z`
-fn time(reset: &Reset) -> String {
-    rfc3339_millis(reset.wall).split_off("2026-11-20T".len())
+/// `14:02:11.031Z`, `15:02:11.031+01:00`
+fn time(reset: &Reset, zone: Option<&TimeZone>) -> String {
+    let at = i64::try_from(reset.wall.as_millis()).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok());
+    match zone.zip(at) {
+        Some((zone, at)) => at.to_zoned_datetime(zone.clone()).strftime("%H:%M:%S%.3f%:z").to_string(),
+        None => rfc3339_millis(reset.wall).split_off("2026-11-20T".len()),
+    }
 }
 
 fn process(process: &Process) -> String {

@@ -10,12 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod collect;
+mod cutout;
 mod looks;
 mod members;
 mod streams;
 #[cfg(test)]
 mod testing;
 
+pub use cutout::observe_from;
 pub use members::AT_ONCE;
 pub use streams::{Live, SETTLED, StreamFailures};
 

@@ -31,6 +31,9 @@ pub struct Reading {
 #[derive(Debug, Default)]
 pub struct ReadProblems {
     pub problems: Vec<String>,
+    /// Something was written that is not read here: a file is damaged or of a later version. One that was cut off holds all that
+    /// was written.
+    pub unread: bool,
 }
 
 impl Reading {
@@ -91,7 +94,10 @@ impl Reading {
             match read {
                 // Deleted meanwhile, because it is old.
                 Err(error) if is_gone(&error) => {}
-                Err(error) => found.problems.push(format!("{error}; what is before that was read")),
+                Err(error) => {
+                    found.unread = true;
+                    found.problems.push(format!("{error}; what is before that was read"));
+                }
                 Ok(Some(_)) if self.written && Some(file.number) == newest => {}
                 Ok(Some(cut)) => {
                     let name = file.path.display();
@@ -102,6 +108,7 @@ impl Reading {
                 Ok(None) => {}
             }
             if odd > 0 {
+                found.unread = true;
                 found.problems.push(format!("{}: {odd} entries are not understood", file.path.display()));
             }
         }

@@ -47,6 +47,17 @@ impl<K: Eq + Hash + Ord + Clone> Counts<K> {
         }
     }
 
+    fn add_all(&mut self, other: Self) {
+        for (key, count) in other.counts {
+            if self.counts.len() < MAX_KEYS || self.counts.contains_key(&key) {
+                *self.counts.entry(key).or_default() += count;
+            } else {
+                self.others += count;
+            }
+        }
+        self.others += other.others;
+    }
+
     /// The most frequent first, at most `most`; and the number of resets that none of them has.
     pub fn top(&self, most: usize) -> (Vec<(K, u64)>, u64) {
         let mut all: Vec<_> = self.counts.iter().map(|(key, count)| (key.clone(), *count)).collect();
@@ -93,6 +104,26 @@ pub struct Summary {
 impl Summary {
     pub fn total(&self) -> u64 {
         self.sent + self.received
+    }
+
+    /// Adds what was seen in a later part of the same time.
+    pub fn add_part(&mut self, part: Self) {
+        self.duration += part.duration;
+        self.sent += part.sent;
+        self.received += part.received;
+        self.reasons.add_all(part.reasons);
+        self.ports.add_all(part.ports);
+        self.processes.add_all(part.processes);
+        self.peers.add_all(part.peers);
+        self.counted = self.counted.zip(part.counted).map(|(own, other)| own + other);
+        self.passed_over += part.passed_over;
+        self.packet_only += part.packet_only;
+        self.not_shown += part.not_shown;
+        self.not_examined += part.not_examined;
+        self.lost += part.lost;
+        self.packets_lost += part.packets_lost;
+        self.packets_left += part.packets_left;
+        self.forwarded += part.forwarded;
     }
 
     pub(super) fn add(&mut self, reset: &Reset, ephemeral: EphemeralPorts) {

@@ -204,6 +204,94 @@ fn a_fault_is_an_episode_and_is_judged_again_as_it_was_then() {
     });
 }
 
+/// What is judged of a longer time is the time of its fault; before it nothing is wrong; and where only the index still knows of it,
+/// nobody is told that all was well.
+#[test]
+fn a_time_is_judged_at_its_fault_and_never_well_without_the_evidence_of_it() {
+    isolated(|| {
+        let (_directory, store) = directory();
+        let listener = TcpListener::bind("127.0.0.1:9000").unwrap();
+        let agent = Agent::start(&store, &["--this-netns"]).ready();
+        let wall = |at: std::time::SystemTime| humantime::format_rfc3339_millis(at).to_string();
+        thread::sleep(Duration::from_secs(7));
+        let begun = std::time::SystemTime::now();
+        fault(&listener, Duration::from_secs(11));
+        let ended = std::time::SystemTime::now();
+        agent.until("the end of the episode", |store| {
+            episodes(store, "close-with-unread-data").iter().any(|episode| episode["ending"] == "ended")
+        });
+        let known = files(&store, "rst");
+        agent.signal(Signal::HUP);
+        agent.until("another recording", |store| files(store, "rst").iter().any(|file| !known.contains(file)));
+        thread::sleep(Duration::from_secs(5));
+        agent.end(Signal::TERM);
+        let around = Duration::from_secs(5);
+        let span = [wall(begun - around), wall(ended + around)];
+        let asked = ["--since", span[0].as_str(), "--until", span[1].as_str()];
+        let scan = |more: &[&str]| run(&[&["scan"], more, &asked].concat(), &store);
+
+        let output = scan(&["--json"]);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
+        assert_eq!(report["causes"][0]["id"], "close-with-unread-data", "{report}");
+        let started = humantime::parse_rfc3339(report["window"]["started_at"].as_str().unwrap()).unwrap();
+        let length = Duration::from_secs_f64(report["window"]["duration_s"].as_f64().unwrap());
+        // A tick is 2 s.
+        let tick = Duration::from_millis(2_500);
+        assert!(started + tick >= begun && started + length <= ended + tick && length > tick, "{}", text(&output));
+        let told = report["sources"].as_array().unwrap().iter().find(|source| source["name"] == "store");
+        let why = told.expect("that it is a part")["reason"].as_str().unwrap();
+        assert!(why.contains("the time of a fault"), "{why}");
+        assert_eq!(report["coverage"]["kind"], "store");
+
+        let before = [wall(begun - around), wall(begun - tick)];
+        let quiet = run(&["scan", "--since", &before[0], "--until", &before[1], "--fail-on", "warning"], &store);
+        assert_eq!(quiet.status.code(), Some(0), "{}", text(&quiet));
+
+        let watch = run(&["watch", "--no-tui", "--at", "2020-01-01"], &store);
+        assert!(watch.status.code() == Some(3) && text(&watch).contains("nothing was recorded"), "{}", text(&watch));
+
+        known.iter().for_each(|file| fs::remove_file(file).unwrap());
+        let output = scan(&["--fail-on", "critical"]);
+        assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(3), true), "{}", text(&output));
+        let said = text(&output);
+        assert!(said.contains("no raw evidence") && said.contains("CRITICAL close-with-unread-data at"), "{said}");
+        let trace = run(&[&["trace"], &asked[..]].concat(), &store);
+        assert!(text(&trace).contains("close-with-unread-data"), "{}", text(&trace));
+    });
+}
+
+/// A time of day has the zone that it says, whatever that of the process is; and resets outside the time are none of it.
+#[test]
+fn times_are_read_and_shown_in_their_zone() {
+    isolated(|| {
+        let (_directory, store) = directory();
+        let listener = TcpListener::bind("127.0.0.1:9000").unwrap();
+        let agent = Agent::start(&store, &["--this-netns"]).ready();
+        let begun = std::time::SystemTime::now();
+        fault(&listener, Duration::from_secs(5));
+        agent.until("the episode", |store| episodes(store, "close-with-unread-data").len() == 1);
+        thread::sleep(Duration::from_secs(3));
+        agent.end(Signal::TERM);
+        // In the middle of it: a second, and nothing before or after.
+        let seconds = |after: u64| {
+            let at = humantime::format_rfc3339_seconds(begun + Duration::from_secs(after)).to_string();
+            at[11..19].to_owned()
+        };
+        let (since, until) = (format!("{}+00:00", seconds(2)), format!("{}Z", seconds(3)));
+        let output = Command::new(BINARY)
+            .args(["trace", "--sent", "--since", &since, "--until", &until, "--store"])
+            .arg(&store)
+            .env("TZ", "IST-5:30")
+            .output()
+            .unwrap();
+        let lines = String::from_utf8(output.stdout.clone()).unwrap();
+        assert!(lines.lines().count() >= 5, "{}", text(&output));
+        let second = &seconds(2)[6..];
+        let is_own = |line: &str| line[6..8] == *second && line[12..18] == *"+05:30";
+        assert!(lines.lines().all(is_own), "{}", text(&output));
+    });
+}
+
 /// Who restarts the recorder while something goes on reads of one fault, not of two.
 #[test]
 fn a_restart_is_no_news() {
@@ -355,6 +443,13 @@ fn damage_and_later_versions_are_said_and_the_rest_is_read() {
         assert!(text.contains("Closed with unread data"), "the third is sound: {text}");
         let recordings = files(&store, "rst");
         change(&recordings[0], 60, 0xa5);
+        // It is recorded, and cannot be read.
+        let name = recordings[0].file_name().unwrap().to_str().unwrap();
+        let begun = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", &name[9..25]).unwrap();
+        let at = format!("{}Z", begun.checked_add(jiff::Span::new().seconds(1)).unwrap());
+        let scan = crate::agent::text(&run(&["scan", "--at", &at], &store));
+        assert!(scan.contains("damaged") && scan.contains("that can be read"), "{scan}");
+        assert!(!scan.contains("nothing was recorded") && !scan.contains("kept around faults"), "{scan}");
         let output = run(&["trace", "--since", "10m", "--json"], &store);
         assert!(
             crate::agent::text(&output).contains("damaged") && output.stdout.len() > 1000,

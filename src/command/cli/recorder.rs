@@ -10,8 +10,8 @@ use crate::input::Stored;
 /// Which time of a store.
 #[derive(Debug, Clone, Default, Args)]
 pub struct When {
-    /// What rstdoctor agent stored of this time: 03:12, "2026-11-26 03:12:30", 2026-11-26T03:12:00Z, 2h ago
-    #[arg(long, value_name = "TIME", conflicts_with_all = ["since", "until"])]
+    /// What rstdoctor agent stored of this minute, second or day: 03:12, 03:12:30+01:00, 2026-11-26T03:12:00Z, "2h ago"
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with_all = ["since", "until"])]
     pub at: Option<String>,
     #[command(flatten)]
     pub span: Span,
@@ -21,10 +21,10 @@ pub struct When {
 #[derive(Debug, Clone, Default, Args)]
 pub struct Span {
     /// What rstdoctor agent stored from this time on: 03:12, "2026-11-26 03:12:30", 24h
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub since: Option<String>,
-    /// Up to this time [default: now]
-    #[arg(long, value_name = "TIME", requires = "since")]
+    /// Up to this time; a time of day is the first one after --since [default: now]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, requires = "since")]
     pub until: Option<String>,
     /// Directory of the store [default: that of rstdoctor agent]
     #[arg(long, value_name = "DIRECTORY")]
@@ -57,7 +57,7 @@ pub struct AgentArgs {
     #[arg(long, value_name = "DIRECTORY")]
     pub store: Option<PathBuf>,
     /// Delete what is older, up to an hour later: 12h, 7d; at least 1h [default: 7d]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub keep: Option<String>,
     /// Never hold more than this; the oldest goes first: 500M, 2G [default: 500M]
     #[arg(long, value_name = "SIZE")]
@@ -92,10 +92,10 @@ pub struct AgentArgs {
 #[derive(Debug, Clone, Default, Args)]
 pub struct HistoryArgs {
     /// From this time on: 24h for a day ago, 03:12, "2026-11-26 03:12", 2026-11-26T03:12:00Z [default: 24h]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub since: Option<String>,
     /// Up to this time [default: now]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub until: Option<String>,
     /// Only what concerns these served ports, by number or name of the service
     #[arg(long, value_name = "N|NAME", value_delimiter = ',', allow_negative_numbers = true)]

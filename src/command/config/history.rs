@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use super::{Home, Terminal, UsageError, not_empty, point, ports, store};
+use super::{Home, Point, Terminal, Unit, UsageError, end, not_empty, point, ports, store};
 use crate::cause::REGISTRY;
 use crate::command::cli::{HistoryArgs, HistoryFormat};
 use crate::history::Wanted;
@@ -32,11 +32,20 @@ pub fn history(
     now: Duration,
     zone: &TimeZone,
 ) -> Result<History, UsageError> {
-    let at = |option, text: &Option<String>, otherwise: Duration| {
-        text.as_deref().map_or(Ok(otherwise), |text| point(option, text, now, zone))
+    let since = args.since.as_deref().map(|text| point("--since", text, now, zone)).transpose()?;
+    let (since, until) = match (since, args.until.as_deref()) {
+        (Some(since), until) => {
+            if since.at > now {
+                return Err(UsageError::Future { option: "--since", given: args.since.clone().unwrap_or_default() });
+            }
+            (since.at, until.map_or(Ok(now), |text| end(text, since, now, zone))?)
+        }
+        (None, until) => {
+            let day = Point { at: now.saturating_sub(SINCE), unit: Unit::Ago };
+            let until = until.map_or(Ok(now), |text| end(text, day, now, zone))?;
+            (until.saturating_sub(SINCE), until)
+        }
     };
-    let until = at("--until", &args.until, now)?;
-    let since = at("--since", &args.since, until.saturating_sub(SINCE))?;
     if since >= until {
         return Err(UsageError::Backwards { option: "--since" });
     }

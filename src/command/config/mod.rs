@@ -22,7 +22,7 @@ pub use agent::{Agent, Home, agent, command, span, store};
 pub use history::{History, history};
 pub use record::{Record, record};
 pub use scan::{Scan, scan};
-pub use time::point;
+pub use time::{Point, Unit, end, point};
 pub use trace::{Trace, trace};
 pub use watch::{LONGEST_INTERVAL, SHORTEST_INTERVAL, Watch, WatchOutput, tick_interval, watch};
 

@@ -5,132 +5,179 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use crate::command::history::{past, point};
+use crate::command::known::faults::{Fault, Span, times};
+use crate::command::known::{Known, list, span};
 use crate::diagnosis::filter::Filter;
 use crate::diagnosis::node::diagnose_all;
 use crate::diagnosis::{Diagnosis, Status};
-use crate::history::{Place, Wanted, millis};
-use crate::input::{Part, Stored, parts};
+use crate::input::{Part, Stored, missing, partial, parts};
 use crate::kernel::clock;
+use crate::observation::Input;
 use crate::output::say;
-use crate::session::observe;
-use crate::timeline::Key;
+use crate::session::observe_from;
 use crate::value::Stop;
 use crate::value::escape::visible;
 
 /// Of what is not over the latest ticks are judged, from so long ago to so long ago: the newest may not be written yet.
 const LATEST: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(4));
+/// Who asks about a time that is not longer asks about that, as a live scan would.
+const MOMENT: Duration = Duration::from_secs(10);
 
-/// Judges each part of the time of which there is raw evidence; the worst is the answer, and the others are told.
+/// A part of the time that is judged as one window.
+struct Judged {
+    part: Part,
+    /// What it is not, or not all of.
+    note: Option<String>,
+}
+
+/// Judges the times of the faults that the index tells of, as far as there is raw evidence, and where there is none of them each
+/// part of the time; the worst is the answer, and the others are told.
 ///
 /// # Errors
-/// There is no store, or no raw evidence of that time: then what the index says of it.
+/// There is no store, or no raw evidence of that time, or of the worst of it: then what the index says.
 pub fn judged(stored: &Stored, filter: &Filter, stop: &Stop) -> anyhow::Result<Diagnosis> {
-    let (mut parts, wrong) = parts(stored)?;
-    wrong.iter().for_each(|text| say(visible(&format!("rstdoctor: {text}"))));
+    let (mut found, wrong) = parts(stored)?;
+    wrong.iter().for_each(|text| note(text));
     let now = clock::now().wall;
-    if parts.is_empty() && stored.until > now {
-        parts = latest(stored, now)?;
+    if found.is_empty() && stored.until > now {
+        found = latest(stored, now)?;
     }
-    if parts.is_empty() {
-        bail!("{}", instead(stored)?);
+    let known = Known::of(stored, filter)?;
+    if found.is_empty() {
+        known.problems.iter().for_each(|text| note(text));
+        bail!("{}", known.instead(stored, !wrong.is_empty()));
     }
-    let mut judged: Vec<(String, Diagnosis)> = Vec::new();
-    for Part { from, until, mut opened } in parts {
-        let observation = observe(&mut *opened.host, &opened.plan)?;
+    let held: Vec<Span> = found.iter().map(span).collect();
+    let (faults, unheld) = match filter.pid {
+        // The index does not tell of single processes.
+        Some(_) => Default::default(),
+        None => (known.faults(stored), known.outside(stored, &held)),
+    };
+    let none = if wrong.is_empty() { "there is no raw evidence" } else { "there is no raw evidence that can be read" };
+    let mut judged: Vec<(Part, Diagnosis)> = Vec::new();
+    for Judged { mut part, note } in chosen(stored, found, &faults)? {
+        let unheld = (!unheld.is_empty()).then(|| format!("{none} of {}", list(&unheld, stored)));
+        let notes: Vec<String> = note.into_iter().chain(unheld).collect();
+        part.opened.plan.covers.input = Input::Store;
+        part.opened.plan.covers.status = (!notes.is_empty()).then(|| partial(notes.join("; ")));
+        let observation = observe_from(&mut *part.opened.host, &part.opened.plan, part.from.mono)?;
         let diagnosis = diagnose_all(&observation, filter, &|| stop.load(Ordering::Relaxed));
         let Some(diagnosis) = diagnosis else { bail!("interrupted before there was a result") };
-        judged.push((format!("{} to {}", point(from.wall), point(until.wall)), diagnosis));
+        judged.push((part, diagnosis));
     }
-    // What is unknown is worse than well, and no fault; of several the first.
-    let rank = |(_, diagnosis): &&(String, Diagnosis)| match diagnosis.status {
+    judged.sort_by_key(|(part, _)| part.from.wall);
+    let worst = worst(&judged).context("no network namespace was recorded")?;
+    let (part, diagnosis) = judged.get(worst).context("nothing was judged")?;
+    let when = |part: &Part| stored.span(part.from.wall, part.until.wall);
+    if let Some(fault) = unheld.iter().find(|fault| is_worse(fault, diagnosis.status)) {
+        bail!(
+            "{none} of the worst of {}: {}. Of {} there is some, and it says {}: {}. rstdoctor history tells more",
+            stored.asked(),
+            list(std::slice::from_ref(fault), stored),
+            when(part),
+            diagnosis.status.name().to_uppercase(),
+            diagnosis.summary.trim_end_matches('.')
+        );
+    }
+    // Of a moment one may have asked for one in which it paused.
+    if !is_moment(stored) && diagnosis.status == Status::Ok && !faults.is_empty() {
+        bail!(
+            "the recorder's verdict of {} was {}. What raw evidence there is of {} shows nothing of it. rstdoctor history tells more",
+            stored.asked(),
+            list(&faults, stored),
+            when(part)
+        );
+    }
+    if judged.len() > 1 {
+        note(&format!(
+            "{} parts of that time were judged (scan --since and --until show each), and this is the worst:",
+            judged.len()
+        ));
+        for (index, (part, diagnosis)) in judged.iter().enumerate() {
+            let mark = if index == worst { ">" } else { " " };
+            let verdict = diagnosis.status.name().to_uppercase();
+            say(visible(&format!("{mark} {}  {verdict}: {}", when(part), diagnosis.summary)));
+        }
+    }
+    if let Some(failure) = part.opened.plan.covers.status.as_ref().and_then(|status| status.failure.as_ref()) {
+        note(&failure.reason);
+    }
+    let shown: Vec<Span> = judged.iter().map(|(part, _)| span(part)).collect();
+    let is_left =
+        |fault: &&Fault| !unheld.contains(fault) && shown.iter().all(|span| fault.span.within(*span).is_none());
+    let left: Vec<Fault> = faults.iter().filter(is_left).cloned().collect();
+    if !left.is_empty() {
+        note(&format!("not judged, because there were so many: {}", list(&left, stored)));
+    }
+    let within = span(part);
+    let milder = faults.iter().filter(|fault| fault.span.within(within).is_some());
+    let milder: Vec<Fault> = milder.filter(|fault| is_worse(fault, diagnosis.status)).cloned().collect();
+    if !milder.is_empty() {
+        note(&format!("the recorder's verdict was worse then: {}", list(&milder, stored)));
+    }
+    judged.into_iter().nth(worst).map(|(_, diagnosis)| diagnosis).context("nothing was judged")
+}
+
+fn note(text: &str) {
+    say(visible(&format!("rstdoctor: {text}")));
+}
+
+fn is_worse(fault: &Fault, status: Status) -> bool {
+    match status {
+        Status::Critical => false,
+        Status::Warning => fault.critical,
+        Status::Unknown | Status::Ok => true,
+    }
+}
+
+fn is_moment(stored: &Stored) -> bool {
+    stored.until.saturating_sub(stored.since) <= MOMENT
+}
+
+/// What is unknown is worse than well, and no fault; of several the longest: a fault that was over soon after the beginning of what
+/// was asked for is not what was meant.
+fn worst(judged: &[(Part, Diagnosis)]) -> Option<usize> {
+    let rank = |status| match status {
         Status::Critical => 0,
         Status::Warning => 1,
         Status::Unknown => 2,
         Status::Ok => 3,
     };
-    let worst =
-        judged.iter().min_by_key(rank).map(|(span, _)| span.clone()).context("no network namespace was recorded")?;
-    if judged.len() > 1 {
-        say(format_args!(
-            "rstdoctor: raw evidence was kept of {} parts of that time; this is the worst of them:",
-            judged.len()
-        ));
-        for (span, diagnosis) in &judged {
-            let mark = if *span == worst { ">" } else { " " };
-            say(visible(&format!("{mark} {span}  {}: {}", diagnosis.status.name().to_uppercase(), diagnosis.summary)));
+    let length = |part: &Part| std::cmp::Reverse(part.until.mono.saturating_sub(part.from.mono));
+    let of = |(part, diagnosis): &(Part, Diagnosis)| (rank(diagnosis.status), length(part));
+    (0..judged.len()).min_by_key(|index| judged.get(*index).map(of))
+}
+
+/// The parts as they are, or the times of the faults in them.
+fn chosen(stored: &Stored, found: Vec<Part>, faults: &[Fault]) -> anyhow::Result<Vec<Judged>> {
+    let mut chosen = Vec::new();
+    for part in found {
+        let held = span(&part);
+        let own = faults.iter().filter_map(|fault| Some(Fault { span: fault.span.within(held)?, ..fault.clone() }));
+        let times = if is_moment(stored) { Vec::new() } else { times(&own.collect::<Vec<_>>()) };
+        let before = chosen.len();
+        for time in times {
+            let parts = parts(&stored.at(time.from, time.until))?.0;
+            chosen.extend(parts.into_iter().map(|part| {
+                let when = stored.span(part.from.wall, part.until.wall);
+                Judged { part, note: Some(format!("judged is {when}, the time of a fault within {}", stored.asked())) }
+            }));
+        }
+        if chosen.len() == before {
+            let note = missing(stored, part.from.wall, part.until.wall, part.cut);
+            chosen.push(Judged { part, note });
         }
     }
-    let worst = judged.into_iter().find(|(span, _)| *span == worst).map(|(_, diagnosis)| diagnosis);
-    let worst = worst.context("nothing was judged")?;
-    if let Some(text) = began_later(stored, &worst)? {
-        say(visible(&format!("rstdoctor: {text}")));
-    }
-    Ok(worst)
+    Ok(chosen)
 }
 
 /// What was recorded last, where the time that was asked for is not over.
 fn latest(stored: &Stored, now: Duration) -> anyhow::Result<Vec<Part>> {
     let (since, until) = (now.saturating_sub(LATEST.0), now.saturating_sub(LATEST.1));
-    let latest: Vec<Part> = parts(&Stored { since, until, ..stored.clone() })?.0.pop().into_iter().collect();
+    let latest: Vec<Part> = parts(&stored.at(since, until))?.0.pop().into_iter().collect();
     if let Some(part) = latest.first() {
-        let span = format!("{} to {}", point(part.from.wall), point(part.until.wall));
-        say(format_args!("rstdoctor: {} is not recorded yet; the latest that is: {span}", point(stored.since)));
+        let span = stored.span(part.from.wall, part.until.wall);
+        say(format_args!("rstdoctor: {} is not recorded yet; the latest that is: {span}", stored.point(stored.since)));
     }
     Ok(latest)
-}
-
-/// What is judged ends at a tick that looked at all sockets, some time after the one that was asked for. That a cause which leads
-/// the report began only then is known from the index.
-fn began_later(stored: &Stored, diagnosis: &Diagnosis) -> anyhow::Result<Option<String>> {
-    let Some(ranked) = diagnosis.causes.first() else { return Ok(None) };
-    let place = Place::at(&Key::of(ranked).place, &ranked.finding, diagnosis);
-    let end = diagnosis.started.wall.saturating_add(diagnosis.window);
-    let wanted = Wanted {
-        since: millis(diagnosis.started.wall),
-        until: millis(end),
-        cause: Some(ranked.id.to_owned()),
-        ..Wanted::default()
-    };
-    let (past, _) = past(&stored.directory, wanted, 1)?;
-    let own = past.episodes.iter().filter(|episode| episode.place.is_same(&place));
-    let began = own.map(|episode| episode.span.from).min().filter(|from| *from >= millis(stored.until));
-    Ok(began.map(|from| {
-        format!(
-            "{} at {} began at {}, after the time that was asked for; what is judged is {} to {}",
-            ranked.id,
-            place.words(),
-            point(Duration::from_millis(from)),
-            point(diagnosis.started.wall),
-            point(end)
-        )
-    }))
-}
-
-/// What is known of a time without raw evidence.
-fn instead(stored: &Stored) -> anyhow::Result<String> {
-    let wanted = Wanted { since: millis(stored.since), until: millis(stored.until), ..Wanted::default() };
-    let (past, _) = past(&stored.directory, wanted, 1)?;
-    let span = format!("{} to {}", point(stored.since), point(stored.until));
-    if past.account.status.is_none() && stored.until > clock::now().wall {
-        return Ok(format!("{span} is not recorded yet; a tick is once its window is over"));
-    }
-    if past.is_empty() {
-        return Ok(format!("nothing was recorded of {span}"));
-    }
-    let Some(status) = past.account.status else {
-        return Ok(format!("no verdict of {span} is stored: where nothing is wrong one is once a minute"));
-    };
-    let verdict = status.name().to_uppercase();
-    let episodes: Vec<String> = past
-        .episodes
-        .iter()
-        .filter(|episode| episode.is_fault())
-        .map(|e| format!("{} at {}", e.id, e.place.words()))
-        .collect();
-    let what = if episodes.is_empty() { String::new() } else { format!(" ({})", episodes.join(", ")) };
-    Ok(format!(
-        "no raw evidence was kept of {span}, which is kept around faults and at most once an hour; the verdict then was {verdict}{what}. \
-         rstdoctor history tells more"
-    ))
 }

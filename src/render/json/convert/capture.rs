@@ -119,6 +119,7 @@ fn end(flow: &Flow, side: Side) -> CapturedEnd {
 pub fn coverage(diagnosis: &Diagnosis) -> Option<Coverage> {
     let kind = match diagnosis.input {
         Input::Live | Input::Recording => return None,
+        Input::Store => "store",
         Input::Capture => "capture",
         Input::Text => "text",
     };

@@ -155,7 +155,7 @@ pub struct CapturedRst {
 /// Where the evidence comes from, where that is no host and no recording of one.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Coverage {
-    /// capture, text or bundle.
+    /// capture, text, bundle or store.
     pub kind: String,
     /// The sources that it holds.
     pub sources: Vec<String>,
