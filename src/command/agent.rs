@@ -26,6 +26,7 @@ use crate::store::{Journal, Reading, Retention, Store, StoreFile};
 use crate::timeline::{Driver, Next, Phase, Tick, Watch};
 use crate::value::Moment;
 use crate::value::escape::visible;
+use crate::value::words;
 
 mod exporter;
 mod resume;
@@ -46,9 +47,9 @@ pub fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
     map_large_pieces();
     let (stop, hangup) = signals::service()?;
     let mut manager = ServiceManager::new();
+    let store = Store::open(&config.store, config.limits)?;
     let exporter = Exporter::start(&config)?;
     let mut hook = Hook::start(config.exec.clone())?;
-    let store = Store::open(&config.store, config.limits)?;
     if let Some(text) = Reading::open(&config.store)?.newer() {
         say(visible(&format!(
             "rstdoctor: {text}; this one writes to the store, and neither reads what the other wrote"
@@ -177,9 +178,17 @@ impl Recording {
     }
 
     fn write(&mut self, at: Moment, entry: &Entry) {
+        let lost = self.journal.lost_since();
         let written = self.journal.push(&mut locked(&self.store), at, entry);
         if let Err(error) = written {
             self.failed(error);
+        } else if let Some(since) = lost.filter(|_| self.journal.lost_since().is_none()) {
+            // The next failure is another one.
+            self.said.clear();
+            say(format!(
+                "rstdoctor: the store is written again; what happened in the {} before is not in it",
+                words::seconds(at.mono.saturating_sub(since.mono))
+            ));
         }
     }
 

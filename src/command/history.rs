@@ -12,7 +12,7 @@ use super::state::home;
 use super::{NOTHING, when};
 use crate::command::cli::{HistoryArgs, HistoryFormat};
 use crate::command::config::{self, History, Terminal};
-use crate::history::{Past, Wanted, millis};
+use crate::history::{Past, Span, Wanted, millis};
 use crate::kernel::clock;
 use crate::output::{Output, say};
 use crate::render::document;
@@ -28,14 +28,16 @@ pub fn run(args: &HistoryArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let zone = when::zone(args.utc);
     let config = config::history(args, terminal, &home(), clock::now().wall, &zone)?;
     let (past, problems) = past(&config.store, config.wanted.clone(), BUCKETS)?;
-    problems.iter().for_each(|text| say(visible(&format!("rstdoctor: {text}"))));
+    if config.format != HistoryFormat::Table {
+        problems.iter().for_each(|text| say(visible(&format!("rstdoctor: {text}"))));
+    }
     let name = name(&zone, past.wanted.until);
     let scan_options = scan_options(&name, args.store.as_deref());
     let calendar = Calendar { time: &|at| local(at, &zone), zone: name, scan_options };
     let output = Output::start(0, &Arc::default())?;
     output.print(&text(&past, &config, &calendar)?)?;
     output.finish()?;
-    if past.is_empty() {
+    if past.is_empty() && config.format != HistoryFormat::Table {
         say("rstdoctor: nothing was recorded of that time");
     }
     Ok(if past.is_empty() { ExitCode::from(NOTHING) } else { ExitCode::SUCCESS })
@@ -79,7 +81,12 @@ pub fn past(store: &Path, wanted: Wanted, buckets: usize) -> anyhow::Result<(Pas
         past.push(entry);
         !past.is_complete()
     });
-    Ok((past.finish(reading.is_written().then(|| millis(clock::now().wall))), found.problems))
+    let problems = found.iter().map(|problem| problem.text.clone()).collect();
+    for problem in found {
+        let lost = problem.lost.map(|[from, until]| Span { from: millis(from), until: millis(until) });
+        past.damaged(problem.text, &problem.file, lost);
+    }
+    Ok((past.finish(reading.is_written().then(|| millis(clock::now().wall))), problems))
 }
 
 /// `2026-11-26 03:12:04` there.

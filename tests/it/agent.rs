@@ -347,12 +347,31 @@ fn damage_and_later_versions_are_said_and_the_rest_is_read() {
         let middle = fs::metadata(&index[0]).unwrap().len() as usize - 100;
         change(&index[0], middle, 0xa5);
         change(&index[1], 8, 9);
+        let damaged = [files(&store, "idx")[0].clone(), files(&store, "idx")[1].clone()];
+        let damaged = damaged.map(|file| file.file_name().unwrap().to_string_lossy().into_owned());
         let output = run(&["history"], &store);
         assert_eq!(output.status.code(), Some(0));
-        let text = text(&output);
-        assert!(text.contains("is damaged at segment 0") && text.contains("what is before that was read"), "{text}");
-        assert!(text.contains("has format 9 of a recording"), "{text}");
-        assert!(text.contains("Closed with unread data"), "the third is sound: {text}");
+        let words = text(&output).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains("is damaged at segment 0") && words.contains("what is before that was read"), "{words}");
+        assert!(words.contains("is of a newer rstdoctor (format 9)"), "{words}");
+        assert!(words.contains(&format!("was recorded, and cannot be read: {}", damaged[0])), "{words}");
+        assert!(!words.contains("record again") && !words.contains("record -o"), "a store cannot be: {words}");
+        assert!(words.contains("Closed with unread data"), "the third is sound: {words}");
+        let told = history(&store);
+        assert_eq!(
+            told["problems"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|text| { damaged.iter().any(|file| text.as_str().unwrap().contains(file)) })
+                .count(),
+            2,
+            "{told}"
+        );
+        for format in ["html", "markdown"] {
+            let page = text(&run(&["history", "--format", format], &store));
+            assert!(damaged.iter().all(|file| page.contains(file.split('.').next().unwrap())), "{page}");
+        }
         let recordings = files(&store, "rst");
         change(&recordings[0], 60, 0xa5);
         let output = run(&["trace", "--since", "10m", "--json"], &store);
@@ -396,6 +415,11 @@ fn a_full_disk_is_said_and_survived() {
         let (_, status) = agent.end(Signal::TERM);
         assert_eq!(status, Some(0), "{}", said(&store));
         assert!(history(&store)["ticks"].as_u64().unwrap() > before);
+        assert!(said(&store).contains("the store is written again"), "{}", said(&store));
+        let told = history(&store);
+        let lost = told["missing"].as_array().unwrap().iter().filter_map(|gap| gap["why"].as_str());
+        assert!(lost.into_iter().any(|why| why.contains("No space left on device")), "{told}");
+        assert!(text(&run(&["history"], &store)).contains("No space left on device"));
         assert_eq!(
             said(&store).matches("No space left").count(),
             said(&store).lines().filter(|l| l.contains("No space")).count()

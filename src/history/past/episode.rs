@@ -14,6 +14,9 @@ impl Episode {
             span: Span { from: event.since, until: event.at },
             from_start: event.from_start,
             ending: Ending::GoesOn,
+            is_quiet: false,
+            because_of: event.because_of.clone(),
+            root: None,
             events: 0,
             unit: event.unit.clone(),
             peak_per_s: 0.0,
@@ -24,7 +27,7 @@ impl Episode {
             remedies: event.remedies.clone(),
             earlier,
             counted: 0,
-            standing: 0,
+            seen: 0,
         }
     }
 
@@ -32,6 +35,9 @@ impl Episode {
         self.span.until = self.span.until.max(event.at);
         self.events = self.events.max(event.events.saturating_sub(self.earlier));
         self.harmless &= event.harmless;
+        if event.because_of.is_some() {
+            self.because_of.clone_from(&event.because_of);
+        }
         if event.place.process.is_some() {
             self.place.clone_from(&event.place);
         }
