@@ -18,7 +18,7 @@ use crate::output::{Output, say};
 use crate::render::document;
 use crate::render::history::{self as render, Calendar};
 use crate::render::json;
-use crate::store::Reading;
+use crate::store::{Flaw, ReadProblem, Reading};
 use crate::value::escape::visible;
 
 /// Parts of the time in the row of a service, where the page is not narrower.
@@ -81,11 +81,16 @@ pub fn past(store: &Path, wanted: Wanted, buckets: usize) -> anyhow::Result<(Pas
         past.push(entry);
         !past.is_complete()
     });
-    let problems = found.iter().map(|problem| problem.text.clone()).collect();
-    for problem in found {
-        let lost = problem.lost.map(|[from, until]| Span { from: millis(from), until: millis(until) });
-        past.damaged(problem.text, &problem.file, lost);
+    for ReadProblem { text, file, what } in found {
+        match what {
+            Flaw::Unreadable(from, until) => {
+                past.damaged(text, Some((&file, Span { from: millis(from), until: millis(until) })));
+            }
+            Flaw::CutOff(at) => past.cut_off(millis(at)),
+            Flaw::Odd => past.damaged(text, None),
+        }
     }
+    let problems = past.problems.clone();
     Ok((past.finish(reading.is_written().then(|| millis(clock::now().wall))), problems))
 }
 

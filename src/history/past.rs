@@ -77,6 +77,8 @@ pub struct Episode {
     /// Events that ticks and minutes told since it began, without those that were still there, and with them.
     counted: u64,
     seen: u64,
+    /// Connections of the place in all ticks of it, and those that failed.
+    in_all: (Option<u64>, Option<u64>),
 }
 
 /// What changed besides causes.
@@ -117,6 +119,8 @@ pub struct Past {
     covered: Vec<Span>,
     /// Times of which something is known to be gone.
     flaws: Vec<Gap>,
+    /// When the recorder was cut off.
+    cuts: Vec<u64>,
     /// Ticks since the latest minute.
     ticks: Vec<Account>,
     ended: HashMap<(String, Place), u64>,
@@ -294,7 +298,8 @@ impl Past {
         told.unwrap_or_else(|| event.events.saturating_sub(own.round() as u64))
     }
 
-    fn close(&mut self, episode: Episode) {
+    fn close(&mut self, mut episode: Episode) {
+        episode.share_in_all();
         if self.wanted.clip(episode.span).is_some() && self.episodes.len() < MOST {
             self.episodes.push(episode);
         }

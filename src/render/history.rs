@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::layout::{Page, Paint};
 use crate::cause::Severity;
-use crate::history::{Direction, Ending, Episode, Gap, Line, Past, Row, Span, total};
+use crate::history::{Direction, Ending, Episode, Gap, Line, Past, Row, Span, Why, total};
 use crate::value::words::{counted, percent, rate, seconds, thousands};
 
 /// What causes call SYNs that were lost.
@@ -440,12 +440,15 @@ pub fn gap(gap: &Gap, calendar: &Calendar<'_>) -> String {
 }
 
 fn gaps(page: &mut Page, past: &Past, calendar: &Calendar<'_>) {
-    let (known, unknown): (Vec<&Gap>, Vec<&Gap>) = past.missing.iter().partition(|gap| gap.why.is_some());
+    let is_lost = |gap: &&Gap| matches!(gap.why, Some(Why::NotWritten(_) | Why::Unreadable(_)));
+    let (known, unknown): (Vec<&Gap>, Vec<&Gap>) = past.missing.iter().partition(is_lost);
     for lost in known.iter().take(MOST) {
         page.field("Lost", 14, &gap(lost, calendar));
     }
     if !unknown.is_empty() {
-        let spans: Vec<String> = unknown.iter().take(MOST).map(|gap| calendar.span(gap.span)).collect();
+        let cut = |gap: &Gap| if gap.why.is_some() { " (the recorder was killed, or the power went)" } else { "" };
+        let span = |gap: &&Gap| format!("{}{}", calendar.span(gap.span), cut(gap));
+        let spans: Vec<String> = unknown.iter().take(MOST).map(span).collect();
         let more = unknown.len().saturating_sub(MOST);
         let more = if more > 0 { format!(" and {}", counted(more as u64, "further gap")) } else { String::new() };
         page.field("Not recorded", 14, &format!("{}{more}", spans.join("; ")));

@@ -33,8 +33,18 @@ pub struct ReadProblem {
     /// The whole sentence.
     pub text: String,
     pub file: String,
-    /// From when to when entries were written that cannot be read, CLOCK_REALTIME.
-    pub lost: Option<[Duration; 2]>,
+    pub what: Flaw,
+}
+
+/// Times are CLOCK_REALTIME.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// From when to when entries were written that cannot be read.
+    Unreadable(Duration, Duration),
+    /// The recorder was killed, or the power went, after this.
+    CutOff(Duration),
+    /// Single entries are odd.
+    Odd,
 }
 
 impl Reading {
@@ -96,7 +106,7 @@ impl Reading {
                 }
             });
             let name = file.path.display().to_string();
-            let mut say = |text: String, lost| problems.push(ReadProblem { text, file: file_name(file), lost });
+            let mut say = |text: String, what| problems.push(ReadProblem { text, file: file_name(file), what });
             match read {
                 // Deleted meanwhile, because it is old.
                 Err(error) if is_gone(&error) => {}
@@ -105,19 +115,22 @@ impl Reading {
                     let why = unreadable(&error.problem);
                     if latest <= until && end >= since {
                         let rest = if latest > file.start { "; what is before that was read" } else { "" };
-                        say(format!("{name}: {why}{rest}"), Some([latest, end]));
+                        say(format!("{name}: {why}{rest}"), Flaw::Unreadable(latest, end));
                     }
                 }
                 // Nobody misses what comes after: that is a time that was not recorded.
                 Ok(Some(cut))
                     if (since..=until).contains(&latest) && !(self.written && Some(file.number) == newest) =>
                 {
-                    say(format!("{name}: the recorder was cut off {cut}; what is before that was read"), None);
+                    say(
+                        format!("{name}: the recorder was cut off {cut}; what is before that was read"),
+                        Flaw::CutOff(latest),
+                    );
                 }
                 Ok(_) => {}
             }
             if odd > 0 {
-                say(format!("{name}: {odd} entries are not understood"), None);
+                say(format!("{name}: {odd} entries are not understood"), Flaw::Odd);
             }
         }
         problems

@@ -19,6 +19,8 @@ pub enum Why {
     NotWritten(String),
     /// It was written, and this file of the store cannot be read there.
     Unreadable(String),
+    /// The recorder was killed, or the power went.
+    CutOff,
 }
 
 impl Why {
@@ -27,16 +29,22 @@ impl Why {
         match self {
             Self::NotWritten(why) => format!("could not be written: {why}"),
             Self::Unreadable(file) => format!("was recorded, and cannot be read: {file}"),
+            Self::CutOff => "was not recorded: the recorder was killed, or the power went".to_owned(),
         }
     }
 }
 
 impl Past {
-    /// Says that something is wrong with the store; `lost`: the time of which entries were written that cannot be read.
-    pub fn damaged(&mut self, text: String, file: &str, lost: Option<Span>) {
+    /// Says that something is wrong with the store; `lost`: a file, and the time of its entries that cannot be read.
+    pub fn damaged(&mut self, text: String, lost: Option<(&str, Span)>) {
         self.problems.push(text);
-        let gap = |span| Gap { span, why: Some(Why::Unreadable(file.to_owned())) };
+        let gap = |(file, span): (&str, Span)| Gap { span, why: Some(Why::Unreadable(file.to_owned())) };
         self.flaws.extend(lost.map(gap));
+    }
+
+    /// The recorder had no time to say that it ends; its latest entry is from then.
+    pub fn cut_off(&mut self, at: u64) {
+        self.cuts.push(at);
     }
 
     pub(super) fn cover(&mut self, span: Span) {
@@ -91,8 +99,9 @@ impl Past {
     fn explain(&self, gap: Span, gaps: &mut Vec<Gap>) {
         let mut at = gap.from;
         let plain = |from: u64, until: u64, gaps: &mut Vec<Gap>| {
+            let cut = self.cuts.iter().any(|cut| (from.saturating_sub(SLIGHT)..=until).contains(cut));
             if until > from.saturating_add(SLIGHT) {
-                gaps.push(Gap { span: Span { from, until }, why: None });
+                gaps.push(Gap { span: Span { from, until }, why: cut.then_some(Why::CutOff) });
             }
         };
         for flaw in &self.flaws {

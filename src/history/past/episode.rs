@@ -28,6 +28,7 @@ impl Episode {
             earlier,
             counted: 0,
             seen: 0,
+            in_all: (None, None),
         }
     }
 
@@ -59,7 +60,19 @@ impl Episode {
             let sum = own.fold((None, None), |(attempts, failures), service| {
                 (plus(attempts, service.attempts), plus(failures, service.failures))
             });
+            self.in_all = (plus(self.in_all.0, sum.0), plus(self.in_all.1, sum.1));
             self.share(sum.0, sum.1);
+        }
+    }
+
+    /// Where each tick has too few connections for a share, all of them together may have enough.
+    pub(super) fn share_in_all(&mut self) {
+        let ((Some(all), Some(failed)), Some(most), Some(worst)) = (self.in_all, self.attempts, self.failures) else {
+            return;
+        };
+        let is_worse = u128::from(failed) * u128::from(most) > u128::from(worst) * u128::from(all);
+        if is_worse || most < FEW {
+            self.share(Some(all), Some(failed));
         }
     }
 

@@ -382,10 +382,11 @@ fn what_could_not_be_written_is_no_time_without_a_recorder() {
 fn what_cannot_be_read_was_recorded() {
     let mut past = Past::new(wanted(5), 10);
     [started(START), Entry::Minute(minute(START))].into_iter().for_each(|entry| past.push(entry));
-    past.damaged("it is damaged".into(), "1.idx", Some(Span { from: START + MINUTE, until: START + 4 * MINUTE }));
+    past.damaged("it is damaged".into(), Some(("1.idx", Span { from: START + MINUTE, until: START + 4 * MINUTE })));
+    past.cut_off(START + 4 * MINUTE);
     let past = past.finish(None);
     let of = |from, until, why| Gap { span: Span { from: START + from * MINUTE, until: START + until * MINUTE }, why };
-    assert_eq!(past.missing, [of(1, 4, Some(Why::Unreadable("1.idx".into()))), of(4, 5, None)]);
+    assert_eq!(past.missing, [of(1, 4, Some(Why::Unreadable("1.idx".into()))), of(4, 5, Some(Why::CutOff))]);
 }
 
 /// Who asks for a port wants to know of those that call it, too, and of no other.
@@ -426,4 +427,23 @@ fn what_an_earlier_version_wrote_is_read() {
     let entries: Vec<Entry> = [text, tick].iter().map(|text| serde_json::from_str(text).unwrap()).collect();
     let past = read(&[vec![started(START)], entries].concat(), wanted(1), 10);
     assert_eq!((past.episodes.len(), past.episodes[0].events, past.episodes[0].root), (1, 3, None));
+}
+
+/// Each tick has four connections, all of which fail; a window that counts those that are open, too, told of a smaller share.
+#[test]
+fn the_share_of_a_whole_episode_is_no_less_than_that_of_its_ticks() {
+    let few = |number: u64, failed: u64| {
+        let mut tick = tick(START + number * 2_000, failed);
+        tick.services[0].attempts = Some(4);
+        Entry::Tick(tick)
+    };
+    let first = Event { attempts: Some(12), failures: Some(8), ..of(event(What::Appeared, START + 2_000, START, 8)) };
+    let share = |failed: u64| {
+        let ticks = (0..10).map(|number| few(number, failed));
+        let entries: Vec<Entry> = [started(START), Entry::Event(first.clone())].into_iter().chain(ticks).collect();
+        let past = read(&entries, wanted(1), 10);
+        (past.episodes[0].failures, past.episodes[0].attempts)
+    };
+    assert_eq!(share(4), (Some(40), Some(40)));
+    assert_eq!(share(1), (Some(8), Some(12)), "the worst window stays the worst");
 }
