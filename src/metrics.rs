@@ -306,6 +306,7 @@ pub fn once(diagnosis: &Diagnosis) -> Result<String, fmt::Error> {
             state: ranked.finding.state,
             events,
             standing,
+            because_of: None,
         }
     });
     metrics.window(&Account::of_window(diagnosis, diagnosis.status, active.collect()), &sources(diagnosis));
@@ -366,6 +367,8 @@ mod tests {
             backlog: 5,
             limit: Some("application".to_owned()),
             drops: None,
+            rejected: 0,
+            connects: 0,
         };
         let line = Line {
             direction: Direction::Sent,

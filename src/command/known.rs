@@ -9,7 +9,7 @@ use crate::diagnosis::filter::Filter;
 use crate::history::{Entry, Past, Wanted, millis};
 use crate::input::{Part, Stored};
 use crate::kernel::clock;
-use crate::store::Reading;
+use crate::store::{Flaw, ReadProblem, Reading};
 use faults::{Fault, Span};
 
 pub mod faults;
@@ -47,7 +47,9 @@ impl Known {
             !past.is_complete()
         });
         let past = past.finish(reading.is_written().then(|| millis(clock::now().wall)));
-        let problems = if found.unread { found.problems } else { Vec::new() };
+        // One that was cut off holds all that was written.
+        let unread = |problem: &ReadProblem| !matches!(problem.what, Flaw::CutOff(_));
+        let problems = found.into_iter().filter(unread).map(|problem| problem.text).collect();
         Ok(Self { past, lost, problems })
     }
 

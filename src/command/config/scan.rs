@@ -65,7 +65,7 @@ fn source(origin: &Origin) -> Option<String> {
         Origin::Given(Given { what, .. }) => {
             Some(what.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "))
         }
-        Origin::Stored(Stored { directory, since, until }) => {
+        Origin::Stored(Stored { directory, since, until, .. }) => {
             let (since, until) = (json::rfc3339_seconds(*since), json::rfc3339_seconds(*until));
             let directory = directory.display();
             Some(format!("the store of the flight recorder in {directory}, which was asked for {since} to {until}"))

@@ -68,7 +68,8 @@ pub fn charts(past: &Past) -> Vec<Chart> {
         }
     }
     let mut by_reason: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for ((direction, reason), counts) in &past.by_reason {
+    // They are of the whole host.
+    for ((direction, reason), counts) in past.by_reason.iter().filter(|_| !past.wanted.is_narrow()) {
         by_reason.insert(format!("{} {}", direction.name(), reason.replace('-', " ")), counts.clone());
     }
     let mut by_reason: Vec<_> = by_reason.into_iter().collect();

@@ -7,7 +7,8 @@ use super::safe;
 use crate::diagnosis::Status;
 use crate::history::{Past, Row, Span};
 use crate::render::history::{
-    Calendar, counted_over, coverage, impact, lasted, reasons, resets, sentence, share, shown, sparkline, word,
+    Calendar, Shown, because, counted_over, coverage, gap, impact, lasted, reasons, resets, sentence, share, shown,
+    sparkline, word,
 };
 use crate::render::json;
 use crate::value::words::thousands;
@@ -39,6 +40,7 @@ pub struct HistoryView {
     pub reasons: Vec<(&'static str, String, String)>,
     pub unknown: String,
     pub missing: Vec<String>,
+    pub problems: Vec<String>,
     pub counted: Option<String>,
     pub version: &'static str,
     pub redacted: bool,
@@ -61,6 +63,10 @@ pub struct EpisodeCard {
     pub evidence: Vec<String>,
     pub remedies: Vec<String>,
     pub id: String,
+    /// `follows from ...`, or nothing.
+    pub because: String,
+    /// What it follows from is told as well: more than that it happened is told there.
+    pub follows: bool,
 }
 
 /// A service over the time in one line.
@@ -74,7 +80,7 @@ pub struct ServiceLine {
 pub fn view(past: &Past, calendar: &Calendar<'_>, all: bool) -> HistoryView {
     // What the times are in is said with them.
     let scan_options = calendar.scan_options.replacen(" --utc", "", 1);
-    let episodes = shown(past, all).into_iter().map(|episode| EpisodeCard {
+    let episodes = shown(past, all).into_iter().map(|Shown { episode, follows }| EpisodeCard {
         severity: word(episode.severity),
         title: safe(&episode.title),
         place: safe(&episode.place.words()),
@@ -91,6 +97,8 @@ pub fn view(past: &Past, calendar: &Calendar<'_>, all: bool) -> HistoryView {
         evidence: episode.evidence.iter().map(|text| safe(text)).collect(),
         remedies: episode.remedies.iter().map(|text| safe(text)).collect(),
         id: safe(&episode.id),
+        because: safe(&because(episode)),
+        follows,
     });
     let episodes: Vec<EpisodeCard> = episodes.collect();
     let unknown = match past.account.unknown {
@@ -102,7 +110,7 @@ pub fn view(past: &Past, calendar: &Calendar<'_>, all: bool) -> HistoryView {
         span: calendar.span(Span { from: past.wanted.since, until: past.wanted.until }),
         zone: calendar.zone.clone(),
         coverage: coverage(past),
-        status: past.account.status.map_or("unknown", Status::name),
+        status: past.status().map_or("unknown", Status::name),
         sentence: safe(&sentence(past)),
         cards: cards(&episodes),
         episodes,
@@ -120,7 +128,8 @@ pub fn view(past: &Past, calendar: &Calendar<'_>, all: bool) -> HistoryView {
         resets: capital(&resets(past)),
         reasons: reasons(past).into_iter().map(|(d, reason, n)| (d.name(), safe(&reason), thousands(n))).collect(),
         unknown,
-        missing: past.missing.iter().take(MOST).map(|span| calendar.span(*span)).collect(),
+        missing: past.missing.iter().take(MOST).map(|missing| safe(&gap(missing, calendar))).collect(),
+        problems: past.problems.iter().take(MOST).map(|text| safe(text)).collect(),
         counted: counted_over(past, calendar).map(|text| capital(&text)),
         version: env!("CARGO_PKG_VERSION"),
         redacted: past.redacted,
@@ -154,7 +163,8 @@ fn cards(episodes: &[EpisodeCard]) -> Vec<EpisodeCard> {
             Some(card) => {
                 let mut times = std::mem::take(&mut card.times);
                 times.push(time);
-                if rank(episode) <= rank(card) {
+                // Where it once followed from nothing, that time tells how to mend it.
+                if (episode.follows, rank(episode)) <= (card.follows, rank(card)) {
                     *card = episode.clone();
                 }
                 card.times = times;

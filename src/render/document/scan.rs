@@ -132,6 +132,7 @@ fn origin(diagnosis: &Diagnosis, options: &Options, started: &str) -> String {
         (_, Some(origin)) => format!("from {origin}"),
         (Input::Live, None) => "of this host as it ran".to_owned(),
         (Input::Recording, None) => "from a recording".to_owned(),
+        (Input::Store, None) => "from a store of the flight recorder".to_owned(),
         (Input::Capture, None) => "from a capture".to_owned(),
         (Input::Text, None) => "from a text".to_owned(),
     };
