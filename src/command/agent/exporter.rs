@@ -1,5 +1,6 @@
 //! Metrics of the recorder: served, and written to a file.
 
+use std::fmt;
 use std::fs::{self, Metadata};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, fchown};
@@ -20,10 +21,14 @@ use crate::value::escape::visible;
 /// Windows may come late on a busy host; the agent that is stuck is told from it by so much beyond three of them.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is told of so far. Who asks gets a text made then: most ticks are told to nobody.
+/// What is told of so far.
 #[derive(Debug)]
 struct Told {
     metrics: Metrics,
+    /// Of the latest window, once somebody has asked for it: most ticks are told to nobody, and who asks all the time must not cost
+    /// more than who listens.
+    text: Option<String>,
+    openmetrics: Option<String>,
     /// When the latest window was taken.
     latest: Option<Instant>,
     /// No window for so long is none any more.
@@ -31,6 +36,27 @@ struct Told {
 }
 
 impl Told {
+    fn new(patience: Duration) -> Self {
+        Self { metrics: Metrics::default(), text: None, openmetrics: None, latest: None, patience }
+    }
+
+    fn take(&mut self, tick: &Tick, account: &Account, own: Own) {
+        self.metrics.tick(tick, account);
+        self.metrics.own(own);
+        (self.text, self.openmetrics) = (None, None);
+        self.latest = Some(Instant::now());
+    }
+
+    fn in_openmetrics(&mut self) -> Result<String, fmt::Error> {
+        let text = self.openmetrics.take().map_or_else(|| self.metrics.openmetrics(), Ok)?;
+        Ok(self.openmetrics.insert(text).clone())
+    }
+
+    fn in_text(&mut self) -> Result<String, fmt::Error> {
+        let text = self.text.take().map_or_else(|| self.metrics.text(), Ok)?;
+        Ok(self.text.insert(text).clone())
+    }
+
     /// Why there is nothing of now to tell, if there is not.
     fn silent(&self, now: Instant) -> Option<String> {
         let Some(latest) = self.latest else { return Some("the first window is not over".to_owned()) };
@@ -61,10 +87,10 @@ impl Exporter {
             }
         }
         let patience = PATIENCE + 3 * config.interval;
-        let told = Arc::new(Mutex::new(Told { metrics: Metrics::default(), latest: None, patience }));
+        let told = Arc::new(Mutex::new(Told::new(patience)));
         if let Some(address) = config.listen {
             let served = Arc::clone(&told);
-            let answer = move |path: &str, accept: &str| answer(path, accept, &locked(&served));
+            let answer = move |path: &str, accept: &str| answer(path, accept, &mut locked(&served));
             let bound = http::serve(address, Arc::new(answer)).with_context(|| format!("--listen {address}"))?;
             say(format_args!("rstdoctor: metrics at http://{bound}/metrics"));
             if !bound.ip().is_loopback() {
@@ -87,10 +113,9 @@ impl Exporter {
     /// Takes a tick with its account. What went wrong with the file.
     pub fn tick(&self, tick: &Tick, account: &Account, own: impl FnOnce() -> Own) -> Result<(), String> {
         let Some(told) = &self.told else { return Ok(()) };
+        let own = own();
         let mut told = locked(told);
-        told.metrics.tick(tick, account);
-        told.metrics.own(own());
-        told.latest = Some(Instant::now());
+        told.take(tick, account, own);
         let Some(path) = &self.textfile else { return Ok(()) };
         let Ok(text) = told.metrics.textfile() else { return Ok(()) };
         drop(told);
@@ -102,17 +127,17 @@ fn locked(told: &Mutex<Told>) -> MutexGuard<'_, Told> {
     told.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn answer(path: &str, accept: &str, told: &Told) -> Response {
-    let text = |content_type, text: Result<String, std::fmt::Error>| match text {
+fn answer(path: &str, accept: &str, told: &mut Told) -> Response {
+    let text = |content_type, text: Result<String, fmt::Error>| match text {
         Ok(body) => Response { status: Status::Ok, content_type, body },
         Err(_) => Response::plain(Status::Unavailable, "it cannot be told"),
     };
     match path {
         "/metrics" if told.latest.is_none() => Response::plain(Status::Unavailable, "the first window is not over"),
         "/metrics" if http::prefers(accept, "application/openmetrics-text", "text/plain") => {
-            text(metrics::OPENMETRICS, told.metrics.openmetrics())
+            text(metrics::OPENMETRICS, told.in_openmetrics())
         }
-        "/metrics" => text(metrics::TEXT, told.metrics.text()),
+        "/metrics" => text(metrics::TEXT, told.in_text()),
         "/healthz" => match told.silent(Instant::now()) {
             Some(why) => Response::plain(Status::Unavailable, &why),
             None => Response::plain(Status::Ok, "ok"),
@@ -213,7 +238,7 @@ mod tests {
     #[test]
     fn health_is_of_now() {
         let now = Instant::now();
-        let mut told = Told { metrics: Metrics::default(), latest: None, patience: Duration::from_secs(66) };
+        let mut told = Told::new(Duration::from_secs(66));
         assert!(told.silent(now).is_some_and(|why| why.contains("first window")));
         told.latest = Some(now);
         assert_eq!(told.silent(now + Duration::from_secs(60)), None);
