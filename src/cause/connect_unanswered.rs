@@ -8,7 +8,7 @@ use super::{place, severity, wording};
 use crate::attribution::wire::NoWay;
 use crate::evidence::Evidence;
 use crate::evidence::harm::Target;
-use crate::source::socket_dump::GroupKind;
+use crate::source::socket_dump::{Group, GroupKind};
 use crate::value::shell::ShellCommand;
 use crate::value::{Missing, words};
 
@@ -55,6 +55,8 @@ struct Silence<'a> {
     /// Connects that ended, and that wait now.
     ended: u64,
     waiting: u64,
+    /// Of those that ended: since the look at all sockets, which may be older than the window; they may be among those that wait in it.
+    ended_since: u64,
     /// ICMP errors that say that there is no way.
     no_way: Vec<&'a NoWay>,
 }
@@ -73,13 +75,18 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     for ended in e.ended().unwrap_or_default().iter().filter(|ended| ended.socket.unanswered) {
         // A local abort takes the destination along.
         let Some(called) = ended.called.filter(|called| called.port() != 0) else { continue };
-        silences.entry(called).or_default().ended += 1;
+        let silence = silences.entry(called).or_default();
+        silence.ended += 1;
+        silence.ended_since += u64::from(ended.socket.at > e.looked_at());
     }
     let waiting = e.groups(GroupKind::Unanswered);
     for group in waiting.iter().flatten() {
         for (peer, count) in group.by_peer() {
             silences.entry(peer).or_default().waiting += count;
         }
+    }
+    for silence in silences.values_mut() {
+        silence.waiting = silence.waiting.saturating_sub(silence.ended_since);
     }
     for no_way in e.wire().map(|wire| &wire.no_way).into_iter().flatten().filter(|no_way| is_ours(e, no_way)) {
         silences.entry(no_way.called).or_default().no_way.push(no_way);
@@ -152,9 +159,13 @@ fn at_a_place(e: &Evidence<'_>, called: SocketAddr, silence: &Silence<'_>, own_e
     };
     let harm = e.harm(Target::Called(called), count, None);
     let severity = severity::to_callers(e, &harm);
+    // Those that waited before are not new.
+    let new = count.saturating_sub(waited_before(e, called).min(silence.ended + silence.waiting));
     let mut finding = wording::active(e, severity, numbers::SILENT, count, UNIT, summary)
+        .standing(silence.waiting.min(count))
         .subject(Subject::peer(called.ip(), Some(called.port())).counted(count))
         .subjects(callers);
+    finding.impact.per_s = e.rate(new);
     for no_way in &silence.no_way {
         let text = if no_way.own {
             "this host itself says \"host unreachable\": no neighbour answers for the address, or there is no route"
@@ -188,6 +199,13 @@ fn at_a_place(e: &Evidence<'_>, called: SocketAddr, silence: &Silence<'_>, own_e
     }
     let finding = finding.evidence_if(own_errors.map(told_itself));
     with_remedies(answers_others(e, called, finding.harm(harm)), called, silence, own_errors)
+}
+
+/// Connects to a destination that waited in vain already when the window began.
+fn waited_before(e: &Evidence<'_>, called: SocketAddr) -> u64 {
+    let groups = e.socket_dump_before().map_or(&[][..], |dump| &dump.groups);
+    let waiting = groups.iter().filter(|group| group.kind == GroupKind::Unanswered).flat_map(Group::by_peer);
+    waiting.filter(|(peer, _)| *peer == called).map(|(_, count)| count).sum()
 }
 
 /// What counters alone say of errors that this host sent to itself.
@@ -233,7 +251,9 @@ fn elsewhere(e: &Evidence<'_>, rest: &[(SocketAddr, Silence<'_>)]) -> Finding {
         words::counted(rest.len() as u64, "more destination"),
         words::seconds(e.window())
     );
+    let waiting = rest.iter().map(|(_, silence)| silence.waiting).sum::<u64>();
     wording::active(e, severity::refusals(e, count), numbers::SILENT, count, UNIT, summary)
+        .standing(waiting.min(count))
         .subjects(rest.iter().take(3).map(|(called, _)| Subject::peer(called.ip(), Some(called.port()))))
         .remedy(waiting_now())
 }
@@ -368,6 +388,35 @@ mod tests {
         let dump = SocketDump { groups: vec![waiting], ..SocketDump::default() };
         let finding = dropped(4).socket_dump(SocketDump::default(), dump).finding(&CONNECT_UNANSWERED);
         assert_eq!(finding.impact.events, 16);
+    }
+
+    /// `count` connects that wait in SYN_SENT.
+    fn waiting(count: u64) -> SocketDump {
+        let mut waiting = group(GroupKind::Unanswered, 5432, count, 1, 0);
+        waiting.accepted = false;
+        waiting.samples.iter_mut().for_each(|sample| sample.peer = "10.0.7.1:5432".parse().expect("address"));
+        SocketDump { groups: vec![waiting], ..SocketDump::default() }
+    }
+
+    /// A row of windows counts each of them once: those that wait are there in the next, too, until they end.
+    #[test]
+    fn those_that_wait_on_are_not_new() {
+        let finding = dropped(4).socket_dump(waiting(12), waiting(12)).finding(&CONNECT_UNANSWERED);
+        assert_eq!((finding.impact.events, finding.passing(), finding.standing), (16, 4, 12));
+        let per_s =
+            |before: SocketDump| dropped(4).socket_dump(before, waiting(12)).finding(&CONNECT_UNANSWERED).impact.per_s;
+        assert!((per_s(SocketDump::default()) - 4.0 * per_s(waiting(12))).abs() < 0.001, "16 new ones, and 4");
+    }
+
+    /// The look at all sockets is from before the window: those that ended since were among them.
+    #[test]
+    fn who_ended_after_the_latest_look_waits_no_more() {
+        let mut case = dropped(4).socket_dump(waiting(12), waiting(12));
+        case.netns.after.dumped = case.netns.before.at;
+        let start = case.netns.before.at.mono;
+        let case = case.each_destroyed(|socket| socket.at = start + std::time::Duration::from_millis(1));
+        let finding = case.finding(&CONNECT_UNANSWERED);
+        assert_eq!((finding.impact.events, finding.standing), (12, 8));
     }
 
     #[test]

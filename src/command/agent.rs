@@ -26,6 +26,7 @@ use crate::store::{Journal, Reading, Retention, Store, StoreFile};
 use crate::timeline::{Driver, Next, Phase, Tick, Watch};
 use crate::value::Moment;
 use crate::value::escape::visible;
+use crate::value::words;
 
 mod exporter;
 mod resume;
@@ -46,9 +47,9 @@ pub fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
     map_large_pieces();
     let (stop, hangup) = signals::service()?;
     let mut manager = ServiceManager::new();
+    let store = Store::open(&config.store, config.limits)?;
     let exporter = Exporter::start(&config)?;
     let mut hook = Hook::start(config.exec.clone())?;
-    let store = Store::open(&config.store, config.limits)?;
     if let Some(text) = Reading::open(&config.store)?.newer() {
         say(visible(&format!(
             "rstdoctor: {text}; this one writes to the store, and neither reads what the other wrote"
@@ -117,6 +118,8 @@ struct Recording {
     started: bool,
     expired: Moment,
     forgotten: Moment,
+    /// Raw evidence could not be written, since then.
+    raw_lost: Option<Moment>,
     /// What was said of the store, so that it is said once.
     said: Vec<String>,
 }
@@ -133,6 +136,7 @@ impl Recording {
             started: false,
             expired: Moment::default(),
             forgotten: Moment::default(),
+            raw_lost: None,
             said: Vec::new(),
         }
     }
@@ -148,13 +152,18 @@ impl Recording {
             self.retention.trouble();
         }
         if let Some(error) = self.segments.failed() {
+            self.raw_lost.get_or_insert(tick.at);
             self.failed(error);
         }
         for closed in self.segments.closed() {
             let path = closed.out.path().to_owned();
             let bytes = closed.out.written();
-            if let Err(error) = closed.out.persist() {
-                self.failed(error);
+            match closed.out.persist() {
+                Err(error) => {
+                    self.raw_lost.get_or_insert(tick.at);
+                    self.failed(error);
+                }
+                Ok(()) => self.raw_again(closed.from),
             }
             let boring = self.retention.ended(path, closed.from, bytes);
             let deleted = boring.map_or(Ok(()), |path| locked(&self.store).delete(&path));
@@ -177,9 +186,26 @@ impl Recording {
     }
 
     fn write(&mut self, at: Moment, entry: &Entry) {
+        let lost = self.journal.lost_since();
         let written = self.journal.push(&mut locked(&self.store), at, entry);
         if let Err(error) = written {
             self.failed(error);
+        } else if let Some(since) = lost.filter(|_| self.journal.lost_since().is_none()) {
+            // The next failure is another one.
+            self.said.clear();
+            say(format!(
+                "rstdoctor: the store is written again; what happened in the {} before is not in it",
+                words::seconds(at.mono.saturating_sub(since.mono))
+            ));
+        }
+    }
+
+    /// A recording is whole that began then.
+    fn raw_again(&mut self, from: Moment) {
+        if let Some(since) = self.raw_lost.take_if(|since| from.mono > since.mono) {
+            self.said.clear();
+            let length = words::seconds(from.mono.saturating_sub(since.mono));
+            say(format!("rstdoctor: recordings are written again; no raw evidence was kept of the {length} before"));
         }
     }
 

@@ -84,8 +84,8 @@ mod tests {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let script = script(shell);
             assert!(script.contains("accept-queue-overflow") && script.contains("process-exit-killed"), "{shell}");
-            // scan, watch, trace, record and agent take one.
-            assert_eq!(script.matches("ls /run/netns").count(), 5, "{shell}");
+            // scan, watch, trace, record, agent and history take one.
+            assert_eq!(script.matches("ls /run/netns").count(), 6, "{shell}");
         }
     }
 }

@@ -12,13 +12,13 @@ use super::state::home;
 use super::{NOTHING, when};
 use crate::command::cli::{HistoryArgs, HistoryFormat};
 use crate::command::config::{self, History, Terminal};
-use crate::history::{Past, Wanted, millis};
+use crate::history::{Past, Span, Wanted, millis};
 use crate::kernel::clock;
 use crate::output::{Output, say};
 use crate::render::document;
 use crate::render::history::{self as render, Calendar};
 use crate::render::json;
-use crate::store::Reading;
+use crate::store::{Flaw, ReadProblem, Reading};
 use crate::value::escape::visible;
 
 /// Parts of the time in the row of a service, where the page is not narrower.
@@ -28,14 +28,16 @@ pub fn run(args: &HistoryArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let zone = when::zone(args.utc);
     let config = config::history(args, terminal, &home(), clock::now().wall, &zone)?;
     let (past, problems) = past(&config.store, config.wanted.clone(), BUCKETS)?;
-    problems.iter().for_each(|text| say(visible(&format!("rstdoctor: {text}"))));
+    if config.format != HistoryFormat::Table {
+        problems.iter().for_each(|text| say(visible(&format!("rstdoctor: {text}"))));
+    }
     let name = name(&zone, past.wanted.until);
     let scan_options = scan_options(&name, args.store.as_deref());
     let calendar = Calendar { time: &|at| local(at, &zone), zone: name, scan_options };
     let output = Output::start(0, &Arc::default())?;
     output.print(&text(&past, &config, &calendar)?)?;
     output.finish()?;
-    if past.is_empty() {
+    if past.is_empty() && config.format != HistoryFormat::Table {
         say("rstdoctor: nothing was recorded of that time");
     }
     Ok(if past.is_empty() { ExitCode::from(NOTHING) } else { ExitCode::SUCCESS })
@@ -79,7 +81,17 @@ pub fn past(store: &Path, wanted: Wanted, buckets: usize) -> anyhow::Result<(Pas
         past.push(entry);
         !past.is_complete()
     });
-    Ok((past.finish(reading.is_written().then(|| millis(clock::now().wall))), found.problems))
+    for ReadProblem { text, file, what } in found {
+        match what {
+            Flaw::Unreadable(from, until) => {
+                past.damaged(text, Some((&file, Span { from: millis(from), until: millis(until) })));
+            }
+            Flaw::CutOff(at) => past.cut_off(millis(at)),
+            Flaw::Odd => past.damaged(text, None),
+        }
+    }
+    let problems = past.problems.clone();
+    Ok((past.finish(reading.is_written().then(|| millis(clock::now().wall))), problems))
 }
 
 /// `2026-11-26 03:12:04` there.

@@ -299,6 +299,11 @@ impl<'a> Evidence<'a> {
         self.before().dumped.mono
     }
 
+    /// When the latest one was, CLOCK_BOOTTIME.
+    pub fn looked_at(&self) -> Duration {
+        self.after().dumped.mono
+    }
+
     /// Processes that hold a connection, or an attempt, to this destination in one of the two looks at all sockets; of one
     /// number the later.
     pub fn callers(&self, called: SocketAddr) -> Vec<&'a Process> {

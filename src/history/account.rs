@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Direction, Place, millis, netns};
+use super::entry::{Direction, Place, Root, millis};
+use super::service::Service;
 use crate::cause::{Finding, Severity, State};
-use crate::diagnosis::{Diagnosis, ListenerRow, Status};
+use crate::diagnosis::{Diagnosis, Status};
 use crate::evidence::ledger::{self, Basis};
 use crate::timeline::{Phase, Tick};
 
@@ -55,6 +56,9 @@ pub struct ActiveCause {
     /// The latter.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub standing: u64,
+    /// The deeper cause that explains it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because_of: Option<Root>,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -87,31 +91,6 @@ pub struct Totals {
     pub dropped: Option<u64>,
 }
 
-/// What listens on one port.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Service {
-    pub place: Place,
-    /// Plain.
-    pub address: String,
-    /// Connections that ended or failed; absent where that was not heard.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attempts: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failures: Option<u64>,
-    /// Of a tick: those that ended in it.
-    #[serde(skip)]
-    pub ended: Option<u64>,
-    /// Longest accept queue, and its limit.
-    pub queue: u32,
-    pub backlog: u32,
-    /// Which limit binds: application, somaxconn, stale.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<String>,
-    /// An upper bound of lost connections.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub drops: Option<u64>,
-}
-
 impl Account {
     /// Of one tick.
     pub fn of(tick: &Tick) -> Self {
@@ -134,7 +113,7 @@ impl Account {
             causes,
             resets: lines(diagnosis),
             totals: Totals::of(diagnosis),
-            services: diagnosis.listeners.iter().map(|row| Service::of(row, diagnosis)).collect(),
+            services: Service::all(diagnosis),
             other: None,
         };
         account.limit();
@@ -156,6 +135,9 @@ impl Account {
                     own.add(cause);
                     own.severity = own.severity.min(cause.severity);
                     own.state = cause.state;
+                    if cause.because_of.is_some() {
+                        own.because_of.clone_from(&cause.because_of);
+                    }
                 }
                 None => self.causes.push(cause.clone()),
             }
@@ -304,75 +286,8 @@ impl Totals {
     }
 }
 
-impl Service {
-    pub fn of(row: &ListenerRow, diagnosis: &Diagnosis) -> Self {
-        let owner = row.processes.first();
-        let unit = owner.and_then(|process| process.unit.as_ref()).map(ToString::to_string);
-        let failures = Some(row.harm.failures).filter(|failures| row.ended.is_some() || *failures > 0);
-        Self {
-            place: Place {
-                at: format!("port {}", row.port),
-                port: Some(row.port),
-                process: owner.map(|process| process.name.clone()),
-                unit,
-                netns: netns(row.location.as_deref(), diagnosis),
-            },
-            address: row.address.to_string(),
-            attempts: row.ended.map(|ended| ended.max(row.harm.failures)),
-            failures,
-            ended: row.ended,
-            queue: row.recv_q,
-            backlog: row.backlog,
-            limit: row.binding_limit.map(|limit| limit.name().to_owned()),
-            drops: row.drops,
-        }
-    }
-
-    /// Where those that are not named are summed up.
-    fn rest() -> Self {
-        Self { place: Place { at: "other".to_owned(), ..Place::default() }, ..Self::default() }
-    }
-
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.address == other.address && self.place.is_same(&other.place)
-    }
-
-    pub fn is_worth_it(&self) -> bool {
-        self.attempts.unwrap_or(0) > 0
-            || self.failures.unwrap_or(0) > 0
-            || self.queue > 0
-            || self.drops.unwrap_or(0) > 0
-    }
-
-    pub(super) fn add(&mut self, later: &Self) {
-        self.attempts = plus(self.attempts, later.attempts);
-        self.failures = plus(self.failures, later.failures);
-        self.drops = plus(self.drops, later.drops);
-        self.queue = self.queue.max(later.queue);
-        // A sum of several is at no place, and has no limit.
-        if !self.place.is_same(&later.place) {
-            return;
-        }
-        self.backlog = later.backlog;
-        self.limit.clone_from(&later.limit);
-        if later.place.process.is_some() {
-            self.place.clone_from(&later.place);
-        }
-    }
-
-    fn remove(&mut self, part: &Self) {
-        self.attempts = minus(self.attempts, part.attempts);
-        self.failures = minus(self.failures, part.failures);
-        self.drops = minus(self.drops, part.drops);
-        // The longest queue may have been that of the part.
-        if part.queue >= self.queue {
-            self.queue = 0;
-        }
-    }
-}
-
 /// What is left without what was told of a part.
-fn minus(whole: Option<u64>, part: Option<u64>) -> Option<u64> {
+pub(super) fn minus(whole: Option<u64>, part: Option<u64>) -> Option<u64> {
     whole.map(|whole| whole.saturating_sub(part.unwrap_or(0)))
 }
 
@@ -407,6 +322,7 @@ fn causes(tick: &Tick) -> Vec<ActiveCause> {
             state: episode.latest.finding.state,
             events,
             standing,
+            because_of: Root::of(&episode.key, &tick.diagnosis),
         }
     };
     on.map(of).collect()

@@ -6,7 +6,7 @@ use super::Account;
 use crate::cause::{Finding, Severity, State, SubjectKind};
 use crate::diagnosis::Diagnosis;
 use crate::source::node::Location;
-use crate::timeline::{self, Episode, Tick, What};
+use crate::timeline::{self, Episode, Key, Tick, What};
 
 /// One entry. All times are milliseconds of CLOCK_REALTIME since the epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,6 +82,9 @@ pub struct Event {
     pub attempts: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failures: Option<u64>,
+    /// The deeper cause that explains it, where one was found in that window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because_of: Option<Root>,
     /// What shows it, and what to do about it, the first of each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<String>,
@@ -107,6 +110,22 @@ pub struct Place {
     /// Of another network namespace than the recorder's own: `pod default/web`, `container web`, `netns blue`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<String>,
+}
+
+/// A cause that another one follows from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    pub id: String,
+    pub place: Place,
+}
+
+impl Root {
+    /// What explains an episode in this window. Which that is may change from one to the next, and may not be known at first.
+    pub fn of(key: &Key, diagnosis: &Diagnosis) -> Option<Self> {
+        let ranked = diagnosis.causes.iter().find(|ranked| Key::of(ranked) == *key)?;
+        let root = diagnosis.causes.get(ranked.because_of?.place)?;
+        Some(Self { id: root.id.to_owned(), place: Place::at(&Key::of(root).place, &root.finding, diagnosis) })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -162,6 +181,17 @@ impl Place {
         }
     }
 
+    /// The port that it is about: a served one, or that of the remote end which is called.
+    pub fn any_port(&self) -> Option<u16> {
+        self.port.or_else(|| self.at.parse::<std::net::SocketAddr>().ok().map(|remote| remote.port()))
+    }
+
+    /// Whether it is in the namespace that a person calls so: `blue`, or `netns blue`.
+    pub fn is_in(&self, netns: &str) -> bool {
+        let named = |own: &str| own == netns || own.split_once(' ').is_some_and(|(_, name)| name == netns);
+        self.netns.as_deref().is_some_and(named)
+    }
+
     /// The same place, whoever holds it now.
     pub fn is_same(&self, other: &Self) -> bool {
         (&self.at, &self.netns) == (&other.at, &other.netns)
@@ -212,6 +242,7 @@ impl Event {
             times: event.times,
             attempts: finding.harm.and_then(|harm| harm.attempts),
             failures: finding.harm.map(|harm| harm.failures),
+            because_of: Root::of(&event.key, &tick.diagnosis),
             evidence: finding.evidence.iter().take(MOST_TEXTS).map(|item| item.text.clone()).collect(),
             remedies: finding.remedies.iter().take(MOST_TEXTS).map(|remedy| remedy.text.clone()).collect(),
         })

@@ -5,8 +5,10 @@ mod account;
 mod entry;
 mod past;
 mod recorder;
+mod service;
 
-pub use account::{Account, ActiveCause, Line, MOST_SERVICES, Service, Totals};
-pub use entry::{Direction, Entry, Event, Place, Started, Stopped, millis};
-pub use past::{Ending, Episode, Past, Row, Span, Stamped, Wanted, total};
+pub use account::{Account, ActiveCause, Line, MOST_SERVICES, Totals};
+pub use entry::{Direction, Entry, Event, Place, Root, Started, Stopped, millis};
+pub use past::{Ending, Episode, Gap, Past, Row, Span, Stamped, Wanted, Why, total};
 pub use recorder::Recorder;
+pub use service::Service;

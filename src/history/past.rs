@@ -1,42 +1,36 @@
 //! What the entries of some time tell: episodes, a row of each service, what was counted, and what was not recorded.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use super::account::{Account, Service, plus};
-use super::entry::{Direction, Entry, Event, Place, millis};
+use super::account::{Account, plus};
+use super::entry::{Direction, Entry, Event, Place, Root, millis};
+use super::service::Service;
 use crate::cause::{Severity, State};
+use crate::diagnosis::Status;
 use crate::timeline::What;
+
+mod coverage;
+mod episode;
+mod links;
+mod rows;
+#[cfg(test)]
+mod tests;
+mod wanted;
+
+pub use coverage::{Gap, Why};
+pub use rows::{Row, total};
+pub use wanted::{Span, Wanted};
 
 /// Accounts of one run of the recorder that lie so close follow each other: a tick that came late. And what is there again so soon
 /// after a recorder that ended never ended.
 const JOINS: u64 = 15_000;
-/// A shorter time without an account is none: times are rounded.
-const SLIGHT: u64 = 500;
 /// A share of fewer connections says little.
 const FEW: u64 = 5;
 /// An account is written when its minute is over: so much may still be open.
 const OPEN: u64 = 130_000;
 /// Episodes, changes and services that are kept.
 const MOST: usize = 5_000;
-
-/// What is asked for. Times are milliseconds since the epoch.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Wanted {
-    pub since: u64,
-    pub until: u64,
-    /// One of these; none for any.
-    pub ports: BTreeSet<u16>,
-    pub process: Option<String>,
-    pub cause: Option<String>,
-}
-
-/// A time, milliseconds since the epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
-    pub from: u64,
-    pub until: u64,
-}
 
 /// How an episode ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +56,12 @@ pub struct Episode {
     /// It was there when the recorder began: it may be older.
     pub from_start: bool,
     pub ending: Ending,
+    /// It goes on as far as is known, and was not there in the latest account.
+    pub is_quiet: bool,
+    /// The deeper cause that explains it, as was found last.
+    pub because_of: Option<Root>,
+    /// The episode of that cause, as its place in the list.
+    pub root: Option<usize>,
     pub events: u64,
     pub unit: String,
     pub peak_per_s: f64,
@@ -74,31 +74,11 @@ pub struct Episode {
     pub remedies: Vec<String>,
     /// Events of earlier times of the same episode.
     earlier: u64,
-    /// Events that ticks and minutes told since it began: those that came and went, and the most that were there at once.
+    /// Events that ticks and minutes told since it began, without those that were still there, and with them.
     counted: u64,
-    standing: u64,
-}
-
-/// One service over the time that was asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    pub service: Service,
-    /// Connections that failed or were lost in each part of the time; `None` where nothing was recorded.
-    pub failed: Vec<Option<u64>>,
-    /// Longest accept queue of each part, of 1,000 for a full one.
-    pub fill: Vec<u16>,
-}
-
-impl Row {
-    /// All that failed or were lost.
-    pub fn failures(&self) -> u64 {
-        total(self.failed.iter().flatten())
-    }
-}
-
-/// Their sum, as far as a number goes: a store may be damaged.
-pub fn total<'a>(counts: impl IntoIterator<Item = &'a u64>) -> u64 {
-    counts.into_iter().fold(0, |sum, count| sum.saturating_add(*count))
+    seen: u64,
+    /// Connections of the place in all ticks of it, and those that failed.
+    in_all: (Option<u64>, Option<u64>),
 }
 
 /// What changed besides causes.
@@ -121,8 +101,10 @@ pub struct Past {
     pub by_reason: BTreeMap<(Direction, String), Vec<u64>>,
     /// All accounts together.
     pub account: Account,
-    /// What was not recorded.
-    pub missing: Vec<Span>,
+    /// What was not recorded, or cannot be read.
+    pub missing: Vec<Gap>,
+    /// What is wrong with the store, in words.
+    pub problems: Vec<String>,
     /// The time of services and resets, where it is longer than what was asked for: ticks, and minutes of which there is no more
     /// than a sum, are counted whole.
     pub counted: Option<Span>,
@@ -135,6 +117,10 @@ pub struct Past {
     pub process_named: bool,
     buckets: usize,
     covered: Vec<Span>,
+    /// Times of which something is known to be gone.
+    flaws: Vec<Gap>,
+    /// When the recorder was cut off.
+    cuts: Vec<u64>,
     /// Ticks since the latest minute.
     ticks: Vec<Account>,
     ended: HashMap<(String, Place), u64>,
@@ -142,9 +128,10 @@ pub struct Past {
     latest: u64,
     /// Since when the recorder has given no account.
     begun: Option<u64>,
-    /// When the latest run of the recorder began, and its time between two ticks.
+    /// When the latest run of the recorder began, and its time between two ticks; the longest of all runs.
     started: u64,
     interval: u64,
+    longest_interval: u64,
     /// The latest span that is covered is of the run that goes on.
     joined: bool,
 }
@@ -165,6 +152,9 @@ impl Past {
                 self.begun = Some(started.at);
                 (self.latest, self.started) = (started.at, started.at);
                 self.interval = Duration::try_from_secs_f64(started.interval_s).map_or(0, millis);
+                if started.at < self.wanted.until {
+                    self.longest_interval = self.longest_interval.max(self.interval);
+                }
             }
             Entry::Stopped(_) => self.interrupted(),
             Entry::Event(event) => self.event(event),
@@ -182,7 +172,8 @@ impl Past {
                     self.changes.push(Stamped { at, text });
                 }
             }
-            Entry::Lost { until, .. } => {
+            Entry::Lost { from, until, why } => {
+                self.flaws.push(Gap { span: Span { from, until }, why: Some(Why::NotWritten(why)) });
                 self.seen();
                 self.begun = Some(until);
                 self.latest = self.latest.max(until);
@@ -215,20 +206,20 @@ impl Past {
     pub fn finish(mut self, now: Option<u64>) -> Self {
         let heard = self.begun.map(|begun| begun.max(self.latest));
         let live = now.filter(|now| heard.is_some_and(|heard| heard.saturating_add(OPEN) >= *now));
+        let told = self.latest;
         self.latest = self.latest.max(live.unwrap_or(0));
         self.interrupted();
         for mut episode in std::mem::take(&mut self.open) {
             let until = episode.span.until;
             let on = live.is_some() && until > self.started && until.saturating_add(OPEN) >= self.latest;
             episode.ending = if on { Ending::GoesOn } else { Ending::NotSeen };
+            episode.is_quiet = on && until.saturating_add(self.interval / 2) < told;
             self.close(episode);
         }
         self.episodes.sort_by_key(|episode| episode.span.from);
-        let weight = |row: &Row| (row.failures(), row.service.attempts);
-        self.services.sort_by_key(|row| std::cmp::Reverse(weight(row)));
-        self.covered = self.covered.iter().filter_map(|span| self.wanted.clip(*span)).collect();
-        self.covered.sort_by_key(|span| span.from);
-        self.missing = self.gaps();
+        self.link();
+        self.settle_rows();
+        self.settle_coverage();
         let Wanted { since, until, .. } = self.wanted;
         self.counted = self.counted.filter(|span| span.from < since || span.until > until);
         self
@@ -236,13 +227,6 @@ impl Past {
 
     fn is_within(&self, at: u64) -> bool {
         (self.wanted.since..=self.wanted.until).contains(&at)
-    }
-
-    fn wants(&self, id: &str, place: &Place) -> bool {
-        let Wanted { ports, process, cause, .. } = &self.wanted;
-        (ports.is_empty() || place.port.is_some_and(|port| ports.contains(&port)))
-            && process.as_ref().is_none_or(|name| place.process.as_ref() == Some(name))
-            && cause.as_ref().is_none_or(|cause| cause == id)
     }
 
     /// Whether the process that was asked for is known there.
@@ -256,7 +240,7 @@ impl Past {
     fn event(&mut self, event: Event) {
         self.latest = self.latest.max(event.at);
         self.named(&event.place, Span { from: event.since, until: event.at });
-        if !self.wants(&event.id, &event.place) {
+        if !self.wanted.cause(&event.id) || !self.wanted.place(&event.place) {
             return;
         }
         let same = |own: &Episode| own.id == event.id && own.place.is_same(&event.place);
@@ -314,7 +298,8 @@ impl Past {
         told.unwrap_or_else(|| event.events.saturating_sub(own.round() as u64))
     }
 
-    fn close(&mut self, episode: Episode) {
+    fn close(&mut self, mut episode: Episode) {
+        episode.share_in_all();
         if self.wanted.clip(episode.span).is_some() && self.episodes.len() < MOST {
             self.episodes.push(episode);
         }
@@ -326,14 +311,20 @@ impl Past {
             let open = self.open.iter_mut().find(|own| own.id == cause.id && own.place.is_same(&cause.place));
             let Some(episode) = open.filter(|episode| account.until > episode.span.from) else { continue };
             episode.span.until = episode.span.until.max(account.until);
+            let mut new = 0;
             if tick || account.from >= episode.span.from {
                 episode.counted = episode.counted.saturating_add(cause.passing());
-                episode.standing = episode.standing.max(cause.standing);
-                episode.events = episode.events.max(episode.counted.saturating_add(episode.standing));
+                // What is there now is among those that come and go later.
+                let seen = episode.seen.max(episode.counted.saturating_add(cause.standing));
+                new = seen - std::mem::replace(&mut episode.seen, seen);
+                episode.events = episode.events.max(seen);
+            }
+            if cause.because_of.is_some() {
+                episode.because_of.clone_from(&cause.because_of);
             }
             let length = account.until.saturating_sub(account.from);
             if tick && length > 0 && length >= self.interval / 2 {
-                episode.peak_per_s = episode.peak_per_s.max(cause.passing() as f64 * 1000.0 / length as f64);
+                episode.peak_per_s = episode.peak_per_s.max(new as f64 * 1000.0 / length as f64);
                 episode.share_of(account);
             }
         }
@@ -359,118 +350,32 @@ impl Past {
         }
     }
 
-    /// Counts services and resets.
-    fn count(&mut self, account: &Account) {
-        let Some(within) = self.wanted.clip(Span { from: account.from, until: account.until }) else { return };
-        if !account.services.is_empty() || account.resets.iter().any(|line| line.count > 0) {
-            let counted = self.counted.get_or_insert(Span { from: self.wanted.since, until: self.wanted.until });
-            (counted.from, counted.until) = (counted.from.min(account.from), counted.until.max(account.until));
-        }
-        for place in account.services.iter().map(|own| &own.place).chain(account.causes.iter().map(|own| &own.place)) {
-            self.named(place, within);
-        }
-        let bucket = self.bucket(within.from / 2 + within.until / 2);
-        for service in &account.services {
-            let Some(port) = service.place.port else { continue };
-            let wanted = (self.wanted.ports.is_empty() || self.wanted.ports.contains(&port))
-                && self.wanted.process.as_ref().is_none_or(|name| service.place.process.as_ref() == Some(name));
-            if !wanted {
-                continue;
-            }
-            let index = match self.services.iter().position(|row| row.service.is_same(service)) {
-                Some(index) => index,
-                None if self.services.len() < MOST => {
-                    let service = Service { attempts: None, failures: None, drops: None, ..service.clone() };
-                    let (failed, fill) = (vec![None; self.buckets], vec![0; self.buckets]);
-                    self.services.push(Row { service, failed, fill });
-                    self.services.len() - 1
-                }
-                None => continue,
-            };
-            if let Some(row) = self.services.get_mut(index) {
-                row.service.add(service);
-                if let Some(fill) = row.fill.get_mut(bucket) {
-                    let full = u64::from(service.queue) * 1000 / (u64::from(service.backlog) + 1);
-                    *fill = (*fill).max(u16::try_from(full.min(1000)).unwrap_or(1000));
-                }
-                if let Some(failed) = row.failed.get_mut(bucket) {
-                    *failed = plus(*failed, plus(service.failures, service.drops));
-                }
-            }
-        }
-        for line in &account.resets {
-            let full = self.by_reason.len() >= MOST;
-            let key = (line.direction, line.reason.clone());
-            if full && !self.by_reason.contains_key(&key) {
-                continue;
-            }
-            let counts = self.by_reason.entry(key).or_insert_with(|| vec![0; self.buckets]);
-            if let Some(count) = counts.get_mut(bucket) {
-                *count = count.saturating_add(line.count);
-            }
-        }
-        self.account.add(&Account { services: Vec::new(), other: None, ..account.clone() });
-    }
-
-    fn cover(&mut self, span: Span) {
-        match self.covered.last_mut() {
-            Some(last) if self.joined && span.from <= last.until.saturating_add(JOINS) && span.from >= last.from => {
-                last.until = last.until.max(span.until);
-            }
-            _ => self.covered.push(span),
-        }
-        self.joined = true;
-    }
-
-    fn bucket(&self, at: u64) -> usize {
-        let Wanted { since, until, .. } = self.wanted;
-        let length = until.saturating_sub(since).max(1);
-        let part = at.saturating_sub(since).saturating_mul(self.buckets as u64) / length;
-        usize::try_from(part).unwrap_or(usize::MAX).min(self.buckets - 1)
-    }
-
     /// Nothing is known of the time.
     pub fn is_empty(&self) -> bool {
         self.covered.is_empty() && self.episodes.is_empty()
+    }
+
+    /// The recorder runs, and has given no account of the time yet: what went well it tells by the minute.
+    pub fn is_open(&self) -> bool {
+        self.account.ticks == 0 && !self.covered.is_empty()
+    }
+
+    /// The worst of what was asked for.
+    pub fn status(&self) -> Option<Status> {
+        if !self.wanted.is_narrow() {
+            return self.account.status;
+        }
+        let worst = self.episodes.iter().filter(|episode| episode.is_fault()).map(|episode| episode.severity).min();
+        match worst {
+            Some(Severity::Critical) => Some(Status::Critical),
+            Some(_) => Some(Status::Warning),
+            None if self.account.unknown > 0 && self.account.unknown == self.account.ticks => Some(Status::Unknown),
+            None => self.account.status.map(|_| Status::Ok),
+        }
     }
 
     /// The process that was asked for, if what was recorded of the time does not name it.
     pub fn unknown_process(&self) -> Option<&str> {
         self.wanted.process.as_deref().filter(|_| !self.process_named && !self.is_empty())
     }
-
-    /// Which parts of the time were recorded, in the width of the rows.
-    pub fn recorded(&self) -> Vec<bool> {
-        let mut recorded = vec![false; self.buckets];
-        for span in &self.covered {
-            let (from, until) = (self.bucket(span.from), self.bucket(span.until));
-            recorded.iter_mut().take(until + 1).skip(from).for_each(|part| *part = true);
-        }
-        recorded
-    }
-
-    fn gaps(&self) -> Vec<Span> {
-        let Wanted { since, until, .. } = self.wanted;
-        let end = Span { from: until, until };
-        let (mut gaps, mut at) = (Vec::new(), since);
-        for span in self.covered.iter().chain([&end]) {
-            if span.from > at.saturating_add(SLIGHT) {
-                gaps.push(Span { from: at, until: span.from });
-            }
-            at = at.max(span.until);
-        }
-        gaps
-    }
 }
-
-impl Wanted {
-    /// The part of a time that was asked for.
-    fn clip(&self, span: Span) -> Option<Span> {
-        let within = Span { from: span.from.max(self.since), until: span.until.min(self.until) };
-        (within.from < within.until).then_some(within)
-    }
-}
-
-mod episode;
-#[cfg(test)]
-mod tests;

@@ -30,9 +30,11 @@ impl Late {
             let (Some(all), failures) = (service.ended, service.failures.unwrap_or(0)) else { continue };
             let key = (Place { process: None, unit: None, ..service.place.clone() }, service.address.clone());
             let ended = all.saturating_sub(earlier.get(&key).copied().unwrap_or(0));
-            service.attempts = Some(ended.max(failures));
-            if failures > ended {
-                self.0.insert(key, failures - ended);
+            service.attempts = Some(ended.max(failures).max(service.connects));
+            // What was rejected never was a connection that could end.
+            let late = failures.saturating_sub(service.rejected).saturating_sub(ended);
+            if late > 0 {
+                self.0.insert(key, late);
             }
         }
     }

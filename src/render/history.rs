@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use super::layout::{Page, Paint};
 use crate::cause::Severity;
-use crate::history::{Direction, Ending, Episode, Past, Row, Span, total};
+use crate::history::{Direction, Ending, Episode, Gap, Line, Past, Row, Span, Why, total};
 use crate::value::words::{counted, percent, rate, seconds, thousands};
 
+/// What causes call SYNs that were lost.
+const ATTEMPTS: &str = "connection attempts";
 /// Services and gaps that are shown one by one.
 const MOST: usize = 20;
 /// Without --all.
@@ -48,11 +50,43 @@ pub struct Options {
     pub all: bool,
 }
 
-/// The episodes that are to be shown, the latest last.
-pub fn shown(past: &Past, all: bool) -> Vec<&Episode> {
-    let shown: Vec<&Episode> = past.episodes.iter().filter(|episode| all || episode.is_fault()).collect();
+/// An episode as it is shown.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown<'a> {
+    pub episode: &'a Episode,
+    /// It is shown behind the one that it follows from.
+    pub follows: bool,
+}
+
+/// The episodes that are to be shown, the latest last, and what follows from one behind it.
+pub fn shown(past: &Past, all: bool) -> Vec<Shown<'_>> {
+    let kept = |index: &usize| past.episodes.get(*index).is_some_and(|episode| all || episode.is_fault());
+    let indices: Vec<usize> = (0..past.episodes.len()).filter(kept).collect();
+    let story = |index: usize| Some(past.story(index)).filter(|root| *root != index && indices.contains(root));
+    let mut shown: Vec<(usize, usize)> =
+        indices.iter().map(|index| (story(*index).unwrap_or(*index), *index)).collect();
+    // Its own root may come later than what follows from it.
+    shown.sort_by_key(|(root, index)| (*root, root != index, *index));
     let skipped = if all { 0 } else { shown.len().saturating_sub(MOST_EPISODES) };
-    shown.into_iter().skip(skipped).collect()
+    let of = |(root, index): (usize, usize)| Some(Shown { episode: past.episodes.get(index)?, follows: root != index });
+    shown.into_iter().skip(skipped).filter_map(of).collect()
+}
+
+/// The one that a person wants to look into first: a fault before what is none, the worst, what follows from nothing else, the
+/// longest.
+pub fn worst<'a>(shown: &[Shown<'a>]) -> Option<&'a Episode> {
+    let key = |shown: &&Shown<'_>| {
+        let Shown { episode, follows } = **shown;
+        let length = episode.span.until.saturating_sub(episode.span.from);
+        (!episode.is_fault(), episode.severity, follows, std::cmp::Reverse(length))
+    };
+    shown.iter().min_by_key(key).map(|shown| shown.episode)
+}
+
+/// `follows from accept-loop-stalled at port 8080`; empty where it follows from nothing.
+pub fn because(episode: &Episode) -> String {
+    let root = episode.because_of.as_ref();
+    root.map_or_else(String::new, |root| format!("follows from {} at {}", root.id, root.place.words()))
 }
 
 /// One sentence: how bad it was.
@@ -63,10 +97,18 @@ pub fn sentence(past: &Past) -> String {
              to do with a fault."
         );
     }
-    let faults: Vec<&Episode> = past.episodes.iter().filter(|episode| episode.is_fault()).collect();
+    let all: Vec<&Episode> = past.episodes.iter().filter(|episode| episode.is_fault()).collect();
+    let is_root =
+        |episode: &&Episode| episode.root.and_then(|root| past.episodes.get(root)).is_none_or(|root| !root.is_fault());
+    let faults: Vec<&Episode> = all.iter().copied().filter(is_root).collect();
+    let following = (all.len() - faults.len()) as u64;
     let ended_so = |ending| faults.iter().filter(|episode| episode.ending == ending).count() as u64;
     let episodes = match (faults.len() as u64, ended_so(Ending::GoesOn), ended_so(Ending::NotSeen)) {
-        (0, ..) if past.is_empty() => return "Nothing was recorded of this time.".to_owned(),
+        (0, ..) if past.is_empty() => return nothing(past),
+        (0, ..) if past.is_open() => {
+            return "No fault has begun; what went well is counted by the minute, and this minute is not over."
+                .to_owned();
+        }
         (0, ..) => "No fault was found".to_owned(),
         (1, 0, 0) => "1 episode, over".to_owned(),
         (1, 1, _) => "1 episode, which goes on".to_owned(),
@@ -84,25 +126,59 @@ pub fn sentence(past: &Past) -> String {
             format!("{}{on}{unseen}", counted(all, "episode"))
         }
     };
-    let failed = total(past.services.iter().flat_map(|row| row.failed.iter().flatten()));
-    let failing =
-        past.services.iter().filter(|row| row.failed.iter().flatten().any(|failed| *failed > 0)).count() as u64;
+    let episodes = match (following, faults.len()) {
+        (0, _) => episodes,
+        (following, 1) => format!("{episodes}, and {following} that {} from it", follow(following)),
+        (following, _) => format!("{episodes}, and {} that {} from them", thousands(following), follow(following)),
+    };
     let unknown = match (past.account.unknown, past.account.ticks) {
         (0, _) => String::new(),
         (unknown, all) => format!(" In {} of {} looks too little was seen for a verdict.", unknown, all),
     };
-    match failed {
-        0 => format!("{episodes}.{unknown}"),
-        failed => {
-            let (failed, services) = (counted(failed, "connection"), counted(failing, "service"));
-            format!("{episodes}; {failed} failed or were lost at {services}.{unknown}")
-        }
+    format!("{episodes}{}.{unknown}", harm(past))
+}
+
+fn follow(count: u64) -> &'static str {
+    if count == 1 { "follows" } else { "follow" }
+}
+
+fn nothing(past: &Past) -> String {
+    match past.missing.iter().find_map(|gap| gap.why.as_ref()) {
+        Some(why) => format!("Nothing is known of this time: it {}.", why.words()),
+        None => "Nothing was recorded of this time.".to_owned(),
     }
+}
+
+/// What became of connections at all services. Of one cause that is not known: a service fails in several ways.
+fn harm(past: &Past) -> String {
+    let sum = |of: fn(&Row) -> Option<u64>| {
+        let counts: Vec<u64> = past.services.iter().filter_map(of).filter(|count| *count > 0).collect();
+        (total(&counts), counts.len() as u64)
+    };
+    let (failed, failing) = sum(|row| row.service.failures);
+    let (lost, losing) = sum(|row| row.service.drops);
+    if past.wanted.cause.is_some() {
+        return String::new();
+    }
+    let failed = match failed {
+        0 => String::new(),
+        failed => format!("; {} failed at {}", counted(failed, "connection"), counted(failing, "service")),
+    };
+    let lost = match lost {
+        0 => String::new(),
+        1 => format!("; 1 attempt was lost at {}", counted(losing, "service")),
+        lost => format!(
+            "; up to {} attempts, retries included, were lost at {}",
+            thousands(lost),
+            counted(losing, "service")
+        ),
+    };
+    format!("{failed}{lost}")
 }
 
 /// How much of the time was recorded: `all of it`, `23 h 58 min of 24 h`.
 pub fn coverage(past: &Past) -> String {
-    let length = |span: &Span| Duration::from_millis(span.until.saturating_sub(span.from));
+    let length = |gap: &Gap| Duration::from_millis(gap.span.until.saturating_sub(gap.span.from));
     let whole = Duration::from_millis(past.wanted.until.saturating_sub(past.wanted.since));
     let missing: Duration = past.missing.iter().map(length).sum();
     match missing {
@@ -125,6 +201,10 @@ pub fn lasted(episode: &Episode, calendar: &Calendar<'_>) -> String {
     match (episode.ending, episode.from_start) {
         (Ending::Ended, false) => length,
         (Ending::Ended, true) => format!("{length} or more"),
+        (Ending::GoesOn, _) if episode.is_quiet => {
+            let last = calendar.short(episode.span.until, episode.span.from);
+            format!("{length}, quiet since {last}, too shortly to be over")
+        }
         (Ending::GoesOn, _) => format!("{length}, goes on"),
         (Ending::NotSeen, _) => {
             let last = calendar.short(episode.span.until, episode.span.from);
@@ -139,6 +219,8 @@ pub fn impact(episode: &Episode) -> String {
         1 => format!("1 {}", episode.unit.trim_end_matches('s')),
         events => format!("{} {}", thousands(events), episode.unit),
     };
+    // The kernel counts each SYN that it drops, and a client sends several for one connection.
+    let counted = if episode.unit == ATTEMPTS && episode.events > 1 { counted + ", retries included" } else { counted };
     let peak =
         if episode.peak_per_s >= 0.05 { format!(", up to {} per s", rate(episode.peak_per_s)) } else { String::new() };
     let share = match (episode.failures, episode.attempts) {
@@ -158,33 +240,47 @@ pub fn word(severity: Severity) -> &'static str {
     }
 }
 
-/// `41 of 1,204 connections failed or were lost (3.4 %)`.
+/// `41 of 1,204 connections failed (3.4 %); up to 9 attempts lost, retries included`.
 pub fn share(row: &Row) -> String {
-    let failed = row.failures();
     let service = &row.service;
-    match (service.attempts, service.failures) {
-        (None, None) => "connections were not counted".to_owned(),
-        // What was lost at the listener is in no connection that ended.
-        (Some(ended), _) if ended > 0 || failed > 0 => {
-            let attempts = ended.saturating_add(service.drops.unwrap_or(0)).max(failed);
-            let share = percent(failed.min(attempts) as f64 / attempts as f64);
-            match failed {
-                0 => format!("none of {} failed", counted(attempts, "connection")),
-                failed => format!("{} of {} failed or lost ({share})", thousands(failed), thousands(attempts)),
-            }
+    let failed = service.failures.unwrap_or(0);
+    let failed = match (service.attempts, failed) {
+        (None, 0) => String::new(),
+        (Some(0), 0) => String::new(),
+        (Some(all), 0) => format!("none of {} failed", counted(all, "connection")),
+        (Some(all), failed) if failed <= all => {
+            let share = percent(failed as f64 / all as f64);
+            format!("{} of {} failed ({share})", thousands(failed), counted(all, "connection"))
         }
-        _ => format!("{} failed or lost", thousands(failed)),
+        (_, failed) => format!("{} failed", counted(failed, "connection")),
+    };
+    let lost = match service.drops {
+        None | Some(0) => String::new(),
+        Some(1) => "1 attempt lost".to_owned(),
+        // SYNs that are sent again are counted again (SK_MEMINFO_DROPS).
+        Some(lost) => format!("up to {} attempts lost, retries included", thousands(lost)),
+    };
+    match (failed.is_empty(), lost.is_empty()) {
+        (true, true) if service.attempts.is_none() => "connections were not counted".to_owned(),
+        (true, true) => "no connection ended".to_owned(),
+        (true, false) => lost,
+        (false, true) => failed,
+        (false, false) => format!("{failed}; {lost}"),
     }
 }
 
 /// `sent 41 (unexplained 0)`; what nobody counted is said so.
 pub fn resets(past: &Past) -> String {
+    if past.is_open() {
+        return "not counted before the minute is over".to_owned();
+    }
     let totals = &past.account.totals;
+    let whose = if past.wanted.is_narrow() { "of all ports and processes: " } else { "" };
     let known = |count: Option<u64>| count.map_or("not counted".to_owned(), thousands);
     let unexplained =
         totals.sent_unexplained.map_or(String::new(), |rest| format!(" (unexplained {})", thousands(rest)));
     format!(
-        "sent {}{unexplained}, received {}, by the firewall {}, attempts lost without one {}",
+        "{whose}sent {}{unexplained}, received {}, by the firewall {}, attempts lost without one {}",
         known(totals.sent),
         known(totals.received),
         known(totals.firewall),
@@ -192,10 +288,11 @@ pub fn resets(past: &Past) -> String {
     )
 }
 
-/// The reasons of resets, most frequent first: `sent 41 unread-data`.
+/// The reasons of resets, most frequent first: `sent 41 unread-data`; those of the cause that was asked for.
 pub fn reasons(past: &Past) -> Vec<(Direction, String, u64)> {
-    let mut reasons: Vec<_> =
-        past.account.resets.iter().map(|line| (line.direction, line.reason.replace('-', " "), line.count)).collect();
+    let wanted = |line: &&Line| past.wanted.cause.is_none() || line.cause == past.wanted.cause;
+    let lines = past.account.resets.iter().filter(wanted);
+    let mut reasons: Vec<_> = lines.map(|line| (line.direction, line.reason.replace('-', " "), line.count)).collect();
     reasons.sort_by_key(|(_, _, count)| std::cmp::Reverse(*count));
     reasons
 }
@@ -230,37 +327,12 @@ pub fn table(past: &Past, calendar: &Calendar<'_>, options: &Options) -> String 
     page.field("", 0, &format!("{host}{} {} · {}", calendar.span(span), calendar.zone, coverage(past)));
     page.gap();
     page.field("", 0, &sentence(past));
-    let episodes = shown(past, options.all);
-    if !episodes.is_empty() {
-        page.gap();
-        let mut day = None;
-        for episode in &episodes {
-            let at = (calendar.time)(episode.span.from);
-            let (date, time) = at.split_once(' ').unwrap_or(("", &at));
-            if day.as_deref() != Some(date) {
-                page.heading(date);
-                day = Some(date.to_owned());
-            }
-            let paint = match episode.severity {
-                Severity::Critical => Some(Paint::Red),
-                Severity::Warning => Some(Paint::Yellow),
-                Severity::Info => None,
-            };
-            let word = if episode.is_fault() { word(episode.severity) } else { "harmless" };
-            page.painted_field(
-                &format!("{time}  {word}"),
-                paint,
-                20,
-                &format!("{} · {} · {}", episode.title, episode.place.words(), lasted(episode, calendar)),
-            );
-            page.field("", 20, &impact(episode));
-        }
-        let left_out =
-            past.episodes.iter().filter(|episode| options.all || episode.is_fault()).count() - episodes.len();
-        if left_out > 0 {
-            page.field("", 20, &format!("and {} before (--all)", counted(left_out as u64, "episode")));
-        }
+    if past.is_empty() {
+        problems(&mut page, past);
+        return page.finish();
     }
+    let shown = shown(past, options.all);
+    episodes(&mut page, past, &shown, calendar, options);
     services(&mut page, past, calendar, options);
     page.gap();
     page.field("Resets", 8, &resets(past));
@@ -276,20 +348,61 @@ pub fn table(past: &Past, calendar: &Calendar<'_>, options: &Options) -> String 
         page.field("", 8, &text);
     }
     gaps(&mut page, past, calendar);
-    if let Some(episode) = episodes.last() {
+    problems(&mut page, past);
+    if let Some(episode) = worst(&shown) {
         page.gap();
         let at = (calendar.time)(episode.span.from);
+        let which = if shown.len() > 1 { "The worst episode" } else { "The episode" };
         page.field(
             "",
             0,
             &format!(
-                "An episode is judged again by: rstdoctor\u{a0}scan\u{a0}--at\u{a0}'{}'{}",
+                "{which} is judged again by: rstdoctor\u{a0}scan\u{a0}--at\u{a0}'{}'{}",
                 at.replace(' ', "\u{a0}"),
                 calendar.scan_options
             ),
         );
     }
     page.finish()
+}
+
+fn episodes(page: &mut Page, past: &Past, shown: &[Shown<'_>], calendar: &Calendar<'_>, options: &Options) {
+    if shown.is_empty() {
+        return;
+    }
+    page.gap();
+    let mut day = None;
+    for Shown { episode, follows } in shown {
+        let at = (calendar.time)(episode.span.from);
+        let (date, time) = at.split_once(' ').unwrap_or(("", &at));
+        if day.as_deref() != Some(date) {
+            page.heading(date);
+            day = Some(date.to_owned());
+        }
+        let paint = match episode.severity {
+            Severity::Critical => Some(Paint::Red),
+            Severity::Warning => Some(Paint::Yellow),
+            Severity::Info => None,
+        };
+        let word = if episode.is_fault() { word(episode.severity) } else { "harmless" };
+        let (indent, width) = if *follows { ("  ", 22) } else { ("", 20) };
+        page.painted_field(
+            &format!("{indent}{time}  {word}"),
+            paint,
+            width,
+            &format!("{} · {} · {}", episode.title, episode.place.words(), lasted(episode, calendar)),
+        );
+        let because = match because(episode) {
+            because if because.is_empty() => because,
+            _ if *follows => "; follows from it".to_owned(),
+            because => format!("; {because}"),
+        };
+        page.field("", width, &format!("{}{because}", impact(episode)));
+    }
+    let left_out = past.episodes.iter().filter(|episode| options.all || episode.is_fault()).count() - shown.len();
+    if left_out > 0 {
+        page.field("", 20, &format!("and {} before (--all)", counted(left_out as u64, "episode")));
+    }
 }
 
 fn services(page: &mut Page, past: &Past, calendar: &Calendar<'_>, options: &Options) {
@@ -301,7 +414,8 @@ fn services(page: &mut Page, past: &Past, calendar: &Calendar<'_>, options: &Opt
     let part =
         Duration::from_millis(past.wanted.until.saturating_sub(past.wanted.since) / recorded.len().max(1) as u64);
     let unknown = if recorded.iter().all(|recorded| *recorded) { "" } else { ", ? not recorded" };
-    page.heading(&format!("Failed or lost connections, a column is {}{unknown}", seconds(part)));
+    let all_causes = if past.wanted.cause.is_some() { " of whatever cause" } else { "" };
+    page.heading(&format!("Failed connections and lost attempts{all_causes}, a column is {}{unknown}", seconds(part)));
     let highest = past.services.iter().flat_map(|row| row.failed.iter().flatten()).copied().max().unwrap_or(0);
     let most = if options.all { usize::MAX } else { MOST };
     for row in past.services.iter().take(most) {
@@ -316,15 +430,44 @@ fn services(page: &mut Page, past: &Past, calendar: &Calendar<'_>, options: &Opt
     }
 }
 
+/// What is not known, and why, where that is known.
+pub fn gap(gap: &Gap, calendar: &Calendar<'_>) -> String {
+    let span = calendar.span(gap.span);
+    match &gap.why {
+        Some(why) => format!("{span} {}", why.words()),
+        None => format!("{span} was not recorded"),
+    }
+}
+
 fn gaps(page: &mut Page, past: &Past, calendar: &Calendar<'_>) {
-    if past.missing.is_empty() {
-        return;
+    let is_lost = |gap: &&Gap| matches!(gap.why, Some(Why::NotWritten(_) | Why::Unreadable(_)));
+    let (known, unknown): (Vec<&Gap>, Vec<&Gap>) = past.missing.iter().partition(is_lost);
+    for lost in known.iter().take(MOST) {
+        page.field("Lost", 14, &gap(lost, calendar));
     }
-    let spans: Vec<String> = past.missing.iter().take(MOST).map(|span| calendar.span(*span)).collect();
-    let more = past.missing.len().saturating_sub(MOST);
-    let more = if more > 0 { format!(" and {}", counted(more as u64, "further gap")) } else { String::new() };
-    page.field("Not recorded", 14, &format!("{}{more}", spans.join("; ")));
+    if !unknown.is_empty() {
+        let cut = |gap: &Gap| if gap.why.is_some() { " (the recorder was killed, or the power went)" } else { "" };
+        let span = |gap: &&Gap| format!("{}{}", calendar.span(gap.span), cut(gap));
+        let spans: Vec<String> = unknown.iter().take(MOST).map(span).collect();
+        let more = unknown.len().saturating_sub(MOST);
+        let more = if more > 0 { format!(" and {}", counted(more as u64, "further gap")) } else { String::new() };
+        page.field("Not recorded", 14, &format!("{}{more}", spans.join("; ")));
+    }
     if past.unknown > 0 {
-        page.field("", 14, &format!("{} of a later version are left out", counted(past.unknown, "entry")));
+        page.field("Left out", 14, &format!("{} of a later version", counted_of(past.unknown, "entry", "entries")));
     }
+    let late = past.changes.iter().filter(|change| change.text.contains(" late")).take(MOST);
+    for change in late {
+        page.field("Looked late", 14, &format!("{} {}", (calendar.time)(change.at), change.text));
+    }
+}
+
+fn problems(page: &mut Page, past: &Past) {
+    for text in past.problems.iter().take(MOST) {
+        page.field("Store", 14, text);
+    }
+}
+
+fn counted_of(count: u64, one: &str, many: &str) -> String {
+    format!("{} {}", thousands(count), if count == 1 { one } else { many })
 }

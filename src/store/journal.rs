@@ -49,7 +49,8 @@ impl Journal {
                 self.open = None;
                 self.not_before = at.mono.saturating_add(RETRY);
                 let first = self.lost.is_none();
-                self.lost.get_or_insert_with(|| (at, error.to_string()));
+                let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                self.lost.get_or_insert((at, why));
                 if first { Err(error) } else { Ok(()) }
             }
         }

@@ -14,7 +14,7 @@ mod retention;
 mod write;
 
 pub use journal::Journal;
-pub use read::{ReadProblems, Reading, is_store};
+pub use read::{Flaw, ReadProblem, Reading, is_store};
 pub use retention::Retention;
 pub use write::{Limits, Store, StoreFile};
 

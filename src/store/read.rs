@@ -27,10 +27,24 @@ pub struct Reading {
     written: bool,
 }
 
-/// What is wrong with a part of it; the rest is read.
-#[derive(Debug, Default)]
-pub struct ReadProblems {
-    pub problems: Vec<String>,
+/// Something that is wrong with a part of a store; the rest is read.
+#[derive(Debug)]
+pub struct ReadProblem {
+    /// The whole sentence.
+    pub text: String,
+    pub file: String,
+    pub what: Flaw,
+}
+
+/// Times are CLOCK_REALTIME.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// From when to when entries were written that cannot be read.
+    Unreadable(Duration, Duration),
+    /// The recorder was killed, or the power went, after this.
+    CutOff(Duration),
+    /// Single entries are odd.
+    Odd,
 }
 
 impl Reading {
@@ -75,37 +89,58 @@ impl Reading {
 
     /// Takes each entry that may be about the time from `since` to `until` (CLOCK_REALTIME), and what began before it; then what
     /// came after it, file by file, until `each` wants no more.
-    pub fn entries(&self, since: Duration, until: Duration, each: &mut dyn FnMut(Entry) -> bool) -> ReadProblems {
-        let mut found = ReadProblems::default();
+    pub fn entries(&self, since: Duration, until: Duration, each: &mut dyn FnMut(Entry) -> bool) -> Vec<ReadProblem> {
+        let mut problems = Vec::new();
         let newest = self.files.iter().rfind(|file| file.kind == Kind::Index).map(|file| file.number);
         let mut more = true;
         for file in self.of(Kind::Index, since.saturating_sub(BEFORE), Duration::MAX) {
             if !more && file.start > until {
                 continue;
             }
-            let mut odd = 0_u64;
-            let read = recording::entries(&file.path, &mut |_, _, text| match serde_json::from_slice(text) {
-                Ok(entry) => more = each(entry),
-                Err(_) => odd += 1,
+            let (mut odd, mut latest) = (0_u64, file.start);
+            let read = recording::entries(&file.path, &mut |_, at, text| {
+                latest = latest.max(at.wall);
+                match serde_json::from_slice(text) {
+                    Ok(entry) => more = each(entry),
+                    Err(_) => odd += 1,
+                }
             });
+            let name = file.path.display().to_string();
+            let mut say = |text: String, what| problems.push(ReadProblem { text, file: file_name(file), what });
             match read {
                 // Deleted meanwhile, because it is old.
                 Err(error) if is_gone(&error) => {}
-                Err(error) => found.problems.push(format!("{error}; what is before that was read")),
-                Ok(Some(_)) if self.written && Some(file.number) == newest => {}
-                Ok(Some(cut)) => {
-                    let name = file.path.display();
-                    found
-                        .problems
-                        .push(format!("{name}: the recorder was cut off {cut}; what is before that was read"));
+                Err(error) => {
+                    let end = self.end(file).max(latest);
+                    let why = unreadable(&error.problem);
+                    if latest <= until && end >= since {
+                        let rest = if latest > file.start { "; what is before that was read" } else { "" };
+                        say(format!("{name}: {why}{rest}"), Flaw::Unreadable(latest, end));
+                    }
                 }
-                Ok(None) => {}
+                // Nobody misses what comes after: that is a time that was not recorded.
+                Ok(Some(cut))
+                    if (since..=until).contains(&latest) && !(self.written && Some(file.number) == newest) =>
+                {
+                    say(
+                        format!("{name}: the recorder was cut off {cut}; what is before that was read"),
+                        Flaw::CutOff(latest),
+                    );
+                }
+                Ok(_) => {}
             }
             if odd > 0 {
-                found.problems.push(format!("{}: {odd} entries are not understood", file.path.display()));
+                say(format!("{name}: {odd} entries are not understood"), Flaw::Odd);
             }
         }
-        found
+        problems
+    }
+
+    /// When a part of the index was written last: the next one begins then.
+    fn end(&self, file: &Named) -> Duration {
+        let next = self.files.iter().filter(|next| next.kind == Kind::Index && next.number > file.number);
+        let next = next.map(|next| next.start).min();
+        next.into_iter().chain(span(file).ok().map(|(_, until)| until)).min().unwrap_or(file.start)
     }
 
     /// The recordings that may hold something of that time, in their order.
@@ -117,6 +152,24 @@ impl Reading {
         let about =
             move |file: &&Named| file.kind == kind && span(file).is_ok_and(|(from, to)| from <= until && to >= since);
         self.files.iter().filter(about)
+    }
+}
+
+fn file_name(file: &Named) -> String {
+    file.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Why, without the advice for a recording, which can be made or copied again.
+fn unreadable(problem: &RecordingProblem) -> String {
+    match problem {
+        RecordingProblem::Foreign => "is no part of the index of a store".to_owned(),
+        RecordingProblem::Truncated(place) => format!("is cut off {place}"),
+        RecordingProblem::Damaged { place, what } => format!("is damaged at {place}: {what}"),
+        RecordingProblem::TrailingGarbage { byte } => format!("goes on after its end, at byte {byte}"),
+        RecordingProblem::NewerFormat { version } => {
+            format!("is of a newer rstdoctor (format {version}), which reads it")
+        }
+        other => other.to_string(),
     }
 }
 

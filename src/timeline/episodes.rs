@@ -54,7 +54,7 @@ pub struct Episode {
     pub last: Moment,
     /// How often it came.
     pub times: u32,
-    /// What was lost or reset over all of it; of what stays there the most at once.
+    /// What was lost or reset over all of it; what stays there is counted once.
     pub events: u64,
     /// Highest events per second of one window.
     pub peak_per_s: f64,
@@ -64,10 +64,11 @@ pub struct Episode {
     pub usual: Option<Usual>,
     /// As found last with the severity that is believed; its impact is that of the latest window.
     pub latest: Ranked,
-    /// Of the events, those that came and went, and the most that were there at once.
+    /// Of the events, those that came and went.
     passed: u64,
-    standing: u64,
     quiet: u32,
+    /// Ticks of this time in which it was found.
+    found: u32,
     /// Ticks in which the judged severity differed from the believed one to the same side.
     worse: u32,
     better: u32,
@@ -255,8 +256,8 @@ impl Episode {
             usual: None,
             latest: ranked.clone(),
             passed: ranked.finding.passing(),
-            standing: ranked.finding.standing,
             quiet: 0,
+            found: 1,
             worse: 0,
             better: 0,
             told_per_s: impact.per_s,
@@ -271,17 +272,23 @@ impl Episode {
         self.latest.finding.standing = ranked.finding.standing;
         (self.phase, self.last, self.quiet) = (Phase::Active, at, 0);
         self.passed = self.passed.saturating_add(ranked.finding.passing());
-        self.standing = self.standing.max(ranked.finding.standing);
-        self.events = self.passed.saturating_add(self.standing);
+        // What is there now is among those that come and go later.
+        self.events = self.events.max(self.passed.saturating_add(ranked.finding.standing));
+        self.found += 1;
         self.peak_per_s = self.peak_per_s.max(impact.per_s);
         if back {
             (self.since, self.from_start) = (since, false);
             self.times += 1;
+            self.found = 1;
             self.told_per_s = impact.per_s;
             self.harmless = true;
             self.take(ranked);
             self.tell();
             return Some(self.event(What::Again, at));
+        }
+        // The first tick holds a part of its beginning: the second one is the first that tells how much of it there is.
+        if self.found == 2 {
+            self.told_per_s = self.told_per_s.max(impact.per_s);
         }
         let changed = self.believe(ranked, impact.per_s);
         if let Some(what) = changed.or_else(|| self.grew(&ranked.finding)) {

@@ -348,12 +348,31 @@ fn damage_and_later_versions_are_said_and_the_rest_is_read() {
         let middle = fs::metadata(&index[0]).unwrap().len() as usize - 100;
         change(&index[0], middle, 0xa5);
         change(&index[1], 8, 9);
+        let damaged = [files(&store, "idx")[0].clone(), files(&store, "idx")[1].clone()];
+        let damaged = damaged.map(|file| file.file_name().unwrap().to_string_lossy().into_owned());
         let output = run(&["history"], &store);
         assert_eq!(output.status.code(), Some(0));
-        let text = text(&output);
-        assert!(text.contains("is damaged at segment 0") && text.contains("what is before that was read"), "{text}");
-        assert!(text.contains("has format 9 of a recording"), "{text}");
-        assert!(text.contains("Closed with unread data"), "the third is sound: {text}");
+        let words = text(&output).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains("is damaged at segment 0") && words.contains("what is before that was read"), "{words}");
+        assert!(words.contains("is of a newer rstdoctor (format 9)"), "{words}");
+        assert!(words.contains(&format!("was recorded, and cannot be read: {}", damaged[1])), "{words}");
+        assert!(!words.contains("record again") && !words.contains("record -o"), "a store cannot be: {words}");
+        assert!(words.contains("Closed with unread data"), "the third is sound: {words}");
+        let told = history(&store);
+        assert_eq!(
+            told["problems"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|text| { damaged.iter().any(|file| text.as_str().unwrap().contains(file)) })
+                .count(),
+            2,
+            "{told}"
+        );
+        for format in ["html", "markdown"] {
+            let page = text(&run(&["history", "--format", format], &store));
+            assert!(damaged.iter().all(|file| page.contains(file.split('.').next().unwrap())), "{page}");
+        }
         let recordings = files(&store, "rst");
         change(&recordings[0], 60, 0xa5);
         let output = run(&["trace", "--since", "10m", "--json"], &store);
@@ -383,6 +402,22 @@ fn a_full_disk_is_said_and_survived() {
         let filler = disk.join("filler");
         let mut file = fs::File::create(&filler).unwrap();
         while file.write_all(&[7; 4096]).is_ok() {}
+        // What happens now is an episode that cannot be stored.
+        let listener = TcpListener::bind("127.0.0.1:9000").unwrap();
+        let full = std::sync::atomic::AtomicBool::new(true);
+        let is_full = &full;
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                // What is deleted to make room is somebody else's at once.
+                while is_full.load(std::sync::atomic::Ordering::Relaxed) {
+                    while file.write_all(&[7; 4096]).is_ok() {}
+                    thread::sleep(Duration::from_millis(5));
+                }
+            });
+            // A page may hold some seconds of the index still.
+            fault(&listener, Duration::from_secs(12));
+            full.store(false, std::sync::atomic::Ordering::Relaxed);
+        });
         agent.until("the word that it is full", |store| said(store).contains("No space left on device"));
         thread::sleep(Duration::from_secs(1));
         assert_eq!(run(&["history"], &store).status.code(), Some(0), "what was written is read");
@@ -394,9 +429,17 @@ fn a_full_disk_is_said_and_survived() {
             newest.is_some_and(|at| at.elapsed().is_ok_and(|age| age < Duration::from_secs(2)))
                 && free.elapsed() > Duration::from_secs(3)
         });
+        agent.within(Duration::from_secs(100), "the word that it is written again", |store| {
+            said(store).contains("the store is written again")
+        });
         let (_, status) = agent.end(Signal::TERM);
         assert_eq!(status, Some(0), "{}", said(&store));
         assert!(history(&store)["ticks"].as_u64().unwrap() > before);
+        let told = history(&store);
+        let lost = told["missing"].as_array().unwrap().iter().filter_map(|gap| gap["why"].as_str());
+        assert!(lost.into_iter().any(|why| why.contains("No space left on device")), "{told}");
+        let words = text(&run(&["history"], &store)).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains("could not be written: ") && words.contains("No space left on device"), "{words}");
         assert_eq!(
             said(&store).matches("No space left").count(),
             said(&store).lines().filter(|l| l.contains("No space")).count()

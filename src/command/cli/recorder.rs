@@ -97,12 +97,15 @@ pub struct HistoryArgs {
     /// Up to this time [default: now]
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
-    /// Only what concerns these served ports, by number or name of the service
+    /// Only what concerns these ports, served or called, by number or name of the service
     #[arg(long, value_name = "N|NAME", value_delimiter = ',', allow_negative_numbers = true)]
     pub port: Vec<String>,
     /// Only what concerns processes of this name, as in /proc/PID/comm
     #[arg(long, value_name = "NAME")]
     pub process: Option<String>,
+    /// Only what is in another network namespace than the agent's own, by its name as history shows it
+    #[arg(long, value_name = "NAME")]
+    pub netns: Option<String>,
     /// Only episodes of this cause
     #[arg(long, value_name = "CAUSE")]
     pub cause: Option<String>,

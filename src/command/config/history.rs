@@ -59,6 +59,7 @@ pub fn history(
             ports: ports(&args.port)?,
             process: not_empty("--process", args.process.as_ref())?,
             cause: args.cause.clone(),
+            netns: not_empty("--netns", args.netns.as_ref())?,
         },
         format,
         all: args.all,

@@ -14,6 +14,9 @@ impl Episode {
             span: Span { from: event.since, until: event.at },
             from_start: event.from_start,
             ending: Ending::GoesOn,
+            is_quiet: false,
+            because_of: event.because_of.clone(),
+            root: None,
             events: 0,
             unit: event.unit.clone(),
             peak_per_s: 0.0,
@@ -24,7 +27,8 @@ impl Episode {
             remedies: event.remedies.clone(),
             earlier,
             counted: 0,
-            standing: 0,
+            seen: 0,
+            in_all: (None, None),
         }
     }
 
@@ -32,6 +36,9 @@ impl Episode {
         self.span.until = self.span.until.max(event.at);
         self.events = self.events.max(event.events.saturating_sub(self.earlier));
         self.harmless &= event.harmless;
+        if event.because_of.is_some() {
+            self.because_of.clone_from(&event.because_of);
+        }
         if event.place.process.is_some() {
             self.place.clone_from(&event.place);
         }
@@ -53,7 +60,19 @@ impl Episode {
             let sum = own.fold((None, None), |(attempts, failures), service| {
                 (plus(attempts, service.attempts), plus(failures, service.failures))
             });
+            self.in_all = (plus(self.in_all.0, sum.0), plus(self.in_all.1, sum.1));
             self.share(sum.0, sum.1);
+        }
+    }
+
+    /// Where each tick has too few connections for a share, all of them together may have enough.
+    pub(super) fn share_in_all(&mut self) {
+        let ((Some(all), Some(failed)), Some(most), Some(worst)) = (self.in_all, self.attempts, self.failures) else {
+            return;
+        };
+        let is_worse = u128::from(failed) * u128::from(most) > u128::from(worst) * u128::from(all);
+        if is_worse || most < FEW {
+            self.share(Some(all), Some(failed));
         }
     }
 

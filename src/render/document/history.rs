@@ -6,7 +6,8 @@ use super::safe;
 use crate::diagnosis::Status;
 use crate::history::{Past, Row, Span, total};
 use crate::render::history::{
-    Calendar, counted_over, coverage, impact, lasted, reasons, resets, sentence, share, shown, sparkline, word,
+    Calendar, Shown, because, counted_over, coverage, gap, impact, lasted, reasons, resets, sentence, share, shown,
+    sparkline, word,
 };
 use crate::value::words::{counted, percent, thousands};
 
@@ -34,6 +35,7 @@ pub struct HistoryView {
     pub reasons: Vec<(&'static str, String, String)>,
     pub unknown: String,
     pub missing: Vec<String>,
+    pub problems: Vec<String>,
     pub counted: Option<String>,
     pub scan_options: String,
     pub version: &'static str,
@@ -52,6 +54,8 @@ pub struct EpisodeCard {
     pub evidence: Vec<String>,
     pub remedies: Vec<String>,
     pub id: String,
+    /// `follows from ...`, or nothing.
+    pub because: String,
 }
 
 /// A service over the time in one line.
@@ -78,7 +82,7 @@ pub struct Bar {
 
 /// What is told of it.
 pub fn view(past: &Past, calendar: &Calendar<'_>, all: bool) -> HistoryView {
-    let episodes = shown(past, all).into_iter().map(|episode| EpisodeCard {
+    let episodes = shown(past, all).into_iter().map(|Shown { episode, .. }| EpisodeCard {
         severity: word(episode.severity),
         title: safe(&episode.title),
         place: safe(&episode.place.words()),
@@ -90,6 +94,7 @@ pub fn view(past: &Past, calendar: &Calendar<'_>, all: bool) -> HistoryView {
         evidence: episode.evidence.iter().map(|text| safe(text)).collect(),
         remedies: episode.remedies.iter().map(|text| safe(text)).collect(),
         id: safe(&episode.id),
+        because: safe(&because(episode)),
     });
     let unknown = match past.account.unknown {
         0 => String::new(),
@@ -100,7 +105,7 @@ pub fn view(past: &Past, calendar: &Calendar<'_>, all: bool) -> HistoryView {
         span: calendar.span(Span { from: past.wanted.since, until: past.wanted.until }),
         zone: calendar.zone.clone(),
         coverage: coverage(past),
-        status: past.account.status.map_or("unknown", Status::name),
+        status: past.status().map_or("unknown", Status::name),
         sentence: safe(&sentence(past)),
         episodes: episodes.collect(),
         charts: charts(past),
@@ -111,7 +116,8 @@ pub fn view(past: &Past, calendar: &Calendar<'_>, all: bool) -> HistoryView {
         resets: capital(&resets(past)),
         reasons: reasons(past).into_iter().map(|(d, reason, n)| (d.name(), safe(&reason), thousands(n))).collect(),
         unknown,
-        missing: past.missing.iter().take(MOST).map(|span| calendar.span(*span)).collect(),
+        missing: past.missing.iter().take(MOST).map(|missing| safe(&gap(missing, calendar))).collect(),
+        problems: past.problems.iter().take(MOST).map(|text| safe(text)).collect(),
         counted: counted_over(past, calendar).map(|text| capital(&text)),
         scan_options: calendar.scan_options.clone(),
         version: env!("CARGO_PKG_VERSION"),
@@ -138,7 +144,7 @@ fn charts(past: &Past) -> Vec<Chart> {
         let place = safe(&row.service.place.words());
         let failed: Vec<u64> = row.failed.iter().map(|failed| failed.unwrap_or(0)).collect();
         charts.push(Chart {
-            title: format!("{place}: failed or lost"),
+            title: format!("{place}: failed connections and lost attempts"),
             note: share(row),
             bars: bars("bar", &failed, None, &recorded),
         });
@@ -147,7 +153,8 @@ fn charts(past: &Past) -> Vec<Chart> {
         }
     }
     let mut by_reason: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for ((direction, reason), counts) in &past.by_reason {
+    // They are of the whole host.
+    for ((direction, reason), counts) in past.by_reason.iter().filter(|_| !past.wanted.is_narrow()) {
         by_reason.insert(format!("{} {}", direction.name(), reason.replace('-', " ")), counts.clone());
     }
     let mut by_reason: Vec<_> = by_reason.into_iter().collect();

@@ -139,7 +139,7 @@ fn a_ticket_says_the_same() {
         "what nobody counted is not 0"
     );
     let ticket = history_markdown(&past_of("api"), &calendar(), true).unwrap();
-    assert!(read(&ticket).contains("3 of 9 failed or lost") && ticket.contains("`█"), "{ticket}");
+    assert!(read(&ticket).contains("3 of 9 connections failed (33 %)") && ticket.contains("`█"), "{ticket}");
 }
 
 #[test]
@@ -155,5 +155,5 @@ fn a_history_draws_what_failed_and_what_was_not_recorded() {
         page.contains("class=\"bar\"") && page.contains("class=\"gap\"") && page.contains("class=\"fill\""),
         "{page}"
     );
-    assert!(page.contains("3 of 9 failed or lost"), "{page}");
+    assert!(page.contains("3 of 9 connections failed (33 %)"), "{page}");
 }

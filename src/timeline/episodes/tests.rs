@@ -46,6 +46,38 @@ fn warning(per_s: f64) -> Ranked {
     ranked("abortive-close", Severity::Warning, per_s)
 }
 
+/// The first window holds only a part of a fault's beginning; that there is more of it in the next is no news.
+#[test]
+fn the_first_whole_window_worsens_nothing() {
+    let mut row = Row::new();
+    assert_eq!(row.tick(&[warning(1.5)]), [What::Appeared]);
+    assert_eq!(row.tick(&[warning(9.0)]), []);
+    assert_eq!(row.tick(&[warning(10.0)]), []);
+    assert_eq!(row.tick(&[warning(30.0)]), [What::Worsened], "three times of what it was");
+    let mut row = Row::new();
+    assert_eq!(row.tick(&[warning(1.5)]), [What::Appeared]);
+    assert_eq!(row.tick(&[ranked("abortive-close", Severity::Critical, 9.0)]), [What::Worsened], "it is worse");
+}
+
+/// Five connects a second wait for ten seconds each and end: so many ended and wait as there were.
+#[test]
+fn what_waits_and_ends_later_is_counted_once() {
+    let mut row = Row::new();
+    let waits = |standing: u64, ended: u64| {
+        let mut ranked = warning(5.0);
+        ranked.finding.impact.events = standing + ended;
+        ranked.finding.standing = standing;
+        ranked
+    };
+    row.tick(&[]);
+    for standing in [10, 20, 30, 40, 50] {
+        row.tick(&[waits(standing, 0)]);
+    }
+    (0..5).for_each(|_| drop(row.tick(&[waits(50, 10)])));
+    row.tick(&[waits(0, 50)]);
+    assert_eq!(row.timeline.episodes()[0].events, 100);
+}
+
 #[test]
 fn a_cause_appears_with_its_first_window_and_ends_with_the_first_quiet_one() {
     let mut row = Row::new();
@@ -115,6 +147,7 @@ fn a_usual_rate_that_touches_a_threshold_is_no_alarm() {
 #[test]
 fn a_rate_that_triples_is_told_once() {
     let mut row = Row::new();
+    row.tick(&[warning(10.0)]);
     row.tick(&[warning(10.0)]);
     assert_eq!(row.tick(&[warning(29.0)]), []);
     assert_eq!(row.tick(&[warning(30.0)]), [What::Worsened]);

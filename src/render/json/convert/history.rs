@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use super::report::{basis, tool};
 use super::shared::{rounded, severity, state, status};
+use crate::cause::State;
 use crate::history::{self, Past};
 use crate::render::json::rfc3339_millis;
 use crate::render::json::wire::history::*;
+use crate::timeline::What;
 
 pub fn history(past: &Past) -> History {
     let totals = past.account.totals;
@@ -27,12 +29,14 @@ pub fn history(past: &Past) -> History {
         worst: past.account.status.map(status),
         ticks: past.account.ticks,
         ticks_unknown: past.account.unknown,
-        missing: past.missing.iter().map(|missing| span(*missing)).collect(),
+        missing: past.missing.iter().map(missing).collect(),
+        problems: past.problems.clone(),
         process_named: past.wanted.process.is_some().then_some(past.process_named),
         counted: past.counted.map(span),
         episodes: past.episodes.iter().map(episode).collect(),
         services: past.services.iter().map(service).collect(),
         ledger: Ledger {
+            unfiltered: past.wanted.is_narrow(),
             sent: totals.sent,
             sent_unexplained: totals.sent_unexplained,
             received: totals.received,
@@ -42,6 +46,10 @@ pub fn history(past: &Past) -> History {
         },
         changes: past.changes.iter().map(|change| Change { at: at(change.at), text: change.text.clone() }).collect(),
     }
+}
+
+fn missing(gap: &history::Gap) -> Missing {
+    Missing { from: at(gap.span.from), until: at(gap.span.until), why: gap.why.as_ref().map(history::Why::words) }
 }
 
 fn span(span: history::Span) -> Span {
@@ -70,6 +78,7 @@ fn episode(episode: &history::Episode) -> Episode {
             history::Ending::GoesOn => Ending::GoesOn,
             history::Ending::NotSeen => Ending::NotSeen,
         },
+        because_of: episode.because_of.as_ref().map(|root| because_of(root, episode.root)),
         events: episode.events,
         unit: episode.unit.clone(),
         peak_per_s: rounded(episode.peak_per_s),
@@ -79,6 +88,10 @@ fn episode(episode: &history::Episode) -> Episode {
         evidence: episode.evidence.clone(),
         remedies: episode.remedies.clone(),
     }
+}
+
+fn because_of(root: &history::Root, episode: Option<usize>) -> BecauseOf {
+    BecauseOf { id: root.id.clone(), place: place(&root.place), episode: episode.map(|index| index + 1) }
 }
 
 fn service(row: &history::Row) -> Service {
@@ -117,7 +130,12 @@ pub fn event(event: &history::Event, hostname: Option<&str>, left_out: u64) -> H
         title: event.title.clone(),
         place: place(&event.place),
         severity: severity(event.severity),
-        state: state(event.state),
+        state: state(match event.what {
+            // What is told of an end is over.
+            What::Ended => State::Past,
+            _ => event.state,
+        }),
+        because_of: event.because_of.as_ref().map(|root| because_of(root, None)),
         summary: event.summary.clone(),
         per_s: rounded(event.per_s),
         unit: event.unit.clone(),

@@ -25,8 +25,10 @@ pub struct History {
     pub ticks: u32,
     /// Of these, those in which too little was seen for a verdict.
     pub ticks_unknown: u32,
-    /// What was not recorded.
-    pub missing: Vec<Span>,
+    /// What was not recorded, or cannot be read.
+    pub missing: Vec<Missing>,
+    /// What is wrong with the store, in words.
+    pub problems: Vec<String>,
     /// With --process: whether what was recorded of the time names such a process at all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process_named: Option<bool>,
@@ -49,6 +51,27 @@ pub struct Span {
     pub until: String,
 }
 
+/// A time of which nothing, or not all, is known.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Missing {
+    pub from: String,
+    pub until: String,
+    /// Where the recorder ran nevertheless: it could not write, or what it wrote cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// The episode of the same list that explains another one.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct BecauseOf {
+    #[schemars(with = "CauseId")]
+    pub id: String,
+    pub place: Place,
+    /// Its place in the list of episodes, from 1; absent where it is not in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub episode: Option<usize>,
+}
+
 /// A cause at one place from its beginning to its end.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Episode {
@@ -66,6 +89,9 @@ pub struct Episode {
     /// It was there when the recorder began: it may be older.
     pub from_start: bool,
     pub ending: Ending,
+    /// The deeper cause that explains it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub because_of: Option<BecauseOf>,
     pub events: u64,
     pub unit: String,
     pub peak_per_s: f64,
@@ -124,6 +150,9 @@ pub struct Service {
 
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Ledger {
+    /// Something less than all was asked for, and these are of all ports, processes and namespaces nevertheless.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unfiltered: bool,
     pub sent: Option<u64>,
     pub sent_unexplained: Option<u64>,
     pub received: Option<u64>,
@@ -166,6 +195,9 @@ pub struct HookEvent {
     pub place: Place,
     pub severity: Severity,
     pub state: State,
+    /// The deeper cause that explains it, where one was found in that window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub because_of: Option<BecauseOf>,
     pub summary: String,
     pub per_s: f64,
     pub unit: String,

@@ -1,0 +1,48 @@
+//! Which episode follows from which.
+
+use super::Past;
+
+impl Past {
+    /// Ties each episode to that of the cause which explains it. Of two that were each said to follow from the other, as may be
+    /// where a fault grows, the later one does.
+    pub(super) fn link(&mut self) {
+        let slack = self.longest_interval.saturating_mul(2);
+        let root = |index: usize| {
+            let episode = self.episodes.get(index)?;
+            let because_of = episode.because_of.as_ref()?;
+            self.episodes.iter().enumerate().position(|(other, root)| {
+                other != index
+                    && root.id == because_of.id
+                    && root.place.is_same(&because_of.place)
+                    && root.span.from <= episode.span.until.saturating_add(slack)
+                    && episode.span.from <= root.span.until.saturating_add(slack)
+            })
+        };
+        let mut roots: Vec<Option<usize>> = (0..self.episodes.len()).map(root).collect();
+        for index in 0..roots.len() {
+            let mut at = roots.get(index).copied().flatten();
+            let mut steps = 0;
+            while let Some(next) = at.filter(|next| *next != index && steps <= roots.len()) {
+                at = roots.get(next).copied().flatten();
+                steps += 1;
+            }
+            // It leads back.
+            if at == Some(index)
+                && let Some(root) = roots.get_mut(index)
+            {
+                *root = None;
+            }
+        }
+        for (episode, root) in self.episodes.iter_mut().zip(roots) {
+            episode.root = root;
+        }
+    }
+
+    /// The episode from which all others of its story follow, as its place in the list.
+    pub fn story(&self, mut index: usize) -> usize {
+        while let Some(root) = self.episodes.get(index).and_then(|episode| episode.root) {
+            index = root;
+        }
+        index
+    }
+}
