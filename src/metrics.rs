@@ -4,69 +4,28 @@
 //! No peer address and no process id is a label, and every family has a bound: what is beyond it is counted under `other`.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use prometheus_client::encoding::{prometheus_text, text};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{Metric, Registry, Unit};
 
-use crate::cause::Severity;
-use crate::diagnosis::{CONVINCING, Diagnosis, Status};
-use crate::history::{Account, ActiveCause, Place, Service};
-use crate::timeline::Key;
+use crate::diagnosis::{Diagnosis, Status};
+use crate::history::{Account, Place};
+use crate::timeline::Tick;
 use crate::value::escape::visible;
 
-/// Label sets of one family.
-const MOST: usize = 200;
-/// What stands for those beyond it.
-const OTHER: &str = "other";
+mod bounded;
+mod causes;
+mod own;
+mod resets;
+mod services;
 
-type Labels = Vec<(&'static str, String)>;
-type Count = Bounded<Counter>;
-type Level = Bounded<Gauge>;
-type Measure = Family<Labels, Gauge<f64, AtomicU64>>;
+pub use own::Own;
 
-/// A family that knows how many label sets it has.
-#[derive(Default)]
-struct Bounded<M> {
-    family: Family<Labels, M>,
-    count: AtomicUsize,
-}
-
-impl<M: Clone + Default> Bounded<M> {
-    /// The metric of these labels, or that of the rest once the family is full.
-    fn at(&self, labels: Labels) -> M {
-        if self.family.get(&labels).is_some() {
-            return self.family.get_or_create_owned(&labels);
-        }
-        if self.count.load(Ordering::Relaxed) < MOST {
-            self.count.fetch_add(1, Ordering::Relaxed);
-            return self.family.get_or_create_owned(&labels);
-        }
-        let other: Labels = labels.into_iter().map(|(name, _)| (name, OTHER.to_owned())).collect();
-        self.family.get_or_create_owned(&other)
-    }
-
-    fn clear(&self) {
-        self.family.clear();
-        self.count.store(0, Ordering::Relaxed);
-    }
-}
-
-/// What the program itself costs; absent where it cannot be told.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Own {
-    pub cpu_s: Option<f64>,
-    pub resident_bytes: Option<u64>,
-    pub open_fds: Option<u64>,
-    pub store_bytes: Option<u64>,
-    /// Files that were deleted because the store was full.
-    pub store_deleted: u64,
-    /// What is seen cannot be stored.
-    pub store_failing: bool,
-}
+use bounded::{Count, Labels, Level, Measure, add, set};
+use causes::{Active, Causes};
+use own::OwnMetrics;
+use resets::Resets;
+use services::Services;
 
 /// The media types of the two formats.
 pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -74,30 +33,35 @@ pub const TEXT: &str = prometheus_text::CONTENT_TYPE;
 
 /// The families.
 pub struct Metrics {
-    registry: Registry,
-    resets: Count,
-    unexplained: Count,
-    attempts: Count,
-    failures: Count,
-    drops: Count,
+    registries: Registries,
+    resets: Resets,
+    services: Services,
+    causes: Causes,
     windows: Count,
-    queue: Level,
-    backlog: Level,
-    limit: Level,
-    cause: Level,
     verdict: Level,
     source: Level,
+    partial: Level,
     latest: Measure,
     own: OwnMetrics,
 }
 
-struct OwnMetrics {
-    cpu: Family<Labels, Counter<f64, AtomicU64>>,
-    resident: Level,
-    fds: Level,
-    store: Level,
-    deleted: Count,
-    failing: Level,
+/// What is served, and what is written for the textfile collector: node_exporter tells its own process_* and takes no others.
+#[derive(Default)]
+struct Registries {
+    served: Registry,
+    file: Registry,
+}
+
+impl Registries {
+    fn add(&mut self, name: &str, help: &str, family: &(impl Metric + Clone)) {
+        self.served.register(name, help, family.clone());
+        self.file.register(name, help, family.clone());
+    }
+
+    fn add_in(&mut self, unit: &Unit, name: &str, help: &str, family: &(impl Metric + Clone)) {
+        self.served.register_with_unit(name, help, unit.clone(), family.clone());
+        self.file.register_with_unit(name, help, unit.clone(), family.clone());
+    }
 }
 
 impl fmt::Debug for Metrics {
@@ -108,157 +72,100 @@ impl fmt::Debug for Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::default();
+        let mut to = Registries::default();
         let build = Level::default();
         build.at(vec![("version", env!("CARGO_PKG_VERSION").to_owned())]).set(1);
-        registry.register("rstdoctor_build_info", "Version of rstdoctor; always 1", build.family);
-        let mut count = |name, help| {
-            let family = Count::default();
-            registry.register(name, help, family.family.clone());
-            family
-        };
-        let resets = count(
-            "rstdoctor_resets",
-            "RSTs, and connection attempts lost without one, by direction, reason, cause and how it is known",
-        );
-        let unexplained =
-            count("rstdoctor_resets_unexplained", "RSTs that the kernel counted and no reason accounts for");
-        let attempts =
-            count("rstdoctor_service_attempts", "Connections of clients to a served port that ended or failed");
-        let failures = count("rstdoctor_service_failures", "Those of them that failed by this host's doing");
-        let drops = count(
-            "rstdoctor_listener_drops",
-            "Connection attempts lost at a listener, an upper bound (SK_MEMINFO_DROPS)",
-        );
-        let windows = count("rstdoctor_windows", "Windows that were judged, by verdict");
-        let deleted = count("rstdoctor_store_files_deleted", "Files that were deleted because the store was full");
-        let mut level = |name, help| {
-            let family = Level::default();
-            registry.register(name, help, family.family.clone());
-            family
-        };
-        let queue = level(
-            "rstdoctor_listener_accept_queue",
-            "Connections in the accept queue of a listener, the most in the latest window",
-        );
-        let backlog = level("rstdoctor_listener_backlog", "Limit of the accept queue; the kernel admits one more");
-        let limit = level(
-            "rstdoctor_listener_backlog_limited_by",
-            "Which limit binds the accept queue: application, somaxconn, or stale; always 1",
-        );
-        let cause = level("rstdoctor_cause_active", "A cause that goes on, by severity and place; always 1");
-        let verdict = level("rstdoctor_verdict", "1 for the verdict of now, 0 for the others");
-        let source = level("rstdoctor_source_up", "1 if a source of evidence could be read in the latest window");
-        let fds = level("process_open_fds", "Open files of rstdoctor");
-        let failing = level("rstdoctor_store_failing", "1 while nothing can be stored");
-        let latest = Measure::default();
-        registry.register_with_unit(
-            "rstdoctor_latest_window_timestamp",
-            "When the latest window ended",
-            Unit::Seconds,
-            latest.clone(),
-        );
-        let (resident, store) = (Level::default(), Level::default());
-        registry.register_with_unit(
-            "process_resident_memory",
-            "Memory of rstdoctor",
-            Unit::Bytes,
-            resident.family.clone(),
-        );
-        registry.register_with_unit("rstdoctor_store_size", "What the store holds", Unit::Bytes, store.family.clone());
-        let cpu = Family::default();
-        registry.register_with_unit("process_cpu", "CPU time of rstdoctor", Unit::Seconds, Clone::clone(&cpu));
-        let own = OwnMetrics { cpu, resident, fds, store, deleted, failing };
-        Self {
-            registry,
-            resets,
-            unexplained,
-            attempts,
-            failures,
-            drops,
-            windows,
-            queue,
-            backlog,
-            limit,
-            cause,
-            verdict,
-            source,
-            latest,
-            own,
-        }
+        to.add("rstdoctor_build_info", "Version of rstdoctor; always 1", &build.family);
+
+        let resets = Resets::default();
+        let help = "RSTs, and connection attempts lost without one, by direction, reason, cause and how it is known";
+        to.add("rstdoctor_resets", help, &resets.counted.family);
+        let help = "RSTs that the kernel counted and no reason accounts for";
+        to.add("rstdoctor_resets_unexplained", help, &resets.unexplained.family);
+
+        let services = Services::default();
+        let help = "Connections of clients to a served port that ended or failed, and attempts that were lost at its listener; each retry of a lost one counts";
+        to.add("rstdoctor_service_attempts", help, &services.attempts);
+        let help = "Those of them that failed by this host's doing, or were lost; no series where that cannot be seen";
+        to.add("rstdoctor_service_failures", help, &services.failures);
+        let help = "Connection attempts lost at a listener, an upper bound (SK_MEMINFO_DROPS)";
+        to.add("rstdoctor_listener_drops", help, &services.drops);
+        let help = "Connections in the accept queue of a listener, the most in the latest minute";
+        to.add("rstdoctor_listener_accept_queue", help, &services.queue);
+        let help = "Limit of the accept queue; the kernel admits one more";
+        to.add("rstdoctor_listener_backlog", help, &services.backlog);
+        let help = "Which limit binds the accept queue: application, somaxconn, stale, or unknown; always 1";
+        to.add("rstdoctor_listener_backlog_limited_by", help, &services.limit);
+        let help = "Listeners that are not named: their connections are counted under other, their queues are not told";
+        to.add("rstdoctor_listeners_left_out", help, &services.left_out);
+
+        let causes = Causes::default();
+        let help = "A cause that goes on, by severity and place, with the cause that explains it if that goes on as well; always 1";
+        to.add("rstdoctor_cause_active", help, &causes.active.family);
+        let help = "Episodes of a cause by the severity that they reached; one that worsened is counted in both";
+        to.add("rstdoctor_episodes", help, &causes.episodes.family);
+
+        let (windows, verdict) = (Count::default(), Level::default());
+        to.add("rstdoctor_windows", "Windows that were judged, by verdict", &windows.family);
+        to.add("rstdoctor_verdict", "1 for the verdict of now, 0 for the others", &verdict.family);
+        let (source, partial, latest) = (Level::default(), Level::default(), Measure::default());
+        let help = "1 if a source of evidence could be read in the latest window, if only in part";
+        to.add("rstdoctor_source_up", help, &source.family);
+        let help = "1 if a part of a source could not be read in the latest window";
+        to.add("rstdoctor_source_partial", help, &partial.family);
+        let help = "When the latest window ended";
+        to.add_in(&Unit::Seconds, "rstdoctor_latest_window_timestamp", help, &latest);
+
+        let own = OwnMetrics::default();
+        to.add_in(&Unit::Bytes, "rstdoctor_store_size", "What the store holds", &own.store);
+        let help = "Files that were deleted because the store was full";
+        to.add("rstdoctor_store_files_deleted", help, &own.deleted);
+        to.add("rstdoctor_store_failing", "1 while nothing can be stored", &own.failing);
+        let [cpu, memory, fds] = ["CPU time of rstdoctor", "Memory of rstdoctor", "Open files of rstdoctor"];
+        to.add_in(&Unit::Seconds, "rstdoctor_process_cpu", cpu, &own.cpu);
+        to.add_in(&Unit::Bytes, "rstdoctor_process_resident_memory", memory, &own.resident);
+        to.add("rstdoctor_process_open_fds", fds, &own.fds);
+        to.served.register_with_unit("process_cpu", cpu, Unit::Seconds, own.cpu.clone());
+        to.served.register_with_unit("process_resident_memory", memory, Unit::Bytes, own.resident.clone());
+        to.served.register("process_open_fds", fds, own.fds.clone());
+        Self { registries: to, resets, services, causes, windows, verdict, source, partial, latest, own }
     }
 }
 
 impl Metrics {
-    /// Takes a window of a row: what was counted in it, and what goes on.
-    pub fn window(&self, account: &Account, sources: &[(&'static str, bool)]) {
-        for line in &account.resets {
-            let labels = vec![
-                ("direction", line.direction.name().to_owned()),
-                ("reason", line.reason.clone()),
-                ("cause", line.cause.clone().unwrap_or_default()),
-                ("basis", format!("{:?}", line.basis).to_lowercase()),
-            ];
-            add(&self.resets, labels, Some(line.count));
-        }
-        add(&self.unexplained, vec![("direction", "sent".to_owned())], account.totals.sent_unexplained);
+    /// Takes a tick: what was counted in it, as its account tells with all services, and what goes on.
+    pub fn tick(&mut self, tick: &Tick, account: &Account) {
+        self.causes.happened(tick);
+        self.window(&tick.diagnosis, account, &Active::of_tick(tick));
+    }
+
+    fn window(&mut self, diagnosis: &Diagnosis, account: &Account, active: &[Active]) {
+        self.resets.window(account, diagnosis);
         let status = account.status.unwrap_or(Status::Unknown);
-        add(&self.windows, vec![("verdict", status.name().to_owned())], Some(u64::from(account.ticks)));
         for one in [Status::Ok, Status::Warning, Status::Critical, Status::Unknown] {
-            let labels = vec![("status", one.name().to_owned())];
-            self.verdict.at(labels).set(i64::from(one == status));
+            let is_it = one == status;
+            self.verdict.at(vec![("status", one.name().to_owned())]).set(i64::from(is_it));
+            let ticks = if is_it { account.ticks } else { 0 };
+            add(&self.windows, vec![("verdict", one.name().to_owned())], Some(u64::from(ticks)));
         }
-        // What is gone is no longer told.
-        for level in [&self.queue, &self.backlog, &self.limit, &self.cause, &self.source] {
-            level.clear();
-        }
-        for service in account.services.iter().chain(&account.other) {
-            self.service(service);
-        }
-        for cause in &account.causes {
-            let mut labels = place(&cause.place);
-            labels.extend([("cause", cause.id.clone()), ("severity", severity(cause.severity).to_owned())]);
-            set(&self.cause, labels, 1);
-        }
-        for (name, up) in sources {
-            set(&self.source, vec![("source", (*name).to_owned())], i64::from(*up));
+        let length = account.until.saturating_sub(account.from);
+        let resets = resets::told(diagnosis);
+        self.services.window(&account.services, length, diagnosis.listeners_left_out, resets);
+        self.causes.go_on(diagnosis, active);
+        self.source.clear();
+        self.partial.clear();
+        for source in &diagnosis.sources {
+            let labels = vec![("source", source.name.to_owned())];
+            let failed = source.failure.is_some();
+            set(&self.source, labels.clone(), i64::from(!failed || source.partial));
+            set(&self.partial, labels, i64::from(failed && source.partial));
         }
         self.latest.get_or_create(&Labels::new()).set(account.until as f64 / 1000.0);
     }
 
-    fn service(&self, service: &Service) {
-        let labels =
-            place(&service.place).into_iter().chain([("address", service.address.clone())]).collect::<Labels>();
-        add(&self.attempts, labels.clone(), service.attempts);
-        add(&self.failures, labels.clone(), service.failures);
-        add(&self.drops, labels.clone(), service.drops);
-        set(&self.queue, labels.clone(), i64::from(service.queue));
-        set(&self.backlog, labels.clone(), i64::from(service.backlog));
-        if let Some(limit) = &service.limit {
-            set(&self.limit, labels.into_iter().chain([("limit", limit.clone())]).collect(), 1);
-        }
-    }
-
     /// What the program costs.
     pub fn own(&self, own: Own) {
-        let none = Labels::new();
-        if let Some(cpu) = own.cpu_s {
-            let counter = self.own.cpu.get_or_create(&none);
-            counter.inc_by((cpu - counter.get()).max(0.0));
-        }
-        let gauges = [
-            (&self.own.resident, own.resident_bytes),
-            (&self.own.fds, own.open_fds),
-            (&self.own.store, own.store_bytes),
-            (&self.own.failing, Some(u64::from(own.store_failing))),
-        ];
-        for (gauge, value) in gauges {
-            if let Some(value) = value.and_then(|value| i64::try_from(value).ok()) {
-                gauge.at(none.clone()).set(value);
-            }
-        }
-        let deleted = self.own.deleted.at(none);
-        deleted.inc_by(own.store_deleted.saturating_sub(deleted.get()));
+        self.own.set(own);
     }
 
     /// As OpenMetrics 1.0.
@@ -267,24 +174,29 @@ impl Metrics {
     /// None in practice: a String takes everything.
     pub fn openmetrics(&self) -> Result<String, fmt::Error> {
         let mut out = String::new();
-        text::encode(&mut out, &self.registry)?;
+        text::encode(&mut out, &self.registries.served)?;
         Ok(out)
     }
 
-    /// In the text format of Prometheus 0.0.4, which the textfile collector of node_exporter reads.
+    /// In the text format of Prometheus 0.0.4.
     ///
     /// # Errors
     /// None in practice: a String takes everything.
     pub fn text(&self) -> Result<String, fmt::Error> {
         let mut out = String::new();
-        prometheus_text::encode(&mut out, &self.registry)?;
+        prometheus_text::encode(&mut out, &self.registries.served)?;
         Ok(out)
     }
-}
 
-/// The sources of a diagnosis, and whether they could be read.
-pub fn sources(diagnosis: &Diagnosis) -> Vec<(&'static str, bool)> {
-    diagnosis.sources.iter().map(|source| (source.name, source.failure.is_none() || source.partial)).collect()
+    /// The same for the textfile collector of node_exporter.
+    ///
+    /// # Errors
+    /// None in practice: a String takes everything.
+    pub fn textfile(&self) -> Result<String, fmt::Error> {
+        let mut out = String::new();
+        prometheus_text::encode(&mut out, &self.registries.file)?;
+        Ok(out)
+    }
 }
 
 /// The metrics of one diagnosis.
@@ -292,33 +204,10 @@ pub fn sources(diagnosis: &Diagnosis) -> Vec<(&'static str, bool)> {
 /// # Errors
 /// None in practice.
 pub fn once(diagnosis: &Diagnosis) -> Result<String, fmt::Error> {
-    let metrics = Metrics::default();
-    let causes = diagnosis
-        .causes
-        .iter()
-        .filter(|ranked| ranked.finding.state.is_now() && ranked.finding.confidence >= CONVINCING);
-    let active = causes.map(|ranked| {
-        let (events, standing) = ActiveCause::counts(&ranked.finding);
-        ActiveCause {
-            id: ranked.id.to_owned(),
-            place: Place::at(&Key::of(ranked).place, &ranked.finding, diagnosis),
-            severity: ranked.finding.severity,
-            state: ranked.finding.state,
-            events,
-            standing,
-            because_of: None,
-        }
-    });
-    metrics.window(&Account::of_window(diagnosis, diagnosis.status, active.collect()), &sources(diagnosis));
+    let mut metrics = Metrics::default();
+    let account = Account::of_window(diagnosis, diagnosis.status, Vec::new());
+    metrics.window(diagnosis, &account, &Active::of_window(diagnosis));
     metrics.openmetrics()
-}
-
-fn severity(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Critical => "critical",
-        Severity::Warning => "warning",
-        Severity::Info => "info",
-    }
 }
 
 /// What tells a place from others. Of a peer only that it is one: its address is no label.
@@ -333,86 +222,5 @@ fn place(place: &Place) -> Labels {
     ]
 }
 
-fn add(family: &Count, labels: Labels, count: Option<u64>) {
-    if let Some(count) = count {
-        family.at(labels).inc_by(count);
-    }
-}
-
-/// Of those beyond the bound the highest is told.
-fn set(family: &Level, labels: Labels, value: i64) {
-    let gauge = family.at(labels);
-    gauge.set(gauge.get().max(value));
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::evidence::ledger::Basis;
-    use crate::history::{Direction, Line};
-
-    fn account(services: usize) -> Account {
-        let service = |index: usize| Service {
-            place: Place {
-                at: format!("port {index}"),
-                port: u16::try_from(index).ok(),
-                process: Some("we\"ird\n\u{202e}\\".to_owned()),
-                ..Place::default()
-            },
-            address: "0.0.0.0".to_owned(),
-            attempts: Some(10),
-            failures: Some(1),
-            ended: None,
-            queue: 3,
-            backlog: 5,
-            limit: Some("application".to_owned()),
-            drops: None,
-            rejected: 0,
-            connects: 0,
-        };
-        let line = Line {
-            direction: Direction::Sent,
-            reason: "unread-data".to_owned(),
-            cause: Some("close-with-unread-data".to_owned()),
-            basis: Basis::Measured,
-            count: 7,
-        };
-        Account {
-            ticks: 1,
-            status: Some(Status::Critical),
-            services: (1..=services).map(service).collect(),
-            resets: vec![line],
-            ..Account::default()
-        }
-    }
-
-    #[test]
-    fn counters_grow_and_gauges_are_of_now() {
-        let metrics = Metrics::default();
-        metrics.window(&account(1), &[]);
-        metrics.window(&account(0), &[]);
-        let text = metrics.text().unwrap();
-        let reset = "rstdoctor_resets_total{direction=\"sent\",reason=\"unread-data\",cause=\"close-with-unread-data\",basis=\"measured\"} 14";
-        assert!(text.contains(reset), "{text}");
-        assert!(text.contains("rstdoctor_service_attempts_total{") && !text.contains("rstdoctor_listener_backlog{"));
-        assert!(text.contains("rstdoctor_verdict{status=\"critical\"} 1"));
-        assert!(!text.contains("rstdoctor_listener_drops_total{"), "what nobody counted is not 0");
-        assert!(metrics.openmetrics().unwrap().ends_with("# EOF\n"));
-    }
-
-    #[test]
-    fn series_are_bounded_and_names_cannot_break_a_line() {
-        let metrics = Metrics::default();
-        metrics.window(&account(5_000), &[]);
-        let text = metrics.text().unwrap();
-        let series = text.lines().filter(|line| line.starts_with("rstdoctor_service_attempts_total{")).count();
-        assert_eq!(series, MOST + 1);
-        assert!(text.contains("port=\"other\""));
-        let rest = text.lines().find(|line| line.starts_with("rstdoctor_service_attempts_total{port=\"other\""));
-        assert!(rest.is_some_and(|line| line.ends_with(" 48000")), "{rest:?}");
-        for line in text.lines() {
-            let named = line.starts_with('#') || line.starts_with("rstdoctor_") || line.starts_with("process_");
-            assert!(named && !line.contains('\u{202e}'), "{line:?}");
-        }
-    }
-}
+mod tests;

@@ -11,8 +11,10 @@ use crate::diagnosis::{Diagnosis, Status};
 use crate::evidence::ledger::{self, Basis};
 use crate::timeline::{Phase, Tick};
 
-/// Services that an account names one by one: those with the most failures, then with the most connections. The rest is summed.
+/// Services that a stored account names one by one: those with the most failures, then with the most connections. The rest is summed.
 pub const MOST_SERVICES: usize = 64;
+/// Services that are summed one by one until it is known which of them a stored account names; those that come later are not.
+const MOST_SUMMED: usize = 512;
 /// Causes and lines of the ledger that an account names.
 const MOST: usize = 64;
 
@@ -34,7 +36,7 @@ pub struct Account {
     pub resets: Vec<Line>,
     #[serde(default)]
     pub totals: Totals,
-    /// Those that had connections, or a queue.
+    /// Of a stored account those that had connections, or a queue.
     #[serde(default)]
     pub services: Vec<Service>,
     /// The services that are not named.
@@ -114,7 +116,7 @@ impl Account {
             services: Service::all(diagnosis),
             other: None,
         };
-        account.bound();
+        account.limit();
         account
     }
 
@@ -147,16 +149,18 @@ impl Account {
             }
         }
         self.totals.add(later.totals);
-        for service in &later.services {
+        for service in later.services.iter().filter(|service| service.is_worth_it()) {
+            let full = self.services.len() >= MOST_SUMMED;
             match self.services.iter_mut().find(|own| own.is_same(service)) {
                 Some(own) => own.add(service),
-                None => self.services.push(service.clone()),
+                None if !full => self.services.push(service.clone()),
+                None => self.other.get_or_insert_with(Service::rest).add(service),
             }
         }
         if let Some(other) = &later.other {
-            self.other.get_or_insert_default().add(other);
+            self.other.get_or_insert_with(Service::rest).add(other);
         }
-        self.bound();
+        self.limit();
     }
 
     /// What is left of a minute without ticks of it. All ticks with another verdict than OK are stored, and so are these.
@@ -199,17 +203,23 @@ impl Account {
         self.services.iter().chain(&self.other).fold(None, |sum, service| plus(sum, service.failures))
     }
 
-    fn bound(&mut self) {
-        self.services.retain(Service::is_worth_it);
+    fn limit(&mut self) {
         self.causes.truncate(MOST);
         self.resets.truncate(MOST);
+    }
+
+    /// As it is stored. Of a sum, once it is whole: who is named would change from part to part.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        self.services.retain(Service::is_worth_it);
         if self.services.len() > MOST_SERVICES {
             let weight = |service: &Service| (service.failures, service.attempts, service.drops, service.queue);
             self.services.sort_by_key(|service| std::cmp::Reverse(weight(service)));
             let rest = self.services.split_off(MOST_SERVICES);
-            let other = self.other.get_or_insert_default();
+            let other = self.other.get_or_insert_with(Service::rest);
             rest.iter().for_each(|service| other.add(service));
         }
+        self
     }
 }
 
@@ -341,4 +351,36 @@ fn lines(diagnosis: &Diagnosis) -> Vec<Line> {
         count,
     };
     counts.into_iter().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 90 listeners in turn: of each three ticks two have connections at a port. Whoever is named has all of its connections under
+    /// its name, and nobody those of others.
+    #[test]
+    fn connections_are_counted_at_their_own_port_however_many_are_busy() {
+        let service = |port: u16, attempts| Service {
+            place: Place {
+                at: format!("port {port}"),
+                port: Some(port),
+                process: Some("app".into()),
+                ..Place::default()
+            },
+            attempts: Some(attempts),
+            failures: Some(0),
+            ..Service::default()
+        };
+        let mut minute = Account::default();
+        for round in 0..30_u16 {
+            let busy = (0..90).filter(|port| (round + port) % 3 != 0).map(|port| service(port, 2));
+            minute.add(&Account { ticks: 1, services: busy.collect(), ..Account::default() });
+        }
+        let minute = minute.bounded();
+        assert_eq!(minute.services.len(), MOST_SERVICES);
+        assert!(minute.services.iter().all(|service| service.attempts == Some(40)), "{:?}", minute.services);
+        let other = minute.other.expect("a sum of the others");
+        assert_eq!((other.attempts, other.place.port, other.place.process), (Some(26 * 40), None, None));
+    }
 }

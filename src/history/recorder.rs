@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::{Account, Entry, Event, Place, Service};
+use super::{Account, Entry, Event, Place};
 use crate::diagnosis::Status;
 use crate::timeline::Tick;
 
@@ -37,12 +37,11 @@ impl Late {
                 self.0.insert(key, late);
             }
         }
-        account.services.retain(Service::is_worth_it);
     }
 }
 
 impl Recorder {
-    /// What this tick counted. Each is to be asked for once, in their order.
+    /// What this tick counted, with all services. Each is to be asked for once, in their order.
     pub fn account(&mut self, tick: &Tick) -> Account {
         let mut account = Account::of(tick);
         self.late.settle(&mut account);
@@ -60,18 +59,22 @@ impl Recorder {
         // A minute holds ticks of one minute of the clock, and of one row: a clock that was set begins another.
         let later = account.until / MINUTE != self.minute.until / MINUTE || account.from + MINUTE < self.minute.until;
         if self.minute.ticks > 0 && later {
-            entries.push(Entry::Minute(std::mem::take(&mut self.minute)));
+            entries.push(self.minute());
         }
         self.minute.add(account);
         if !matches!(tick.status, Status::Ok) || !tick.events.is_empty() {
-            entries.push(Entry::Tick(account.clone()));
+            entries.push(Entry::Tick(account.clone().bounded()));
         }
         entries
     }
 
     /// What was not told yet, when it ends.
     pub fn rest(&mut self) -> Option<Entry> {
-        (self.minute.ticks > 0).then(|| Entry::Minute(std::mem::take(&mut self.minute)))
+        (self.minute.ticks > 0).then(|| self.minute())
+    }
+
+    fn minute(&mut self) -> Entry {
+        Entry::Minute(std::mem::take(&mut self.minute).bounded())
     }
 
     /// How long the account that is open is.
@@ -83,6 +86,7 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::Service;
 
     /// 20 connections a tick, all reset; the last one of each tick is told to have ended in the next.
     #[test]

@@ -85,11 +85,16 @@ impl Service {
         }
     }
 
+    /// Where those that are not named are summed up.
+    pub(super) fn rest() -> Self {
+        Self { place: Place { at: "other".to_owned(), ..Place::default() }, ..Self::default() }
+    }
+
     pub fn is_same(&self, other: &Self) -> bool {
         self.address == other.address && self.place.is_same(&other.place)
     }
 
-    pub(super) fn is_worth_it(&self) -> bool {
+    pub fn is_worth_it(&self) -> bool {
         self.attempts.unwrap_or(0) > 0
             || self.failures.unwrap_or(0) > 0
             || self.queue > 0
@@ -101,6 +106,10 @@ impl Service {
         self.failures = plus(self.failures, later.failures);
         self.drops = plus(self.drops, later.drops);
         self.queue = self.queue.max(later.queue);
+        // A sum of several is at no place, and has no limit.
+        if !self.place.is_same(&later.place) {
+            return;
+        }
         self.backlog = later.backlog;
         self.limit.clone_from(&later.limit);
         if later.place.process.is_some() {

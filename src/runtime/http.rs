@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::thread;
 
+mod accept;
+
+pub use accept::prefers;
+
 /// For a whole request, and for its answer.
 const ASKING: Duration = Duration::from_secs(1);
 const ANSWERING: Duration = Duration::from_secs(5);
@@ -20,9 +24,9 @@ const GRACE: Duration = Duration::from_millis(10);
 /// Clients that wait for their turn; net.core.somaxconn bounds it.
 const BACKLOG: i32 = 4096;
 /// What a client sends beyond its request is read so long and so far: a socket that is closed with unread data sends a RST, and
-/// the client may not see the answer.
-const DRAINING: Duration = Duration::from_secs(1);
-const DRAINED: usize = 1 << 20;
+/// the client may not see the answer. Whoever has been answered gives way to the next at once.
+const DRAINING: Duration = Duration::from_secs(5);
+const DRAINED: usize = 64 << 20;
 
 /// What is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,10 +202,20 @@ fn parse(head: &[u8], answer: &Answer) -> Option<Vec<u8>> {
     if with_body && request.method != Some("GET") {
         return Some(bytes(&Response::plain(Status::NotAllowed, "only GET and HEAD"), true));
     }
-    let accept = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("accept"));
-    let accept = accept.and_then(|header| std::str::from_utf8(header.value).ok()).unwrap_or_default();
-    let path = request.path.unwrap_or_default();
-    Some(bytes(&answer(path.split('?').next().unwrap_or_default(), accept), with_body))
+    // Several lines of one name are one list (RFC 9110 section 5.3).
+    let accept = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("accept"));
+    let accept: Vec<&str> = accept.filter_map(|header| std::str::from_utf8(header.value).ok()).collect();
+    let path = path(request.path.unwrap_or_default());
+    Some(bytes(&answer(path.split('?').next().unwrap_or_default(), &accept.join(",")), with_body))
+}
+
+/// That of a target in absolute form, which is to be accepted as well (RFC 9112 section 3.2.2).
+fn path(target: &str) -> &str {
+    let Some((scheme, rest)) = target.split_once("://") else { return target };
+    if !scheme.eq_ignore_ascii_case("http") {
+        return target;
+    }
+    rest.find(['/', '?']).and_then(|at| rest.get(at..)).filter(|path| path.starts_with('/')).unwrap_or("/")
 }
 
 fn bytes(response: &Response, with_body: bool) -> Vec<u8> {
@@ -232,7 +246,7 @@ fn send(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
 
 fn drain(mut stream: &TcpStream) {
     let deadline = Instant::now() + DRAINING;
-    let mut buffer = [0; 8 << 10];
+    let mut buffer = [0; 32 << 10];
     for _ in 0..DRAINED / buffer.len() {
         let Ok(left) = left(deadline) else { return };
         if stream.set_read_timeout(Some(left)).is_err() || !matches!(stream.read(&mut buffer), Ok(1..)) {
@@ -279,6 +293,9 @@ mod tests {
         let server = server();
         let ok = ask(server, b"GET /x?y=1 HTTP/1.1\r\nHost: a\r\nACCEPT: text/plain\r\n\r\n");
         assert!(ok.starts_with("HTTP/1.1 200 OK\r\n") && ok.ends_with("\r\n\r\ntext/plain\n"), "{ok}");
+        let absolute = ask(server, b"GET http://127.0.0.1:9469/x?y HTTP/1.1\r\nAccept: a\r\nAccept: b\r\n\r\n");
+        assert!(absolute.starts_with("HTTP/1.1 200 OK\r\n") && absolute.ends_with("\r\n\r\na,b\n"), "{absolute}");
+        assert!(ask(server, b"GET http://127.0.0.1:9469 HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404"));
         assert!(ask(server, b"GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404"));
         assert!(ask(server, b"POST /x HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc").starts_with("HTTP/1.1 405"));
         assert!(ask(server, b"\x16\x03\x01 no http\r\n\r\n").starts_with("HTTP/1.1 400"));
@@ -293,6 +310,9 @@ mod tests {
         for _ in 0..20 {
             assert!(ask(server(), &long).ends_with("not a request\n"));
         }
+        let large =
+            [b"POST /x HTTP/1.1\r\nContent-Length: 4000000\r\n\r\n".as_slice(), &vec![b'a'; 4_000_000]].concat();
+        assert!(ask(server(), &large).starts_with("HTTP/1.1 405"));
         let head = ask(server(), b"HEAD /x HTTP/1.1\r\nAccept: text/plain\r\n\r\n");
         assert!(head.starts_with("HTTP/1.1 200 OK") && head.contains("Content-Length: 11\r\n"), "{head}");
         assert!(head.ends_with("\r\n\r\n"), "no body: {head}");

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -597,7 +598,11 @@ fn metrics_are_what_prometheus_reads() {
         let (directory, store) = directory();
         let listener = TcpListener::bind("127.0.0.1:9000").unwrap();
         let prom = directory.path().join("rstdoctor.prom");
-        let agent = Agent::start(&store, &["--listen", "127.0.0.1:9469", "--textfile", prom.to_str().unwrap()]).ready();
+        // That of the shipped unit; this process is of this test alone.
+        let umask = rustix::process::umask(rustix::fs::Mode::from(0o077));
+        let agent = Agent::start(&store, &["--listen", "127.0.0.1:9469", "--textfile", prom.to_str().unwrap()]);
+        rustix::process::umask(umask);
+        let agent = agent.ready();
         fault(&listener, Duration::from_secs(2));
         let get = |path: &str, accept: &str| {
             let mut stream = TcpStream::connect("127.0.0.1:9469").unwrap();
@@ -615,11 +620,20 @@ fn metrics_are_what_prometheus_reads() {
         for name in [
             "rstdoctor_service_failures_total",
             "rstdoctor_listener_backlog",
-            "process_cpu_seconds_total",
+            "rstdoctor_process_cpu_seconds_total",
             "rstdoctor_source_up",
         ] {
             assert!(text.contains(&format!("\n{name}{{")) || text.contains(&format!("\n{name} ")), "{name}: {text}");
         }
+        let foreign = text.lines().find(|line| !line.starts_with('#') && !line.starts_with("rstdoctor_"));
+        assert_eq!(foreign, None, "node_exporter tells others of its own");
+        assert!(open.contains("\nprocess_cpu_seconds_total "), "{open}");
+        assert!(
+            open.contains("rstdoctor_episodes_total{cause=\"listener-closed\",severity=\"critical\"} 0\n"),
+            "{open}"
+        );
+        let mode = fs::metadata(&prom).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o644, "the collector is another user");
         let promtool = Command::new("promtool")
             .args(["check", "metrics"])
             .stdin(Stdio::piped())

@@ -1,10 +1,12 @@
 //! Metrics of the recorder: served, and written to a file.
 
+use std::fmt;
 use std::fs::{self, Metadata};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
@@ -16,17 +18,56 @@ use crate::runtime::http::{self, Response, Status};
 use crate::timeline::Tick;
 use crate::value::escape::visible;
 
-/// Both texts of the latest tick.
-#[derive(Debug, Default)]
-struct Texts {
-    text: String,
-    openmetrics: String,
+/// Windows may come late on a busy host; the agent that is stuck is told from it by so much beyond three of them.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is told of so far.
+#[derive(Debug)]
+struct Told {
+    metrics: Metrics,
+    /// Of the latest window, once somebody has asked for it: most ticks are told to nobody, and who asks all the time must not cost
+    /// more than who listens.
+    text: Option<String>,
+    openmetrics: Option<String>,
+    /// When the latest window was taken.
+    latest: Option<Instant>,
+    /// No window for so long is none any more.
+    patience: Duration,
+}
+
+impl Told {
+    fn new(patience: Duration) -> Self {
+        Self { metrics: Metrics::default(), text: None, openmetrics: None, latest: None, patience }
+    }
+
+    fn take(&mut self, tick: &Tick, account: &Account, own: Own) {
+        self.metrics.tick(tick, account);
+        self.metrics.own(own);
+        (self.text, self.openmetrics) = (None, None);
+        self.latest = Some(Instant::now());
+    }
+
+    fn in_openmetrics(&mut self) -> Result<String, fmt::Error> {
+        let text = self.openmetrics.take().map_or_else(|| self.metrics.openmetrics(), Ok)?;
+        Ok(self.openmetrics.insert(text).clone())
+    }
+
+    fn in_text(&mut self) -> Result<String, fmt::Error> {
+        let text = self.text.take().map_or_else(|| self.metrics.text(), Ok)?;
+        Ok(self.text.insert(text).clone())
+    }
+
+    /// Why there is nothing of now to tell, if there is not.
+    fn silent(&self, now: Instant) -> Option<String> {
+        let Some(latest) = self.latest else { return Some("the first window is not over".to_owned()) };
+        let age = now.saturating_duration_since(latest);
+        (age > self.patience).then(|| format!("no window was judged for {} s", age.as_secs()))
+    }
 }
 
 /// Keeps the metrics, if anybody wants them.
 pub struct Exporter {
-    metrics: Option<Metrics>,
-    texts: Arc<RwLock<Texts>>,
+    told: Option<Arc<Mutex<Told>>>,
     textfile: Option<PathBuf>,
 }
 
@@ -45,10 +86,11 @@ impl Exporter {
                 )));
             }
         }
-        let texts: Arc<RwLock<Texts>> = Arc::default();
+        let patience = PATIENCE + 3 * config.interval;
+        let told = Arc::new(Mutex::new(Told::new(patience)));
         if let Some(address) = config.listen {
-            let served = Arc::clone(&texts);
-            let answer = move |path: &str, accept: &str| answer(path, accept, &served);
+            let served = Arc::clone(&told);
+            let answer = move |path: &str, accept: &str| answer(path, accept, &mut locked(&served));
             let bound = http::serve(address, Arc::new(answer)).with_context(|| format!("--listen {address}"))?;
             say(format_args!("rstdoctor: metrics at http://{bound}/metrics"));
             if !bound.ip().is_loopback() {
@@ -56,7 +98,7 @@ impl Exporter {
             }
         }
         let wanted = config.listen.is_some() || config.textfile.is_some();
-        Ok(Self { metrics: wanted.then(Metrics::default), texts, textfile: config.textfile.clone() })
+        Ok(Self { told: wanted.then_some(told), textfile: config.textfile.clone() })
     }
 
     /// At a clean end: metrics that nobody renews would be taken for those of now.
@@ -70,27 +112,36 @@ impl Exporter {
 
     /// Takes a tick with its account. What went wrong with the file.
     pub fn tick(&self, tick: &Tick, account: &Account, own: impl FnOnce() -> Own) -> Result<(), String> {
-        let Some(metrics) = &self.metrics else { return Ok(()) };
-        metrics.window(account, &metrics::sources(&tick.diagnosis));
-        metrics.own(own());
-        let (Ok(text), Ok(openmetrics)) = (metrics.text(), metrics.openmetrics()) else { return Ok(()) };
-        let written = self.textfile.as_ref().map_or(Ok(()), |path| replace(path, &text));
-        *self.texts.write().unwrap_or_else(PoisonError::into_inner) = Texts { text, openmetrics };
-        let path = || self.textfile.as_deref().unwrap_or(Path::new("")).display();
-        written.map_err(|error| format!("cannot write {}: {error}", path()))
+        let Some(told) = &self.told else { return Ok(()) };
+        let own = own();
+        let mut told = locked(told);
+        told.take(tick, account, own);
+        let Some(path) = &self.textfile else { return Ok(()) };
+        let Ok(text) = told.metrics.textfile() else { return Ok(()) };
+        drop(told);
+        replace(path, &text).map_err(|error| format!("cannot write {}: {error}", path.display()))
     }
 }
 
-fn answer(path: &str, accept: &str, texts: &RwLock<Texts>) -> Response {
-    let texts = texts.read().unwrap_or_else(PoisonError::into_inner);
+fn locked(told: &Mutex<Told>) -> MutexGuard<'_, Told> {
+    told.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn answer(path: &str, accept: &str, told: &mut Told) -> Response {
+    let text = |content_type, text: Result<String, fmt::Error>| match text {
+        Ok(body) => Response { status: Status::Ok, content_type, body },
+        Err(_) => Response::plain(Status::Unavailable, "it cannot be told"),
+    };
     match path {
-        "/metrics" if texts.text.is_empty() => Response::plain(Status::Unavailable, "the first window is not over"),
-        "/metrics" if accept.contains("application/openmetrics-text") => {
-            Response { status: Status::Ok, content_type: metrics::OPENMETRICS, body: texts.openmetrics.clone() }
+        "/metrics" if told.latest.is_none() => Response::plain(Status::Unavailable, "the first window is not over"),
+        "/metrics" if http::prefers(accept, "application/openmetrics-text", "text/plain") => {
+            text(metrics::OPENMETRICS, told.in_openmetrics())
         }
-        "/metrics" => Response { status: Status::Ok, content_type: metrics::TEXT, body: texts.text.clone() },
-        "/healthz" if texts.text.is_empty() => Response::plain(Status::Unavailable, "the first window is not over"),
-        "/healthz" => Response::plain(Status::Ok, "ok"),
+        "/metrics" => text(metrics::TEXT, told.in_text()),
+        "/healthz" => match told.silent(Instant::now()) {
+            Some(why) => Response::plain(Status::Unavailable, &why),
+            None => Response::plain(Status::Ok, "ok"),
+        },
         "/" => Response::plain(Status::Ok, "rstdoctor: /metrics, /healthz"),
         _ => Response::plain(Status::NotFound, "there is /metrics and /healthz"),
     }
@@ -105,8 +156,10 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     let written = create(&beside).and_then(|mut file| {
         if let Some(old) = &old {
             let _ = fchown(&file, Some(old.uid()), Some(old.gid()));
-            file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o777))?;
         }
+        // The collector is another user, and the umask of a service may keep that out.
+        let mode = old.map_or(READABLE, |old| old.mode() & 0o777);
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(text.as_bytes())
     });
     let renamed = written.and_then(|()| fs::rename(&beside, path));
@@ -116,6 +169,9 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     }
     renamed
 }
+
+/// Of a new file: what it tells is served to whoever asks, too.
+const READABLE: u32 = 0o644;
 
 fn beside(path: &Path) -> PathBuf {
     let mut beside = path.as_os_str().to_owned();
@@ -178,6 +234,28 @@ pub fn own() -> Own {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn health_is_of_now() {
+        let now = Instant::now();
+        let mut told = Told::new(Duration::from_secs(66));
+        assert!(told.silent(now).is_some_and(|why| why.contains("first window")));
+        told.latest = Some(now);
+        assert_eq!(told.silent(now + Duration::from_secs(60)), None);
+        assert_eq!(told.silent(now + Duration::from_secs(70)), Some("no window was judged for 70 s".to_owned()));
+    }
+
+    /// The umask of the shipped unit would make it 0600, which the user of node_exporter cannot read.
+    #[test]
+    fn a_new_file_can_be_read_by_the_collector() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rst.prom");
+        let old = rustix::process::umask(rustix::fs::Mode::from(0o077));
+        let written = replace(&path, "metrics");
+        rustix::process::umask(old);
+        written.unwrap();
+        assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o644);
+    }
 
     #[test]
     fn a_planted_link_is_replaced_and_what_it_points_to_is_left_alone() {

@@ -124,7 +124,8 @@ fn bytes(text: &str) -> Result<u64, UsageError> {
 
 /// `127.0.0.1:9469`, `[::1]:9469`, or a port of 127.0.0.1.
 fn address(text: &str) -> Result<SocketAddr, UsageError> {
-    let port = text.trim_start_matches(':').parse::<u16>().ok();
+    // `::1` is an address, and its last number no port.
+    let port = text.strip_prefix(':').unwrap_or(text).parse::<u16>().ok();
     let address = port.map(|port| SocketAddr::from(([127, 0, 0, 1], port))).or_else(|| text.parse().ok());
     address.ok_or_else(|| UsageError::Address { given: text.to_owned() })
 }
@@ -176,6 +177,9 @@ mod tests {
         assert_eq!(listen(":9469"), Ok(Some("127.0.0.1:9469".parse().unwrap())));
         assert_eq!(listen("[::1]:9469"), Ok(Some("[::1]:9469".parse().unwrap())));
         assert!(listen("localhost").is_err() && listen("1.2.3.4").is_err());
+        for bad in ["::1", "::9469", "fe80::1", "[::1]"] {
+            assert!(listen(bad).expect_err(bad).to_string().contains("[::1]:9469"));
+        }
     }
 
     #[test]

@@ -75,7 +75,9 @@ pub enum UsageError {
     Size { given: String },
     #[error("--max-size {given} is too small: at least 8M, so that the index of some days fits")]
     TooSmall { given: String },
-    #[error("--listen: {given:?} is no address: give a port, or an address and port, for example 127.0.0.1:9469")]
+    #[error(
+        "--listen: {given:?} is no address: give a port, or an address and port, for example 127.0.0.1:9469 or [::1]:9469"
+    )]
     Address { given: String },
     #[error("--exec: {given:?} is no command: give a program and its arguments, quoted as for a shell")]
     Command { given: String },
