@@ -138,9 +138,9 @@ impl Run {
             // A store is meant to stay, and to be read.
             let read =
                 Command::new(BINARY).args(["history", "--since", "1h", "--store"]).arg(recording).output().unwrap();
-            let said = String::from_utf8_lossy(&read.stderr);
-            if read.status.code() != Some(0) && !said.contains("nothing was recorded of that time") {
-                return Some(format!("the store: {said}"));
+            let told = String::from_utf8_lossy(&read.stdout);
+            if read.status.code() != Some(0) && !told.contains("Nothing was recorded of this time") {
+                return Some(format!("the store: {told}{}", String::from_utf8_lossy(&read.stderr)));
             }
         } else if recording.exists() {
             let read = Command::new(BINARY).args(["scan", "--from"]).arg(recording).output().unwrap();
