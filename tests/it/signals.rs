@@ -139,7 +139,11 @@ impl Run {
             let read =
                 Command::new(BINARY).args(["history", "--since", "1h", "--store"]).arg(recording).output().unwrap();
             let told = String::from_utf8_lossy(&read.stdout);
-            if read.status.code() != Some(0) && !told.contains("Nothing was recorded of this time") {
+            if read.status.code() != Some(0)
+                && !["Nothing was recorded of this time", "Nothing is known of this time"]
+                    .iter()
+                    .any(|text| told.contains(text))
+            {
                 return Some(format!("the store: {told}{}", String::from_utf8_lossy(&read.stderr)));
             }
         } else if recording.exists() {

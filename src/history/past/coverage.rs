@@ -29,7 +29,7 @@ impl Why {
         match self {
             Self::NotWritten(why) => format!("could not be written: {why}"),
             Self::Unreadable(file) => format!("was recorded, and cannot be read: {file}"),
-            Self::CutOff => "was not recorded: the recorder was killed, or the power went".to_owned(),
+            Self::CutOff => "was not recorded, because the recorder was killed or the power went".to_owned(),
         }
     }
 }
