@@ -32,7 +32,7 @@ pub fn run(args: &HistoryArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
         problems.iter().for_each(|text| say(visible(&format!("rstdoctor: {text}"))));
     }
     let name = name(&zone, past.wanted.until);
-    let scan_options = scan_options(&name, args.store.as_deref());
+    let scan_options = scan_options(&name, args);
     let calendar = Calendar { time: &|at| local(at, &zone), zone: name, scan_options };
     let output = Output::start(0, &Arc::default())?;
     output.print(&text(&past, &config, &calendar)?)?;
@@ -60,15 +60,23 @@ fn text(past: &Past, config: &History, calendar: &Calendar<'_>) -> anyhow::Resul
     })
 }
 
-/// What names the same zone and the same store to another command; the store only where it was given.
-fn scan_options(zone: &str, store: Option<&Path>) -> String {
+/// What names the same zone, the same store and the same service to another command; what was not given is not named.
+fn scan_options(zone: &str, args: &HistoryArgs) -> String {
     let utc = if zone == "UTC" { " --utc" } else { "" };
     // Who pastes it is in another directory.
-    let store = store.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
-    let store = store.map(|path| path.display().to_string()).map(|path| visible(&path).into_owned());
-    // A path without a NUL, which none has, can be quoted.
-    let store = store.and_then(|path| Some(format!(" --store {}", shlex::try_quote(&path).ok()?)));
-    format!("{utc}{}", store.unwrap_or_default())
+    let store = args.store.as_deref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+    let ports = (!args.port.is_empty()).then(|| args.port.join(","));
+    let given = [
+        ("--store", store.map(|path| path.display().to_string())),
+        ("--port", ports),
+        ("--process", args.process.clone()),
+    ];
+    let option = |(name, value): (&str, Option<String>)| {
+        let value = visible(&value?).into_owned();
+        // What has no NUL, as no argument has, can be quoted.
+        Some(format!(" {name} {}", shlex::try_quote(&value).ok()?))
+    };
+    format!("{utc}{}", given.into_iter().filter_map(option).collect::<String>())
 }
 
 /// What a store holds of some time, and what is wrong with it.

@@ -107,6 +107,8 @@ fn stored(
     let until = match (at, &span.until) {
         (Some(_), _) => since.saturating_add(length.unwrap_or(match point.unit {
             Unit::Second => MOMENT,
+            // Less than a minute ago a minute would reach into what is still to come.
+            Unit::Ago if now.saturating_sub(since) <= MINUTE => MOMENT,
             Unit::Minute | Unit::Ago => MINUTE,
             Unit::Day => DAY,
         })),

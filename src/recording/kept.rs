@@ -12,6 +12,7 @@ use super::format::{FrameKind, Manifest};
 use super::frame::{Times, what};
 use super::write::{Output, RecordError};
 use crate::ask::{self, Answer, Ask, Frame, Probe, What};
+use crate::source::reset_events::SideBand;
 use crate::stream::Kind;
 use crate::stream::rebase::StreamStart;
 use crate::value::Moment;
@@ -121,6 +122,8 @@ pub(super) fn ask_and_keep(
 #[derive(Clone, Default)]
 pub(super) struct Past {
     pub streams: BTreeMap<String, StreamStart>,
+    /// Of the reset events.
+    side_band: SideBand,
     /// The latest text of each file and link, by key: settings are not looked at in every tick.
     files: BTreeMap<String, Kept>,
 }
@@ -133,12 +136,27 @@ impl Past {
         }
     }
 
+    /// The processes of this moment.
+    fn tasks(&mut self, tasks: &[u8]) {
+        if let Some(events) = self.streams.get_mut(&Ask::host(What::ResetEvents).key()) {
+            events.replace(Kind::Tasks, 0, tasks);
+            self.side_band.clear();
+        }
+    }
+
     pub fn absorb(&mut self, frame: &KeptFrame) {
+        if let Some(tasks) = &frame.tasks {
+            self.tasks(tasks);
+        }
         for kept in &frame.answers {
             let known = self.files.len() < FILES || self.files.contains_key(&kept.key);
             match what(&kept.key) {
                 _ if kept.is_stream() && kept.answer.result.is_ok() => {
-                    self.streams.entry(kept.key.clone()).or_default().absorb(&kept.parts.concat());
+                    let bytes = kept.parts.concat();
+                    if what(&kept.key) == Some("reset_events") {
+                        self.side_band.absorb(&bytes);
+                    }
+                    self.streams.entry(kept.key.clone()).or_default().absorb(&bytes);
                 }
                 Some(what) if known && (matches!(what, "namespaces" | "node") || what.starts_with("file/")) => {
                     self.files.insert(kept.key.clone(), kept.clone());
@@ -166,14 +184,17 @@ impl Renewal {
     pub fn frame(&mut self, mut kept: KeptFrame, last: bool) -> Vec<KeptFrame> {
         let first = self.start.is_none();
         let due = kept.at.mono.saturating_sub(*self.start.get_or_insert(kept.at.mono));
-        let events = self.past.streams.get_mut(&Ask::host(What::ResetEvents).key());
-        if let (true, Some(tasks), Some(events)) = (first, &kept.tasks, events) {
-            events.replace(Kind::Tasks, 0, tasks);
+        if let (true, Some(tasks)) = (first, &kept.tasks) {
+            self.past.tasks(tasks);
         }
         for answer in kept.answers.iter_mut().filter(|kept| kept.is_stream()) {
             let stream = self.past.streams.entry(answer.key.clone()).or_default();
             answer.parts = match first {
                 // What it brought happened before. A second answer in the same frame goes on.
+                true if what(&answer.key) == Some("reset_events") => {
+                    let side_band = std::mem::take(&mut self.past.side_band);
+                    stream.take().into_iter().chain(side_band.block()).collect()
+                }
                 true => stream.take(),
                 false => vec![stream.rebased(&answer.parts.concat())],
             };

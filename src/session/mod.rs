@@ -407,8 +407,7 @@ impl Session {
                 false => settings,
             };
             if let Some(now) = if due { Some(Snapshot::of_settings(probe, id, at)) } else { seen_since } {
-                // A recording may hold them in some windows only.
-                if now.sysctls.values().any(|value| value.value().is_some()) {
+                if now.holds_settings() {
                     after.carry_settings(&now);
                     self.streams.set_ephemeral(id, sysctl::ephemeral_ports(&after.sysctls));
                     fresh |= settings;

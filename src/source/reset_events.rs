@@ -55,12 +55,14 @@ mod parser;
 pub mod record;
 pub mod redaction;
 mod scope;
+mod side_band;
 mod tally;
 mod tasks;
 
 pub use call_chain::is_telling;
 pub use deaths::SignalDeath;
 pub use parser::{Events, ResetParser};
+pub use side_band::SideBand;
 pub use tally::{ResetTally, Tallies};
 
 pub const MAGIC: &str = "rstdoctor-reset-events 1";

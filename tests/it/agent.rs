@@ -176,6 +176,23 @@ fn a_fault_is_an_episode_and_is_judged_again_as_it_was_then() {
             assert_eq!(live["causes"][0]["confidence"], again["causes"][0]["confidence"], "{again}");
         }
         assert_eq!(again["ledger"]["sent"]["unexplained"], 0);
+        assert_eq!(again["not_checked"], live["not_checked"], "what was looked at then is known now");
+        // The live scan began after the recorder did, and asked nothing of anybody; a client that did is known by its name.
+        let begun = std::time::SystemTime::now();
+        let script = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+            (exec 3<>/dev/tcp/127.0.0.1/9001) 2>/dev/null; sleep 0.1; done; sleep 2";
+        let mut asks = Command::new("bash").args(["-c", script]).spawn().unwrap();
+        thread::sleep(Duration::from_secs(3));
+        asks.wait().unwrap();
+        let at = humantime::format_rfc3339_millis(begun + Duration::from_secs(1)).to_string();
+        agent.until("that time is stored", |store| {
+            let trace = run(&["trace", "--json", "--since", &at], store);
+            text(&trace).contains(":9001")
+        });
+        let trace = run(&["trace", "--json", "--since", &at, "--received"], &store);
+        let trace = text(&trace);
+        let named = trace.lines().filter(|line| line.contains(":9001")).all(|line| line.contains("\"bash\""));
+        assert!(named && trace.contains(":9001"), "{trace}");
 
         let trace = run(&["trace", "--json", "--since", "10m", "--sent"], &store);
         let resets = String::from_utf8_lossy(&trace.stdout)
