@@ -406,12 +406,11 @@ impl Session {
                 true => (last || !idle.contains(&id)) && seen_since.is_none() && !before.has_settings(),
                 false => settings,
             };
-            if let Some(now) = if due { Some(Snapshot::of_settings(probe, id, at)) } else { seen_since } {
-                if now.holds_settings() {
-                    after.carry_settings(&now);
-                    self.streams.set_ephemeral(id, sysctl::ephemeral_ports(&after.sysctls));
-                    fresh |= settings;
-                }
+            let now = if due { Some(Snapshot::of_settings(probe, id, at)) } else { seen_since };
+            if let Some(now) = now.filter(Snapshot::holds_settings) {
+                after.carry_settings(&now);
+                self.streams.set_ephemeral(id, sysctl::ephemeral_ports(&after.sysctls));
+                fresh |= settings;
             }
             before.carry_dump(&of.earlier);
             let listener_traces = looks.close();
