@@ -96,7 +96,9 @@ pub fn judged(stored: &Stored, filter: &Filter, stop: &Stop) -> anyhow::Result<D
         for (index, (part, diagnosis)) in judged.iter().enumerate() {
             let mark = if index == worst { ">" } else { " " };
             let verdict = diagnosis.status.name().to_uppercase();
-            say(visible(&format!("{mark} {}  {verdict}: {}", when(part), diagnosis.summary)));
+            // What else it says is of a page that is not shown.
+            let first = diagnosis.summary.split_once(". ").map_or(diagnosis.summary.as_str(), |(first, _)| first);
+            say(visible(&format!("{mark} {}  {verdict}: {}", when(part), first.trim_end_matches('.'))));
         }
     }
     if let Some(failure) = part.opened.plan.covers.status.as_ref().and_then(|status| status.failure.as_ref()) {
