@@ -1,23 +1,20 @@
 //! What the index of a store knows of some time: what is said where there is no raw evidence of it.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::history::past;
 use crate::cause::Severity;
 use crate::diagnosis::Status;
 use crate::diagnosis::filter::Filter;
-use crate::history::{Entry, Past, Wanted, millis};
+use crate::history::{Past, Wanted, millis};
 use crate::input::{Part, Stored};
 use crate::kernel::clock;
-use crate::store::{Flaw, ReadProblem, Reading};
 use faults::{Fault, Span};
 
 pub mod faults;
 
 pub struct Known {
     past: Past,
-    /// What the recorder could not write, and why.
-    lost: BTreeSet<String>,
     /// Files of the index that may tell more, and why they do not.
     pub problems: Vec<String>,
 }
@@ -26,7 +23,6 @@ impl Known {
     /// # Errors
     /// There is no store, or it cannot be read.
     pub fn of(stored: &Stored, filter: &Filter) -> anyhow::Result<Self> {
-        let reading = Reading::open(&stored.directory)?;
         let wanted = Wanted {
             since: millis(stored.since),
             until: millis(stored.until),
@@ -34,23 +30,8 @@ impl Known {
             process: filter.process.clone(),
             ..Wanted::default()
         };
-        let (since, until) = (wanted.since, wanted.until);
-        let (mut past, mut lost) = (Past::new(wanted, 1), BTreeSet::new());
-        let found = reading.entries(stored.since, stored.until, &mut |entry| {
-            if let Entry::Lost { from, until: end, why } = &entry
-                && *from < until
-                && *end > since
-            {
-                lost.insert(why.clone());
-            }
-            past.push(entry);
-            !past.is_complete()
-        });
-        let past = past.finish(reading.is_written().then(|| millis(clock::now().wall)));
-        // One that was cut off holds all that was written.
-        let unread = |problem: &ReadProblem| !matches!(problem.what, Flaw::CutOff(_));
-        let problems = found.into_iter().filter(unread).map(|problem| problem.text).collect();
-        Ok(Self { past, lost, problems })
+        let (past, problems) = past(&stored.directory, wanted, 1)?;
+        Ok(Self { past, problems })
     }
 
     /// The faults, as far as they lie in the time that was asked for.
@@ -81,8 +62,7 @@ impl Known {
         if past.account.status.is_none() && stored.until > clock::now().wall {
             return format!("{span} is not recorded yet; a tick is once its window is over");
         }
-        let lost: Vec<&str> = self.lost.iter().map(String::as_str).collect();
-        let lost = lost.join("; ");
+        let lost = past.not_written().into_iter().collect::<Vec<_>>().join("; ");
         if past.is_empty() {
             return match (unread, !self.problems.is_empty(), lost.is_empty()) {
                 (true, ..) => format!("nothing that can be read was recorded of {span}"),

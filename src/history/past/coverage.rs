@@ -1,5 +1,7 @@
 //! Which parts of the time are known.
 
+use std::collections::BTreeSet;
+
 use super::{JOINS, Past, Span, Wanted};
 
 /// A shorter time without an account is none: times are rounded, and shown by the second.
@@ -45,6 +47,15 @@ impl Past {
     /// The recorder had no time to say that it ends; its latest entry is from then.
     pub fn cut_off(&mut self, at: u64) {
         self.cuts.push(at);
+    }
+
+    /// Why something of the time could not be written, each reason once.
+    pub fn not_written(&self) -> BTreeSet<&str> {
+        let reasons = self.flaws.iter().filter_map(|flaw| match &flaw.why {
+            Some(Why::NotWritten(why)) => Some(why.as_str()),
+            _ => None,
+        });
+        reasons.collect()
     }
 
     pub(super) fn cover(&mut self, span: Span) {
