@@ -122,8 +122,7 @@ pub struct Root {
 impl Root {
     /// What explains an episode in this window. Which that is may change from one to the next, and may not be known at first.
     pub fn of(key: &Key, diagnosis: &Diagnosis) -> Option<Self> {
-        let ranked = diagnosis.causes.iter().find(|ranked| Key::of(ranked) == *key)?;
-        let root = diagnosis.causes.get(ranked.because_of?.place)?;
+        let root = key.root(diagnosis)?;
         Some(Self { id: root.id.to_owned(), place: Place::at(&Key::of(root).place, &root.finding, diagnosis) })
     }
 }

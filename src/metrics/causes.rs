@@ -42,8 +42,7 @@ impl Active {
 
     /// The cause that explains it, where that goes on as well and is no milder: an alert on roots alone must miss nothing.
     fn root(&self, diagnosis: &Diagnosis, active: &[Self]) -> Option<&'static str> {
-        let own = diagnosis.causes.iter().find(|ranked| Key::of(ranked) == self.key)?;
-        let root = Key::of(diagnosis.causes.get(own.because_of?.place)?);
+        let root = Key::of(self.key.root(diagnosis)?);
         let told = active.iter().any(|other| other.key == root && other.severity <= self.severity);
         (told && root != self.key).then_some(root.id)
     }
