@@ -136,18 +136,7 @@ impl Past {
         }
     }
 
-    /// The processes of this moment.
-    fn tasks(&mut self, tasks: &[u8]) {
-        if let Some(events) = self.streams.get_mut(&Ask::host(What::ResetEvents).key()) {
-            events.replace(Kind::Tasks, 0, tasks);
-            self.side_band.clear();
-        }
-    }
-
     pub fn absorb(&mut self, frame: &KeptFrame) {
-        if let Some(tasks) = &frame.tasks {
-            self.tasks(tasks);
-        }
         for kept in &frame.answers {
             let known = self.files.len() < FILES || self.files.contains_key(&kept.key);
             match what(&kept.key) {
@@ -163,6 +152,12 @@ impl Past {
                 }
                 _ => {}
             }
+        }
+        // They were listed at the end of the frame, so its events told of none that is not in the list.
+        let events = self.streams.get_mut(&Ask::host(What::ResetEvents).key());
+        if let (Some(tasks), Some(events)) = (&frame.tasks, events) {
+            events.replace(Kind::Tasks, 0, tasks);
+            self.side_band.clear();
         }
     }
 }
@@ -184,9 +179,6 @@ impl Renewal {
     pub fn frame(&mut self, mut kept: KeptFrame, last: bool) -> Vec<KeptFrame> {
         let first = self.start.is_none();
         let due = kept.at.mono.saturating_sub(*self.start.get_or_insert(kept.at.mono));
-        if let (true, Some(tasks)) = (first, &kept.tasks) {
-            self.past.tasks(tasks);
-        }
         for answer in kept.answers.iter_mut().filter(|kept| kept.is_stream()) {
             let stream = self.past.streams.entry(answer.key.clone()).or_default();
             answer.parts = match first {
