@@ -14,7 +14,7 @@ use crate::command::cli::{HistoryArgs, HistoryFormat};
 use crate::command::config::{self, History, Terminal};
 use crate::history::{Past, Span, Wanted, millis};
 use crate::kernel::clock;
-use crate::output::{Output, say};
+use crate::output::{Output, note, say};
 use crate::render::document;
 use crate::render::history::{self as render, Calendar};
 use crate::render::json;
@@ -29,7 +29,7 @@ pub fn run(args: &HistoryArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     let config = config::history(args, terminal, &home(), clock::now().wall, &zone)?;
     let (past, problems) = past(&config.store, config.wanted.clone(), BUCKETS)?;
     if config.format != HistoryFormat::Table {
-        problems.iter().for_each(|text| say(visible(&format!("rstdoctor: {text}"))));
+        problems.iter().for_each(|text| note(text));
     }
     let name = name(&zone, past.wanted.until);
     let scan_options = scan_options(&name, args);

@@ -54,10 +54,6 @@ pub fn run(args: &TraceArgs, terminal: Terminal) -> anyhow::Result<ExitCode> {
     show(&config, opened, &stop)
 }
 
-fn note(text: &str) {
-    output::say(visible(&format!("rstdoctor: {text}")));
-}
-
 /// Until it ends, or enough was shown.
 ///
 /// # Errors

@@ -14,13 +14,12 @@ use crate::command::cli::WatchArgs;
 use crate::command::config::{self, Origin, Terminal, Watch, WatchOutput};
 use crate::command::known::{Known, list, span};
 use crate::input::{Namespace, Opened, Stored, parts};
-use crate::output::{Output, say};
+use crate::output::{Output, note, say};
 use crate::recording::{History, RollingHost, Window};
 use crate::render::{json, watch as text};
 use crate::session::Plan;
 use crate::timeline::{self, Change, ChangeKind, Driver, Next, Tick};
 use crate::value::Stop;
-use crate::value::escape::visible;
 
 mod keyboard;
 mod message;
@@ -114,12 +113,12 @@ impl View {
 /// There is no raw evidence: then what the index knows.
 fn tell(asked: &Stored, config: &Watch) -> anyhow::Result<()> {
     let (parts, wrong) = parts(asked)?;
-    wrong.iter().for_each(|text| say(visible(&format!("rstdoctor: {text}"))));
+    wrong.iter().for_each(|text| note(text));
     let known = Known::of(asked, &config.filter)?;
     let Some(played) = parts.first() else { bail!("{}", known.instead(asked, !wrong.is_empty())) };
     let missing = known.outside(asked, &[span(played)]);
     if !missing.is_empty() && config.filter.pid.is_none() {
-        say(visible(&format!("rstdoctor: not played: {}", list(&missing, asked))));
+        note(&format!("not played: {}", list(&missing, asked)));
     }
     Ok(())
 }

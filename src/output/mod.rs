@@ -5,6 +5,8 @@ mod writer;
 use std::fmt;
 use std::io::{self, Write};
 
+use crate::value::escape::visible;
+
 pub use writer::{Output, Stdout};
 
 /// A result to standard output, whole and at once: whoever reads a pipe wants it when it is there.
@@ -24,4 +26,9 @@ pub fn of_stdout(error: io::Error) -> io::Error {
 /// Writes a line to standard error. Not by `eprintln!`, which panics where that cannot be written to (`2> /dev/full`).
 pub fn say(line: impl fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Says something under the program's name, whatever the text holds.
+pub fn note(text: &str) {
+    say(visible(&format!("rstdoctor: {text}")));
 }

@@ -411,12 +411,13 @@ fn services(page: &mut Page, past: &Past, calendar: &Calendar<'_>, options: &Opt
     }
     page.gap();
     let recorded = past.recorded();
-    let part =
-        Duration::from_millis(past.wanted.until.saturating_sub(past.wanted.since) / recorded.len().max(1) as u64);
     let unknown = if recorded.iter().all(|recorded| *recorded) { "" } else { ", ? not recorded" };
     let all_causes = if past.wanted.cause.is_some() { " of whatever cause" } else { "" };
-    page.heading(&format!("Failed connections and lost attempts{all_causes}, a column is {}{unknown}", seconds(part)));
-    let highest = past.services.iter().flat_map(|row| row.failed.iter().flatten()).copied().max().unwrap_or(0);
+    page.heading(&format!(
+        "Failed connections and lost attempts{all_causes}, a column is {}{unknown}",
+        seconds(past.part())
+    ));
+    let highest = past.highest();
     let most = if options.all { usize::MAX } else { MOST };
     for row in past.services.iter().take(most) {
         let line = sparkline(row, &recorded, highest, options.unicode);

@@ -13,7 +13,7 @@ use crate::source::socket_dump::{Destination, Group, GroupKind};
 use crate::source::{
     COUNTER_FILES, conntrack, host_facts, netstat, owners, snmp, snmp6, socket_dump, sockstat, sysctl,
 };
-use crate::value::{Failure, FailureKind, Moment, NetnsId, Observed};
+use crate::value::{Moment, NetnsId, Observed};
 
 /// Notes how a source went, and hands its value on.
 fn keep<T>(
@@ -182,10 +182,7 @@ impl Snapshot {
     /// They were looked at. A recording may hold them in some windows only, and a few files of them, which are sources of their own, in
     /// each.
     pub(super) fn holds_settings(&self) -> bool {
-        let is_held = |value: &&Observed<String>| {
-            !matches!(value, Observed::Unavailable(Failure { kind: FailureKind::NotCollected, .. }))
-        };
-        self.sysctls.values().filter(is_held).count() * 2 > self.sysctls.len()
+        self.sysctls.values().filter(|value| !value.is_not_collected()).count() * 2 > self.sysctls.len()
     }
 
     /// All settings were looked at.

@@ -362,10 +362,7 @@ impl Session {
             want(&mut collect::inodes(listeners, &dump, Samples::All), asks || is_dumped);
             fresh.insert(*id, dump);
         }
-        let missing = |dump: &Snapshot| {
-            matches!(&dump.socket_dump, Observed::Unavailable(Failure { kind: FailureKind::NotCollected, .. }))
-        };
-        if fresh.values().all(missing) {
+        if fresh.values().all(|dump| dump.socket_dump.is_not_collected()) {
             return false;
         }
         let mut whole = HostSnapshot::empty(observation.host.after.at);

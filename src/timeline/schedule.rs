@@ -158,13 +158,11 @@ impl Schedule {
             Some(used) if !lasted.is_zero() => (used.as_secs_f64() / lasted.as_secs_f64()).clamp(WAITING, 1.0),
             _ => 1.0,
         };
-        let took = |sources: &[SourceStatus], name: &str| took(sources, name).mul_f64(share);
-        let owners = owners.mul_f64(share);
         let mut all = Duration::ZERO;
         for view in fresh {
             let after = view.after();
-            self.walked = Some((after.at, owners));
-            let cost = took(&after.sources, "sockets") + owners / count;
+            self.walked = Some((after.at, owners.mul_f64(share)));
+            let cost = (took(&after.sources, "sockets") + owners / count).mul_f64(share);
             all += cost;
             if quiet {
                 self.quiet = Some((after.at, all));

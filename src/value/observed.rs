@@ -19,6 +19,11 @@ impl<T> Observed<T> {
         Self::Unavailable(Failure::new(FailureKind::NotCollected, "not asked for"))
     }
 
+    /// Nobody asked, or a recording does not hold it.
+    pub fn is_not_collected(&self) -> bool {
+        matches!(self, Self::Unavailable(Failure { kind: FailureKind::NotCollected, .. }))
+    }
+
     /// The value, whole or in part.
     pub fn value(&self) -> Option<&T> {
         match self {

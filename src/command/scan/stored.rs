@@ -13,7 +13,7 @@ use crate::diagnosis::{Diagnosis, Status};
 use crate::input::{Part, Stored, missing, partial, parts};
 use crate::kernel::clock;
 use crate::observation::Input;
-use crate::output::say;
+use crate::output::{note, say};
 use crate::session::observe_from;
 use crate::value::Stop;
 use crate::value::escape::visible;
@@ -118,10 +118,6 @@ pub fn judged(stored: &Stored, filter: &Filter, stop: &Stop) -> anyhow::Result<D
         note(&format!("the recorder's verdict was worse then: {}", list(&milder, stored)));
     }
     judged.into_iter().nth(worst).map(|(_, diagnosis)| diagnosis).context("nothing was judged")
-}
-
-fn note(text: &str) {
-    say(visible(&format!("rstdoctor: {text}")));
 }
 
 fn is_worse(fault: &Fault, status: Status) -> bool {

@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 
-use super::{Told, Writer, finish, note, output, show_part};
+use super::{Told, Writer, finish, output, show_part};
 use crate::command::config::Trace;
 use crate::command::known::faults::Span;
 use crate::command::known::{Known, list, span};
 use crate::diagnosis::filter::Filter;
 use crate::input::{Stored, parts};
+use crate::output::note;
 use crate::render::trace::Lines;
 use crate::trace::{self, Summary};
 use crate::value::Stop;

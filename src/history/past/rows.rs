@@ -1,5 +1,7 @@
 //! Services and resets over the time, in equal parts of it.
 
+use std::time::Duration;
+
 use super::{Account, MOST, Past, Service, Span, Wanted, plus};
 
 /// One service over the time that was asked for.
@@ -118,6 +120,17 @@ impl Past {
         }
         let weight = |row: &Row| (row.failures(), row.service.attempts);
         self.services.sort_by_key(|row| std::cmp::Reverse(weight(row)));
+    }
+
+    /// How long each part is.
+    pub fn part(&self) -> Duration {
+        let length = self.wanted.until.saturating_sub(self.wanted.since);
+        Duration::from_millis(length / self.buckets.max(1) as u64)
+    }
+
+    /// The most that failed or was lost in one part, at any service.
+    pub fn highest(&self) -> u64 {
+        self.services.iter().flat_map(|row| row.failed.iter().flatten()).copied().max().unwrap_or(0)
     }
 
     /// So many parts may there be: none is shorter than the time between two ticks, within which nobody knows when it was.

@@ -1,7 +1,6 @@
 //! The drawings of a time of a store: columns over the time that can be compared with each other.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::safe;
 use crate::history::{Past, Row, total};
@@ -44,7 +43,7 @@ pub struct Bar {
 /// What failed of each service, how full its queue was, and the resets by reason. Drawings of one kind have one scale.
 pub fn charts(past: &Past) -> Vec<Chart> {
     let recorded = past.recorded();
-    let part = part(past);
+    let part = seconds(past.part());
     let mut charts = Vec::new();
     let failed: Vec<(&Row, Vec<u64>)> = past
         .services
@@ -96,12 +95,6 @@ pub fn quiet(past: &Past) -> Vec<String> {
 /// A few that wait for a moment are none.
 fn has_queue(row: &Row) -> bool {
     row.fill.iter().any(|fill| *fill >= WAITING)
-}
-
-/// How long one column is: `30 min`.
-pub fn part(past: &Past) -> String {
-    let columns = past.recorded().len().max(1) as u64;
-    seconds(Duration::from_millis(past.wanted.until.saturating_sub(past.wanted.since) / columns))
 }
 
 /// The least round number that none of these exceeds.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::chart::{Chart, MOST, QUARTERS, WIDTH, charts, part, quiet, ticks};
+use super::chart::{Chart, MOST, QUARTERS, WIDTH, charts, quiet, ticks};
 use super::safe;
 use crate::diagnosis::Status;
 use crate::history::{Past, Row, Span};
@@ -11,7 +11,7 @@ use crate::render::history::{
     sparkline, word,
 };
 use crate::render::json;
-use crate::value::words::thousands;
+use crate::value::words::{seconds, thousands};
 
 /// What a document tells of a time of a store.
 pub struct HistoryView {
@@ -120,9 +120,9 @@ pub fn view(past: &Past, calendar: &Calendar<'_>, all: bool) -> HistoryView {
         width: WIDTH,
         lines: (1..QUARTERS).map(|quarter| WIDTH / QUARTERS * quarter).collect(),
         ticks: ticks(past, calendar),
-        highest: Some(highest(past))
+        highest: Some(past.highest())
             .filter(|highest| *highest > 0)
-            .map(|highest| format!("{} in {}", thousands(highest), part(past))),
+            .map(|highest| format!("{} in {}", thousands(highest), seconds(past.part()))),
         from: (calendar.time)(past.wanted.since),
         until: (calendar.time)(past.wanted.until),
         resets: capital(&resets(past)),
@@ -136,13 +136,9 @@ pub fn view(past: &Past, calendar: &Calendar<'_>, all: bool) -> HistoryView {
     }
 }
 
-fn highest(past: &Past) -> u64 {
-    past.services.iter().flat_map(|row| row.failed.iter().flatten()).copied().max().unwrap_or(0)
-}
-
 fn services(past: &Past) -> Vec<ServiceLine> {
     let recorded = past.recorded();
-    let highest = highest(past);
+    let highest = past.highest();
     let line = |row: &Row| ServiceLine {
         place: safe(&row.service.place.words()),
         line: sparkline(row, &recorded, highest, true),
