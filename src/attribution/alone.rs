@@ -6,20 +6,13 @@ use crate::reset::{Alone, Answered, Reset, Surroundings};
 use crate::source::reset_events::Direction;
 use crate::source::reset_packets::{ResetPacket, Signature};
 
-/// An answer of this host without an event.
-pub(super) fn is_alone(reset: &Reset) -> Option<&ResetPacket> {
-    let packet = reset.packet.as_ref().filter(|_| reset.event.is_none())?;
-    let sent = packet.direction == Direction::Sent && packet.local_here;
-    (sent && packet.signature() == Signature::Answer).then_some(packet)
-}
-
 /// Whose they are, by what TCP counted beside the RSTs that have an event (`known`); and how many netfilter sent. `None` where
 /// every RST of TCP has an event, so that what has none is netfilter's without counting.
 pub(super) fn whose(view: View<'_>, known: u64) -> Option<(Alone, u64)> {
     if traced(view).sent || !super::is_whole(view) {
         return None;
     }
-    let answers: Vec<&ResetPacket> = view.netns.resets.single.iter().filter_map(is_alone).collect();
+    let answers: Vec<&ResetPacket> = view.netns.resets.single.iter().filter_map(Reset::lone_answer).collect();
     let count = answers.len() as u64;
     let Some(counted) = moved(view, "Tcp.OutRsts") else { return Some((Alone::NotCounted, 0)) };
     // RSTs that sockets sent by themselves, where there are no events.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{GoneListener, GoneProcesses, Grouped, SCAN_PORTS, alone, by_packets};
+use super::{GoneListener, GoneProcesses, Grouped, SCAN_PORTS, by_packets};
 use crate::observation::{ListenerTrace, View, delta};
 use crate::reset::{Aborts, Answered, Exchange, Mark, Moved, Reset, Surroundings, Traced};
 use crate::source::listeners::Bound;
@@ -47,7 +47,7 @@ pub fn surroundings(
         !reset.again
             && match &reset.event {
                 Some(event) => event.reason.as_deref() == Some("NO_SOCKET"),
-                None => alone::is_alone(reset).and_then(Answered::by) == Some(Answered::Syn),
+                None => reset.lone_answer().and_then(Answered::by) == Some(Answered::Syn),
             }
     };
     for reset in singles.iter().filter(to_nobody) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::numbers::process_exit as numbers;
 use super::place;
 use super::{EvidenceItem, Finding, Severity, Subject};
-use super::{process_exit, severity, signals, wording};
+use super::{exit_remedies, severity, signals, wording};
 use crate::evidence::Evidence;
 use crate::evidence::harm::{Harm, Target};
 use crate::reset::Kind;
@@ -33,9 +33,8 @@ pub(super) fn services<'a>(e: &Evidence<'a>) -> Vec<EndedService<'a>> {
     let ports: BTreeSet<u16> = closed.iter().map(|closed| closed.local.port()).collect();
     let service = |port: u16| {
         let ends = e.ended_listeners(port);
-        let refused = process_exit::at_ports(e, Kind::Refused, &[port]);
-        let left =
-            process_exit::at_ports(e, Kind::ListenerClosed, &[port]) + process_exit::at_ports(e, Kind::Exited, &[port]);
+        let refused = place::resets_at(e, Kind::Refused, &[port]);
+        let left = place::resets_at(e, Kind::ListenerClosed, &[port]) + place::resets_at(e, Kind::Exited, &[port]);
         let apart = |pair: &&[(&Task, Duration)]| {
             pair[1].1.saturating_sub(pair[0].1) >= Duration::from_millis(numbers::APART_MS)
         };
@@ -115,5 +114,5 @@ pub(super) fn finding(e: &Evidence<'_>, service: &EndedService<'_>) -> Finding {
         None => finding,
     };
     let unit = owner.and_then(|service| service.owners.iter().find_map(|process| process.unit.as_ref()));
-    process_exit::with_remedies(e, finding, Some(&name), unit, &died)
+    exit_remedies::added(e, finding, Some(&name), unit, &died)
 }

@@ -4,6 +4,7 @@
 mod commands;
 mod engine;
 mod entry;
+mod exit_remedies;
 mod finding;
 pub mod manifest;
 pub(crate) mod numbers;

@@ -320,6 +320,14 @@ fn sums<K: Ord>(items: impl Iterator<Item = (K, u64)>) -> Vec<(K, u64)> {
 fn largest<K: Ord>(items: impl Iterator<Item = (K, u64)>) -> Option<(K, u64)> {
     sums(items).into_iter().next()
 }
+
+/// Resets of this kind at these ports.
+pub fn resets_at(e: &Evidence<'_>, kind: Kind, ports: &[u16]) -> u64 {
+    let groups = e.attribution().map(|attribution| attribution.groups.as_slice()).unwrap_or_default();
+    let here = groups.iter().filter(|group| group.kind == kind);
+    here.filter(|group| group.port.is_some_and(|port| ports.contains(&port))).map(|group| group.count).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

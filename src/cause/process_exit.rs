@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use super::numbers::process_exit as numbers;
 use super::place::{self, Place};
-use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict};
-use super::{commands, keep_ending, severity, signals, wording};
+use super::{EvidenceItem, Finding, Judgement, Severity, Subject, Verdict};
+use super::{exit_remedies, keep_ending, severity, signals, wording};
 use crate::attribution::Group;
 use crate::evidence::Evidence;
 use crate::evidence::estimate::Estimate;
@@ -12,8 +12,6 @@ use crate::knowledge::servers;
 use crate::reset::{End, Kind};
 use crate::source::owners::{self, Process};
 use crate::source::reset_events::{Direction, SignalDeath, Task};
-use crate::value::outside::UnitName;
-use crate::value::shell::{Name, ShellCommand};
 use crate::value::{Missing, TcpState, words};
 
 cause! {
@@ -160,13 +158,13 @@ fn by_signal(e: &Evidence<'_>, deaths: &[&SignalDeath], groups: &[&Group]) -> Fi
         Some(remedy) => finding.remedy(remedy),
         None => finding,
     };
-    with_remedies(e, finding, Some(&name), signals::unit(e, deaths).as_ref(), deaths)
+    exit_remedies::added(e, finding, Some(&name), signals::unit(e, deaths).as_ref(), deaths)
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let harm = place.harm(e);
     let severity = severity::to_clients(e, &harm);
-    let refused = place.port.map_or(0, |port| at_ports(e, Kind::Refused, &[port]));
+    let refused = place.port.map_or(0, |port| place::resets_at(e, Kind::Refused, &[port]));
     let then = match refused {
         0 => String::new(),
         refused => format!(", then {} refused", words::counted(refused, "connect")),
@@ -205,7 +203,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
          rule turns the client away, or where what it calls refuses",
     );
     let finding = finding.against_if((of_place.is_empty() && is_child(e, &place)).then_some(doubt));
-    with_remedies(e, finding, place.task().map(|task| task.name.as_str()), None, &of_place)
+    exit_remedies::added(e, finding, place.task().map(|task| task.name.as_str()), None, &of_place)
 }
 
 /// Places at which processes ended that their program makes for one connection each, as sshd does: they turned the client away
@@ -253,13 +251,6 @@ fn by_name_and_ports<'a>(gone: impl Iterator<Item = (&'a Process, &'a [u16])>) -
     all.into_iter().map(|((_, ports), processes)| (processes, ports)).collect()
 }
 
-/// Resets of this kind at these ports.
-pub(super) fn at_ports(e: &Evidence<'_>, kind: Kind, ports: &[u16]) -> u64 {
-    let groups = e.attribution().map(|attribution| attribution.groups.as_slice()).unwrap_or_default();
-    let here = groups.iter().filter(|group| group.kind == kind);
-    here.filter(|group| group.port.is_some_and(|port| ports.contains(&port))).map(|group| group.count).sum()
-}
-
 /// `counted`: the RSTs of the window, by the counters; where events tell of each, `by_events_known`, those at its ports are its
 /// own and no others.
 fn by_owner(
@@ -270,7 +261,7 @@ fn by_owner(
     by_events_known: bool,
 ) -> Option<Finding> {
     let process = *processes.first()?;
-    let at_its_ports = |kind: Kind| at_ports(e, kind, ports);
+    let at_its_ports = |kind: Kind| place::resets_at(e, kind, ports);
     let unread = e.at_exit(ports).map(|exit| exit.unread.min(counted.unread));
     // Where the time does not tell them apart, what it closed while it lived is as likely.
     let perhaps = if unread.is_none() && !by_events_known { counted.unread } else { 0 };
@@ -379,7 +370,7 @@ fn by_owner(
         finding.against(EvidenceItem::fact("owners", "pid", "it may have closed its sockets and live on to drain"));
     let of_these: Vec<_> =
         deaths.into_iter().filter(|death| processes.iter().any(|gone| gone.pid == death.process.pid)).collect();
-    Some(with_remedies(e, finding, Some(&process.name), process.unit.as_ref(), &of_these))
+    Some(exit_remedies::added(e, finding, Some(&process.name), process.unit.as_ref(), &of_these))
 }
 
 /// Connections of these ports that this side closed from then on while a request was waiting for its answer.
@@ -393,45 +384,6 @@ fn left_unanswered(e: &Evidence<'_>, ports: &[u16], since: Duration) -> u64 {
 fn was_in_use(e: &Evidence<'_>, port: u16) -> bool {
     let used = e.socket_dump_before().ok().and_then(|socket_dump| socket_dump.ports.get(&port));
     used.and_then(|used| used.by_state.get(&TcpState::Established)).is_some_and(|connections| *connections > 0)
-}
-
-pub(super) fn with_remedies(
-    e: &Evidence<'_>,
-    finding: Finding,
-    name: Option<&str>,
-    unit: Option<&UnitName>,
-    deaths: &[&SignalDeath],
-) -> Finding {
-    let journal = commands::journal(unit);
-    let unit = unit.and_then(Name::unit);
-    let killed = ShellCommand::new("grep -Ei").arg("killed process|segfault").pipe(ShellCommand::new("tail"));
-    let memory = e.moved("oom_kill") > 0;
-    let name = name.unwrap_or("the process");
-    let why = Remedy::new(
-        match signals::sender(deaths) {
-            Some((sender, signal)) => format!(
-                "Find out why {sender} ended {name} with {signal}: a deploy, a supervisor or a script that does not wait for it"
-            ),
-            None => format!("Find out why {name} ended: crash, kill, memory or a deploy"),
-        },
-        "the log names the reason, and rstdoctor scan shows no further exit",
-    )
-    .command(journal.then(ShellCommand::new("dmesg -T").pipe(killed)));
-    let finding = if memory {
-        finding.remedy(
-            Remedy::new("Give it more memory, or make it use less", "oom_kill in /proc/vmstat stays")
-                .command_if(unit.map(|unit| ShellCommand::new("systemctl set-property").arg(unit).arg("MemoryMax=4G"))),
-        )
-    } else {
-        finding
-    };
-    finding.remedy(why).remedy(
-        Remedy::new(
-            "For planned restarts: stop accepting, let connections finish, then exit",
-            "a restart under load resets nobody in rstdoctor scan",
-        )
-        .restart(Restart::Service),
-    )
 }
 
 #[cfg(test)]

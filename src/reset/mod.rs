@@ -84,6 +84,13 @@ impl Reset {
         of_event.or(self.packet.as_ref().map(|packet| packet.peer))
     }
 
+    /// The packet of an answer of this host without an event.
+    pub fn lone_answer(&self) -> Option<&ResetPacket> {
+        let packet = self.packet.as_ref().filter(|_| self.event.is_none())?;
+        let sent = packet.direction == Direction::Sent && packet.local_here;
+        (sent && packet.signature() == Signature::Answer).then_some(packet)
+    }
+
     /// TCP of a known namespace sent it, and counts it (`Tcp.OutRsts`).
     pub fn is_counted(&self) -> bool {
         self.event.as_ref().is_some_and(|event| event.direction == Direction::Sent) && self.netns().is_some()
