@@ -11,9 +11,10 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::arena::Namespace;
-use super::inside::DIRECTORY;
+use super::installed::search_path;
 use super::report::Report;
-use super::stage::{Stop, search_path};
+use super::stop::Stop;
+use super::temporary::DIRECTORY;
 
 pub const RECORDING: &str = "recording.rst";
 pub const BEFORE: &str = "netstat-before.txt";

@@ -6,25 +6,26 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{Pid, Signal, WaitOptions, getegid, geteuid, set_parent_process_death_signal, waitpid};
 use rustix::system::sethostname;
 use rustix::thread::{CapabilitySet, UnshareFlags};
 
 use super::How;
 use super::arena;
-use super::diagnose::Diagnosed;
 use super::evidence;
+use super::findings::Diagnosed;
+use super::installed::is_installed;
 use super::judge::{judge, judge_ticks};
 use super::report::{Report, Status};
 use super::scenario::{self, Need, Scenario};
-use super::stage::{Stage, Stop, search_path};
+use super::stage::Stage;
+use super::stop::Stop;
 use super::sys::{self, Forked};
+use super::temporary::{self, mount_new};
 use crate::output::{print, say};
 use crate::runtime::{self, privilege};
 
-/// Where temporary files of a scenario live: a tmpfs that only its mount namespace sees.
-pub const DIRECTORY: &str = "/mnt";
 /// The host name inside.
 const HOSTNAME: &[u8] = b"lab";
 const TRACEFS: &str = "/sys/kernel/tracing";
@@ -147,8 +148,7 @@ fn perform(scenario: &'static Scenario, how: &How) -> Report {
             if let Some(Ok(diagnosed)) = stage.diagnosed() {
                 report.findings = Some(diagnosed.findings.clone());
                 report.ticks.clone_from(&diagnosed.ticks);
-                report.levels =
-                    diagnosed.levels.iter().map(|(level, found)| (level.name().to_owned(), found.clone())).collect();
+                report.levels.clone_from(&diagnosed.levels);
             }
             match result {
                 Err(stop) => stop.outcome(),
@@ -197,7 +197,7 @@ fn prepare(scenario: &Scenario, recording: bool) -> Result<(), Stop> {
     let _ = mount_new("tracefs", TRACEFS, MountFlags::empty());
     for need in scenario.needs {
         match need {
-            Need::Program(program) if !installed(program) => {
+            Need::Program(program) if !is_installed(program) => {
                 return Err(Stop::Skip(format!("{program} is not installed")));
             }
             Need::Program(_) => {}
@@ -206,14 +206,10 @@ fn prepare(scenario: &Scenario, recording: bool) -> Result<(), Stop> {
                 return Err(Stop::Skip("counters alone cannot tell it: needs the reset tracepoints (root)".to_owned()));
             }
             Need::ResetEvents => {}
-            Need::Files => mount_tmpfs(DIRECTORY)?,
+            Need::Files => temporary::mount_tmpfs(temporary::DIRECTORY)?,
         }
     }
     Ok(())
-}
-
-fn installed(program: &str) -> bool {
-    std::env::split_paths(&search_path()).any(|directory| directory.join(program).is_file())
 }
 
 /// Unmounts, in this mount namespace only, what leads to network namespaces of the machine: they are none of the scenario's.
@@ -224,13 +220,4 @@ fn forget_namespaces() {
         // Refused in a user namespace, which may not enter them either.
         let _ = unmount(point, UnmountFlags::DETACH);
     }
-}
-
-/// An empty directory over this one, in this mount namespace only.
-pub fn mount_tmpfs(directory: &str) -> io::Result<()> {
-    mount_new("tmpfs", directory, MountFlags::NOSUID | MountFlags::NODEV)
-}
-
-fn mount_new(kind: &str, target: &str, flags: MountFlags) -> io::Result<()> {
-    Ok(mount(kind, target, kind, flags, None)?)
 }

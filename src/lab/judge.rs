@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::diagnose::{Finding, Findings, Sent, Totals};
+use super::findings::{Finding, Findings, Sent, Totals};
 use super::report::Status;
 use super::scenario::Expect;
 use crate::reset::Kind;
@@ -130,7 +130,7 @@ fn mixture(expect: &Expect, findings: &Findings) -> Option<String> {
 
 /// One subject must carry all that is expected, so that the right port is blamed on the right process.
 fn wrong_subject(expect: &Expect, top: &Finding) -> Option<String> {
-    let fits = |subject: &super::diagnose::Subject| {
+    let fits = |subject: &super::findings::Subject| {
         expect.port.is_none_or(|port| subject.port == Some(port))
             && expect.process.is_none_or(|process| subject.process.as_deref() == Some(process))
     };
@@ -183,7 +183,7 @@ fn false_accusation(expect: &Expect, findings: &Findings) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::diagnose::{SentGroup, Subject};
+    use crate::lab::findings::{SentGroup, Subject};
 
     const EXPECT: Expect = Expect {
         cause: Some("close-wait-leak"),
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn of_a_node_only_the_faulty_namespace_may_be_unwell_and_totals_add_up() {
-        let of = |verdict: &str, sent| super::super::diagnose::Neighbour {
+        let of = |verdict: &str, sent| super::super::findings::Neighbour {
             gone: false,
             verdict: verdict.to_owned(),
             totals: Totals { sent: Some(sent), dropped: Some(0) },

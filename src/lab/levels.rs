@@ -1,8 +1,9 @@
 //! The same observation with less evidence: what others than root, with less than all tracepoints, would have been told.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::diagnose::{Findings, watch};
+use super::findings::{Findings, watch};
 use crate::ask::{Answer, Ask, Clock, Frame, Probe, What};
 use crate::recording::ReplayHost;
 use crate::value::{Failure, FailureKind, Moment};
@@ -41,14 +42,14 @@ impl Level {
     }
 }
 
-/// What a recording, of one window, tells at each level.
+/// What a recording, of one window, tells at each level, by its name.
 ///
 /// # Errors
 /// The recording cannot be read or judged.
-pub fn judge(recording: &[u8], window: Duration) -> Result<Vec<(Level, Findings)>, String> {
-    let at = |level| {
+pub fn judge(recording: &[u8], window: Duration) -> Result<BTreeMap<String, Findings>, String> {
+    let at = |level: Level| {
         let inner = ReplayHost::read(recording).map_err(|error| error.to_string())?;
-        Ok((level, watch(&mut Limited { inner, level }, window, None)?.findings))
+        Ok((level.name().to_owned(), watch(&mut Limited { inner, level }, window, None)?.findings))
     };
     Level::ALL.into_iter().map(at).collect()
 }

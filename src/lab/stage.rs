@@ -15,10 +15,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::How;
 use super::arena::{End, Namespace, join};
 use super::counters::{self, Movement};
-use super::diagnose::{Diagnosed, diagnose};
+use super::diagnose::diagnose;
 use super::evidence::{self, Evidence};
+use super::findings::Diagnosed;
+use super::installed::search_path;
 use super::program::Program;
-use super::report::Status;
+pub use super::stop::Stop;
 use super::tally::Tally;
 use crate::runtime;
 
@@ -32,29 +34,6 @@ pub const FAR_CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 78, 0, 2));
 
 /// Beside the counters of the kernel: records of events that it could not deliver, of all namespaces.
 pub const LOST_RECORDS: &str = "lost records";
-
-/// Why a scenario ended early.
-#[derive(Debug)]
-pub enum Stop {
-    /// It cannot run here.
-    Skip(String),
-    Failed(io::Error),
-}
-
-impl Stop {
-    pub fn outcome(self) -> (Status, String) {
-        match self {
-            Self::Skip(reason) => (Status::Skipped, reason),
-            Self::Failed(error) => (Status::Fail, format!("the scenario itself failed: {error}")),
-        }
-    }
-}
-
-impl From<io::Error> for Stop {
-    fn from(error: io::Error) -> Self {
-        Self::Failed(error)
-    }
-}
 
 /// The time in which the observed host is watched, as the faults see it.
 #[derive(Debug, Default)]
@@ -333,13 +312,6 @@ impl Drop for Stage {
             let _ = child.wait();
         }
     }
-}
-
-/// An ordinary user's PATH often lacks the sbin directories, where nft and nginx live.
-pub fn search_path() -> std::ffi::OsString {
-    let mut path = std::env::var_os("PATH").unwrap_or_default();
-    path.push(":/usr/sbin:/sbin");
-    path
 }
 
 /// `address:port`, for the eye.

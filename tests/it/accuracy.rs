@@ -16,7 +16,7 @@ mod evidence;
 mod healthy;
 mod kernels;
 
-use rstdoctor::lab::diagnose::{Finding, Findings};
+use rstdoctor::lab::findings::{Finding, Findings};
 use rstdoctor::lab::report::{Report, Status};
 
 const HEALTHY: &str = "(healthy)";

@@ -6,11 +6,11 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;
 
 use crate::lab::arena::Namespace;
-use crate::lab::inside::DIRECTORY;
 use crate::lab::net;
 use crate::lab::program::{Client, Ending, Program, Server, Talk, Then};
 use crate::lab::stage::{Actor, SERVER, Stage, Stop, at};
 use crate::lab::tally::Tally;
+use crate::lab::temporary::DIRECTORY;
 
 /// The port of the service, where a scenario has only one.
 pub const PORT: u16 = 8080;

@@ -83,7 +83,7 @@ pub enum Need {
     Program(&'static str),
     /// The reset tracepoints, because counters alone look the same for other causes.
     ResetEvents,
-    /// A directory for temporary files, `inside::DIRECTORY`.
+    /// A directory for temporary files, `temporary::DIRECTORY`.
     Files,
 }
 

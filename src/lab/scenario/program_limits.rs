@@ -9,11 +9,11 @@ use std::time::Duration;
 use super::common::{PORT, SERVICE, answer_server, call, good_traffic, nginx, redis, serve, serve_in};
 use super::{Need, Scenario};
 use crate::lab::counters::{moved, still};
-use crate::lab::inside::{DIRECTORY, mount_tmpfs};
 use crate::lab::net;
 use crate::lab::program::{Ending, Server, Talk, Then};
 use crate::lab::stage::{CLIENT, SERVER, Stage, Stop, at};
 use crate::lab::tally::Tally;
+use crate::lab::temporary::{DIRECTORY, mount_tmpfs};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n";
 const OTHERS: &[&str] = &["close-with-unread-data", "late-data-after-close", "abortive-close", "idle-timeout"];

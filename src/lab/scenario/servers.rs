@@ -12,10 +12,10 @@ use rustix::process::Signal;
 use super::common::{PORT, SERVICE, echo_server, good_traffic, nginx, redis};
 use super::{Need, Scenario};
 use crate::lab::counters::{moved, still};
-use crate::lab::inside::DIRECTORY;
 use crate::lab::net;
 use crate::lab::stage::{Stage, Stop};
 use crate::lab::tally::Tally;
+use crate::lab::temporary::DIRECTORY;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n";
 
