@@ -6,36 +6,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::flow::{Flow, Side};
-use super::flows::{Flows, Told};
+use super::flows::{Ends, Flows, Told};
 use super::reset::Rst;
 use super::story::{Reading, Story, Sure};
 use crate::value::words::{counted, short};
 
 /// An end whose capture was not running, or just began, saw nothing.
 const MARGIN: Duration = Duration::from_millis(50);
-
-/// What two captures show together.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Ends {
-    /// Connections that are in both.
-    pub joined: u64,
-    /// Those of them that have other addresses at the other end.
-    pub translated: u64,
-    /// Connections that only one of them holds.
-    pub only: [u64; 2],
-    /// The clock of the second less that of the first, ns; from the handshakes that both hold.
-    pub offset_ns: Option<i64>,
-    /// RSTs that left one end and arrived at the other.
-    pub arrived: u64,
-    /// RSTs that arrived at one end and never left the other.
-    pub never_sent: u64,
-    /// RSTs that left one end and never arrived.
-    pub never_arrived: u64,
-    /// RSTs that arrived otherwise than they left.
-    pub changed: u64,
-    /// Packets, connections and RSTs of the second.
-    pub second: [u64; 3],
-}
 
 /// The numbers that both sides began with.
 type Numbers = (u32, u32);

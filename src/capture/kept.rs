@@ -2,13 +2,12 @@
 //! tell, by place, and how many they were.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
 
 use super::around::Around;
 use super::flow::Flow;
 use super::flows::Told;
 use super::reading::readings;
-use super::story::{Reading, Story};
+use super::story::{Alike, alike};
 
 /// Kept with all that was seen of them, about 1.5 kB each.
 const WHOLE: usize = 4_096;
@@ -20,25 +19,6 @@ const WAITING: usize = 1_024;
 const ALIKE: usize = 512;
 /// Of each, so many are kept whole.
 const EXAMPLES: u64 = 3;
-
-/// Where connections of one story come together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Place {
-    Service(SocketAddr),
-    Source(IpAddr),
-}
-
-/// What is alike of connections that tell the same of the same place: story, whether it is harmless, and the place.
-pub type Alike = (Story, bool, Place);
-
-/// Where a reading of that connection belongs.
-pub fn alike(flow: &Flow, reading: &Reading) -> Alike {
-    let place = match reading.story {
-        Story::Scanned => Place::Source(flow.initiator.ip()),
-        _ => Place::Service(flow.acceptor),
-    };
-    (reading.story, reading.harmless, place)
-}
 
 /// Those of a capture.
 #[derive(Debug, Clone, Default)]

@@ -23,14 +23,14 @@ mod sides;
 pub mod story;
 #[cfg(test)]
 mod tests;
+mod tracker;
 
-pub use ends::Ends;
 pub use file::is_capture;
 pub use flow::{Flow, Side};
-pub use flows::{Flows, Told, Tracker};
-pub use kept::{Alike, Place, alike};
+pub use flows::{Ends, Flows, Told};
 pub use reset::{Doubt, Phase, Rst};
-pub use story::{Reading, Story, Sure};
+pub use story::{Alike, Place, Reading, Story, Sure, alike};
+pub use tracker::Tracker;
 
 /// Reads a whole capture. `local`: the addresses of the host on which it was made, where they are given.
 ///

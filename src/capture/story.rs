@@ -1,6 +1,8 @@
 //! What can have become of a connection, and how that is said.
 
-use super::flow::Side;
+use std::net::{IpAddr, SocketAddr};
+
+use super::flow::{Flow, Side};
 use super::reset::Phase;
 
 /// How sure a reading is.
@@ -140,4 +142,23 @@ impl Reading {
         self.open = Some(open);
         self
     }
+}
+
+/// Where connections of one story come together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    Service(SocketAddr),
+    Source(IpAddr),
+}
+
+/// What is alike of connections that tell the same of the same place: story, whether it is harmless, and the place.
+pub type Alike = (Story, bool, Place);
+
+/// Where a reading of that connection belongs.
+pub fn alike(flow: &Flow, reading: &Reading) -> Alike {
+    let place = match reading.story {
+        Story::Scanned => Place::Source(flow.initiator.ip()),
+        _ => Place::Service(flow.acceptor),
+    };
+    (reading.story, reading.harmless, place)
 }
