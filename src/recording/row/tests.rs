@@ -88,8 +88,8 @@ fn read_back(bytes: &[u8]) -> (Vec<Excerpt>, Vec<Lost>) {
 }
 
 /// The ticks of a part, the setting, and what its stream says, without its totals and how many resets those come to.
-fn replayed(excerpt: &Excerpt) -> (Vec<u64>, String, Vec<Kind>, u64) {
-    let mut host = ReplayHost::read(&excerpt.recording).expect("sound");
+fn replayed(recording: &[u8]) -> (Vec<u64>, String, Vec<Kind>, u64) {
+    let mut host = ReplayHost::read(recording).expect("sound");
     let (mut ticks, mut setting, mut said, mut total) = (Vec::new(), None, Vec::new(), 0);
     let (due, end) = (Duration::ZERO, Duration::MAX);
     while let Some(at) = [Frame::Dump, Frame::Before, Frame::Tick { due, end }, Frame::After { end }]
@@ -124,7 +124,7 @@ fn segments(bytes: &[u8]) -> Vec<(usize, u64)> {
     let begin = bytes.windows(MAGIC.len()).enumerate().filter(|(_, bytes)| *bytes == MAGIC).map(|(at, _)| at);
     let all: Vec<usize> = begin.collect();
     let ticks = |end: usize| match read_back(&bytes[..end]).0.first() {
-        Some(part) => replayed(part).0.len() as u64,
+        Some(part) => replayed(&part.recording).0.len() as u64,
         None => 0,
     };
     all.iter().map(|begin| (*begin, if *begin == 0 { 0 } else { ticks(*begin) })).collect()
@@ -138,7 +138,9 @@ fn what_is_whole_behind_damage_is_a_part_of_its_own() {
     let (whole, nothing) = read_back(&bytes);
     let all: Vec<u64> = (0..TICKS).collect();
     assert!(nothing.is_empty() && whole.len() == 1);
-    assert_eq!(replayed(&whole[0]).0, all);
+    assert_eq!(replayed(&whole[0].recording).0, all);
+    // One who reads all of it passes over what is there for others.
+    assert_eq!(replayed(&bytes), replayed(&whole[0].recording));
     let begin = segments(&bytes);
     assert!(begin.len() >= 3, "some minutes are some segments: {begin:?}");
     for place in (0..bytes.len()).step_by(13).chain(begin.iter().flat_map(|(begin, _)| *begin..begin + 40)) {
@@ -150,7 +152,7 @@ fn what_is_whole_behind_damage_is_a_part_of_its_own() {
         let until = begin.get(own + 1).map_or(TICKS, |(_, ticks)| *ticks);
         let mut seen = Vec::new();
         for part in &parts {
-            let (ticks, setting, said, total) = replayed(part);
+            let (ticks, setting, said, total) = replayed(&part.recording);
             assert!(ticks.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{place}: {ticks:?}");
             assert_eq!(setting, "4096\n", "{place}");
             assert_eq!(said, [Kind::Start, Kind::Format, Kind::Tasks], "{place}");
@@ -180,7 +182,7 @@ fn a_segment_that_needs_those_before_it_is_left_out_with_them() {
     let manifest = u32::from_le_bytes(bytes[16..20].try_into().unwrap()) as usize;
     damaged[begin[1].0 + 32 + manifest] ^= 1;
     let (parts, lost) = read_back(&damaged);
-    let ticks: Vec<Vec<u64>> = parts.iter().map(|part| replayed(part).0).collect();
+    let ticks: Vec<Vec<u64>> = parts.iter().map(|part| replayed(&part.recording).0).collect();
     assert_eq!(ticks, [(0..begin[1].1).collect::<Vec<_>>(), (begin[2].1..TICKS).collect()]);
     assert_eq!((lost.len(), lost[0].from, lost[0].until), (1, wall(begin[1].1 - 1), wall(begin[2].1)));
 }
