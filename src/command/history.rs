@@ -88,7 +88,10 @@ pub fn past(store: &Path, wanted: Wanted, buckets: usize) -> anyhow::Result<(Pas
     let (since, until) = (Duration::from_millis(wanted.since), Duration::from_millis(wanted.until));
     let mut past = Past::new(wanted, buckets);
     let found = reading.entries(since, until, &mut |entry| {
-        past.push(entry);
+        match entry {
+            Some(entry) => past.push(entry),
+            None => past.unread(),
+        }
         !past.is_complete()
     });
     for ReadProblem { text, file, what } in found {

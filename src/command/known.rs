@@ -6,7 +6,7 @@ use super::history::past;
 use crate::cause::Severity;
 use crate::diagnosis::Status;
 use crate::diagnosis::filter::Filter;
-use crate::history::{Past, Wanted, millis};
+use crate::history::{Gap, Past, Wanted, millis};
 use crate::input::{Part, Stored};
 use crate::kernel::clock;
 use faults::{Fault, Span};
@@ -54,6 +54,16 @@ impl Known {
     /// Those of them that these times do not show.
     pub fn outside(&self, stored: &Stored, held: &[Span]) -> Vec<Fault> {
         self.faults(stored).into_iter().filter(|fault| !fault.span.is_shown_by(held)).collect()
+    }
+
+    /// All of this time is in the index.
+    pub fn tells_of(&self, from: Duration, until: Duration) -> bool {
+        let span = Span { from, until };
+        let gap = |gap: &Gap| Span {
+            from: Duration::from_millis(gap.span.from),
+            until: Duration::from_millis(gap.span.until),
+        };
+        self.past.missing.iter().all(|own| gap(own).within(span).is_none())
     }
 
     /// What is known of a time without raw evidence. `unread`: files that may hold some cannot be read.

@@ -113,7 +113,7 @@ impl View {
 /// There is no raw evidence: then what the index knows.
 fn tell(asked: &Stored, config: &Watch) -> anyhow::Result<()> {
     let (parts, wrong) = parts(asked)?;
-    wrong.iter().for_each(|text| note(text));
+    wrong.iter().for_each(|unread| note(&unread.text));
     let known = Known::of(asked, &config.filter)?;
     let Some(played) = parts.first() else { bail!("{}", known.instead(asked, !wrong.is_empty())) };
     let missing = known.outside(asked, &[span(played)]);

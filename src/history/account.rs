@@ -234,6 +234,11 @@ impl ActiveCause {
         self.events.saturating_sub(self.standing)
     }
 
+    /// It is a fault, not a risk or what explains numbers.
+    pub fn is_fault(&self) -> bool {
+        self.severity < Severity::Info && self.state == State::Active
+    }
+
     fn add(&mut self, later: &Self) {
         let passed = self.passing().saturating_add(later.passing());
         self.standing = self.standing.max(later.standing);

@@ -72,6 +72,8 @@ pub struct Episode {
     /// What showed it, and what to do about it.
     pub evidence: Vec<String>,
     pub remedies: Vec<String>,
+    /// What told of its beginning cannot be read.
+    begun_unread: bool,
     /// Events of earlier times of the same episode.
     earlier: u64,
     /// Events that ticks and minutes told since it began, without those that were still there, and with them.
@@ -124,6 +126,8 @@ pub struct Past {
     /// Ticks since the latest minute.
     ticks: Vec<Account>,
     ended: HashMap<(String, Place), u64>,
+    /// Entries before the next account are not known: what is in it may have begun in them.
+    blind: bool,
     open: Vec<Episode>,
     latest: u64,
     /// Since when the recorder has given no account.
@@ -175,11 +179,19 @@ impl Past {
             Entry::Lost { from, until, why } => {
                 self.flaws.push(Gap { span: Span { from, until }, why: Some(Why::NotWritten(why)) });
                 self.seen();
+                self.unread();
                 self.begun = Some(until);
                 self.latest = self.latest.max(until);
             }
             Entry::Unknown => self.unknown += 1,
         }
+    }
+
+    /// Entries that were written here cannot be read.
+    pub fn unread(&mut self) {
+        self.blind = true;
+        // How many there were when it ended last was told in them.
+        self.ended.clear();
     }
 
     /// The recorder ended: what it saw since its latest account is known as far as it told.
@@ -307,6 +319,9 @@ impl Past {
 
     /// What was active in a tick, or in the part of a minute of which there are no ticks.
     fn active(&mut self, account: &Account, tick: bool) {
+        if tick && std::mem::take(&mut self.blind) {
+            self.begun_unread(account);
+        }
         for cause in &account.causes {
             let open = self.open.iter_mut().find(|own| own.id == cause.id && own.place.is_same(&cause.place));
             let Some(episode) = open.filter(|episode| account.until > episode.span.from) else { continue };
@@ -330,7 +345,20 @@ impl Past {
         }
     }
 
+    /// What goes on in this tick, and began in entries that are not known.
+    fn begun_unread(&mut self, tick: &Account) {
+        for cause in tick.causes.iter().filter(|cause| cause.is_fault()) {
+            let open = self.open.iter().any(|own| own.id == cause.id && own.place.is_same(&cause.place));
+            if !open && self.wanted.cause(&cause.id) && self.wanted.place(&cause.place) {
+                self.named(&cause.place, Span { from: tick.from, until: tick.until });
+                self.open.push(Episode::begun_unread(cause, tick));
+            }
+        }
+    }
+
     fn minute(&mut self, minute: Account) {
+        // Where nothing is wrong nothing goes on.
+        self.blind &= !minute.causes.is_empty();
         self.latest = self.latest.max(minute.until);
         self.begun = Some(minute.until);
         self.cover(Span { from: minute.from, until: minute.until });

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 
 use super::{Opened, recording};
 use crate::observation::SourceStatus;
-use crate::recording::{ReplayHost, excerpts};
+use crate::recording::{Lost, ReplayHost, excerpts};
 use crate::store::Reading;
 use crate::value::{Failure, FailureKind, Moment};
 
@@ -73,14 +73,27 @@ impl Stored {
     }
 }
 
-/// What there is of the time, in order, and what is wrong with files of the store.
+/// A part of the time of which there is raw evidence that cannot be read.
+pub struct Unread {
+    /// Which file, and why.
+    pub text: String,
+    pub from: Duration,
+    pub until: Duration,
+}
+
+/// What there is of the time, in order, and what of it cannot be read.
 ///
 /// # Errors
 /// There is no store, or it cannot be read.
-pub fn parts(stored: &Stored) -> anyhow::Result<(Vec<Part>, Vec<String>)> {
+pub fn parts(stored: &Stored) -> anyhow::Result<(Vec<Part>, Vec<Unread>)> {
     let files = Reading::open(&stored.directory)?.recordings(stored.since, stored.until);
-    let (excerpts, wrong) = excerpts(&files, stored.since, stored.until);
-    let mut wrong: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+    let (excerpts, lost) = excerpts(&files, stored.since, stored.until);
+    let about = lost.into_iter().filter(|lost| lost.from < stored.until && lost.until > stored.since);
+    let unread = |Lost { path, why, from, until }| {
+        let text = format!("{}: {why}: no raw evidence of {}", path.display(), stored.span(from, until));
+        Unread { text, from, until }
+    };
+    let mut wrong: Vec<Unread> = about.map(unread).collect();
     let mut parts = Vec::new();
     for excerpt in excerpts {
         match ReplayHost::read(&excerpt.recording) {
@@ -90,7 +103,9 @@ pub fn parts(stored: &Stored) -> anyhow::Result<(Vec<Part>, Vec<String>)> {
                 let opened = recording::of(host, status);
                 parts.extend(opened.map(|opened| Part { from, until, cut, opened }));
             }
-            Err(error) => wrong.push(error.to_string()),
+            Err(error) => {
+                wrong.push(Unread { text: error.to_string(), from: excerpt.from.wall, until: excerpt.until.wall });
+            }
         }
     }
     Ok((parts, wrong))

@@ -90,6 +90,7 @@ impl Contents {
         let frames = self.frames;
         match (kind, &mut self.open) {
             (FrameKind::Dump, None) => {}
+            (FrameKind::Opening, Some(_)) if place.segment > 0 && place.frame == Some(0) => {}
             (FrameKind::Before, None) => self.open = Some(Open { started: times.at, polls: 0, closing: None }),
             (FrameKind::Poll, Some(open)) => open.polls = open.polls.saturating_add(1),
             (FrameKind::Tick, Some(open)) => {

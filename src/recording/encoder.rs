@@ -1,6 +1,7 @@
 //! Writes segments and frames, each frame as soon as it is whole.
 
 use std::io;
+use std::time::Duration;
 
 use flate2::{Compress, Compression, FlushCompress};
 
@@ -9,7 +10,7 @@ use super::format::{
 };
 use super::frame::{Times, is_key, outcome, text};
 use super::write::{Output, RecordError};
-use crate::value::{Failure, FailureKind};
+use crate::value::{Failure, FailureKind, Moment};
 
 /// A segment is closed at the first tick after so many unpacked bytes.
 const SEGMENT: u64 = 4 << 20;
@@ -22,10 +23,14 @@ pub(super) struct Encoder<W> {
     out: W,
     content: Content,
     level: Compression,
+    /// A segment is closed as well at the first frame that may begin one after so much time.
+    period: Duration,
     deflate: Compress,
     manifest: Option<Vec<u8>>,
     allowance: Allowance,
     segment: u32,
+    /// When it was begun, CLOCK_BOOTTIME.
+    began: Duration,
     /// Frames of this segment, and its unpacked bytes.
     frames: u32,
     bytes: u64,
@@ -58,14 +63,26 @@ impl<W: Output> Encoder<W> {
             out,
             content,
             level,
+            period: Duration::MAX,
             deflate: Compress::new(level, false),
             manifest: None,
             allowance: Allowance::default(),
             segment: 0,
+            began: Duration::ZERO,
             frames: 0,
             bytes: 0,
             open: None,
         }
+    }
+
+    /// Damage costs no more than what was written in so much time.
+    pub fn divided(self, period: Duration) -> Self {
+        Self { period, ..self }
+    }
+
+    /// The next frame that may begin a segment does, at this time.
+    pub fn is_full(&self, at: Moment) -> bool {
+        self.bytes >= SEGMENT || at.mono.saturating_sub(self.began) >= self.period
     }
 
     /// Where it goes.
@@ -97,11 +114,13 @@ impl<W: Output> Encoder<W> {
                 return Err(io::Error::from(io::ErrorKind::InvalidData).into());
             }
             self.manifest = Some(manifest);
-            self.begin_segment()?;
-        } else if kind == FrameKind::Tick && self.bytes >= SEGMENT {
+            self.begin_segment(times.at)?;
+        } else if kind == FrameKind::Opening
+            || matches!(kind, FrameKind::Tick | FrameKind::Entry) && self.is_full(times.at)
+        {
             self.end(Tag::Continued)?;
             self.segment = self.segment.saturating_add(1);
-            self.begin_segment()?;
+            self.begin_segment(times.at)?;
         }
         let reserve = if kind == FrameKind::Poll { RESERVE } else { 0 };
         let room = self.allowance.room().saturating_sub(reserve);
@@ -176,7 +195,7 @@ impl<W: Output> Encoder<W> {
         self.bytes += open.unpacked;
         match open.kind {
             FrameKind::Tick | FrameKind::After | FrameKind::Entry => self.out.judgeable(),
-            FrameKind::Dump | FrameKind::Before | FrameKind::Poll => Ok(()),
+            FrameKind::Dump | FrameKind::Before | FrameKind::Poll | FrameKind::Opening => Ok(()),
         }
     }
 
@@ -188,7 +207,8 @@ impl<W: Output> Encoder<W> {
         Ok(self.out)
     }
 
-    fn begin_segment(&mut self) -> io::Result<()> {
+    fn begin_segment(&mut self, at: Moment) -> io::Result<()> {
+        self.began = at.mono;
         let manifest = self.manifest.as_deref().unwrap_or_default();
         let head = SegmentHead::new(self.content, self.segment, manifest).encode();
         (self.frames, self.bytes, self.deflate) = (0, 0, Compress::new(self.level, false));

@@ -110,10 +110,13 @@ pub enum FrameKind {
     After,
     /// An entry of an index.
     Entry,
+    /// What one needs to know who begins to read with this segment.
+    Opening,
 }
 
 impl FrameKind {
-    pub const ALL: [Self; 6] = [Self::Dump, Self::Before, Self::Poll, Self::Tick, Self::After, Self::Entry];
+    pub const ALL: [Self; 7] =
+        [Self::Dump, Self::Before, Self::Poll, Self::Tick, Self::After, Self::Entry, Self::Opening];
 
     pub fn of(frame: Frame) -> Self {
         match frame {
@@ -133,6 +136,7 @@ impl FrameKind {
             Self::Tick => "tick",
             Self::After => "after",
             Self::Entry => "entry",
+            Self::Opening => "opening",
         }
     }
 }
@@ -146,6 +150,7 @@ impl Tag {
             Self::Frame(FrameKind::Tick) => 4,
             Self::Frame(FrameKind::After) => 5,
             Self::Frame(FrameKind::Entry) => 6,
+            Self::Frame(FrameKind::Opening) => 7,
             Self::Continued => 0xfe,
             Self::End => 0xff,
         }
@@ -228,6 +233,15 @@ impl SegmentHead {
 
     /// The magic is known to be there. What a newer version has behind the version number is its own business.
     pub fn decode(bytes: [u8; SEGMENT_HEAD], place: Place) -> Result<Self> {
+        let head = Self::read(bytes, place)?;
+        if head.number != place.segment {
+            return Err(RecordingProblem::damaged(place, format!("the segment has number {}", head.number)));
+        }
+        Ok(head)
+    }
+
+    /// The same, whichever segment it is.
+    pub fn read(bytes: [u8; SEGMENT_HEAD], place: Place) -> Result<Self> {
         let [_, _, version] = words(&bytes);
         let (version, kind) = ((version & 0xffff) as u16, (version >> 16) as u16);
         if version > VERSION {
@@ -238,9 +252,6 @@ impl SegmentHead {
         let Some(content) = content.filter(|_| version == VERSION && reserved == 0) else {
             return Err(RecordingProblem::unsafe_at(place, "holds a segment of an unknown kind"));
         };
-        if number != place.segment {
-            return Err(RecordingProblem::damaged(place, format!("the segment has number {number}")));
-        }
         if manifest > MANIFEST_MOST {
             return Err(RecordingProblem::TooLarge { limit: format!("{MANIFEST_MOST} bytes of manifest") });
         }

@@ -3,20 +3,24 @@
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
+use std::time::Duration;
 
 use flate2::Compression;
 
 use super::encoder::{Encoder, Part};
-use super::format::{Content, FrameKind, Manifest};
-use super::frame::{Times, decode};
+use super::format::{Content, FrameKind};
+use super::frame::Times;
 use super::problem::{RecordingError, RecordingProblem};
-use super::reader::{Cut, Reader};
+use super::reader::{Cut, Hole, Piece, pieces};
 use super::write::{Output, RecordError, manifest};
 use crate::ask::Frame;
 use crate::value::Moment;
 
 /// The one question of an entry.
 const KEY: &str = "host/entry";
+
+/// So much of the index is lost with one damaged byte.
+const PERIOD: Duration = Duration::from_secs(120);
 
 /// Writes entries, each as soon as it is made.
 pub struct IndexWriter<W: Output> {
@@ -27,7 +31,7 @@ pub struct IndexWriter<W: Output> {
 impl<W: Output> IndexWriter<W> {
     /// `redacted`: addresses and names in the entries are replaced.
     pub fn new(out: W, redacted: bool) -> Self {
-        Self { encoder: Encoder::of(Content::Index, out, Compression::fast()), redacted }
+        Self { encoder: Encoder::of(Content::Index, out, Compression::fast()).divided(PERIOD), redacted }
     }
 
     /// Writes one.
@@ -59,25 +63,30 @@ impl<W: Output> IndexWriter<W> {
     }
 }
 
-/// Takes each entry with the time at which it was made, as far as the file is sound. What is missing at its end.
+/// What a part of the index holds, in order.
+pub enum Found<'a> {
+    /// With the time at which it was made.
+    Entry(Moment, &'a [u8]),
+    Hole(Hole),
+}
+
+/// Takes each entry that is whole, and what is left out between them. What is missing at its end.
 ///
 /// # Errors
-/// The file cannot be read, or is not sound from some place on: what is before that was handed over.
-pub fn entries(path: &Path, each: &mut dyn FnMut(&Manifest, Moment, &[u8])) -> Result<Option<Cut>, RecordingError> {
-    let mut read = || {
-        let (mut reader, manifest) = Reader::of(Content::Index, BufReader::new(File::open(path)?))?;
-        let mut bytes = Vec::new();
-        while reader.head()?.is_some() {
-            let place = reader.place();
-            if !reader.body(&mut bytes)? {
-                break;
+/// The file cannot be read, or not from some place on: what is before that was handed over.
+pub fn entries(path: &Path, each: &mut dyn FnMut(Found<'_>)) -> Result<Option<Cut>, RecordingError> {
+    let mut each = |piece: Piece<'_>| {
+        match piece {
+            Piece::Frame { times, answers, bytes, .. } => {
+                for (_, answer) in answers.iter().filter(|(key, _)| *key == KEY) {
+                    each(Found::Entry(times.at, &answer.parts(bytes).collect::<Vec<_>>().concat()));
+                }
             }
-            let (times, answers) = decode(&bytes).map_err(|why| RecordingProblem::unsafe_at(place, why))?;
-            for (_, answer) in answers.iter().filter(|(key, _)| *key == KEY) {
-                each(&manifest, times.at, &answer.parts(&bytes).collect::<Vec<_>>().concat());
-            }
+            Piece::Hole(hole) => each(Found::Hole(hole)),
         }
-        Ok(reader.is_cut())
+        Ok(())
     };
-    read().map_err(|problem| RecordingError { path: Some(path.to_owned()), problem })
+    let read = File::open(path).map_err(RecordingProblem::Read);
+    let read = read.and_then(|file| pieces(Content::Index, BufReader::new(file), &mut each));
+    read.map_err(|problem| RecordingError { path: Some(path.to_owned()), problem })
 }

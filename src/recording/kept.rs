@@ -29,6 +29,8 @@ pub(super) struct KeptFrame {
     pub answers: Vec<Kept>,
     /// The processes of this moment, as the stream of reset events lists them at its beginning.
     pub tasks: Option<Vec<u8>>,
+    /// A segment begins with it: what one needs to know who begins to read there.
+    pub opening: Option<Vec<Kept>>,
 }
 
 #[derive(Clone)]
@@ -42,7 +44,7 @@ pub(super) struct Kept {
 
 impl KeptFrame {
     pub fn new(frame: Frame, at: Moment) -> Self {
-        Self { frame, at, answers: Vec::new(), tasks: None }
+        Self { frame, at, answers: Vec::new(), tasks: None, opening: None }
     }
 
     /// Bytes of its answers.
@@ -67,18 +69,27 @@ impl KeptFrame {
     pub fn store<W: Output>(
         &self,
         encoder: &mut Encoder<W>,
-        manifest: impl FnOnce() -> Manifest,
+        manifest: impl Fn() -> Manifest,
     ) -> Result<(), RecordError> {
-        encoder.begin(FrameKind::of(self.frame), &Times::new(self.frame, self.at), manifest)?;
-        for kept in &self.answers {
-            if encoder.answer(&kept.key)? {
-                let mut part = Part::default();
-                kept.parts.iter().try_for_each(|bytes| encoder.push(&mut part, bytes))?;
-                encoder.close(part, kept.answer.result.clone().err())?;
-            }
+        if let Some(opening) = &self.opening {
+            encoder.begin(FrameKind::Opening, &Times::new(Frame::Dump, self.at), &manifest)?;
+            store(opening, encoder)?;
         }
+        encoder.begin(FrameKind::of(self.frame), &Times::new(self.frame, self.at), manifest)?;
+        store(&self.answers, encoder)?;
         encoder.flush()
     }
+}
+
+fn store<W: Output>(answers: &[Kept], encoder: &mut Encoder<W>) -> Result<(), RecordError> {
+    for kept in answers {
+        if encoder.answer(&kept.key)? {
+            let mut part = Part::default();
+            kept.parts.iter().try_for_each(|bytes| encoder.push(&mut part, bytes))?;
+            encoder.close(part, kept.answer.result.clone().err())?;
+        }
+    }
+    Ok(())
 }
 
 impl Kept {
@@ -162,6 +173,18 @@ impl Past {
     }
 }
 
+impl Past {
+    /// As answers, for one who knows nothing of what was before.
+    pub fn opening(&self) -> Vec<Kept> {
+        let said = |(key, stream): (&String, &StreamStart)| {
+            let side_band = self.side_band.block().filter(|_| what(key) == Some("reset_events"));
+            let parts = stream.clone().take().into_iter().chain(side_band).chain(stream.counts()).collect();
+            Kept { key: key.clone(), parts, answer: Answer { result: Ok(()), took: Duration::ZERO } }
+        };
+        self.files.values().cloned().chain(self.streams.iter().map(said)).collect()
+    }
+}
+
 /// Makes of frames from the middle of a row, one by one, those of a recording.
 pub(super) struct Renewal {
     /// Up to the end of the first frame.
@@ -190,6 +213,12 @@ impl Renewal {
                 true => stream.take(),
                 false => vec![stream.rebased(&answer.parts.concat())],
             };
+        }
+        // It is about what was before the frame, as the totals in it are.
+        for answer in kept.opening.iter_mut().flatten().filter(|kept| kept.is_stream()) {
+            if let Some(stream) = self.past.streams.get(&answer.key) {
+                answer.parts = vec![stream.rebased(&answer.parts.concat())];
+            }
         }
         kept.frame = match kept.frame {
             _ if first => Frame::Before,

@@ -22,7 +22,7 @@
 //!
 //! | at | bytes | what |
 //! |---:|---:|---|
-//! | 0 | 4 | 1 dump, 2 before, 3 poll, 4 tick, 5 after ([`crate::ask::Frame`]), 6 an entry of an index; 0xFE the segment ends and another one follows, 0xFF the recording ends |
+//! | 0 | 4 | 1 dump, 2 before, 3 poll, 4 tick, 5 after ([`crate::ask::Frame`]), 6 an entry of an index, 7 an opening; 0xFE the segment ends and another one follows, 0xFF the recording ends |
 //! | 4 | 4 | number of the frame in its segment, from 0; in an end the number of frames |
 //! | 8 | 4 | length of the packed frame behind this head; 0 in an end |
 //! | 12 | 4 | length of the frame when unpacked, at most 96 MiB; 0 in an end |
@@ -44,11 +44,18 @@
 //! An entry of an index is a frame with one answer, whose key is `host/entry` and whose text is JSON
 //! ([`crate::history::Entry`]).
 //!
+//! An opening is the first frame of a segment that is not the first: the answers of a host that say once and for all what holds (its
+//! settings, what a stream is, its totals so far), as they were then. One who has read the segments before passes over it; one who
+//! could not begins with it. The recordings of a store have one in each segment, a new one every half a minute; its index begins a
+//! segment every two minutes, and each of its entries stands for itself.
+//!
 //! # What a reader may rely on
 //! - A file that grows consists of whole frames up to its last one. One without an end was cut off: it is read up to its last
 //!   whole frame, and the last tick with counters closes its window. If no window can be closed it is refused. Zeros from some
 //!   byte to the end of the file are what a power cut leaves: cut off there, too.
-//! - Whatever else does not fit (a checksum, a number, an order) is damage, and the recording is refused with the place.
+//! - Whatever else does not fit (a checksum, a number, an order) is damage, and the recording is refused with the place. Of a file
+//!   of a store, which nobody can copy again, is read what is whole: it goes on with the next segment of the same recording whose head
+//!   is sound, and what lies between is a time of which nothing is known.
 //! - Frames follow each other in time: dump and before open a window, after closes it, polls and ticks lie within.
 //! - A recording unpacks to at most 128 MiB plus 256 times its size. The writer leaves out what does not fit and says so in the
 //!   answer.
@@ -74,11 +81,11 @@ pub mod write;
 pub use contents::Window;
 pub use file::RecordingFile;
 pub use format::{FrameKind, Manifest, Tool, is_recording};
-pub use index::{IndexWriter, entries};
+pub use index::{Found, IndexWriter, entries};
 pub use problem::{Place, RecordingError, RecordingProblem};
-pub use reader::Cut;
+pub use reader::{Cut, Hole};
 pub use replay::ReplayHost;
 pub use rolling::{History, RollingHost};
-pub use row::{Excerpt, excerpts};
+pub use row::{Excerpt, Lost, Raw, excerpts};
 pub use segments::{SegmentingHost, Segments};
 pub use write::{RecordError, RecordingHost, RedactingHost};

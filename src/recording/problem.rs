@@ -38,6 +38,18 @@ pub enum RecordingProblem {
 }
 
 impl RecordingProblem {
+    /// What is wrong, without the advice for a recording, which can be made or copied again: of a file of a store.
+    pub fn plain(&self) -> String {
+        match self {
+            Self::Foreign => "is no part of a store".to_owned(),
+            Self::Truncated(place) => format!("is cut off {place}"),
+            Self::Damaged { place, what } => format!("is damaged at {place}: {what}"),
+            Self::TrailingGarbage { byte } => format!("goes on after its end, at byte {byte}"),
+            Self::NewerFormat { version } => format!("is of a newer rstdoctor (format {version}), which reads it"),
+            other => other.to_string(),
+        }
+    }
+
     pub(super) fn damaged(place: Place, what: impl Into<String>) -> Self {
         Self::Damaged { place, what: what.into() }
     }

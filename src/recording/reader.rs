@@ -11,6 +11,14 @@ use super::format::{
 };
 use super::problem::{Place, RecordingProblem};
 
+mod resume;
+
+pub use resume::Hole;
+pub(super) use resume::{Piece, pieces};
+
+const NO_SEGMENT: &str = "no segment begins there";
+const WITHIN_HEAD: &str = "within the head of its first segment";
+
 /// Zeros at the end of a file that are looked through, more than any kernel holds back for one file.
 const UNWRITTEN: u64 = 256 << 20;
 
@@ -43,6 +51,12 @@ pub(super) struct Reader<R> {
     packed: Vec<u8>,
     frames: u64,
     state: State,
+    /// The number that the next segment has at least.
+    next: u32,
+    /// Where the latest segment begins.
+    began: u64,
+    /// Bytes that were read, those that were read again included.
+    read: u64,
 }
 
 enum State {
@@ -60,12 +74,17 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// It is none, or not one of ours.
     pub fn open(input: R) -> Result<(Self, Manifest)> {
-        Self::of(Content::Observed, input)
+        let mut reader = Self::new(Content::Observed, input);
+        if !reader.segment(Tag::Continued)? {
+            return Err(RecordingProblem::Truncated(WITHIN_HEAD.to_owned()));
+        }
+        let manifest = manifest(&reader.manifest)?;
+        Ok((reader, manifest))
     }
 
-    /// As [`Reader::open`], of segments that hold this.
-    pub fn of(content: Content, input: R) -> Result<(Self, Manifest)> {
-        let mut reader = Self {
+    /// Has read nothing: what is wrong with the head of the first segment is told by [`Reader::head`].
+    fn new(content: Content, input: R) -> Self {
+        Self {
             input,
             content,
             place: Place::default(),
@@ -75,13 +94,10 @@ impl<R: Read> Reader<R> {
             packed: Vec::new(),
             frames: 0,
             state: State::Between(Tag::Continued),
-        };
-        if !reader.segment(Tag::Continued)? {
-            return Err(RecordingProblem::Truncated("within the head of its first segment".to_owned()));
+            next: 0,
+            began: 0,
+            read: 0,
         }
-        let manifest = serde_json::from_slice(&reader.manifest)
-            .map_err(|error| RecordingProblem::unsafe_at(Place::default(), format!("a manifest is odd: {error}")))?;
-        Ok((reader, manifest))
     }
 
     /// The kind of the next frame, whose body `body` reads; `None` at the end.
@@ -131,15 +147,18 @@ impl<R: Read> Reader<R> {
     pub fn body(&mut self, out: &mut Vec<u8>) -> Result<bool> {
         let State::Body(_, head) = self.state else { return Ok(false) };
         let place = self.place;
-        self.allowance.packed(u64::from(head.packed));
-        let room = self.allowance.room();
+        // What is not there, or not sound, allows nothing.
+        let mut allowance = self.allowance;
+        allowance.packed(u64::from(head.packed));
+        let room = allowance.room();
         if u64::from(head.unpacked) > room {
             return Err(RecordingProblem::TooLarge { limit: format!("{room} bytes in {place}") });
         }
-        self.allowance.unpacked(u64::from(head.unpacked));
+        allowance.unpacked(u64::from(head.unpacked));
         // It grows with what is there, not with what is claimed.
         self.packed.clear();
         let read = self.input.by_ref().take(u64::from(head.packed)).read_to_end(&mut self.packed)?;
+        self.read += read as u64;
         if read < head.packed as usize {
             self.cut();
             return Ok(false);
@@ -152,6 +171,7 @@ impl<R: Read> Reader<R> {
             }
             return Err(RecordingProblem::damaged(place, "the frame has a wrong checksum"));
         }
+        self.allowance = allowance;
         self.unpack(head, out).map_err(|why| RecordingProblem::unsafe_at(place, why))?;
         self.frames += 1;
         self.place.byte += FRAME_HEAD as u64 + u64::from(head.packed);
@@ -214,8 +234,11 @@ impl<R: Read> Reader<R> {
                 return Err(RecordingProblem::Foreign);
             }
             // Behind the end of a recording nothing was to be written.
-            if before == Tag::End || !self.is_unwritten(&head[..read])? {
+            if before == Tag::End {
                 return Err(RecordingProblem::TrailingGarbage { byte: self.place.byte });
+            }
+            if !self.is_unwritten(&head[..read])? {
+                return Err(RecordingProblem::damaged(self.place, NO_SEGMENT));
             }
             self.cut();
             return Ok(false);
@@ -241,6 +264,7 @@ impl<R: Read> Reader<R> {
         }
         let mut manifest = Vec::new();
         let length = self.input.by_ref().take(u64::from(head.manifest)).read_to_end(&mut manifest)?;
+        self.read += length as u64;
         if length < head.manifest as usize {
             self.cut();
             return Ok(false);
@@ -252,7 +276,8 @@ impl<R: Read> Reader<R> {
             }
             return Err(RecordingProblem::damaged(self.place, "the manifest has a wrong checksum"));
         }
-        if first {
+        if self.manifest.is_empty() {
+            self::manifest(&manifest)?;
             self.manifest = manifest;
         } else if manifest != self.manifest {
             return Err(RecordingProblem::unsafe_at(self.place, "holds a segment of another recording"));
@@ -261,6 +286,7 @@ impl<R: Read> Reader<R> {
         self.place.frame = Some(0);
         self.inflate = Decompress::new(false);
         self.state = State::Within;
+        self.next = head.number.saturating_add(1);
         Ok(true)
     }
 
@@ -285,17 +311,27 @@ impl<R: Read> Reader<R> {
         self.state = State::Over(Some(Cut { place: self.place, frames: self.frames }));
     }
 
-    /// Fills the buffer as far as there is something.
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut filled = 0;
-        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match self.input.read(rest) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(filled)
+        fill(&mut self.input, buffer, &mut self.read)
     }
+}
+
+/// Fills the buffer as far as there is something, and counts what that is.
+fn fill(input: &mut impl Read, buffer: &mut [u8], count: &mut u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match input.read(rest) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    *count += filled as u64;
+    Ok(filled)
+}
+
+fn manifest(text: &[u8]) -> Result<Manifest> {
+    serde_json::from_slice(text)
+        .map_err(|error| RecordingProblem::unsafe_at(Place::default(), format!("a manifest is odd: {error}")))
 }

@@ -123,10 +123,20 @@ impl ReplayHost {
 
     /// As what the next frame is replayed.
     fn upcoming(&mut self) -> Result<Option<FrameKind>> {
-        if self.replayed >= self.contents.frames {
-            return Ok(None);
-        }
-        let Some(kind) = self.reader.head()? else { return Ok(None) };
+        let kind = loop {
+            if self.replayed >= self.contents.frames {
+                return Ok(None);
+            }
+            match self.reader.head()? {
+                // It says nothing new to one who has read all before.
+                Some(FrameKind::Opening) => {
+                    self.reader.body(&mut Vec::new())?;
+                    self.replayed += 1;
+                }
+                Some(kind) => break kind,
+                None => return Ok(None),
+            }
+        };
         let closes = kind == FrameKind::Tick && self.contents.closes(self.replayed + 1);
         Ok(Some(if closes { FrameKind::After } else { kind }))
     }

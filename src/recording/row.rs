@@ -1,16 +1,16 @@
 //! Parts of a row of recordings that follow each other, as recordings of their own: what was recorded of some time is judged as
 //! if it had been recorded for that.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::format::FrameKind;
-use super::frame::{Stored, decode};
+use super::format::{Content, FrameKind};
+use super::frame::Stored;
 use super::kept::{Kept, KeptFrame, Past};
-use super::problem::{RecordingError, RecordingProblem};
-use super::reader::Reader;
+use super::problem::RecordingProblem;
+use super::reader::{Hole, Piece, pieces};
 use super::segments::Writing;
 use super::write::RecordError;
 use crate::ask::{Answer, Frame};
@@ -30,19 +30,32 @@ pub struct Excerpt {
     pub cut: bool,
 }
 
+/// A recording that may hold something of the time.
+pub struct Raw {
+    pub path: PathBuf,
+    /// From its beginning to its latest write, CLOCK_REALTIME.
+    pub from: Duration,
+    pub until: Duration,
+}
+
+/// What cannot be read of a recording.
+pub struct Lost {
+    pub path: PathBuf,
+    /// Why, in words.
+    pub why: String,
+    /// The time that it was about, CLOCK_REALTIME.
+    pub from: Duration,
+    pub until: Duration,
+}
+
 /// What the recordings, in the order of time, hold of the time from `since` to `until` (CLOCK_REALTIME). One part for each row
 /// without a gap, from the last tick before `since` that looked at all sockets to the first tick at or after `until`, or as far as it
-/// goes. And what is wrong with files: what is sound of them is used.
-pub fn excerpts(files: &[PathBuf], since: Duration, until: Duration) -> (Vec<Excerpt>, Vec<RecordingError>) {
-    let mut cutting = Cutting { since, until, row: None, done: Vec::new() };
-    let mut wrong = Vec::new();
-    for file in files {
-        if let Err(problem) = cutting.file(file) {
-            wrong.push(RecordingError { path: Some(file.clone()), problem });
-        }
-    }
+/// goes. And what cannot be read of them, which is a gap: what is sound is used.
+pub fn excerpts(files: &[Raw], since: Duration, until: Duration) -> (Vec<Excerpt>, Vec<Lost>) {
+    let mut cutting = Cutting { since, until, row: None, done: Vec::new(), lost: Vec::new() };
+    files.iter().for_each(|file| cutting.file(file));
     cutting.end();
-    (cutting.done, wrong)
+    (cutting.done, cutting.lost)
 }
 
 struct Cutting {
@@ -50,6 +63,7 @@ struct Cutting {
     until: Duration,
     row: Option<Row>,
     done: Vec<Excerpt>,
+    lost: Vec<Lost>,
 }
 
 /// Frames that follow each other, over one or more files.
@@ -72,32 +86,63 @@ enum Part {
 }
 
 impl Cutting {
-    fn file(&mut self, path: &Path) -> Result<(), RecordingProblem> {
-        let (mut reader, _) = Reader::open(BufReader::new(File::open(path)?))?;
-        let mut bytes = Vec::new();
+    fn file(&mut self, file: &Raw) {
         let (mut first, mut joined) = (true, false);
-        while let Some(kind) = reader.head()? {
-            let place = reader.place();
-            if !reader.body(&mut bytes)? {
-                break;
-            }
-            let (times, answers) = decode(&bytes).map_err(|why| RecordingProblem::unsafe_at(place, why))?;
-            let frame = KeptFrame { answers: kept(&answers, &bytes), ..KeptFrame::new(played(kind), times.at) };
-            if std::mem::take(&mut first) {
-                joined = self.row.as_ref().is_some_and(|row| row.latest == times.at);
-                match &mut self.row {
-                    Some(row) if joined => row.base = row.past.clone(),
-                    _ => self.begin(times.at),
+        // What is left out here, since then.
+        let mut hole: Option<(Hole, Duration)> = None;
+        let mut latest = file.from;
+        let lost = |why: String, from, until| Lost { path: file.path.clone(), why, from, until };
+        let read = File::open(&file.path).map_err(RecordingProblem::Read).and_then(|input| {
+            pieces(Content::Observed, BufReader::new(input), &mut |piece| {
+                let (kind, times, answers, bytes) = match piece {
+                    Piece::Frame { kind, times, answers, bytes } => (kind, times, answers, bytes),
+                    Piece::Hole(next) => {
+                        // Nobody saw what was counted in it.
+                        self.end();
+                        self.lost.extend(
+                            hole.replace((next, latest)).map(|(hole, from)| lost(hole.to_string(), from, latest)),
+                        );
+                        return Ok(());
+                    }
+                };
+                let at = times.at;
+                latest = at.wall;
+                let frame = KeptFrame { answers: kept(answers, bytes), ..KeptFrame::new(played(kind), at) };
+                if let Some((unread, from)) = hole.take_if(|_| kind == FrameKind::Opening) {
+                    self.lost.push(lost(unread.to_string(), from, at.wall));
+                    self.begin(at);
+                    self.row.iter_mut().for_each(|row| row.past.absorb(&frame));
+                    (first, joined) = (false, false);
+                    return Ok(());
                 }
-            }
-            match kind {
-                // It is the end of the file before.
-                FrameKind::Dump | FrameKind::Before if joined => {}
-                FrameKind::Dump => self.row.iter_mut().for_each(|row| row.past.absorb(&frame)),
-                _ => self.frame(frame).map_err(failed)?,
-            }
-        }
-        Ok(())
+                // Without what was said before it is not understood, or wrongly.
+                if hole.is_some() || kind == FrameKind::Opening {
+                    return Ok(());
+                }
+                if std::mem::take(&mut first) {
+                    joined = self.row.as_ref().is_some_and(|row| row.latest == at);
+                    match &mut self.row {
+                        Some(row) if joined => row.base = row.past.clone(),
+                        _ => self.begin(at),
+                    }
+                }
+                match kind {
+                    // It is the end of the file before.
+                    FrameKind::Dump | FrameKind::Before if joined => Ok(()),
+                    FrameKind::Dump => {
+                        self.row.iter_mut().for_each(|row| row.past.absorb(&frame));
+                        Ok(())
+                    }
+                    _ => self.frame(frame).map_err(failed),
+                }
+            })
+        });
+        let until = file.until.max(latest);
+        // Where nothing more is understood, nothing more was read.
+        let length = fs::metadata(&file.path).ok().filter(|_| read.is_ok()).map(|own| own.len());
+        let end = |hole: Hole| Hole { until: length.unwrap_or(hole.until), ..hole };
+        self.lost.extend(hole.map(|(hole, from)| lost(end(hole).to_string(), from, until)));
+        self.lost.extend(read.err().map(|problem| lost(problem.plain(), latest, until)));
     }
 
     fn begin(&mut self, at: Moment) {
@@ -188,7 +233,7 @@ fn played(kind: FrameKind) -> Frame {
     match kind {
         FrameKind::Dump => Frame::Dump,
         FrameKind::Before => Frame::Before,
-        FrameKind::Poll | FrameKind::Entry => Frame::Poll { due, end },
+        FrameKind::Poll | FrameKind::Entry | FrameKind::Opening => Frame::Poll { due, end },
         FrameKind::Tick | FrameKind::After => Frame::Tick { due, end },
     }
 }
@@ -205,3 +250,6 @@ fn kept(answers: &[(&str, Stored)], frame: &[u8]) -> Vec<Kept> {
 fn answer(failure: Option<Failure>) -> Answer {
     Answer { result: failure.map_or(Ok(()), Err), took: Duration::ZERO }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use flate2::Compression;
 
 use super::encoder::Encoder;
-use super::kept::{KeptFrame, Past, Renewal, ask_and_keep};
+use super::kept::{Kept, KeptFrame, Past, Renewal, ask_and_keep};
 use super::write::{Output, RecordError, manifest};
 use crate::ask::{Answer, Ask, Clock, Frame, Host, Probe};
 use crate::value::Moment;
@@ -18,6 +18,8 @@ use crate::value::Moment;
 /// A recording ends at a tick that looked at all sockets, once it is so long; whatever the tick looked at, once it is so long.
 const SHORTEST: Duration = Duration::from_secs(60);
 const LONGEST: Duration = Duration::from_secs(300);
+/// So much of it is lost with one damaged byte: each segment can be read without those before.
+const PERIOD: Duration = Duration::from_secs(30);
 /// After a failed write it is tried again, but not at once.
 const RETRY: Duration = Duration::from_secs(30);
 /// Frames that wait for the next tick, bytes.
@@ -113,6 +115,15 @@ impl<W: Output> Writing<W> {
         Ok(())
     }
 
+    /// What is known before this frame, if a segment begins with it. What is before a tick is written.
+    fn opening(&mut self, frame: &KeptFrame, past: &Past) -> Result<Option<Vec<Kept>>, RecordError> {
+        if !frame.is_tick() {
+            return Ok(None);
+        }
+        self.store(false)?;
+        Ok(self.encoder.is_full(frame.at).then(|| past.opening()))
+    }
+
     /// How long it goes on when this frame comes.
     fn age(&self, frame: &KeptFrame) -> Duration {
         frame.at.mono.saturating_sub(self.from.mono)
@@ -176,8 +187,10 @@ impl<H: Host, W: Output> SegmentingHost<H, W> {
 
     /// The current frame is whole.
     fn whole(&mut self) -> Result<(), RecordError> {
-        let Some(frame) = self.current.take() else { return Ok(()) };
+        let Some(mut frame) = self.current.take() else { return Ok(()) };
+        let opening = self.writing.as_mut().map_or(Ok(None), |writing| writing.opening(&frame, &self.past));
         self.past.absorb(&frame);
+        frame.opening = opening?;
         let Some(writing) = &mut self.writing else {
             return if frame.is_tick() && frame.at.mono >= self.not_before { self.begin(frame) } else { Ok(()) };
         };
@@ -192,7 +205,7 @@ impl<H: Host, W: Output> SegmentingHost<H, W> {
         if !ends {
             return writing.push(frame);
         }
-        writing.push(frame.clone())?;
+        writing.push(KeptFrame { opening: None, ..frame.clone() })?;
         if let Some(writing) = self.writing.take() {
             let closed = close(writing)?;
             self.segments.lock().closed.push(closed);
@@ -200,9 +213,11 @@ impl<H: Host, W: Output> SegmentingHost<H, W> {
         self.begin(frame)
     }
 
-    fn begin(&mut self, frame: KeptFrame) -> Result<(), RecordError> {
+    fn begin(&mut self, mut frame: KeptFrame) -> Result<(), RecordError> {
+        frame.opening = None;
         let out = (self.open)(frame.at)?;
-        self.writing = Some(Writing::new(out, self.past.clone(), frame, self.redacted));
+        let writing = Writing::new(out, self.past.clone(), frame, self.redacted);
+        self.writing = Some(Writing { encoder: writing.encoder.divided(PERIOD), ..writing });
         Ok(())
     }
 }

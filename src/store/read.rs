@@ -1,7 +1,7 @@
 //! Whoever looks back. A store is read while it is written: what is there is whole up to the last frame.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
@@ -11,7 +11,7 @@ use super::StoreError;
 use super::name::{Kind, Named, files, span};
 use super::write::LOCK;
 use crate::history::Entry;
-use crate::recording::{self, RecordingError, RecordingProblem};
+use crate::recording::{self, Found, Raw, RecordingError, RecordingProblem};
 
 /// How long before the time that is asked for something may have begun that goes on in it.
 const BEFORE: Duration = Duration::from_secs(24 * 3600);
@@ -73,7 +73,7 @@ impl Reading {
     /// The newest part of the index is of a version that this one does not read.
     pub fn newer(&self) -> Option<String> {
         let newest = self.files.iter().rfind(|file| file.kind == Kind::Index)?;
-        let read = recording::entries(&newest.path, &mut |_, _, _| {});
+        let read = recording::entries(&newest.path, &mut |_| {});
         let newer = |error: &RecordingError| matches!(error.problem, RecordingProblem::NewerFormat { .. });
         read.err().filter(newer).map(|error| error.to_string())
     }
@@ -87,9 +87,14 @@ impl Reading {
         self.files.iter().map(|file| file.start).min()
     }
 
-    /// Takes each entry that may be about the time from `since` to `until` (CLOCK_REALTIME), and what began before it; then what
+    /// Takes each entry (`None`: here are some that cannot be read) that may be about the time from `since` to `until` (CLOCK_REALTIME), and what began before it; then what
     /// came after it, file by file, until `each` wants no more.
-    pub fn entries(&self, since: Duration, until: Duration, each: &mut dyn FnMut(Entry) -> bool) -> Vec<ReadProblem> {
+    pub fn entries(
+        &self,
+        since: Duration,
+        until: Duration,
+        each: &mut dyn FnMut(Option<Entry>) -> bool,
+    ) -> Vec<ReadProblem> {
         let mut problems = Vec::new();
         let newest = self.files.iter().rfind(|file| file.kind == Kind::Index).map(|file| file.number);
         let mut more = true;
@@ -98,21 +103,42 @@ impl Reading {
                 continue;
             }
             let (mut odd, mut latest) = (0_u64, file.start);
-            let read = recording::entries(&file.path, &mut |_, at, text| {
-                latest = latest.max(at.wall);
-                match serde_json::from_slice(text) {
-                    Ok(entry) => more = each(entry),
-                    Err(_) => odd += 1,
+            let (mut lost, mut holes) = (None, Vec::new());
+            let read = recording::entries(&file.path, &mut |found| match found {
+                Found::Entry(at, text) => {
+                    let entry = serde_json::from_slice::<Entry>(text);
+                    let (from, until) = entry.as_ref().ok().and_then(told).unwrap_or((at.wall, at.wall));
+                    holes.extend(lost.take().map(|(hole, since)| (hole, since, from.max(since))));
+                    latest = latest.max(until);
+                    match entry {
+                        Ok(entry) => more = each(Some(entry)),
+                        Err(_) => odd += 1,
+                    }
+                }
+                Found::Hole(hole) => {
+                    more = each(None);
+                    // Of a segment with no whole entry nothing is known either.
+                    holes.extend(lost.replace((hole, latest)).map(|(hole, from)| (hole, from, latest)));
                 }
             });
+            holes.extend(lost.map(|(hole, from)| (hole, from, self.end(file).max(latest))));
             let name = file.path.display().to_string();
             let mut say = |text: String, what| problems.push(ReadProblem { text, file: file_name(file), what });
+            for (hole, from, end) in holes {
+                if from <= until && end >= since {
+                    say(
+                        format!("{name}: {hole}; what is before and behind them was read"),
+                        Flaw::Unreadable(from, end),
+                    );
+                }
+            }
             match read {
                 // Deleted meanwhile, because it is old.
                 Err(error) if is_gone(&error) => {}
                 Err(error) => {
                     let end = self.end(file).max(latest);
-                    let why = unreadable(&error.problem);
+                    let why = error.problem.plain();
+                    more = each(None);
                     if latest <= until && end >= since {
                         let rest = if latest > file.start { "; what is before that was read" } else { "" };
                         say(format!("{name}: {why}{rest}"), Flaw::Unreadable(latest, end));
@@ -136,16 +162,19 @@ impl Reading {
         problems
     }
 
-    /// When a part of the index was written last: the next one begins then.
+    /// When a file was written last: the next one of its kind begins then.
     fn end(&self, file: &Named) -> Duration {
-        let next = self.files.iter().filter(|next| next.kind == Kind::Index && next.number > file.number);
+        let next = self.files.iter().filter(|next| next.kind == file.kind && next.number > file.number);
         let next = next.map(|next| next.start).min();
         next.into_iter().chain(span(file).ok().map(|(_, until)| until)).min().unwrap_or(file.start)
     }
 
     /// The recordings that may hold something of that time, in their order.
-    pub fn recordings(&self, since: Duration, until: Duration) -> Vec<PathBuf> {
-        self.of(Kind::Recording, since, until).map(|file| file.path.clone()).collect()
+    pub fn recordings(&self, since: Duration, until: Duration) -> Vec<Raw> {
+        // A name has the second in which the next one begins.
+        let until_next = |file: &Named| self.end(file).saturating_add(Duration::from_secs(1));
+        let raw = |file: &Named| Raw { path: file.path.clone(), from: file.start, until: until_next(file) };
+        self.of(Kind::Recording, since, until).map(raw).collect()
     }
 
     fn of(&self, kind: Kind, since: Duration, until: Duration) -> impl Iterator<Item = &Named> {
@@ -155,22 +184,19 @@ impl Reading {
     }
 }
 
-fn file_name(file: &Named) -> String {
-    file.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+/// From when on it tells what happened, and until when, where that is not the time at which it was written. Of a minute of which a
+/// part cannot be read no more than the sum is known.
+fn told(entry: &Entry) -> Option<(Duration, Duration)> {
+    let at = Duration::from_millis;
+    match entry {
+        Entry::Tick(tick) => Some((at(tick.from), at(tick.until))),
+        Entry::Minute(minute) => Some((at(minute.until), at(minute.until))),
+        _ => None,
+    }
 }
 
-/// Why, without the advice for a recording, which can be made or copied again.
-fn unreadable(problem: &RecordingProblem) -> String {
-    match problem {
-        RecordingProblem::Foreign => "is no part of the index of a store".to_owned(),
-        RecordingProblem::Truncated(place) => format!("is cut off {place}"),
-        RecordingProblem::Damaged { place, what } => format!("is damaged at {place}: {what}"),
-        RecordingProblem::TrailingGarbage { byte } => format!("goes on after its end, at byte {byte}"),
-        RecordingProblem::NewerFormat { version } => {
-            format!("is of a newer rstdoctor (format {version}), which reads it")
-        }
-        other => other.to_string(),
-    }
+fn file_name(file: &Named) -> String {
+    file.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn is_gone(error: &RecordingError) -> bool {

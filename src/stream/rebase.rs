@@ -41,6 +41,17 @@ impl StreamStart {
         std::mem::take(&mut self.blocks).into_iter().map(as_bytes).collect()
     }
 
+    /// Its running totals as a block; nothing where it has none.
+    pub fn counts(&self) -> Option<Vec<u8>> {
+        let words = |(name, numbers): (&String, &Vec<u64>)| {
+            let name = Some(name.clone()).filter(|name| !name.is_empty());
+            name.into_iter().chain(numbers.iter().map(u64::to_string)).collect::<Vec<_>>().join(" ") + "\n"
+        };
+        // A line of words says something else than a total.
+        let lines: String = self.totals.iter().filter(|(_, numbers)| !numbers.is_empty()).map(words).collect();
+        (!lines.is_empty()).then(|| as_bytes((Kind::Counts, 0, lines.into_bytes())))
+    }
+
     /// What comes next, with its totals counted from here.
     pub fn rebased(&self, stream: &[u8]) -> Vec<u8> {
         self.shifted(stream, u64::saturating_sub)

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::common::{isolated, skipped};
 
+mod damage;
 mod soak;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_rstdoctor");

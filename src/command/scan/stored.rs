@@ -10,7 +10,7 @@ use crate::command::known::{Known, list, span};
 use crate::diagnosis::filter::Filter;
 use crate::diagnosis::node::diagnose_all;
 use crate::diagnosis::{Diagnosis, Status};
-use crate::input::{Part, Stored, missing, partial, parts};
+use crate::input::{Part, Stored, Unread, missing, partial, parts};
 use crate::kernel::clock;
 use crate::observation::Input;
 use crate::output::{note, say};
@@ -37,7 +37,7 @@ struct Judged {
 /// There is no store, or no raw evidence of that time, or of the worst of it: then what the index says.
 pub fn judged(stored: &Stored, filter: &Filter, stop: &Stop) -> anyhow::Result<Diagnosis> {
     let (mut found, wrong) = parts(stored)?;
-    wrong.iter().for_each(|text| note(text));
+    wrong.iter().for_each(|unread| note(&unread.text));
     let now = clock::now().wall;
     if found.is_empty() && stored.until > now {
         found = latest(stored, now)?;
@@ -85,6 +85,14 @@ pub fn judged(stored: &Stored, filter: &Filter, stop: &Stop) -> anyhow::Result<D
             "the recorder's verdict of {} was {}. What raw evidence there is of {} shows nothing of it. rstdoctor history tells more",
             stored.asked(),
             list(&faults, stored),
+            when(part)
+        );
+    }
+    let hidden = |unread: &&Unread| is_moment(stored) || !known.tells_of(unread.from, unread.until);
+    if let Some(unread) = wrong.iter().find(hidden).filter(|_| diagnosis.status == Status::Ok) {
+        bail!(
+            "{none} of {}, and nothing else is known of what was wrong then. Of {} there is some, and it says OK",
+            stored.span(unread.from, unread.until),
             when(part)
         );
     }

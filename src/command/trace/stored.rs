@@ -18,7 +18,7 @@ use crate::value::Stop;
 /// Each part of the time of which there is raw evidence; what they come to is told once.
 pub(super) fn run(config: &Trace, asked: &Stored, stop: &Stop) -> anyhow::Result<ExitCode> {
     let (parts, wrong) = parts(asked)?;
-    wrong.iter().for_each(|text| note(text));
+    wrong.iter().for_each(|unread| note(&unread.text));
     let trace::Filter { ports, process, .. } = config.filter.clone();
     let known = Known::of(asked, &Filter { ports, process, ..Filter::default() })?;
     if parts.is_empty() {

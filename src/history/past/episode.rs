@@ -1,6 +1,8 @@
 //! An episode, put together from the entries that tell of it.
 
 use super::{Account, Ending, Episode, Event, FEW, Severity, Span, State, plus};
+use crate::cause;
+use crate::history::account::ActiveCause;
 
 impl Episode {
     pub(super) fn new(event: &Event, earlier: u64) -> Self {
@@ -25,7 +27,41 @@ impl Episode {
             summary: event.summary.clone(),
             evidence: event.evidence.clone(),
             remedies: event.remedies.clone(),
+            begun_unread: false,
             earlier,
+            counted: 0,
+            seen: 0,
+            in_all: (None, None),
+        }
+    }
+
+    /// Of one that is there in a tick, and of whose beginning nothing is known.
+    pub(super) fn begun_unread(cause: &ActiveCause, tick: &Account) -> Self {
+        let title = cause::by_id(&cause.id).map_or(cause.id.as_str(), |cause| cause.title);
+        let summary = format!("{title}, {}: its beginning, and what showed it, cannot be read.", cause.place.words());
+        Self {
+            id: cause.id.clone(),
+            title: title.to_owned(),
+            place: cause.place.clone(),
+            severity: cause.severity,
+            state: cause.state,
+            harmless: false,
+            span: Span { from: tick.from, until: tick.from },
+            from_start: true,
+            ending: Ending::GoesOn,
+            is_quiet: false,
+            because_of: cause.because_of.clone(),
+            root: None,
+            events: 0,
+            unit: "events".to_owned(),
+            peak_per_s: 0.0,
+            attempts: None,
+            failures: None,
+            summary,
+            evidence: Vec::new(),
+            remedies: Vec::new(),
+            begun_unread: true,
+            earlier: 0,
             counted: 0,
             seen: 0,
             in_all: (None, None),
@@ -34,6 +70,10 @@ impl Episode {
 
     pub(super) fn take(&mut self, event: &Event) {
         self.span.until = self.span.until.max(event.at);
+        if std::mem::take(&mut self.begun_unread) {
+            (self.span.from, self.from_start) = (self.span.from.min(event.since), event.from_start);
+            self.unit.clone_from(&event.unit);
+        }
         self.events = self.events.max(event.events.saturating_sub(self.earlier));
         self.harmless &= event.harmless;
         if event.because_of.is_some() {

@@ -179,7 +179,10 @@ fn frames_come_in_an_order_in_which_they_are_made() {
     is_unsafe(&changed(|frames| frames[2].0 = DUMP), ORDER);
     // Entries are frames of a store's index.
     is_unsafe(&changed(|frames| frames[2].0 = 6), ORDER);
-    is_unsafe(&changed(|frames| frames[2].0 = 7), "unknown kind");
+    // An opening begins a segment, and not the first.
+    is_unsafe(&changed(|frames| frames[2].0 = 7), ORDER);
+    is_unsafe(&changed(|frames| frames[0].0 = 7), ORDER);
+    is_unsafe(&changed(|frames| frames[2].0 = 8), "unknown kind");
     is_unsafe(&changed(|frames| frames[2].0 = 0), "unknown kind");
     let mut swapped = segment_head(1, 1, 0, MANIFEST);
     swapped.extend(frame_head(DUMP, 1, b"x", 1));
