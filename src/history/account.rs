@@ -322,7 +322,7 @@ fn causes(tick: &Tick) -> Vec<ActiveCause> {
             state: episode.latest.finding.state,
             events,
             standing,
-            because_of: Root::of(&episode.key, &tick.diagnosis),
+            because_of: Root::of(episode, tick),
         }
     };
     on.map(of).collect()

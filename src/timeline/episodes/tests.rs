@@ -1,46 +1,6 @@
 use super::*;
-use crate::cause::{self, Confidence, Impact, Subject, SubjectKind};
-use crate::diagnosis::diagnose;
-use crate::observation::testing::Case;
-
-const WINDOW: Duration = Duration::from_secs(2);
-
-/// A row of windows of two seconds.
-struct Row {
-    timeline: Timeline,
-    at: Moment,
-    quiet: Diagnosis,
-    learned: bool,
-}
-
-impl Row {
-    fn new() -> Self {
-        let blind = diagnose(Case::new().view());
-        let quiet = Diagnosis { causes: Vec::new(), window: WINDOW, status: Status::Ok, ..blind };
-        Self { timeline: Timeline::default(), at: quiet.started, quiet, learned: false }
-    }
-
-    fn tick(&mut self, causes: &[Ranked]) -> Vec<What> {
-        self.events(causes).into_iter().map(|event| event.what).collect()
-    }
-
-    fn events(&mut self, causes: &[Ranked]) -> Vec<Event> {
-        let diagnosis = Diagnosis { causes: causes.to_vec(), started: self.at, ..self.quiet.clone() };
-        self.at.mono += WINDOW;
-        self.timeline.tick(self.at, &diagnosis, self.learned)
-    }
-
-    fn ids(&self) -> Vec<&'static str> {
-        self.timeline.episodes().iter().map(|episode| episode.key.id).collect()
-    }
-}
-
-fn ranked(id: &str, severity: Severity, per_s: f64) -> Ranked {
-    let cause = cause::by_id(id).expect("a cause");
-    let impact = Impact { events: (per_s * 2.0) as u64, per_s, unit: "resets" };
-    let finding = Finding::new(State::Active, severity, Confidence::of_test(0.9), impact, "something happened");
-    Ranked { id: cause.id, title: cause.title, finding, because_of: None }
-}
+use crate::cause::{Subject, SubjectKind};
+use crate::timeline::testing::{Row, WINDOW, ranked};
 
 fn warning(per_s: f64) -> Ranked {
     ranked("abortive-close", Severity::Warning, per_s)
