@@ -149,6 +149,14 @@ impl Direction {
             Self::Dropped => "dropped",
         }
     }
+
+    /// As people read it, in each table of it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Dropped => "lost",
+            other => other.name(),
+        }
+    }
 }
 
 impl Place {

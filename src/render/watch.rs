@@ -9,7 +9,7 @@ use crate::diagnosis::Status;
 use crate::timeline::{Change, Episode, Event, Key, Phase, Root, Tick, Watch, What};
 use crate::value::Moment;
 use crate::value::escape::visible;
-use crate::value::words::{counted, percent, rate, seconds, thousands};
+use crate::value::words::{amount, counted, percent, rate, seconds};
 
 /// Where the text of a line begins: behind the time and one word.
 const INDENT: usize = 21;
@@ -186,14 +186,6 @@ fn past(episode: &Episode) -> String {
     };
     let sure = percent(episode.latest.finding.confidence);
     format!("{}{at}:{much} {sure} sure; {times}{until}{because}", episode.latest.title)
-}
-
-/// `1 reset`, `1,204 resets`. The unit is a plural noun.
-pub fn amount(events: u64, unit: &str) -> String {
-    match (events, unit.strip_suffix('s')) {
-        (1, Some(singular)) => format!("1 {singular}"),
-        _ => format!("{} {unit}", thousands(events)),
-    }
 }
 
 /// `14:02:11Z`

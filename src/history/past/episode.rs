@@ -23,6 +23,7 @@ impl Episode {
             attempts: None,
             failures: None,
             summary: event.summary.clone(),
+            has_raw: true,
             evidence: event.evidence.clone(),
             remedies: event.remedies.clone(),
             earlier,

@@ -80,6 +80,7 @@ fn what_goes_on_and_what_was_not_seen_to_end_differ() {
         state: State::Active,
         events: 5,
         standing: 0,
+        per_s: None,
         because_of: None,
     };
     on.causes.push(cause);
@@ -100,6 +101,7 @@ fn with_cause(mut account: Account, events: u64) -> Entry {
         state: State::Active,
         events,
         standing: 0,
+        per_s: None,
         because_of: None,
     });
     Entry::Minute(account)
@@ -242,6 +244,7 @@ fn what_stays_is_told_as_the_most_at_once() {
             state: State::Risk,
             events: count,
             standing: count,
+            per_s: None,
             because_of: None,
         });
         account
@@ -446,4 +449,21 @@ fn the_share_of_a_whole_episode_is_no_less_than_that_of_its_ticks() {
     };
     assert_eq!(share(4), (Some(40), Some(40)));
     assert_eq!(share(1), (Some(8), Some(12)), "the worst window stays the worst");
+}
+
+/// What `watch` told live is what the index tells later: a rate leaves out what only stood there.
+#[test]
+fn the_highest_rate_is_the_one_that_was_told_live() {
+    let tick = |per_s| {
+        let Entry::Minute(mut account) = with_cause(minute(START), 46) else { panic!("another entry") };
+        account.until = START + 2_000;
+        account.causes.iter_mut().for_each(|cause| cause.per_s = per_s);
+        Entry::Tick(account)
+    };
+    let peak = |per_s| {
+        let entries = [started(START), event(What::Appeared, START + 1_000, START, 5), tick(per_s)];
+        past(1, entries, true).episodes[0].peak_per_s
+    };
+    assert!((peak(Some(12.0)) - 12.0).abs() < 0.01, "{}", peak(Some(12.0)));
+    assert!((peak(None) - 23.0).abs() < 0.01, "an earlier version told none: {}", peak(None));
 }
