@@ -45,6 +45,9 @@ pub struct Started {
     pub hostname: Option<String>,
     pub kernel: Option<String>,
     pub redacted: bool,
+    /// What follows from what is told; of an earlier version not.
+    #[serde(default)]
+    pub tells_roots: bool,
 }
 
 /// The recorder ended by itself.

@@ -136,6 +136,8 @@ pub struct Past {
     longest_interval: u64,
     /// The latest span that is covered is of the run that goes on.
     joined: bool,
+    /// When each run of the recorder began, and whether it told what follows from what.
+    runs: Vec<(u64, bool)>,
 }
 
 impl Past {
@@ -152,6 +154,7 @@ impl Past {
                 self.hostname = started.hostname;
                 self.interrupted();
                 self.begun = Some(started.at);
+                self.runs.push((started.at, started.tells_roots));
                 (self.latest, self.started) = (started.at, started.at);
                 self.interval = Duration::try_from_secs_f64(started.interval_s).map_or(0, millis);
                 if started.at < self.wanted.until {
@@ -220,6 +223,7 @@ impl Past {
         }
         self.episodes.sort_by_key(|episode| episode.span.from);
         self.link();
+        self.problems.extend(self.unlinked());
         self.settle_rows();
         self.settle_coverage();
         let Wanted { since, until, .. } = self.wanted;

@@ -184,6 +184,7 @@ impl Timeline {
         let window = diagnosis.window;
         let mut events = Vec::new();
         let found = found(diagnosis);
+        let known = Chains::of(&self.episodes);
         for episode in &mut self.episodes {
             let now = found.iter().find(|(key, ..)| *key == episode.key);
             let unseen = diagnosis.status == Status::Unknown
@@ -196,7 +197,7 @@ impl Timeline {
             match now {
                 Some((_, ranked, _)) => {
                     events.extend(episode.found(diagnosis.started, at, ranked));
-                    episode.explain(diagnosis, at, ranked);
+                    episode.explain(diagnosis, at, ranked, &known);
                 }
                 None => events.extend(episode.missed(at, window)),
             }
@@ -207,7 +208,7 @@ impl Timeline {
             if self.episodes.iter().all(|episode| episode.key != *key) {
                 let mut episode = Episode::new(key.clone(), diagnosis.started, at, ranked, self.ticks == 1);
                 episode.rates.push(ranked.finding.impact.per_s, window);
-                episode.explain(diagnosis, at, ranked);
+                episode.explain(diagnosis, at, ranked, &known);
                 events.push(episode.event(What::Appeared, at));
                 let place = self.place(&found, rank);
                 self.episodes.insert(place, episode);
@@ -265,6 +266,23 @@ impl Timeline {
         let old = |e: &Episode| e.phase == Phase::Ended && at.mono.saturating_sub(e.last.mono) > REMEMBERED;
         self.episodes.retain(|episode| !old(episode));
         self.episodes.truncate(MOST);
+    }
+}
+
+/// What goes on, and what explains each, before a window.
+struct Chains(Vec<(Key, Option<Key>)>);
+
+impl Chains {
+    fn of(episodes: &[Episode]) -> Self {
+        let on = episodes.iter().filter(|episode| episode.phase != Phase::Ended);
+        Self(on.map(|episode| (episode.key.clone(), episode.root.as_ref().map(|root| root.key.clone()))).collect())
+    }
+
+    /// The one follows from the other, which goes on.
+    fn lead(&self, from: &Key, to: &Key) -> bool {
+        let root = |key: &&Key| self.0.iter().find(|(own, _)| own == *key)?.1.as_ref();
+        let mut chain = std::iter::successors(Some(from), root).take(self.0.len() + 1).skip(1);
+        chain.any(|key| key == to) && self.0.iter().any(|(own, _)| own == to)
     }
 }
 
@@ -389,12 +407,14 @@ impl Episode {
     }
 
     /// Remembers what explains it in this window. One that says nothing of that takes nothing back.
-    fn explain(&mut self, diagnosis: &Diagnosis, at: Moment, ranked: &Ranked) {
+    fn explain(&mut self, diagnosis: &Diagnosis, at: Moment, ranked: &Ranked, chains: &Chains) {
         let Some(root) = ranked.because_of.and_then(|root| diagnosis.causes.get(root.place)) else { return };
         let key = Key::of(root);
-        let since = self.root.as_ref().filter(|known| known.key == key).map_or(at, |known| known.since);
-        if key != self.key {
-            self.root = Some(Root { key, title: root.title, since, last: at });
+        match &mut self.root {
+            _ if key == self.key => {}
+            // One that the window shows only a part of is not seen as deep as it goes.
+            Some(known) if known.key == key || chains.lead(&key, &known.key) => known.last = at,
+            known => *known = Some(Root { key, title: root.title, since: at, last: at }),
         }
     }
 

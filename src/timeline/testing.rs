@@ -21,11 +21,17 @@ pub struct Row {
     pub learned: bool,
 }
 
-impl Row {
-    pub fn new() -> Self {
+impl Default for Row {
+    fn default() -> Self {
         let blind = diagnose(Case::new().view());
         let quiet = Diagnosis { causes: Vec::new(), window: WINDOW, status: Status::Ok, ..blind };
         Self { timeline: Timeline::default(), at: quiet.started, quiet, learned: false }
+    }
+}
+
+impl Row {
+    pub fn new() -> Self {
+        Self::default()
     }
 
     pub fn tick(&mut self, causes: &[Ranked]) -> Vec<What> {

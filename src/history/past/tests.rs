@@ -10,7 +10,15 @@ fn wanted(minutes: u64) -> Wanted {
 }
 
 fn started(at: u64) -> Entry {
-    Entry::Started(Started { at, version: "1".into(), interval_s: 2.0, hostname: None, kernel: None, redacted: false })
+    Entry::Started(Started {
+        at,
+        version: "1".into(),
+        interval_s: 2.0,
+        hostname: None,
+        kernel: None,
+        redacted: false,
+        tells_roots: true,
+    })
 }
 
 fn minute(from: u64) -> Account {
@@ -430,6 +438,24 @@ fn what_an_earlier_version_wrote_is_read() {
     let entries: Vec<Entry> = [text, tick].iter().map(|text| serde_json::from_str(text).unwrap()).collect();
     let past = read(&[vec![started(START)], entries].concat(), wanted(1), 10);
     assert_eq!((past.episodes.len(), past.episodes[0].events, past.episodes[0].root), (1, 3, None));
+}
+
+/// Two episodes of it may be one fault: nobody is told that they are two without that.
+#[test]
+fn an_earlier_version_did_not_tell_what_follows_from_what() {
+    let told = |tells_roots: bool, ids: &[&str]| {
+        let Entry::Started(begun) = started(START) else { panic!("another entry") };
+        let of = |id: &&str| {
+            let Entry::Event(event) = event(What::Appeared, START + 2_000, START, 5) else { panic!("another entry") };
+            Entry::Event(Event { id: (*id).to_owned(), ..event })
+        };
+        let entries = std::iter::once(Entry::Started(Started { tells_roots, ..begun })).chain(ids.iter().map(of));
+        past(1, entries, true).problems.concat().contains("may be one fault")
+    };
+    let both = ["accept-queue-overflow", "connect-unanswered"];
+    assert!(told(false, &both));
+    assert!(!told(true, &both), "this one tells");
+    assert!(!told(false, &both[..1]), "one is one");
 }
 
 /// Each tick has four connections, all of which fail; a window that counts those that are open, too, told of a smaller share.
