@@ -102,7 +102,7 @@ impl Default for Metrics {
         let causes = Causes::default();
         let help = "A cause that goes on, by severity and place, with the cause that explains it if that goes on as well; always 1";
         to.add("rstdoctor_cause_active", help, &causes.active.family);
-        let help = "Episodes of a cause by the severity that they reached; one that worsened is counted in both";
+        let help = "Episodes of a cause by the severity that they reached and the cause that explains them; one that worsened is counted in both, and one without because_of is a fault of its own";
         to.add("rstdoctor_episodes", help, &causes.episodes.family);
 
         let (windows, verdict) = (Count::default(), Level::default());
@@ -151,7 +151,7 @@ impl Metrics {
         let length = account.until.saturating_sub(account.from);
         let resets = resets::told(diagnosis);
         self.services.window(&account.services, length, diagnosis.listeners_left_out, resets);
-        self.causes.go_on(diagnosis, active);
+        self.causes.go_on(active);
         self.source.clear();
         self.partial.clear();
         for source in &diagnosis.sources {

@@ -322,7 +322,14 @@ fn by_owner(
             format!("{connects} {} refused until it was served again", words::were(refused))
         }
     };
-    let summary = format!("{label} exited, with a listener on port {ports_text}: {state}");
+    // By FIN, with which the kernel closes what has nothing unread: harm that no reset tells of.
+    let cut = match (resets, unanswered) {
+        (0, unanswered @ 1..) => {
+            format!(", and {} closed with a request under way", words::counted(unanswered, "connection"))
+        }
+        _ => String::new(),
+    };
+    let summary = format!("{label} exited, with a listener on port {ports_text}: {state}{cut}");
     let subject = Subject { port: ports.first().copied(), ..Subject::process(process) };
     let mut finding = wording::active(e, severity, confidence, resets, "resets", summary).subject(subject).evidence(
         EvidenceItem::fact(

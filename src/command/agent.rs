@@ -268,5 +268,6 @@ fn started(config: &Agent, tick: &Tick) -> Entry {
         hostname: tick.diagnosis.host.hostname.clone(),
         kernel: tick.diagnosis.host.kernel.clone(),
         redacted: config.redact,
+        tells_roots: true,
     })
 }

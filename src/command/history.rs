@@ -104,7 +104,11 @@ pub fn past(store: &Path, wanted: Wanted, buckets: usize) -> anyhow::Result<(Pas
         }
     }
     let problems = past.problems.clone();
-    Ok((past.finish(reading.is_written().then(|| millis(clock::now().wall))), problems))
+    let mut past = past.finish(reading.is_written().then(|| millis(clock::now().wall)));
+    past.settle_raw(|span| {
+        !reading.recordings(Duration::from_millis(span.from), Duration::from_millis(span.until)).is_empty()
+    });
+    Ok((past, problems))
 }
 
 /// `2026-11-26 03:12:04` there.

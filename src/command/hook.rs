@@ -16,12 +16,15 @@ use std::time::{Duration, Instant};
 use rustix::fs::Access;
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::history::Event;
 use crate::output::say;
 use crate::render::json;
 use crate::runtime::thread;
-use crate::timeline::{Key, Tick, What};
+use crate::timeline::Tick;
 use crate::value::escape::visible;
+
+mod faults;
+
+use faults::{Faults, Told};
 
 /// A command that runs longer is killed.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -33,8 +36,6 @@ const WAITING: usize = 64;
 const MOST: u32 = 20;
 /// Of the standard error of one run, bytes that are told.
 const TOLD: usize = 4 << 10;
-/// Episodes that are remembered because nothing was told of them yet.
-const REMEMBERED: usize = 128;
 
 /// Runs the command.
 pub struct Hook {
@@ -43,8 +44,8 @@ pub struct Hook {
     begun: Option<(Instant, u32)>,
     left_out: u64,
     running: Running,
-    /// Episodes that began as no fault, and how.
-    untold: Vec<(Key, What)>,
+    faults: Faults,
+    hostname: Option<String>,
 }
 
 /// The process group of the command that runs.
@@ -71,15 +72,18 @@ impl Hook {
     /// There is no such program, or no thread can be started.
     pub fn start(command: Option<Vec<String>>) -> io::Result<Self> {
         let running = Running::default();
-        let (untold, begun) = (Vec::new(), None);
         let Some(command) = command else {
-            return Ok(Self { events: None, thread: None, begun, left_out: 0, running, untold });
+            return Ok(Self::of(None, None, running));
         };
         can_be_run(command.first().map(String::as_str).unwrap_or_default())?;
         let (events, inbox) = sync_channel(WAITING);
         let own = running.clone();
         let thread = thread::start("hook", move || run_all(&command, &inbox, &own))?;
-        Ok(Self { events: Some(events), thread: Some(thread), begun, left_out: 0, running, untold })
+        Ok(Self::of(Some(events), Some(thread), running))
+    }
+
+    fn of(events: Option<SyncSender<String>>, thread: Option<JoinHandle<()>>, running: Running) -> Self {
+        Self { events, thread, begun: None, left_out: 0, running, faults: Faults::default(), hostname: None }
     }
 
     /// Takes what happened with a tick: what appeared, came back, worsened or ended, of faults.
@@ -87,22 +91,14 @@ impl Hook {
         if self.events.is_none() {
             return;
         }
-        for told in tick.events.iter().filter(|event| event.what != What::Eased) {
-            let Some(mut event) = Event::of(told, tick) else { continue };
-            let began = self.untold.iter().position(|(key, _)| *key == told.key);
-            let began = began.map(|index| self.untold.remove(index).1);
-            if !event.is_fault() {
-                if matches!(event.what, What::Appeared | What::Again) && self.untold.len() < REMEMBERED {
-                    self.untold.push((told.key.clone(), event.what));
-                }
-                continue;
-            }
-            // Nobody was told that it is there.
-            if let (What::Worsened, Some(began)) = (event.what, began) {
-                event.what = began;
-            }
-            let text =
-                json::event_line(&event, tick.diagnosis.host.hostname.as_deref(), self.left_out).unwrap_or_default();
+        self.hostname.clone_from(&tick.diagnosis.host.hostname);
+        let told = self.faults.take(tick);
+        self.tell(&told);
+    }
+
+    fn tell(&mut self, all: &[Told]) {
+        for Told { what, event } in all {
+            let text = json::event_line(event, what, self.hostname.as_deref(), self.left_out).unwrap_or_default();
             let sent = self.has_time()
                 && match &self.events {
                     Some(events) => !matches!(events.try_send(text), Err(TrySendError::Full(_))),
@@ -128,6 +124,8 @@ impl Hook {
 
     /// Waits for the one that runs, for a moment; then it is killed.
     pub fn finish(mut self) {
+        let rest = self.faults.rest();
+        self.tell(&rest);
         drop(self.events.take());
         let Some(thread) = self.thread.take() else { return };
         let begun = Instant::now();

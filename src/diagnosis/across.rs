@@ -14,7 +14,7 @@ use crate::source::socket_dump::GroupKind;
 use crate::value::NetnsId;
 
 /// Causes that blame the remote end.
-const BLAMES: [&str; 7] = [
+pub(super) const BLAMES: [&str; 7] = [
     "upstream-refused",
     "peer-reset",
     "peer-restarted",

@@ -23,6 +23,12 @@ const CONNECTS: [&str; 7] = [
 const SILENT: [&str; 5] =
     ["fd-exhaustion", "accept-loop-stalled", "accept-queue-overflow", "syn-flood", "syn-queue-overflow"];
 
+/// Whether a finding of this cause may be tied to a root here.
+pub(super) fn may_follow(id: &str) -> bool {
+    let others = ["connect-unanswered", "upstream-refused", "close-with-unread-data"];
+    others.iter().chain(&ENDINGS).chain(&WAITING).any(|symptom| *symptom == id)
+}
+
 /// Ties what a proxy does to its clients to the backend that refuses it: the refused connect is the root and tells the whole
 /// story, with the harm that it does. The root of each finding, as its place in the list.
 pub(super) fn link(evidence: &Evidence<'_>, found: &mut [(&'static Cause, Finding)]) -> Vec<Option<usize>> {

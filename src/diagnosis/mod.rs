@@ -425,6 +425,12 @@ fn row(evidence: &Evidence<'_>, service: &Service<'_>, somaxconn: Option<u64>) -
     }
 }
 
+/// Whether a deeper cause may be found to explain this one.
+pub fn may_follow(id: &str) -> bool {
+    let explained = REGISTRY.iter().any(|cause| cause.explains.contains(&id));
+    explained || link::may_follow(id) || across::BLAMES.contains(&id)
+}
+
 /// Below this confidence a finding is a hint: it is shown, and does not make the verdict worse.
 pub const CONVINCING: f64 = 0.5;
 

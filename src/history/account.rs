@@ -56,6 +56,9 @@ pub struct ActiveCause {
     /// The latter.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub standing: u64,
+    /// The highest rate of a tick; of an earlier version none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_s: Option<f64>,
     /// The deeper cause that explains it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub because_of: Option<Root>,
@@ -243,6 +246,7 @@ impl ActiveCause {
         let passed = self.passing().saturating_add(later.passing());
         self.standing = self.standing.max(later.standing);
         self.events = passed.saturating_add(self.standing);
+        self.per_s = [self.per_s, later.per_s].into_iter().flatten().reduce(f64::max);
     }
 
     fn remove(&mut self, part: &Self) {
@@ -327,7 +331,9 @@ fn causes(tick: &Tick) -> Vec<ActiveCause> {
             state: episode.latest.finding.state,
             events,
             standing,
-            because_of: Root::of(&episode.key, &tick.diagnosis),
+            // To what is shown, and a little more: these are most of what an index holds.
+            per_s: Some((episode.latest.finding.impact.per_s * 1e3).round() / 1e3),
+            because_of: Root::of(episode, tick),
         }
     };
     on.map(of).collect()

@@ -45,6 +45,9 @@ pub struct Started {
     pub hostname: Option<String>,
     pub kernel: Option<String>,
     pub redacted: bool,
+    /// What follows from what is told; of an earlier version not.
+    #[serde(default)]
+    pub tells_roots: bool,
 }
 
 /// The recorder ended by itself.
@@ -82,7 +85,7 @@ pub struct Event {
     pub attempts: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failures: Option<u64>,
-    /// The deeper cause that explains it, where one was found in that window.
+    /// The deeper cause that explains it, as was found last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub because_of: Option<Root>,
     /// What shows it, and what to do about it, the first of each.
@@ -120,10 +123,12 @@ pub struct Root {
 }
 
 impl Root {
-    /// What explains an episode in this window. Which that is may change from one to the next, and may not be known at first.
-    pub fn of(key: &Key, diagnosis: &Diagnosis) -> Option<Self> {
-        let root = key.root(diagnosis)?;
-        Some(Self { id: root.id.to_owned(), place: Place::at(&Key::of(root).place, &root.finding, diagnosis) })
+    /// What explains an episode, as was found last. Which that is may change from window to window, and may not be known at first.
+    pub fn of(episode: &Episode, tick: &Tick) -> Option<Self> {
+        let key = &episode.root.as_ref()?.key;
+        let in_window = || tick.diagnosis.causes.iter().find(|ranked| Key::of(ranked) == *key);
+        let root = tick.episode(key).map(|root| &root.latest).or_else(in_window)?;
+        Some(Self { id: key.id.to_owned(), place: Place::at(&key.place, &root.finding, &tick.diagnosis) })
     }
 }
 
@@ -145,6 +150,14 @@ impl Direction {
             Self::Received => "received",
             Self::Firewall => "firewall",
             Self::Dropped => "dropped",
+        }
+    }
+
+    /// As people read it, in each table of it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Dropped => "lost",
+            other => other.name(),
         }
     }
 }
@@ -221,7 +234,7 @@ pub(super) fn netns(location: Option<&Location>, diagnosis: &Diagnosis) -> Optio
 impl Event {
     /// What happened to an episode with this tick. `None` if it is not among those of the tick.
     pub fn of(event: &timeline::Event, tick: &Tick) -> Option<Self> {
-        let episode = tick.episodes.iter().find(|episode| episode.key == event.key)?;
+        let episode = tick.episode(&event.key)?;
         let finding = &episode.latest.finding;
         Some(Self {
             what: event.what,
@@ -241,7 +254,7 @@ impl Event {
             times: event.times,
             attempts: finding.harm.and_then(|harm| harm.attempts),
             failures: finding.harm.map(|harm| harm.failures),
-            because_of: Root::of(&event.key, &tick.diagnosis),
+            because_of: Root::of(episode, tick),
             evidence: finding.evidence.iter().take(MOST_TEXTS).map(|item| item.text.clone()).collect(),
             remedies: finding.remedies.iter().take(MOST_TEXTS).map(|remedy| remedy.text.clone()).collect(),
         })

@@ -69,6 +69,8 @@ pub struct Episode {
     pub attempts: Option<u64>,
     pub failures: Option<u64>,
     pub summary: String,
+    /// Raw evidence is kept of its beginning, as far as is known: what the index leaves out is told by judging that again.
+    pub has_raw: bool,
     /// What showed it, and what to do about it.
     pub evidence: Vec<String>,
     pub remedies: Vec<String>,
@@ -138,6 +140,8 @@ pub struct Past {
     longest_interval: u64,
     /// The latest span that is covered is of the run that goes on.
     joined: bool,
+    /// When each run of the recorder began, and whether it told what follows from what.
+    runs: Vec<(u64, bool)>,
 }
 
 impl Past {
@@ -154,6 +158,7 @@ impl Past {
                 self.hostname = started.hostname;
                 self.interrupted();
                 self.begun = Some(started.at);
+                self.runs.push((started.at, started.tells_roots));
                 (self.latest, self.started) = (started.at, started.at);
                 self.interval = Duration::try_from_secs_f64(started.interval_s).map_or(0, millis);
                 if started.at < self.wanted.until {
@@ -230,6 +235,7 @@ impl Past {
         }
         self.episodes.sort_by_key(|episode| episode.span.from);
         self.link();
+        self.problems.extend(self.unlinked());
         self.settle_rows();
         self.settle_coverage();
         let Wanted { since, until, .. } = self.wanted;
@@ -338,8 +344,15 @@ impl Past {
                 episode.because_of.clone_from(&cause.because_of);
             }
             let length = account.until.saturating_sub(account.from);
-            if tick && length > 0 && length >= self.interval / 2 {
-                episode.peak_per_s = episode.peak_per_s.max(new as f64 * 1000.0 / length as f64);
+            let is_whole = tick && length > 0 && length >= self.interval / 2;
+            // An earlier version told no rate.
+            let told = || is_whole.then(|| new as f64 * 1000.0 / length as f64);
+            episode.peak_per_s = cause
+                .per_s
+                .filter(|_| tick)
+                .or_else(told)
+                .map_or(episode.peak_per_s, |per_s| episode.peak_per_s.max(per_s));
+            if is_whole {
                 episode.share_of(account);
             }
         }
@@ -375,6 +388,15 @@ impl Past {
         for tick in std::mem::take(&mut self.ticks) {
             self.cover(Span { from: tick.from, until: tick.until });
             self.count(&tick);
+        }
+    }
+
+    /// Says of each episode whether raw evidence is kept of this time, milliseconds since the epoch.
+    pub fn settle_raw(&mut self, is_kept: impl Fn(Span) -> bool) {
+        let look = self.longest_interval.max(1);
+        for episode in &mut self.episodes {
+            let from = episode.span.from.max(self.wanted.since);
+            episode.has_raw = is_kept(Span { from, until: from.saturating_add(look) });
         }
     }
 

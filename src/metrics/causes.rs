@@ -15,6 +15,8 @@ pub struct Active {
     pub key: Key,
     place: Place,
     pub severity: Severity,
+    /// The cause that explains it.
+    root: Option<Key>,
 }
 
 impl Active {
@@ -25,6 +27,7 @@ impl Active {
             key: episode.key.clone(),
             place: Place::of(episode, &tick.diagnosis),
             severity: episode.severity,
+            root: episode.root.as_ref().map(|root| root.key.clone()),
         };
         on.map(of).collect()
     }
@@ -35,16 +38,16 @@ impl Active {
         let of = |ranked: &Ranked| {
             let key = Key::of(ranked);
             let place = Place::at(&key.place, &ranked.finding, diagnosis);
-            Self { key, place, severity: ranked.finding.severity }
+            let root = ranked.because_of.and_then(|root| diagnosis.causes.get(root.place)).map(Key::of);
+            Self { key, place, severity: ranked.finding.severity, root }
         };
         diagnosis.causes.iter().filter(is_told).map(of).collect()
     }
 
     /// The cause that explains it, where that goes on as well and is no milder: an alert on roots alone must miss nothing.
-    fn root(&self, diagnosis: &Diagnosis, active: &[Self]) -> Option<&'static str> {
-        let root = Key::of(self.key.root(diagnosis)?);
-        let told = active.iter().any(|other| other.key == root && other.severity <= self.severity);
-        (told && root != self.key).then_some(root.id)
+    fn root(&self, active: &[Self]) -> Option<&'static str> {
+        let root = self.root.as_ref().filter(|root| **root != self.key)?;
+        active.iter().any(|other| other.key == *root && other.severity <= self.severity).then_some(root.id)
     }
 }
 
@@ -53,18 +56,18 @@ impl Active {
 pub struct Causes {
     pub active: Level,
     pub episodes: Count,
-    /// The worst severity that each episode was counted with.
-    counted: HashMap<Key, Severity>,
+    /// The worst severity that each episode was counted with; of those that are to be counted with the next tick none.
+    counted: HashMap<Key, Option<Severity>>,
     /// Causes that were looked for, of which there is a number of episodes.
     looked_for: HashSet<&'static str>,
 }
 
 impl Causes {
-    pub fn go_on(&self, diagnosis: &Diagnosis, active: &[Active]) {
+    pub fn go_on(&self, active: &[Active]) {
         // What is gone is no longer told.
         self.active.clear();
         for one in active {
-            let because_of = one.root(diagnosis, active).unwrap_or_default();
+            let because_of = one.root(active).unwrap_or_default();
             let mut labels = place(&one.place);
             labels.extend([
                 ("cause", one.key.id.to_owned()),
@@ -82,30 +85,38 @@ impl Causes {
         for cause in REGISTRY.iter().filter(|cause| !unseen(cause.id)) {
             if self.looked_for.insert(cause.id) {
                 for severity in [Severity::Critical, Severity::Warning] {
-                    self.episodes.at(labels(cause.id, severity));
+                    self.episodes.at(labels(cause.id, severity, ""));
                 }
             }
         }
-        for event in &tick.events {
-            let earlier = self.counted.get(&event.key).copied();
-            let counts = match event.what {
-                What::Appeared | What::Again => true,
-                What::Worsened => earlier.is_none_or(|earlier| event.severity < earlier),
-                What::Eased | What::Ended => false,
-            };
-            if event.what == What::Ended {
-                self.counted.remove(&event.key);
+        let active = Active::of_tick(tick);
+        for episode in &tick.episodes {
+            let key = &episode.key;
+            let event = tick.events.iter().find(|event| event.key == *key).map(|event| event.what);
+            if matches!(event, Some(What::Appeared | What::Again)) {
+                self.counted.insert(key.clone(), None);
             }
-            if counts {
-                self.episodes.at(labels(event.key.id, event.severity)).inc();
-                self.counted.insert(event.key.clone(), event.severity);
+            let is_worse = match self.counted.get(key) {
+                Some(None) => !episode.may_yet_follow(),
+                Some(Some(earlier)) => event == Some(What::Worsened) && episode.severity < *earlier,
+                None => event == Some(What::Worsened),
+            };
+            if is_worse {
+                let own = active.iter().find(|one| one.key == *key);
+                let because_of = own.and_then(|own| own.root(&active)).unwrap_or_default();
+                self.episodes.at(labels(key.id, episode.severity, because_of)).inc();
+                self.counted.insert(key.clone(), Some(episode.severity));
+            }
+            if event == Some(What::Ended) {
+                self.counted.remove(key);
             }
         }
+        self.counted.retain(|key, _| tick.episode(key).is_some());
     }
 }
 
-fn labels(id: &str, level: Severity) -> Labels {
-    vec![("cause", id.to_owned()), ("severity", severity(level).to_owned())]
+fn labels(id: &str, level: Severity, because_of: &str) -> Labels {
+    vec![("cause", id.to_owned()), ("severity", severity(level).to_owned()), ("because_of", because_of.to_owned())]
 }
 
 fn severity(severity: Severity) -> &'static str {

@@ -2,10 +2,12 @@ use super::bounded::MOST;
 use super::*;
 use crate::cause::Severity;
 use crate::diagnosis::diagnose;
+use crate::diagnosis::rank::Ranked;
 use crate::evidence::ledger::Basis;
 use crate::history::{Direction, Line, Service};
 use crate::observation::testing::{Case, group, process};
 use crate::source::socket_dump::{GroupKind, SocketDump};
+use crate::timeline::testing::{Row, follows, ranked};
 
 const WINDOW: u64 = 2_000;
 
@@ -222,4 +224,33 @@ fn what_follows_from_another_cause_names_it() {
     assert_eq!(root_of(&active), [""]);
     active.retain(|one| one.key.id != "accept-loop-stalled");
     assert_eq!(root_of(&active), [""]);
+}
+
+/// An alert counts faults: what follows from one is told apart, also where it was seen a tick before what it follows from.
+#[test]
+fn episodes_that_follow_from_another_are_no_faults_of_their_own() {
+    let full = || ranked("accept-queue-overflow", Severity::Critical, 10.0);
+    let both = || follows(ranked("accept-loop-stalled", Severity::Critical, 10.0), full());
+    let (mut metrics, mut row) = (Metrics::default(), Row::new());
+    let mut take = |causes: &[Ranked]| {
+        metrics.tick(&row.whole(causes), &account([]));
+        let of = |id: &str, root: &str| {
+            let labels = format!("cause=\"{id}\",severity=\"critical\",because_of=\"{root}\"");
+            values(&metrics, "rstdoctor_episodes_total", &labels).iter().sum::<u64>()
+        };
+        [
+            of("accept-queue-overflow", ""),
+            of("accept-loop-stalled", ""),
+            of("accept-queue-overflow", "accept-loop-stalled"),
+        ]
+    };
+    take(&[full()]);
+    take(&both());
+    assert_eq!(take(&both()), [0, 1, 1]);
+    assert_eq!(take(&both()), [0, 1, 1], "once");
+    (0..10).for_each(|_| {
+        take(&[]);
+    });
+    take(&[full()]);
+    assert_eq!(take(&[]), [1, 1, 1], "one by itself is a fault, however short");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::layout::{Page, Paint};
 use crate::cause::Severity;
 use crate::history::{Direction, Ending, Episode, Gap, Line, Past, Row, Span, Why, total};
-use crate::value::words::{counted, percent, rate, seconds, thousands};
+use crate::value::words::{amount, counted, percent, rate, seconds, thousands};
 
 /// What causes call SYNs that were lost.
 const ATTEMPTS: &str = "connection attempts";
@@ -13,6 +13,9 @@ const ATTEMPTS: &str = "connection attempts";
 const MOST: usize = 20;
 /// Without --all.
 const MOST_EPISODES: usize = 40;
+
+/// Behind what cannot be judged again.
+pub const NO_RAW: &str = "has no raw evidence left; what to do about its cause is told by";
 
 /// How points in time are written.
 pub struct Calendar<'a> {
@@ -216,8 +219,9 @@ pub fn lasted(episode: &Episode, calendar: &Calendar<'_>) -> String {
 /// `312 connections, up to 104.0 per s`, and the share that failed.
 pub fn impact(episode: &Episode) -> String {
     let counted = match episode.events {
-        1 => format!("1 {}", episode.unit.trim_end_matches('s')),
-        events => format!("{} {}", thousands(events), episode.unit),
+        // Not every harm is counted so: a program that was killed resets nobody who had nothing under way.
+        0 => format!("no {}: {}", episode.unit, episode.summary),
+        events => amount(events, &episode.unit),
     };
     // The kernel counts each SYN that it drops, and a client sends several for one connection.
     let counted = if episode.unit == ATTEMPTS && episode.events > 1 { counted + ", retries included" } else { counted };
@@ -339,7 +343,7 @@ pub fn table(past: &Past, calendar: &Calendar<'_>, options: &Options) -> String 
     let most: Vec<String> = reasons(past)
         .iter()
         .take(if options.all { usize::MAX } else { 6 })
-        .map(|(direction, reason, count)| format!("{} {} {reason}", direction.name(), thousands(*count)))
+        .map(|(direction, reason, count)| format!("{} {} {reason}", direction.word(), thousands(*count)))
         .collect();
     if !most.is_empty() {
         page.field("", 8, &most.join(" · "));
@@ -353,15 +357,15 @@ pub fn table(past: &Past, calendar: &Calendar<'_>, options: &Options) -> String 
         page.gap();
         let at = (calendar.time)(episode.span.from);
         let which = if shown.len() > 1 { "The worst episode" } else { "The episode" };
-        page.field(
-            "",
-            0,
-            &format!(
-                "{which} is judged again by: rstdoctor\u{a0}scan\u{a0}--at\u{a0}'{}'{}",
+        let text = match episode.has_raw {
+            true => format!(
+                "{which} is judged again, with what to type against it, by: rstdoctor\u{a0}scan\u{a0}--at\u{a0}'{}'{}",
                 at.replace(' ', "\u{a0}"),
                 calendar.scan_options
             ),
-        );
+            false => format!("{which} {NO_RAW}: rstdoctor\u{a0}explain\u{a0}{}", episode.id),
+        };
+        page.field("", 0, &text);
     }
     page.finish()
 }

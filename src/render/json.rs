@@ -84,10 +84,11 @@ pub fn history_text(past: &crate::history::Past) -> Result<String, serde_json::E
 /// None in practice: every part of it can be serialized.
 pub fn event_line(
     event: &crate::history::Event,
+    what: &'static str,
     hostname: Option<&str>,
     left_out: u64,
 ) -> Result<String, serde_json::Error> {
-    line(&convert::history::event(event, hostname, left_out))
+    line(&convert::history::event(event, what, hostname, left_out))
 }
 
 /// The JSON Schema of `history --json`.

@@ -6,10 +6,10 @@ use super::json::rfc3339_seconds;
 use super::layout::wrap;
 use super::verdict::{status, word};
 use crate::diagnosis::Status;
-use crate::timeline::{Change, Episode, Event, Phase, Tick, Watch, What};
+use crate::timeline::{Change, Episode, Event, Key, Phase, Root, Tick, Watch, What};
 use crate::value::Moment;
 use crate::value::escape::visible;
-use crate::value::words::{counted, percent, rate, seconds, thousands};
+use crate::value::words::{amount, counted, percent, rate, seconds};
 
 /// Where the text of a line begins: behind the time and one word.
 const INDENT: usize = 21;
@@ -55,6 +55,14 @@ impl Lines {
         self.unknown = unknown;
         for event in tick.events.iter().filter(|event| is_told(event)) {
             self.line(&mut out, event.at, event.what.name(), &told(event));
+        }
+        // What was told of before without it.
+        let is_new = |episode: &&Episode| tick.events.iter().all(|event| event.key != episode.key || !is_told(event));
+        for episode in tick.episodes.iter().filter(|episode| !episode.harmless).filter(is_new) {
+            if let Some(root) = episode.root.as_ref().filter(|root| root.since.mono == tick.at.mono) {
+                let text = format!("{}{} is because of {}", episode.latest.title, at(&episode.key), named(root));
+                self.line(&mut out, tick.at, "note", &text);
+            }
         }
         for Change { at, text, .. } in &tick.changes {
             self.line(&mut out, *at, "note", text);
@@ -115,8 +123,8 @@ pub fn is_told(event: &Event) -> bool {
 
 /// What happened, in one sentence behind the word of [`What`].
 pub fn told(event: &Event) -> String {
-    let place = event.key.place.to_string();
-    let at = if place.is_empty() { String::new() } else { format!(" ({place})") };
+    let at = at(&event.key);
+    let because = event.root.as_ref().map_or_else(String::new, |root| format!(" Because of {}.", named(root)));
     match event.what {
         What::Ended => {
             let all = match event.events {
@@ -129,13 +137,24 @@ pub fn told(event: &Event) -> String {
             format!("{}{at}, after {}{all}", event.title, seconds(event.lasted))
         }
         What::Again if event.times > 2 => {
-            format!("{}  {}. For the {} time.", word(event.severity), event.summary, ordinal(event.times))
+            format!("{}  {}. For the {} time.{because}", word(event.severity), event.summary, ordinal(event.times))
         }
         What::Worsened => {
-            format!("{}  {}, {} per s.", word(event.severity), event.summary, rate(event.per_s))
+            format!("{}  {}, {} per s.{because}", word(event.severity), event.summary, rate(event.per_s))
         }
-        _ => format!("{}  {}. [{}]", word(event.severity), event.summary, event.key.id),
+        _ => format!("{}  {}.{because} [{}]", word(event.severity), event.summary, event.key.id),
     }
+}
+
+/// ` (port 8080)`, or nothing for the whole host.
+fn at(key: &Key) -> String {
+    let place = key.place.to_string();
+    if place.is_empty() { place } else { format!(" ({place})") }
+}
+
+/// `Accept loop stalled (port 8080)`
+fn named(root: &Root) -> String {
+    format!("{}{}", root.title, at(&root.key))
 }
 
 /// What may be said of a run in which nothing was found.
@@ -152,8 +171,8 @@ fn nothing(watch: &Watch) -> String {
 }
 
 fn past(episode: &Episode) -> String {
-    let place = episode.key.place.to_string();
-    let at = if place.is_empty() { String::new() } else { format!(" ({place})") };
+    let at = at(&episode.key);
+    let because = episode.root.as_ref().map_or_else(String::new, |root| format!("; because of {}", named(root)));
     let from = if episode.from_start { "from the start" } else { &clock(episode.since) };
     let until = match episode.phase {
         Phase::Ended => format!("{from} to {}", clock(episode.last)),
@@ -166,15 +185,7 @@ fn past(episode: &Episode) -> String {
         events => format!(" {}, at most {} per s,", amount(events, unit), rate(episode.peak_per_s)),
     };
     let sure = percent(episode.latest.finding.confidence);
-    format!("{}{at}:{much} {sure} sure; {times}{until}", episode.latest.title)
-}
-
-/// `1 reset`, `1,204 resets`. The unit is a plural noun.
-pub fn amount(events: u64, unit: &str) -> String {
-    match (events, unit.strip_suffix('s')) {
-        (1, Some(singular)) => format!("1 {singular}"),
-        _ => format!("{} {unit}", thousands(events)),
-    }
+    format!("{}{at}:{much} {sure} sure; {times}{until}{because}", episode.latest.title)
 }
 
 /// `14:02:11Z`
@@ -200,8 +211,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::cause::Severity;
     use crate::diagnosis::filter::Filter;
+    use crate::diagnosis::rank::Ranked;
     use crate::observation::testing::{Case, process};
+    use crate::timeline::testing::{Row, follows, ranked};
 
     /// A window with a full accept queue, or a quiet one, that ends `seconds` after the first.
     fn window(fault: bool, seconds: u64) -> Case {
@@ -240,6 +254,25 @@ mod tests {
             summary.starts_with("Watched 15 s, 5 ticks:\n  CRITICAL  Accept queue overflow (port 80): 600 "),
             "{summary}"
         );
+    }
+
+    #[test]
+    fn what_follows_is_told_with_what_it_follows_from_as_soon_as_that_is_known() {
+        let full = || ranked("accept-queue-overflow", Severity::Critical, 10.0);
+        let both = || follows(ranked("accept-loop-stalled", Severity::Critical, 10.0), full());
+        let because = |ticks: [&[Ranked]; 3]| {
+            let (mut row, mut lines) = (Row::new(), Lines::new(None));
+            let told: String = ticks.iter().map(|causes| lines.tick(&row.whole(causes))).collect();
+            told.lines().filter(|line| line.to_lowercase().contains("because of accept loop stalled")).count()
+        };
+        let text = "Because of Accept loop stalled";
+        let (mut row, mut lines) = (Row::new(), Lines::new(None));
+        let told = lines.tick(&row.whole(&both()));
+        let [root, symptom] = ["accept-loop-stalled", "accept-queue-overflow"]
+            .map(|id| told.lines().find(|line| line.contains(&format!("[{id}]"))).expect("a line of its own"));
+        assert!(symptom.contains(text) && !root.contains(text), "{told}");
+        assert_eq!(because([&[full()], &both(), &both()]), 1, "known later, told once");
+        assert_eq!(because([&[full()], &[full()], &[full()]]), 0);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::place::Key;
 use super::rate::{Rates, Usual};
 use crate::cause::{Finding, Severity, State};
 use crate::diagnosis::rank::Ranked;
-use crate::diagnosis::{CONVINCING, Diagnosis, Status};
+use crate::diagnosis::{CONVINCING, Diagnosis, Status, may_follow};
 use crate::value::Moment;
 
 /// The longest quiet that still belongs to an episode.
@@ -64,6 +64,12 @@ pub struct Episode {
     pub usual: Option<Usual>,
     /// As found last with the severity that is believed; its impact is that of the latest window.
     pub latest: Ranked,
+    /// What explains it, as was found last in this time.
+    pub root: Option<Root>,
+    /// Of the events, those of earlier times.
+    pub earlier: u64,
+    /// Ticks since this time began, with the first.
+    ticks: u32,
     /// Of the events, those that came and went.
     passed: u64,
     quiet: u32,
@@ -82,10 +88,26 @@ impl Episode {
         self.severity < Severity::Info && self.latest.finding.state.is_now()
     }
 
+    /// What explains it may be found with the next window: in the first, which holds only a part of the beginning, what follows is
+    /// often clearer than what it follows from.
+    pub fn may_yet_follow(&self) -> bool {
+        self.root.is_none() && self.ticks == 1 && self.phase == Phase::Active && may_follow(self.key.id)
+    }
+
     /// How long it went on this time.
     pub fn lasted(&self) -> Duration {
         self.last.mono.saturating_sub(self.since.mono)
     }
+}
+
+/// The deeper cause that explains an episode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root {
+    pub key: Key,
+    pub title: &'static str,
+    /// When that was found first, and last.
+    pub since: Moment,
+    last: Moment,
 }
 
 /// Something that happened to an episode, at the end of a tick's window.
@@ -109,6 +131,7 @@ pub struct Event {
     pub events: u64,
     /// How often it came.
     pub times: u32,
+    pub root: Option<Root>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -161,6 +184,7 @@ impl Timeline {
         let window = diagnosis.window;
         let mut events = Vec::new();
         let found = found(diagnosis);
+        let known = Chains::of(&self.episodes);
         for episode in &mut self.episodes {
             let now = found.iter().find(|(key, ..)| *key == episode.key);
             let unseen = diagnosis.status == Status::Unknown
@@ -171,7 +195,10 @@ impl Timeline {
             episode.rates.push(now.map_or(0.0, |(_, ranked, _)| ranked.finding.impact.per_s), window);
             episode.usual = learned.then(|| episode.rates.usual()).flatten();
             match now {
-                Some((_, ranked, _)) => events.extend(episode.found(diagnosis.started, at, ranked)),
+                Some((_, ranked, _)) => {
+                    events.extend(episode.found(diagnosis.started, at, ranked));
+                    episode.explain(diagnosis, at, ranked, &known);
+                }
                 None => events.extend(episode.missed(at, window)),
             }
         }
@@ -181,13 +208,35 @@ impl Timeline {
             if self.episodes.iter().all(|episode| episode.key != *key) {
                 let mut episode = Episode::new(key.clone(), diagnosis.started, at, ranked, self.ticks == 1);
                 episode.rates.push(ranked.finding.impact.per_s, window);
+                episode.explain(diagnosis, at, ranked, &known);
                 events.push(episode.event(What::Appeared, at));
                 let place = self.place(&found, rank);
                 self.episodes.insert(place, episode);
             }
         }
         self.forget(at);
+        self.untangle();
+        for event in &mut events {
+            let episode = self.episodes.iter().find(|episode| episode.key == event.key);
+            event.root = episode.and_then(|episode| episode.root.clone());
+        }
         events
+    }
+
+    /// Where windows told each of two to follow from the other, the later one is right: somebody must be the first.
+    fn untangle(&mut self) {
+        let root = |episodes: &[Episode], index: usize| -> Option<usize> {
+            let key = &episodes.get(index)?.root.as_ref()?.key;
+            episodes.iter().position(|episode| episode.key == *key)
+        };
+        for start in 0..self.episodes.len() {
+            let next = |index: &usize| root(&self.episodes, *index);
+            let chain: Vec<usize> = std::iter::successors(Some(start), next).take(self.episodes.len()).collect();
+            let leads_back = chain.last().and_then(next) == Some(start) || chain.iter().skip(1).any(|it| *it == start);
+            let told = |index: &&usize| self.episodes.get(**index)?.root.as_ref().map(|root| root.last.mono);
+            let oldest = chain.iter().min_by_key(told).filter(|_| leads_back);
+            oldest.copied().and_then(|index| self.episodes.get_mut(index)).into_iter().for_each(|it| it.root = None);
+        }
     }
 
     /// Before the first known one that ranks below.
@@ -217,6 +266,23 @@ impl Timeline {
         let old = |e: &Episode| e.phase == Phase::Ended && at.mono.saturating_sub(e.last.mono) > REMEMBERED;
         self.episodes.retain(|episode| !old(episode));
         self.episodes.truncate(MOST);
+    }
+}
+
+/// What goes on, and what explains each, before a window.
+struct Chains(Vec<(Key, Option<Key>)>);
+
+impl Chains {
+    fn of(episodes: &[Episode]) -> Self {
+        let on = episodes.iter().filter(|episode| episode.phase != Phase::Ended);
+        Self(on.map(|episode| (episode.key.clone(), episode.root.as_ref().map(|root| root.key.clone()))).collect())
+    }
+
+    /// The one follows from the other, which goes on.
+    fn lead(&self, from: &Key, to: &Key) -> bool {
+        let root = |key: &&Key| self.0.iter().find(|(own, _)| own == *key)?.1.as_ref();
+        let mut chain = std::iter::successors(Some(from), root).take(self.0.len() + 1).skip(1);
+        chain.any(|key| key == to) && self.0.iter().any(|(own, _)| own == to)
     }
 }
 
@@ -255,6 +321,9 @@ impl Episode {
             rates: Rates::default(),
             usual: None,
             latest: ranked.clone(),
+            root: None,
+            earlier: 0,
+            ticks: 1,
             passed: ranked.finding.passing(),
             quiet: 0,
             found: 1,
@@ -271,6 +340,12 @@ impl Episode {
         self.latest.finding.impact = impact.clone();
         self.latest.finding.standing = ranked.finding.standing;
         (self.phase, self.last, self.quiet) = (Phase::Active, at, 0);
+        self.ticks = self.ticks.saturating_add(1);
+        if back {
+            // What stood there when it ended is over.
+            (self.passed, self.earlier) = (self.events, self.events);
+            (self.ticks, self.root) = (1, None);
+        }
         self.passed = self.passed.saturating_add(ranked.finding.passing());
         // What is there now is among those that come and go later.
         self.events = self.events.max(self.passed.saturating_add(ranked.finding.standing));
@@ -331,6 +406,18 @@ impl Episode {
         self.worst = self.worst.min(self.severity);
     }
 
+    /// Remembers what explains it in this window. One that says nothing of that takes nothing back.
+    fn explain(&mut self, diagnosis: &Diagnosis, at: Moment, ranked: &Ranked, chains: &Chains) {
+        let Some(root) = ranked.because_of.and_then(|root| diagnosis.causes.get(root.place)) else { return };
+        let key = Key::of(root);
+        match &mut self.root {
+            _ if key == self.key => {}
+            // One that the window shows only a part of is not seen as deep as it goes.
+            Some(known) if known.key == key || chains.lead(&key, &known.key) => known.last = at,
+            known => *known = Some(Root { key, title: root.title, since: at, last: at }),
+        }
+    }
+
     /// There is an event that says how it is now.
     fn tell(&mut self) {
         self.harmless &= self.latest.finding.state == State::Benign;
@@ -362,6 +449,7 @@ impl Episode {
             return None;
         }
         self.quiet += 1;
+        self.ticks = self.ticks.saturating_add(1);
         self.phase = Phase::Quiet;
         let longest = LONGEST_HOLD.as_secs_f64() / window.as_secs_f64().max(0.001);
         let hold = 2f64.powi(i32::try_from(self.times - 1).unwrap_or(i32::MAX)).min(longest.max(2.0));
@@ -372,7 +460,8 @@ impl Episode {
         Some(Event { at: self.last, ..self.event(What::Ended, at) })
     }
 
-    fn event(&self, what: What, at: Moment) -> Event {
+    /// What is told of it when this happens to it.
+    pub fn event(&self, what: What, at: Moment) -> Event {
         let Finding { state, ref impact, ref summary, .. } = self.latest.finding;
         Event {
             what,
@@ -388,6 +477,7 @@ impl Episode {
             lasted: self.lasted(),
             events: self.events,
             times: self.times,
+            root: self.root.clone(),
         }
     }
 }

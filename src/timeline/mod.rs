@@ -21,10 +21,12 @@ mod place;
 mod rate;
 mod resets;
 mod schedule;
+#[cfg(test)]
+pub mod testing;
 
 pub use changes::{Change, ChangeKind};
 pub use driver::{Driver, Next};
-pub use episodes::{Episode, Event, Phase, What};
+pub use episodes::{Episode, Event, Phase, Root, What};
 pub use place::{Key, Place};
 pub use rate::Usual;
 pub use schedule::Why;
@@ -79,6 +81,11 @@ pub struct Tick {
 }
 
 impl Tick {
+    /// What is known of an episode.
+    pub fn episode(&self, key: &Key) -> Option<&Episode> {
+        self.episodes.iter().find(|episode| episode.key == *key)
+    }
+
     /// What belongs to the verdict where no episode is behind it.
     pub fn sentence(&self) -> &str {
         match (self.status, self.diagnosis.status) {

@@ -4,7 +4,6 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::cause::{Subject, SubjectKind};
-use crate::diagnosis::Diagnosis;
 use crate::diagnosis::rank::Ranked;
 use crate::value::NetnsId;
 
@@ -57,11 +56,5 @@ impl Key {
             (None, None, None) => Place::Host,
         };
         Self { id: ranked.id, place, netns: ranked.finding.location.as_ref().map(|location| location.netns) }
-    }
-
-    /// The cause that explains it in this window.
-    pub fn root<'a>(&self, diagnosis: &'a Diagnosis) -> Option<&'a Ranked> {
-        let ranked = diagnosis.causes.iter().find(|ranked| Self::of(ranked) == *self)?;
-        diagnosis.causes.get(ranked.because_of?.place)
     }
 }

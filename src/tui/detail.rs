@@ -7,9 +7,9 @@ use crate::cause;
 use crate::render::block::{self, About, Detail, Root};
 use crate::render::layout::Page;
 use crate::render::markdown;
-use crate::render::watch::{amount, clock, ordinal};
+use crate::render::watch::{clock, ordinal};
 use crate::timeline::{Episode, Key, Phase};
-use crate::value::words::{percent, rate, seconds};
+use crate::value::words::{amount, percent, rate, seconds};
 
 /// The lines of the text that is open, none if there is none.
 pub fn lines(state: &State) -> Vec<String> {

@@ -20,6 +20,22 @@ pub fn were(number: u64) -> &'static str {
     if number == 1 { "was" } else { "were" }
 }
 
+/// `1 reset`, `312 connection attempts`, `1 connection turned away`: units are plurals, of the first word that may be one.
+pub fn amount(number: u64, unit: &str) -> String {
+    let singular = |word: &str| match word.strip_suffix("es").filter(|one| one.ends_with("ss")) {
+        Some(one) => Some(one.to_owned()),
+        None => word.strip_suffix('s').filter(|one| !one.ends_with('s')).map(str::to_owned),
+    };
+    let mut words: Vec<String> = unit.split(' ').map(str::to_owned).collect();
+    if number == 1
+        && let Some((place, one)) = words.iter().enumerate().find_map(|(place, word)| Some((place, singular(word)?)))
+        && let Some(word) = words.get_mut(place)
+    {
+        *word = one;
+    }
+    format!("{} {}", thousands(number), words.join(" "))
+}
+
 /// `1 reset`, `1,204 resets`.
 pub fn counted(number: u64, singular: &str) -> String {
     let ending = match singular {
@@ -85,6 +101,14 @@ mod tests {
         assert_eq!(thousands(999), "999");
         assert_eq!(thousands(1_000), "1,000");
         assert_eq!(thousands(12_345_678), "12,345,678");
+    }
+
+    #[test]
+    fn one_of_something_is_named_as_one() {
+        assert_eq!(amount(1, "resets"), "1 reset");
+        assert_eq!(amount(1, "connections turned away"), "1 connection turned away");
+        assert_eq!(amount(1, "processes"), "1 process");
+        assert_eq!(amount(1_200, "unanswered connects"), "1,200 unanswered connects");
     }
 
     #[test]

@@ -647,7 +647,9 @@ fn metrics_are_what_prometheus_reads() {
         assert_eq!(foreign, None, "node_exporter tells others of its own");
         assert!(open.contains("\nprocess_cpu_seconds_total "), "{open}");
         assert!(
-            open.contains("rstdoctor_episodes_total{cause=\"listener-closed\",severity=\"critical\"} 0\n"),
+            open.contains(
+                "rstdoctor_episodes_total{cause=\"listener-closed\",severity=\"critical\",because_of=\"\"} 0\n"
+            ),
             "{open}"
         );
         let mode = fs::metadata(&prom).unwrap().permissions().mode();

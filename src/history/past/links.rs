@@ -1,6 +1,9 @@
 //! Which episode follows from which.
 
-use super::Past;
+use std::collections::BTreeSet;
+
+use super::{Episode, Past};
+use crate::value::words::thousands;
 
 impl Past {
     /// Ties each episode to that of the cause which explains it. Of two that were each said to follow from the other, as may be
@@ -44,5 +47,27 @@ impl Past {
             index = root;
         }
         index
+    }
+
+    /// What is to be known where an earlier version recorded it.
+    pub(super) fn unlinked(&self) -> Option<String> {
+        let run = |at: u64| self.runs.iter().rposition(|(begun, _)| *begun <= at);
+        // One that told any tells.
+        let told: BTreeSet<Option<usize>> =
+            self.episodes.iter().filter(|it| it.because_of.is_some()).map(|it| run(it.span.until)).collect();
+        let tells = |at: u64| {
+            let run = run(at);
+            told.contains(&run) || run.and_then(|run| self.runs.get(run)).is_none_or(|(_, tells)| *tells)
+        };
+        let unlinked =
+            |episode: &&Episode| episode.is_fault() && episode.because_of.is_none() && !tells(episode.span.until);
+        let count = self.episodes.iter().filter(unlinked).count() as u64;
+        (count > 1).then(|| {
+            format!(
+                "{} of these episodes were recorded by an earlier version, which did not tell what follows from what: several may be \
+                 one fault",
+                thousands(count)
+            )
+        })
     }
 }

@@ -1,3 +1,5 @@
+mod gaps;
+
 use super::*;
 use crate::diagnosis::Status;
 use crate::history::{Started, Stopped};
@@ -10,7 +12,15 @@ fn wanted(minutes: u64) -> Wanted {
 }
 
 fn started(at: u64) -> Entry {
-    Entry::Started(Started { at, version: "1".into(), interval_s: 2.0, hostname: None, kernel: None, redacted: false })
+    Entry::Started(Started {
+        at,
+        version: "1".into(),
+        interval_s: 2.0,
+        hostname: None,
+        kernel: None,
+        redacted: false,
+        tells_roots: true,
+    })
 }
 
 fn minute(from: u64) -> Account {
@@ -80,6 +90,7 @@ fn what_goes_on_and_what_was_not_seen_to_end_differ() {
         state: State::Active,
         events: 5,
         standing: 0,
+        per_s: None,
         because_of: None,
     };
     on.causes.push(cause);
@@ -100,6 +111,7 @@ fn with_cause(mut account: Account, events: u64) -> Entry {
         state: State::Active,
         events,
         standing: 0,
+        per_s: None,
         because_of: None,
     });
     Entry::Minute(account)
@@ -242,6 +254,7 @@ fn what_stays_is_told_as_the_most_at_once() {
             state: State::Risk,
             events: count,
             standing: count,
+            per_s: None,
             because_of: None,
         });
         account
@@ -429,6 +442,24 @@ fn what_an_earlier_version_wrote_is_read() {
     assert_eq!((past.episodes.len(), past.episodes[0].events, past.episodes[0].root), (1, 3, None));
 }
 
+/// Two episodes of it may be one fault: nobody is told that they are two without that.
+#[test]
+fn an_earlier_version_did_not_tell_what_follows_from_what() {
+    let told = |tells_roots: bool, ids: &[&str]| {
+        let Entry::Started(begun) = started(START) else { panic!("another entry") };
+        let of = |id: &&str| {
+            let Entry::Event(event) = event(What::Appeared, START + 2_000, START, 5) else { panic!("another entry") };
+            Entry::Event(Event { id: (*id).to_owned(), ..event })
+        };
+        let entries = std::iter::once(Entry::Started(Started { tells_roots, ..begun })).chain(ids.iter().map(of));
+        past(1, entries, true).problems.concat().contains("may be one fault")
+    };
+    let both = ["accept-queue-overflow", "connect-unanswered"];
+    assert!(told(false, &both));
+    assert!(!told(true, &both), "this one tells");
+    assert!(!told(false, &both[..1]), "one is one");
+}
+
 /// Each tick has four connections, all of which fail; a window that counts those that are open, too, told of a smaller share.
 #[test]
 fn the_share_of_a_whole_episode_is_no_less_than_that_of_its_ticks() {
@@ -448,60 +479,19 @@ fn the_share_of_a_whole_episode_is_no_less_than_that_of_its_ticks() {
     assert_eq!(share(1), (Some(8), Some(12)), "the worst window stays the worst");
 }
 
-/// What is wrong behind entries that cannot be read is told, whatever they told of its beginning; and what is there only once it
-/// was well again began then.
+/// What `watch` told live is what the index tells later: a rate leaves out what only stood there.
 #[test]
-fn what_goes_on_behind_a_gap_is_an_episode() {
-    let tick = |from: u64, fault: bool| {
-        let account =
-            Account { from, until: from + 2_000, ticks: 1, status: Some(Status::Critical), ..Account::default() };
-        let Entry::Minute(mut told) = with_cause(account, 5) else { panic!("an account") };
-        if !fault {
-            told.causes.clear();
-        }
-        Entry::Tick(told)
+fn the_highest_rate_is_the_one_that_was_told_live() {
+    let tick = |per_s| {
+        let Entry::Minute(mut account) = with_cause(minute(START), 46) else { panic!("another entry") };
+        account.until = START + 2_000;
+        account.causes.iter_mut().for_each(|cause| cause.per_s = per_s);
+        Entry::Tick(account)
     };
-    let told = |entries: &[Option<Entry>]| {
-        let mut past = Past::new(wanted(10), 10);
-        past.push(started(START));
-        for entry in entries.iter().cloned() {
-            match entry {
-                Some(entry) => past.push(entry),
-                None => past.unread(),
-            }
-        }
-        past.finish(Some(START + 10 * MINUTE)).episodes
+    let peak = |per_s| {
+        let entries = [started(START), event(What::Appeared, START + 1_000, START, 5), tick(per_s)];
+        past(1, entries, true).episodes[0].peak_per_s
     };
-    let gap = START + 3 * MINUTE;
-    let on = [None, Some(tick(gap, true)), Some(tick(gap + 2_000, true))];
-    let episodes = told(&on);
-    let spans: Vec<_> =
-        episodes.iter().map(|own| (own.span.from, own.span.until, own.events, own.is_fault())).collect();
-    assert_eq!(spans, [(gap, gap + 4_000, 10, true)]);
-    assert!(episodes[0].from_start && episodes[0].title == "Accept queue overflow", "{episodes:?}");
-    // Its end tells when it began.
-    let ended = Some(event(What::Ended, gap + 6_000, gap - 20_000, 300));
-    let episodes = told(&[&on[..], &[ended]].concat());
-    let spans: Vec<_> = episodes.iter().map(|own| (own.span.from, own.span.until, own.events)).collect();
-    assert_eq!(spans, [(gap - 20_000, gap + 6_000, 300)]);
-    assert_eq!((episodes[0].ending, &*episodes[0].unit), (Ending::Ended, "connection attempts"));
-    // Well in between, and what is listed without an event is no episode, as it is none without a gap.
-    let well = Some(Entry::Minute(minute(gap)));
-    assert_eq!(told(&[None, well, Some(tick(gap + MINUTE, true))]), []);
-    assert_eq!(told(&[None, Some(tick(gap, false)), Some(tick(gap + 2_000, true))]), []);
-}
-
-/// The end that was told in them is not counted from.
-#[test]
-fn an_episode_after_a_gap_has_its_own_events() {
-    let mut past = Past::new(wanted(10), 10);
-    past.push(started(START));
-    past.push(event(What::Appeared, START + 2_000, START, 5));
-    past.push(event(What::Ended, START + 8_000, START, 30));
-    past.unread();
-    // Another 400 are of an episode that nobody can read of: 10 in each of four seconds are its own.
-    past.push(event(What::Again, START + 304_000, START + 300_000, 470));
-    past.push(event(What::Ended, START + 308_000, START + 300_000, 500));
-    let episodes = past.finish(None).episodes;
-    assert_eq!(episodes.iter().map(|own| own.events).collect::<Vec<_>>(), [30, 70]);
+    assert!((peak(Some(12.0)) - 12.0).abs() < 0.01, "{}", peak(Some(12.0)));
+    assert!((peak(None) - 23.0).abs() < 0.01, "an earlier version told none: {}", peak(None));
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::safe;
-use crate::history::{Past, Row, total};
+use crate::history::{Direction, Past, Row, total};
 use crate::render::history::{Calendar, share};
 use crate::value::words::{counted, percent, seconds, thousands};
 
@@ -66,19 +66,24 @@ pub fn charts(past: &Past) -> Vec<Chart> {
             charts.push(queue(row, &place, &recorded));
         }
     }
-    let mut by_reason: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    let mut by_reason: BTreeMap<(String, &str), Vec<u64>> = BTreeMap::new();
     // They are of the whole host.
     for ((direction, reason), counts) in past.by_reason.iter().filter(|_| !past.wanted.is_narrow()) {
-        by_reason.insert(format!("{} {}", direction.name(), reason.replace('-', " ")), counts.clone());
+        let reason = reason.replace('-', " ");
+        let (title, unit) = match direction {
+            Direction::Dropped => (format!("Lost attempts, {reason}"), "attempt"),
+            direction => (format!("Resets, {} {reason}", direction.word()), "reset"),
+        };
+        by_reason.insert((title, unit), counts.clone());
     }
     let mut by_reason: Vec<_> = by_reason.into_iter().collect();
     by_reason.sort_by_key(|(_, counts)| std::cmp::Reverse(total(counts)));
     by_reason.truncate(MOST / 2);
     let most_resets = whole(by_reason.iter().flat_map(|(_, counts)| counts));
-    for (reason, counts) in by_reason {
+    for ((title, unit), counts) in by_reason {
         charts.push(Chart {
-            title: format!("Resets, {}", safe(&reason)),
-            note: counted(total(&counts), "reset"),
+            title: safe(&title),
+            note: counted(total(&counts), unit),
             scale: format!("full height: {} in {part}", thousands(most_resets)),
             bars: bars("bar", &counts, most_resets, &recorded),
         });

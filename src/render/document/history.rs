@@ -7,8 +7,8 @@ use super::safe;
 use crate::diagnosis::Status;
 use crate::history::{Past, Row, Span};
 use crate::render::history::{
-    Calendar, Shown, because, counted_over, coverage, gap, impact, lasted, reasons, resets, sentence, share, shown,
-    sparkline, word,
+    Calendar, NO_RAW, Shown, because, counted_over, coverage, gap, impact, lasted, reasons, resets, sentence, share,
+    shown, sparkline, word,
 };
 use crate::render::json;
 use crate::value::words::{seconds, thousands};
@@ -54,8 +54,10 @@ pub struct EpisodeCard {
     pub summary: String,
     pub when: String,
     pub at: String,
-    /// What judges it again, in whatever zone it is pasted.
+    /// What tells more of it, in whatever zone it is pasted, and what to say before it.
     pub command: String,
+    pub lead: String,
+    pub has_raw: bool,
     pub lasted: String,
     pub impact: String,
     /// Of a card: each time that it was there.
@@ -87,10 +89,18 @@ pub fn view(past: &Past, calendar: &Calendar<'_>, all: bool) -> HistoryView {
         summary: safe(&episode.summary),
         when: calendar.span(episode.span),
         at: (calendar.time)(episode.span.from),
-        command: format!(
-            "rstdoctor scan --at {}{scan_options}",
-            json::rfc3339_seconds(Duration::from_millis(episode.span.from))
-        ),
+        command: match episode.has_raw {
+            true => format!(
+                "rstdoctor scan --at {}{scan_options}",
+                json::rfc3339_seconds(Duration::from_millis(episode.span.from))
+            ),
+            false => format!("rstdoctor explain {}", safe(&episode.id)),
+        },
+        lead: match episode.has_raw {
+            true => "Judged again, with what to type against it, by".to_owned(),
+            false => format!("This {NO_RAW}"),
+        },
+        has_raw: episode.has_raw,
         times: Vec::new(),
         lasted: lasted(episode, calendar),
         impact: safe(&impact(episode)),
@@ -126,7 +136,7 @@ pub fn view(past: &Past, calendar: &Calendar<'_>, all: bool) -> HistoryView {
         from: (calendar.time)(past.wanted.since),
         until: (calendar.time)(past.wanted.until),
         resets: capital(&resets(past)),
-        reasons: reasons(past).into_iter().map(|(d, reason, n)| (d.name(), safe(&reason), thousands(n))).collect(),
+        reasons: reasons(past).into_iter().map(|(d, reason, n)| (d.word(), safe(&reason), thousands(n))).collect(),
         unknown,
         missing: past.missing.iter().take(MOST).map(|missing| safe(&gap(missing, calendar))).collect(),
         problems: past.problems.iter().take(MOST).map(|text| safe(text)).collect(),

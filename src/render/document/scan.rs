@@ -10,7 +10,7 @@ use crate::render::json::wire::report::{
 use crate::render::json::{self, Report};
 use crate::render::missing::{self, Missed};
 use crate::render::{Options, block, namespaces, page};
-use crate::value::words::{percent, rate, thousands};
+use crate::value::words::{amount, percent, rate, thousands};
 
 /// Listeners that are shown.
 const MOST_LISTENERS: usize = 50;
@@ -161,7 +161,7 @@ fn card(cause: &Cause, finding: &Finding) -> CauseCard {
         },
         sure: percent(cause.confidence),
         summary: safe(&cause.summary),
-        impact: format!("{}, {} per s", safe(&events(impact.events, &impact.unit)), rate(impact.per_s)),
+        impact: format!("{}, {} per s", safe(&amount(impact.events, &impact.unit)), rate(impact.per_s)),
         because: cause.because_of.as_deref().map(safe).unwrap_or_default(),
         harm: block::harm(finding).as_deref().map(safe).unwrap_or_default(),
         place: finding.location.as_deref().map(|location| safe(&block::whereabouts(location))).unwrap_or_default(),
@@ -171,12 +171,6 @@ fn card(cause: &Cause, finding: &Finding) -> CauseCard {
         against: texts(&cause.counter_evidence),
         remedies: cause.remedies.iter().map(remedy).collect(),
     }
-}
-
-/// `1 reset`, `312 connection attempts`: units are plurals.
-fn events(count: u64, unit: &str) -> String {
-    let one = unit.strip_suffix("es").filter(|one| one.ends_with("ss")).or_else(|| unit.strip_suffix('s'));
-    format!("{} {}", thousands(count), one.filter(|_| count == 1).unwrap_or(unit))
 }
 
 fn texts<'a>(items: impl IntoIterator<Item = &'a Evidence>) -> Vec<String> {

@@ -314,3 +314,49 @@ fn few_failures_are_not_drawn_as_high_as_many() {
     assert_eq!(page.matches("full height: 5,000 in 60 s").count(), 2, "{page}");
     assert!(page.contains("<li>port 443: none of 7,001 connections failed</li>"), "{page}");
 }
+
+#[test]
+fn what_has_no_raw_evidence_left_is_not_sent_to_be_judged_again() {
+    let mut past = times_of(&[(2, crate::cause::Severity::Critical)]);
+    let told = |past: &Past| {
+        let options = crate::render::history::Options { width: 100, colour: false, unicode: true, all: false };
+        let table = crate::render::history::table(past, &calendar(), &options).replace('\u{a0}', " ");
+        [table, history_html(past, &calendar(), true).unwrap(), history_markdown(past, &calendar(), true).unwrap()]
+            .map(|text| (text.contains("scan --at"), text.contains("explain close-with-unread-data")))
+    };
+    past.settle_raw(|span| span.from == 120_000);
+    assert!(told(&past).iter().all(|(scan, _)| *scan), "{:?}", told(&past));
+    past.settle_raw(|_| false);
+    assert_eq!(told(&past), [(false, true); 3]);
+}
+
+/// A program that was killed resets nobody who had nothing under way: "0 resets" would say that nothing happened.
+#[test]
+fn harm_that_is_not_counted_is_told_in_words() {
+    let mut past = times_of(&[(2, crate::cause::Severity::Critical)]);
+    let mut told = |events| {
+        past.episodes.iter_mut().for_each(|episode| episode.events = events);
+        past.episodes.iter().map(crate::render::history::impact).collect::<String>()
+    };
+    assert!(told(0).starts_with("no resets: what happened at minute 2"), "{}", told(0));
+    assert!(told(20).starts_with("20 resets"), "{}", told(20));
+}
+
+#[test]
+fn attempts_that_were_lost_are_called_no_resets() {
+    use crate::evidence::ledger::Basis;
+    use crate::history::{Direction, Line};
+    let line = |direction, reason: &str| Line {
+        direction,
+        reason: reason.to_owned(),
+        cause: None,
+        basis: Basis::Measured,
+        count: 7,
+    };
+    let mut past = Past::new(Wanted { since: 0, until: 600_000, ..Wanted::default() }, 10);
+    let resets = vec![line(Direction::Dropped, "accept-queue-full"), line(Direction::Sent, "no-listener")];
+    past.push(Entry::Minute(Account { until: 60_000, ticks: 30, resets, ..Account::default() }));
+    let page = history_html(&past.finish(Some(600_000)), &calendar(), true).unwrap();
+    assert!(page.contains("Lost attempts, accept queue full") && page.contains("7 attempts"), "{page}");
+    assert!(page.contains("Resets, sent no listener") && page.matches("7 resets").count() == 2, "{page}");
+}

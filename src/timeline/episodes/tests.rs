@@ -1,46 +1,6 @@
 use super::*;
-use crate::cause::{self, Confidence, Impact, Subject, SubjectKind};
-use crate::diagnosis::diagnose;
-use crate::observation::testing::Case;
-
-const WINDOW: Duration = Duration::from_secs(2);
-
-/// A row of windows of two seconds.
-struct Row {
-    timeline: Timeline,
-    at: Moment,
-    quiet: Diagnosis,
-    learned: bool,
-}
-
-impl Row {
-    fn new() -> Self {
-        let blind = diagnose(Case::new().view());
-        let quiet = Diagnosis { causes: Vec::new(), window: WINDOW, status: Status::Ok, ..blind };
-        Self { timeline: Timeline::default(), at: quiet.started, quiet, learned: false }
-    }
-
-    fn tick(&mut self, causes: &[Ranked]) -> Vec<What> {
-        self.events(causes).into_iter().map(|event| event.what).collect()
-    }
-
-    fn events(&mut self, causes: &[Ranked]) -> Vec<Event> {
-        let diagnosis = Diagnosis { causes: causes.to_vec(), started: self.at, ..self.quiet.clone() };
-        self.at.mono += WINDOW;
-        self.timeline.tick(self.at, &diagnosis, self.learned)
-    }
-
-    fn ids(&self) -> Vec<&'static str> {
-        self.timeline.episodes().iter().map(|episode| episode.key.id).collect()
-    }
-}
-
-fn ranked(id: &str, severity: Severity, per_s: f64) -> Ranked {
-    let cause = cause::by_id(id).expect("a cause");
-    let impact = Impact { events: (per_s * 2.0) as u64, per_s, unit: "resets" };
-    let finding = Finding::new(State::Active, severity, Confidence::of_test(0.9), impact, "something happened");
-    Ranked { id: cause.id, title: cause.title, finding, because_of: None }
-}
+use crate::cause::{Subject, SubjectKind};
+use crate::timeline::testing::{Row, WINDOW, ranked};
 
 fn warning(per_s: f64) -> Ranked {
     ranked("abortive-close", Severity::Warning, per_s)
@@ -272,4 +232,44 @@ fn what_stays_counts_once_and_what_comes_counts_each_time() {
     (0..60).for_each(|_| drop(row.tick(&[left(25, 1)])));
     let ended = row.events(&[]).remove(0);
     assert_eq!(ended.events, 25 + 60);
+}
+
+/// In the window in which a fault ends, its root may be over already while its nearer cause is not: what was known stays.
+#[test]
+fn what_explains_something_is_told_as_deep_as_it_was_seen_while_that_goes_on() {
+    let one = |id| ranked(id, Severity::Critical, 10.0);
+    let because = |mut of: Ranked, place: usize, id| {
+        of.because_of = Some(crate::diagnosis::rank::BecauseOf { id, place });
+        of
+    };
+    let (stalled, full, silent) = ("accept-loop-stalled", "accept-queue-overflow", "connect-unanswered");
+    let whole = [one(stalled), because(one(full), 0, stalled), because(one(silent), 0, stalled)];
+    let nearer = [one(full), because(one(silent), 0, full)];
+    let root = |row: &Row| {
+        let episode = row.timeline.episodes().iter().find(|episode| episode.key.id == silent).expect("it goes on");
+        episode.root.as_ref().map(|root| root.key.id)
+    };
+    let mut row = Row::new();
+    row.tick(&nearer);
+    assert_eq!(root(&row), Some(full));
+    row.tick(&whole);
+    row.tick(&whole);
+    assert_eq!(root(&row), Some(stalled));
+    row.tick(&nearer);
+    assert_eq!(root(&row), Some(stalled), "it ended with this window");
+    row.tick(&nearer);
+    assert_eq!(root(&row), Some(full), "it is over");
+}
+
+/// Two windows that tell of two faults in turn that each follows from the other: one of them must be somebody's page.
+#[test]
+fn nothing_follows_from_itself() {
+    let one = |id| ranked(id, Severity::Critical, 10.0);
+    let (a, b) = ("accept-queue-overflow", "connect-unanswered");
+    let mut row = Row::new();
+    for (root, symptom) in [(a, b), (b, a), (a, b)] {
+        row.tick(&crate::timeline::testing::follows(one(root), one(symptom)));
+        let roots: Vec<_> = row.timeline.episodes().iter().filter_map(|episode| episode.root.as_ref()).collect();
+        assert_eq!((roots.len(), roots[0].key.id), (1, root));
+    }
 }

@@ -72,6 +72,7 @@ fn account(from: Moment, seconds: u64, faulty: bool) -> Account {
         state: State::Active,
         events: seconds,
         standing: 0,
+        per_s: None,
         because_of: None,
     };
     let status = if faulty { Status::Critical } else { Status::Ok };
@@ -104,6 +105,7 @@ fn written(directory: &Path) -> Moment {
         hostname: None,
         kernel: None,
         redacted: false,
+        tells_roots: true,
     };
     push(moment(0), Entry::Started(started));
     for minute in 0..MINUTES {

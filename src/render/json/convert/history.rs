@@ -119,11 +119,11 @@ fn place(place: &history::Place) -> Place {
 }
 
 /// What happened to an episode, for a hook.
-pub fn event(event: &history::Event, hostname: Option<&str>, left_out: u64) -> HookEvent {
+pub fn event(event: &history::Event, what: &'static str, hostname: Option<&str>, left_out: u64) -> HookEvent {
     HookEvent {
         schema: EVENT_SCHEMA,
         hostname: hostname.map(str::to_owned),
-        what: event.what.name(),
+        what,
         at: at(event.at),
         since: at(event.since),
         id: event.id.clone(),

@@ -187,6 +187,7 @@ pub const EVENT_SCHEMA: &str = "rstdoctor/event/v1";
 pub struct HookEvent {
     pub schema: &'static str,
     pub hostname: Option<String>,
+    /// appeared, again, worsened, ended; explained: what it follows from is known now.
     pub what: &'static str,
     pub at: String,
     pub since: String,
@@ -195,13 +196,15 @@ pub struct HookEvent {
     pub place: Place,
     pub severity: Severity,
     pub state: State,
-    /// The deeper cause that explains it, where one was found in that window.
+    /// The deeper cause that explains it, where that was told as well and is no milder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub because_of: Option<BecauseOf>,
     pub summary: String,
     pub per_s: f64,
     pub unit: String,
+    /// Since `since`.
     pub events: u64,
+    /// How often it was told to have begun.
     pub times: u32,
     pub evidence: Vec<String>,
     pub remedies: Vec<String>,
