@@ -3,7 +3,7 @@
 
 use crate::evidence::Evidence;
 use crate::evidence::harm::interval;
-use crate::evidence::ledger::Account;
+use crate::evidence::ledger::{Account, RECORD_LOST};
 use crate::reset::Kind;
 use crate::value::Missing;
 use crate::value::words::thousands;
@@ -28,7 +28,7 @@ impl Unbalanced {
     /// `None` where the account balances, or where nobody counted.
     pub fn of(sent: &Account) -> Option<Self> {
         let total = sent.total.as_ref().ok().copied()?;
-        let lost = sent.count_of("record-lost").min(total);
+        let lost = sent.count_of(RECORD_LOST).min(total);
         // Their form is known, and not which of several reasons they had.
         let unclear =
             [Kind::Active, Kind::Refusal, Kind::Answer].iter().map(|kind| sent.count_of(kind.name())).sum::<u64>();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::layout::{Page, Paint};
 use crate::cause::Severity;
+use crate::evidence::ledger::RECORD_LOST;
 use crate::history::{Direction, Ending, Episode, Gap, Line, Past, Row, Span, Why, total};
 use crate::value::words::{counted, percent, rate, seconds, thousands};
 
@@ -277,12 +278,24 @@ pub fn resets(past: &Past) -> String {
     let totals = &past.account.totals;
     let whose = if past.wanted.is_narrow() { "of all ports and processes: " } else { "" };
     let known = |count: Option<u64>| count.map_or("not counted".to_owned(), thousands);
-    let unexplained =
-        totals.sent_unexplained.map_or(String::new(), |rest| format!(" (unexplained {})", thousands(rest)));
+    let lost = |direction| {
+        let lines = past.account.resets.iter().filter(move |line| line.direction == direction);
+        lines.filter(|line| line.reason == RECORD_LOST).map(|line| line.count).sum::<u64>()
+    };
+    let unexplained = |rest: Option<u64>, lost: u64| match (rest, lost) {
+        (None, 0) => String::new(),
+        (rest, 0) => format!(" (unexplained {})", thousands(rest.unwrap_or(0))),
+        (rest, lost) => {
+            let all = rest.unwrap_or(0).saturating_add(lost);
+            format!(" (unexplained {}, of {} of them the record was lost)", thousands(all), thousands(lost))
+        }
+    };
     format!(
-        "{whose}sent {}{unexplained}, received {}, by the firewall {}, attempts lost without one {}",
+        "{whose}sent {}{}, received {}{}, by the firewall {}, attempts lost without one {}",
         known(totals.sent),
+        unexplained(totals.sent_unexplained, lost(Direction::Sent)),
         known(totals.received),
+        unexplained(None, lost(Direction::Received)),
         known(totals.firewall),
         known(totals.dropped)
     )
