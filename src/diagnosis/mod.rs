@@ -383,7 +383,7 @@ fn name_by_cause(ledger: &mut Ledger, causes: &[Ranked]) {
     for line in &mut ledger.sent.lines {
         let usual = OTHERS.iter().find(|(usual, _)| line.cause == Some(usual) && !found(usual));
         if let Some(other) = usual.and_then(|(_, others)| others.iter().find(|id| found(id))) {
-            line.cause = Some(other);
+            line.retell(other);
         }
     }
 }

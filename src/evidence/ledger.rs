@@ -14,9 +14,17 @@ use crate::source::reset_events::Direction;
 use crate::value::Missing;
 use crate::value::words::thousands;
 
-/// What has no event because its record was lost, and in words: nothing says what it was.
+/// What has no event because its record was lost: nothing says what it was.
 pub const RECORD_LOST: &str = "record-lost";
-const RECORD_LOST_WORDS: &str = "unexplained (record lost)";
+/// Reasons that are no kind of reset, in words.
+const OTHERS: [(&str, &str); 6] = [
+    (RECORD_LOST, "unexplained (record lost)"),
+    ("aborted-on-data", "aborted (linger 0), or data after close"),
+    ("refused-local-connect", "nothing listens, asked by a program of this host"),
+    ("rejected", "rejected by netfilter"),
+    ("syn-queue-full", "SYN queue full"),
+    ("no-route", "no route for the answer"),
+];
 
 /// How a line of the ledger is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -43,6 +51,21 @@ pub struct Line {
     pub basis: Basis,
     /// Counter, kernel reason or other origin, for people: `TCPAbortOnClose`.
     pub known_from: String,
+}
+
+impl Line {
+    /// The cause that explains it is another one.
+    pub fn retell(&mut self, cause: &'static str) {
+        self.cause = Some(cause);
+        self.label = words(self.reason, self.cause);
+    }
+}
+
+/// What people read for a reason that a cause explains; of one of a later version its name.
+pub fn words(reason: &str, cause: Option<&str>) -> String {
+    let other = || OTHERS.iter().find(|(name, _)| *name == reason).map(|(_, words)| *words);
+    let words = Kind::of_name(reason).map(|kind| kind.words_under(cause)).or_else(other);
+    words.map_or_else(|| reason.replace('-', " "), str::to_owned)
 }
 
 /// A total and the lines that account for it.
@@ -151,8 +174,8 @@ pub fn account(
     }
 }
 
-fn inferred(reason: &'static str, label: &str, count: u64, cause: Option<&'static str>, from: &str) -> Line {
-    Line { reason, label: label.to_owned(), count, cause, basis: Basis::Inferred, known_from: from.to_owned() }
+fn inferred(reason: &'static str, count: u64, cause: Option<&'static str>, from: &str) -> Line {
+    Line { reason, label: words(reason, cause), count, cause, basis: Basis::Inferred, known_from: from.to_owned() }
 }
 
 /// Sent RSTs by the kernel's reason for each where that is known, else by the counters on the same paths.
@@ -205,25 +228,21 @@ fn by_kind(events: &Attribution, direction: Direction, known_from: &str) -> Vec<
 /// What the counters of this namespace leave without an event, where records were lost, of whichever namespace.
 fn lost(count: u64, lost: &LostRecords) -> Line {
     let from = format!("{} of {} records of the host were lost", thousands(lost.host), thousands(lost.of));
-    inferred(RECORD_LOST, RECORD_LOST_WORDS, count, None, &from)
+    inferred(RECORD_LOST, count, None, &from)
 }
 
 fn sent_by_counters(estimate: Result<&Estimate, &Missing>) -> Vec<Line> {
     let Ok(counted) = estimate else { return Vec::new() };
-    let of = |kind: Kind, count, from: &str| {
-        let (reason, label, cause) = (kind.name(), kind.words(), kind.cause());
-        inferred(reason, label, count, cause, from)
-    };
+    let of = |kind: Kind, count, from: &str| inferred(kind.name(), count, kind.cause(), from);
     vec![
         of(Kind::UnreadData, counted.unread, "TCPAbortOnClose"),
         of(Kind::Memory, counted.memory, "TCPAbortOnMemory"),
         of(Kind::LingerTimeout, counted.linger_timeout, "TCPAbortOnLinger"),
-        inferred("aborted-on-data", "aborted (linger 0), or data after close", counted.on_data, None, "TCPAbortOnData"),
+        inferred("aborted-on-data", counted.on_data, None, "TCPAbortOnData"),
         of(Kind::Keepalive, counted.keepalive, "TCPAbortOnTimeout, TCPKeepAlive"),
         of(Kind::AcceptQueueFull, counted.accept_queue, "EmbryonicRsts, ListenOverflows"),
         inferred(
             "refused-local-connect",
-            "nothing listens, asked by a program of this host",
             counted.refused_here,
             Some("port-without-listener"),
             "OutRsts and AttemptFails together",
@@ -254,7 +273,7 @@ fn received(
     };
     let mut account = Account { total: Ok(estimate), basis: Basis::Inferred, lines: Vec::new() };
     let cause = Some("peer-reset");
-    account.add(inferred("established", "in an open connection", estimate, cause, "EstabResets less own aborts"));
+    account.add(inferred("established", estimate, cause, "EstabResets less own aborts"));
     account
 }
 
@@ -266,8 +285,7 @@ fn firewall(wire: Result<&Wire, &Missing>) -> Account {
     };
     let total = wire.rejected_total();
     let mut account = Account { total: Ok(total), basis: Basis::Measured, lines: Vec::new() };
-    let line =
-        inferred("rejected", "rejected by netfilter", total, Some("firewall-reject"), "packets without a TCP RST");
+    let line = inferred("rejected", total, Some("firewall-reject"), "packets without a TCP RST");
     account.add(Line { basis: Basis::Deduced, ..line });
     account
 }
@@ -278,21 +296,17 @@ fn dropped(e: &Readings<'_>) -> Account {
         Ok(reading) => reading.delta,
         Err(missing) => return Account::unknown(missing),
     };
-    let measured = |reason, label: &str, count, cause, from: &str| Line {
-        basis: Basis::Measured,
-        ..inferred(reason, label, count, cause, from)
-    };
+    let measured =
+        |reason, count, cause, from: &str| Line { basis: Basis::Measured, ..inferred(reason, count, cause, from) };
     let mut account = Account { total: Ok(drops), basis: Basis::Measured, lines: Vec::new() };
     account.add(measured(
         "accept-queue-full",
-        "accept queue full",
         e.moved("TcpExt.ListenOverflows"),
         Some("accept-queue-overflow"),
         "ListenOverflows",
     ));
     account.add(measured(
         "syn-queue-full",
-        "SYN queue full",
         e.moved("TcpExt.TCPReqQFullDrop"),
         Some("syn-queue-overflow"),
         "TCPReqQFullDrop",
@@ -300,7 +314,7 @@ fn dropped(e: &Readings<'_>) -> Account {
     // A SYN that cannot be answered for want of a route counts as dropped by its listener (net/ipv4/tcp_input.c tcp_conn_request());
     // what programs here send to nowhere is counted in the same place.
     let no_route = e.moved("Ip.OutNoRoutes");
-    account.add(inferred("no-route", "no route for the answer", no_route, Some("packets-discarded"), "IpOutNoRoutes"));
+    account.add(inferred("no-route", no_route, Some("packets-discarded"), "IpOutNoRoutes"));
     account
 }
 
@@ -312,7 +326,7 @@ mod tests {
     use crate::value::{Observed, TcpState};
 
     fn line(count: u64, basis: Basis) -> Line {
-        Line { basis, ..inferred("reason", "label", count, None, "origin") }
+        Line { basis, ..inferred("reason", count, None, "origin") }
     }
 
     #[test]
@@ -322,6 +336,17 @@ mod tests {
         assert_eq!((account.unexplained(), account.excess()), (Some(1), None));
         account.add(line(4, Basis::Measured));
         assert_eq!((account.explained(), account.unexplained(), account.excess()), (13, Some(0), Some(3)));
+    }
+
+    #[test]
+    fn a_line_under_another_cause_has_the_words_of_that_cause() {
+        assert_eq!(words("turned-away", Some("connection-limit")), "turned away right after accept");
+        assert_eq!(words("turned-away", Some("close-with-unread-data")), "closed with unread data");
+        assert_eq!(words("turned-away", Some("late-data-after-close")), "data after close");
+        // Who was refused was refused, even if the listener was only away.
+        assert_eq!(words("no-listener", Some("process-exit")), "nothing listens");
+        assert_eq!(words("closed-with-unread-data", None), "closed with unread data");
+        assert_eq!(words("of-a-later-version", None), "of a later version");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What happened, for people: episodes, services over the time, resets, and what was not recorded.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::layout::{Page, Paint};
@@ -305,7 +306,13 @@ pub fn resets(past: &Past) -> String {
 pub fn reasons(past: &Past) -> Vec<(Direction, String, u64)> {
     let wanted = |line: &&Line| past.wanted.cause.is_none() || line.cause == past.wanted.cause;
     let lines = past.account.resets.iter().filter(wanted);
-    let mut reasons: Vec<_> = lines.map(|line| (line.direction, line.reason.replace('-', " "), line.count)).collect();
+    // How each is known is not told here.
+    let mut counts: BTreeMap<(Direction, String), u64> = BTreeMap::new();
+    for line in lines {
+        let count = counts.entry((line.direction, line.words())).or_default();
+        *count = count.saturating_add(line.count);
+    }
+    let mut reasons: Vec<_> = counts.into_iter().map(|((direction, words), count)| (direction, words, count)).collect();
     reasons.sort_by_key(|(_, _, count)| std::cmp::Reverse(*count));
     reasons
 }

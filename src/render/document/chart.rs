@@ -69,7 +69,7 @@ pub fn charts(past: &Past) -> Vec<Chart> {
     let mut by_reason: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     // They are of the whole host.
     for ((direction, reason), counts) in past.by_reason.iter().filter(|_| !past.wanted.is_narrow()) {
-        by_reason.insert(format!("{} {}", direction.name(), reason.replace('-', " ")), counts.clone());
+        by_reason.insert(format!("{} {reason}", direction.name()), counts.clone());
     }
     let mut by_reason: Vec<_> = by_reason.into_iter().collect();
     by_reason.sort_by_key(|(_, counts)| std::cmp::Reverse(total(counts)));
