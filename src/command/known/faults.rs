@@ -75,6 +75,8 @@ impl Span {
     fn clear_of(self, others: &[Self]) -> Self {
         // A look begins after the time of the one before it, of which the index cuts off what is less than this.
         const AFTER: Duration = Duration::from_millis(1);
+        // What is left of a look is judged as the whole of it.
+        const LEFT: Duration = Duration::from_millis(500);
         others.iter().fold(self, |own, other| {
             let Some(both) = other.within(own) else { return own };
             let clear = match (both.from == own.from, both.until == own.until) {
@@ -82,7 +84,7 @@ impl Span {
                 (false, true) => Self { until: both.from, ..own },
                 _ => return own,
             };
-            if both.length() <= SHORT && clear.length() >= EDGE.saturating_sub(AFTER) { clear } else { own }
+            if both.length() <= SHORT && clear.length() >= LEFT { clear } else { own }
         })
     }
 
@@ -231,8 +233,8 @@ mod tests {
         let killed = [fault(10, 40, true), fault(38, 44, true)];
         let after = Span { from: Duration::from_millis(40_001), until: Duration::from_secs(44) };
         assert_eq!(times(&killed), [span(12, 38), after]);
-        let both = [fault(10, 40, true), fault(38, 41, true)];
-        assert_eq!(times(&both), [span(12, 38), span(38, 41)], "less than a look would be left");
+        let both = [fault(10, 40, true), fault(38, 40, true)];
+        assert_eq!(times(&both), [span(12, 38), span(38, 40)], "nothing of it would be left");
     }
 
     #[test]
