@@ -16,11 +16,13 @@ mod alone;
 mod context;
 mod endings;
 mod gone;
+mod lost;
 pub mod wire;
 
 pub use context::surroundings;
 pub use endings::{Ended, ended};
 pub use gone::{GoneListener, GoneProcesses, gone_listeners};
+pub use lost::{Ends, LostRecords};
 
 use context::moved as moved_of;
 
@@ -67,16 +69,6 @@ pub struct Attribution {
     /// shows may be among them.
     pub hidden: u64,
     pub lost: LostRecords,
-}
-
-/// Resets that the kernel counted but whose records were lost. That happens on the whole host: as many of them as the counters of
-/// this namespace leave room for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LostRecords {
-    pub sent: u64,
-    pub received: u64,
-    /// Everything that the kernel counted.
-    pub of: u64,
 }
 
 impl Attribution {
@@ -254,7 +246,12 @@ fn as_owner(view: View<'_>, task: &Task, at: Duration) -> Task {
 ///
 /// # Errors
 /// There are neither reset events nor all packets.
-pub fn attribute(view: View<'_>, grouped: &Grouped, around: &Surroundings) -> Result<Attribution, Missing> {
+pub fn attribute(
+    view: View<'_>,
+    grouped: &Grouped,
+    around: &Surroundings,
+    ends: Option<Ends>,
+) -> Result<Attribution, Missing> {
     let nothing = EventAccount::default();
     let (events, received) = match view.host.reset_events.required("reset_events") {
         Ok(events) => (events, Ok(())),
@@ -312,14 +309,7 @@ pub fn attribute(view: View<'_>, grouped: &Grouped, around: &Surroundings) -> Re
         Some(1..) if known == 0 => Err(unseen(view)),
         _ => Ok(()),
     };
-    // Records are lost on the whole host. Of the sent ones no more can be this namespace's than its counter lacks.
-    let lost_sent = moved.map_or(events.lost_sent, |moved| moved.saturating_sub(known).min(events.lost_sent));
-    let known_received: u64 = groups.iter().filter(|group| !is_sent(group)).map(|group| group.count).sum();
-    let ended = moved_of(view, "Tcp.EstabResets").zip(moved_of(view, "Tcp.AttemptFails")).map(|(a, b)| a + b);
-    let lost_received = events.lost.saturating_sub(events.lost_sent);
-    let lost_received = ended.map_or(lost_received, |ended| ended.saturating_sub(known_received).min(lost_received));
-    let of = known + known_received + lost_sent + lost_received;
-    let lost = LostRecords { sent: lost_sent, received: lost_received, of };
-    let hidden = moved.map_or(0, |moved| if lost_sent * 10 > moved { lost_sent } else { 0 });
+    let lost = LostRecords::of(events, moved.map(|moved| moved.saturating_sub(known)), &grouped.here, ends);
+    let hidden = moved.map_or(0, |moved| if lost.sent * 10 > moved { lost.sent } else { 0 });
     Ok(Attribution { groups, sent, received, lost, hidden })
 }

@@ -17,7 +17,7 @@ mod wording;
 pub use entry::Entry;
 pub use finding::{EvidenceItem, Finding, Impact, Judgement, Severity, State, Subject, SubjectKind, Verdict};
 pub use numbers::Confidence;
-pub use remedy::{Change, Remedy, Verify};
+pub use remedy::{Change, Fate, Remedy, Verify};
 
 pub use crate::knowledge::servers::{Restart, Setting, SettingKind};
 

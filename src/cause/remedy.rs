@@ -1,11 +1,11 @@
 //! What can be done about a finding, typed: what is pasted into a shell holds no configuration and no comment, and cannot be
 //! made of text ([`ShellCommand`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::{Restart, Setting, SettingKind, commands};
-use crate::value::shell::{Part, ShellCommand};
+use crate::value::shell::{Name, Part, ShellCommand};
 
 /// Something to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +55,14 @@ impl Verify {
     pub fn flat(counter: &'static str) -> Self {
         Self::by(ShellCommand::new("nstat -az").arg(counter), "stays flat")
     }
+}
+
+/// What became of a process that was observed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Runs,
+    Ended,
+    Unknown,
 }
 
 impl From<&str> for Verify {
@@ -127,6 +135,37 @@ impl Remedy {
         let was: Vec<_> = names.into_iter().map(was).collect();
         if !was.is_empty() {
             self.text = format!("{} (there and then {})", self.text, was.join(", "));
+        }
+        self
+    }
+
+    /// As one can use it later on the same host: a command for a process that has ended is none, and says so.
+    pub fn later(mut self, fate: &mut dyn FnMut(u32) -> Fate) -> Self {
+        let pids = |command: &ShellCommand| -> Vec<u32> {
+            let names = command.names();
+            names.into_iter().filter(|(what, _)| *what == Name::PID).filter_map(|(_, pid)| pid.parse().ok()).collect()
+        };
+        let (mut of_command, mut of_verify) = (Vec::new(), Vec::new());
+        if let Change::Shell { command, persist } = &self.change {
+            of_command.extend(std::iter::once(command).chain(persist).flat_map(pids));
+        }
+        of_verify.extend(self.verify.command.iter().flat_map(pids));
+        let all: BTreeSet<u32> = of_command.iter().chain(&of_verify).copied().collect();
+        let fates: Vec<Fate> = all.iter().map(|pid| fate(*pid)).collect();
+        if fates.iter().all(|fate| *fate == Fate::Runs) {
+            return self;
+        }
+        if fates.iter().any(|fate| *fate != Fate::Ended) {
+            return self.elsewhere();
+        }
+        let ended: Vec<String> = all.iter().map(u32::to_string).collect();
+        let have = if ended.len() == 1 { "has" } else { "have" };
+        self.text = format!("{} (pid {} {have} ended since)", self.text, ended.join(", "));
+        if !of_command.is_empty() {
+            self.change = Change::Advice;
+        }
+        if !of_verify.is_empty() {
+            self.verify.command = self.verify.command.map(|command| command.elsewhere());
         }
         self
     }
@@ -224,7 +263,6 @@ impl Setting {
 mod tests {
     use super::*;
     use crate::value::outside::UnitName;
-    use crate::value::shell::Name;
 
     #[test]
     fn a_namespace_has_its_own_sockets_and_most_of_its_settings() {
@@ -233,6 +271,18 @@ mod tests {
         let command = |command: ShellCommand| Remedy::new("", "").command(command).is_per_netns();
         assert!(command(ShellCommand::new("true").pipe(ShellCommand::new("ss -t"))));
         assert!(!command(ShellCommand::new("kill -CONT 7")));
+    }
+
+    #[test]
+    fn later_a_command_is_told_for_a_process_that_runs_and_not_for_one_that_ended() {
+        let remedy = || Remedy::new("Continue", "moves").command(ShellCommand::new("kill -CONT").arg(Name::pid(4121)));
+        let later = |fate| remedy().later(&mut |_| fate);
+        assert_eq!(later(Fate::Runs), remedy());
+        let ended = later(Fate::Ended);
+        assert_eq!((ended.line(), ended.text.as_str()), (None, "Continue (pid 4121 has ended since)"));
+        assert_eq!(later(Fate::Unknown), remedy().elsewhere());
+        let plain = Remedy::new("Look", "").command(ShellCommand::new("ss -lnt"));
+        assert_eq!(plain.clone().later(&mut |_| Fate::Ended), plain, "it names no process");
     }
 
     #[test]

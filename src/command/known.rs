@@ -42,9 +42,14 @@ impl Known {
             // The index cuts off what is less than a millisecond: a tick is not before its own time.
             let from = Duration::from_millis(episode.span.from.saturating_add(1));
             let until = Duration::from_millis(episode.span.until);
+            let whole = Span { from, until };
+            let place = &episode.place;
             Some(Fault {
-                span: Span { from, until }.within(asked)?,
+                span: whole.within(asked)?,
+                whole,
                 critical: episode.severity == Severity::Critical,
+                id: episode.id.clone(),
+                listener: place.port.map(|port| (port, place.netns.clone())),
                 what: format!("{} at {}", episode.id, episode.place.words()),
             })
         };

@@ -20,6 +20,7 @@ use crate::value::Stop;
 use crate::value::escape::visible;
 use crate::value::words::seconds;
 
+mod since;
 mod stored;
 
 /// A shorter window that was interrupted is no result.

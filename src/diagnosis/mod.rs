@@ -241,7 +241,11 @@ pub fn diagnose_unless(view: View<'_>, filter: &Filter, stopped: &dyn Fn() -> bo
 fn judge(evidence: &Evidence<'_>, view: View<'_>, filter: &Filter, stopped: &dyn Fn() -> bool) -> (Diagnosis, bool) {
     let services = evidence.services().unwrap_or_default();
     let scope = filter.resolve(services);
-    let told = |finding: Finding| if view.covers.input == Input::Live { finding } else { finding.elsewhere() };
+    // Of what a store holds is asked later what is still there.
+    let told = |finding: Finding| match view.covers.input {
+        Input::Live | Input::Store => finding,
+        _ => finding.elsewhere(),
+    };
     let (mut found, mut hinted, mut elsewhere) = (Vec::new(), Vec::new(), Vec::new());
     let (mut ruled_out, mut not_checked) = (Vec::new(), Vec::new());
     let mut whole = true;
@@ -383,7 +387,7 @@ fn name_by_cause(ledger: &mut Ledger, causes: &[Ranked]) {
     for line in &mut ledger.sent.lines {
         let usual = OTHERS.iter().find(|(usual, _)| line.cause == Some(usual) && !found(usual));
         if let Some(other) = usual.and_then(|(_, others)| others.iter().find(|id| found(id))) {
-            line.cause = Some(other);
+            line.retell(other);
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::evidence::Evidence;
 use crate::evidence::harm::interval;
-use crate::evidence::ledger::Account;
+use crate::evidence::ledger::{Account, RECORD_LOST};
 use crate::reset::Kind;
 use crate::value::Missing;
 use crate::value::words::thousands;
@@ -28,7 +28,7 @@ impl Unbalanced {
     /// `None` where the account balances, or where nobody counted.
     pub fn of(sent: &Account) -> Option<Self> {
         let total = sent.total.as_ref().ok().copied()?;
-        let lost = sent.count_of("record-lost").min(total);
+        let lost = sent.count_of(RECORD_LOST).min(total);
         // Their form is known, and not which of several reasons they had.
         let unclear =
             [Kind::Active, Kind::Refusal, Kind::Answer].iter().map(|kind| sent.count_of(kind.name())).sum::<u64>();
@@ -106,10 +106,14 @@ impl Evidence<'_> {
         if self.totals_only() { None } else { Unbalanced::of(&self.ledger.sent) }
     }
 
+    /// Neither an event nor a packet tells of the resets that were sent; that packets are seen is not enough, where none of these was.
+    fn untold(&self) -> bool {
+        !self.totals_only() && self.attribution().map_or(true, |resets| resets.sent.is_err())
+    }
+
     /// Connections that failed where nothing tells of which service they were: there are neither events nor packets of resets.
     pub fn unplaced(&self) -> Option<Unplaced> {
-        let untold = !self.totals_only() && self.attribution().is_err();
-        untold.then(|| Unplaced::of(&|name| self.moved(name)))?
+        self.untold().then(|| Unplaced::of(&|name| self.moved(name)))?
     }
 
     /// Connection attempts that were lost and that no counter explains, unless they are few.
@@ -122,8 +126,7 @@ impl Evidence<'_> {
 
     /// Resets that this host sent, where nothing tells of which service they were: they may all be of one.
     pub fn unassigned(&self) -> Option<u64> {
-        let untold = !self.totals_only() && self.attribution().is_err();
-        untold.then(|| self.moved("Tcp.OutRsts")).filter(|sent| *sent >= Unplaced::FEWEST)
+        self.untold().then(|| self.moved("Tcp.OutRsts")).filter(|sent| *sent >= Unplaced::FEWEST)
     }
 
     /// # Errors
@@ -140,6 +143,7 @@ mod tests {
     use crate::cause::by_id;
     use crate::diagnosis::{Status, diagnose};
     use crate::observation::testing::Case;
+    use crate::source::reset_events::Direction;
     use crate::value::Observed;
 
     /// A host whose tracepoints work and showed `seen` of the RSTs that it sent.
@@ -201,6 +205,21 @@ mod tests {
         assert_eq!(diagnose(case(169, 5).view()).status, Status::Ok, "some of many");
         assert_eq!(diagnose(case(2, 2).view()).status, Status::Ok, "chance");
         assert_eq!(diagnose(case(5, 5).tracepoints().view()).status, Status::Ok, "events tell, and are judged");
+    }
+
+    /// A recording in which a storm elsewhere left no room for the events, and the packets were lost as well.
+    #[test]
+    fn packets_that_show_none_of_the_resets_that_were_sent_tell_no_more_than_nothing() {
+        let case = |seen: u16| {
+            let case = Case::new().counter("Tcp.OutRsts", 0, 109).counter("TcpExt.ListenOverflows", 0, 0);
+            let case = case.counter("Tcp.ActiveOpens", 0, 58).counter("Tcp.PassiveOpens", 0, 0);
+            let case = case.counter("Tcp.AttemptFails", 0, 109);
+            case.packets(seen, Direction::Sent, 0x14, 64, ["127.0.0.1:8080", "127.0.0.1:40000"])
+        };
+        let none = diagnose(case(0).view());
+        assert_eq!(none.status, Status::Unknown, "{}", none.summary);
+        assert!(none.summary.starts_with("58 of 58 connections failed or were reset"), "{}", none.summary);
+        assert_ne!(diagnose(case(109).view()).status, Status::Ok, "they are seen, and are judged");
     }
 
     /// Who is refused shows in no counter of connections.

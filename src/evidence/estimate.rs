@@ -1,7 +1,7 @@
 //! What the counters say about resets where single events are not known. One place, because the ledger and the causes
 //! must take the same numbers from the same look-alikes.
 
-use crate::attribution::GoneListener;
+use crate::attribution::{Ends, GoneListener};
 use crate::evidence::readings::Readings;
 use crate::value::Missing;
 
@@ -37,6 +37,17 @@ pub struct Estimate {
     /// Resets received in open connections: EstabResets less own aborts and timeouts. EstabResets has no direction and
     /// counts both ends of a connection within this host (net/ipv4/tcp.c tcp_set_state).
     pub received: u64,
+    /// Open connections that this host ended itself, by the same counters.
+    pub own: u64,
+}
+
+impl Estimate {
+    /// `None` where the counters of connections that end were not read.
+    pub fn ends(&self, e: &Readings<'_>) -> Option<Ends> {
+        let resets =
+            e.counter("Tcp.EstabResets").and_then(|resets| e.counter("Tcp.AttemptFails").map(|_| resets.delta));
+        resets.ok().map(|resets| Ends { resets, own: self.own, refused: self.refused_connects })
+    }
 }
 
 /// Draws the estimate up.
@@ -92,5 +103,6 @@ pub fn estimate(e: &Readings<'_>, gone: &[GoneListener<'_>]) -> Result<Estimate,
         listener_closed,
         rest,
         received,
+        own,
     })
 }

@@ -14,6 +14,18 @@ use crate::source::reset_events::Direction;
 use crate::value::Missing;
 use crate::value::words::thousands;
 
+/// What has no event because its record was lost: nothing says what it was.
+pub const RECORD_LOST: &str = "record-lost";
+/// Reasons that are no kind of reset, in words.
+const OTHERS: [(&str, &str); 6] = [
+    (RECORD_LOST, "unexplained (record lost)"),
+    ("aborted-on-data", "aborted (linger 0), or data after close"),
+    ("refused-local-connect", "nothing listens, asked by a program of this host"),
+    ("rejected", "rejected by netfilter"),
+    ("syn-queue-full", "SYN queue full"),
+    ("no-route", "no route for the answer"),
+];
+
 /// How a line of the ledger is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -39,6 +51,21 @@ pub struct Line {
     pub basis: Basis,
     /// Counter, kernel reason or other origin, for people: `TCPAbortOnClose`.
     pub known_from: String,
+}
+
+impl Line {
+    /// The cause that explains it is another one.
+    pub fn retell(&mut self, cause: &'static str) {
+        self.cause = Some(cause);
+        self.label = words(self.reason, self.cause);
+    }
+}
+
+/// What people read for a reason that a cause explains; of one of a later version its name.
+pub fn words(reason: &str, cause: Option<&str>) -> String {
+    let other = || OTHERS.iter().find(|(name, _)| *name == reason).map(|(_, words)| *words);
+    let words = Kind::of_name(reason).map(|kind| kind.words_under(cause)).or_else(other);
+    words.map_or_else(|| reason.replace('-', " "), str::to_owned)
 }
 
 /// A total and the lines that account for it.
@@ -147,8 +174,8 @@ pub fn account(
     }
 }
 
-fn inferred(reason: &'static str, label: &str, count: u64, cause: Option<&'static str>, from: &str) -> Line {
-    Line { reason, label: label.to_owned(), count, cause, basis: Basis::Inferred, known_from: from.to_owned() }
+fn inferred(reason: &'static str, count: u64, cause: Option<&'static str>, from: &str) -> Line {
+    Line { reason, label: words(reason, cause), count, cause, basis: Basis::Inferred, known_from: from.to_owned() }
 }
 
 /// Sent RSTs by the kernel's reason for each where that is known, else by the counters on the same paths.
@@ -198,35 +225,24 @@ fn by_kind(events: &Attribution, direction: Direction, known_from: &str) -> Vec<
     lines
 }
 
-/// Without these the remainder would look like resets that nothing explains.
+/// What the counters of this namespace leave without an event, where records were lost, of whichever namespace.
 fn lost(count: u64, lost: &LostRecords) -> Line {
-    let all = thousands(lost.sent + lost.received);
-    Line {
-        reason: "record-lost",
-        label: "record lost".to_owned(),
-        count,
-        cause: None,
-        basis: Basis::Measured,
-        known_from: format!("tracepoints: {all} of {} records of the host", thousands(lost.of)),
-    }
+    let from = format!("{} of {} records of the host were lost", thousands(lost.host), thousands(lost.of));
+    inferred(RECORD_LOST, count, None, &from)
 }
 
 fn sent_by_counters(estimate: Result<&Estimate, &Missing>) -> Vec<Line> {
     let Ok(counted) = estimate else { return Vec::new() };
-    let of = |kind: Kind, count, from: &str| {
-        let (reason, label, cause) = (kind.name(), kind.words(), kind.cause());
-        inferred(reason, label, count, cause, from)
-    };
+    let of = |kind: Kind, count, from: &str| inferred(kind.name(), count, kind.cause(), from);
     vec![
         of(Kind::UnreadData, counted.unread, "TCPAbortOnClose"),
         of(Kind::Memory, counted.memory, "TCPAbortOnMemory"),
         of(Kind::LingerTimeout, counted.linger_timeout, "TCPAbortOnLinger"),
-        inferred("aborted-on-data", "aborted (linger 0), or data after close", counted.on_data, None, "TCPAbortOnData"),
+        inferred("aborted-on-data", counted.on_data, None, "TCPAbortOnData"),
         of(Kind::Keepalive, counted.keepalive, "TCPAbortOnTimeout, TCPKeepAlive"),
         of(Kind::AcceptQueueFull, counted.accept_queue, "EmbryonicRsts, ListenOverflows"),
         inferred(
             "refused-local-connect",
-            "nothing listens, asked by a program of this host",
             counted.refused_here,
             Some("port-without-listener"),
             "OutRsts and AttemptFails together",
@@ -243,9 +259,12 @@ fn received(
 ) -> Account {
     if let Ok(events) = attribution.and_then(|events| events.received.as_ref().map(|()| events)) {
         let mut lines = by_kind(events, Direction::Received, "kernel event");
-        lines.push(lost(events.lost.received, &events.lost));
-        lines.retain(|line| line.count > 0);
-        return Account { total: Ok(lines.iter().map(|line| line.count).sum()), basis: Basis::Measured, lines };
+        // Without the counters nothing tells how many of them are this namespace's.
+        let lost = lost(events.lost.received, &events.lost);
+        let lost = Some(lost).filter(|lost| lost.count > 0 && estimate.is_ok_and(|counted| counted.ends(e).is_some()));
+        let basis = if lost.is_some() { Basis::Inferred } else { Basis::Measured };
+        lines.extend(lost);
+        return Account { total: Ok(lines.iter().map(|line| line.count).sum()), basis, lines };
     }
     let counted = e.counter("Tcp.EstabResets").and_then(|_| estimate.cloned().map_err(Clone::clone));
     let estimate = match counted {
@@ -254,7 +273,7 @@ fn received(
     };
     let mut account = Account { total: Ok(estimate), basis: Basis::Inferred, lines: Vec::new() };
     let cause = Some("peer-reset");
-    account.add(inferred("established", "in an open connection", estimate, cause, "EstabResets less own aborts"));
+    account.add(inferred("established", estimate, cause, "EstabResets less own aborts"));
     account
 }
 
@@ -266,8 +285,7 @@ fn firewall(wire: Result<&Wire, &Missing>) -> Account {
     };
     let total = wire.rejected_total();
     let mut account = Account { total: Ok(total), basis: Basis::Measured, lines: Vec::new() };
-    let line =
-        inferred("rejected", "rejected by netfilter", total, Some("firewall-reject"), "packets without a TCP RST");
+    let line = inferred("rejected", total, Some("firewall-reject"), "packets without a TCP RST");
     account.add(Line { basis: Basis::Deduced, ..line });
     account
 }
@@ -278,21 +296,17 @@ fn dropped(e: &Readings<'_>) -> Account {
         Ok(reading) => reading.delta,
         Err(missing) => return Account::unknown(missing),
     };
-    let measured = |reason, label: &str, count, cause, from: &str| Line {
-        basis: Basis::Measured,
-        ..inferred(reason, label, count, cause, from)
-    };
+    let measured =
+        |reason, count, cause, from: &str| Line { basis: Basis::Measured, ..inferred(reason, count, cause, from) };
     let mut account = Account { total: Ok(drops), basis: Basis::Measured, lines: Vec::new() };
     account.add(measured(
         "accept-queue-full",
-        "accept queue full",
         e.moved("TcpExt.ListenOverflows"),
         Some("accept-queue-overflow"),
         "ListenOverflows",
     ));
     account.add(measured(
         "syn-queue-full",
-        "SYN queue full",
         e.moved("TcpExt.TCPReqQFullDrop"),
         Some("syn-queue-overflow"),
         "TCPReqQFullDrop",
@@ -300,7 +314,7 @@ fn dropped(e: &Readings<'_>) -> Account {
     // A SYN that cannot be answered for want of a route counts as dropped by its listener (net/ipv4/tcp_input.c tcp_conn_request());
     // what programs here send to nowhere is counted in the same place.
     let no_route = e.moved("Ip.OutNoRoutes");
-    account.add(inferred("no-route", "no route for the answer", no_route, Some("packets-discarded"), "IpOutNoRoutes"));
+    account.add(inferred("no-route", no_route, Some("packets-discarded"), "IpOutNoRoutes"));
     account
 }
 
@@ -309,10 +323,10 @@ mod tests {
     use super::*;
     use crate::evidence::Evidence;
     use crate::observation::testing::Case;
-    use crate::value::Observed;
+    use crate::value::{Observed, TcpState};
 
     fn line(count: u64, basis: Basis) -> Line {
-        Line { basis, ..inferred("reason", "label", count, None, "origin") }
+        Line { basis, ..inferred("reason", count, None, "origin") }
     }
 
     #[test]
@@ -325,6 +339,17 @@ mod tests {
     }
 
     #[test]
+    fn a_line_under_another_cause_has_the_words_of_that_cause() {
+        assert_eq!(words("turned-away", Some("connection-limit")), "turned away right after accept");
+        assert_eq!(words("turned-away", Some("close-with-unread-data")), "closed with unread data");
+        assert_eq!(words("turned-away", Some("late-data-after-close")), "data after close");
+        // Who was refused was refused, even if the listener was only away.
+        assert_eq!(words("no-listener", Some("process-exit")), "nothing listens");
+        assert_eq!(words("closed-with-unread-data", None), "closed with unread data");
+        assert_eq!(words("of-a-later-version", None), "of a later version");
+    }
+
+    #[test]
     fn an_inference_cannot_exceed_what_was_counted() {
         let mut account = Account { total: Ok(10), basis: Basis::Measured, lines: Vec::new() };
         account.add(line(8, Basis::Inferred));
@@ -332,18 +357,66 @@ mod tests {
         assert_eq!((account.explained(), account.excess()), (10, None));
     }
 
-    #[test]
-    fn lost_records_are_a_line_and_no_remainder() {
-        let mut case = Case::new().tracepoints().counter("Tcp.OutRsts", 0, 10);
-        case = case.sent(6, "NO_SOCKET", None, ["10.0.0.1:80", "10.0.0.2:0"], None);
+    /// A server here closed `sent` connections of callers here and lost the records of `hidden` at either end, while a neighbour lost
+    /// very many.
+    fn beside_a_storm(sent: u16, hidden: u16) -> Case {
+        let ends = ["127.0.0.1:9000", "127.0.0.1:40000"];
+        let count = u64::from(sent);
+        let case = Case::new().tracepoints().counter("Tcp.OutRsts", 0, count).counter("Tcp.AttemptFails", 0, 0);
+        // Each end counts the connection.
+        let case = case.counter("Tcp.EstabResets", 0, 2 * count).counter("TcpExt.TCPAbortOnClose", 0, count);
+        let case = case.sent(sent - hidden, "TCP_ABORT_ON_CLOSE", Some(TcpState::Established), ends, None);
+        let mut case = case.received(sent - hidden, TcpState::Established, [ends[1], ends[0]]);
         if let Observed::Full(events) = &mut case.host.reset_events {
-            (events.read, events.lost, events.lost_sent) = (6, 7, 4);
+            (events.read, events.lost, events.lost_sent) = (3_000, 1_000_000, 500_000);
+        }
+        case
+    }
+
+    #[test]
+    fn of_a_neighbours_lost_records_no_more_are_ours_than_our_counters_leave_unexplained() {
+        let evidence = Evidence::new(beside_a_storm(141, 62).view());
+        let Ledger { sent, received, .. } = evidence.ledger();
+        assert_eq!((sent.total.clone(), sent.count_of(RECORD_LOST), sent.unexplained()), (Ok(141), 62, Some(0)));
+        assert_eq!(
+            (received.total.clone(), received.count_of(RECORD_LOST)),
+            (Ok(141), 62),
+            "one for each that was sent"
+        );
+        assert_eq!(received.basis, Basis::Inferred);
+        let line = sent.lines.iter().find(|line| line.reason == RECORD_LOST).expect("a line");
+        assert_eq!((line.label.as_str(), line.basis), ("unexplained (record lost)", Basis::Inferred));
+        assert_eq!(line.known_from, "1,000,000 of 1,003,000 records of the host were lost");
+    }
+
+    #[test]
+    fn a_neighbours_storm_is_nothing_to_a_namespace_that_has_all_its_records() {
+        let evidence = Evidence::new(beside_a_storm(80, 0).view());
+        let Ledger { sent, received, .. } = evidence.ledger();
+        assert_eq!((sent.count_of(RECORD_LOST), sent.unexplained()), (0, Some(0)));
+        assert_eq!((received.total.clone(), received.basis, received.lines.len()), (Ok(80), Basis::Measured, 1));
+    }
+
+    #[test]
+    fn peers_whose_resets_have_no_record_are_received_ones() {
+        let case = Case::new().tracepoints().counter("Tcp.OutRsts", 0, 0).counter("Tcp.AttemptFails", 0, 30);
+        let mut case = case.counter("Tcp.EstabResets", 0, 20);
+        if let Observed::Full(events) = &mut case.host.reset_events {
+            // An old kernel does not say of which direction they were.
+            (events.lost, events.lost_either) = (1_000, 1_000);
         }
         let evidence = Evidence::new(case.view());
         let Ledger { sent, received, .. } = evidence.ledger();
-        assert_eq!((sent.count_of("record-lost"), sent.unexplained()), (4, Some(0)));
-        assert_eq!((received.count_of("record-lost"), received.total.clone()), (3, Ok(3)));
-        let line = sent.lines.iter().find(|line| line.reason == "record-lost");
-        assert_eq!(line.map(|line| line.known_from.as_str()), Some("tracepoints: 7 of 13 records of the host"));
+        assert_eq!((sent.total.clone(), sent.lines.len()), (Ok(0), 0));
+        assert_eq!((received.total.clone(), received.count_of(RECORD_LOST)), (Ok(50), 50));
+    }
+
+    #[test]
+    fn without_a_total_no_lost_record_is_put_down_to_this_namespace() {
+        let mut case = Case::new().tracepoints().counter("Tcp.OutRsts", 0, 0);
+        if let Observed::Full(events) = &mut case.host.reset_events {
+            (events.lost, events.lost_sent) = (1_000, 0);
+        }
+        assert_eq!(Evidence::new(case.view()).ledger().received.total, Ok(0));
     }
 }

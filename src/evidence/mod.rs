@@ -94,8 +94,9 @@ impl<'a> Evidence<'a> {
         let (gone_listeners, gone_processes) = (attribution::gone_listeners(view), GoneProcesses::new(view));
         let around = attribution::surroundings(view, &grouped, &gone_listeners, &gone_processes);
         let wire = Wire::new(view, &grouped, &around);
-        let attribution = attribution::attribute(view, &grouped, &around);
         let estimate = estimate::estimate(&readings, &gone_listeners);
+        let ends = estimate.as_ref().ok().and_then(|estimate| estimate.ends(&readings));
+        let attribution = attribution::attribute(view, &grouped, &around, ends);
         let failures = attribution.as_ref().map(harm::failures).unwrap_or_default();
         let ledger = ledger::account(&readings, estimate.as_ref(), attribution.as_ref(), wire.as_ref());
         let endings = view.netns.endings.required("destroyed_sockets");
@@ -474,9 +475,8 @@ impl<'a> Evidence<'a> {
 
     /// Records of received RSTs that were lost on the whole host may be of this namespace, as far as its counters moved.
     fn received_whole(&self, attribution: &Attribution) -> Result<(), Missing> {
+        let ours = attribution.lost.received;
         let moved = self.moved("Tcp.EstabResets").saturating_add(self.moved("Tcp.AttemptFails"));
-        let known: u64 = attribution.groups.iter().map(|group| group.count).sum();
-        let ours = attribution.lost.received.min(moved.saturating_sub(known));
         if ours >= balance::CHANCE && ours.saturating_mul(balance::ONE_IN) > moved {
             let lost = crate::value::words::counted(ours, "received RST");
             return Err(Missing::new("reset_events", format!("the records of up to {lost} were lost")));

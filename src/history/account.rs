@@ -261,7 +261,13 @@ impl ActiveCause {
 
 impl Line {
     fn is_same(&self, other: &Self) -> bool {
-        (self.direction, self.basis, &self.reason) == (other.direction, other.basis, &other.reason)
+        (self.direction, self.basis, &self.reason, &self.cause)
+            == (other.direction, other.basis, &other.reason, &other.cause)
+    }
+
+    /// As the ledger says it.
+    pub fn words(&self) -> String {
+        ledger::words(&self.reason, self.cause.as_deref())
     }
 }
 
@@ -347,14 +353,14 @@ fn lines(diagnosis: &Diagnosis) -> Vec<Line> {
         (Direction::Firewall, &ledger.firewall),
         (Direction::Dropped, &ledger.dropped),
     ];
-    let mut counts: BTreeMap<(Direction, &str, Basis), (Option<&str>, u64)> = BTreeMap::new();
+    let mut counts: BTreeMap<(Direction, &str, Basis, Option<&str>), u64> = BTreeMap::new();
     for (direction, account) in accounts {
         for line in &account.lines {
-            let (_, count) = counts.entry((direction, line.reason, line.basis)).or_insert((line.cause, 0));
+            let count = counts.entry((direction, line.reason, line.basis, line.cause)).or_default();
             *count = count.saturating_add(line.count);
         }
     }
-    let of = |((direction, reason, basis), (cause, count)): ((Direction, &str, Basis), (Option<&str>, u64))| Line {
+    let of = |((direction, reason, basis, cause), count): ((Direction, &str, Basis, Option<&str>), u64)| Line {
         direction,
         reason: reason.to_owned(),
         cause: cause.map(str::to_owned),

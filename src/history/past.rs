@@ -101,7 +101,7 @@ pub struct Past {
     /// Those with the most failures first.
     pub services: Vec<Row>,
     pub changes: Vec<Stamped>,
-    /// Resets by direction and reason in each part of the time.
+    /// Resets by direction and reason, in words, in each part of the time.
     pub by_reason: BTreeMap<(Direction, String), Vec<u64>>,
     /// All accounts together.
     pub account: Account,

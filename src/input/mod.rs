@@ -25,7 +25,7 @@ pub use given::{Given, Unusable};
 use kind::{Held, Kind};
 pub use live::Namespace;
 pub use sosreport::is_report;
-pub use store::{Part, Stored, Unread, missing, partial, parts};
+pub use store::{Part, Stored, Unread, missing, partial, parts, written_until};
 pub use unpack::is_no_text;
 
 /// Files that people hold, told by how they begin. Whatever else can be read is text.

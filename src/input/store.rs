@@ -8,13 +8,18 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::{Opened, recording};
+use crate::kernel::clock;
 use crate::observation::SourceStatus;
 use crate::recording::{Lost, ReplayHost, excerpts};
 use crate::store::Reading;
+use crate::value::words::seconds;
 use crate::value::{Failure, FailureKind, Moment};
 
 /// Raw evidence that ends so much before the time that was asked for, or begins so much after it, is all of it.
 const NEAR: Duration = Duration::from_secs(2);
+
+/// A tick is written once its window is over, and with many others: this much may be in memory only.
+const UNWRITTEN: Duration = Duration::from_secs(10);
 
 /// What begins so much after the time that was asked for is of that time: it is said by the minute.
 const SOON: Duration = Duration::from_secs(60);
@@ -87,6 +92,7 @@ pub struct Unread {
 /// There is no store, or it cannot be read.
 pub fn parts(stored: &Stored) -> anyhow::Result<(Vec<Part>, Vec<Unread>)> {
     let files = Reading::open(&stored.directory)?.recordings(stored.since, stored.until);
+    let now = written_until(stored)?;
     let (excerpts, lost) = excerpts(&files, stored.since, stored.until);
     let about = lost.into_iter().filter(|lost| lost.from < stored.until && lost.until > stored.since);
     let unread = |Lost { path, why, from, until }| {
@@ -99,7 +105,7 @@ pub fn parts(stored: &Stored) -> anyhow::Result<(Vec<Part>, Vec<Unread>)> {
         match ReplayHost::read(&excerpt.recording) {
             Ok(host) => {
                 let (from, until, cut) = (excerpt.begins, excerpt.until, excerpt.cut);
-                let status = missing(stored, from.wall, until.wall, cut).map(partial);
+                let status = missing(stored, from.wall, until.wall, cut, now).map(partial);
                 let opened = recording::of(host, status);
                 parts.extend(opened.map(|opened| Part { from, until, cut, opened }));
             }
@@ -131,19 +137,52 @@ pub fn open(stored: &Stored) -> anyhow::Result<Opened> {
     )
 }
 
-/// What of the time is missing in this part of it.
-pub fn missing(stored: &Stored, from: Duration, until: Duration, cut: bool) -> Option<String> {
-    let whole = from <= stored.since.saturating_add(NEAR) && until.saturating_add(NEAR) >= stored.until;
-    let why = match (cut, whole) {
-        (true, _) => "more than fits into memory was asked for",
-        (false, false) => "no raw evidence goes on from there without a gap",
-        (false, true) => return None,
+/// What of the time is missing in this part of it. `now`: where a recorder writes, the time.
+pub fn missing(stored: &Stored, from: Duration, until: Duration, cut: bool, now: Option<Duration>) -> Option<String> {
+    let (begins, ends) = (from <= stored.since.saturating_add(NEAR), until.saturating_add(NEAR) >= stored.until);
+    let newest = now.filter(|now| begins && !ends && until.saturating_add(UNWRITTEN) >= *now);
+    let why = match newest {
+        _ if cut => "more than fits into memory was asked for".to_owned(),
+        _ if begins && ends => return None,
+        Some(now) => {
+            let rest = stored.until.min(now).saturating_sub(until);
+            format!("the {} after that are not written yet", seconds(Duration::from_secs(rest.as_secs())))
+        }
+        None => "no raw evidence goes on from there without a gap".to_owned(),
     };
     Some(format!("looked at is {}: {why}", stored.span(from, until)))
+}
+
+/// The time, where a recorder writes into this store.
+///
+/// # Errors
+/// There is no store, or it cannot be read.
+pub fn written_until(stored: &Stored) -> anyhow::Result<Option<Duration>> {
+    Ok(Reading::open(&stored.directory)?.is_written().then(|| clock::now().wall))
 }
 
 /// The state of the store as a source of what is judged.
 pub fn partial(reason: String) -> SourceStatus {
     let failure = Failure::new(FailureKind::NotCollected, reason);
     SourceStatus { name: "store", failure: Some(failure), partial: true, note: None, took: Duration::ZERO }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_recorder_has_not_written_yet_is_no_gap() {
+        let at = Duration::from_secs;
+        let stored =
+            Stored { directory: PathBuf::from("/nowhere"), since: at(1000), until: at(1060), zone: TimeZone::UTC };
+        let why = |until, now| missing(&stored, at(1001), at(until), false, now);
+        let not_yet = why(1045, Some(at(1050))).expect("some of it is missing");
+        assert!(not_yet.ends_with("00:17:25 UTC: the 5 s after that are not written yet"), "{not_yet}");
+        let long_ago = why(1030, Some(at(1050))).expect("some of it is missing");
+        assert!(long_ago.ends_with("without a gap"), "a recorder that writes has not lost half a minute: {long_ago}");
+        let ended = why(1045, None).expect("some of it is missing");
+        assert!(ended.ends_with("without a gap"), "nobody will write it: {ended}");
+        assert_eq!(why(1059, Some(at(1061))), None);
+    }
 }

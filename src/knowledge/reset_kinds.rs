@@ -25,6 +25,11 @@ macro_rules! kinds {
                 match self { $(Self::$kind => $words),* }
             }
 
+            /// By its stable name.
+            pub fn of_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|kind| kind.name() == name)
+            }
+
             /// The cause that it belongs to, if it belongs to one.
             pub fn cause(self) -> Option<&'static str> {
                 self.own().first().copied()
@@ -119,6 +124,14 @@ impl Kind {
             Self::HandshakeRestarted => &["accept-queue-overflow"],
             _ => self.own(),
         }
+    }
+
+    /// Its words where a cause that is not its own explains it: what that one calls it. A connect that was refused stays one,
+    /// whatever became of the listener.
+    pub fn words_under(self, cause: Option<&str>) -> &'static str {
+        let by_close = matches!(self, Self::TurnedAway | Self::Exited) && cause.is_some() && cause != self.cause();
+        let usual = Self::ALL.iter().find(|kind| by_close && kind.cause() == cause);
+        usual.copied().unwrap_or(self).words()
     }
 
     /// A system call sends it: the current task is the one that did it. What a process leaves behind when it exits is also

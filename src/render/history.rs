@@ -1,9 +1,11 @@
 //! What happened, for people: episodes, services over the time, resets, and what was not recorded.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::layout::{Page, Paint};
 use crate::cause::Severity;
+use crate::evidence::ledger::RECORD_LOST;
 use crate::history::{Direction, Ending, Episode, Gap, Line, Past, Row, Span, Why, total};
 use crate::value::words::{amount, counted, percent, rate, seconds, thousands};
 
@@ -281,12 +283,24 @@ pub fn resets(past: &Past) -> String {
     let totals = &past.account.totals;
     let whose = if past.wanted.is_narrow() { "of all ports and processes: " } else { "" };
     let known = |count: Option<u64>| count.map_or("not counted".to_owned(), thousands);
-    let unexplained =
-        totals.sent_unexplained.map_or(String::new(), |rest| format!(" (unexplained {})", thousands(rest)));
+    let lost = |direction| {
+        let lines = past.account.resets.iter().filter(move |line| line.direction == direction);
+        lines.filter(|line| line.reason == RECORD_LOST).map(|line| line.count).sum::<u64>()
+    };
+    let unexplained = |rest: Option<u64>, lost: u64| match (rest, lost) {
+        (None, 0) => String::new(),
+        (rest, 0) => format!(" (unexplained {})", thousands(rest.unwrap_or(0))),
+        (rest, lost) => {
+            let all = rest.unwrap_or(0).saturating_add(lost);
+            format!(" (unexplained {}, of {} of them the record was lost)", thousands(all), thousands(lost))
+        }
+    };
     format!(
-        "{whose}sent {}{unexplained}, received {}, by the firewall {}, attempts lost without one {}",
+        "{whose}sent {}{}, received {}{}, by the firewall {}, attempts lost without one {}",
         known(totals.sent),
+        unexplained(totals.sent_unexplained, lost(Direction::Sent)),
         known(totals.received),
+        unexplained(None, lost(Direction::Received)),
         known(totals.firewall),
         known(totals.dropped)
     )
@@ -296,7 +310,13 @@ pub fn resets(past: &Past) -> String {
 pub fn reasons(past: &Past) -> Vec<(Direction, String, u64)> {
     let wanted = |line: &&Line| past.wanted.cause.is_none() || line.cause == past.wanted.cause;
     let lines = past.account.resets.iter().filter(wanted);
-    let mut reasons: Vec<_> = lines.map(|line| (line.direction, line.reason.replace('-', " "), line.count)).collect();
+    // How each is known is not told here.
+    let mut counts: BTreeMap<(Direction, String), u64> = BTreeMap::new();
+    for line in lines {
+        let count = counts.entry((line.direction, line.words())).or_default();
+        *count = count.saturating_add(line.count);
+    }
+    let mut reasons: Vec<_> = counts.into_iter().map(|((direction, words), count)| (direction, words, count)).collect();
     reasons.sort_by_key(|(_, _, count)| std::cmp::Reverse(*count));
     reasons
 }

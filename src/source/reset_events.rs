@@ -114,8 +114,9 @@ pub struct EventAccount {
     pub read: u64,
     /// Resets that the kernel counted, on the whole host, but whose records were lost. `read + lost` is its count.
     pub lost: u64,
-    /// Those of `lost` that were sent.
+    /// Those of `lost` that were sent, and those of which the kernel does not say whether they were, before Linux 6.0.
     pub lost_sent: u64,
+    pub lost_either: u64,
     /// LISTEN to CLOSE transitions in an observed namespace or one that is not known, capped at 1,000.
     pub listeners_closed: Vec<ListenerClosed>,
     /// Processes that closed one of `listeners_closed` and ended.
@@ -139,6 +140,7 @@ impl EventAccount {
         self.read += later.read;
         self.lost += later.lost;
         self.lost_sent += later.lost_sent;
+        self.lost_either += later.lost_either;
         self.bogus_received += later.bogus_received;
         self.missing = later.missing;
         self.reports_errors |= later.reports_errors;

@@ -43,8 +43,11 @@ pub struct Name {
 }
 
 impl Name {
+    /// What stands for a process id.
+    pub const PID: &str = "PID";
+
     pub fn pid(pid: u32) -> Self {
-        Self { stand_in: "PID", text: pid.to_string() }
+        Self { stand_in: Self::PID, text: pid.to_string() }
     }
 
     /// `None` where the host's systemd knows no such unit, or another one by that name.

@@ -26,7 +26,7 @@ fn wire(case: &Case) -> Wire {
 fn groups(case: &Case) -> Vec<Group> {
     let view = case.view();
     let (grouped, around) = seen(view);
-    attribute(view, &grouped, &around).expect("events").groups
+    attribute(view, &grouped, &around, None).expect("events").groups
 }
 
 fn kinds(case: &Case) -> BTreeMap<Kind, u64> {
@@ -290,6 +290,6 @@ fn packets_alone_tell_what_was_sent_and_not_what_was_received() {
     assert_eq!(kinds(&case), [(Kind::Refused, 20)].into());
     let view = case.view();
     let (grouped, around) = seen(view);
-    let attribution = attribute(view, &grouped, &around).expect("packets");
+    let attribution = attribute(view, &grouped, &around, None).expect("packets");
     assert!(attribution.sent.is_ok() && attribution.received.is_err());
 }

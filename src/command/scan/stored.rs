@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use crate::command::known::faults::{Fault, Span, times};
+use super::since::adapt;
+use crate::command::known::faults::{Fault, Span, joined, times};
 use crate::command::known::{Known, list, span};
 use crate::diagnosis::filter::Filter;
 use crate::diagnosis::node::diagnose_all;
 use crate::diagnosis::{Diagnosis, Status};
-use crate::input::{Part, Stored, Unread, missing, partial, parts};
+use crate::input::{Part, Stored, Unread, missing, partial, parts, written_until};
 use crate::kernel::clock;
 use crate::observation::Input;
 use crate::output::{note, say};
@@ -62,7 +63,8 @@ pub fn judged(stored: &Stored, filter: &Filter, stop: &Stop) -> anyhow::Result<D
         part.opened.plan.covers.status = (!notes.is_empty()).then(|| partial(notes.join("; ")));
         let observation = observe_from(&mut *part.opened.host, &part.opened.plan, part.from.mono)?;
         let diagnosis = diagnose_all(&observation, filter, &|| stop.load(Ordering::Relaxed));
-        let Some(diagnosis) = diagnosis else { bail!("interrupted before there was a result") };
+        let Some(mut diagnosis) = diagnosis else { bail!("interrupted before there was a result") };
+        adapt(&mut diagnosis, &observation, part.until);
         judged.push((part, diagnosis));
     }
     judged.sort_by_key(|(part, _)| part.from.wall);
@@ -117,7 +119,10 @@ pub fn judged(stored: &Stored, filter: &Filter, stop: &Stop) -> anyhow::Result<D
         |fault: &&Fault| !unheld.contains(fault) && shown.iter().all(|span| fault.span.within(*span).is_none());
     let left: Vec<Fault> = faults.iter().filter(is_left).cloned().collect();
     if !left.is_empty() {
-        note(&format!("not judged, because there were so many: {}", list(&left, stored)));
+        note(&format!(
+            "not judged, because there were so many, or so little of it is in that time: {}",
+            list(&left, stored)
+        ));
     }
     let within = span(part);
     let milder = faults.iter().filter(|fault| fault.span.within(within).is_some());
@@ -154,13 +159,27 @@ fn worst(judged: &[(Part, Diagnosis)]) -> Option<usize> {
     (0..judged.len()).min_by_key(|index| judged.get(*index).map(of))
 }
 
-/// The parts as they are, or the times of the faults in them.
+/// The parts as they are, or the times of the faults in them; without those in which there is only a rest of some.
 fn chosen(stored: &Stored, found: Vec<Part>, faults: &[Fault]) -> anyhow::Result<Vec<Judged>> {
     let mut chosen = Vec::new();
+    let now = written_until(stored)?;
+    let faults = joined(faults);
+    let of = |part: &Part| -> (Vec<Fault>, Vec<Fault>) {
+        let (mut own, mut rests) = (Vec::new(), Vec::new());
+        for fault in faults.iter().filter_map(|fault| fault.within(span(part))) {
+            fault.map_or_else(|rest| rests.push(rest), |fault| own.push(fault));
+        }
+        (own, rests)
+    };
+    let any = !is_moment(stored) && found.iter().any(|part| !of(part).0.is_empty());
     for part in found {
-        let held = span(&part);
-        let own = faults.iter().filter_map(|fault| Some(Fault { span: fault.span.within(held)?, ..fault.clone() }));
-        let times = if is_moment(stored) { Vec::new() } else { times(&own.collect::<Vec<_>>()) };
+        let (own, rests) = of(&part);
+        let times = match is_moment(stored) {
+            true => Vec::new(),
+            false if any && own.is_empty() && !rests.is_empty() => continue,
+            false if any => times(&own),
+            false => times(&rests),
+        };
         let before = chosen.len();
         for time in times {
             let parts = parts(&stored.at(time.from, time.until))?.0;
@@ -170,7 +189,7 @@ fn chosen(stored: &Stored, found: Vec<Part>, faults: &[Fault]) -> anyhow::Result
             }));
         }
         if chosen.len() == before {
-            let note = missing(stored, part.from.wall, part.until.wall, part.cut);
+            let note = missing(stored, part.from.wall, part.until.wall, part.cut, now);
             chosen.push(Judged { part, note });
         }
     }

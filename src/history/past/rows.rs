@@ -46,7 +46,7 @@ impl Past {
         }
         for line in &account.resets {
             let full = self.by_reason.len() >= MOST;
-            let key = (line.direction, line.reason.clone());
+            let key = (line.direction, line.words());
             if full && !self.by_reason.contains_key(&key) {
                 continue;
             }

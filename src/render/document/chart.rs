@@ -69,7 +69,6 @@ pub fn charts(past: &Past) -> Vec<Chart> {
     let mut by_reason: BTreeMap<(String, &str), Vec<u64>> = BTreeMap::new();
     // They are of the whole host.
     for ((direction, reason), counts) in past.by_reason.iter().filter(|_| !past.wanted.is_narrow()) {
-        let reason = reason.replace('-', " ");
         let (title, unit) = match direction {
             Direction::Dropped => (format!("Lost attempts, {reason}"), "attempt"),
             direction => (format!("Resets, {} {reason}", direction.word()), "reset"),

@@ -3,6 +3,7 @@
 use super::safe;
 use crate::cause::Finding;
 use crate::diagnosis::Diagnosis;
+use crate::evidence::ledger::words;
 use crate::observation::Input;
 use crate::render::json::wire::report::{
     ByReason, Cause, Evidence, Listener, Remedy, Severity, State, Subject, VerdictStatus,
@@ -220,7 +221,7 @@ fn ledger(report: &Report) -> Vec<LedgerRow> {
         rows.extend(lines.iter().map(|line| {
             row(
                 direction,
-                &line.reason.replace('-', " "),
+                &words(&line.reason, line.cause.as_deref()),
                 Some(line.count),
                 &format!("{:?}", line.basis).to_lowercase(),
             )
@@ -239,7 +240,12 @@ fn ledger(report: &Report) -> Vec<LedgerRow> {
     rows.push(row("received", "in total", ledger.received.total, ""));
     let states = ledger.received.by_state.iter();
     rows.extend(states.map(|line| {
-        row("received", &line.state.replace('-', " "), Some(line.count), &format!("{:?}", line.basis).to_lowercase())
+        row(
+            "received",
+            &words(&line.state, line.cause.as_deref()),
+            Some(line.count),
+            &format!("{:?}", line.basis).to_lowercase(),
+        )
     }));
     rows.push(row("firewall", "in total", ledger.firewall.total, ""));
     rows

@@ -36,12 +36,13 @@ impl Losses {
         Self { former: self.all(), taken: self.taken, ..Self::default() }
     }
 
-    /// All and sent since the previous call.
-    pub fn take(&mut self) -> (u64, u64) {
+    /// Since the previous call: all, sent, and of either direction.
+    pub fn take(&mut self) -> (u64, u64, u64) {
         let (all, taken) = (self.all(), self.taken);
         // With a first total the records no longer count, which said more.
         self.taken = (all.0.max(taken.0), all.1.max(taken.1));
-        (all.0.saturating_sub(taken.0), all.1.saturating_sub(taken.1))
+        let (all, sent) = (all.0.saturating_sub(taken.0), all.1.saturating_sub(taken.1));
+        (all, sent, if self.totals.is_empty() { all } else { 0 })
     }
 
     fn all(&self) -> (u64, u64) {

@@ -183,7 +183,7 @@ impl Content for Events {
         out.account.listeners_closed.sort_by_key(|listener| listener.at);
         out.tallies = self.tallies.take();
         out.account.deaths = self.deaths.take(self.drains.1);
-        (out.account.lost, out.account.lost_sent) = self.losses.take();
+        (out.account.lost, out.account.lost_sent, out.account.lost_either) = self.losses.take();
         self.out.account.missing = missing;
         out
     }
