@@ -358,5 +358,5 @@ fn attempts_that_were_lost_are_called_no_resets() {
     past.push(Entry::Minute(Account { until: 60_000, ticks: 30, resets, ..Account::default() }));
     let page = history_html(&past.finish(Some(600_000)), &calendar(), true).unwrap();
     assert!(page.contains("Lost attempts, accept queue full") && page.contains("7 attempts"), "{page}");
-    assert!(page.contains("Resets, sent no listener") && page.matches("7 resets").count() == 2, "{page}");
+    assert!(page.contains("Resets, sent nothing listens") && page.matches("7 resets").count() == 2, "{page}");
 }
