@@ -120,7 +120,7 @@ impl Default for Metrics {
         to.add_in(&Unit::Bytes, "rstdoctor_store_size", "What the store holds", &own.store);
         let help = "Files that were deleted because the store was full";
         to.add("rstdoctor_store_files_deleted", help, &own.deleted);
-        to.add("rstdoctor_store_failing", "1 while nothing can be stored", &own.failing);
+        to.add("rstdoctor_store_failing", "1 while the index or raw evidence cannot be stored", &own.failing);
         let [cpu, memory, fds] = ["CPU time of rstdoctor", "Memory of rstdoctor", "Open files of rstdoctor"];
         to.add_in(&Unit::Seconds, "rstdoctor_process_cpu", cpu, &own.cpu);
         to.add_in(&Unit::Bytes, "rstdoctor_process_resident_memory", memory, &own.resident);

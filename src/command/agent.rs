@@ -227,7 +227,7 @@ impl Recording {
         Own {
             store_bytes: Some(store.used()),
             store_deleted: store.deleted(),
-            store_failing: self.journal.lost_since().is_some(),
+            store_failing: self.journal.lost_since().is_some() || self.raw_lost.is_some(),
             ..exporter::own()
         }
     }

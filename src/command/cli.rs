@@ -134,6 +134,9 @@ pub struct InNetns {
     #[arg(long, value_name = "NAME|PID|PATH|CONTAINER|POD")]
     pub netns: Option<String>,
     /// Only the network namespace of this process, no containers and pods
+    ///
+    /// The kernel cannot narrow the reset tracepoints to a namespace: those of the whole host are read. Other namespaces are left
+    /// out of what is judged, not of a recording or a store. --no-events reads none.
     #[arg(long)]
     pub this_netns: bool,
 }

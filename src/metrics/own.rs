@@ -16,7 +16,7 @@ pub struct Own {
     pub store_bytes: Option<u64>,
     /// Files that were deleted because the store was full.
     pub store_deleted: u64,
-    /// What is seen cannot be stored.
+    /// The index or recordings cannot be written.
     pub store_failing: bool,
 }
 

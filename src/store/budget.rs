@@ -119,10 +119,12 @@ impl Room {
                 self.deleted += 1;
             }
         }
-        match self.has(kind, bytes) {
-            true => Ok(()),
-            false => Err(io::Error::new(io::ErrorKind::StorageFull, "the store has reached --max-size")),
-        }
+        let full = match self.has(kind, bytes) {
+            true => return Ok(()),
+            false if self.has(Kind::Index, bytes) => "recordings have reached their share of --max-size, three tenths",
+            false => "the store has reached --max-size",
+        };
+        Err(io::Error::new(io::ErrorKind::StorageFull, full))
     }
 
     fn delete(&mut self, path: &Path) -> io::Result<()> {

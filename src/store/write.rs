@@ -81,7 +81,7 @@ impl Store {
         self.next += 1;
         let file = RecordingFile::create(&path)?;
         self.budget.open(&path);
-        Ok(StoreFile { file: Some(file), path, kind, budget: self.budget.clone(), written: 0 })
+        Ok(StoreFile { file: Some(file), path, kind, budget: self.budget.clone(), written: 0, stays: false })
     }
 
     /// Deletes what is older than it is to be kept. How many files that were.
@@ -157,6 +157,8 @@ pub struct StoreFile {
     kind: Kind,
     budget: Budget,
     written: u64,
+    /// It has its name; what never gets one is gone once it is closed.
+    stays: bool,
 }
 
 impl StoreFile {
@@ -182,13 +184,16 @@ impl StoreFile {
     /// # Errors
     /// The disk is full, or broken.
     pub fn persist(mut self) -> Result<(), RecordError> {
+        self.judgeable()?;
         self.file.take().map_or(Ok(()), RecordingFile::persist)
     }
 }
 
 impl Output for StoreFile {
     fn judgeable(&mut self) -> Result<(), RecordError> {
-        self.file.as_mut().map_or(Ok(()), Output::judgeable)
+        self.file.as_mut().map_or(Ok(()), Output::judgeable)?;
+        self.stays = true;
+        Ok(())
     }
 }
 
@@ -210,6 +215,9 @@ impl Write for StoreFile {
 impl Drop for StoreFile {
     fn drop(&mut self) {
         self.budget.close(&self.path);
+        if !self.stays {
+            self.budget.give_back(self.kind, self.written);
+        }
     }
 }
 
@@ -259,6 +267,27 @@ mod tests {
             assert!(recordings + index <= LIMIT, "{recordings} and {index}");
         }
         assert_eq!((there(&store).0, open.used()), (0, LIMIT), "all the rest went for what was written last");
+    }
+
+    /// Else a storm that is once too large for the store would end all recordings until the next start.
+    #[test]
+    fn a_recording_that_never_got_a_name_takes_no_room() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = directory.path().join("store");
+        let mut open = Store::open(&store, Limits { keep: Duration::from_secs(3600), size: LIMIT }).unwrap();
+        for second in 0..40 {
+            let mut recording = open.recording(at(second)).unwrap();
+            recording.write_all(&[1; 20_000]).unwrap();
+            let full = recording.write_all(&[1; 20_000]).unwrap_err();
+            assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+            drop(recording);
+            assert_eq!((there(&store), open.used()), ((0, 0), 0));
+        }
+        let mut recording = open.recording(at(40)).unwrap();
+        recording.write_all(&[1; 20_000]).unwrap();
+        recording.judgeable().unwrap();
+        drop(recording);
+        assert_eq!((there(&store), open.used()), ((20_000, 0), 20_000), "it is there, and counts");
     }
 
     /// A file that seems to be of the future is not kept for ever, and none is deleted early.
