@@ -21,6 +21,9 @@ use crate::value::Moment;
 const FILES: usize = 256;
 /// An answer that is larger, a sweep of very many sockets, is not kept: it would push out all others.
 const LARGE: usize = 4 << 20;
+/// The same for what a stream holds, which is all that there is of its time: two of the largest rings, full,
+/// and what stands beside them.
+const LARGE_STREAM: usize = 20 << 20;
 
 #[derive(Clone)]
 pub(super) struct KeptFrame {
@@ -112,10 +115,11 @@ pub(super) fn ask_and_keep(
     begins: bool,
     sink: &mut dyn FnMut(&[u8]),
 ) -> (Answer, Option<Kept>, Option<Vec<u8>>) {
+    let most = if ask.what.is_stream() { LARGE_STREAM } else { LARGE };
     let (mut parts, mut bytes) = (Vec::new(), 0);
     let mut answer = inner.ask(ask, &mut |part| {
         bytes += part.len();
-        if bytes <= LARGE {
+        if bytes <= most {
             parts.push(part.to_vec());
         }
         sink(part);
@@ -125,7 +129,7 @@ pub(super) fn ask_and_keep(
         answer.took += took;
         tasks.ok()
     });
-    let kept = (bytes <= LARGE).then(|| Kept { key: ask.key(), parts, answer: answer.clone() });
+    let kept = (bytes <= most).then(|| Kept { key: ask.key(), parts, answer: answer.clone() });
     (answer, kept, tasks.flatten())
 }
 
@@ -235,5 +239,28 @@ impl Renewal {
         let earlier = self.past.files.iter().filter(|(key, _)| !known.contains(*key));
         answers.extend(earlier.map(|(_, kept)| kept.clone()));
         vec![KeptFrame { answers, ..KeptFrame::new(Frame::Dump, kept.at) }, kept]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sixteen answers of a mebibyte each.
+    struct Much;
+
+    impl Probe for Much {
+        fn ask(&mut self, _: &Ask, sink: &mut dyn FnMut(&[u8])) -> Answer {
+            (0..16).for_each(|_| sink(&vec![0; 1 << 20]));
+            Answer { result: Ok(()), took: Duration::ZERO }
+        }
+    }
+
+    /// A storm fills the rings of two CPUs between two looks: without what they hold nobody can judge that time again.
+    #[test]
+    fn what_two_full_rings_hold_is_kept_and_a_sweep_of_that_size_is_not() {
+        let kept = |what| ask_and_keep(&mut Much, &Ask::host(what), false, &mut |_| {}).1.map(|kept| kept.bytes());
+        assert_eq!(kept(What::ResetEvents), Some(16 << 20));
+        assert_eq!(kept(What::File("/proc/net/tcp".into())), None);
     }
 }
