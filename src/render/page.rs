@@ -216,11 +216,18 @@ fn resets(page: &mut Page, diagnosis: &Diagnosis) {
 /// `sent 41: turned away 41, unexplained 0`, the largest first.
 fn side(name: &str, total: u64, account: &Account) -> String {
     const REASONS: usize = 3;
-    let mut lines: Vec<_> = account.lines.iter().collect();
-    lines.sort_by_key(|line| std::cmp::Reverse(line.count));
-    let rest = lines.get(REASONS..).unwrap_or_default().iter().map(|line| line.count).sum::<u64>();
+    // One reason may be known in two ways.
+    let mut lines: Vec<(&str, u64)> = Vec::new();
+    for line in &account.lines {
+        match lines.iter_mut().find(|(label, _)| *label == line.label) {
+            Some((_, count)) => *count += line.count,
+            None => lines.push((&line.label, line.count)),
+        }
+    }
+    lines.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let rest = lines.iter().skip(REASONS).map(|(_, count)| count).sum::<u64>();
     let mut parts: Vec<_> =
-        lines.iter().take(REASONS).map(|line| format!("{} {}", line.label, thousands(line.count))).collect();
+        lines.iter().take(REASONS).map(|(label, count)| format!("{label} {}", thousands(*count))).collect();
     if rest > 0 {
         parts.push(format!("for other reasons {}", thousands(rest)));
     }

@@ -360,3 +360,17 @@ fn attempts_that_were_lost_are_called_no_resets() {
     assert!(page.contains("Lost attempts, accept queue full") && page.contains("7 attempts"), "{page}");
     assert!(page.contains("Resets, sent nothing listens") && page.matches("7 resets").count() == 2, "{page}");
 }
+
+/// A port that nobody listens on has no row, and who is refused there is not served either.
+#[test]
+fn refused_connects_without_a_service_are_in_the_first_sentence() {
+    let mut past = times_of(&[(2, crate::cause::Severity::Critical)]);
+    let told = |past: &Past| crate::render::history::sentence(past);
+    past.episodes.iter_mut().for_each(|episode| {
+        (episode.events, episode.unit) = (40, "refused connects".to_owned());
+        episode.place.port = None;
+    });
+    assert!(!told(&past).contains("40"), "of no port: {}", told(&past));
+    past.episodes.iter_mut().for_each(|episode| episode.place.port = Some(7002));
+    assert!(told(&past).contains("; 40 refused connects where no service of this host listens."), "{}", told(&past));
+}
