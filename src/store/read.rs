@@ -87,8 +87,8 @@ impl Reading {
         self.files.iter().map(|file| file.start).min()
     }
 
-    /// Takes each entry (`None`: here are some that cannot be read) that may be about the time from `since` to `until` (CLOCK_REALTIME), and what began before it; then what
-    /// came after it, file by file, until `each` wants no more.
+    /// Takes each entry that may be about the time from `since` to `until` (CLOCK_REALTIME), and what began before it; then what came
+    /// after it, file by file, until `each` wants no more. `None`: here are some that cannot be read.
     pub fn entries(
         &self,
         since: Duration,
