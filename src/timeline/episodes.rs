@@ -13,7 +13,7 @@ use super::rate::{Rates, Usual};
 use crate::cause::{Finding, Severity, State};
 use crate::diagnosis::rank::Ranked;
 use crate::diagnosis::{CONVINCING, Diagnosis, Status, may_follow};
-use crate::value::Moment;
+use crate::value::{Moment, leads};
 
 /// The longest quiet that still belongs to an episode.
 const LONGEST_HOLD: Duration = Duration::from_secs(30);
@@ -231,11 +231,15 @@ impl Timeline {
         };
         for start in 0..self.episodes.len() {
             let next = |index: &usize| root(&self.episodes, *index);
-            let chain: Vec<usize> = std::iter::successors(Some(start), next).take(self.episodes.len()).collect();
-            let leads_back = chain.last().and_then(next) == Some(start) || chain.iter().skip(1).any(|it| *it == start);
-            let told = |index: &&usize| self.episodes.get(**index)?.root.as_ref().map(|root| root.last.mono);
-            let oldest = chain.iter().min_by_key(told).filter(|_| leads_back);
-            oldest.copied().and_then(|index| self.episodes.get_mut(index)).into_iter().for_each(|it| it.root = None);
+            let most = self.episodes.len();
+            if !leads(start, &start, most, next) {
+                continue;
+            }
+            let told = |index: &usize| self.episodes.get(*index)?.root.as_ref().map(|root| root.last.mono);
+            let oldest = std::iter::successors(Some(start), next).take(most).min_by_key(told);
+            if let Some(oldest) = oldest.and_then(|index| self.episodes.get_mut(index)) {
+                oldest.root = None;
+            }
         }
     }
 
@@ -281,8 +285,7 @@ impl Chains {
     /// The one follows from the other, which goes on.
     fn lead(&self, from: &Key, to: &Key) -> bool {
         let root = |key: &&Key| self.0.iter().find(|(own, _)| own == *key)?.1.as_ref();
-        let mut chain = std::iter::successors(Some(from), root).take(self.0.len() + 1).skip(1);
-        chain.any(|key| key == to) && self.0.iter().any(|(own, _)| own == to)
+        leads(from, &to, self.0.len(), root) && self.0.iter().any(|(own, _)| own == to)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Small values that every room uses: points in time, what was observed and why not, TCP states, words for people.
 
+mod chain;
 mod errno;
 pub mod escape;
 mod failure;
@@ -15,6 +16,7 @@ pub mod words;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+pub use chain::leads;
 pub use errno::Errno;
 pub use failure::{Failure, FailureKind, Missing};
 pub use moment::Moment;

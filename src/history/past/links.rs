@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Episode, Past};
+use crate::value::leads;
 use crate::value::words::thousands;
 
 impl Past {
@@ -23,16 +24,8 @@ impl Past {
         };
         let mut roots: Vec<Option<usize>> = (0..self.episodes.len()).map(root).collect();
         for index in 0..roots.len() {
-            let mut at = roots.get(index).copied().flatten();
-            let mut steps = 0;
-            while let Some(next) = at.filter(|next| *next != index && steps <= roots.len()) {
-                at = roots.get(next).copied().flatten();
-                steps += 1;
-            }
-            // It leads back.
-            if at == Some(index)
-                && let Some(root) = roots.get_mut(index)
-            {
+            let leads_back = leads(index, &index, roots.len(), |at| roots.get(*at).copied().flatten());
+            if let Some(root) = roots.get_mut(index).filter(|_| leads_back) {
                 *root = None;
             }
         }
