@@ -1,68 +1,65 @@
 //! An episode, put together from the entries that tell of it.
 
-use super::{Account, Ending, Episode, Event, FEW, Severity, Span, State, plus};
+use super::{Account, Ending, Episode, Event, FEW, Place, Severity, Span, State, plus};
 use crate::cause;
 use crate::history::account::ActiveCause;
 
 impl Episode {
     pub(super) fn new(event: &Event, earlier: u64) -> Self {
+        let span = Span { from: event.since, until: event.at };
         Self {
-            id: event.id.clone(),
             title: event.title.clone(),
-            place: event.place.clone(),
-            severity: event.severity,
-            state: event.state,
             harmless: true,
-            span: Span { from: event.since, until: event.at },
             from_start: event.from_start,
-            ending: Ending::GoesOn,
-            is_quiet: false,
             because_of: event.because_of.clone(),
-            root: None,
-            events: 0,
             unit: event.unit.clone(),
-            peak_per_s: 0.0,
-            attempts: None,
-            failures: None,
             summary: event.summary.clone(),
-            has_raw: true,
             evidence: event.evidence.clone(),
             remedies: event.remedies.clone(),
-            begun_unread: false,
             earlier,
-            counted: 0,
-            seen: 0,
-            in_all: (None, None),
+            ..Self::begun(&event.id, &event.place, event.severity, event.state, span)
         }
     }
 
     /// Of one that is there in a tick, and of whose beginning nothing is known.
     pub(super) fn begun_unread(cause: &ActiveCause, tick: &Account) -> Self {
-        let title = cause::by_id(&cause.id).map_or(cause.id.as_str(), |cause| cause.title);
-        let summary = format!("{title}, {}: its beginning, and what showed it, cannot be read.", cause.place.words());
+        let span = Span { from: tick.from, until: tick.from };
+        let begun = Self::begun(&cause.id, &cause.place, cause.severity, cause.state, span);
+        let place = cause.place.words();
         Self {
-            id: cause.id.clone(),
-            title: title.to_owned(),
-            place: cause.place.clone(),
-            severity: cause.severity,
-            state: cause.state,
-            harmless: false,
-            span: Span { from: tick.from, until: tick.from },
             from_start: true,
-            ending: Ending::GoesOn,
-            has_raw: true,
-            is_quiet: false,
             because_of: cause.because_of.clone(),
+            summary: format!("{}, {place}: its beginning, and what showed it, cannot be read.", begun.title),
+            begun_unread: true,
+            ..begun
+        }
+    }
+
+    /// With nothing told of it but this.
+    fn begun(id: &str, place: &Place, severity: Severity, state: State, span: Span) -> Self {
+        Self {
+            id: id.to_owned(),
+            title: cause::by_id(id).map_or(id, |cause| cause.title).to_owned(),
+            place: place.clone(),
+            severity,
+            state,
+            harmless: false,
+            span,
+            from_start: false,
+            ending: Ending::GoesOn,
+            is_quiet: false,
+            because_of: None,
             root: None,
             events: 0,
             unit: "events".to_owned(),
             peak_per_s: 0.0,
             attempts: None,
             failures: None,
-            summary,
+            summary: String::new(),
+            has_raw: true,
             evidence: Vec::new(),
             remedies: Vec::new(),
-            begun_unread: true,
+            begun_unread: false,
             earlier: 0,
             counted: 0,
             seen: 0,
