@@ -105,8 +105,10 @@ pub fn past(store: &Path, wanted: Wanted, buckets: usize) -> anyhow::Result<(Pas
     }
     let problems = past.problems.clone();
     let mut past = past.finish(reading.is_written().then(|| millis(clock::now().wall)));
+    let kept = reading.recorded();
     past.settle_raw(|span| {
-        !reading.recordings(Duration::from_millis(span.from), Duration::from_millis(span.until)).is_empty()
+        let (since, until) = (Duration::from_millis(span.from), Duration::from_millis(span.until));
+        kept.iter().any(|(from, to)| *from <= until && *to >= since)
     });
     Ok((past, problems))
 }

@@ -91,8 +91,8 @@ pub struct Unread {
 /// # Errors
 /// There is no store, or it cannot be read.
 pub fn parts(stored: &Stored) -> anyhow::Result<(Vec<Part>, Vec<Unread>)> {
-    let files = Reading::open(&stored.directory)?.recordings(stored.since, stored.until);
-    let now = written_until(stored)?;
+    let reading = Reading::open(&stored.directory)?;
+    let (files, now) = (reading.recordings(stored.since, stored.until), writes_now(&reading));
     let (excerpts, lost) = excerpts(&files, stored.since, stored.until);
     let about = lost.into_iter().filter(|lost| lost.from < stored.until && lost.until > stored.since);
     let unread = |Lost { path, why, from, until }| {
@@ -158,7 +158,11 @@ pub fn missing(stored: &Stored, from: Duration, until: Duration, cut: bool, now:
 /// # Errors
 /// There is no store, or it cannot be read.
 pub fn written_until(stored: &Stored) -> anyhow::Result<Option<Duration>> {
-    Ok(Reading::open(&stored.directory)?.is_written().then(|| clock::now().wall))
+    Ok(writes_now(&Reading::open(&stored.directory)?))
+}
+
+fn writes_now(reading: &Reading) -> Option<Duration> {
+    reading.is_written().then(|| clock::now().wall)
 }
 
 /// The state of the store as a source of what is judged.

@@ -177,6 +177,11 @@ impl Reading {
         self.of(Kind::Recording, since, until).map(raw).collect()
     }
 
+    /// The times that recordings may be about, CLOCK_REALTIME.
+    pub fn recorded(&self) -> Vec<(Duration, Duration)> {
+        self.files.iter().filter(|file| file.kind == Kind::Recording).filter_map(|file| span(file).ok()).collect()
+    }
+
     fn of(&self, kind: Kind, since: Duration, until: Duration) -> impl Iterator<Item = &Named> {
         let about =
             move |file: &&Named| file.kind == kind && span(file).is_ok_and(|(from, to)| from <= until && to >= since);
