@@ -175,9 +175,7 @@ impl Past {
             self.side_band.clear();
         }
     }
-}
 
-impl Past {
     /// As answers, for one who knows nothing of what was before.
     pub fn opening(&self) -> Vec<Kept> {
         let said = |(key, stream): (&String, &StreamStart)| {

@@ -56,7 +56,7 @@ pub fn needed(capability: &str, in_user_namespace: bool, is_root: bool) -> Strin
 const UPTIME: &str = "/proc/uptime";
 const STATUS: &str = "/proc/self/status";
 const UID_MAP: &str = "/proc/self/uid_map";
-const HOSTNAME: &str = "/proc/sys/kernel/hostname";
+pub const HOSTNAME: &str = "/proc/sys/kernel/hostname";
 const RELEASE: &str = "/proc/sys/kernel/osrelease";
 
 pub const REDACTION: Rule =

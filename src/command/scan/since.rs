@@ -8,8 +8,8 @@ use crate::ask::{self, Ask, What};
 use crate::cause::{Fate, Remedy};
 use crate::diagnosis::Diagnosis;
 use crate::kernel::{LiveHost, clock};
-
 use crate::observation::Observation;
+use crate::source::host_facts::HOSTNAME;
 use crate::source::process::{self, parse_stat};
 use crate::value::Moment;
 
@@ -19,7 +19,7 @@ const SET: Duration = Duration::from_secs(2);
 /// Changes the remedies of a diagnosis of what was there at `then`.
 pub fn adapt(diagnosis: &mut Diagnosis, observation: &Observation, then: Moment) {
     let mut live = LiveHost::new(Arc::default());
-    let (name, _) = ask::read(&mut live, &Ask::host(What::File("/proc/sys/kernel/hostname".to_owned())));
+    let (name, _) = ask::read(&mut live, &Ask::host(What::File(HOSTNAME.to_owned())));
     let here = name.ok().map(|name| String::from_utf8_lossy(&name).trim().to_owned());
     let is_here = here.is_some() && here == diagnosis.host.hostname;
     let booted = |at: Moment| at.wall.saturating_sub(at.mono);

@@ -51,7 +51,7 @@ pub fn sentence(past: &Past) -> String {
         (0, _) => String::new(),
         (unknown, all) => format!(" In {} of {} looks too little was seen for a verdict.", unknown, all),
     };
-    format!("{episodes}{}.{unknown}", harm(past))
+    format!("{episodes}{}.{unknown}", harm(past, &faults))
 }
 
 fn follow(count: u64) -> &'static str {
@@ -66,7 +66,7 @@ fn nothing(past: &Past) -> String {
 }
 
 /// What became of connections at all services. Of one cause that is not known: a service fails in several ways.
-fn harm(past: &Past) -> String {
+fn harm(past: &Past, faults: &[&Episode]) -> String {
     let sum = |of: fn(&Row) -> Option<u64>| {
         let counts: Vec<u64> = past.services.iter().filter_map(of).filter(|count| *count > 0).collect();
         (total(&counts), counts.len() as u64)
@@ -89,16 +89,15 @@ fn harm(past: &Past) -> String {
             counted(losing, "service")
         ),
     };
-    format!("{failed}{lost}{}", elsewhere(past))
+    format!("{failed}{lost}{}", elsewhere(past, faults))
 }
 
 /// What failed at places of which there is no row: a port that nobody listens on, or another host.
-fn elsewhere(past: &Past) -> String {
+fn elsewhere(past: &Past, faults: &[&Episode]) -> String {
     let served: BTreeSet<_> =
         past.services.iter().map(|row| (row.service.place.port, &row.service.place.netns)).collect();
-    let root = |episode: &&Episode| episode.is_fault() && episode.root.is_none();
     let mut units: BTreeMap<&str, u64> = BTreeMap::new();
-    for episode in past.episodes.iter().filter(root) {
+    for episode in faults {
         if episode.place.port.is_some() && !served.contains(&(episode.place.port, &episode.place.netns)) {
             *units.entry(&episode.unit).or_default() += episode.events;
         }

@@ -24,7 +24,7 @@ pub fn tick(tick: &timeline::Tick) -> Report {
 }
 
 fn event(event: &timeline::Event, tick: &timeline::Tick) -> Event {
-    let latest = tick.episodes.iter().find(|episode| episode.key == event.key).map(|episode| &episode.latest.finding);
+    let latest = tick.episode(&event.key).map(|episode| &episode.latest.finding);
     Event {
         what: match event.what {
             timeline::What::Appeared => EventKind::Appeared,
