@@ -14,7 +14,7 @@ use crate::recording::frame::{Answers, Times, decode};
 const TIMES: u64 = 4;
 const FREE: u64 = 16 << 20;
 
-/// Bytes between two segments that were read, or before the first of them, that could not be.
+/// Bytes between two segments that were read, or before the first of them, that could not be; none where whole segments are missing.
 #[derive(Debug)]
 pub struct Hole {
     pub from: u64,
@@ -24,7 +24,11 @@ pub struct Hole {
 
 impl fmt::Display for Hole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; bytes {} to {} are left out", self.problem.plain(), self.from, self.until)
+        let problem = self.problem.plain();
+        match self.from == self.until {
+            true => write!(f, "{problem}; what was written before it is missing"),
+            false => write!(f, "{problem}; bytes {} to {} are left out", self.from, self.until),
+        }
     }
 }
 
@@ -107,7 +111,8 @@ impl<R: Read + Seek> Reader<R> {
             _ => u64::MAX,
         };
         let most = self.input.seek(SeekFrom::End(0))?.saturating_mul(TIMES).saturating_add(FREE);
-        let mut from = self.place.byte.saturating_add(1);
+        // What is there may itself be whole, and not what was expected: what was to come before it is missing.
+        let mut from = self.place.byte;
         while self.read <= most
             && let Some((byte, segment)) = self.find(from, seen, most)?
         {
