@@ -12,13 +12,13 @@ use crate::command::cli::AgentArgs;
 use crate::command::config::{self, Agent, Origin};
 use crate::command::state::home;
 use crate::diagnosis::filter::Filter;
-use crate::history::{Account, Entry, Recorder, Started, Stopped};
+use crate::history::{Account, Entry, Recorder, Started, Stopped, millis};
 use crate::input::{self, Opened};
 use crate::kernel::clock::now;
 use crate::metrics::Own;
 use crate::output::say;
 use crate::recording::write::RecordError;
-use crate::recording::{RedactingHost, SegmentingHost, Segments};
+use crate::recording::{Closed, RedactingHost, SegmentingHost, Segments};
 use crate::runtime::service_manager::ServiceManager;
 use crate::runtime::signals;
 use crate::runtime::{give_memory_back, map_large_pieces};
@@ -91,10 +91,7 @@ pub fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
     drop(driver);
     hook.finish();
     exporter.finish();
-    if let Some(closed) = host.finish()? {
-        closed.out.persist()?;
-    }
-    recording.finish()?;
+    recording.finish(host.finish())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -105,6 +102,14 @@ fn locked(store: &Mutex<Store>) -> MutexGuard<'_, Store> {
 /// So that several recordings always fit, bytes of answers, which pack to a fifth or less.
 fn largest(config: &Agent) -> u64 {
     config.limits.size / 4
+}
+
+/// Raw evidence cannot be written.
+struct RawLost {
+    since: Moment,
+    /// Until when the index tells so.
+    told: Moment,
+    why: String,
 }
 
 /// What becomes of ticks.
@@ -118,8 +123,7 @@ struct Recording {
     started: bool,
     expired: Moment,
     forgotten: Moment,
-    /// Raw evidence could not be written, since then.
-    raw_lost: Option<Moment>,
+    raw_lost: Option<RawLost>,
     /// What was said of the store, so that it is said once.
     said: Vec<String>,
 }
@@ -152,17 +156,13 @@ impl Recording {
             self.retention.trouble();
         }
         if let Some(error) = self.segments.failed() {
-            self.raw_lost.get_or_insert(tick.at);
-            self.failed(error);
+            self.raw_failed(tick.at, error);
         }
         for closed in self.segments.closed() {
             let path = closed.out.path().to_owned();
             let bytes = closed.out.written();
             match closed.out.persist() {
-                Err(error) => {
-                    self.raw_lost.get_or_insert(tick.at);
-                    self.failed(error);
-                }
+                Err(error) => self.raw_failed(tick.at, error),
                 Ok(()) => self.raw_again(closed.from),
             }
             let boring = self.retention.ended(path, closed.from, bytes);
@@ -200,11 +200,24 @@ impl Recording {
         }
     }
 
+    fn raw_failed(&mut self, at: Moment, error: RecordError) {
+        let why = error.why();
+        let since = self.raw_lost.as_ref().map_or(at, |lost| lost.since);
+        let lost = RawLost { since, told: at, why };
+        if let Some(before) = self.raw_lost.replace(lost).filter(|before| before.told.mono < at.mono) {
+            self.write(at, &before.entry(before.told, at));
+        }
+        self.failed(error);
+    }
+
     /// A recording is whole that began then.
     fn raw_again(&mut self, from: Moment) {
-        if let Some(since) = self.raw_lost.take_if(|since| from.mono > since.mono) {
+        if let Some(lost) = self.raw_lost.take_if(|lost| from.mono > lost.since.mono) {
+            if from.mono > lost.told.mono {
+                self.write(from, &lost.entry(lost.told, from));
+            }
             self.said.clear();
-            let length = words::seconds(from.mono.saturating_sub(since.mono));
+            let length = words::seconds(from.mono.saturating_sub(lost.since.mono));
             say(format!("rstdoctor: recordings are written again; no raw evidence was kept of the {length} before"));
         }
     }
@@ -239,17 +252,30 @@ impl Recording {
         }
     }
 
-    fn finish(mut self) -> Result<(), RecordError> {
+    /// `last`: what became of the recording that was open.
+    fn finish(mut self, last: Result<Option<Closed<StoreFile>>, RecordError>) -> Result<(), RecordError> {
         let at = now();
+        let kept = last.and_then(|closed| {
+            closed.map(|closed| closed.out.persist().map(|()| self.raw_again(closed.from))).transpose().map(drop)
+        });
+        if let Err(error) = kept {
+            self.raw_failed(at, error);
+        }
         if !self.started {
             return Ok(());
         }
         if let Some(entry) = self.recorder.rest() {
             self.write(at, &entry);
         }
-        let stopped = Stopped { at: u64::try_from(at.wall.as_millis()).unwrap_or(u64::MAX) };
+        let stopped = Stopped { at: millis(at.wall) };
         self.write(at, &Entry::Stopped(stopped));
         self.journal.close()
+    }
+}
+
+impl RawLost {
+    fn entry(&self, from: Moment, until: Moment) -> Entry {
+        Entry::RawLost { from: millis(from.wall), until: millis(until.wall), why: self.why.clone() }
     }
 }
 
@@ -262,7 +288,7 @@ fn is_worth_raw(tick: &Tick) -> bool {
 
 fn started(config: &Agent, tick: &Tick) -> Entry {
     Entry::Started(Started {
-        at: u64::try_from(tick.diagnosis.started.wall.as_millis()).unwrap_or(u64::MAX),
+        at: millis(tick.diagnosis.started.wall),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         interval_s: config.interval.as_secs_f64(),
         hostname: tick.diagnosis.host.hostname.clone(),

@@ -30,6 +30,12 @@ pub enum Entry {
         until: u64,
         why: String,
     },
+    /// Not all raw evidence of this time could be written, although the index could: the store was full, or the disk.
+    RawLost {
+        from: u64,
+        until: u64,
+        why: String,
+    },
     /// Of a later version.
     #[serde(other)]
     Unknown,

@@ -107,6 +107,8 @@ pub struct Past {
     pub account: Account,
     /// What was not recorded, or cannot be read.
     pub missing: Vec<Gap>,
+    /// Of what raw evidence could not be written.
+    pub raw_missing: Vec<Gap>,
     /// What is wrong with the store, in words.
     pub problems: Vec<String>,
     /// The time of services and resets, where it is longer than what was asked for: ticks, and minutes of which there is no more
@@ -188,6 +190,7 @@ impl Past {
                 self.begun = Some(until);
                 self.latest = self.latest.max(until);
             }
+            Entry::RawLost { from, until, why } => self.raw_lost(Span { from, until }, why),
             Entry::Unknown => self.unknown += 1,
         }
     }

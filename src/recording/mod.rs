@@ -87,5 +87,5 @@ pub use reader::{Cut, Hole};
 pub use replay::ReplayHost;
 pub use rolling::{History, RollingHost};
 pub use row::{Excerpt, Lost, Raw, excerpts};
-pub use segments::{SegmentingHost, Segments};
+pub use segments::{Closed, SegmentingHost, Segments};
 pub use write::{RecordError, RecordingHost, RedactingHost};

@@ -28,6 +28,13 @@ pub enum RecordError {
     Empty,
 }
 
+impl RecordError {
+    /// What the system said, or what is wrong: `No space left on device`.
+    pub fn why(&self) -> String {
+        std::error::Error::source(self).map_or_else(|| self.to_string(), ToString::to_string)
+    }
+}
+
 /// Where a recording goes.
 pub trait Output: Write {
     /// What was written so far can be read and judged.

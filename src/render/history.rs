@@ -381,11 +381,20 @@ pub fn gap(gap: &Gap, calendar: &Calendar<'_>) -> String {
     }
 }
 
+/// Of what raw evidence could not be written.
+pub fn raw_gap(gap: &Gap, calendar: &Calendar<'_>) -> String {
+    let why = gap.why.as_ref().map_or_else(String::new, |why| format!(" {}", why.words()));
+    format!("some raw evidence of {}{why}", calendar.span(gap.span))
+}
+
 fn gaps(page: &mut Page, past: &Past, calendar: &Calendar<'_>) {
     let is_lost = |gap: &&Gap| matches!(gap.why, Some(Why::NotWritten(_) | Why::Unreadable(_)));
     let (known, unknown): (Vec<&Gap>, Vec<&Gap>) = past.missing.iter().partition(is_lost);
     for lost in known.iter().take(MOST) {
         page.field("Lost", 14, &gap(lost, calendar));
+    }
+    for lost in past.raw_missing.iter().take(MOST) {
+        page.field("Lost", 14, &raw_gap(lost, calendar));
     }
     if !unknown.is_empty() {
         let cut = |gap: &Gap| if gap.why.is_some() { " (the recorder was killed, or the power went)" } else { "" };

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{Store, StoreFile};
-use crate::history::Entry;
+use crate::history::{Entry, millis};
 use crate::recording::IndexWriter;
 use crate::recording::write::RecordError;
 use crate::value::Moment;
@@ -49,8 +49,7 @@ impl Journal {
                 self.open = None;
                 self.not_before = at.mono.saturating_add(RETRY);
                 let first = self.lost.is_none();
-                let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-                self.lost.get_or_insert((at, why));
+                self.lost.get_or_insert_with(|| (at, error.why()));
                 if first { Err(error) } else { Ok(()) }
             }
         }
@@ -67,8 +66,7 @@ impl Journal {
         }
         let Some(open) = &mut self.open else { return Ok(()) };
         if let Some((since, why)) = &self.lost {
-            let millis = |moment: &Moment| u64::try_from(moment.wall.as_millis()).unwrap_or(u64::MAX);
-            let lost = Entry::Lost { from: millis(since), until: millis(&at), why: why.clone() };
+            let lost = Entry::Lost { from: millis(since.wall), until: millis(at.wall), why: why.clone() };
             open.put(at, &lost)?;
             self.lost = None;
         }

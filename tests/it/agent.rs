@@ -551,8 +551,13 @@ fn a_full_disk_is_said_and_survived() {
         let told = history(&store);
         let lost = told["missing"].as_array().unwrap().iter().filter_map(|gap| gap["why"].as_str());
         assert!(lost.into_iter().any(|why| why.contains("No space left on device")), "{told}");
+        let raw = told["raw_missing"][0]["why"].as_str();
+        assert!(raw.is_some_and(|why| why.contains("No space left on device")), "{told}");
         let words = text(&run(&["history"], &store)).split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(words.contains("could not be written: ") && words.contains("No space left on device"), "{words}");
+        for lost in ["Lost 20", "Lost some raw evidence of 20"] {
+            let rest = words.split_once(lost).map(|(_, rest)| rest).unwrap_or_default();
+            assert!(rest.contains("could not be written: No space left on device"), "{lost}: {words}");
+        }
         assert_eq!(
             said(&store).matches("No space left").count(),
             said(&store).lines().filter(|l| l.contains("No space")).count()

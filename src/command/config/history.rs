@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use super::{Home, Point, Terminal, Unit, UsageError, end, not_empty, point, ports, store};
 use crate::cause::REGISTRY;
 use crate::command::cli::{HistoryArgs, HistoryFormat};
-use crate::history::Wanted;
+use crate::history::{Wanted, millis};
 
 const SINCE: Duration = Duration::from_secs(24 * 3600);
 
@@ -59,7 +59,6 @@ pub fn history(
         (true, _) => HistoryFormat::Json,
         (false, format) => format.unwrap_or(HistoryFormat::Table),
     };
-    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     Ok(History {
         store: store(args.store.as_ref(), home)?,
         wanted: Wanted {

@@ -49,9 +49,21 @@ impl Past {
         self.cuts.push(at);
     }
 
+    /// Not all raw evidence of this time was kept.
+    pub(super) fn raw_lost(&mut self, span: Span, why: String) {
+        let Some(span) = self.wanted.clip(span) else { return };
+        let why = Some(Why::NotWritten(why));
+        match self.raw_missing.last_mut() {
+            Some(last) if last.why == why && (last.span.from..=last.span.until).contains(&span.from) => {
+                last.span.until = last.span.until.max(span.until);
+            }
+            _ => self.raw_missing.push(Gap { span, why }),
+        }
+    }
+
     /// Why something of the time could not be written, each reason once.
     pub fn not_written(&self) -> BTreeSet<&str> {
-        let reasons = self.flaws.iter().filter_map(|flaw| match &flaw.why {
+        let reasons = self.flaws.iter().chain(&self.raw_missing).filter_map(|flaw| match &flaw.why {
             Some(Why::NotWritten(why)) => Some(why.as_str()),
             _ => None,
         });

@@ -369,39 +369,6 @@ fn a_tick_may_be_the_first_that_knows_the_root() {
     assert_eq!(past.episodes.iter().map(|episode| episode.root).collect::<Vec<_>>(), [Some(1), None]);
 }
 
-/// The disk was full for two of five minutes.
-#[test]
-fn what_could_not_be_written_is_no_time_without_a_recorder() {
-    let why = "No space left on device".to_owned();
-    let lost = Entry::Lost { from: START + 90_000, until: START + 3 * MINUTE + 10_000, why: why.clone() };
-    let entries = [
-        started(START),
-        Entry::Minute(minute(START)),
-        lost,
-        // The minute in which it could be written again, and the sum of which was kept.
-        Entry::Minute(minute(START + 3 * MINUTE)),
-        Entry::Minute(minute(START + 4 * MINUTE)),
-        Entry::Stopped(Stopped { at: START + 5 * MINUTE }),
-    ];
-    let past = read(&entries, wanted(6), 10);
-    let gaps: Vec<_> =
-        past.missing.iter().map(|gap| (gap.span.from - START, gap.span.until - START, gap.why.clone())).collect();
-    let because = Some(Why::NotWritten(why));
-    let expected = [(MINUTE, 90_000, None), (90_000, 3 * MINUTE + 10_000, because), (5 * MINUTE, 6 * MINUTE, None)];
-    assert_eq!(gaps, expected);
-}
-
-#[test]
-fn what_cannot_be_read_was_recorded() {
-    let mut past = Past::new(wanted(5), 10);
-    [started(START), Entry::Minute(minute(START))].into_iter().for_each(|entry| past.push(entry));
-    past.damaged("it is damaged".into(), Some(("1.idx", Span { from: START + MINUTE, until: START + 4 * MINUTE })));
-    past.cut_off(START + 4 * MINUTE);
-    let past = past.finish(None);
-    let of = |from, until, why| Gap { span: Span { from: START + from * MINUTE, until: START + until * MINUTE }, why };
-    assert_eq!(past.missing, [of(1, 4, Some(Why::Unreadable("1.idx".into()))), of(4, 5, Some(Why::CutOff))]);
-}
-
 /// Who asks for a port wants to know of those that call it, too, and of no other.
 #[test]
 fn a_port_is_that_of_a_service_and_that_which_is_called() {

@@ -7,8 +7,8 @@ use super::safe;
 use crate::diagnosis::Status;
 use crate::history::{Past, Row, Span};
 use crate::render::history::{
-    Calendar, NO_RAW, Shown, because, counted_over, coverage, gap, impact, lasted, reasons, resets, sentence, share,
-    shown, sparkline, word,
+    Calendar, NO_RAW, Shown, because, counted_over, coverage, gap, impact, lasted, raw_gap, reasons, resets, sentence,
+    share, shown, sparkline, word,
 };
 use crate::render::json;
 use crate::value::words::{seconds, thousands};
@@ -40,6 +40,7 @@ pub struct HistoryView {
     pub reasons: Vec<(&'static str, String, String)>,
     pub unknown: String,
     pub missing: Vec<String>,
+    pub raw_missing: Vec<String>,
     pub problems: Vec<String>,
     pub counted: Option<String>,
     pub version: &'static str,
@@ -139,6 +140,7 @@ pub fn view(past: &Past, calendar: &Calendar<'_>, all: bool) -> HistoryView {
         reasons: reasons(past).into_iter().map(|(d, reason, n)| (d.word(), safe(&reason), thousands(n))).collect(),
         unknown,
         missing: past.missing.iter().take(MOST).map(|missing| safe(&gap(missing, calendar))).collect(),
+        raw_missing: past.raw_missing.iter().take(MOST).map(|lost| safe(&capital(&raw_gap(lost, calendar)))).collect(),
         problems: past.problems.iter().take(MOST).map(|text| safe(text)).collect(),
         counted: counted_over(past, calendar).map(|text| capital(&text)),
         version: env!("CARGO_PKG_VERSION"),

@@ -1,4 +1,4 @@
-//! Entries that cannot be read.
+//! Entries that could not be written, or cannot be read.
 
 use super::*;
 
@@ -58,4 +58,64 @@ fn an_episode_after_a_gap_has_its_own_events() {
     past.push(event(What::Ended, START + 308_000, START + 300_000, 500));
     let episodes = past.finish(None).episodes;
     assert_eq!(episodes.iter().map(|own| own.events).collect::<Vec<_>>(), [30, 70]);
+}
+
+/// The disk was full for two of five minutes.
+#[test]
+fn what_could_not_be_written_is_no_time_without_a_recorder() {
+    let why = "No space left on device".to_owned();
+    let lost = Entry::Lost { from: START + 90_000, until: START + 3 * MINUTE + 10_000, why: why.clone() };
+    let entries = [
+        started(START),
+        Entry::Minute(minute(START)),
+        lost,
+        // The minute in which it could be written again, and the sum of which was kept.
+        Entry::Minute(minute(START + 3 * MINUTE)),
+        Entry::Minute(minute(START + 4 * MINUTE)),
+        Entry::Stopped(Stopped { at: START + 5 * MINUTE }),
+    ];
+    let past = read(&entries, wanted(6), 10);
+    let gaps: Vec<_> =
+        past.missing.iter().map(|gap| (gap.span.from - START, gap.span.until - START, gap.why.clone())).collect();
+    let because = Some(Why::NotWritten(why));
+    let expected = [(MINUTE, 90_000, None), (90_000, 3 * MINUTE + 10_000, because), (5 * MINUTE, 6 * MINUTE, None)];
+    assert_eq!(gaps, expected);
+}
+
+/// The index tells all of it; what is not there is what a judgement could be repeated with.
+#[test]
+fn where_raw_evidence_could_not_be_written_the_time_is_known() {
+    let lost = |from: u64, until: u64, why: &str| Entry::RawLost {
+        from: START + from * MINUTE,
+        until: START + until * MINUTE,
+        why: why.to_owned(),
+    };
+    let entries = [
+        started(START),
+        Entry::Minute(minute(START)),
+        Entry::Minute(minute(START + MINUTE)),
+        // Tried again and again, then with another reason; the first of them is before the time that is asked for.
+        lost(0, 1, "the disk is full"),
+        lost(1, 2, "the disk is full"),
+        Entry::Minute(minute(START + 2 * MINUTE)),
+        lost(2, 3, "the disk is broken"),
+        Entry::Stopped(Stopped { at: START + 3 * MINUTE }),
+    ];
+    let asked = Wanted { since: START + MINUTE / 2, ..wanted(3) };
+    let past = read(&entries, asked, 10);
+    let times = past.raw_missing.iter().map(|gap| (gap.span.from - START, gap.span.until - START));
+    assert_eq!(times.collect::<Vec<_>>(), [(MINUTE / 2, 2 * MINUTE), (2 * MINUTE, 3 * MINUTE)]);
+    assert_eq!(past.missing, []);
+    assert_eq!(past.not_written().len(), 2);
+}
+
+#[test]
+fn what_cannot_be_read_was_recorded() {
+    let mut past = Past::new(wanted(5), 10);
+    [started(START), Entry::Minute(minute(START))].into_iter().for_each(|entry| past.push(entry));
+    past.damaged("it is damaged".into(), Some(("1.idx", Span { from: START + MINUTE, until: START + 4 * MINUTE })));
+    past.cut_off(START + 4 * MINUTE);
+    let past = past.finish(None);
+    let of = |from, until, why| Gap { span: Span { from: START + from * MINUTE, until: START + until * MINUTE }, why };
+    assert_eq!(past.missing, [of(1, 4, Some(Why::Unreadable("1.idx".into()))), of(4, 5, Some(Why::CutOff))]);
 }

@@ -30,6 +30,7 @@ pub fn history(past: &Past) -> History {
         ticks: past.account.ticks,
         ticks_unknown: past.account.unknown,
         missing: past.missing.iter().map(missing).collect(),
+        raw_missing: past.raw_missing.iter().map(missing).collect(),
         problems: past.problems.clone(),
         process_named: past.wanted.process.is_some().then_some(past.process_named),
         counted: past.counted.map(span),

@@ -27,6 +27,8 @@ pub struct History {
     pub ticks_unknown: u32,
     /// What was not recorded, or cannot be read.
     pub missing: Vec<Missing>,
+    /// Of what not all raw evidence could be written.
+    pub raw_missing: Vec<Missing>,
     /// What is wrong with the store, in words.
     pub problems: Vec<String>,
     /// With --process: whether what was recorded of the time names such a process at all.
