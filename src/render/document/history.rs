@@ -152,7 +152,7 @@ fn services(past: &Past) -> Vec<ServiceLine> {
     let line = |row: &Row| ServiceLine {
         place: safe(&row.service.place.words()),
         line: sparkline(row, &recorded, highest, true),
-        share: share(row),
+        share: share(past, row),
     };
     past.services.iter().take(MOST).map(line).collect()
 }

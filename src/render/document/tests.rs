@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use pulldown_cmark::{Event, Options as Extensions, Parser, Tag};
 
 use super::*;
-use crate::history::{Account, Entry, Place, Service, Wanted};
+use crate::history::{Account, Entry, Place, Service, Totals, Wanted};
 use crate::render::samples;
 
 /// Text of the page outside of tags and of the style sheet.
@@ -313,6 +313,25 @@ fn few_failures_are_not_drawn_as_high_as_many() {
     );
     assert_eq!(page.matches("full height: 5,000 in 60 s").count(), 2, "{page}");
     assert!(page.contains("<li>port 443: none of 7,001 connections failed</li>"), "{page}");
+}
+
+#[test]
+fn that_no_connection_failed_is_said_only_where_resets_are_told() {
+    let told = |unexplained| {
+        let mut past = Past::new(Wanted { since: 0, until: 600_000, ..Wanted::default() }, 10);
+        let place = Place { at: "port 8080".into(), port: Some(8080), ..Place::default() };
+        let service = Service { place, attempts: Some(30), failures: Some(0), ..Service::default() };
+        let totals = Totals { sent: Some(30), sent_unexplained: Some(unexplained), ..Totals::default() };
+        let minute = Account { until: 60_000, ticks: 30, services: vec![service], totals, ..Account::default() };
+        past.push(Entry::Minute(minute));
+        history_markdown(&past.finish(Some(600_000)), &calendar(), true).unwrap()
+    };
+    assert!(told(0).contains("none of 30 connections failed"), "{}", told(0));
+    let blind = told(30);
+    assert!(
+        !blind.contains("connections failed") && blind.contains("30 resets of this host were is not known"),
+        "{blind}"
+    );
 }
 
 #[test]
