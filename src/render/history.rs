@@ -307,7 +307,7 @@ pub fn table(past: &Past, calendar: &Calendar<'_>, options: &Options) -> String 
     problems(&mut page, past);
     if let Some(episode) = worst(&shown) {
         page.gap();
-        let at = (calendar.time)(episode.span.from);
+        let at = (calendar.time)(episode.asked_for_at());
         let which = if shown.len() > 1 { "The worst episode" } else { "The episode" };
         let text = match episode.has_raw {
             true => format!(

@@ -92,7 +92,7 @@ pub fn view(past: &Past, calendar: &Calendar<'_>, all: bool) -> HistoryView {
         command: match episode.has_raw {
             true => format!(
                 "rstdoctor scan --at {}{scan_options}",
-                json::rfc3339_seconds(Duration::from_millis(episode.span.from))
+                json::rfc3339_seconds(Duration::from_millis(episode.asked_for_at()))
             ),
             false => format!("rstdoctor explain {}", safe(&episode.id)),
         },

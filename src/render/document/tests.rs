@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use pulldown_cmark::{Event, Options as Extensions, Parser, Tag};
 
 use super::*;
-use crate::history::{Account, Entry, Place, Service, Totals, Wanted};
+use crate::history::{Account, Entry, Place, Service, Span, Totals, Wanted};
 use crate::render::samples;
 
 /// Text of the page outside of tags and of the style sheet.
@@ -279,6 +279,24 @@ fn a_command_of_a_history_means_the_same_in_every_zone() {
             assert!(text.contains(command), "{text}");
         }
     }
+}
+
+/// A tick begins at any part of a second, and the one before it is none of the episode: all may have been well in it.
+#[test]
+fn an_episode_is_judged_again_from_its_first_whole_second() {
+    let mut past = times_of(&[(2, crate::cause::Severity::Critical)]);
+    let mut told = |from, until| {
+        past.episodes[0].span = Span { from, until };
+        let options = crate::render::history::Options { width: 100, colour: false, unicode: true, all: false };
+        let calendar = Calendar { time: &|at| format!("1970-01-01 00:00:{}", at / 1000), ..calendar() };
+        let table = crate::render::history::table(&past, &calendar, &options).replace('\u{a0}', " ");
+        let command = |text: String| text.split_once("scan --at ").expect("a command").1[..22].to_owned();
+        (command(table), command(history_markdown(&past, &calendar, true).unwrap())[..20].to_owned())
+    };
+    let both = |second| (format!("'1970-01-01 00:00:{second}' "), format!("1970-01-01T00:00:{second}Z"));
+    assert_eq!(told(31_885, 47_885), both(32));
+    assert_eq!(told(32_000, 34_000), both(32));
+    assert_eq!(told(31_885, 31_985), both(31), "no whole second lies in it");
 }
 
 /// Who reads on a phone wants to see when before what.
