@@ -41,20 +41,6 @@ pub fn surroundings(
 ) -> Surroundings {
     let full = view.netns.listener_traces.values().filter(|trace| trace.full_samples > 0);
     let full_ports = full.map(|trace| trace.last.port).collect();
-    let singles = &view.netns.resets.single;
-    let mut closed_ports: BTreeMap<IpAddr, BTreeSet<u16>> = BTreeMap::new();
-    let to_nobody = |reset: &&Reset| {
-        !reset.again
-            && match &reset.event {
-                Some(event) => event.reason.as_deref() == Some("NO_SOCKET"),
-                None => reset.lone_answer().and_then(Answered::by) == Some(Answered::Syn),
-            }
-    };
-    for reset in singles.iter().filter(to_nobody) {
-        if let (Some(local), Some(peer)) = (reset.local(), reset.peer()) {
-            closed_ports.entry(peer.ip()).or_default().insert(local.port());
-        }
-    }
     let owner_died = |trace: &ListenerTrace| {
         let owners = view.host.before.owners.value();
         let holders = owners.and_then(|owners| owners.by_inode.get(&trace.last.inode));
@@ -78,8 +64,8 @@ pub fn surroundings(
         gone_processes: gone_processes.iter().map(|(pid, _)| pid).collect(),
         listening: listening(view),
         device_ports: device_ports(view),
-        scanners: closed_ports.into_iter().filter(|(_, p)| p.len() >= SCAN_PORTS).map(|(peer, _)| peer).collect(),
-        probers: probers(singles),
+        scanners: BTreeSet::new(),
+        probers: probers(&view.netns.resets.single),
         full_ports,
         moved: Moved {
             on_close: moved(view, "TcpExt.TCPAbortOnClose"),
@@ -100,9 +86,35 @@ pub fn surroundings(
         usual_close: BTreeMap::new(),
         aborts: Aborts::default(),
     };
+    around.scanners = scanners(&around, &grouped.here);
     around.aborts = Aborts::new(&around, &grouped.here);
     around.usual_close = usual_close(&around, &grouped.here);
     around
+}
+
+/// Of the resets of this namespace alone: many have 127.0.0.1, and what nobody answered in another one has an event here too.
+fn scanners(around: &Surroundings, resets: &[(Mark, ResetTally)]) -> BTreeSet<IpAddr> {
+    let tries = |(mark, tally): &&(Mark, ResetTally)| {
+        let to_nobody = tally.direction == Direction::Sent
+            && !mark.again
+            && match mark.packet_alone {
+                true => !tally.active,
+                false => tally.reason.as_deref() == Some("NO_SOCKET"),
+            };
+        // Without its packet a late answer of a service to a connection of ours is one by both its ports.
+        let to_a_syn = match mark.answered {
+            Some(answered) => answered == Answered::Syn,
+            None => !mark.packet_alone && !around.is_rest_of_own(tally),
+        };
+        to_nobody && to_a_syn
+    };
+    let mut closed_ports: BTreeMap<IpAddr, BTreeSet<u16>> = BTreeMap::new();
+    for (_, tally) in resets.iter().filter(tries) {
+        if let (Some(port), Some(peer)) = (tally.local_port, tally.peer_addr) {
+            closed_ports.entry(peer).or_default().insert(port);
+        }
+    }
+    closed_ports.into_iter().filter(|(_, ports)| ports.len() >= SCAN_PORTS).map(|(peer, _)| peer).collect()
 }
 
 fn asked_in_vain(resets: &[(Mark, ResetTally)]) -> Option<BTreeSet<u16>> {

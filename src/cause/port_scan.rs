@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::numbers::port_scan as numbers;
 use super::place::Place;
 use super::wording;
@@ -45,6 +47,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let Some((first, _)) = sources.first() else {
         return Ok(Verdict::RuledOut("no source asked for ten or more closed ports".into()));
     };
+    // One that was asked by several sources, or known from events and from packets, is in several groups.
+    let ports: BTreeSet<u16> = all.groups.iter().filter_map(|group| group.port).collect();
     let by = if sources.len() == 1 { first.to_string() } else { words::counted(sources.len() as u64, "source") };
     let summary = format!(
         "port scan by {by}: {} refused in {}, no fault of this host",
@@ -57,7 +61,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
             "reset_events",
             "NO_SOCKET",
             all.count as f64,
-            format!("{} closed ports were tried by {by}", words::thousands(all.groups.len() as u64)),
+            format!("{} closed ports were tried by {by}", words::thousands(ports.len() as u64)),
         ));
     if !first.is_loopback() {
         let family = if first.is_ipv4() { "ip" } else { "ip6" };
@@ -93,6 +97,11 @@ mod tests {
         let finding = case.finding(&PORT_SCAN);
         assert_eq!(finding.state, State::Benign);
         assert!(finding.summary.contains("192.0.2.7"), "{}", finding.summary);
+        let again = (1..=30).fold(case, |case, port| {
+            case.sent(1, "NO_SOCKET", None, [&format!("10.0.0.9:{port}"), "192.0.2.8:0"], None)
+        });
+        let said = &again.finding(&PORT_SCAN).evidence[0].text;
+        assert_eq!(said, "30 closed ports were tried by 2 sources");
         // Not every host has a table `inet filter`, and one who has may have another policy in it.
         let command = finding.remedies[0].line().expect("a command");
         assert!(command.starts_with("nft add table inet dropped && nft add chain inet dropped input "), "{command}");

@@ -71,7 +71,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
         words::counted(events, "connection attempt"),
         words::seconds(e.window())
     );
-    let finding = wording::active(e, Severity::Info, confidence, events, UNIT, summary)
+    let mut finding = wording::active(e, Severity::Info, confidence, events, UNIT, summary)
         .subject(Subject::host())
         .evidence(wording::moved(&reading, "RSTs sent, these without a socket behind them"))
         .against(EvidenceItem::fact(
@@ -79,6 +79,8 @@ fn judge(e: &Evidence<'_>) -> Judgement {
             "reason",
             "counters do not tell a refused connect from a port scan or from a segment of an old connection",
         ));
+    // Connects to which TCP of this host sent no RST were refused elsewhere, or by netfilter.
+    finding.has_symptoms = here == counted.refused_connects;
     Ok(Verdict::Found(vec![
         finding.remedy(
             Remedy::new("See which ports are asked for (as root, with tracefs)", "the ports and the peers are named")
@@ -342,6 +344,18 @@ mod tests {
         assert_eq!(local.finding(&PORT_WITHOUT_LISTENER).severity, Severity::Info);
         let remote = Case::new().counter("Tcp.OutRsts", 0, 20).finding(&PORT_WITHOUT_LISTENER);
         assert!(remote.confidence < 0.5);
+    }
+
+    #[test]
+    fn connects_that_nothing_here_answered_do_not_follow_from_a_port_without_listener() {
+        let follows = |sent| {
+            let case = Case::new().counter("Tcp.OutRsts", 0, sent).counter("Tcp.AttemptFails", 0, 20);
+            let diagnosis = crate::diagnosis::diagnose(case.view());
+            let refused = diagnosis.causes.iter().find(|cause| cause.id == "upstream-refused").expect("found");
+            refused.because_of.is_some()
+        };
+        assert!(follows(20) && follows(25));
+        assert!(!follows(3), "a rule of this host that rejects is in no counter");
     }
 
     #[test]

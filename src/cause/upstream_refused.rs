@@ -66,7 +66,13 @@ fn judge(e: &Evidence<'_>) -> Judgement {
     let here = counted.refused_here >= events;
     // Whom they called is not known, so neither is what share of it failed.
     let severity = if here { Severity::Info } else { severity::refusals(e, events).max(Severity::Warning) };
-    let whom = if here { "by this host itself" } else { "by other hosts" };
+    // What netfilter answers is in no counter of TCP.
+    let no_firewall = e.wire().is_ok_and(|wire| wire.rejected_total() == 0);
+    let whom = match (here, no_firewall) {
+        (true, _) => "by this host itself",
+        (false, true) => "by other hosts",
+        (false, false) => "by other hosts, or by a firewall of this one,",
+    };
     let summary = format!(
         "{} of programs on this host refused {whom} in {}",
         words::counted(events, "connect"),
@@ -198,6 +204,11 @@ mod tests {
         let fails = |resets| Case::new().counter("Tcp.AttemptFails", 0, 20).counter("Tcp.OutRsts", 0, resets);
         assert_eq!(fails(0).finding(&UPSTREAM_REFUSED).severity, Severity::Warning);
         assert_eq!(fails(20).finding(&UPSTREAM_REFUSED).severity, Severity::Info);
+        // Nobody looked at packets: a rule of this host that rejects looks the same.
+        assert!(fails(0).finding(&UPSTREAM_REFUSED).summary.contains("a firewall of this one"));
+        assert!(!fails(20).finding(&UPSTREAM_REFUSED).summary.contains("firewall"));
+        let seen = fails(0).packets(0, Direction::Sent, 0x14, 64, ["10.0.0.9:1", "10.0.7.1:5432"]);
+        assert!(!seen.finding(&UPSTREAM_REFUSED).summary.contains("firewall"));
     }
 
     #[test]

@@ -164,13 +164,21 @@ pub fn word(severity: Severity) -> &'static str {
 }
 
 /// `41 of 1,204 connections failed (3.4 %); up to 9 attempts lost, retries included`.
-pub fn share(row: &Row) -> String {
+pub fn share(past: &Past, row: &Row) -> String {
     let service = &row.service;
     let failed = service.failures.unwrap_or(0);
     let failed = match (service.attempts, failed) {
         (None, 0) => String::new(),
         (Some(0), 0) => String::new(),
-        (Some(all), 0) => format!("none of {} failed", counted(all, "connection")),
+        // Without tracepoints a reset is counted, and nothing tells of which service it was.
+        (Some(all), 0) => match unexplained(past) {
+            0 => format!("none of {} failed", counted(all, "connection")),
+            resets => format!(
+                "none of {} is known to have failed, but what {} of this host were is not known",
+                counted(all, "connection"),
+                counted(resets, "reset")
+            ),
+        },
         (Some(all), failed) if failed <= all => {
             let share = percent(failed as f64 / all as f64);
             format!("{} of {} failed ({share})", thousands(failed), counted(all, "connection"))
@@ -192,6 +200,16 @@ pub fn share(row: &Row) -> String {
     }
 }
 
+fn records_lost(past: &Past, direction: Direction) -> u64 {
+    let lines = past.account.resets.iter().filter(|line| line.direction == direction);
+    lines.filter(|line| line.reason == RECORD_LOST).map(|line| line.count).sum()
+}
+
+/// RSTs that this host sent and of which it is not known what they were.
+fn unexplained(past: &Past) -> u64 {
+    past.account.totals.sent_unexplained.unwrap_or(0).saturating_add(records_lost(past, Direction::Sent))
+}
+
 /// `sent 41 (unexplained 0)`; what nobody counted is said so.
 pub fn resets(past: &Past) -> String {
     if past.is_open() {
@@ -200,10 +218,7 @@ pub fn resets(past: &Past) -> String {
     let totals = &past.account.totals;
     let whose = if past.wanted.is_narrow() { "of all ports and processes: " } else { "" };
     let known = |count: Option<u64>| count.map_or("not counted".to_owned(), thousands);
-    let lost = |direction| {
-        let lines = past.account.resets.iter().filter(move |line| line.direction == direction);
-        lines.filter(|line| line.reason == RECORD_LOST).map(|line| line.count).sum::<u64>()
-    };
+    let lost = |direction| records_lost(past, direction);
     let unexplained = |rest: Option<u64>, lost: u64| match (rest, lost) {
         (None, 0) => String::new(),
         (rest, 0) => format!(" (unexplained {})", thousands(rest.unwrap_or(0))),
@@ -292,7 +307,7 @@ pub fn table(past: &Past, calendar: &Calendar<'_>, options: &Options) -> String 
     problems(&mut page, past);
     if let Some(episode) = worst(&shown) {
         page.gap();
-        let at = (calendar.time)(episode.span.from);
+        let at = (calendar.time)(episode.asked_for_at());
         let which = if shown.len() > 1 { "The worst episode" } else { "The episode" };
         let text = match episode.has_raw {
             true => format!(
@@ -362,7 +377,7 @@ fn services(page: &mut Page, past: &Past, calendar: &Calendar<'_>, options: &Opt
     let most = if options.all { usize::MAX } else { MOST };
     for row in past.services.iter().take(most) {
         let line = sparkline(row, &recorded, highest, options.unicode);
-        page.field("", 2, &format!("{}: {}", row.service.place.words(), share(row)));
+        page.field("", 2, &format!("{}: {}", row.service.place.words(), share(past, row)));
         page.line(&format!("  {line}"));
     }
     let ends = format!("{} to {}", (calendar.time)(past.wanted.since), (calendar.time)(past.wanted.until));

@@ -93,6 +93,41 @@ fn events_of_another_namespace_with_the_same_address_are_left_out() {
     assert_eq!(kinds(&twice), [(Kind::Refused, 20)].into());
 }
 
+/// Twelve closed ports, one answer each, to the peer of [`refused`].
+fn many_ports(case: Case) -> Case {
+    (9001..=9012)
+        .fold(case, |case, port| case.sent(1, "NO_SOCKET", None, [&format!("10.0.0.9:{port}"), "10.0.3.7:0"], None))
+}
+
+#[test]
+fn what_another_namespace_answers_makes_nobody_a_scanner_here() {
+    // What nobody answered has an event without a namespace: its packet tells that, and was seen in another one.
+    let mut elsewhere = many_ports(Case::new());
+    if let Observed::Full(events) = &mut elsewhere.events {
+        events.iter_mut().for_each(|event| event.netns = None);
+    }
+    let mut case = refused().packets(20, Direction::Sent, RST_ACK, 64, REFUSED);
+    if let (Observed::Full(events), Observed::Full(others)) = (&mut case.events, elsewhere.events) {
+        events.extend(others);
+    }
+    assert_eq!(kinds(&case), [(Kind::Refused, 20)].into());
+    let here = many_ports(Case::new().counter("Tcp.OutRsts", 0, 12));
+    let here = (9001..=9012).fold(here, |case, port| {
+        case.packets(1, Direction::Sent, RST_ACK, 64, [&format!("10.0.0.9:{port}"), "10.0.3.7:0"])
+    });
+    assert_eq!(kinds(&here), [(Kind::Scanned, 12)].into());
+}
+
+#[test]
+fn late_answers_of_a_service_that_was_called_from_here_are_no_scan_by_it() {
+    let late = |case| {
+        (40_001..=40_012).fold(case, |case: Case, port| {
+            case.sent(1, "NO_SOCKET", None, [&format!("10.0.0.9:{port}"), "10.0.3.7:5432"], None)
+        })
+    };
+    assert_eq!(kinds(&late(refused())), [(Kind::Refused, 20), (Kind::Stale, 12)].into());
+}
+
 #[test]
 fn a_reset_that_a_rule_dropped_before_the_device_is_still_one_of_ours() {
     let dropped = refused().packets(0, Direction::Sent, RST_ACK, 64, REFUSED);

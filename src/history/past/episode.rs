@@ -5,6 +5,13 @@ use crate::cause;
 use crate::history::account::ActiveCause;
 
 impl Episode {
+    /// The time by which it is asked for, to the second: the first whole second of it. One before lies in the tick before, in which all
+    /// may have been well. One that has none is asked for by its beginning.
+    pub fn asked_for_at(&self) -> u64 {
+        let whole = self.span.from.checked_next_multiple_of(1000);
+        whole.filter(|whole| *whole < self.span.until).unwrap_or(self.span.from)
+    }
+
     pub(super) fn new(event: &Event, earlier: u64) -> Self {
         let span = Span { from: event.since, until: event.at };
         Self {

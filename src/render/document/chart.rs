@@ -57,7 +57,7 @@ pub fn charts(past: &Past) -> Vec<Chart> {
         if row.failures() > 0 {
             charts.push(Chart {
                 title: format!("{place}: failed connections and lost attempts"),
-                note: share(row),
+                note: share(past, row),
                 scale: format!("full height: {} in {part}", thousands(most_failed)),
                 bars: bars("bar", &failed, most_failed, &recorded),
             });
@@ -93,7 +93,7 @@ pub fn charts(past: &Past) -> Vec<Chart> {
 /// Services of which there is nothing to draw, because nothing failed and nothing waited, in words.
 pub fn quiet(past: &Past) -> Vec<String> {
     let quiet = past.services.iter().take(MOST).filter(|row| row.failures() == 0 && !has_queue(row));
-    quiet.map(|row| format!("{}: {}", safe(&row.service.place.words()), share(row))).collect()
+    quiet.map(|row| format!("{}: {}", safe(&row.service.place.words()), share(past, row))).collect()
 }
 
 /// A few that wait for a moment are none.

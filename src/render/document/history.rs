@@ -93,7 +93,7 @@ pub fn view(past: &Past, calendar: &Calendar<'_>, all: bool) -> HistoryView {
         command: match episode.has_raw {
             true => format!(
                 "rstdoctor scan --at {}{scan_options}",
-                json::rfc3339_seconds(Duration::from_millis(episode.span.from))
+                json::rfc3339_seconds(Duration::from_millis(episode.asked_for_at()))
             ),
             false => format!("rstdoctor explain {}", safe(&episode.id)),
         },
@@ -154,7 +154,7 @@ fn services(past: &Past) -> Vec<ServiceLine> {
     let line = |row: &Row| ServiceLine {
         place: safe(&row.service.place.words()),
         line: sparkline(row, &recorded, highest, true),
-        share: share(row),
+        share: share(past, row),
     };
     past.services.iter().take(MOST).map(line).collect()
 }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use pulldown_cmark::{Event, Options as Extensions, Parser, Tag};
 
 use super::*;
-use crate::history::{Account, Entry, Place, Service, Wanted};
+use crate::history::{Account, Entry, Place, Service, Span, Totals, Wanted};
 use crate::render::samples;
 
 /// Text of the page outside of tags and of the style sheet.
@@ -281,6 +281,24 @@ fn a_command_of_a_history_means_the_same_in_every_zone() {
     }
 }
 
+/// A tick begins at any part of a second, and the one before it is none of the episode: all may have been well in it.
+#[test]
+fn an_episode_is_judged_again_from_its_first_whole_second() {
+    let mut past = times_of(&[(2, crate::cause::Severity::Critical)]);
+    let mut told = |from, until| {
+        past.episodes[0].span = Span { from, until };
+        let options = crate::render::history::Options { width: 100, colour: false, unicode: true, all: false };
+        let calendar = Calendar { time: &|at| format!("1970-01-01 00:00:{}", at / 1000), ..calendar() };
+        let table = crate::render::history::table(&past, &calendar, &options).replace('\u{a0}', " ");
+        let command = |text: String| text.split_once("scan --at ").expect("a command").1[..22].to_owned();
+        (command(table), command(history_markdown(&past, &calendar, true).unwrap())[..20].to_owned())
+    };
+    let both = |second| (format!("'1970-01-01 00:00:{second}' "), format!("1970-01-01T00:00:{second}Z"));
+    assert_eq!(told(31_885, 47_885), both(32));
+    assert_eq!(told(32_000, 34_000), both(32));
+    assert_eq!(told(31_885, 31_985), both(31), "no whole second lies in it");
+}
+
 /// Who reads on a phone wants to see when before what.
 #[test]
 fn the_times_are_drawn_before_they_are_told() {
@@ -313,6 +331,25 @@ fn few_failures_are_not_drawn_as_high_as_many() {
     );
     assert_eq!(page.matches("full height: 5,000 in 60 s").count(), 2, "{page}");
     assert!(page.contains("<li>port 443: none of 7,001 connections failed</li>"), "{page}");
+}
+
+#[test]
+fn that_no_connection_failed_is_said_only_where_resets_are_told() {
+    let told = |unexplained| {
+        let mut past = Past::new(Wanted { since: 0, until: 600_000, ..Wanted::default() }, 10);
+        let place = Place { at: "port 8080".into(), port: Some(8080), ..Place::default() };
+        let service = Service { place, attempts: Some(30), failures: Some(0), ..Service::default() };
+        let totals = Totals { sent: Some(30), sent_unexplained: Some(unexplained), ..Totals::default() };
+        let minute = Account { until: 60_000, ticks: 30, services: vec![service], totals, ..Account::default() };
+        past.push(Entry::Minute(minute));
+        history_markdown(&past.finish(Some(600_000)), &calendar(), true).unwrap()
+    };
+    assert!(told(0).contains("none of 30 connections failed"), "{}", told(0));
+    let blind = told(30);
+    assert!(
+        !blind.contains("connections failed") && blind.contains("30 resets of this host were is not known"),
+        "{blind}"
+    );
 }
 
 #[test]
