@@ -43,14 +43,19 @@ pub fn surroundings(
     let full_ports = full.map(|trace| trace.last.port).collect();
     let singles = &view.netns.resets.single;
     let mut closed_ports: BTreeMap<IpAddr, BTreeSet<u16>> = BTreeMap::new();
+    // 127.0.0.1 is another peer in each namespace.
+    let unclear_here = grouped.here.iter().any(|(_, tally)| tally.netns.is_none());
+    let is_here = |reset: &&Reset| reset.netns().map_or(unclear_here, |netns| netns == view.after().netns);
     let to_nobody = |reset: &&Reset| {
+        let answered = reset.packet.as_ref().and_then(Answered::by);
         !reset.again
             && match &reset.event {
-                Some(event) => event.reason.as_deref() == Some("NO_SOCKET"),
-                None => reset.lone_answer().and_then(Answered::by) == Some(Answered::Syn),
+                // What answers a segment of a connection closed long ago is no try.
+                Some(event) => event.reason.as_deref() == Some("NO_SOCKET") && answered != Some(Answered::Segment),
+                None => reset.lone_answer().is_some() && answered == Some(Answered::Syn),
             }
     };
-    for reset in singles.iter().filter(to_nobody) {
+    for reset in singles.iter().filter(is_here).filter(to_nobody) {
         if let (Some(local), Some(peer)) = (reset.local(), reset.peer()) {
             closed_ports.entry(peer.ip()).or_default().insert(local.port());
         }

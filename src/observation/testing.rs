@@ -449,6 +449,11 @@ impl Case {
     }
 
     /// Changes the packets.
+    pub fn each_event(mut self, change: impl FnMut(&mut ResetEvent)) -> Self {
+        full(&mut self.events).iter_mut().for_each(change);
+        self
+    }
+
     pub fn each_packet(mut self, change: impl FnMut(&mut ResetPacket)) -> Self {
         full(&mut self.packets).iter_mut().for_each(change);
         self
