@@ -84,7 +84,7 @@ pub fn surroundings(
         listening: listening(view),
         device_ports: device_ports(view),
         scanners: closed_ports.into_iter().filter(|(_, p)| p.len() >= SCAN_PORTS).map(|(peer, _)| peer).collect(),
-        probers: probers(singles),
+        probers: probers(singles.iter().filter(is_here)),
         full_ports,
         moved: Moved {
             on_close: moved(view, "TcpExt.TCPAbortOnClose"),
@@ -167,14 +167,14 @@ pub(super) fn traced(view: View<'_>) -> Traced {
 
 /// Peers whose resets come at regular intervals of a quarter second or more: three at least, each within 30 % of the
 /// median. People and failing clients are not that regular; a check that asks something leaves with its answer.
-fn probers(resets: &[Reset]) -> BTreeSet<(IpAddr, u16)> {
+fn probers<'a>(resets: impl Iterator<Item = &'a Reset>) -> BTreeSet<(IpAddr, u16)> {
     let mut times: BTreeMap<(IpAddr, u16), Vec<f64>> = BTreeMap::new();
     let received = |reset: &&Reset| reset.direction() == Direction::Received && reset.event.is_some();
     let checks = |reset: &&Reset| {
         let asked = reset.ended.as_ref().is_some_and(|socket| socket.bytes_received > Some(0));
         !asked || Exchange::of(reset) == Some(Exchange::Answered)
     };
-    for reset in resets.iter().filter(received).filter(checks) {
+    for reset in resets.filter(received).filter(checks) {
         if let (Some(local), Some(peer)) = (reset.local(), reset.peer()) {
             times.entry((peer.ip(), local.port())).or_default().push(reset.at().as_secs_f64());
         }
