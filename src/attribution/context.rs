@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{GoneListener, GoneProcesses, Grouped, SCAN_PORTS, by_packets};
+use super::{GoneListener, GoneProcesses, Grouped, SCAN_PORTS, SCAN_TRIES, by_packets};
 use crate::observation::{ListenerTrace, View, delta};
 use crate::reset::{Aborts, Answered, Exchange, Mark, Moved, Reset, Surroundings, Traced};
 use crate::source::listeners::Bound;
@@ -41,6 +41,9 @@ pub fn surroundings(
 ) -> Surroundings {
     let full = view.netns.listener_traces.values().filter(|trace| trace.full_samples > 0);
     let full_ports = full.map(|trace| trace.last.port).collect();
+    // 127.0.0.1 is another peer in each namespace.
+    let unclear_here = grouped.here.iter().any(|(_, tally)| tally.netns.is_none());
+    let is_here = |reset: &&Reset| reset.netns().map_or(unclear_here, |netns| netns == view.after().netns);
     let owner_died = |trace: &ListenerTrace| {
         let owners = view.host.before.owners.value();
         let holders = owners.and_then(|owners| owners.by_inode.get(&trace.last.inode));
@@ -64,8 +67,8 @@ pub fn surroundings(
         gone_processes: gone_processes.iter().map(|(pid, _)| pid).collect(),
         listening: listening(view),
         device_ports: device_ports(view),
-        scanners: BTreeSet::new(),
-        probers: probers(&view.netns.resets.single),
+        scanned: BTreeMap::new(),
+        probers: probers(view.netns.resets.single.iter().filter(is_here)),
         full_ports,
         moved: Moved {
             on_close: moved(view, "TcpExt.TCPAbortOnClose"),
@@ -86,14 +89,14 @@ pub fn surroundings(
         usual_close: BTreeMap::new(),
         aborts: Aborts::default(),
     };
-    around.scanners = scanners(&around, &grouped.here);
+    around.scanned = scanned(&around, &grouped.here);
     around.aborts = Aborts::new(&around, &grouped.here);
     around.usual_close = usual_close(&around, &grouped.here);
     around
 }
 
 /// Of the resets of this namespace alone: many have 127.0.0.1, and what nobody answered in another one has an event here too.
-fn scanners(around: &Surroundings, resets: &[(Mark, ResetTally)]) -> BTreeSet<IpAddr> {
+fn scanned(around: &Surroundings, resets: &[(Mark, ResetTally)]) -> BTreeMap<IpAddr, BTreeSet<u16>> {
     let tries = |(mark, tally): &&(Mark, ResetTally)| {
         let to_nobody = tally.direction == Direction::Sent
             && !mark.again
@@ -108,13 +111,21 @@ fn scanners(around: &Surroundings, resets: &[(Mark, ResetTally)]) -> BTreeSet<Ip
         };
         to_nobody && to_a_syn
     };
-    let mut closed_ports: BTreeMap<IpAddr, BTreeSet<u16>> = BTreeMap::new();
+    let mut closed_ports: BTreeMap<IpAddr, BTreeMap<u16, u64>> = BTreeMap::new();
     for (_, tally) in resets.iter().filter(tries) {
         if let (Some(port), Some(peer)) = (tally.local_port, tally.peer_addr) {
-            closed_ports.entry(peer).or_default().insert(port);
+            *closed_ports.entry(peer).or_default().entry(port).or_default() += tally.count;
         }
     }
-    closed_ports.into_iter().filter(|(_, ports)| ports.len() >= SCAN_PORTS).map(|(peer, _)| peer).collect()
+    let few = |(peer, ports): (IpAddr, BTreeMap<u16, u64>)| {
+        let mut rounds: Vec<u64> = ports.values().copied().collect();
+        rounds.sort_unstable();
+        // Nobody calls so many services; who goes over them again and again is a scanner that does.
+        let rounds = rounds.get(rounds.len() / 2).filter(|_| rounds.len() >= 10 * SCAN_PORTS).copied().unwrap_or(1);
+        let tried = ports.into_iter().filter(|(_, tries)| *tries <= SCAN_TRIES * rounds).map(|(port, _)| port);
+        (peer, tried.collect::<BTreeSet<u16>>())
+    };
+    closed_ports.into_iter().map(few).filter(|(_, ports)| ports.len() >= SCAN_PORTS).collect()
 }
 
 fn asked_in_vain(resets: &[(Mark, ResetTally)]) -> Option<BTreeSet<u16>> {
@@ -174,14 +185,14 @@ pub(super) fn traced(view: View<'_>) -> Traced {
 
 /// Peers whose resets come at regular intervals of a quarter second or more: three at least, each within 30 % of the
 /// median. People and failing clients are not that regular; a check that asks something leaves with its answer.
-fn probers(resets: &[Reset]) -> BTreeSet<(IpAddr, u16)> {
+fn probers<'a>(resets: impl Iterator<Item = &'a Reset>) -> BTreeSet<(IpAddr, u16)> {
     let mut times: BTreeMap<(IpAddr, u16), Vec<f64>> = BTreeMap::new();
     let received = |reset: &&Reset| reset.direction() == Direction::Received && reset.event.is_some();
     let checks = |reset: &&Reset| {
         let asked = reset.ended.as_ref().is_some_and(|socket| socket.bytes_received > Some(0));
         !asked || Exchange::of(reset) == Some(Exchange::Answered)
     };
-    for reset in resets.iter().filter(received).filter(checks) {
+    for reset in resets.filter(received).filter(checks) {
         if let (Some(local), Some(peer)) = (reset.local(), reset.peer()) {
             times.entry((peer.ip(), local.port())).or_default().push(reset.at().as_secs_f64());
         }

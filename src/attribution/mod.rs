@@ -79,6 +79,8 @@ impl Attribution {
 
 /// Distinct closed ports from which on one source counts as a scanner: no misconfigured client tries that many.
 const SCAN_PORTS: usize = 10;
+/// How often a scanner asks for each of them. Who asks more often calls a service that is not there, and may be a scanner as well.
+const SCAN_TRIES: u64 = 3;
 
 /// Whether no record and no packet is missing, so that events and packets can be told from each other one by one.
 fn is_whole(view: View<'_>) -> bool {

@@ -75,6 +75,7 @@ mod tests {
     use super::super::peer_reset::PEER_RESET;
     use super::*;
     use crate::observation::testing::{Case, process};
+    use crate::source::reset_events::Direction;
     use crate::value::{Observed, TcpState};
     use std::time::Duration;
 
@@ -99,6 +100,26 @@ mod tests {
         let case = every(&[500, 505, 495, 500, 500]);
         assert_eq!(case.finding(&HEALTH_CHECK_RESETS).state, State::Benign);
         assert!(case.is_ruled_out(&PEER_RESET));
+    }
+
+    /// Its like in another namespace, of which no event tells, comes at other times.
+    #[test]
+    fn a_prober_of_another_namespace_makes_this_one_no_less_regular() {
+        let other = every(&[700, 500, 500, 500, 500]);
+        let Observed::Full(mut strangers) = other.events else { panic!("events") };
+        for event in &mut strangers {
+            (event.netns, event.cookie) = (None, event.cookie.map(|cookie| cookie + 100));
+            event.peer = event.peer.map(|peer| (peer.ip(), peer.port() + 100).into());
+        }
+        let mut case =
+            every(&[500, 505, 495, 500, 500]).packets(5, Direction::Received, 0x04, 64, ["10.0.0.9:80", "10.0.0.5:0"]);
+        let Observed::Full(events) = &mut case.events else { panic!("events") };
+        let times: Vec<_> = events.iter().map(|event| event.at).collect();
+        events.extend(strangers);
+        events.sort_by_key(|event| event.at);
+        let mut times = times.into_iter();
+        let case = case.each_packet(|packet| packet.at = times.next().unwrap_or(packet.at));
+        assert_eq!(case.finding(&HEALTH_CHECK_RESETS).impact.events, 5);
     }
 
     #[test]

@@ -322,6 +322,38 @@ mod tests {
         assert_eq!((scan.severity, scan.impact.events), (Severity::Info, 40));
     }
 
+    /// One program at one port, beside RSTs for other ports of which no event tells the namespace: 127.0.0.1 is in each. The same
+    /// RSTs with their packets tell what they answered.
+    #[test]
+    fn what_nobody_tried_here_makes_no_scan_of_it() {
+        let others = |case: Case| {
+            (40_001..=40_012).fold(case, |case, port| {
+                case.sent(1, "NO_SOCKET", None, [&format!("127.0.0.1:{port}"), "127.0.0.1:0"], None)
+            })
+        };
+        let told = |flags: Option<u8>| {
+            let ends = ["127.0.0.1:9200", "127.0.0.1:0"];
+            let asked = Case::new().counter("Tcp.OutRsts", 0, 20).sent(20, "NO_SOCKET", None, ends, None);
+            let case = others(asked).packets(20, Direction::Sent, 0x14, 64, ends);
+            match flags {
+                None => case.each_event(|event| event.netns = event.netns.filter(|_| event.local.port() == 9200)),
+                Some(flags) => (40_001..=40_012).fold(case, |case, port| {
+                    case.packets(1, Direction::Sent, flags, 64, [&format!("127.0.0.1:{port}"), "127.0.0.1:0"])
+                }),
+            }
+        };
+        for (flags, what) in [(None, "of another namespace"), (Some(0x04), "to segments of old connections")] {
+            let case = told(flags);
+            assert!(case.is_ruled_out(&PORT_SCAN), "{what}");
+            let finding = case.finding(&PORT_WITHOUT_LISTENER);
+            assert_eq!((finding.severity, finding.subjects[0].port), (Severity::Warning, Some(9200)), "{what}");
+        }
+        // On loopback whoever calls the service and whoever scans have one address.
+        let both = told(Some(0x14));
+        assert_eq!(both.finding(&PORT_SCAN).impact.events, 12);
+        assert_eq!(both.finding(&PORT_WITHOUT_LISTENER).subjects[0].port, Some(9200));
+    }
+
     #[test]
     fn a_listener_on_another_address_is_not_this() {
         let case = refused(Case::new().listener("127.0.0.1:9200", 128, 0, 0, &process(1, "app")), 20, 9200);

@@ -10,11 +10,11 @@ use crate::source::socket_dump::SocketDump;
 use crate::value::NetnsId;
 
 /// What is known of namespaces from the window before.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Known(BTreeMap<NetnsId, Kept>);
 
 /// The diagnosis of an idle window in which nothing was found, and what it was made from besides what an idle window holds.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Kept {
     diagnosis: Diagnosis,
     dump: Option<Arc<SocketDump>>,

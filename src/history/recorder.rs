@@ -56,8 +56,8 @@ impl Recorder {
             text: change.text.clone(),
         };
         entries.extend(tick.changes.iter().map(change));
-        // A minute holds ticks of one minute of the clock, and of one row: a clock that was set begins another.
-        let later = account.until / MINUTE != self.minute.until / MINUTE || account.from + MINUTE < self.minute.until;
+        // A minute holds ticks of one minute of the clock, and of one row: a clock that was set back begins another.
+        let later = account.until / MINUTE != self.minute.until / MINUTE || account.until <= self.minute.until;
         if self.minute.ticks > 0 && later {
             entries.push(self.minute());
         }
@@ -86,7 +86,8 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::Service;
+    use crate::history::{Past, Service, Wanted};
+    use crate::timeline::testing::Row;
 
     /// 20 connections a tick, all reset; the last one of each tick is told to have ended in the next.
     #[test]
@@ -106,5 +107,28 @@ mod tests {
             all.add(&tick);
         }
         assert_eq!((all.services[0].attempts, all.services[0].failures), (Some(60 + 30), Some(60 + 10)));
+    }
+
+    /// 20 s of a minute, and then 50 s from 40 s before on: what failed in the part that the clock shows twice failed once.
+    #[test]
+    fn a_clock_that_is_set_back_within_a_minute_counts_nothing_twice() {
+        const START: u64 = 1_000 * MINUTE;
+        let (mut recorder, mut past) = (
+            Recorder::default(),
+            Past::new(Wanted { since: START, until: START + 2 * MINUTE, ..Wanted::default() }, 10),
+        );
+        let mut tick = Row::new().whole(&[]);
+        tick.status = Status::Critical;
+        let seconds = (32..=50).step_by(2).chain((12..=62).step_by(2));
+        for second in seconds.clone() {
+            tick.at.wall = Duration::from_secs(START / 1_000 + second);
+            let place = Place { at: "port 80".into(), port: Some(80), ..Place::default() };
+            let service = Service { place, attempts: Some(3), failures: Some(1), ..Service::default() };
+            let account = Account { services: vec![service], ..Account::of(&tick) };
+            recorder.tick(&tick, &account).into_iter().for_each(|entry| past.push(entry));
+        }
+        recorder.rest().into_iter().for_each(|entry| past.push(entry));
+        let (past, all) = (past.finish(None), seconds.count() as u64);
+        assert_eq!((past.services[0].failures(), past.account.ticks), (all, all as u32));
     }
 }

@@ -448,6 +448,12 @@ impl Case {
         self
     }
 
+    /// Changes the events.
+    pub fn each_event(mut self, change: impl FnMut(&mut ResetEvent)) -> Self {
+        full(&mut self.events).iter_mut().for_each(change);
+        self
+    }
+
     /// Changes the packets.
     pub fn each_packet(mut self, change: impl FnMut(&mut ResetPacket)) -> Self {
         full(&mut self.packets).iter_mut().for_each(change);

@@ -111,8 +111,8 @@ pub struct Surroundings {
     pub gone_processes: BTreeSet<u32>,
     /// An accept queue of this port was full.
     pub full_ports: BTreeSet<u16>,
-    /// Sources that tried many closed ports.
-    pub scanners: BTreeSet<IpAddr>,
+    /// Sources that tried many closed ports, and these ports.
+    pub scanned: BTreeMap<IpAddr, BTreeSet<u16>>,
     /// Peers that reset their connections to a listener's port as regularly as a clock.
     pub probers: BTreeSet<(IpAddr, u16)>,
     pub moved: Moved,
@@ -139,7 +139,7 @@ impl Default for Surroundings {
             dead_ports: BTreeMap::new(),
             gone_processes: BTreeSet::new(),
             full_ports: BTreeSet::new(),
-            scanners: BTreeSet::new(),
+            scanned: BTreeMap::new(),
             probers: BTreeSet::new(),
             moved: Moved::default(),
             resets_on_overflow: false,
@@ -318,7 +318,8 @@ impl Surroundings {
             return Kind::Stale;
         }
         let port = tally.local_port.unwrap_or(0);
-        if tally.peer_addr.is_some_and(|peer| self.scanners.contains(&peer)) {
+        let scanned = tally.peer_addr.and_then(|peer| self.scanned.get(&peer));
+        if scanned.is_some_and(|ports| ports.contains(&port)) {
             return Kind::Scanned;
         }
         let listening = self.listening.get(&port).map_or(&[][..], Vec::as_slice);

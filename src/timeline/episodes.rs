@@ -157,7 +157,7 @@ impl What {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Timeline {
     /// In the order in which a person reads them.
     episodes: Vec<Episode>,

@@ -41,7 +41,7 @@ pub const LEARNING: Duration = Duration::from_secs(60);
 pub const RESETS: usize = 200;
 
 /// The judge of a row of windows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Watch {
     filter: Filter,
     known: Known,

@@ -45,7 +45,7 @@ pub enum Why {
     Last,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Schedule {
     last: BTreeMap<NetnsId, Sweep>,
     asked: bool,
@@ -57,7 +57,7 @@ pub struct Schedule {
     quiet: Option<(Moment, Duration)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Sweep {
     at: Moment,
     cost: Duration,

@@ -320,7 +320,10 @@ fn a_restart_is_no_news() {
         let stop = std::sync::atomic::AtomicBool::new(false);
         thread::scope(|scope| {
             let stops = soak::Stops(&stop);
-            let first = Agent::start(&store, &["--this-netns"]).ready();
+            let called = store.with_extension("called");
+            let hook = format!("sh -c 'cat >> {}'", called.display());
+            let start = || Agent::start(&store, &["--this-netns", "--exec", &hook]);
+            let first = start().ready();
             scope.spawn(|| {
                 while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                     fault(&listener, Duration::from_millis(500));
@@ -331,16 +334,29 @@ fn a_restart_is_no_news() {
             thread::sleep(Duration::from_secs(3));
             first.end(Signal::TERM);
             let before = history(&store)["ticks"].as_u64().unwrap();
-            let second = Agent::start(&store, &["--this-netns"]);
-            second.until("more ticks", |store| history(store)["ticks"].as_u64().unwrap() > before + 4);
+            // One that ends after its first tick leaves no whole one to those that come next.
+            let second = start();
+            second.until("a tick", |store| history(store)["ticks"].as_u64().unwrap() > before);
+            second.end(Signal::TERM);
+            let third = start();
+            third.until("more ticks", |store| history(store)["ticks"].as_u64().unwrap() > before + 5);
             let told = episodes(&store, "close-with-unread-data");
             assert!(told.len() == 1 && told[0]["ending"] == "goes-on", "{told:?}");
             drop(stops);
-            second.until("its end", |store| {
+            third.until("its end", |store| {
                 episodes(store, "close-with-unread-data").iter().all(|episode| episode["ending"] == "ended")
             });
             let told = episodes(&store, "close-with-unread-data");
             assert!(told.len() == 1, "{told:?}");
+            third.end(Signal::TERM);
+            let calls = fs::read_to_string(&called).unwrap();
+            let own = calls.lines().map(|line| serde_json::from_str::<Value>(line).expect("one event a line"));
+            let own: Vec<_> = own.filter(|event| event["id"] == "close-with-unread-data").collect();
+            let told: Vec<_> = own.iter().map(|event| event["what"].as_str().unwrap()).collect();
+            assert!(told.starts_with(&["appeared"]) && told.ends_with(&["ended"]), "{told:?}");
+            assert_eq!(told.iter().filter(|what| **what == "appeared").count(), 1, "{told:?}");
+            let since = |event: Option<&Value>| event.map(|event| event["since"].clone());
+            assert_eq!(since(own.first()), since(own.last()), "{own:?}");
         });
     });
 }

@@ -119,6 +119,20 @@ fn what_another_namespace_answers_makes_nobody_a_scanner_here() {
 }
 
 #[test]
+fn who_calls_a_dead_service_again_and_again_may_scan_as_well_and_is_no_scanner_of_it() {
+    let both = many_ports(refused());
+    assert_eq!(kinds(&both), [(Kind::Refused, 20), (Kind::Scanned, 12)].into());
+    // Twelve services of one host that is gone, each called by its clients.
+    let gone = (0..6).fold(Case::new(), |case, _| many_ports(case));
+    assert_eq!(kinds(&gone), [(Kind::Refused, 72)].into());
+    // A scanner that begins anew each second.
+    let rounds = (1..=120).fold(refused(), |case, port| {
+        case.sent(6, "NO_SOCKET", None, [&format!("10.0.0.9:{port}"), "10.0.3.7:0"], None)
+    });
+    assert_eq!(kinds(&rounds), [(Kind::Refused, 20), (Kind::Scanned, 720)].into());
+}
+
+#[test]
 fn late_answers_of_a_service_that_was_called_from_here_are_no_scan_by_it() {
     let late = |case| {
         (40_001..=40_012).fold(case, |case: Case, port| {

@@ -16,20 +16,32 @@ const RECENT: Duration = Duration::from_secs(600);
 /// Two clocks of one boot, one of which may be slewed.
 const SAME_BOOT: Duration = Duration::from_secs(30);
 
-/// The judge at the end of the latest recordings; `None` if there are none of this boot and the last minutes.
+/// The judge at the end of the latest recordings; `None` if there are none of this boot and the last minutes. One who was restarted
+/// twice knew what is in the recordings before the latest, too.
 pub fn watch(store: &Path, now: Moment) -> Option<Watch> {
     let since = now.wall.saturating_sub(RECENT);
     let files = Reading::open(store).ok()?.recordings(since, now.wall);
-    let latest = excerpts(&files, since, now.wall).0.pop()?;
-    let gone = (now.mono.checked_sub(latest.until.mono)?, now.wall.checked_sub(latest.until.wall)?);
-    if gone.0.abs_diff(gone.1) > SAME_BOOT {
-        return None;
-    }
-    let mut host = ReplayHost::read(&latest.recording).ok()?;
+    let (all, _) = excerpts(&files, since, now.wall);
+    let of_now = all.iter().filter(|excerpt| is_of_this_boot(excerpt.until, now));
+    of_now.fold(None, |known, excerpt| {
+        let known = known.unwrap_or_else(|| Watch::new(Filter::default()));
+        // What cannot be read tells nothing.
+        Some(seen(&excerpt.recording, known.clone()).unwrap_or(known))
+    })
+}
+
+fn is_of_this_boot(until: Moment, now: Moment) -> bool {
+    let gone = now.mono.checked_sub(until.mono).zip(now.wall.checked_sub(until.wall));
+    gone.is_some_and(|(mono, wall)| mono.abs_diff(wall) <= SAME_BOOT)
+}
+
+/// What the judge knows who has seen this, too.
+fn seen(recording: &[u8], watch: Watch) -> Option<Watch> {
+    let mut host = ReplayHost::read(recording).ok()?;
     let window = host.windows().first()?.planned;
     // The rest behind its last tick is no tick: nothing in so short a time would end what goes on.
     let plan = Plan { length: Duration::MAX, ..Plan::scan(window) };
-    let mut driver = Driver::start(&mut host, &plan, Duration::from_secs(1), Filter::default()).ok()?;
+    let mut driver = Driver::resume(&mut host, &plan, Duration::from_secs(1), watch).ok()?;
     while !matches!(driver.advance(), Next::Over) {}
     Some(driver.into_watch())
 }
