@@ -10,6 +10,10 @@ use super::here::Here;
 
 /// Ports of one host that nobody tries by mistake, one after the other.
 const SCAN_PORTS: usize = 5;
+/// How often a scanner tries each; who tries more often calls a service that is not there, and may be a scanner as well.
+const SCAN_TRIES: u8 = 3;
+/// Ports of which the tries of a source are counted.
+const PORTS: usize = 16;
 /// Packets with flags that begin no connection.
 const ODD: u8 = 2;
 /// What a client tries at the same time, or right afterwards.
@@ -26,9 +30,16 @@ pub(super) struct Tries(HashMap<IpAddr, Tried>);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Tried {
-    ports: [u16; SCAN_PORTS],
+    /// A port, and how often it was tried.
+    ports: [(u16, u8); PORTS],
     known: u8,
     odd: u8,
+}
+
+impl Tried {
+    fn known(&self) -> &[(u16, u8)] {
+        self.ports.get(..usize::from(self.known)).unwrap_or_default()
+    }
 }
 
 impl Tries {
@@ -44,15 +55,19 @@ impl Tries {
         tried.odd = tried.odd.saturating_add(u8::from(flow.odd));
         let port = flow.acceptor.port();
         let known = usize::from(tried.known);
-        let is_new = !tried.ports.iter().take(known).any(|other| *other == port);
-        if let Some(free) = tried.ports.get_mut(known).filter(|_| failed && is_new) {
-            *free = port;
-            tried.known += 1;
+        let own = tried.known().iter().position(|(other, _)| *other == port).unwrap_or(known);
+        if let Some(slot) = tried.ports.get_mut(own).filter(|_| failed) {
+            *slot = (port, slot.1.saturating_add(1));
+            tried.known = tried.known.max(u8::try_from(own + 1).unwrap_or(u8::MAX));
         }
     }
 
-    fn is_scanner(&self, source: IpAddr) -> bool {
-        self.0.get(&source).is_some_and(|tried| usize::from(tried.known) >= SCAN_PORTS || tried.odd >= ODD)
+    fn is_scan(&self, source: IpAddr, port: u16) -> bool {
+        self.0.get(&source).is_some_and(|tried| {
+            let few = |(_, tries): &&(u16, u8)| *tries <= SCAN_TRIES;
+            let scans = tried.known().iter().filter(few).count() >= SCAN_PORTS || tried.odd >= ODD;
+            scans && tried.known().iter().filter(|(own, _)| *own == port).all(|own| few(&own))
+        })
     }
 }
 
@@ -67,8 +82,9 @@ pub struct Around<'a> {
 }
 
 impl Around<'_> {
-    pub fn is_scanner(&self, source: IpAddr) -> bool {
-        self.tries.is_scanner(source)
+    /// It is one of the ports that its initiator tries in turn.
+    pub fn is_scan(&self, flow: &Flow) -> bool {
+        self.tries.is_scan(flow.initiator.ip(), flow.acceptor.port())
     }
 
     /// Where the same client was served instead: at another address by the same port, or another port of that host.

@@ -159,7 +159,7 @@ fn of_reset(flow: &Flow, rst: &Rst, own: &[&Rst], around: &Around<'_>) -> Readin
         let reading = Reading::new(Story::Passed, Sure::Likely).by(rst.side);
         return reading.others(&["peer-reset"]).because(format!("the RST says of itself: {words}"));
     }
-    if flow.odd || around.is_scanner(flow.initiator.ip()) {
+    if flow.odd || around.is_scan(flow) {
         let what = match flow.odd {
             true => "its first packet has flags with which no connection begins (FIN, none, or all)",
             false => "the same source tries one port after the other",
@@ -276,7 +276,7 @@ fn without_reset(flow: &Flow, around: &Around<'_>) -> Option<Reading> {
     }
     let one_way = initiator.bytes > 0 || acceptor.packets > 0;
     if flow.opened.is_some() && flow.accepted.is_none() && !one_way {
-        if around.is_scanner(flow.initiator.ip()) {
+        if around.is_scan(flow) {
             return Some(Reading::new(Story::Scanned, Sure::Likely).by(Side::Initiator).harmless());
         }
         let waited = until.saturating_sub(flow.started);

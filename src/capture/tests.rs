@@ -270,3 +270,28 @@ fn all_that_were_refused_are_counted_also_where_they_are_not_kept() {
     assert!(kept < 10_000, "{kept}");
     assert_eq!((kept + further, flows.told_dropped), (30_000, further));
 }
+
+#[test]
+fn who_scans_and_calls_a_dead_service_is_no_scanner_of_that() {
+    let connects = |ports: &[u16]| {
+        let talk = ports.iter().enumerate().fold(Talk::new(), |mut talk, (number, port)| {
+            talk.ends.0.set_port(40_000 + number as u16);
+            talk.ends.1.set_port(*port);
+            talk.syn().send(Side::Acceptor, 100, |s| (s.flags, s.seq, s.ack, s.window) = (RST | ACK, 0, 1, 0))
+        });
+        let mut told: Vec<(u16, Story)> =
+            talk.flows().told.iter().map(|told| (told.flow.acceptor.port(), told.readings[0].story)).collect();
+        told.sort_unstable_by_key(|(port, _)| *port);
+        told
+    };
+    let scanned: Vec<u16> = (9001..=9008).collect();
+    assert!(connects(&scanned).iter().all(|(_, story)| *story == Story::Scanned));
+    let both = connects(&[&scanned[..], &[5432; 10]].concat());
+    let (service, scan) = both.split_at(10);
+    assert!(scan.iter().all(|(_, story)| *story == Story::Scanned), "{both:?}");
+    assert!(service.iter().filter(|(_, story)| *story == Story::Refused).count() >= 7, "{both:?}");
+    // Six services of one host that is gone, each called by its clients.
+    let gone = connects(&[9001, 9002, 9003, 9004, 9005, 9006].repeat(8));
+    let refused = gone.iter().filter(|(_, story)| *story == Story::Refused).count();
+    assert!(refused >= 6 * 5, "{gone:?}");
+}
