@@ -141,6 +141,8 @@ pub(super) struct Past {
     side_band: SideBand,
     /// The latest text of each file and link, by key: settings are not looked at in every tick.
     files: BTreeMap<String, Kept>,
+    /// Streams that failed, by key: none is asked again.
+    failed: BTreeMap<String, Kept>,
 }
 
 impl Past {
@@ -161,6 +163,12 @@ impl Past {
                         self.side_band.absorb(&bytes);
                     }
                     self.streams.entry(kept.key.clone()).or_default().absorb(&bytes);
+                    self.failed.remove(&kept.key);
+                }
+                _ if kept.is_stream() => {
+                    if self.failed.len() < FILES {
+                        self.failed.insert(kept.key.clone(), kept.clone());
+                    }
                 }
                 Some(what) if known && (matches!(what, "namespaces" | "node") || what.starts_with("file/")) => {
                     self.files.insert(kept.key.clone(), kept.clone());
@@ -183,7 +191,8 @@ impl Past {
             let parts = stream.clone().take().into_iter().chain(side_band).chain(stream.counts()).collect();
             Kept { key: key.clone(), parts, answer: Answer { result: Ok(()), took: Duration::ZERO } }
         };
-        self.files.values().cloned().chain(self.streams.iter().map(said)).collect()
+        let failed = self.failed.values().cloned();
+        self.files.values().cloned().chain(self.streams.iter().map(said)).chain(failed).collect()
     }
 }
 
@@ -231,6 +240,9 @@ impl Renewal {
         if !first {
             return vec![kept];
         }
+        let asked: BTreeSet<String> = kept.answers.iter().map(|kept| kept.key.clone()).collect();
+        let failed = self.past.failed.iter().filter(|(key, _)| !asked.contains(*key));
+        kept.answers.extend(failed.map(|(_, failed)| failed.clone()));
         let own = kept.answers.iter().filter(|kept| !kept.is_stream());
         let mut answers: Vec<Kept> = own.cloned().collect();
         let known: BTreeSet<String> = answers.iter().map(|kept| kept.key.clone()).collect();

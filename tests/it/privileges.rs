@@ -1,5 +1,6 @@
 //! What each privilege of the README's table shows, and tracefs where nobody has mounted it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -26,15 +27,21 @@ impl Program {
         self.0.join("rstdoctor")
     }
 
-    /// As an ordinary user with these capabilities and no others.
-    fn with(&self, capabilities: &[&str], arguments: &[&str]) -> Output {
+    /// Its arguments run as an ordinary user with these capabilities and no others.
+    fn user(capabilities: &[&str]) -> Command {
         let these: String = capabilities.iter().map(|name| format!(",+{}", &name.to_lowercase()[4..])).collect();
         let mut command = with_tracefs();
         command.args(["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]);
         for kind in ["--inh-caps", "--ambient-caps", "--bounding-set"] {
             command.arg(format!("{kind}=-all{these}"));
         }
-        command.arg(self.path()).args(arguments).current_dir("/").stdin(Stdio::null()).output().expect("setpriv")
+        command.current_dir("/").stdin(Stdio::null());
+        command
+    }
+
+    /// As an ordinary user with these capabilities and no others.
+    fn with(&self, capabilities: &[&str], arguments: &[&str]) -> Output {
+        Self::user(capabilities).arg(self.path()).args(arguments).output().expect("setpriv")
     }
 }
 
@@ -131,6 +138,38 @@ fn what_is_refused_names_the_shortest_capability() {
     inside.args(["unshare", "-Ur"]).arg(program.path()).args(["scan", "--netns", "1", "-d", "100ms"]);
     let said = errors(&inside.current_dir("/").stdin(Stdio::null()).output().expect("unshare"));
     assert!(!said.contains("needs root") && said.contains("on the host: this is a user namespace"), "{said}");
+}
+
+/// What is asked once, when the recorder begins, is not asked again for each recording.
+#[test]
+fn what_an_ordinary_users_recorder_could_not_see_is_missing_for_the_reason_of_then() {
+    if !may_run() {
+        return;
+    }
+    let program = Program::new("recorder");
+    let store = program.0.join("store");
+    fs::create_dir(&store).expect("a store");
+    fs::set_permissions(&store, fs::Permissions::from_mode(0o700)).expect("its mode");
+    let nobody = NOBODY.parse().ok();
+    std::os::unix::fs::chown(&store, nobody, nobody).expect("its owner");
+    let missing = |arguments: &[&str]| -> BTreeSet<String> {
+        let output = program.with(&[], &[&["scan", "--json"], arguments].concat());
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a report");
+        let sources = report["sources"].as_array().expect("sources").iter();
+        let streams = ["reset_events", "reset_packets", "destroyed_sockets"];
+        let missing = sources.filter(|source| streams.iter().any(|stream| source["name"] == *stream));
+        missing.map(ToString::to_string).collect()
+    };
+    let path = store.display().to_string();
+    let agent = ["agent", "--this-netns", "--interval", "500ms", "--store", &path];
+    let mut recorder = Program::user(&[]);
+    recorder.args(["timeout", "--signal=TERM", "7"]).arg(program.path()).args(agent);
+    assert!(recorder.output().expect("timeout").status.code() == Some(124), "it was asked to end");
+    let live = missing(&["--this-netns", "-d", "300ms"]);
+    assert!(live.iter().any(|text| text.contains("root or CAP_NET_RAW")), "{live:?}");
+    let date = Command::new("date").args(["-u", "-d", "-3 seconds", "+%FT%TZ"]).output().expect("date");
+    let at = String::from_utf8(date.stdout).expect("a time");
+    assert_eq!(missing(&["--store", &path, "--at", at.trim()]), live);
 }
 
 /// A script in a mount and process namespace of its own, without tracefs. `$0` is the program.
