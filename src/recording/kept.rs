@@ -165,10 +165,8 @@ impl Past {
                     self.streams.entry(kept.key.clone()).or_default().absorb(&bytes);
                     self.failed.remove(&kept.key);
                 }
-                _ if kept.is_stream() => {
-                    if self.failed.len() < FILES {
-                        self.failed.insert(kept.key.clone(), kept.clone());
-                    }
+                _ if kept.is_stream() && self.failed.len() < FILES => {
+                    self.failed.insert(kept.key.clone(), kept.clone());
                 }
                 Some(what) if known && (matches!(what, "namespaces" | "node") || what.starts_with("file/")) => {
                     self.files.insert(kept.key.clone(), kept.clone());
