@@ -126,10 +126,7 @@ impl Reading {
             let mut say = |text: String, what| problems.push(ReadProblem { text, file: file_name(file), what });
             for (hole, from, end) in holes {
                 if from <= until && end >= since {
-                    say(
-                        format!("{name}: {hole}; what is before and behind them was read"),
-                        Flaw::Unreadable(from, end),
-                    );
+                    say(format!("{name}: {hole}; what is before and behind was read"), Flaw::Unreadable(from, end));
                 }
             }
             match read {
