@@ -161,11 +161,9 @@ impl Recording {
         for closed in self.segments.closed() {
             let path = closed.out.path().to_owned();
             let bytes = closed.out.written();
-            match closed.out.persist() {
-                Err(error) => self.raw_failed(tick.at, error),
-                Ok(()) => self.raw_again(closed.from),
-            }
-            let boring = self.retention.ended(path, closed.from, bytes);
+            let from = closed.from;
+            self.keep(tick.at, closed);
+            let boring = self.retention.ended(path, from, bytes);
             let deleted = boring.map_or(Ok(()), |path| locked(&self.store).delete(&path));
             if let Err(error) = deleted {
                 self.failed(error.into());
@@ -197,6 +195,13 @@ impl Recording {
                 "rstdoctor: the store is written again; what happened in the {} before is not in it",
                 words::seconds(at.mono.saturating_sub(since.mono))
             ));
+        }
+    }
+
+    fn keep(&mut self, at: Moment, closed: Closed<StoreFile>) {
+        match closed.out.persist() {
+            Err(error) => self.raw_failed(at, error),
+            Ok(()) => self.raw_again(closed.from),
         }
     }
 
@@ -255,11 +260,9 @@ impl Recording {
     /// `last`: what became of the recording that was open.
     fn finish(mut self, last: Result<Option<Closed<StoreFile>>, RecordError>) -> Result<(), RecordError> {
         let at = now();
-        let kept = last.and_then(|closed| {
-            closed.map(|closed| closed.out.persist().map(|()| self.raw_again(closed.from))).transpose().map(drop)
-        });
-        if let Err(error) = kept {
-            self.raw_failed(at, error);
+        match last {
+            Err(error) => self.raw_failed(at, error),
+            Ok(closed) => closed.into_iter().for_each(|closed| self.keep(at, closed)),
         }
         if !self.started {
             return Ok(());

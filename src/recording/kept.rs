@@ -243,8 +243,7 @@ impl Renewal {
         kept.answers.extend(failed.map(|(_, failed)| failed.clone()));
         let own = kept.answers.iter().filter(|kept| !kept.is_stream());
         let mut answers: Vec<Kept> = own.cloned().collect();
-        let known: BTreeSet<String> = answers.iter().map(|kept| kept.key.clone()).collect();
-        let earlier = self.past.files.iter().filter(|(key, _)| !known.contains(*key));
+        let earlier = self.past.files.iter().filter(|(key, _)| !asked.contains(*key));
         answers.extend(earlier.map(|(_, kept)| kept.clone()));
         vec![KeptFrame { answers, ..KeptFrame::new(Frame::Dump, kept.at) }, kept]
     }
