@@ -267,6 +267,9 @@ impl Recording {
         if !self.started {
             return Ok(());
         }
+        if let Some(lost) = self.raw_lost.take().filter(|lost| lost.told.mono < at.mono) {
+            self.write(at, &lost.entry(lost.told, at));
+        }
         if let Some(entry) = self.recorder.rest() {
             self.write(at, &entry);
         }

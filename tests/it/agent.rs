@@ -513,71 +513,101 @@ fn damage_and_later_versions_are_said_and_the_rest_is_read() {
     });
 }
 
+/// An agent whose disk was full for twelve seconds of a fault, and the store.
+fn on_a_full_disk(then: impl FnOnce(Agent, &Path)) {
+    let (directory, _) = directory();
+    let disk = directory.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "none"]).arg(&disk).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        return skipped("a tmpfs cannot be mounted here");
+    }
+    let store = disk.join("store");
+    fs::create_dir(&store).unwrap();
+    Command::new("chmod").arg("700").arg(&store).status().unwrap();
+    let agent = Agent::start(&store, &["--interval", "200ms", "--this-netns"]).ready();
+    let filler = disk.join("filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    while file.write_all(&[7; 4096]).is_ok() {}
+    // What happens now is an episode that cannot be stored.
+    let listener = TcpListener::bind("127.0.0.1:9000").unwrap();
+    let full = std::sync::atomic::AtomicBool::new(true);
+    let is_full = &full;
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            // What is deleted to make room is somebody else's at once.
+            while is_full.load(std::sync::atomic::Ordering::Relaxed) {
+                while file.write_all(&[7; 4096]).is_ok() {}
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        // A page may hold some seconds of the index still.
+        fault(&listener, Duration::from_secs(12));
+        full.store(false, std::sync::atomic::Ordering::Relaxed);
+    });
+    agent.until("the word that it is full", |store| said(store).contains("No space left on device"));
+    assert_eq!(run(&["history"], &store).status.code(), Some(0), "what was written is read");
+    fs::remove_file(&filler).unwrap();
+    then(agent, &store);
+    let words = text(&run(&["history"], &store)).split_whitespace().collect::<Vec<_>>().join(" ");
+    for lost in ["Lost 20", "Lost some raw evidence of 20"] {
+        let rest = words.split_once(lost).map(|(_, rest)| rest).unwrap_or_default();
+        assert!(rest.contains("could not be written: No space left on device"), "{lost}: {words}");
+    }
+    assert_eq!(
+        said(&store).matches("No space left").count(),
+        said(&store).lines().filter(|l| l.contains("No space")).count()
+    );
+}
+
+/// Why something is not in a store.
+fn lost_for(told: &Value, what: &str, reason: &str) -> bool {
+    let mut whys = told[what].as_array().unwrap().iter().filter_map(|gap| gap["why"].as_str());
+    whys.any(|why| why.contains(reason))
+}
+
 #[test]
 fn a_full_disk_is_said_and_survived() {
     isolated(|| {
-        let (directory, _) = directory();
-        let disk = directory.path().join("disk");
-        fs::create_dir(&disk).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "none"]).arg(&disk).status();
-        if !mounted.is_ok_and(|status| status.success()) {
-            return skipped("a tmpfs cannot be mounted here");
-        }
-        let store = disk.join("store");
-        fs::create_dir(&store).unwrap();
-        Command::new("chmod").arg("700").arg(&store).status().unwrap();
-        let agent = Agent::start(&store, &["--interval", "200ms"]).ready();
-        let before = history(&store)["ticks"].as_u64().unwrap();
-        let filler = disk.join("filler");
-        let mut file = fs::File::create(&filler).unwrap();
-        while file.write_all(&[7; 4096]).is_ok() {}
-        // What happens now is an episode that cannot be stored.
-        let listener = TcpListener::bind("127.0.0.1:9000").unwrap();
-        let full = std::sync::atomic::AtomicBool::new(true);
-        let is_full = &full;
-        thread::scope(|scope| {
-            scope.spawn(move || {
-                // What is deleted to make room is somebody else's at once.
-                while is_full.load(std::sync::atomic::Ordering::Relaxed) {
-                    while file.write_all(&[7; 4096]).is_ok() {}
-                    thread::sleep(Duration::from_millis(5));
-                }
+        on_a_full_disk(|agent, store| {
+            let before = history(store)["ticks"].as_u64().unwrap();
+            let full = files(store, "rst");
+            // What failed is tried again after at most half a minute.
+            agent.within(Duration::from_secs(100), "a new recording", |store| {
+                files(store, "rst").iter().any(|file| !full.contains(file))
             });
-            // A page may hold some seconds of the index still.
-            fault(&listener, Duration::from_secs(12));
-            full.store(false, std::sync::atomic::Ordering::Relaxed);
+            // It ends then, and is whole.
+            agent.signal(Signal::HUP);
+            for again in ["recordings are written again", "the store is written again"] {
+                agent.within(Duration::from_secs(100), again, |store| said(store).contains(again));
+            }
+            assert!(lost_for(&history(store), "raw_missing", "No space left on device"), "{}", history(store));
+            let (_, status) = agent.end(Signal::TERM);
+            assert_eq!(status, Some(0), "{}", said(store));
+            let told = history(store);
+            assert!(told["ticks"].as_u64().unwrap() > before);
+            assert!(lost_for(&told, "missing", "No space left on device"), "{told}");
         });
-        agent.until("the word that it is full", |store| said(store).contains("No space left on device"));
-        thread::sleep(Duration::from_secs(1));
-        assert_eq!(run(&["history"], &store).status.code(), Some(0), "what was written is read");
-        fs::remove_file(&filler).unwrap();
-        let free = Instant::now();
-        // Where nothing happens there is an entry a minute, and what failed is tried again after at most half of one.
-        agent.within(Duration::from_secs(100), "new recordings", |store| {
-            let newest = files(store, "idx").pop().and_then(|file| fs::metadata(file).ok()?.modified().ok());
-            newest.is_some_and(|at| at.elapsed().is_ok_and(|age| age < Duration::from_secs(2)))
-                && free.elapsed() > Duration::from_secs(3)
+    });
+}
+
+/// Raw evidence was not tried again yet when the agent ends.
+#[test]
+fn what_a_full_disk_cost_is_told_at_the_end() {
+    isolated(|| {
+        on_a_full_disk(|agent, store| {
+            // So that there is something to write soon: where nothing happens there is an entry a minute.
+            let listener = TcpListener::bind("127.0.0.1:9001").unwrap();
+            agent.within(Duration::from_secs(100), "the word that it is written again", |store| {
+                fault(&listener, Duration::from_secs(1));
+                said(store).contains("the store is written again")
+            });
+            assert!(!said(store).contains("recordings are written again"), "{}", said(store));
+            agent.end(Signal::TERM);
+            let told = history(store);
+            assert!(lost_for(&told, "missing", "No space left on device"), "{told}");
+            assert!(lost_for(&told, "raw_missing", "No space left on device"), "{told}");
         });
-        agent.within(Duration::from_secs(100), "the word that it is written again", |store| {
-            said(store).contains("the store is written again")
-        });
-        let (_, status) = agent.end(Signal::TERM);
-        assert_eq!(status, Some(0), "{}", said(&store));
-        assert!(history(&store)["ticks"].as_u64().unwrap() > before);
-        let told = history(&store);
-        let lost = told["missing"].as_array().unwrap().iter().filter_map(|gap| gap["why"].as_str());
-        assert!(lost.into_iter().any(|why| why.contains("No space left on device")), "{told}");
-        let raw = told["raw_missing"][0]["why"].as_str();
-        assert!(raw.is_some_and(|why| why.contains("No space left on device")), "{told}");
-        let words = text(&run(&["history"], &store)).split_whitespace().collect::<Vec<_>>().join(" ");
-        for lost in ["Lost 20", "Lost some raw evidence of 20"] {
-            let rest = words.split_once(lost).map(|(_, rest)| rest).unwrap_or_default();
-            assert!(rest.contains("could not be written: No space left on device"), "{lost}: {words}");
-        }
-        assert_eq!(
-            said(&store).matches("No space left").count(),
-            said(&store).lines().filter(|l| l.contains("No space")).count()
-        );
     });
 }
 
