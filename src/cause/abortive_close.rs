@@ -85,7 +85,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     // Load generators, monitors and pools do this as clients, on purpose.
-    let harm = place.harm(e);
+    let harm = severity::lately(e, ABORTIVE_CLOSE.id, place.harm(e));
     let severity = if place.as_client() { Severity::Info } else { severity::to_clients(e, &harm) };
     let by_design = aborts_by_design(&place);
     let summary = format!(

@@ -145,7 +145,7 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let waits: Vec<f64> = resets.iter().filter_map(|reset| patience(reset)).map(|wait| wait.as_secs_f64()).collect();
     let typical = exchange::typical(waits.iter().copied());
     let took = exchange::typical(resets.iter().filter_map(|reset| answered_after(reset)).map(|t| t.as_secs_f64()));
-    let harm = place.harm(e);
+    let harm = severity::lately(e, CLIENT_GAVE_UP.id, place.harm(e));
     let requests = harm.counted("request");
     let after = match typical {
         Some((wait, true)) => format!(" after {wait:.1} s each"),

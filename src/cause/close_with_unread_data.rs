@@ -158,7 +158,7 @@ fn left_a_request_unread(ended: &Ended<'_>) -> bool {
 
 fn of_port(e: &Evidence<'_>, port: u16, ended: &[&Ended<'_>]) -> Finding {
     let count = ended.len() as u64;
-    let harm = e.harm(Target::Port(port), count, None);
+    let harm = severity::lately(e, CLOSE_WITH_UNREAD_DATA.id, e.harm(Target::Port(port), count, None));
     let place = Place { groups: Vec::new(), count, port: Some(port), called: None };
     let summary = format!(
         "{} closed {} with unread data in {}: the peers were reset",
@@ -187,7 +187,7 @@ fn of_port(e: &Evidence<'_>, port: u16, ended: &[&Ended<'_>]) -> Finding {
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
-    let harm = place.harm(e);
+    let harm = severity::lately(e, CLOSE_WITH_UNREAD_DATA.id, place.harm(e));
     let severity = if place.as_client() { Severity::Info } else { severity::to_clients(e, &harm) };
     let confidence = if place.doubt().is_some() { numbers::BY_PACKETS } else { numbers::NAMED };
     let summary = format!(
@@ -205,7 +205,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
 
 /// Processes that their program makes for one connection each, and that end it by ending.
 fn by_children(e: &Evidence<'_>, place: Place<'_>) -> Finding {
-    let harm = place.harm(e);
+    let harm = severity::lately(e, CLOSE_WITH_UNREAD_DATA.id, place.harm(e));
     let summary = format!(
         "{} closed {} with unread data by ending in {}: the clients were turned away, or their sessions were over",
         place.who(e),

@@ -165,7 +165,7 @@ fn may_be_of_server(e: &Evidence<'_>, target: Target, asked: &Asked<'_>) -> bool
 fn finding(e: &Evidence<'_>, target: Target, asked: &Asked<'_>, confidence: Confidence) -> Finding {
     let count = asked.in_vain.len() as u64;
     let attempts = Some(count + asked.answered);
-    let harm = Harm { failures: count, attempts, in_all: count, burst: None };
+    let harm = Harm { attempts, ..Harm::of_unknown(count) };
     let requests = harm.counted("request");
     let window = words::seconds(e.window());
     let (port, called) = match target {

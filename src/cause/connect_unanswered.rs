@@ -157,7 +157,7 @@ fn at_a_place(e: &Evidence<'_>, called: SocketAddr, silence: &Silence<'_>, own_e
         }
         None => format!("{connects}{who} to {called} got no answer in {window}"),
     };
-    let harm = e.harm(Target::Called(called), count, None);
+    let harm = severity::lately(e, CONNECT_UNANSWERED.id, e.harm(Target::Called(called), count, None));
     let severity = severity::to_callers(e, &harm);
     // Those that waited before are not new.
     let new = count.saturating_sub(waited_before(e, called).min(silence.ended + silence.waiting));

@@ -85,7 +85,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let resets = exchange::resets(e, &place, Exchange::TurnedAway);
     let confidence = if open(e, &place).is_some() { numbers::OTHERS_STAY } else { numbers::ALL_LEAVE };
-    let harm = place.harm(e);
+    let harm = severity::lately(e, CONNECTION_LIMIT.id, place.harm(e));
     let summary = format!(
         "{} turned away {} right after accept in {}: nothing was read",
         place.who(e),
@@ -120,7 +120,7 @@ fn of_sockets(
 ) -> Vec<Finding> {
     let finding = |(port, ended): (u16, Vec<&Ended<'_>>)| {
         let count = ended.len() as u64;
-        let harm = e.harm(Target::Port(port), count, None);
+        let harm = severity::lately(e, CONNECTION_LIMIT.id, e.harm(Target::Port(port), count, None));
         let place = of_port(port, count);
         let summary = format!(
             "{} turned away {} right after accept in {}{how}",

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -89,6 +90,8 @@ pub struct Finding {
     pub location: Option<Arc<Location>>,
     /// The summary says itself where that is.
     pub tells_place: bool,
+    /// It is as bad as this only together with the windows before.
+    pub together: Option<Together>,
     /// Other findings of its place may follow from it.
     pub has_symptoms: bool,
     /// So many of what it counts are there at the end of the window, and are counted again in the next: of a row of windows the most
@@ -96,6 +99,15 @@ pub struct Finding {
     pub standing: u64,
     /// It was observed at another time, and perhaps on another host: what it names is not what bears that name here.
     pub elsewhere: bool,
+}
+
+/// A finding and those of its place in the windows just before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Together {
+    /// When the first of these windows began, CLOCK_BOOTTIME.
+    pub since: Duration,
+    /// What was lost or reset in all of them.
+    pub events: u64,
 }
 
 impl Finding {
@@ -131,6 +143,7 @@ impl Finding {
             remedies: Vec::new(),
             binding_limit: None,
             harm: None,
+            together: None,
             location: None,
             tells_place: false,
             has_symptoms: true,
@@ -190,7 +203,23 @@ impl Finding {
             );
             self.evidence.push(EvidenceItem::value("destroyed_sockets", "share", share, text));
         }
+        if let Some(lately) = harm.lately.filter(|_| self.severity < Severity::Info) {
+            let (failures, attempts) = (words::thousands(lately.failures), words::thousands(lately.attempts));
+            let over = words::seconds(lately.over);
+            let text = match lately.failures >= lately.attempts {
+                true => format!("all {attempts} in the last {over} failed"),
+                false => format!("{failures} of {attempts} in the last {over} failed"),
+            };
+            self = self.together(Together { since: lately.since, events: lately.failures }, text);
+        }
         self.harm = Some(harm);
+        self
+    }
+
+    /// It is so bad together with the windows before. `text`: what they add.
+    pub fn together(mut self, together: Together, text: String) -> Self {
+        self.summary = format!("{} ({text})", self.summary);
+        self.together = Some(together);
         self
     }
 

@@ -136,6 +136,7 @@ fn at_a_place(e: &Evidence<'_>, rejected: &Rejected) -> Finding {
         (None, _, Some(port)) if called.is_none() => Some(e.harm_of_connects(Target::Port(port), count)),
         _ => None,
     };
+    let harm = harm.map(|harm| severity::lately(e, FIREWALL_REJECT.id, harm));
     let severity = match harm {
         Some(harm) => severity::to_callers(e, &harm),
         // How many of the connects that pass through succeed is not seen here.

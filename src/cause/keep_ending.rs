@@ -56,7 +56,7 @@ pub(super) fn finding(e: &Evidence<'_>, service: &EndedService<'_>) -> Finding {
     let connects = e.harm_of_connects(Target::Port(*port), *refused);
     let failures = refused + left;
     let attempts = connects.attempts.map(|attempts| attempts.max(failures));
-    let harm = Harm { failures, attempts, in_all: failures, burst: None };
+    let harm = Harm { attempts, ..Harm::of_unknown(failures) };
     let here = e.attribution().is_ok_and(|all| {
         let mut of_port = all.groups.iter().filter(|group| group.port == Some(*port));
         of_port.all(|group| group.on_loopback())

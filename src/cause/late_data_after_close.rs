@@ -84,7 +84,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let tls = place.port.or(place.called.map(|called| called.port())).is_some_and(|port| TLS_PORTS.contains(&port));
-    let harm = place.harm(e);
+    let harm = severity::lately(e, LATE_DATA_AFTER_CLOSE.id, place.harm(e));
     let severity = match severity::to_clients(e, &harm) {
         _ if tls || place.as_client() => Severity::Info,
         // A restart meets a few requests of pools, which send them again; where most meet it, nobody is served.

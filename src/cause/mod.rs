@@ -15,7 +15,7 @@ pub mod severity;
 mod wording;
 
 pub use entry::Entry;
-pub use finding::{EvidenceItem, Finding, Impact, Judgement, Severity, State, Subject, SubjectKind, Verdict};
+pub use finding::{EvidenceItem, Finding, Impact, Judgement, Severity, State, Subject, SubjectKind, Together, Verdict};
 pub use numbers::Confidence;
 pub use remedy::{Change, Fate, Remedy, Verify};
 

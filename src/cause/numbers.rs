@@ -60,7 +60,7 @@ numbers! {
         MOST_OF_HOST: f64 = 0.2;
         /// Slower than this is no outage of a host: a user meets it by chance only.
         OUTAGE_PER_S: f64 = 1.0;
-        /// Refused connects from which they may be a warning: a poller makes fewer in a window of seconds.
+        /// Refused connects from which they may be a warning, whoever asks; of one who comes back, fewer are.
         REFUSED: u64 = 10;
         /// In a window of fewer seconds, as many in proportion: a tick is to see what a scan sees.
         REFUSED_IN_S: f64 = 3.0;
@@ -494,6 +494,8 @@ numbers! {
         LISTENERS_UNSEEN: Confidence = 0.6;
         /// Nor were packets: the segment may have been no SYN.
         PACKETS_UNSEEN: Confidence = 0.5;
+        /// Seconds between connects of a program that needs the service; checks of what may be optional come every ten.
+        RETRIES_WITHIN_S: f64 = 5.0;
         /// By counters, both sides of it on this host.
         COUNTED_HERE: Confidence = 0.65;
         /// By counters, what nothing else explains.

@@ -115,7 +115,7 @@ fn finding(
             let seen = |service: &Service| service.connections.saturating_sub(service.let_go);
             let attempts = flows.services.get(&service).map_or(count, seen);
             let in_all = failed(flows, service);
-            Harm { failures: count, attempts: Some(attempts.max(count)), in_all: in_all.max(count), burst: None }
+            Harm { attempts: Some(attempts.max(count)), in_all: in_all.max(count), ..Harm::of_unknown(count) }
         }
         Place::Source(_) => Harm::of_unknown(count),
     };

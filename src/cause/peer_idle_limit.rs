@@ -72,7 +72,7 @@ fn finding(e: &Evidence<'_>, called: SocketAddr, idle: Vec<f64>) -> Option<Findi
         (false, _) => return None,
     };
     let count = idle.len() as u64;
-    let harm = e.harm(Target::Called(called), count, None);
+    let harm = severity::lately(e, PEER_IDLE_LIMIT.id, e.harm(Target::Called(called), count, None));
     let summary = format!(
         "{called} closes connections that are idle for {limit:.1} s: {} of this host met that, in {}",
         words::counted(count, "request"),

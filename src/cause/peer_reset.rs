@@ -139,7 +139,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     // Clients that cancel come in bursts.
     let recovered = recovered(e, &place);
     let burst = harm.burst.filter(|_| place.called.is_some() && gone == 0 && recovered.is_none());
-    let harm = Harm { failures: place.count - gone, burst, ..harm };
+    let harm = severity::lately(e, PEER_RESET.id, Harm { failures: place.count - gone, burst, ..harm });
     let severity = match place.called {
         // Over, and tried again with success: a reload, a restart or a failover.
         Some(_) if recovered.is_some() => severity::to_callers(e, &harm).max(Severity::Warning),

@@ -2,11 +2,13 @@ use std::net::SocketAddr;
 
 use super::numbers::port_without_listener as numbers;
 use super::place::{self, Place};
-use super::{EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Verdict, Verify, commands};
+use super::{
+    EvidenceItem, Finding, Judgement, Remedy, Restart, Severity, Subject, Together, Verdict, Verify, commands,
+};
 use super::{severity, wording};
 use crate::evidence::Evidence;
 use crate::evidence::harm::{Harm, Target};
-use crate::evidence::repeated::Insistent;
+use crate::evidence::repeated::AskedInVain;
 use crate::evidence::service::Service;
 use crate::source::reset_events::Direction;
 use crate::value::shell::ShellCommand;
@@ -33,8 +35,9 @@ cause! {
     /// ## Look-alikes
     ///
     /// A port scan asks each of many ports once; a peer that comes back for one port expects a service there, or checks one that was
-    /// stopped on purpose. A local poller that asks a closed port, or ::1 before 127.0.0.1. A listener on another address
-    /// (wrong-bind-address). Late segments of a connection long gone have the same reason.
+    /// stopped on purpose. A program of this host that asks every ten seconds or more may check what is optional; one that asks
+    /// every few seconds needs it. ::1 before 127.0.0.1, and a listener on another address (wrong-bind-address). Late segments of
+    /// a connection long gone have the same reason.
     PORT_WITHOUT_LISTENER {
         id: "port-without-listener",
         title: "Nothing listens on the port",
@@ -97,12 +100,17 @@ pub fn refused(e: &Evidence<'_>, place: &Place<'_>, askers: &[Subject]) -> (Seve
     (harm.map_or(polled, |harm| severity::to_callers(e, &harm).min(polled)), harm)
 }
 
-/// A peer on another host that comes back for this port, and finds nothing there each time: a service that somebody expects. A scan
-/// asks each of many ports once, and a stray connect is one. A poller of this host serves nobody, as far as is seen.
-fn expected(e: &Evidence<'_>, place: &Place<'_>) -> Option<Insistent> {
+/// Who comes back for this port, and finds nothing there each time: a service that somebody expects. A scan asks each of many ports
+/// once, and a stray connect is one. What a program of this host checks in many seconds may be optional; who tries each of a few
+/// cannot work without.
+fn expected(e: &Evidence<'_>, place: &Place<'_>) -> Option<AskedInVain> {
     // Where something listened for a part of the window, not all of them failed.
     let port = place.port.filter(|_| place.service(e).is_none())?;
-    e.insistent(port).filter(|insistent| insistent.occasions >= severity::FEWEST)
+    let often = |asked: &AskedInVain| {
+        let every = e.since(asked.since).as_secs_f64() / asked.occasions.max(1) as f64;
+        asked.occasions >= severity::FEWEST && (!asked.here || every <= numbers::RETRIES_WITHIN_S)
+    };
+    e.asked_in_vain(port).filter(often).max_by_key(|asked| (asked.occasions, !asked.here))
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
@@ -138,14 +146,25 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         .evidence_if(place::asked_by(&askers))
         .subjects(askers)
         .harm_if(harm);
-    let finding = match expected(e, &place) {
-        Some(Insistent { peer, occasions, .. }) => finding
+    let expected = expected(e, &place);
+    let polled = severity::refusals(e, place.count);
+    let alone = harm.map_or(polled, |harm| severity::to_callers(e, &harm).min(polled));
+    let finding = match expected.filter(|asked| asked.now < severity::FEWEST && alone == Severity::Info) {
+        Some(AskedInVain { occasions, connects, since, .. }) => {
+            let text = format!("{occasions} times in the last {}", words::seconds(e.since(since)));
+            finding.together(Together { since, events: connects }, text)
+        }
+        None => finding,
+    };
+    let finding = match expected {
+        Some(AskedInVain { peer, here, occasions, .. }) => finding
             .evidence(EvidenceItem::value(
                 "reset_events",
                 "occasions",
                 occasions as f64,
                 format!(
-                    "{peer} came back for it, {} in all: it expects a service there",
+                    "{} came back for it, {} in all: it expects a service there",
+                    if here { "a program of this host".to_owned() } else { peer.to_string() },
                     words::counted(occasions, "time")
                 ),
             ))
@@ -175,25 +194,27 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     } else {
         finding
     };
-    finding
-        .remedy(
-            Remedy::new(
-                "Start the service of this port, or correct the port that the clients use",
-                Verify::by(commands::ss_of("ss -lntp", place.port), "shows a listener"),
-            )
-            .command(commands::listening_or_failed(place.port))
-            .restart(Restart::None),
+    let named = finding.subjects.iter().any(|subject| subject.pid.is_some());
+    let finding = finding.remedy(
+        Remedy::new(
+            "Start the service of this port, or correct the port that the clients use",
+            Verify::by(commands::ss_of("ss -lntp", place.port), "shows a listener"),
         )
-        .remedy(
-            Remedy::new(
-                "If the client is a program of this host: have it named (as root, with tracefs: own connects refused)",
-                "the process is named",
-            )
-            .command({
-                let traced = ShellCommand::new("rstdoctor trace --received -d 10s");
-                place.port.into_iter().fold(traced, |command, port| command.arg("--port").arg(port))
-            }),
+        .command(commands::listening_or_failed(place.port))
+        .restart(Restart::None),
+    );
+    if named {
+        return finding;
+    }
+    let traced = ShellCommand::new("rstdoctor trace --received -d 10s");
+    let traced = place.port.into_iter().fold(traced, |command, port| command.arg("--port").arg(port));
+    finding.remedy(
+        Remedy::new(
+            "If the client is a program of this host: have it named (as root, with tracefs: own connects refused)",
+            "the process is named",
         )
+        .command(traced),
+    )
 }
 
 /// A program of this host that serves clients has no answer from here for them: a proxy whose backend is down. A poller, and a
@@ -206,7 +227,7 @@ fn proxied(e: &Evidence<'_>, place: &Place<'_>, askers: &[Subject]) -> Option<Ha
     services.iter().find(proxy)?;
     let group = place.groups.iter().find(|group| group.on_loopback())?;
     let called = SocketAddr::new(group.local, place.port?);
-    Some(e.harm_of_connects(Target::Called(called), place.count))
+    Some(severity::lately(e, PORT_WITHOUT_LISTENER.id, e.harm_of_connects(Target::Called(called), place.count)))
 }
 
 #[cfg(test)]
@@ -303,8 +324,30 @@ mod tests {
         // A SYN that is sent again has the port of the first.
         let again = beside_a_busy_service().sent(3, "NO_SOCKET", None, ["10.0.0.9:23", "10.0.3.8:50123"], None);
         assert_eq!(severities(apart(again, 500)), [Severity::Info], "one connect of Windows");
-        let poller = beside_a_busy_service().sent(4, "NO_SOCKET", None, ["127.0.0.1:23", "127.0.0.1:0"], None);
-        assert_eq!(severities(apart(poller, 2_500)), [Severity::Info], "a poller of this host");
+        let checks =
+            |count| beside_a_busy_service().sent(count, "NO_SOCKET", None, ["127.0.0.1:23", "127.0.0.1:0"], None);
+        let mut every_10_s = apart(checks(4), 10_000);
+        for at in [&mut every_10_s.netns.after.at, &mut every_10_s.host.after.at] {
+            at.mono += Duration::from_secs(30);
+        }
+        assert_eq!(severities(every_10_s), [Severity::Info], "a check of this host");
+        assert_eq!(severities(apart(checks(2), 2_500)), [Severity::Info], "twice is chance");
+        assert_eq!(severities(apart(checks(4), 100)), [Severity::Info], "once, at all addresses of a name");
+    }
+
+    #[test]
+    fn a_program_of_this_host_that_tries_every_few_seconds_needs_what_is_not_there() {
+        let worker = beside_a_busy_service()
+            .counter("Tcp.OutRsts", 0, 4)
+            .sent(4, "NO_SOCKET", None, ["127.0.0.1:5432", "127.0.0.1:0"], None)
+            .received(4, TcpState::SynSent, ["127.0.0.1:0", "127.0.0.1:5432"]);
+        let diagnosis = crate::diagnosis::diagnose(apart(worker, 2_500).view());
+        assert_eq!(diagnosis.status, crate::diagnosis::Status::Warning, "{}", diagnosis.summary);
+        let first = &diagnosis.causes[0].finding;
+        assert!(first.summary.contains("to port 5432 refused"), "{first:?}");
+        let why =
+            first.evidence.iter().any(|item| item.text.contains("a program of this host came back for it, 4 times"));
+        assert!(why, "{first:?}");
     }
 
     #[test]

@@ -162,7 +162,7 @@ fn by_signal(e: &Evidence<'_>, deaths: &[&SignalDeath], groups: &[&Group]) -> Fi
 }
 
 fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
-    let harm = place.harm(e);
+    let harm = severity::lately(e, PROCESS_EXIT.id, place.harm(e));
     let severity = severity::to_clients(e, &harm);
     let refused = place.port.map_or(0, |port| place::resets_at(e, Kind::Refused, &[port]));
     let then = match refused {

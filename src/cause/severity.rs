@@ -10,10 +10,13 @@
 //! | clients of a served port, by this host | 2 of 2; 3 or more, surely above 1.5 % | surely above 40 %, or 20 or more and surely above 10 % |
 //! | programs of this host, by a destination | the same | 20 or more, surely above 40 % |
 //! | this host, by clients that reset it | 20 or more, surely above 30 %, or connections older than the window | never |
-//! | whoever asks for a closed port | 10 or more in 3 s (of a shorter window in proportion, 5 or more), 2 per second; one peer on another host, 3 times or more apart | 60 or more, 20 per second |
+//! | whoever asks for a closed port | 10 or more in 3 s (of a shorter window in proportion, 5 or more), 2 per second; one peer, 3 times or more apart, of this host at least every 5 s | 60 or more, 20 per second |
 //!
 //! "Surely" is the lower end of the interval in which the share lies with 95 % certainty. Where nobody counted the connections
 //! of a place, the share is taken of all connections that the host opened, whose thresholds are higher.
+//!
+//! In a row of windows (`watch`, `agent`) what one window leaves open is judged by those of the last half minute together
+//! ([`crate::evidence::recent`]).
 
 use super::Severity;
 use super::numbers::severity as numbers;
@@ -21,14 +24,21 @@ pub use super::numbers::severity::{FEW, FEWEST, MOST};
 use crate::evidence::Evidence;
 use crate::evidence::harm::Harm;
 
+/// With what failed by this cause in the windows before, where this one alone is no alarm: of a row of short windows each may hold
+/// one failure of a service that fails altogether.
+pub fn lately(e: &Evidence<'_>, cause: &'static str, harm: Harm) -> Harm {
+    let alone = to_clients(e, &harm) < Severity::Info;
+    Harm { lately: e.lately(cause, &harm).filter(|_| !alone), ..harm }
+}
+
 /// What this host does to clients of a served port.
 pub fn to_clients(e: &Evidence<'_>, harm: &Harm) -> Severity {
     match harm.surely() {
         None => of_host(e, harm.failures, "Tcp.PassiveOpens"),
         Some(low) if harm.in_all == 2 && low >= numbers::ALL_OF_TWO => Severity::Warning,
-        Some(_) if harm.in_all < numbers::FEWEST => Severity::Info,
+        Some(_) if harm.in_all.max(harm.failed_lately()) < numbers::FEWEST => Severity::Info,
         Some(low) if low >= numbers::MOST => Severity::Critical,
-        Some(low) if low >= numbers::MUCH && harm.failures >= numbers::MANY => Severity::Critical,
+        Some(low) if low >= numbers::MUCH && harm.failed_lately() >= numbers::MANY => Severity::Critical,
         Some(low) if low >= numbers::SIZABLE => Severity::Warning,
         Some(_) => Severity::Info,
     }
@@ -37,7 +47,9 @@ pub fn to_clients(e: &Evidence<'_>, harm: &Harm) -> Severity {
 /// What a destination, or the path to it, does to programs of this host. They may be pools and pollers, which try again.
 pub fn to_callers(e: &Evidence<'_>, harm: &Harm) -> Severity {
     match to_clients(e, harm) {
-        Severity::Critical if harm.failures < numbers::MANY || harm.surely() < Some(numbers::MOST) => Severity::Warning,
+        Severity::Critical if harm.failed_lately() < numbers::MANY || harm.surely() < Some(numbers::MOST) => {
+            Severity::Warning
+        }
         severity => severity,
     }
 }

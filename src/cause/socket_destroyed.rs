@@ -52,7 +52,7 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         (None, Some(called)) => format!(" to {called}"),
         (None, None) => String::new(),
     };
-    let harm = place.harm(e);
+    let harm = severity::lately(e, SOCKET_DESTROYED.id, place.harm(e));
     let summary = format!(
         "{who} destroyed {}{whose} in {} (SOCK_DESTROY)",
         harm.counted("connection"),

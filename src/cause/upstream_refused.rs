@@ -33,7 +33,8 @@ cause! {
     /// ## Look-alikes
     ///
     /// Connects that time out count alike. Half-open probes count in AttemptFails and in EmbryonicRsts. An ICMP port
-    /// unreachable is a refusal too. A poller asking a closed port once a second is no outage.
+    /// unreachable is a refusal too. What is refused by this host itself is told
+    /// by the port on which nothing listens.
     UPSTREAM_REFUSED {
         id: "upstream-refused",
         title: "Own connects refused",
@@ -62,7 +63,7 @@ fn judge(e: &Evidence<'_>) -> Judgement {
             _ => Verdict::RuledOut("failed attempts ended with an ICMP error of this host itself".into()),
         });
     }
-    // Answered by this host itself: a local poller at a closed port is the usual reason.
+    // Answered by this host itself: a check of what is optional looks the same.
     let here = counted.refused_here >= events;
     // Whom they called is not known, so neither is what share of it failed.
     let severity = if here { Severity::Info } else { severity::refusals(e, events).max(Severity::Warning) };
@@ -91,6 +92,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         Some(called) => e.harm_of_connects(Target::Called(called), place.count),
         None => place.harm(e),
     };
+    let harm = severity::lately(e, UPSTREAM_REFUSED.id, harm);
     let summary = format!("{} to {called} refused in {}", harm.counted("connect"), words::seconds(e.window()));
     // Answered by this host itself: what is wrong is told by the port that refused.
     let here = place.groups.iter().all(|group| group.on_loopback());

@@ -63,6 +63,7 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
     let local = place.groups.iter().all(|group| group.on_loopback());
     // A client within the host that knows both ::1 and 127.0.0.1 goes on to the next address at once, and is accepted there.
     let harm = place.port.map(|port| e.harm_of_connects(Target::Port(port), place.count));
+    let harm = harm.map(|harm| severity::lately(e, WRONG_BIND_ADDRESS.id, harm));
     let accepted = harm.and_then(|harm| Some(harm.attempts?.saturating_sub(harm.failures)));
     let on_device = on_device(e, &place);
     let retried = local && on_device.is_none() && accepted.is_none_or(|accepted| accepted * 2 >= place.count);

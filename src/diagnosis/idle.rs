@@ -1,17 +1,24 @@
-//! A network namespace in which nothing happens keeps its diagnosis: of hundreds most are idle, and to judge each takes time.
+//! What is known of network namespaces from the windows before. One in which nothing happens keeps its diagnosis: of hundreds most
+//! are idle, and to judge each takes time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Diagnosis;
+use crate::evidence::recent::{Past, Recent};
 use crate::observation::View;
 use crate::source::owners::Owners;
 use crate::source::socket_dump::SocketDump;
 use crate::value::NetnsId;
 
-/// What is known of namespaces from the window before.
+/// What is known of namespaces from the windows before.
 #[derive(Debug, Clone, Default)]
-pub struct Known(BTreeMap<NetnsId, Kept>);
+pub struct Known {
+    idle: BTreeMap<NetnsId, Kept>,
+    /// What failed lately.
+    recent: BTreeMap<NetnsId, Recent>,
+}
 
 /// The diagnosis of an idle window in which nothing was found, and what it was made from besides what an idle window holds.
 #[derive(Debug, Clone)]
@@ -25,7 +32,7 @@ impl Known {
     /// The diagnosis of this window without judging it: it is idle as the one before was, and nothing else that is known of the
     /// namespace is another.
     pub(super) fn take(&mut self, view: View<'_>) -> Option<Diagnosis> {
-        let kept = self.0.remove(&view.after().netns)?;
+        let kept = self.idle.remove(&view.after().netns)?;
         let (before, after) = (view.before(), view.after());
         let location = view.host.node.value().map(|node| node.location(after.netns)).filter(|at| !at.own);
         let same = view.netns.is_idle()
@@ -40,7 +47,22 @@ impl Known {
 
     /// Of those that are no longer there.
     pub(super) fn forget(&mut self) {
-        self.0.clear();
+        self.idle.clear();
+    }
+
+    /// What failed in the windows before.
+    pub(super) fn recent(&self, netns: NetnsId) -> Recent {
+        self.recent.get(&netns).cloned().unwrap_or_default()
+    }
+
+    /// Adds what failed in a window.
+    pub(super) fn remember(&mut self, netns: NetnsId, past: Past) {
+        self.recent.entry(netns).or_default().push(past);
+    }
+
+    /// Forgets what failed too long ago at that time, CLOCK_BOOTTIME, or where nobody is any more.
+    pub(super) fn keep_recent(&mut self, now: Duration, is_there: impl Fn(NetnsId) -> bool) {
+        self.recent.retain(|netns, recent| is_there(*netns) && recent.keep_since(now));
     }
 
     /// Keeps the diagnosis of this window, in which nothing was found, for the next one.
@@ -48,7 +70,7 @@ impl Known {
         if view.netns.is_idle() {
             let dump = view.after().socket_dump.value().cloned();
             let owners = view.host.after.owners.value().cloned();
-            self.0.insert(view.after().netns, Kept { diagnosis, dump, owners });
+            self.idle.insert(view.after().netns, Kept { diagnosis, dump, owners });
         }
     }
 }
@@ -63,8 +85,6 @@ fn is_same<T>(kept: Option<&Arc<T>>, now: Option<&Arc<T>>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::diagnosis::diagnose;
     use crate::observation::testing::{Case, process};

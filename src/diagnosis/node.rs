@@ -7,7 +7,8 @@ use super::filter::{Filter, is_host_wide};
 use super::idle::Known;
 use super::rank::{self, Ranked};
 use super::{Diagnosis, MOST_LISTENERS, NotChecked, RuledOut, Status, across, judge, sentence, weighs};
-use crate::cause::{Finding, REGISTRY, manifest};
+use crate::cause::{Finding, REGISTRY, State, manifest};
+use crate::evidence::harm::Harm;
 use crate::evidence::ledger::{Account, Basis, Ledger, Line};
 use crate::evidence::{Evidence, Total};
 use crate::observation::{Observation, SourceStatus, View, delta};
@@ -100,11 +101,12 @@ pub fn diagnose_each<'a>(
             judged.push(Judged { view, evidence: None, location, diagnosis, clean: true });
             continue;
         }
-        let evidence = Evidence::new(view);
+        let evidence = Evidence::with(view, known.recent(view.after().netns));
         let (diagnosis, whole) = judge(&evidence, view, filter, stopped);
         if !whole {
             return None;
         }
+        known.remember(view.after().netns, evidence.to_remember(failed(&diagnosis)));
         let clean = diagnosis.causes.is_empty() && diagnosis.status == Status::Ok;
         judged.push(Judged { view, evidence: Some(evidence), location, diagnosis, clean });
     }
@@ -121,6 +123,7 @@ pub fn diagnose_each<'a>(
     let narrowed = observation.netns.len() == 1 && judged.first().is_some_and(|one| !one.location.own);
     diagnosis.coverage = Coverage::of(observation, narrowed);
     known.forget();
+    known.keep_recent(observation.view()?.after().at.mono, |netns| observation.netns.contains_key(&netns));
     let among = judged.len() > 1;
     let mut around = BTreeMap::new();
     for one in judged {
@@ -131,6 +134,12 @@ pub fn diagnose_each<'a>(
         }
     }
     Some((diagnosis, around))
+}
+
+/// What a diagnosis says that failed now, and why, and how many of it stay.
+fn failed(diagnosis: &Diagnosis) -> impl Iterator<Item = (&'static str, &Harm, u64)> {
+    let active = diagnosis.causes.iter().filter(|cause| cause.finding.state == State::Active);
+    active.filter_map(|cause| Some((cause.id, cause.finding.harm.as_ref()?, cause.finding.standing)))
 }
 
 fn location(observation: &Observation, view: View<'_>) -> Location {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::attribution::{Attribution, Ended};
 use crate::evidence::Evidence;
 use crate::evidence::readings::Readings;
+use crate::evidence::recent::Lately;
 use crate::observation::Endings;
 use crate::source::socket_dump::{Destination, PortUse, SocketDump};
 use crate::value::{TcpState, words};
@@ -27,14 +28,20 @@ pub enum Target {
 /// Connections that failed, of those that there were.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Harm {
+    /// Where; `None` for many places together.
+    pub target: Option<Target>,
     /// Connections that failed in the window.
     pub failures: u64,
+    /// They failed before they were connections: they are not among those that ended.
+    pub unopened: bool,
     /// All connections of the place in the window, the failed ones included; `None` where nothing tells.
     pub attempts: Option<u64>,
     /// All connections of the place that failed, for whatever reason: a service that fails in two ways fails altogether.
     pub in_all: u64,
     /// Failures and attempts in the part of the window in which all the failures came, where that is much shorter.
     pub burst: Option<(u64, u64)>,
+    /// With the windows before, where this one alone tells too little.
+    pub lately: Option<Lately>,
 }
 
 /// Less than this share of the connections is no sample of them.
@@ -62,7 +69,7 @@ pub fn interval(failures: u64, attempts: u64) -> Option<[f64; 2]> {
 impl Harm {
     /// Nothing is known but the failures.
     pub fn of_unknown(failures: u64) -> Self {
-        Self { failures, attempts: None, in_all: failures, burst: None }
+        Self { target: None, failures, unopened: false, attempts: None, in_all: failures, burst: None, lately: None }
     }
 
     /// Share of the attempts that failed, 0 to 1.
@@ -75,9 +82,18 @@ impl Harm {
         interval(self.failures, self.attempts?)
     }
 
-    /// The least that the share of failures can be, with 95 % certainty: of the window, or of the part in which they came.
+    /// Failures, with those of the windows before where they count.
+    pub fn failed_lately(&self) -> u64 {
+        self.lately.map_or(self.failures, |lately| lately.failures)
+    }
+
+    /// The least that the share of failures can be, with 95 % certainty: of the window, or of the part in which they came; with
+    /// the windows before, of all of these.
     pub fn surely(&self) -> Option<f64> {
         let lowest = |(failures, attempts)| interval(failures, attempts).map(|[low, _]| low);
+        if let Some(lately) = self.lately {
+            return lowest((lately.failures, lately.attempts));
+        }
         // What is a small part of the failures is not as bad as all of them.
         let failures = if self.failures >= self.in_all / 4 { self.failures.max(self.in_all) } else { self.failures };
         let whole = lowest((failures, self.attempts?.max(failures)))?;
@@ -250,7 +266,8 @@ impl Evidence<'_> {
             Target::Port(port) => self.failures.get(&port).copied().unwrap_or(0).max(failures),
             Target::Called(_) => failures,
         };
-        Harm { failures, attempts: Some(all(connections.ended(target))), in_all, burst }
+        let attempts = Some(all(connections.ended(target)));
+        Harm { target: Some(target), attempts, in_all, burst, ..Harm::of_unknown(failures) }
     }
 
     /// Connects that failed before there was a connection: of those that were opened at the place in the window, and these. A
@@ -262,7 +279,8 @@ impl Evidence<'_> {
         let at_end = open(self.socket_dump());
         let at_start = if self.sweep_before_is_fresh() { open(self.socket_dump_before()) } else { at_end };
         let opened = connections.were_open(target).saturating_add(at_end).saturating_sub(at_start);
-        Harm { failures, attempts: Some(opened.saturating_add(failures)), in_all: failures, burst: None }
+        let attempts = Some(opened.saturating_add(failures));
+        Harm { target: Some(target), unopened: true, attempts, ..Harm::of_unknown(failures) }
     }
 
     /// Connections to a served port that failed by this host's doing, for whatever reason.
@@ -289,6 +307,18 @@ impl Evidence<'_> {
         self.connections.as_ref().map(|connections| match connections.whole {
             true => connections.ended.get(&target).map_or(0, |times| times.len() as u64),
             false => connections.ended(target),
+        })
+    }
+
+    /// Connections that ended in the window, by place.
+    pub(super) fn ended_at(&self, which: impl Fn(&Target) -> bool) -> impl Iterator<Item = (Target, u64)> {
+        let connections = self.connections.iter();
+        let all =
+            connections.flat_map(|connections| connections.ended.keys().map(move |target| (connections, *target)));
+        all.filter(move |(_, target)| which(target)).map(|(connections, target)| match target {
+            Target::Port(_) => (target, connections.ended(target)),
+            // Connects that failed are counted where they are found.
+            Target::Called(_) => (target, connections.were_open(target)),
         })
     }
 
@@ -326,7 +356,7 @@ mod tests {
 
     #[test]
     fn a_share_is_told_with_its_number() {
-        let harm = |failures, attempts| Harm { failures, attempts, in_all: failures, burst: None };
+        let harm = |failures, attempts| Harm { attempts, ..Harm::of_unknown(failures) };
         assert_eq!(harm(41, Some(58)).counted("connection"), "41 of 58 connections (71 %)");
         assert_eq!(harm(3, Some(3000)).counted("connection"), "3 of 3,000 connections (0.1 %)");
         assert_eq!(harm(3, Some(3)).counted("connection"), "all 3 connections");

@@ -15,6 +15,7 @@ use crate::evidence::harm::Connections;
 use crate::evidence::ledger::Ledger;
 use crate::evidence::readings::Readings;
 pub use crate::evidence::readings::Total;
+use crate::evidence::recent::Recent;
 use crate::evidence::service::Service;
 use crate::observation::delta::Reading;
 use crate::observation::{Endings, Hint, HostSnapshot, Snapshot, View};
@@ -38,6 +39,7 @@ pub mod ledger;
 pub mod needs;
 pub mod proxied;
 mod readings;
+pub mod recent;
 pub mod repeated;
 pub mod service;
 pub mod stated;
@@ -79,10 +81,16 @@ pub struct Evidence<'a> {
     connections: Option<Connections>,
     /// Connections of clients that failed, by served port.
     failures: HashMap<u16, u64>,
+    recent: Recent,
 }
 
 impl<'a> Evidence<'a> {
     pub fn new(view: View<'a>) -> Self {
+        Self::with(view, Recent::default())
+    }
+
+    /// `recent`: of the windows before.
+    pub fn with(view: View<'a>, recent: Recent) -> Self {
         let readings = Readings::new(view);
         let services = service::services(view);
         let (mut by_endpoint, mut by_port) = (HashMap::new(), HashMap::new());
@@ -123,6 +131,7 @@ impl<'a> Evidence<'a> {
             ended,
             connections,
             failures,
+            recent,
         }
     }
 
@@ -170,23 +179,6 @@ impl<'a> Evidence<'a> {
     /// Only totals since boot are known: nothing can be said about now.
     pub fn totals_only(&self) -> bool {
         self.readings.totals_only()
-    }
-
-    /// Why nothing can be said about now: only totals since boot were read, which hold every probe and scan since then.
-    pub fn window_missing(&self) -> Option<Missing> {
-        self.totals_only().then(|| Missing {
-            source: "window",
-            reason: "totals since boot do not say which resets were harmful".to_owned(),
-            needs: Some("a window (rstdoctor scan --duration 3s)".to_owned()),
-        })
-    }
-
-    /// Without a window nothing can be said about resets.
-    ///
-    /// # Errors
-    /// When only totals since boot were read.
-    pub fn require_window(&self) -> Result<(), Missing> {
-        self.window_missing().map_or(Ok(()), Err)
     }
 
     /// Why a source of counters was not read at the end of the window.

@@ -82,6 +82,23 @@ impl Source {
 }
 
 impl Evidence<'_> {
+    /// Why nothing can be said about now: only totals since boot were read, which hold every probe and scan since then.
+    pub fn window_missing(&self) -> Option<Missing> {
+        self.totals_only().then(|| Missing {
+            source: "window",
+            reason: "totals since boot do not say which resets were harmful".to_owned(),
+            needs: Some("a window (rstdoctor scan --duration 3s)".to_owned()),
+        })
+    }
+
+    /// Without a window nothing can be said about resets.
+    ///
+    /// # Errors
+    /// When only totals since boot were read.
+    pub fn require_window(&self) -> Result<(), Missing> {
+        self.window_missing().map_or(Ok(()), Err)
+    }
+
     /// What the observer lacks where this is refused; see [`HostFacts::is_root`](crate::source::host_facts::HostFacts::is_root).
     pub fn needs(&self, capability: &str) -> Option<String> {
         let facts = &self.host_after().facts;

@@ -1,10 +1,11 @@
 //! What happens again and again, and not once in a while: who asks for a port in vain and comes back for it.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::evidence::Evidence;
+use crate::evidence::recent::{Asker, Connects};
 use crate::reset::{Answered, Reset};
 use crate::source::reset_events::Direction;
 
@@ -12,13 +13,19 @@ use crate::source::reset_events::Direction;
 /// that was refused twice more, half a second apart.
 const APART: Duration = Duration::from_millis(400);
 
-/// A peer that asked for a port on more than one occasion.
+/// A peer that asked for a port on so many occasions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Insistent {
+pub struct AskedInVain {
     pub peer: IpAddr,
-    /// Connects that were refused.
-    pub connects: u64,
+    /// It is a program of this host.
+    pub here: bool,
     pub occasions: u64,
+    /// Connects, of which several may be one occasion.
+    pub connects: u64,
+    /// Of the occasions, those of the window itself.
+    pub now: u64,
+    /// When the first window with one of them began, CLOCK_BOOTTIME.
+    pub since: Duration,
 }
 
 /// How many occasions these moments are.
@@ -36,24 +43,35 @@ pub fn occasions(moments: impl IntoIterator<Item = Duration>) -> u64 {
 }
 
 impl Evidence<'_> {
-    /// The peer on another host that came back most often for this port, on which it met no socket.
-    pub fn insistent(&self, port: u16) -> Option<Insistent> {
-        let mut by_peer: BTreeMap<IpAddr, BTreeMap<SocketAddr, Duration>> = BTreeMap::new();
+    /// Who asked for this port, on which they met no socket, and had asked in the windows before.
+    pub fn asked_in_vain(&self, port: u16) -> impl Iterator<Item = AskedInVain> {
+        self.refused(Some(port)).into_iter().map(|(asker, mut connects)| {
+            let (_, peer, here) = asker;
+            let now = occasions(connects.values().copied());
+            let mut since = self.before().at.mono;
+            for (from, refused) in self.refused_before() {
+                if let Some(before) = refused.get(&asker) {
+                    since = since.min(from);
+                    connects.extend(before);
+                }
+            }
+            let all = connects.len() as u64;
+            AskedInVain { peer, here, connects: all, occasions: occasions(connects.into_values()), now, since }
+        })
+    }
+
+    /// Who asked for ports on which they met no socket: for this one, or for any.
+    pub(super) fn refused(&self, port: Option<u16>) -> BTreeMap<Asker, Connects> {
+        let mut refused: BTreeMap<Asker, Connects> = BTreeMap::new();
         for reset in self.resets().iter().filter(|reset| refuses(reset)) {
             let (Some(local), Some(peer)) = (reset.local(), reset.peer()) else { continue };
             let here = peer.ip().is_loopback() || peer.ip() == local.ip();
             let here = here || reset.packet.as_ref().is_some_and(|packet| packet.peer_here);
-            if local.port() == port && !here {
-                // A SYN that is sent again comes from the same port.
-                by_peer.entry(peer.ip()).or_default().entry(peer).or_insert(reset.at());
+            if port.is_none_or(|port| local.port() == port) {
+                refused.entry((local.port(), peer.ip(), here)).or_default().entry(peer).or_insert(reset.at());
             }
         }
-        let insistent = by_peer.into_iter().map(|(peer, connects)| Insistent {
-            peer,
-            connects: connects.len() as u64,
-            occasions: occasions(connects.into_values()),
-        });
-        insistent.max_by_key(|insistent| insistent.occasions)
+        refused
     }
 }
 

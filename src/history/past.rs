@@ -285,7 +285,11 @@ impl Past {
         let index = match known {
             Some(index) => index,
             None => {
-                self.open.push(Episode::new(&event, self.earlier(&key, &event)));
+                // Notes that together are this fault, which was told of when there were enough of them.
+                let notes = self.episodes.extract_if(.., |own| same(own) && own.span.until > event.since);
+                let events = notes.map(|note| note.events).fold(0, u64::saturating_add);
+                let earlier = self.earlier(&key, &event).saturating_sub(events);
+                self.open.push(Episode::new(&event, earlier));
                 self.open.len() - 1
             }
         };
@@ -311,8 +315,10 @@ impl Past {
 
     /// Of the events that are told of, those of earlier times of the same cause. A recorder that began meanwhile counts anew.
     fn earlier(&self, key: &(String, Place), event: &Event) -> u64 {
-        if event.what != What::Again {
-            return 0;
+        match event.what {
+            What::Again => {}
+            What::Appeared => return 0,
+            _ => return self.ended.get(key).copied().filter(|earlier| *earlier <= event.events).unwrap_or(0),
         }
         let own = event.per_s * Duration::from_millis(event.at.saturating_sub(event.since)).as_secs_f64();
         let told = self.ended.get(key).copied().filter(|earlier| *earlier <= event.events);

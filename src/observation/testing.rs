@@ -125,7 +125,7 @@ impl Case {
         Observation { host: self.host.clone(), netns, covers: Covers::default() }
     }
 
-    /// Both ends happen that much later.
+    /// Both ends, and what was seen between them, happen that much later.
     pub fn later(mut self, by: Duration) -> Self {
         let (host, netns) = (&mut self.host, &mut self.netns);
         for at in [&mut netns.before.at, &mut netns.after.at, &mut netns.before.dumped, &mut netns.after.dumped] {
@@ -133,6 +133,15 @@ impl Case {
             at.wall += by;
         }
         (host.before.at, host.after.at) = (netns.before.at, netns.after.at);
+        if let Observed::Full(events) = &mut self.events {
+            events.iter_mut().for_each(|event| event.at += by);
+        }
+        if let Observed::Full(packets) = &mut self.packets {
+            packets.iter_mut().for_each(|packet| packet.at += by);
+        }
+        if let Observed::Full(destroyed) = &mut self.destroyed {
+            destroyed.iter_mut().for_each(|socket| (socket.at, socket.after) = (socket.at + by, socket.after + by));
+        }
         self
     }
 

@@ -2,11 +2,10 @@
 //! and goes at the edge of a threshold becomes one episode.
 //!
 //! A cause ends with the first quiet tick. If it comes back, it is the same episode again, and from then on it takes twice
-//! as many quiet ticks to end, up to half a minute: what flickers is soon told as one thing that goes on.
+//! as many quiet ticks to end, up to half a minute: what flickers is soon told as one thing that goes on. So is, at once, what is as
+//! bad as it is only with the windows before.
 
 use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
 
 use super::place::Key;
 use super::rate::{Rates, Usual};
@@ -14,6 +13,10 @@ use crate::cause::{Finding, Severity, State};
 use crate::diagnosis::rank::Ranked;
 use crate::diagnosis::{CONVINCING, Diagnosis, Status, may_follow};
 use crate::value::{Moment, leads};
+
+mod event;
+
+pub use event::{Event, What};
 
 /// The longest quiet that still belongs to an episode.
 const LONGEST_HOLD: Duration = Duration::from_secs(30);
@@ -108,53 +111,6 @@ pub struct Root {
     /// When that was found first, and last.
     pub since: Moment,
     last: Moment,
-}
-
-/// Something that happened to an episode, at the end of a tick's window.
-#[derive(Debug, Clone)]
-pub struct Event {
-    pub what: What,
-    /// When; of an end, when the last window in which it was found ended.
-    pub at: Moment,
-    pub key: Key,
-    pub title: &'static str,
-    pub severity: Severity,
-    pub state: State,
-    /// It never was a fault so far, see [`Episode::harmless`].
-    pub harmless: bool,
-    /// The sentence of the finding.
-    pub summary: String,
-    pub per_s: f64,
-    pub unit: &'static str,
-    /// Of an end: how long it went on, and how much there was.
-    pub lasted: Duration,
-    pub events: u64,
-    /// How often it came.
-    pub times: u32,
-    pub root: Option<Root>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum What {
-    Appeared,
-    /// It had ended and is back.
-    Again,
-    Worsened,
-    Eased,
-    Ended,
-}
-
-impl What {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Appeared => "appeared",
-            Self::Again => "again",
-            Self::Worsened => "worsened",
-            Self::Eased => "eased",
-            Self::Ended => "ended",
-        }
-    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -305,9 +261,17 @@ fn found(diagnosis: &Diagnosis) -> Vec<Placed<'_>> {
     found
 }
 
+/// When the first window began in which it was found: this one, or one of those before that make it as bad as it is.
+fn began(ranked: &Ranked, window: Moment) -> Moment {
+    let together = ranked.finding.together.map(|together| window.mono.saturating_sub(together.since));
+    let earlier = together.unwrap_or_default();
+    Moment { mono: window.mono.saturating_sub(earlier), wall: window.wall.saturating_sub(earlier), ..window }
+}
+
 impl Episode {
     fn new(key: Key, since: Moment, at: Moment, ranked: &Ranked, from_start: bool) -> Self {
         let impact = &ranked.finding.impact;
+        let since = began(ranked, since);
         Self {
             key,
             phase: Phase::Active,
@@ -338,7 +302,9 @@ impl Episode {
 
     /// It is there in this window.
     fn found(&mut self, since: Moment, at: Moment, ranked: &Ranked) -> Option<Event> {
-        let back = self.phase == Phase::Ended;
+        // What the windows before add, it has had since then.
+        let goes_on = ranked.finding.together.is_some_and(|together| together.since <= self.last.mono);
+        let back = self.phase == Phase::Ended && !goes_on;
         let impact = ranked.finding.impact.clone();
         self.latest.finding.impact = impact.clone();
         self.latest.finding.standing = ranked.finding.standing;
@@ -355,7 +321,7 @@ impl Episode {
         self.found += 1;
         self.peak_per_s = self.peak_per_s.max(impact.per_s);
         if back {
-            (self.since, self.from_start) = (since, false);
+            (self.since, self.from_start) = (began(ranked, since), false);
             self.times += 1;
             self.found = 1;
             self.told_per_s = impact.per_s;
@@ -368,7 +334,13 @@ impl Episode {
         if self.found == 2 {
             self.told_per_s = self.told_per_s.max(impact.per_s);
         }
+        let was_alarm = self.is_alarm();
         let changed = self.believe(ranked, impact.per_s);
+        if let Some(together) = ranked.finding.together.filter(|_| !was_alarm && self.is_alarm()) {
+            // Before that it was a note.
+            self.since = began(ranked, since);
+            self.earlier = self.events.saturating_sub(together.events);
+        }
         if let Some(what) = changed.or_else(|| self.grew(&ranked.finding)) {
             self.told_per_s = impact.per_s;
             self.tell();
@@ -455,7 +427,8 @@ impl Episode {
         self.ticks = self.ticks.saturating_add(1);
         self.phase = Phase::Quiet;
         let longest = LONGEST_HOLD.as_secs_f64() / window.as_secs_f64().max(0.001);
-        let hold = 2f64.powi(i32::try_from(self.times - 1).unwrap_or(i32::MAX)).min(longest.max(2.0));
+        let flickers = 2f64.powi(i32::try_from(self.times - 1).unwrap_or(i32::MAX));
+        let hold = if self.latest.finding.together.is_some() { longest } else { flickers }.min(longest.max(2.0));
         if f64::from(self.quiet) < hold {
             return None;
         }

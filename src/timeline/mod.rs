@@ -23,6 +23,8 @@ mod resets;
 mod schedule;
 #[cfg(test)]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use changes::{Change, ChangeKind};
 pub use driver::{Driver, Next};

@@ -513,6 +513,34 @@ fn damage_and_later_versions_are_said_and_the_rest_is_read() {
     });
 }
 
+/// Each tick holds one failure at most, which alone is anybody's chance.
+#[test]
+fn a_service_that_fails_each_of_its_few_requests_is_an_episode_from_its_first_one() {
+    isolated(|| {
+        let (_directory, store) = directory();
+        let listener = TcpListener::bind("127.0.0.1:9000").unwrap();
+        let agent = Agent::start(&store, &["--this-netns"]).ready();
+        let begun = std::time::SystemTime::now();
+        for _ in 0..8 {
+            fault(&listener, Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1_300));
+        }
+        let ended = std::time::SystemTime::now();
+        agent.until("the episode", |store| !episodes(store, "close-with-unread-data").is_empty());
+        agent.end(Signal::TERM);
+        let found = episodes(&store, "close-with-unread-data");
+        assert_eq!(found.len(), 1, "{found:?}");
+        let (episode, severity) = (&found[0], found[0]["severity"].as_str());
+        assert_eq!((severity, episode["place"]["port"].as_u64()), (Some("critical"), Some(9000)), "{episode}");
+        assert_eq!(episode["events"], 8, "{episode}");
+        for (time, then) in [(&episode["from"], begun), (&episode["until"], ended)] {
+            let time = humantime::parse_rfc3339(time.as_str().unwrap()).unwrap();
+            let apart = time.duration_since(then).unwrap_or_else(|before| before.duration());
+            assert!(apart <= Duration::from_millis(3_000), "{apart:?} apart: {episode}");
+        }
+    });
+}
+
 /// An agent whose disk was full for twelve seconds of a fault, and the store.
 fn on_a_full_disk(then: impl FnOnce(Agent, &Path)) {
     let (directory, _) = directory();

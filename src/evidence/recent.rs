@@ -1,0 +1,148 @@
+//! What failed in the windows just before. In a row of short windows each holds one or two failures of a service that fails
+//! altogether, and one or two are anybody's chance: only together they tell.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::evidence::Evidence;
+use crate::evidence::harm::{Harm, Target};
+
+/// How far back, of the end of the window.
+const REACH: Duration = Duration::from_secs(30);
+/// Places of a window that are remembered.
+const MOST: usize = 1024;
+
+/// The windows before one, of a network namespace.
+#[derive(Debug, Clone, Default)]
+pub struct Recent(VecDeque<Arc<Past>>);
+
+/// What is remembered of a window.
+#[derive(Debug, Clone, Default)]
+pub struct Past {
+    /// Its ends, CLOCK_BOOTTIME.
+    from: Duration,
+    until: Duration,
+    /// Connections that failed, by cause.
+    failed: BTreeMap<(&'static str, Target), u64>,
+    /// Connections that ended at places where something failed lately, and at all served ports.
+    ended: BTreeMap<Target, u64>,
+    refused: BTreeMap<Asker, Connects>,
+}
+
+/// Who asked for a port on which it met no socket: the port, its address, and whether it is a program of this host.
+pub type Asker = (u16, IpAddr, bool);
+
+/// Where from, and when first: a SYN that is sent again comes from the same port.
+pub type Connects = BTreeMap<SocketAddr, Duration>;
+
+/// Failures of the windows before and of this one together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lately {
+    pub failures: u64,
+    /// From the first failure on, where all failed since; else as far back as is remembered.
+    pub attempts: u64,
+    /// How long all these attempts took.
+    pub over: Duration,
+    /// When the first window with a failure began, CLOCK_BOOTTIME.
+    pub since: Duration,
+}
+
+impl Recent {
+    /// Adds a window. One that was judged before, with less evidence, is replaced.
+    pub fn push(&mut self, past: Past) {
+        self.0.retain(|window| window.until <= past.from);
+        if !past.failed.is_empty() || !past.refused.is_empty() || !past.ended.is_empty() {
+            self.0.push_back(Arc::new(past));
+        }
+    }
+
+    /// Forgets what is too long ago at that time, CLOCK_BOOTTIME. Whether anything is left.
+    pub fn keep_since(&mut self, now: Duration) -> bool {
+        self.0.retain(|window| window.from >= now.saturating_sub(REACH));
+        !self.0.is_empty()
+    }
+
+    /// Those before a window that ends and begins then.
+    fn before(&self, [from, until]: [Duration; 2]) -> impl Iterator<Item = &Past> {
+        let reach = until.saturating_sub(REACH);
+        self.0.iter().map(Arc::as_ref).filter(move |window| window.from >= reach && window.until <= from)
+    }
+
+    fn failed_lately(&self, target: Target) -> bool {
+        self.0.iter().any(|window| window.failed.keys().any(|(_, failed)| *failed == target))
+    }
+}
+
+impl Evidence<'_> {
+    /// From then, CLOCK_BOOTTIME, to the end of the window.
+    pub fn since(&self, then: Duration) -> Duration {
+        self.after().at.mono.saturating_sub(then)
+    }
+
+    fn ends(&self) -> [Duration; 2] {
+        [self.before().at.mono, self.after().at.mono]
+    }
+
+    /// What the next windows are to know of this one. `harms`: what was found, by its cause, and how many of the failures are there
+    /// still, and will be found again.
+    pub fn to_remember<'h>(&self, harms: impl Iterator<Item = (&'static str, &'h Harm, u64)>) -> Past {
+        let [from, until] = self.ends();
+        let mut refused = self.refused(None);
+        while refused.len() > MOST {
+            // Those of a scan that asked once each are none the less told of in their window.
+            refused.pop_last();
+        }
+        let mut past = Past { from, until, refused, ..Past::default() };
+        for (cause, harm, standing) in harms {
+            let failed = harm.failures.saturating_sub(standing);
+            if let Some(target) = harm.target.filter(|_| failed > 0) {
+                let failures = past.failed.entry((cause, target)).or_default();
+                *failures = failures.saturating_add(failed);
+            }
+        }
+        let of_interest = |target: &Target| match target {
+            Target::Port(_) => true,
+            Target::Called(_) => self.recent.failed_lately(*target),
+        };
+        past.ended = self.ended_at(of_interest).take(MOST).collect();
+        past
+    }
+
+    /// The same harm with that of the windows before; `None` where nothing failed there by this cause.
+    pub fn lately(&self, cause: &'static str, harm: &Harm) -> Option<Lately> {
+        let (target, attempts) = harm.target.zip(harm.attempts)?;
+        let [_, now] = self.ends();
+        // One that failed may be told of as ended only in the next window: so all of them are counted together.
+        let (mut failures, mut ended, mut ended_before) = (0u64, 0u64, 0u64);
+        let (mut since, mut earliest) = (None, now);
+        for window in self.recent.before(self.ends()) {
+            let failed = window.failed.get(&(cause, target)).copied().unwrap_or(0);
+            let all = window.ended.get(&target).copied().unwrap_or(0);
+            earliest = earliest.min(window.from);
+            if failed > 0 {
+                since.get_or_insert(window.from);
+            }
+            let of = if since.is_some() { &mut ended } else { &mut ended_before };
+            *of = of.saturating_add(all);
+            failures = failures.saturating_add(failed);
+        }
+        let since = since?;
+        failures = failures.saturating_add(harm.failures);
+        let all = |before: u64| match harm.unopened {
+            true => before.saturating_add(attempts.saturating_sub(harm.failures)).saturating_add(failures),
+            false => before.saturating_add(attempts).max(failures),
+        };
+        let (attempts, from) = match all(ended) {
+            since_first if failures >= since_first => (since_first, since),
+            _ => (all(ended.saturating_add(ended_before)), earliest),
+        };
+        Some(Lately { failures, attempts, over: now.saturating_sub(from), since })
+    }
+
+    /// The connects that were refused in the windows before.
+    pub(super) fn refused_before(&self) -> impl Iterator<Item = (Duration, &BTreeMap<Asker, Connects>)> {
+        self.recent.before(self.ends()).map(|window| (window.from, &window.refused))
+    }
+}
