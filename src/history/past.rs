@@ -285,15 +285,19 @@ impl Past {
         let index = match known {
             Some(index) => index,
             None => {
-                // Notes that together are this fault, which was told of when there were enough of them.
-                let notes = self.episodes.extract_if(.., |own| same(own) && own.span.until > event.since);
-                let events = notes.map(|note| note.events).fold(0, u64::saturating_add);
-                let earlier = self.earlier(&key, &event).saturating_sub(events);
-                self.open.push(Episode::new(&event, earlier));
+                self.open.push(Episode::new(&event, self.earlier(&key, &event)));
                 self.open.len() - 1
             }
         };
         let Some(episode) = self.open.get_mut(index) else { return };
+        if event.what == What::Worsened {
+            // Notes that together are this fault, which is told of when there are enough of them.
+            let notes = self.episodes.extract_if(.., |own| same(own) && own.span.until > event.since);
+            let events = notes.map(|note| note.events).fold(0, u64::saturating_add);
+            episode.span.from = episode.span.from.min(event.since);
+            episode.earlier = episode.earlier.saturating_sub(events);
+            episode.counted = episode.counted.saturating_add(events);
+        }
         episode.ending = Ending::GoesOn;
         episode.take(&event);
         if event.what == What::Ended {

@@ -80,6 +80,30 @@ fn an_episode_has_its_own_events_however_often_it_came_before() {
     assert!(past.episodes.iter().all(|episode| episode.ending == Ending::Ended && episode.is_fault()));
 }
 
+/// One failure every five seconds, which is told of as a fault with the third, and as one since the first.
+#[test]
+fn notes_that_together_are_a_fault_are_a_part_of_it() {
+    let long_ago = [event(What::Appeared, START + 2_000, START, 1), event(What::Ended, START + 2_000, START, 1)];
+    let minute = START + MINUTE;
+    let entries = [
+        event(What::Again, minute + 2_000, minute, 2),
+        event(What::Ended, minute + 2_000, minute, 2),
+        event(What::Again, minute + 8_000, minute + 6_000, 3),
+        event(What::Ended, minute + 8_000, minute + 6_000, 3),
+        event(What::Worsened, minute + 14_000, minute, 4),
+        event(What::Ended, minute + 20_000, minute, 6),
+    ];
+    let of = |entries: Vec<Entry>| -> Vec<_> {
+        let past = past(10, [started(START)].into_iter().chain(entries), true);
+        past.episodes.iter().map(|e| (e.span.from - START, e.span.until - START, e.events)).collect()
+    };
+    let told = [(0, 2_000, 1), (MINUTE, MINUTE + 20_000, 5)];
+    assert_eq!(of(long_ago.iter().chain(&entries).cloned().collect()), told);
+    // The second note was held, and had not ended.
+    let held = entries.iter().enumerate().filter(|(index, _)| *index != 3).map(|(_, entry)| entry);
+    assert_eq!(of(long_ago.iter().chain(held).cloned().collect()), told);
+}
+
 #[test]
 fn what_goes_on_and_what_was_not_seen_to_end_differ() {
     let mut on = minute(START);
