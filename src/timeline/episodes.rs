@@ -2,8 +2,8 @@
 //! and goes at the edge of a threshold becomes one episode.
 //!
 //! A cause ends with the first quiet tick. If it comes back, it is the same episode again, and from then on it takes twice
-//! as many quiet ticks to end, up to half a minute: what flickers is soon told as one thing that goes on. So is, at once, what is as
-//! bad as it is only with the windows before.
+//! as many quiet ticks to end, up to half a minute: what flickers is soon told as one thing that goes on. What is as bad as it is
+//! only with the windows before takes twice as long as it was quiet between them.
 
 use std::time::Duration;
 
@@ -76,6 +76,8 @@ pub struct Episode {
     /// Of the events, those that came and went.
     passed: u64,
     quiet: u32,
+    /// The longest quiet that was followed by more of it, where that was soon.
+    pause: Duration,
     /// Ticks of this time in which it was found.
     found: u32,
     /// Ticks in which the judged severity differed from the believed one to the same side.
@@ -293,6 +295,7 @@ impl Episode {
             ticks: 1,
             passed: ranked.finding.passing(),
             quiet: 0,
+            pause: Duration::ZERO,
             found: 1,
             worse: 0,
             better: 0,
@@ -302,13 +305,16 @@ impl Episode {
 
     /// It is there in this window.
     fn found(&mut self, since: Moment, at: Moment, ranked: &Ranked) -> Option<Event> {
-        // What the windows before add, it has had since then.
+        let pause = since.mono.saturating_sub(self.last.mono);
+        self.pause = if pause > LONGEST_HOLD { Duration::ZERO } else { self.pause.max(pause) };
+        // Notes that together are this fault did not end.
         let goes_on = ranked.finding.together.is_some_and(|together| together.since <= self.last.mono);
-        let back = self.phase == Phase::Ended && !goes_on;
+        let back = self.phase == Phase::Ended && !(goes_on && self.severity == Severity::Info);
         let impact = ranked.finding.impact.clone();
         self.latest.finding.impact = impact.clone();
         self.latest.finding.standing = ranked.finding.standing;
-        (self.phase, self.last, self.quiet) = (Phase::Active, at, 0);
+        let last = std::mem::replace(&mut self.last, at);
+        (self.phase, self.quiet) = (Phase::Active, 0);
         self.ticks = self.ticks.saturating_add(1);
         if back {
             // What stood there when it ended is over.
@@ -321,7 +327,8 @@ impl Episode {
         self.found += 1;
         self.peak_per_s = self.peak_per_s.max(impact.per_s);
         if back {
-            (self.since, self.from_start) = (began(ranked, since), false);
+            let began = Some(began(ranked, since)).filter(|began| began.mono > last.mono);
+            (self.since, self.from_start) = (began.unwrap_or(since), false);
             self.times += 1;
             self.found = 1;
             self.told_per_s = impact.per_s;
@@ -426,9 +433,10 @@ impl Episode {
         self.quiet += 1;
         self.ticks = self.ticks.saturating_add(1);
         self.phase = Phase::Quiet;
-        let longest = LONGEST_HOLD.as_secs_f64() / window.as_secs_f64().max(0.001);
+        let ticks = |time: Duration| time.as_secs_f64() / window.as_secs_f64().max(0.001);
         let flickers = 2f64.powi(i32::try_from(self.times - 1).unwrap_or(i32::MAX));
-        let hold = if self.latest.finding.together.is_some() { longest } else { flickers }.min(longest.max(2.0));
+        let pauses = if self.latest.finding.together.is_some() { 1.0 + 2.0 * ticks(self.pause).round() } else { 1.0 };
+        let hold = flickers.max(pauses).min(ticks(LONGEST_HOLD).max(2.0));
         if f64::from(self.quiet) < hold {
             return None;
         }

@@ -73,6 +73,25 @@ fn one_of_one_again_and_again_is_a_service_that_fails_altogether() {
 }
 
 #[test]
+fn it_ends_after_twice_the_quiet_that_lay_between_and_at_once_where_there_was_none() {
+    let ended = |windows: Vec<Case>| {
+        let ticks = watched(windows);
+        let ends = |tick: &Tick| tick.events.iter().any(|event| event.what == What::Ended && !event.harmless);
+        ticks.iter().rposition(ends).map(|index| (index, ticks[index].status))
+    };
+    let steady = [fails(1, 1), fails(1, 1), fails(1, 1), quiet(), quiet()];
+    assert_eq!(ended(steady.to_vec()), Some((3, Status::Ok)), "with the first quiet tick");
+    let pauses = [fails(1, 1), quiet(), fails(1, 1), quiet(), fails(1, 1)];
+    let quiet_for = |ticks| std::iter::repeat_with(quiet).take(ticks);
+    assert_eq!(ended(pauses.iter().cloned().chain(quiet_for(4)).collect()), Some((7, Status::Ok)));
+    // What comes after that is the same again, and told.
+    let again = watched(pauses.iter().cloned().chain(quiet_for(4)).chain([fails(1, 1)]));
+    let told = again.last().unwrap();
+    assert_eq!((told.status, told.events[0].what), (Status::Critical, What::Again));
+    assert!(told.episodes[0].since.mono >= again[8].at.mono, "it had ended in between");
+}
+
+#[test]
 fn what_is_long_over_or_elsewhere_does_not_add_up() {
     let pause = |windows| std::iter::repeat_with(quiet).take(windows);
     let rare = (0..5).flat_map(|_| std::iter::once(fails(1, 1)).chain(pause(6)));

@@ -192,8 +192,12 @@ fn a_fault_is_an_episode_and_is_judged_again_as_it_was_then() {
         });
         let trace = run(&["trace", "--json", "--since", &at, "--received"], &store);
         let trace = text(&trace);
-        let named = trace.lines().filter(|line| line.contains(":9001")).all(|line| line.contains("\"bash\""));
-        assert!(named && trace.contains(":9001"), "{trace}");
+        let lines: Vec<Value> = trace.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let asked: Vec<_> = lines.iter().filter(|line| line["peer"]["port"] == 9001).collect();
+        // On a machine that is too busy the kernel loses records, and says how many.
+        let lost = lines.iter().filter_map(|line| line["lost"].as_u64()).max().unwrap_or(0);
+        let unnamed = asked.iter().filter(|reset| reset["process"]["name"] != "bash").count();
+        assert!(!asked.is_empty() && unnamed as u64 <= lost, "{trace}");
 
         let trace = run(&["trace", "--json", "--since", "10m", "--sent"], &store);
         let resets = String::from_utf8_lossy(&trace.stdout)
