@@ -47,6 +47,10 @@ pub struct Harm {
 /// Less than this share of the connections is no sample of them.
 const SEEN: f64 = 0.2;
 
+/// So many may be missing at the end of any window: the kernel tells of the last ones late, from a work queue, where it has other
+/// work (net/core/sock_diag.c sock_diag_broadcast_destroy).
+const LATE: u64 = 4;
+
 /// Quantile of the normal distribution for an interval that holds the true share in 95 of 100 cases.
 const Z: f64 = 1.96;
 
@@ -137,12 +141,25 @@ pub(super) struct Connections {
 /// are on this host, the client may keep what the server has ended.
 #[derive(Debug, Default)]
 struct Seen {
-    accepted: f64,
-    called: f64,
+    accepted: Share,
+    called: Share,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Share {
+    seen: f64,
+    /// Of those that were not seen, where that may be because they are told of late.
+    late: u64,
+}
+
+impl Share {
+    fn is_sample(self) -> bool {
+        self.seen >= SEEN || self.late > 0
+    }
 }
 
 impl Seen {
-    fn of(&self, target: Target) -> f64 {
+    fn of(&self, target: Target) -> Share {
         match target {
             Target::Port(_) => self.accepted,
             Target::Called(_) => self.called,
@@ -174,21 +191,36 @@ impl Connections {
         let called = ended.iter().filter(|connection| connection.called.is_some()).count();
         let [accepted_open, called_open] = still_open.unwrap_or_default();
         let seen = |counter: &str, ended: usize, open: u64| match readings.counter(counter).map(|opened| opened.delta) {
-            // The kernel tells of the last ones late, from a work queue, where it has other work (sock_diag_broadcast_destroy).
             Ok(opened) if opened > 0 && (!whole || still_open.is_some()) => {
-                ((ended as u64).saturating_add(open) as f64 / opened as f64).min(1.0)
+                let told = (ended as u64).saturating_add(open);
+                let unseen = opened.saturating_sub(told);
+                let late = if whole && unseen <= LATE { unseen } else { 0 };
+                Share { seen: (told as f64 / opened as f64).min(1.0), late }
             }
-            _ => 1.0,
+            _ => Share { seen: 1.0, late: 0 },
         };
         let seen = Seen {
             accepted: seen("Tcp.PassiveOpens", ended.len() - called, accepted_open),
             called: seen("Tcp.ActiveOpens", called, called_open),
         };
-        (seen.accepted.max(seen.called) >= SEEN).then_some(Self { ended: by_target, never_open, seen, whole })
+        (seen.accepted.is_sample() || seen.called.is_sample()).then_some(Self {
+            ended: by_target,
+            never_open,
+            seen,
+            whole,
+        })
     }
 
     fn ended(&self, target: Target) -> u64 {
         self.scaled(target, self.ended.get(&target).map_or(0, Vec::len))
+    }
+
+    /// Of a row of windows, that add up: those that the kernel is still to tell of are of the next.
+    fn told_of(&self, target: Target) -> u64 {
+        match self.whole {
+            true => self.ended.get(&target).map_or(0, |times| times.len() as u64),
+            false => self.ended(target),
+        }
     }
 
     /// Those that ended after they had been open.
@@ -204,8 +236,11 @@ impl Connections {
     }
 
     fn scaled(&self, target: Target, count: usize) -> u64 {
-        let seen = self.seen.of(target);
-        if seen > 0.0 { (count as f64 / seen).round() as u64 } else { count as u64 }
+        match self.seen.of(target) {
+            // None was told of, and each that is to come may be of this place.
+            Share { seen: ..=0.0, late } => (count as u64).saturating_add(late),
+            Share { seen, .. } => (count as f64 / seen).round() as u64,
+        }
     }
 }
 
@@ -303,11 +338,7 @@ impl Evidence<'_> {
     /// Connections to a served port that ended in the window; `None` where that was not heard. Those that the kernel is still to tell
     /// of are of the next: a row of windows adds up.
     pub fn ended_of_service(&self, port: u16) -> Option<u64> {
-        let target = Target::Port(port);
-        self.connections.as_ref().map(|connections| match connections.whole {
-            true => connections.ended.get(&target).map_or(0, |times| times.len() as u64),
-            false => connections.ended(target),
-        })
+        self.connections.as_ref().map(|connections| connections.told_of(Target::Port(port)))
     }
 
     /// Connections that ended in the window, by place.
@@ -316,7 +347,7 @@ impl Evidence<'_> {
         let all =
             connections.flat_map(|connections| connections.ended.keys().map(move |target| (connections, *target)));
         all.filter(move |(_, target)| which(target)).map(|(connections, target)| match target {
-            Target::Port(_) => (target, connections.ended(target)),
+            Target::Port(_) => (target, connections.told_of(target)),
             // Connects that failed are counted where they are found.
             Target::Called(_) => (target, connections.were_open(target)),
         })
@@ -373,6 +404,23 @@ mod tests {
         assert_eq!(evidence.harm(Target::Port(81), 3, None).attempts, Some(3), "those that failed were there");
         assert_eq!(evidence.harm_of_connects(Target::Port(80), 3).attempts, Some(60));
         assert_eq!(Evidence::new(Case::new().view()).harm(Target::Port(80), 3, None).attempts, None);
+    }
+
+    /// The kernel tells of those that ended in the last moment with the next window.
+    #[test]
+    fn the_last_ones_may_be_of_any_place_and_more_of_them_were_not_seen() {
+        let attempts = |opened: u64, ended: u16| {
+            let case = Case::new()
+                .counter("Tcp.PassiveOpens", 0, opened)
+                .destroyed_sockets(ended, ["10.0.0.9:80", "10.0.3.7:40000"], 0, 0)
+                .socket_dump(SocketDump::default(), SocketDump::default());
+            Evidence::new(case.view()).harm(Target::Port(80), 1, None).attempts
+        };
+        assert_eq!(attempts(1, 0), Some(1), "the one that failed");
+        assert_eq!(attempts(3, 0), Some(3), "one of three, and not of one");
+        assert_eq!(attempts(3, 3), Some(3));
+        assert_eq!(attempts(40, 20), Some(40), "as many again");
+        assert_eq!(attempts(40, 0), None);
     }
 
     /// A program that connects in the background (Node, asyncio, a timeout) leaves sockets that still name their destination.

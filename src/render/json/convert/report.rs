@@ -316,6 +316,11 @@ fn harm(harm: &harm::Harm) -> Harm {
         failures: harm.attempts.map(|_| harm.failures),
         share: harm.share().map(rounded),
         interval: harm.interval().map(|interval| interval.map(rounded)),
+        lately: harm.lately.map(|lately| Lately {
+            attempts: lately.attempts,
+            failures: lately.failures,
+            over_s: rounded(lately.over.as_secs_f64()),
+        }),
     }
 }
 

@@ -175,6 +175,18 @@ pub struct Harm {
     /// Where the true share lies with 95 % certainty (Wilson's score interval).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval: Option<[f64; 2]>,
+    /// With the windows before, in a row of them, where this one alone tells too little.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lately: Option<Lately>,
+}
+
+/// Connections of a place in the windows of the last half minute, this one included.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Lately {
+    pub attempts: u64,
+    pub failures: u64,
+    /// How long these windows were, seconds.
+    pub over_s: f64,
 }
 
 /// Who or what a cause is about.
