@@ -211,6 +211,11 @@ impl Connections {
         })
     }
 
+    /// Connects that fail are in no count of this host's own connections that ended.
+    fn tell_of(&self, target: Target) -> bool {
+        matches!(target, Target::Called(_)) || self.seen.accepted.is_sample()
+    }
+
     fn ended(&self, target: Target) -> u64 {
         self.scaled(target, self.ended.get(&target).map_or(0, Vec::len))
     }
@@ -292,7 +297,9 @@ impl Evidence<'_> {
     /// Open connections that failed at a place, between the first and the last moment of `span` (CLOCK_BOOTTIME), of all that
     /// it had: those that ended in the window and those still open.
     pub fn harm(&self, target: Target, failures: u64, span: Option<[Duration; 2]>) -> Harm {
-        let Some(connections) = &self.connections else { return Harm::of_unknown(failures) };
+        let Some(connections) = self.connections.as_ref().filter(|connections| connections.tell_of(target)) else {
+            return Harm::of_unknown(failures);
+        };
         let open = self.socket_dump().map_or(0, |dump| open(dump, target));
         let all = |ended: u64| ended.saturating_add(open).max(failures);
         let burst = span.and_then(|span| self.burst(span));
