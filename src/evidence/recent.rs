@@ -2,12 +2,12 @@
 //! altogether, and one or two are anybody's chance: only together they tell.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::evidence::Evidence;
 use crate::evidence::harm::{Harm, Target};
+use crate::evidence::repeated::Refused;
 
 /// How far back, of the end of the window.
 const REACH: Duration = Duration::from_secs(30);
@@ -28,14 +28,8 @@ pub struct Past {
     failed: BTreeMap<(&'static str, Target), u64>,
     /// Connections that ended at places where something failed lately, and at all served ports.
     ended: BTreeMap<Target, u64>,
-    refused: BTreeMap<Asker, Connects>,
+    refused: Refused,
 }
-
-/// Who asked for a port on which it met no socket: the port, its address, and whether it is a program of this host.
-pub type Asker = (u16, IpAddr, bool);
-
-/// Where from, and when first: a SYN that is sent again comes from the same port.
-pub type Connects = BTreeMap<SocketAddr, Duration>;
 
 /// Failures of the windows before and of this one together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,12 +83,7 @@ impl Evidence<'_> {
     /// still, and will be found again.
     pub fn to_remember<'h>(&self, harms: impl Iterator<Item = (&'static str, &'h Harm, u64)>) -> Past {
         let [from, until] = self.ends();
-        let mut refused = self.refused(None);
-        while refused.len() > MOST {
-            // Those of a scan that asked once each are none the less told of in their window.
-            refused.pop_last();
-        }
-        let mut past = Past { from, until, refused, ..Past::default() };
+        let mut past = Past { from, until, refused: self.refused_now(), ..Past::default() };
         for (cause, harm, standing) in harms {
             let failed = harm.failures.saturating_sub(standing);
             if let Some(target) = harm.target.filter(|_| failed > 0) {
@@ -142,7 +131,7 @@ impl Evidence<'_> {
     }
 
     /// The connects that were refused in the windows before.
-    pub(super) fn refused_before(&self) -> impl Iterator<Item = (Duration, &BTreeMap<Asker, Connects>)> {
+    pub(super) fn refused_before(&self) -> impl Iterator<Item = (Duration, &Refused)> {
         self.recent.before(self.ends()).map(|window| (window.from, &window.refused))
     }
 }

@@ -1,11 +1,10 @@
 //! What happens again and again, and not once in a while: who asks for a port in vain and comes back for it.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::evidence::Evidence;
-use crate::evidence::recent::{Asker, Connects};
 use crate::reset::{Answered, Reset};
 use crate::source::reset_events::Direction;
 
@@ -42,37 +41,80 @@ pub fn occasions(moments: impl IntoIterator<Item = Duration>) -> u64 {
     count
 }
 
+/// Who asked for a port on which it met no socket: the port, its address, and whether it is a program of this host.
+type Asker = (u16, IpAddr, bool);
+
+/// Connects that were refused in a window, by who asked.
+#[derive(Debug, Clone, Default)]
+pub struct Refused(BTreeMap<Asker, Asked>);
+
+#[derive(Debug, Clone, Default)]
+struct Asked {
+    connects: u64,
+    /// The first ones of each occasion: where from, and when. A SYN that is sent again comes from the same port.
+    first: Vec<(SocketAddr, Duration)>,
+}
+
+impl Refused {
+    /// Askers and occasions of a window that are remembered.
+    const MOST: usize = 256;
+    const MOST_OCCASIONS: usize = 8;
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl Evidence<'_> {
     /// Who asked for this port, on which they met no socket, and had asked in the windows before.
     pub fn asked_in_vain(&self, port: u16) -> impl Iterator<Item = AskedInVain> {
-        self.refused(Some(port)).into_iter().map(|(asker, mut connects)| {
+        let refused = self.refused(|asker| asker.0 == port);
+        refused.into_iter().map(|(asker, mut refused)| {
             let (_, peer, here) = asker;
-            let now = occasions(connects.values().copied());
+            let now = occasions(refused.values().copied());
             let mut since = self.before().at.mono;
-            for (from, refused) in self.refused_before() {
-                if let Some(before) = refused.get(&asker) {
+            let mut connects = refused.len() as u64;
+            for (from, before) in self.refused_before() {
+                if let Some(asked) = before.0.get(&asker) {
                     since = since.min(from);
-                    connects.extend(before);
+                    connects = connects.saturating_add(asked.connects);
+                    refused.extend(asked.first.iter().copied());
                 }
             }
-            let all = connects.len() as u64;
-            AskedInVain { peer, here, connects: all, occasions: occasions(connects.into_values()), now, since }
+            AskedInVain { peer, here, connects, occasions: occasions(refused.into_values()), now, since }
         })
     }
 
-    /// Who asked for ports on which they met no socket: for this one, or for any.
-    pub(super) fn refused(&self, port: Option<u16>) -> BTreeMap<Asker, Connects> {
-        let mut refused: BTreeMap<Asker, Connects> = BTreeMap::new();
+    /// What the next windows are to know. A scanner comes back for no port.
+    pub(super) fn refused_now(&self) -> Refused {
+        let scanned =
+            |(port, peer, _): &Asker| self.surroundings.scanned.get(peer).is_some_and(|ports| ports.contains(port));
+        let all = self.refused(|asker| !scanned(asker)).into_iter().take(Refused::MOST);
+        Refused(all.map(|(asker, connects)| (asker, asked(connects))).collect())
+    }
+
+    fn refused(&self, wanted: impl Fn(&Asker) -> bool) -> BTreeMap<Asker, BTreeMap<SocketAddr, Duration>> {
+        let mut refused: BTreeMap<Asker, BTreeMap<SocketAddr, Duration>> = BTreeMap::new();
         for reset in self.resets().iter().filter(|reset| refuses(reset)) {
             let (Some(local), Some(peer)) = (reset.local(), reset.peer()) else { continue };
             let here = peer.ip().is_loopback() || peer.ip() == local.ip();
             let here = here || reset.packet.as_ref().is_some_and(|packet| packet.peer_here);
-            if port.is_none_or(|port| local.port() == port) {
-                refused.entry((local.port(), peer.ip(), here)).or_default().entry(peer).or_insert(reset.at());
+            let asker = (local.port(), peer.ip(), here);
+            if wanted(&asker) {
+                refused.entry(asker).or_default().entry(peer).or_insert(reset.at());
             }
         }
         refused
     }
+}
+
+fn asked(connects: BTreeMap<SocketAddr, Duration>) -> Asked {
+    let count = connects.len() as u64;
+    let mut all: Vec<_> = connects.into_iter().collect();
+    all.sort_unstable_by_key(|(_, at)| *at);
+    all.dedup_by(|(_, later), (_, first)| *later < *first + APART);
+    all.truncate(Refused::MOST_OCCASIONS);
+    Asked { connects: count, first: all }
 }
 
 /// It answers a SYN that met no socket, as far as is known.
