@@ -180,8 +180,9 @@ fn at_a_place(e: &Evidence<'_>, called: SocketAddr, silence: &Silence<'_>, own_e
     }
     if silence.ended > 0 {
         let text = format!(
-            "{} ended after their SYN was sent again and nothing had come back",
-            words::thousands(silence.ended)
+            "{} ended after {} SYN was sent again and nothing had come back",
+            words::thousands(silence.ended),
+            if silence.ended == 1 { "its" } else { "their" }
         );
         finding = finding.evidence(EvidenceItem::value("destroyed_sockets", "unanswered", silence.ended as f64, text));
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::backlog::BindingLimit;
-use crate::evidence::harm::Harm;
+use crate::evidence::harm::{self, Harm};
 use crate::evidence::service::Service;
 use crate::observation::delta::Reading;
 use crate::source::node::{Container, Location};
@@ -192,10 +192,19 @@ impl Finding {
 
     /// How many connections of the place failed, as evidence where their number is known.
     pub fn harm(mut self, harm: Harm) -> Self {
-        if let (Some(attempts), Some(share), Some([low, high])) = (harm.attempts, harm.share(), harm.interval()) {
+        let lately = harm.lately.filter(|_| self.severity < Severity::Info);
+        let (failures, attempts, when) = match lately {
+            Some(lately) => {
+                let over = words::seconds(lately.over);
+                (lately.failures, Some(lately.attempts), format!("in the last {over}"))
+            }
+            None => (harm.failures, harm.attempts, "in the window".to_owned()),
+        };
+        if let Some((attempts, [low, high])) = attempts.and_then(|all| Some((all, harm::interval(failures, all)?))) {
+            let share = failures as f64 / attempts as f64;
             let text = format!(
-                "{} of {} that this place had in the window: {}, in 95 of 100 such windows between {} and {}",
-                words::thousands(harm.failures),
+                "{} of {} that this place had {when}: {}, in 95 of 100 such windows between {} and {}",
+                words::thousands(failures),
                 words::counted(attempts, "connection"),
                 words::percent(share),
                 words::percent(low),
@@ -203,14 +212,12 @@ impl Finding {
             );
             self.evidence.push(EvidenceItem::value("destroyed_sockets", "share", share, text));
         }
-        if let Some(lately) = harm.lately.filter(|_| self.severity < Severity::Info) {
-            let (failures, attempts) = (words::thousands(lately.failures), words::thousands(lately.attempts));
-            let over = words::seconds(lately.over);
-            let text = match lately.failures >= lately.attempts {
-                true => format!("all {attempts} in the last {over} failed"),
-                false => format!("{failures} of {attempts} in the last {over} failed"),
-            };
-            self = self.together(Together { since: lately.since, events: lately.failures }, text);
+        if let Some(lately) = lately {
+            let (failures, all) = (words::thousands(lately.failures), words::thousands(lately.attempts));
+            let of =
+                if lately.failures >= lately.attempts { format!("all {all}") } else { format!("{failures} of {all}") };
+            let together = Together { since: lately.since, events: lately.failures };
+            self = self.together(together, format!("{of} {when} failed"));
         }
         self.harm = Some(harm);
         self

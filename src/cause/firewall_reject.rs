@@ -125,6 +125,7 @@ fn at_a_place(e: &Evidence<'_>, rejected: &Rejected) -> Finding {
     let ours = rejected.called_from_here().map(|called| (called, connects(e, rejected)));
     let summary = match ours {
         Some((_, 1)) => format!("1 {}", summary.replacen("connects", "connect", 1)),
+        None if count == 1 => format!("1 {}", summary.replacen("segments", "segment", 1)),
         _ => format!("{} {summary}", words::thousands(ours.map_or(count, |(_, connects)| connects))),
     };
     let summary = format!("{summary} in {window}");

@@ -495,7 +495,7 @@ numbers! {
         /// Nor were packets: the segment may have been no SYN.
         PACKETS_UNSEEN: Confidence = 0.5;
         /// Seconds between connects of a program that needs the service; checks of what may be optional come every ten.
-        RETRIES_WITHIN_S: f64 = 5.0;
+        RETRIES_WITHIN_S: f64 = 6.0;
         /// By counters, both sides of it on this host.
         COUNTED_HERE: Confidence = 0.65;
         /// By counters, what nothing else explains.

@@ -107,8 +107,8 @@ fn expected(e: &Evidence<'_>, place: &Place<'_>) -> Option<AskedInVain> {
     // Where something listened for a part of the window, not all of them failed.
     let port = place.port.filter(|_| place.service(e).is_none())?;
     let often = |asked: &AskedInVain| {
-        let every = e.since(asked.since).as_secs_f64() / asked.occasions.max(1) as f64;
-        asked.occasions >= severity::FEWEST && (!asked.here || every <= numbers::RETRIES_WITHIN_S)
+        let soon = asked.every.as_secs_f64() <= numbers::RETRIES_WITHIN_S;
+        asked.occasions >= severity::FEWEST && (!asked.here || soon)
     };
     e.asked_in_vain(port).filter(often).max_by_key(|asked| (asked.occasions, !asked.here))
 }

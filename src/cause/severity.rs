@@ -10,7 +10,7 @@
 //! | clients of a served port, by this host | 2 of 2; 3 or more, surely above 1.5 % | surely above 40 %, or 20 or more and surely above 10 % |
 //! | programs of this host, by a destination | the same | 20 or more, surely above 40 % |
 //! | this host, by clients that reset it | 20 or more, surely above 30 %, or connections older than the window | never |
-//! | whoever asks for a closed port | 10 or more in 3 s (of a shorter window in proportion, 5 or more), 2 per second; one peer, 3 times or more apart, of this host at least every 5 s | 60 or more, 20 per second |
+//! | whoever asks for a closed port | 10 or more in 3 s (of a shorter window in proportion, 5 or more), 2 per second; one peer, 3 times or more apart, of this host at least every 6 s | 60 or more, 20 per second |
 //!
 //! "Surely" is the lower end of the interval in which the share lies with 95 % certainty. Where nobody counted the connections
 //! of a place, the share is taken of all connections that the host opened, whose thresholds are higher.
@@ -24,11 +24,15 @@ pub use super::numbers::severity::{FEW, FEWEST, MOST};
 use crate::evidence::Evidence;
 use crate::evidence::harm::Harm;
 
-/// With what failed by this cause in the windows before, where this one alone is no alarm: of a row of short windows each may hold
-/// one failure of a service that fails altogether.
+/// With what failed by this cause in the windows before, where this one holds few failures and all together are as bad or worse: of a
+/// row of short windows each may hold one failure of a service that fails altogether.
 pub fn lately(e: &Evidence<'_>, cause: &'static str, harm: Harm) -> Harm {
-    let alone = to_clients(e, &harm) < Severity::Info;
-    Harm { lately: e.lately(cause, &harm).filter(|_| !alone), ..harm }
+    let alone = to_clients(e, &harm);
+    if harm.failures >= FEW || alone == Severity::Critical {
+        return harm;
+    }
+    let together = Harm { lately: e.lately(cause, &harm), ..harm };
+    if to_clients(e, &together) <= alone { together } else { harm }
 }
 
 /// What this host does to clients of a served port.

@@ -91,7 +91,8 @@ fn finding(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         .subjects(place.subjects(e))
         .evidence(place.item("NO_SOCKET", "no socket on this address"))
         .evidence_if(place::asked_by(&askers))
-        .subjects(askers.iter().cloned());
+        .subjects(askers.iter().cloned())
+        .harm_if(harm);
     let seen = Verify::by(commands::ss_of("ss -lnt", place.port), "shows the address that clients use");
     let look = commands::ss_of("ss -lntp", place.port);
     if let Some((_, device)) = &on_device {

@@ -9,8 +9,8 @@ use crate::evidence::Evidence;
 use crate::evidence::harm::{Harm, Target};
 use crate::evidence::repeated::Refused;
 
-/// How far back, of the end of the window.
-const REACH: Duration = Duration::from_secs(30);
+/// How far back, of the end of the window: three windows of ten seconds, which end a little late.
+const REACH: Duration = Duration::from_millis(30_500);
 /// Places of a window that are remembered.
 const MOST: usize = 1024;
 

@@ -23,6 +23,8 @@ pub struct AskedInVain {
     pub connects: u64,
     /// Of the occasions, those of the window itself.
     pub now: u64,
+    /// From one to the next, on the whole.
+    pub every: Duration,
     /// When the first window with one of them began, CLOCK_BOOTTIME.
     pub since: Duration,
 }
@@ -81,7 +83,11 @@ impl Evidence<'_> {
                     refused.extend(asked.first.iter().copied());
                 }
             }
-            AskedInVain { peer, here, connects, occasions: occasions(refused.into_values()), now, since }
+            let (first, last) = (refused.values().min(), refused.values().max());
+            let spread = first.zip(last).map_or(Duration::ZERO, |(first, last)| last.saturating_sub(*first));
+            let occasions = occasions(refused.into_values());
+            let every = u32::try_from(occasions.saturating_sub(1)).ok().and_then(|gaps| spread.checked_div(gaps));
+            AskedInVain { peer, here, connects, occasions, now, every: every.unwrap_or(Duration::MAX), since }
         })
     }
 

@@ -307,16 +307,16 @@ impl Episode {
     fn found(&mut self, since: Moment, at: Moment, ranked: &Ranked) -> Option<Event> {
         let pause = since.mono.saturating_sub(self.last.mono);
         self.pause = if pause > LONGEST_HOLD { Duration::ZERO } else { self.pause.max(pause) };
-        // Notes that together are this fault did not end.
+        // Together with what was before it did not end: notes are a part of it, and a fault is the same.
         let goes_on = ranked.finding.together.is_some_and(|together| together.since <= self.last.mono);
         let back = self.phase == Phase::Ended && !(goes_on && self.severity == Severity::Info);
+        let anew = back && !goes_on;
         let impact = ranked.finding.impact.clone();
         self.latest.finding.impact = impact.clone();
         self.latest.finding.standing = ranked.finding.standing;
-        let last = std::mem::replace(&mut self.last, at);
-        (self.phase, self.quiet) = (Phase::Active, 0);
+        (self.phase, self.last, self.quiet) = (Phase::Active, at, 0);
         self.ticks = self.ticks.saturating_add(1);
-        if back {
+        if anew {
             // What stood there when it ended is over.
             (self.passed, self.earlier) = (self.events, self.events);
             (self.ticks, self.root) = (1, None);
@@ -327,8 +327,9 @@ impl Episode {
         self.found += 1;
         self.peak_per_s = self.peak_per_s.max(impact.per_s);
         if back {
-            let began = Some(began(ranked, since)).filter(|began| began.mono > last.mono);
-            (self.since, self.from_start) = (began.unwrap_or(since), false);
+            if anew {
+                (self.since, self.from_start) = (began(ranked, since), false);
+            }
             self.times += 1;
             self.found = 1;
             self.told_per_s = impact.per_s;
