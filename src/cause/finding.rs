@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::backlog::BindingLimit;
-use crate::evidence::harm::{self, Harm};
+use crate::evidence::harm::Harm;
 use crate::evidence::service::Service;
+use crate::evidence::share;
 use crate::observation::delta::Reading;
 use crate::source::node::{Container, Location};
 use crate::source::owners::Process;
@@ -200,7 +201,7 @@ impl Finding {
             }
             None => (harm.failures, harm.attempts, "in the window".to_owned()),
         };
-        if let Some((attempts, [low, high])) = attempts.and_then(|all| Some((all, harm::interval(failures, all)?))) {
+        if let Some((attempts, [low, high])) = attempts.and_then(|all| Some((all, share::interval(failures, all)?))) {
             let share = failures as f64 / attempts as f64;
             let text = format!(
                 "{} of {} that this place had {when}: {}, in 95 of 100 such windows between {} and {}",

@@ -496,6 +496,8 @@ numbers! {
         PACKETS_UNSEEN: Confidence = 0.5;
         /// Seconds between connects of a program that needs the service; checks of what may be optional come every ten.
         RETRIES_WITHIN_S: f64 = 6.0;
+        /// Seconds in which programs of this host wait for a service that is about to start.
+        STARTS_WITHIN_S: f64 = 10.0;
         /// By counters, both sides of it on this host.
         COUNTED_HERE: Confidence = 0.65;
         /// By counters, what nothing else explains.

@@ -108,7 +108,9 @@ fn expected(e: &Evidence<'_>, place: &Place<'_>) -> Option<AskedInVain> {
     let port = place.port.filter(|_| place.service(e).is_none())?;
     let often = |asked: &AskedInVain| {
         let soon = asked.every.as_secs_f64() <= numbers::RETRIES_WITHIN_S;
-        asked.occasions >= severity::FEWEST && (!asked.here || soon)
+        // In a row of windows there is time to see whether the service is only about to begin.
+        let stays = !e.is_in_a_row() || asked.over.as_secs_f64() >= numbers::STARTS_WITHIN_S;
+        asked.occasions >= severity::FEWEST && (!asked.here || soon && stays)
     };
     e.asked_in_vain(port).filter(often).max_by_key(|asked| (asked.occasions, !asked.here))
 }

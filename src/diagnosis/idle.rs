@@ -18,6 +18,7 @@ pub struct Known {
     idle: BTreeMap<NetnsId, Kept>,
     /// What failed lately.
     recent: BTreeMap<NetnsId, Recent>,
+    in_a_row: bool,
 }
 
 /// The diagnosis of an idle window in which nothing was found, and what it was made from besides what an idle window holds.
@@ -29,6 +30,11 @@ struct Kept {
 }
 
 impl Known {
+    /// For windows that are judged one after the other.
+    pub fn of_a_row() -> Self {
+        Self { in_a_row: true, ..Self::default() }
+    }
+
     /// The diagnosis of this window without judging it: it is idle as the one before was, and nothing else that is known of the
     /// namespace is another.
     pub(super) fn take(&mut self, view: View<'_>) -> Option<Diagnosis> {
@@ -52,12 +58,12 @@ impl Known {
 
     /// What failed in the windows before.
     pub(super) fn recent(&self, netns: NetnsId) -> Recent {
-        self.recent.get(&netns).cloned().unwrap_or_default()
+        self.recent.get(&netns).cloned().unwrap_or_else(|| Recent::new(self.in_a_row))
     }
 
     /// Adds what failed in a window.
     pub(super) fn remember(&mut self, netns: NetnsId, past: Past) {
-        self.recent.entry(netns).or_default().push(past);
+        self.recent.entry(netns).or_insert_with(|| Recent::new(self.in_a_row)).push(past);
     }
 
     /// Forgets what failed too long ago at that time, CLOCK_BOOTTIME, or where nobody is any more.

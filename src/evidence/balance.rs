@@ -2,8 +2,8 @@
 //! cent of them have no explanation, the absence of events proves nothing.
 
 use crate::evidence::Evidence;
-use crate::evidence::harm::interval;
 use crate::evidence::ledger::{Account, RECORD_LOST};
+use crate::evidence::share::interval;
 use crate::reset::Kind;
 use crate::value::Missing;
 use crate::value::words::thousands;

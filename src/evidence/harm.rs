@@ -12,7 +12,9 @@ use crate::attribution::{Attribution, Ended};
 use crate::evidence::Evidence;
 use crate::evidence::readings::Readings;
 use crate::evidence::recent::Lately;
+use crate::evidence::share::{interval, lowest_in_a_row};
 use crate::observation::Endings;
+use crate::reset::Kind;
 use crate::source::socket_dump::{Destination, PortUse, SocketDump};
 use crate::value::{TcpState, words};
 
@@ -42,6 +44,8 @@ pub struct Harm {
     pub burst: Option<(u64, u64)>,
     /// With the windows before, where this one alone tells too little.
     pub lately: Option<Lately>,
+    /// The window is one of a row of them, which are judged one after the other.
+    pub in_a_row: bool,
 }
 
 /// Less than this share of the connections is no sample of them.
@@ -51,29 +55,22 @@ const SEEN: f64 = 0.2;
 /// work (net/core/sock_diag.c sock_diag_broadcast_destroy).
 const LATE: u64 = 4;
 
-/// Quantile of the normal distribution for an interval that holds the true share in 95 of 100 cases.
-const Z: f64 = 1.96;
-
 /// Failures that come within so much of a window are judged by that part of it: a longer look must not make them fewer.
 const BURST: Duration = Duration::from_secs(3);
-
-/// Where the true share of failures lies in 95 of 100 cases, if each attempt fails by itself: Wilson's score interval
-/// (E. B. Wilson, 1927), which holds for few attempts and for shares near 0 and 1 as well. `None` without attempts.
-pub fn interval(failures: u64, attempts: u64) -> Option<[f64; 2]> {
-    if attempts == 0 {
-        return None;
-    }
-    let (n, share) = (attempts as f64, failures.min(attempts) as f64 / attempts as f64);
-    let centre = share + Z * Z / (2.0 * n);
-    let half = Z * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
-    let scale = 1.0 + Z * Z / n;
-    Some([((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0)])
-}
 
 impl Harm {
     /// Nothing is known but the failures.
     pub fn of_unknown(failures: u64) -> Self {
-        Self { target: None, failures, unopened: false, attempts: None, in_all: failures, burst: None, lately: None }
+        Self {
+            target: None,
+            failures,
+            unopened: false,
+            attempts: None,
+            in_all: failures,
+            burst: None,
+            lately: None,
+            in_a_row: false,
+        }
     }
 
     /// Share of the attempts that failed, 0 to 1.
@@ -94,7 +91,15 @@ impl Harm {
     /// The least that the share of failures can be, with 95 % certainty: of the window, or of the part in which they came; with
     /// the windows before, of all of these.
     pub fn surely(&self) -> Option<f64> {
-        let lowest = |(failures, attempts)| interval(failures, attempts).map(|[low, _]| low);
+        let lowest = |(failures, attempts)| {
+            // That all fail is no chance.
+            let in_a_row = self.in_a_row && failures < attempts;
+            if in_a_row {
+                lowest_in_a_row(failures, attempts)
+            } else {
+                interval(failures, attempts).map(|[low, _]| low)
+            }
+        };
         if let Some(lately) = self.lately {
             return lowest((lately.failures, lately.attempts));
         }
@@ -249,11 +254,11 @@ impl Connections {
     }
 }
 
-/// Connections of clients that failed by this host's doing, by served port.
-pub(super) fn failures(attribution: &Attribution) -> HashMap<u16, u64> {
+/// Connections of clients that failed by this host's doing, by served port: those of these kinds.
+pub(super) fn failures(attribution: &Attribution, which: impl Fn(Kind) -> bool) -> HashMap<u16, u64> {
     let mut failures: HashMap<u16, u64> = HashMap::new();
     for group in &attribution.groups {
-        if let (Some(port), true) = (group.port, group.kind.fails_clients()) {
+        if let (Some(port), true) = (group.port, group.kind.fails_clients() && which(group.kind)) {
             *failures.entry(port).or_default() += group.count;
         }
     }
@@ -309,7 +314,14 @@ impl Evidence<'_> {
             Target::Called(_) => failures,
         };
         let attempts = Some(all(connections.ended(target)));
-        Harm { target: Some(target), attempts, in_all, burst, ..Harm::of_unknown(failures) }
+        Harm {
+            target: Some(target),
+            attempts,
+            in_all,
+            burst,
+            in_a_row: self.recent.in_a_row,
+            ..Harm::of_unknown(failures)
+        }
     }
 
     /// Connects that failed before there was a connection: of those that were opened at the place in the window, and these. A
@@ -322,13 +334,17 @@ impl Evidence<'_> {
         let at_start = if self.sweep_before_is_fresh() { open(self.socket_dump_before()) } else { at_end };
         let opened = connections.were_open(target).saturating_add(at_end).saturating_sub(at_start);
         let attempts = Some(opened.saturating_add(failures));
-        Harm { target: Some(target), unopened: true, attempts, ..Harm::of_unknown(failures) }
+        let in_a_row = self.recent.in_a_row;
+        Harm { target: Some(target), unopened: true, attempts, in_a_row, ..Harm::of_unknown(failures) }
     }
 
     /// Connections to a served port that failed by this host's doing, for whatever reason.
     pub fn harm_of_service(&self, port: u16) -> Harm {
         let failures = self.failures.get(&port).copied().unwrap_or(0);
-        self.harm(Target::Port(port), failures, None)
+        let unopened = self.unopened.get(&port).copied().unwrap_or(0).min(failures);
+        let harm = self.harm(Target::Port(port), failures - unopened, None);
+        // What never was a connection is in no count of those that ended.
+        Harm { failures, attempts: harm.attempts.map(|opened| opened.saturating_add(unopened)), ..harm }
     }
 
     /// Connections of the place that are open at the end of the window.
@@ -375,22 +391,6 @@ impl Evidence<'_> {
 mod tests {
     use super::*;
     use crate::observation::testing::Case;
-
-    fn low(failures: u64, attempts: u64) -> f64 {
-        interval(failures, attempts).map_or(f64::NAN, |[low, _]| low)
-    }
-
-    /// Values of the table in Brown, Cai, DasGupta (2001), and of R's binom.wilson.
-    #[test]
-    fn the_interval_is_wilsons() {
-        let near = |got: f64, wanted: f64| assert!((got - wanted).abs() < 0.001, "{got} for {wanted}");
-        near(low(3, 3), 0.4385);
-        near(low(20, 420), 0.0310);
-        near(low(0, 50), 0.0);
-        near(low(3, 3000), 0.00034);
-        near(interval(0, 50).map_or(0.0, |[_, high]| high), 0.0713);
-        assert_eq!(interval(0, 0), None);
-    }
 
     #[test]
     fn a_share_is_told_with_its_number() {

@@ -19,7 +19,7 @@ use crate::evidence::recent::Recent;
 use crate::evidence::service::Service;
 use crate::observation::delta::Reading;
 use crate::observation::{Endings, Hint, HostSnapshot, Snapshot, View};
-use crate::reset::{JoinedError, Reset, Surroundings};
+use crate::reset::{JoinedError, Kind, Reset, Surroundings};
 use crate::source::conntrack::Conntrack;
 use crate::source::counters::CounterFile;
 use crate::source::owners::{Owners, Process, TICKS_PER_SECOND};
@@ -42,6 +42,7 @@ mod readings;
 pub mod recent;
 pub mod repeated;
 pub mod service;
+pub mod share;
 pub mod stated;
 pub mod strays;
 
@@ -81,6 +82,8 @@ pub struct Evidence<'a> {
     connections: Option<Connections>,
     /// Connections of clients that failed, by served port.
     failures: HashMap<u16, u64>,
+    /// Of these, those that never were connections.
+    unopened: HashMap<u16, u64>,
     recent: Recent,
 }
 
@@ -105,7 +108,10 @@ impl<'a> Evidence<'a> {
         let estimate = estimate::estimate(&readings, &gone_listeners);
         let ends = estimate.as_ref().ok().and_then(|estimate| estimate.ends(&readings));
         let attribution = attribution::attribute(view, &grouped, &around, ends);
-        let failures = attribution.as_ref().map(harm::failures).unwrap_or_default();
+        let failed = |which: fn(Kind) -> bool| {
+            attribution.as_ref().map(|attribution| harm::failures(attribution, which)).unwrap_or_default()
+        };
+        let (failures, unopened) = (failed(|_| true), failed(Kind::is_unopened));
         let ledger = ledger::account(&readings, estimate.as_ref(), attribution.as_ref(), wire.as_ref());
         let endings = view.netns.endings.required("destroyed_sockets");
         let ended = endings.clone().map(|endings| attribution::ended(view, endings));
@@ -131,6 +137,7 @@ impl<'a> Evidence<'a> {
             ended,
             connections,
             failures,
+            unopened,
             recent,
         }
     }

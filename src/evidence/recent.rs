@@ -16,7 +16,11 @@ const MOST: usize = 1024;
 
 /// The windows before one, of a network namespace.
 #[derive(Debug, Clone, Default)]
-pub struct Recent(VecDeque<Arc<Past>>);
+pub struct Recent {
+    windows: VecDeque<Arc<Past>>,
+    /// There are others, before or after.
+    pub(super) in_a_row: bool,
+}
 
 /// What is remembered of a window.
 #[derive(Debug, Clone, Default)]
@@ -44,32 +48,42 @@ pub struct Lately {
 }
 
 impl Recent {
+    /// `in_a_row`: windows are judged one after the other.
+    pub fn new(in_a_row: bool) -> Self {
+        Self { in_a_row, ..Self::default() }
+    }
+
     /// Adds a window. One that was judged before, with less evidence, is replaced.
     pub fn push(&mut self, past: Past) {
-        self.0.retain(|window| window.until <= past.from);
+        self.windows.retain(|window| window.until <= past.from);
         if !past.failed.is_empty() || !past.refused.is_empty() || !past.ended.is_empty() {
-            self.0.push_back(Arc::new(past));
+            self.windows.push_back(Arc::new(past));
         }
     }
 
     /// Forgets what is too long ago at that time, CLOCK_BOOTTIME. Whether anything is left.
     pub fn keep_since(&mut self, now: Duration) -> bool {
-        self.0.retain(|window| window.from >= now.saturating_sub(REACH));
-        !self.0.is_empty()
+        self.windows.retain(|window| window.from >= now.saturating_sub(REACH));
+        !self.windows.is_empty()
     }
 
     /// Those before a window that ends and begins then.
     fn before(&self, [from, until]: [Duration; 2]) -> impl Iterator<Item = &Past> {
         let reach = until.saturating_sub(REACH);
-        self.0.iter().map(Arc::as_ref).filter(move |window| window.from >= reach && window.until <= from)
+        self.windows.iter().map(Arc::as_ref).filter(move |window| window.from >= reach && window.until <= from)
     }
 
     fn failed_lately(&self, target: Target) -> bool {
-        self.0.iter().any(|window| window.failed.keys().any(|(_, failed)| *failed == target))
+        self.windows.iter().any(|window| window.failed.keys().any(|(_, failed)| *failed == target))
     }
 }
 
 impl Evidence<'_> {
+    /// The window is one of a row of them.
+    pub fn is_in_a_row(&self) -> bool {
+        self.recent.in_a_row
+    }
+
     /// From then, CLOCK_BOOTTIME, to the end of the window.
     pub fn since(&self, then: Duration) -> Duration {
         self.after().at.mono.saturating_sub(then)

@@ -25,6 +25,8 @@ pub struct AskedInVain {
     pub now: u64,
     /// From one to the next, on the whole.
     pub every: Duration,
+    /// From the first to the last.
+    pub over: Duration,
     /// When the first window with one of them began, CLOCK_BOOTTIME.
     pub since: Duration,
 }
@@ -87,7 +89,16 @@ impl Evidence<'_> {
             let spread = first.zip(last).map_or(Duration::ZERO, |(first, last)| last.saturating_sub(*first));
             let occasions = occasions(refused.into_values());
             let every = u32::try_from(occasions.saturating_sub(1)).ok().and_then(|gaps| spread.checked_div(gaps));
-            AskedInVain { peer, here, connects, occasions, now, every: every.unwrap_or(Duration::MAX), since }
+            AskedInVain {
+                peer,
+                here,
+                connects,
+                occasions,
+                now,
+                every: every.unwrap_or(Duration::MAX),
+                over: spread,
+                since,
+            }
         })
     }
 

@@ -39,6 +39,11 @@ impl Kind {
 }
 
 impl Kind {
+    /// What was reset never was a connection: it was refused.
+    pub fn is_unopened(self) -> bool {
+        matches!(self, Self::Refused | Self::RefusedAddress | Self::Refusal)
+    }
+
     /// A client of a service here lost its connection, or got none, by it: this host's doing.
     pub fn fails_clients(self) -> bool {
         match self {

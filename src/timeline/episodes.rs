@@ -136,8 +136,8 @@ impl Timeline {
         })
     }
 
-    /// Takes the next window. `learned`: enough was seen to call a rate usual.
-    pub fn tick(&mut self, at: Moment, diagnosis: &Diagnosis, learned: bool) -> Vec<Event> {
+    /// Takes the next window. `learned`: enough was seen to call a rate usual. `brief`: it is too short to show an end.
+    pub fn tick(&mut self, at: Moment, diagnosis: &Diagnosis, learned: bool, brief: bool) -> Vec<Event> {
         self.ticks += 1;
         let window = diagnosis.window;
         let mut events = Vec::new();
@@ -147,7 +147,7 @@ impl Timeline {
             let now = found.iter().find(|(key, ..)| *key == episode.key);
             let unseen = diagnosis.status == Status::Unknown
                 && diagnosis.not_checked.iter().any(|cause| cause.id == episode.key.id);
-            if now.is_none() && unseen && episode.is_held_unseen(at) {
+            if now.is_none() && (unseen || brief) && episode.is_held_unseen(at) {
                 continue;
             }
             episode.rates.push(now.map_or(0.0, |(_, ranked, _)| ranked.finding.impact.per_s), window);

@@ -110,7 +110,7 @@ impl Watch {
     pub fn new(filter: Filter) -> Self {
         Self {
             filter,
-            known: Known::default(),
+            known: Known::of_a_row(),
             schedule: Schedule::default(),
             timeline: Timeline::default(),
             ticks: 0,
@@ -152,7 +152,9 @@ impl Watch {
         self.latest = Some(at);
         self.ticks += 1;
         let learning = LEARNING.checked_sub(at.awake_since(started)).filter(|left| !left.is_zero());
-        let events = self.timeline.tick(at, &diagnosis, learning.is_none());
+        // What is left of a tick after one that came late shows next to nothing.
+        let brief = diagnosis.window < window.interval / 4;
+        let events = self.timeline.tick(at, &diagnosis, learning.is_none(), brief);
         let status = self.timeline.status().unwrap_or(match diagnosis.status {
             Status::Unknown => Status::Unknown,
             _ => Status::Ok,

@@ -41,7 +41,7 @@ impl Row {
     pub fn events(&mut self, causes: &[Ranked]) -> Vec<Event> {
         let diagnosis = Diagnosis { causes: causes.to_vec(), started: self.at, ..self.quiet.clone() };
         self.at.mono += WINDOW;
-        self.timeline.tick(self.at, &diagnosis, self.learned)
+        self.timeline.tick(self.at, &diagnosis, self.learned, false)
     }
 
     pub fn ids(&self) -> Vec<&'static str> {

@@ -23,6 +23,8 @@ use crate::value::escape::visible;
 const LATEST: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(4));
 /// Who asks about a time that is not longer asks about that, as a live scan would.
 const MOMENT: Duration = Duration::from_secs(10);
+/// What is worse than its moment shows was judged by the recorder with so much before it.
+const BESIDE: Duration = Duration::from_secs(30);
 
 /// A part of the time that is judged as one window.
 struct Judged {
@@ -129,6 +131,10 @@ pub fn judged(stored: &Stored, filter: &Filter, stop: &Stop) -> anyhow::Result<D
     let milder: Vec<Fault> = milder.filter(|fault| is_worse(fault, diagnosis.status)).cloned().collect();
     if !milder.is_empty() {
         note(&format!("the recorder's verdict was worse then: {}", list(&milder, stored)));
+        if is_moment(stored) {
+            let (since, until) = (stored.since.saturating_sub(BESIDE), stored.until.saturating_add(BESIDE));
+            return self::judged(&stored.at(since, until), filter, stop);
+        }
     }
     judged.into_iter().nth(worst).map(|(_, diagnosis)| diagnosis).context("nothing was judged")
 }
