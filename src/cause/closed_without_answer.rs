@@ -1,15 +1,13 @@
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::numbers::{Confidence, closed_without_answer as numbers};
 use super::place::{self, Place};
-use super::{EvidenceItem, Finding, Judgement, Remedy, Subject, Verdict, Verify, commands};
+use super::{EvidenceItem, Finding, Judgement, Remedy, Subject, Together, Verdict, Verify, commands};
 use super::{severity, wording};
-use crate::attribution::Ended;
 use crate::evidence::Evidence;
 use crate::evidence::harm::{Harm, Target};
 use crate::evidence::repeated::occasions;
-use crate::reset::End;
+use crate::evidence::requests::Asked;
 use crate::value::words;
 
 cause! {
@@ -50,84 +48,40 @@ cause! {
 }
 
 const UNIT: &str = "requests without an answer";
-/// PostgreSQL's CancelRequest, which the server answers by closing (protocol, 55.2.9 "Canceling Requests in Progress").
-const CANCEL_REQUEST: u64 = 16;
-/// The FIN of a peer counts as a byte that was received (net/ipv4/tcp_input.c tcp_fin).
-const FIN: u64 = 1;
-
-/// The connections of one place that asked something.
-#[derive(Default)]
-struct Asked<'e> {
-    in_vain: Vec<&'e Ended<'e>>,
-    answered: u64,
-}
-
 fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
-    let ended = e.ended()?;
+    let requests = e.requests()?;
     e.socket_dump()?;
-    let mut by_target: BTreeMap<Target, Asked<'_>> = BTreeMap::new();
-    for connection in ended {
-        let target = connection.called.map_or(Target::Port(connection.socket.local.port()), Target::Called);
-        match answered(connection) {
-            Some(true) => by_target.entry(target).or_default().answered += 1,
-            Some(false) => by_target.entry(target).or_default().in_vain.push(connection),
-            None => {}
-        }
-    }
-    // What a service of this host does is told by its port.
-    let here = |called: &SocketAddr| ended.iter().any(|other| other.called.is_none() && other.socket.local == *called);
-    let found: Vec<_> = by_target
+    let found: Vec<_> = requests
         .iter()
-        .filter(|(target, _)| !matches!(target, Target::Called(called) if here(called)))
-        .filter_map(|(target, asked)| Some(finding(e, *target, asked, confidence(e, *target, asked)?)))
+        .filter(|(_, asked)| !asked.in_vain.is_empty())
+        .filter_map(|(target, asked)| match confidence(e, *target, asked) {
+            Some(confidence) => Some(finding(e, *target, asked, None, confidence)),
+            None => {
+                let (all, since) = e.asked_lately(*target, asked)?;
+                Some(finding(e, *target, asked, Some((&all, since)), confidence(e, *target, &all)?))
+            }
+        })
         .collect();
     Ok(Verdict::from_findings(found, "no service closed requests without an answer"))
 }
 
-/// Whether a connection on which something was asked got a byte of an answer; `None` if nothing was asked, or it ended otherwise
-/// than by a close in order.
-fn answered(connection: &Ended<'_>) -> Option<bool> {
-    let socket = connection.socket;
-    let (received, sent) = (socket.bytes_received?, socket.bytes_sent?);
-    let in_order = connection.end == End::Other && u64::from(socket.unread) <= FIN && socket.unacknowledged == 0;
-    match connection.called {
-        None if sent > 0 => Some(true),
-        None => {
-            let cancels = (CANCEL_REQUEST..=CANCEL_REQUEST + FIN).contains(&received);
-            (in_order && received > FIN && !cancels).then_some(false)
-        }
-        Some(_) if received > FIN => Some(true),
-        // Nothing but the end of the connection came.
-        Some(_) => (in_order && sent > 0 && sent != CANCEL_REQUEST && received == FIN).then_some(false),
-    }
-}
-
-/// How long ago the request came, or went, when the connection ended.
-fn silent_ms(connection: &Ended<'_>) -> u32 {
-    match connection.called {
-        None => connection.socket.data_received_ms,
-        Some(_) => connection.socket.data_sent_ms,
-    }
-}
-
 /// How sure it is that some or nearly all that asked here got nothing: soon after they had asked, on several occasions, and the server
 /// closed first.
-fn confidence(e: &Evidence<'_>, target: Target, asked: &Asked<'_>) -> Option<Confidence> {
+fn confidence(e: &Evidence<'_>, target: Target, asked: &Asked) -> Option<Confidence> {
     let nearly_all = |part: u64, whole: u64| part * 10 >= whole * 9;
     let in_vain = asked.in_vain.len() as u64;
     let within = |ms: u32| {
-        let silent = asked.in_vain.iter().filter(|connection| silent_ms(connection) <= ms);
+        let silent = asked.in_vain.iter().filter(|connection| connection.silent_ms <= ms);
         nearly_all(silent.count() as u64, in_vain)
     };
-    if in_vain < severity::FEWEST
-        || occasions(asked.in_vain.iter().map(|connection| connection.socket.at)) < severity::FEWEST
+    if in_vain < severity::FEWEST || occasions(asked.in_vain.iter().map(|connection| connection.at)) < severity::FEWEST
     {
         return None;
     }
     // A few are under way; more of them are sessions that are served.
     if nearly_all(in_vain, in_vain + asked.answered) && e.open_at_end(target) * 2 <= in_vain {
-        let all = within(numbers::IDLE_MS) && server_closed_first(e, target, in_vain);
+        let all = within(numbers::IDLE_MS) && server_closed_first(e, target, asked);
         return all.then_some(numbers::NEARLY_ALL);
     }
     // Who gives up has waited, and a server that answers does so also where the client closed at once.
@@ -141,31 +95,52 @@ fn still_kept(e: &Evidence<'_>, connections: u64) -> f64 {
     connections as f64 * (numbers::KEPT_S / e.window().as_secs_f64()).min(1.0)
 }
 
+/// Of the connections that got nothing, those whose sockets the latest look at all of them shows where they are still kept: it may be
+/// older than the window's end. `None` of too few.
+fn shown(e: &Evidence<'_>, asked: &Asked) -> Option<f64> {
+    let look = e.looked_at();
+    let kept = Duration::from_secs_f64(numbers::KEPT_S);
+    let shows = |at: Duration| at <= look && look.saturating_sub(at) <= kept;
+    let shown = asked.in_vain.iter().filter(|connection| shows(connection.at)).count() as u64;
+    (shown >= severity::FEWEST).then_some(shown as f64)
+}
+
 /// Of connections of which these are nearly all.
-fn server_closed_first(e: &Evidence<'_>, target: Target, in_vain: u64) -> bool {
+fn server_closed_first(e: &Evidence<'_>, target: Target, asked: &Asked) -> bool {
+    let Some(shown) = shown(e, asked) else { return false };
     let kept_here = e.closed_first_at_end(target) as f64;
     match target {
-        Target::Port(_) => kept_here >= still_kept(e, in_vain) * numbers::MOST,
-        Target::Called(_) => kept_here <= still_kept(e, in_vain) * (1.0 - numbers::MOST),
+        Target::Port(_) => kept_here >= shown * numbers::MOST,
+        Target::Called(_) => kept_here <= shown * (1.0 - numbers::MOST),
     }
 }
 
 /// Beside others that were answered, whose sockets are kept on either side.
-fn may_be_of_server(e: &Evidence<'_>, target: Target, asked: &Asked<'_>) -> bool {
-    let in_vain = asked.in_vain.len() as u64;
+fn may_be_of_server(e: &Evidence<'_>, target: Target, asked: &Asked) -> bool {
     match target {
-        Target::Port(_) => server_closed_first(e, target, in_vain),
-        Target::Called(_) => {
+        Target::Port(_) => server_closed_first(e, target, asked),
+        Target::Called(_) => shown(e, asked).is_some_and(|shown| {
             let of_these = e.closed_first_at_end(target) as f64 - still_kept(e, asked.answered);
-            of_these <= still_kept(e, in_vain) * (1.0 - numbers::MOST)
-        }
+            of_these <= shown * (1.0 - numbers::MOST)
+        }),
     }
 }
 
-fn finding(e: &Evidence<'_>, target: Target, asked: &Asked<'_>, confidence: Confidence) -> Finding {
+/// `lately`: all of the windows before as well, and since when, where this one alone tells too little.
+fn finding(
+    e: &Evidence<'_>,
+    target: Target,
+    asked: &Asked,
+    lately: Option<(&Asked, Duration)>,
+    confidence: Confidence,
+) -> Finding {
     let count = asked.in_vain.len() as u64;
-    let attempts = Some(count + asked.answered);
-    let harm = Harm { attempts, ..Harm::of_unknown(count) };
+    let of = |asked: &Asked| {
+        let failures = asked.in_vain.len() as u64;
+        let attempts = Some(failures + asked.answered);
+        Harm { attempts, in_a_row: e.is_in_a_row(), ..Harm::of_unknown(failures) }
+    };
+    let harm = of(asked);
     let requests = harm.counted("request");
     let window = words::seconds(e.window());
     let (port, called) = match target {
@@ -177,15 +152,14 @@ fn finding(e: &Evidence<'_>, target: Target, asked: &Asked<'_>, confidence: Conf
         Some(called) => format!("{called} closed {requests} of this host without a byte of an answer, in {window}"),
         None => format!("{} closed {requests} without a byte of an answer, in {window}", place.who(e)),
     };
-    let bytes = |connection: &&Ended<'_>| match called {
-        Some(_) => connection.socket.bytes_sent,
-        None => connection.socket.bytes_received,
-    };
-    let most = asked.in_vain.iter().filter_map(bytes).max().unwrap_or_default();
+    let (asked, since) = lately.map_or((asked, None), |(all, since)| (all, Some(since)));
+    let together = of(asked);
+    let all = asked.in_vain.len() as u64;
+    let most = asked.in_vain.iter().map(|connection| connection.bytes).max().unwrap_or_default();
     let way = if called.is_some() { ["sent", "came back"] } else { ["received", "was sent"] };
     let exchanged = format!(
         "{} in which up to {} bytes were {}, and not one {}",
-        words::counted(count, "connection"),
+        words::counted(all, "connection"),
         words::thousands(most),
         way[0],
         way[1]
@@ -194,14 +168,14 @@ fn finding(e: &Evidence<'_>, target: Target, asked: &Asked<'_>, confidence: Conf
     let first = match called {
         Some(_) if kept == 0 => "the other end closed first: no socket to it is in TIME_WAIT here".to_owned(),
         Some(_) => {
-            let all = words::counted(count + asked.answered, "connection");
+            let all = words::counted(all + asked.answered, "connection");
             format!("the other end closed first: of {all} {} in TIME_WAIT here", words::thousands(kept))
         }
         None => format!("this side closed first: {} of the port in TIME_WAIT", words::counted(kept, "socket")),
     };
-    let finding = wording::active(e, severity::to_callers(e, &harm), confidence, count, UNIT, summary)
+    let finding = wording::active(e, severity::to_callers(e, &together), confidence, count, UNIT, summary)
         .subjects(subjects(e, &place))
-        .evidence(EvidenceItem::value("destroyed_sockets", "unanswered", count as f64, exchanged))
+        .evidence(EvidenceItem::value("destroyed_sockets", "unanswered", all as f64, exchanged))
         .evidence(EvidenceItem::fact("sockets", "TIME_WAIT", first))
         .against(EvidenceItem::fact(
             "destroyed_sockets",
@@ -210,6 +184,13 @@ fn finding(e: &Evidence<'_>, target: Target, asked: &Asked<'_>, confidence: Conf
              another protocol than the port does",
         ))
         .harm(harm);
+    let finding = match since {
+        Some(since) => {
+            let text = format!("{} in the last {}", together.counted("request"), words::seconds(e.since(since)));
+            finding.together(Together { since, events: all }, text)
+        }
+        None => finding,
+    };
     let verify = Verify::scan("shows no request that was closed without an answer");
     match called {
         Some(called) => finding.remedy(Remedy::new(
@@ -251,6 +232,7 @@ mod tests {
     use super::super::{REGISTRY, Severity};
     use super::*;
     use crate::diagnosis::{Status, diagnose};
+    use crate::evidence::requests::{CANCEL_REQUEST, FIN};
     use crate::observation::testing::{Case, process};
     use crate::source::destroyed_sockets::DestroyedSocket;
     use crate::source::socket_dump::{Destination, PortUse, SocketDump};

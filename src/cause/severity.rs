@@ -16,7 +16,7 @@
 //! of a place, the share is taken of all connections that the host opened, whose thresholds are higher.
 //!
 //! In a row of windows (`watch`, `agent`) what one window leaves open is judged by those of the last half minute together
-//! ([`crate::evidence::recent`]).
+//! (`evidence/recent.rs`).
 
 use super::Severity;
 use super::numbers::severity as numbers;

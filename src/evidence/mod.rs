@@ -41,6 +41,7 @@ pub mod proxied;
 mod readings;
 pub mod recent;
 pub mod repeated;
+pub mod requests;
 pub mod service;
 pub mod share;
 pub mod stated;

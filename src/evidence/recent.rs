@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::evidence::Evidence;
 use crate::evidence::harm::{Harm, Target};
 use crate::evidence::repeated::Refused;
+use crate::evidence::requests::Requests;
 
 /// How far back, of the end of the window: three windows of ten seconds, which end a little late.
 const REACH: Duration = Duration::from_millis(30_500);
@@ -33,6 +34,7 @@ pub struct Past {
     /// Connections that ended at places where something failed lately, and at all served ports.
     ended: BTreeMap<Target, u64>,
     refused: Refused,
+    requests: Requests,
 }
 
 /// Failures of the windows before and of this one together.
@@ -56,7 +58,8 @@ impl Recent {
     /// Adds a window. One that was judged before, with less evidence, is replaced.
     pub fn push(&mut self, past: Past) {
         self.windows.retain(|window| window.until <= past.from);
-        if !past.failed.is_empty() || !past.refused.is_empty() || !past.ended.is_empty() {
+        let is_empty = past.failed.is_empty() && past.refused.is_empty() && past.requests.is_empty();
+        if !is_empty || !past.ended.is_empty() {
             self.windows.push_back(Arc::new(past));
         }
     }
@@ -86,18 +89,19 @@ impl Evidence<'_> {
 
     /// From then, CLOCK_BOOTTIME, to the end of the window.
     pub fn since(&self, then: Duration) -> Duration {
-        self.after().at.mono.saturating_sub(then)
+        self.ends_at().saturating_sub(then)
     }
 
     fn ends(&self) -> [Duration; 2] {
-        [self.before().at.mono, self.after().at.mono]
+        [self.before().at.mono, self.ends_at()]
     }
 
     /// What the next windows are to know of this one. `harms`: what was found, by its cause, and how many of the failures are there
     /// still, and will be found again.
     pub fn to_remember<'h>(&self, harms: impl Iterator<Item = (&'static str, &'h Harm, u64)>) -> Past {
         let [from, until] = self.ends();
-        let mut past = Past { from, until, refused: self.refused_now(), ..Past::default() };
+        let (refused, requests) = (self.refused_now(), self.requests_now());
+        let mut past = Past { from, until, refused, requests, ..Past::default() };
         for (cause, harm, standing) in harms {
             let failed = harm.failures.saturating_sub(standing);
             if let Some(target) = harm.target.filter(|_| failed > 0) {
@@ -116,7 +120,7 @@ impl Evidence<'_> {
     /// The same harm with that of the windows before; `None` where nothing failed there by this cause.
     pub fn lately(&self, cause: &'static str, harm: &Harm) -> Option<Lately> {
         let (target, attempts) = harm.target.zip(harm.attempts)?;
-        let [_, now] = self.ends();
+        let now = self.ends_at();
         // One that failed may be told of as ended only in the next window: so all of them are counted together.
         let (mut failures, mut ended, mut ended_before) = (0u64, 0u64, 0u64);
         let (mut since, mut earliest) = (None, now);
@@ -142,6 +146,11 @@ impl Evidence<'_> {
             _ => (all(ended.saturating_add(ended_before)), earliest),
         };
         Some(Lately { failures, attempts, over: now.saturating_sub(from), since })
+    }
+
+    /// What was asked in the windows before, at places where some got no answer.
+    pub(super) fn requests_before(&self) -> impl Iterator<Item = (Duration, &Requests)> {
+        self.recent.before(self.ends()).map(|window| (window.from, &window.requests))
     }
 
     /// The connects that were refused in the windows before.

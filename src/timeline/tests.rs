@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::observation::testing::{Case, process, task};
+use crate::source::socket_dump::{PortUse, SocketDump};
+use crate::value::TcpState;
 
 const WINDOW: Duration = Duration::from_secs(3);
 const CLIENT: &str = "10.0.3.7:0";
@@ -31,7 +33,7 @@ fn fails_on(port: u16, failures: u16, connections: u16) -> Case {
         .counter("Tcp.OutRsts", 0, failures.into())
         .counter("Tcp.PassiveOpens", 0, connections.into())
         .destroyed_sockets(connections, ends, 0, 0)
-        .sent(failures, "TCP_ABORT_ON_CLOSE", Some(crate::value::TcpState::Close), ends, Some(task(977, "app")))
+        .sent(failures, "TCP_ABORT_ON_CLOSE", Some(TcpState::Close), ends, Some(task(977, "app")))
 }
 
 fn fails(failures: u16, connections: u16) -> Case {
@@ -148,4 +150,35 @@ fn a_peer_that_is_refused_once_a_window_expects_a_service_there() {
     assert_eq!(worst((0..5).map(here)), Status::Warning, "a program of this host that tries every three seconds");
     let seldom = (0..9).map(|number| if number % 3 == 0 { here(number) } else { quiet() });
     assert_eq!(worst(seldom), Status::Ok, "one that asks every nine");
+}
+
+/// It reads a request and closes without an answer, in each window; the sockets of all of them are in TIME_WAIT.
+fn unanswered(number: u32) -> Case {
+    let used = PortUse { by_state: [(TcpState::TimeWait, u64::from(number) + 1)].into(), ..PortUse::default() };
+    let look = SocketDump { ports: [(9000, used)].into(), ..SocketDump::default() };
+    let case = quiet().counter("Tcp.PassiveOpens", 0, 1).counter("Tcp.ActiveOpens", 0, 0);
+    let case = case.socket_dump(SocketDump::default(), look).destroyed_sockets(1, ["10.0.0.9:9000", CLIENT], 0, 0);
+    let mut case = case.each_destroyed(|socket| {
+        (socket.bytes_received, socket.bytes_sent, socket.unacknowledged) = (Some(80), Some(0), 0);
+        (socket.data_received_ms, socket.data_sent_ms) = (20, 20);
+    });
+    case.netns.after.dumped = case.netns.after.at;
+    case
+}
+
+#[test]
+fn requests_without_an_answer_add_up_as_well() {
+    let ticks = watched((0..4).map(unanswered));
+    assert_eq!(statuses(&ticks), [Status::Ok, Status::Ok, Status::Warning, Status::Warning]);
+    let summary = &ticks[2].diagnosis.summary;
+    let said = "app (pid 977) on port 9000 closed 1 request without a byte of an answer, in 3 s (all 3 requests in the last 9 s)";
+    assert!(summary.starts_with(said), "{summary}");
+    assert_eq!(ticks[2].episodes[0].since.mono, ticks[0].at.mono - WINDOW);
+    // The look at all sockets is older than all but one of them.
+    let stale = (0..4).map(|number| {
+        let mut case = unanswered(number);
+        case.netns.after.dumped.mono = case.netns.after.at.mono - WINDOW * number;
+        case
+    });
+    assert_eq!(worst(stale), Status::Ok, "who closed first was not seen");
 }
