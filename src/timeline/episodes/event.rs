@@ -19,7 +19,7 @@ pub struct Event {
     pub title: &'static str,
     pub severity: Severity,
     pub state: State,
-    /// It never was a fault so far, see [`Episode::harmless`].
+    /// It never was a fault so far, see [`harmless`](super::Episode::harmless).
     pub harmless: bool,
     /// The sentence of the finding.
     pub summary: String,
