@@ -208,7 +208,7 @@ pub struct ListenerRow {
     pub processes: Vec<Process>,
     /// How many of its clients' connections failed by this host's doing.
     pub harm: Harm,
-    /// How many of them ended in the window; `None` where that was not heard.
+    /// How many of them ended, or were refused, in the window; `None` where that was not heard.
     pub ended: Option<u64>,
     /// Sockets that share the address and port by SO_REUSEPORT.
     pub sockets: usize,
@@ -423,7 +423,7 @@ fn row(evidence: &Evidence<'_>, service: &Service<'_>, somaxconn: Option<u64>) -
         syn_recv: service.port_use.map(|used| used.by_state.get(&TcpState::SynRecv).copied().unwrap_or(0)),
         processes: service.owners.iter().copied().cloned().collect(),
         harm: evidence.harm_of_service(service.port),
-        ended: evidence.ended_of_service(service.port),
+        ended: evidence.over_at_service(service.port),
         sockets: service.sockets.len(),
         location: None,
     }

@@ -364,6 +364,12 @@ impl Evidence<'_> {
         self.connections.as_ref().map(|connections| connections.told_of(Target::Port(port)))
     }
 
+    /// The same with the connects that were refused, which never were connections.
+    pub fn over_at_service(&self, port: u16) -> Option<u64> {
+        let unopened = self.unopened.get(&port).copied().unwrap_or(0);
+        self.ended_of_service(port).map(|ended| ended.saturating_add(unopened))
+    }
+
     /// Connections that ended in the window, by place.
     pub(super) fn ended_at(&self, which: impl Fn(&Target) -> bool) -> impl Iterator<Item = (Target, u64)> {
         let connections = self.connections.iter();
