@@ -24,11 +24,11 @@ pub use super::numbers::severity::{FEW, FEWEST, MOST};
 use crate::evidence::Evidence;
 use crate::evidence::harm::Harm;
 
-/// With what failed by this cause in the windows before, where this one holds few failures and all together are as bad or worse: of a
-/// row of short windows each may hold one failure of a service that fails altogether.
+/// With what failed by this cause in the windows before, where this one says too little, or says it by few failures, and all together
+/// are as bad or worse: of a row of short windows each may hold one failure of a service that fails altogether.
 pub fn lately(e: &Evidence<'_>, cause: &'static str, harm: Harm) -> Harm {
     let alone = to_clients(e, &harm);
-    if harm.failures >= FEW || alone == Severity::Critical {
+    if alone == Severity::Critical || alone == Severity::Warning && harm.failures >= FEW {
         return harm;
     }
     let together = Harm { lately: e.lately(cause, &harm), ..harm };

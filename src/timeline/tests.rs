@@ -111,6 +111,8 @@ fn a_few_of_many_stay_a_note_however_often() {
         Status::Warning,
         "10 %, of which each tick has one"
     );
+    assert_eq!(worst([fails(5, 60)]), Status::Ok, "5 of 60 may be chance once a day");
+    assert_eq!(worst(std::iter::repeat_with(|| fails(5, 60)).take(3)), Status::Warning, "15 of 180 not");
     // What went well before the first failure counts, unless nothing has since.
     let well = || std::iter::repeat_with(|| fails(0, 60)).take(8);
     assert_eq!(worst(well().chain([fails(1, 2), fails(1, 2)])), Status::Ok);
