@@ -48,6 +48,7 @@ cause! {
 }
 
 const UNIT: &str = "requests without an answer";
+
 fn judge(e: &Evidence<'_>) -> Judgement {
     e.require_window()?;
     let requests = e.requests()?;

@@ -11,7 +11,6 @@ use std::time::Duration;
 use crate::attribution::{Attribution, Ended};
 use crate::evidence::Evidence;
 use crate::evidence::readings::Readings;
-use crate::evidence::recent::Lately;
 use crate::evidence::share::{interval, lowest_in_a_row};
 use crate::observation::Endings;
 use crate::reset::Kind;
@@ -46,6 +45,18 @@ pub struct Harm {
     pub lately: Option<Lately>,
     /// The window is one of a row of them, which are judged one after the other.
     pub in_a_row: bool,
+}
+
+/// Failures of the windows before and of this one together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lately {
+    pub failures: u64,
+    /// From the first failure on, where all failed since; else as far back as is remembered.
+    pub attempts: u64,
+    /// How long all these attempts took.
+    pub over: Duration,
+    /// When the first window with a failure began, CLOCK_BOOTTIME.
+    pub since: Duration,
 }
 
 /// Less than this share of the connections is no sample of them.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::evidence::Evidence;
-use crate::evidence::harm::{Harm, Target};
+use crate::evidence::harm::{Harm, Lately, Target};
 use crate::evidence::repeated::Refused;
 use crate::evidence::requests::Requests;
 
@@ -35,18 +35,6 @@ pub struct Past {
     ended: BTreeMap<Target, u64>,
     refused: Refused,
     requests: Requests,
-}
-
-/// Failures of the windows before and of this one together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lately {
-    pub failures: u64,
-    /// From the first failure on, where all failed since; else as far back as is remembered.
-    pub attempts: u64,
-    /// How long all these attempts took.
-    pub over: Duration,
-    /// When the first window with a failure began, CLOCK_BOOTTIME.
-    pub since: Duration,
 }
 
 impl Recent {
