@@ -95,9 +95,14 @@ fn judge(e: &Evidence<'_>) -> Judgement {
 /// How bad it is that these connects were refused, and to whose clients.
 pub fn refused(e: &Evidence<'_>, place: &Place<'_>, askers: &[Subject]) -> (Severity, Option<Harm>) {
     let harm = proxied(e, place, askers);
+    let alone = by_number(e, place, harm.as_ref());
+    (if expected(e, place).is_some() { alone.min(Severity::Warning) } else { alone }, harm)
+}
+
+/// Whoever asks, and whether they come back or not.
+fn by_number(e: &Evidence<'_>, place: &Place<'_>, harm: Option<&Harm>) -> Severity {
     let polled = severity::refusals(e, place.count);
-    let polled = if expected(e, place).is_some() { polled.min(Severity::Warning) } else { polled };
-    (harm.map_or(polled, |harm| severity::to_callers(e, &harm).min(polled)), harm)
+    harm.map_or(polled, |harm| severity::to_callers(e, harm).min(polled))
 }
 
 /// Who comes back for this port, and finds nothing there each time: a service that somebody expects. A scan asks each of many ports
@@ -149,8 +154,7 @@ fn by_events(e: &Evidence<'_>, place: Place<'_>) -> Finding {
         .subjects(askers)
         .harm_if(harm);
     let expected = expected(e, &place);
-    let polled = severity::refusals(e, place.count);
-    let alone = harm.map_or(polled, |harm| severity::to_callers(e, &harm).min(polled));
+    let alone = by_number(e, &place, harm.as_ref());
     let finding = match expected.filter(|asked| asked.now < severity::FEWEST && alone == Severity::Info) {
         Some(AskedInVain { occasions, connects, since, .. }) => {
             let text = format!("{occasions} times in the last {}", words::seconds(e.since(since)));
